@@ -1,0 +1,92 @@
+"""The errors a user can meet: one tree, an exit code each, a hint each.
+
+A message says what is wrong, where, what was expected and what was found; the hint says what to
+do next. A failed verification is a result, not an error, and does not appear here.
+"""
+
+from __future__ import annotations
+
+
+class LlamaExportError(Exception):
+    """Base of every error that is the input's fault and not a bug.
+
+    Args:
+        message: what is wrong, where, expected and found.
+        hint: what to do next; empty when the message already says it.
+    """
+
+    exit_code = 10
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class ConfigError(LlamaExportError):
+    """config.json is unreadable, incomplete or says something that we would get wrong."""
+
+    exit_code = 3
+
+
+class CheckpointError(LlamaExportError):
+    """A weight file is damaged, incomplete, or does not match its config."""
+
+    exit_code = 4
+
+
+class UnsupportedModelError(LlamaExportError):
+    """The checkpoint is well formed, but it is not a Llama that this tool can export."""
+
+    exit_code = 5
+
+
+class BackendUnavailableError(LlamaExportError):
+    """A target's toolkit is not installed, or is not the version that works."""
+
+    exit_code = 6
+
+
+class LoweringError(LlamaExportError):
+    """The traced graph holds something that the target has no operator for."""
+
+    exit_code = 7
+
+
+class BundleError(LlamaExportError):
+    """A bundle is damaged, was changed, or is of a newer format."""
+
+    exit_code = 8
+
+
+# 9 is llama_quantize.QuantizationError: it knows nothing of this package, the command line maps it.
+
+
+class OutputError(LlamaExportError):
+    """The output folder exists, cannot be written, or the disk is full."""
+
+    exit_code = 11
+
+
+class HubError(LlamaExportError):
+    """A model could not be fetched: no network, no such repository, a broken download."""
+
+    exit_code = 12
+
+
+class GatedModelError(HubError):
+    """The repository asks for a licence that this account has not accepted, or for a token."""
+
+    exit_code = 13
+
+
+class TokenizerError(LlamaExportError):
+    """The tokenizer is missing, damaged, belongs to another model, or got text it cannot encode."""
+
+    exit_code = 14
+
+
+class PromptError(LlamaExportError):
+    """The prompt cannot be used: empty, not UTF-8, or longer than the context."""
+
+    exit_code = 15

@@ -1,0 +1,75 @@
+"""GraphSpec: what an artifact takes and gives, as recorded in the manifest.
+
+It knows names, shapes and dtypes; it does not know how any runtime is fed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llama_export.errors import BundleError
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output: a dimension is a number, or the name of what varies."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class GraphSpec:
+    """The artifact's signature.
+
+    Args:
+        kv_cache: "io" when the KV cache is an input and an output, "state" when it is kept inside.
+        max_context: the most positions that a conversation may have.
+        all_logits: whether the logits of every position come out, or only the last one's.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    kv_cache: str
+    max_context: int
+    all_logits: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the manifest's form."""
+        return {
+            "inputs": [_tensor_to_json(spec) for spec in self.inputs],
+            "outputs": [_tensor_to_json(spec) for spec in self.outputs],
+            "kv_cache": self.kv_cache,
+            "max_context": self.max_context,
+            "all_logits": self.all_logits,
+        }
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> GraphSpec:
+        """Read the manifest's form.
+
+        Raises:
+            BundleError: a field is missing or of the wrong type.
+        """
+        try:
+            return cls(
+                inputs=tuple(_tensor_from_json(spec) for spec in raw["inputs"]),
+                outputs=tuple(_tensor_from_json(spec) for spec in raw["outputs"]),
+                kv_cache=str(raw["kv_cache"]),
+                max_context=int(raw["max_context"]),
+                all_logits=bool(raw["all_logits"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            message = f"manifest.json: the field `graph` is damaged: {error!r}"
+            raise BundleError(message, "export the bundle again") from None
+
+
+def _tensor_to_json(spec: TensorSpec) -> dict[str, Any]:
+    return {"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape)}
+
+
+def _tensor_from_json(raw: Mapping[str, Any]) -> TensorSpec:
+    return TensorSpec(name=raw["name"], dtype=raw["dtype"], shape=tuple(raw["shape"]))

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+import torch
+
+from llama_export import trace as tracing
+from llama_export.config import PRESETS
+from llama_export.errors import LoweringError
+from llama_export.trace import trace
+from tiny import MULTI_HEAD, TINY, UNTIED, random_llama, random_tokens
+
+
+def test_the_graph_has_eight_kinds_of_node():
+    traced = trace(TINY, 64)
+    kinds = Counter(n.target for n in traced.program.graph.nodes if n.op == "call_function")
+    layers = TINY.num_hidden_layers
+    assert kinds == {
+        tracing.EMBEDDING: 1,
+        tracing.LINEAR: 7 * layers + 1,
+        tracing.RMS_NORM: 2 * layers + 1,
+        tracing.ATTENTION: layers,
+        tracing.SILU: layers,
+        tracing.MUL: layers,
+        tracing.ADD: 2 * layers,
+        tracing.GETITEM: 3 * layers,
+    }
+
+
+@pytest.mark.parametrize("config", [TINY, UNTIED, MULTI_HEAD], ids=["tied", "untied", "mha"])
+def test_every_weight_is_known_by_its_name(config):
+    traced = trace(config, 64)
+    expected = set(random_llama(config).state_dict())
+    found = set(traced.weight_names.values())
+    if config.tie_word_embeddings:
+        # One parameter with two names: the trace knows it by the second.
+        expected.remove("model.embed_tokens.weight")
+    assert found == expected
+
+
+def test_the_traced_program_computes_what_the_model_computes():
+    model = random_llama(TINY)
+    capacity = 300
+    program = trace(TINY, capacity).program
+    weights = dict(model.named_parameters(remove_duplicate=False))
+    names = program.graph_signature.inputs_to_parameters
+    inputs = [weights[name] for name in names.values()]
+    tokens = torch.tensor([random_tokens(TINY, 280)])
+    past = model.empty_cache(capacity)
+    arguments = [*inputs, model.model.inv_freq, tokens, torch.tensor(0)]
+    flat = [leaf for pair in past for leaf in pair]
+    with torch.inference_mode():
+        expected, _ = model(tokens)
+        outputs = program.graph_module(*arguments, *flat)
+        moved = program.graph_module(*arguments[:-1], torch.tensor(1), *flat)
+    assert torch.allclose(outputs[0], expected, atol=1e-4)
+    # The twin: another position gives other logits.
+    assert not torch.allclose(moved[0], expected, atol=1e-2)
+
+
+def test_an_unknown_node_is_refused_by_name():
+    traced = trace(TINY, 64)
+    with pytest.raises(LoweringError, match="embedding"):
+        traced.walk({})
+
+
+def test_tracing_3b_is_fast_and_small():
+    """3B: 5 s and 0.5 GB are the limits; the time is left to the benchmarks, but not the memory."""
+    code = (
+        "import resource; from llama_export.config import PRESETS; "
+        "from llama_export.trace import trace; trace(PRESETS['3.2-3B'], 4096); "
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+    assert int(output) * 1024 < 500e6
+    assert PRESETS["3.2-3B"].num_hidden_layers == 28
