@@ -1,0 +1,81 @@
+"""What several test files share: the data beside the repository, and two vocabularies."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+
+from llama_export.tokenizer import Tokenizer, tokenizer_config, write_tokenizer_json
+
+# Not every token is the join of two others: " king" is found only as a whole piece.
+SMALL_TOKENS = (
+    *(bytes([byte]) for byte in range(256)),
+    *b"th|he|in|the| the|ing|er|aa|aaaa|  |    |\n\n|us|user|ll|ell|Hell|Hello| W|or".split(b"|"),
+    *b" king|\xf0\x9f|\xf0\x9f\x98|\xe4\xb8|\xe4\xb8\xad|12|123|'s|ab|ba|aba".split(b"|"),
+)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Return the folder `shared/data` beside the repository, or skip."""
+    folder = Path(__file__).parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"needs {folder}, which is not there")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_tokenizer_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a `tokenizer.model` of a few hundred ranks."""
+    path = tmp_path_factory.mktemp("small") / "tokenizer.model"
+    lines = [
+        f"{base64.b64encode(token).decode()} {rank}\n" for rank, token in enumerate(SMALL_TOKENS)
+    ]
+    path.write_text("".join(lines), encoding="ascii")
+    return path
+
+
+@pytest.fixture(scope="session")
+def small(small_tokenizer_model) -> Tokenizer:
+    """Return the small vocabulary's tokenizer."""
+    return Tokenizer.load(small_tokenizer_model)
+
+
+@pytest.fixture(scope="session")
+def small_folder(small, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the small vocabulary as Hugging Face keeps it."""
+    return _hugging_face_folder(small, tmp_path_factory.mktemp("small-hf"))
+
+
+@pytest.fixture(scope="session")
+def llama3_file(shared_data) -> Path:
+    """Return Meta's `tokenizer.model`, or skip."""
+    return shared_data / "llama3" / "tokenizer.model"
+
+
+@pytest.fixture(scope="session")
+def llama3(llama3_file) -> Tokenizer:
+    """Return Llama 3's tokenizer, or skip."""
+    return Tokenizer.load(llama3_file)
+
+
+@pytest.fixture(scope="session")
+def llama3_folder(llama3, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with Llama 3's vocabulary as Hugging Face keeps it, or skip."""
+    return _hugging_face_folder(llama3, tmp_path_factory.mktemp("llama3-hf"))
+
+
+@pytest.fixture(scope="session")
+def llama3_from_json(llama3_folder) -> Tokenizer:
+    """Return Llama 3's tokenizer, loaded from the written `tokenizer.json`, or skip."""
+    return Tokenizer.load(llama3_folder)
+
+
+def _hugging_face_folder(tokenizer: Tokenizer, folder: Path) -> Path:
+    write_tokenizer_json(tokenizer, folder / "tokenizer.json")
+    config = json.dumps(tokenizer_config(tokenizer))
+    (folder / "tokenizer_config.json").write_text(config, encoding="utf-8")
+    return folder
