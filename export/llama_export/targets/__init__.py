@@ -1,0 +1,47 @@
+"""The targets, one package each, and what they have in common: the `Session` protocol.
+
+A target turns a traced model and its quantised weights into an artifact, and opens the artifact
+again as a session. Targets never import each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+
+
+class Session(Protocol):
+    """A loaded artifact with one conversation's KV cache.
+
+    Shapes: V vocab_size, K key/value heads, D head_dim.
+    """
+
+    @property
+    def vocab_size(self) -> int:
+        """Length of the logits."""
+
+    @property
+    def max_context(self) -> int:
+        """The most positions that the cache can hold."""
+
+    @property
+    def position(self) -> int:
+        """How many tokens the cache holds."""
+
+    def prefill(self, input_ids: Sequence[int]) -> FloatArray:
+        """Append tokens (one or many) and return the logits `[V]` after the last of them.
+
+        Raises:
+            PromptError: there are none, one is outside the vocabulary, or they do not fit.
+        """
+
+    def rewind(self, position: int) -> None:
+        """Forget every token from `position` on."""
+
+    def cache(self, layer: int) -> tuple[FloatArray, FloatArray]:
+        """Return a layer's keys and values so far, `[K, position, D]` each."""

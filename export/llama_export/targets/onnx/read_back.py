@@ -1,0 +1,125 @@
+"""Read the codes and scales back out of an ONNX artifact, from its bytes alone.
+
+It shares no code with the lowering but the metadata key that says which weights a node holds, so
+that a fault of the lowering shows here. It knows the operators' byte layouts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from llama_export.errors import BundleError
+
+if TYPE_CHECKING:
+    import onnx
+
+WEIGHTS_KEY = "llama_export.weights"
+_CODES_INPUT = {"MatMulNBits": 1, "GatherBlockQuantized": 0}
+_CHUNK_ROWS = 1024
+_TORCH_TYPES = {1: torch.float32, 2: torch.uint8, 10: torch.float16, 16: torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class _Initializer:
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    offset: int
+    length: int
+
+
+def read_back(model: Path) -> dict[str, tuple[str, str]]:
+    """Hash what the artifact holds.
+
+    Returns:
+        Weight name -> SHA-256 of its codes as int8 `[N, K]` and of its scales as bf16 `[N, G]`,
+        row after row. Float weights are absent. A table that two operators hold differently comes
+        out twice, the second time with the operator's name.
+
+    Raises:
+        BundleError: a region is outside the data file.
+    """
+    import onnx
+
+    proto = onnx.load(str(model), load_external_data=False)
+    initializers = dict(_initializers(proto.graph))
+    casts = {node.output[0]: node.input[0] for node in proto.graph.node if node.op_type == "Cast"}
+    data = _map_data(model)
+    hashes: dict[str, tuple[str, str]] = {}
+    for node in proto.graph.node:
+        codes_input = _CODES_INPUT.get(node.op_type)
+        if codes_input is None:
+            continue
+        stacked = {entry.key: entry.value for entry in node.metadata_props}.get(WEIGHTS_KEY, "")
+        bits = next(attribute.i for attribute in node.attribute if attribute.name == "bits")
+        codes = _view(data, initializers, node.input[codes_input]).flatten(1)
+        scales_at = casts.get(node.input[2], node.input[2])
+        for name, found in _hash_stacked(
+            stacked, bits, codes, _view(data, initializers, scales_at)
+        ):
+            if hashes.setdefault(name, found) != found:
+                hashes[f"{name} in {node.name}"] = found
+    return hashes
+
+
+def _hash_stacked(
+    stacked: str, bits: int, codes: Tensor, scales: Tensor
+) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Hash each weight of a node that holds several along its rows."""
+    first = 0
+    for entry in stacked.split():
+        name, count, groups = entry.rsplit(":", 2)
+        rows = slice(first, first + int(count))
+        first = rows.stop
+        chunks = (_int8_codes(chunk, bits) for chunk in codes[rows].split(_CHUNK_ROWS))
+        kept = _one_a_row(scales[rows]) if groups == "1" else scales[rows]
+        yield name, (_sha256(chunks), _sha256([kept]))
+
+
+def _sha256(tensors: Iterable[Tensor]) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _int8_codes(chunk: Tensor, bits: int) -> Tensor:
+    if bits == 8:
+        return (chunk ^ 0x80).view(torch.int8)
+    pair = torch.stack((chunk & 0x0F, chunk >> 4), dim=-1).flatten(1)
+    return pair.to(torch.int8) - 8
+
+
+def _one_a_row(scales: Tensor) -> Tensor:
+    """Undo the spreading of a row's one scale over its blocks; if they differ, keep all."""
+    return scales[:, :1] if bool((scales == scales[:, :1]).all()) else scales
+
+
+def _initializers(graph: onnx.GraphProto) -> Iterator[tuple[str, _Initializer]]:
+    for proto in graph.initializer:
+        place: Mapping[str, str] = {entry.key: entry.value for entry in proto.external_data}
+        if place:
+            dtype = _TORCH_TYPES[proto.data_type]
+            offset, length = int(place["offset"]), int(place["length"])
+            yield proto.name, _Initializer(dtype, tuple(proto.dims), offset, length)
+
+
+def _map_data(model: Path) -> Tensor:
+    path = model.with_name(f"{model.name}_data")
+    size = path.stat().st_size
+    return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+
+
+def _view(data: Tensor, initializers: Mapping[str, _Initializer], name: str) -> Tensor:
+    place = initializers.get(name)
+    if place is None or place.offset + place.length > len(data):
+        message = f"the artifact's initializer {name!r} is missing or outside its data file"
+        raise BundleError(message, "export the bundle again")
+    flat = data[place.offset : place.offset + place.length].view(place.dtype)
+    return flat.reshape(place.shape)

@@ -1,0 +1,133 @@
+"""Which targets there are, and where each one's lowering and session are.
+
+The one place that knows all targets; a target's package is imported when it is used.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from llama_export.bundle import Bundle
+from llama_export.errors import BackendUnavailableError, BundleError, ConfigError
+from llama_export.graph import GraphSpec
+from llama_export.targets import Session
+from llama_export.trace import TracedLlama
+from llama_quantize.weights import QuantizedWeights
+
+TARGETS = ("onnx",)
+_TOOLKITS = {"onnx": ("onnx", "onnxruntime")}
+
+
+@dataclass(frozen=True)
+class LoweringOptions:
+    """What a user may choose about an artifact."""
+
+    accuracy_level: int = 4
+    all_logits: bool = False
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """What a lowering wrote into the bundle's folder."""
+
+    artifact: str
+    graph: GraphSpec
+
+
+def parse_targets(values: Sequence[str]) -> tuple[str, ...]:
+    """Read `--target`: repeated, comma-separated, or "all".
+
+    Raises:
+        ConfigError: no target, or one that does not exist.
+    """
+    names = [name.strip() for value in values for name in value.split(",") if name.strip()]
+    if "all" in names:
+        return TARGETS
+    unknown = [name for name in names if name not in TARGETS]
+    if unknown or not names:
+        found = ", ".join(map(repr, unknown)) or "nothing"
+        message = f"--target: expected {' or '.join(TARGETS)} or all, found {found}"
+        raise ConfigError(message, "executorch and coreml are planned; this version writes ONNX")
+    return tuple(dict.fromkeys(names))
+
+
+def require_toolkit(target: str) -> None:
+    """Fail before any work when a target's toolkit is not installed.
+
+    Raises:
+        BackendUnavailableError: with the extra's name.
+    """
+    missing = [name for name in _TOOLKITS[target] if importlib.util.find_spec(name) is None]
+    if missing:
+        message = f"the {target} target needs {' and '.join(missing)}, not installed here"
+        raise BackendUnavailableError(message, f"pip install 'llama-export[{target}]'")
+
+
+def lower(
+    target: str,
+    traced: TracedLlama,
+    weights: QuantizedWeights,
+    folder: Path,
+    options: LoweringOptions,
+) -> Lowered:
+    """Write a target's artifact, and what its stock clients need beside it, into a folder."""
+    _require_known(target)
+    from llama_export.targets.onnx.genai import write_genai_config
+    from llama_export.targets.onnx.lower import MODEL_FILE
+    from llama_export.targets.onnx.lower import lower as lower_onnx
+
+    graph = lower_onnx(
+        traced,
+        weights,
+        folder,
+        accuracy_level=options.accuracy_level,
+        all_logits=options.all_logits,
+    )
+    write_genai_config(folder, traced.config, traced.max_context, MODEL_FILE)
+    return Lowered(MODEL_FILE, graph)
+
+
+def open_session(
+    bundle: Bundle,
+    *,
+    threads: int | None = None,
+    accuracy_level: int | None = None,
+    verbose: bool = False,
+) -> Session:
+    """Load a bundle's artifact into its runtime.
+
+    Args:
+        bundle: of any target that runs on this machine.
+        threads: of the runtime; None leaves it to the runtime.
+        accuracy_level: run at this level instead of the artifact's own; 1 is exact, and slow.
+        verbose: let the runtime's messages through.
+    """
+    _require_known(bundle.manifest.target)
+    from llama_export.targets.onnx.session import OnnxSession
+
+    return OnnxSession(
+        bundle.artifact,
+        GraphSpec.from_json(bundle.manifest.graph),
+        threads=threads,
+        accuracy_level=accuracy_level,
+        verbose=verbose,
+    )
+
+
+def read_back(bundle: Bundle) -> dict[str, tuple[str, str]]:
+    """Hash the codes and scales that an artifact holds, read from its own bytes."""
+    _require_known(bundle.manifest.target)
+    from llama_export.targets.onnx.read_back import read_back as read_onnx
+
+    return read_onnx(bundle.artifact)
+
+
+def _require_known(target: str) -> None:
+    if target not in TARGETS:
+        message = (
+            f"the target {target!r} is not known to this version; it knows {', '.join(TARGETS)}"
+        )
+        raise BundleError(message, "update llama-export")
