@@ -1,0 +1,164 @@
+"""Download one file over HTTP so that it can be trusted: resumed, complete, and of the right hash.
+
+It knows ranges, retries and checksums. It knows nothing of repositories, models or licences; an
+answer that is not about the transfer itself goes to the caller as huggingface_hub's own error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from llama_export.errors import HubError, OutputError
+
+RESUME_HINT = "what came so far is kept: run the same command again, and it goes on from there"
+
+# A transfer is given up after this many attempts in a row that brought nothing new.
+_ATTEMPTS = 5
+_FIRST_WAIT_S = 1.0
+_TIMEOUT_S = 30.0
+_BLOCK_BYTES = 1 << 20
+_TRY_AGAIN = (408, 429, 500, 502, 503, 504)
+_SHA256_DIGITS = 64
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file to fetch.
+
+    Attributes:
+        name: what messages call it.
+        url: where it is; redirects are followed, and the token stays behind.
+        size_bytes: its size.
+        checksum: lower-case hex, either its sha256 or (40 digits) its git blob id.
+    """
+
+    name: str
+    url: str
+    size_bytes: int
+    checksum: str
+
+
+def download(
+    file: RemoteFile, target: Path, headers: Mapping[str, str], report: Callable[[int], None]
+) -> None:
+    """Fetch a file to `target`, which appears only when all of it is there and its hash is right.
+
+    Args:
+        file: what to fetch.
+        target: where to; an unfinished download waits beside it as `*.incomplete`.
+        headers: sent with each request.
+        report: called with the bytes that are there so far.
+
+    Raises:
+        HubError: the transfer broke off for good, or what came is not the file.
+        OutputError: the disk is full or cannot be written.
+        huggingface_hub.errors.HfHubHTTPError: the server refused.
+    """
+    partial = target.with_name(f"{target.name}.llama-export.incomplete")
+    try:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch()
+        _transfer(file, partial, headers, report)
+        _check(file, partial)
+        partial.replace(target)
+    except OSError as error:
+        # huggingface_hub's HTTP errors are OSErrors too, without an errno.
+        if error.errno is None:
+            raise
+        raise _not_written(partial, error) from None
+
+
+def _transfer(
+    file: RemoteFile, partial: Path, headers: Mapping[str, str], report: Callable[[int], None]
+) -> None:
+    from httpx2 import TransportError
+
+    if partial.stat().st_size > file.size_bytes:
+        partial.write_bytes(b"")
+    best = have = partial.stat().st_size
+    failures = 0
+    while have != file.size_bytes:
+        try:
+            reason = _append(file, partial, have, headers, report)
+        except TransportError as error:
+            reason = str(error) or type(error).__name__
+        have = partial.stat().st_size
+        # More than ever before, not only more than last time: a server that ignores ranges starts
+        # again at 0 each time, and must not keep this loop going for ever.
+        failures = 0 if have > best else failures + 1
+        best = max(best, have)
+        if failures == _ATTEMPTS:
+            message = (
+                f"the download of {file.name} broke off at byte {have} of {file.size_bytes}: "
+                f"{reason}"
+            )
+            raise HubError(message, RESUME_HINT)
+        if have != file.size_bytes:
+            time.sleep(_FIRST_WAIT_S * 2**failures)
+
+
+def _append(
+    file: RemoteFile,
+    partial: Path,
+    have: int,
+    headers: Mapping[str, str],
+    report: Callable[[int], None],
+) -> str:
+    """Make one request, keep what it brings, and say why that may not have been everything."""
+    from huggingface_hub import get_session, hf_raise_for_status
+
+    request = {**headers, "Accept-Encoding": "identity"}
+    if have:
+        request["Range"] = f"bytes={have}-"
+    with get_session().stream("GET", file.url, headers=request, timeout=_TIMEOUT_S) as response:
+        status = response.status_code
+        if status in _TRY_AGAIN:
+            return f"the server answered {status}"
+        # Without a range in the answer, and with a wrong one, what is there cannot be continued.
+        resumed = response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+        if status == 416 or (status == 206 and not resumed):
+            partial.write_bytes(b"")
+            return "the server would not continue where it stopped"
+        hf_raise_for_status(response)
+        done = have if status == 206 else 0
+        with partial.open("ab" if status == 206 else "wb") as out:
+            for block in response.iter_raw():
+                done += len(block)
+                if done > file.size_bytes:
+                    break
+                out.write(block)
+                report(done)
+    if done > file.size_bytes:
+        partial.unlink()
+        message = f"the server sent more than the {file.size_bytes} bytes of {file.name}"
+        raise HubError(message, "run the same command again later")
+    return "the connection closed early"
+
+
+def _check(file: RemoteFile, partial: Path) -> None:
+    """Compare the hash; a file that fails is removed, because no resumption can mend it."""
+    if len(file.checksum) == _SHA256_DIGITS:
+        digest = hashlib.sha256()
+    else:
+        # How git names a blob. It guards against accidents, which is all that is asked of it.
+        digest = hashlib.sha1(f"blob {file.size_bytes}\0".encode(), usedforsecurity=False)
+    with partial.open("rb") as stream:
+        while block := stream.read(_BLOCK_BYTES):
+            digest.update(block)
+    if digest.hexdigest() != file.checksum:
+        partial.unlink()
+        message = (
+            f"{file.name} was damaged on the way: expected checksum {file.checksum}, "
+            f"found {digest.hexdigest()}"
+        )
+        raise HubError(message, "the damaged file was removed: run the same command again")
+
+
+def _not_written(path: Path, error: OSError) -> OutputError:
+    hint = "free space there, or set HF_HOME to a folder on another disk"
+    message = f"the download cannot be written to {path.parent}: {error.strerror}"
+    return OutputError(message, hint)

@@ -1,0 +1,170 @@
+"""A stand-in for the hub and its file store: two servers on 127.0.0.1 that misbehave on demand."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+REPOSITORY = "meta-llama/Llama-3.2-1B"
+
+
+@dataclass
+class Request:
+    """What came in: the hub's own requests and the store's are told apart by `host`."""
+
+    host: str
+    method: str
+    path: str
+    range: str | None
+    authorization: str | None
+
+
+@dataclass
+class Hub:
+    """The repository, and what is to go wrong."""
+
+    files: dict[str, bytes]
+    large: frozenset[str] = frozenset({"model.safetensors"})
+    refuse: dict[str, tuple[int, dict[str, str]]] = field(default_factory=dict)
+    break_at: dict[str, list[int]] = field(default_factory=dict)
+    stall_at: dict[str, int] = field(default_factory=dict)
+    instead: dict[str, bytes] = field(default_factory=dict)
+    ranges: bool = True
+    busy: int = 0
+    commit: str = COMMIT
+    etag: str | None = None
+    extra_headers: dict[str, str] = field(default_factory=dict)
+    requests: list[Request] = field(default_factory=list)
+    endpoint: str = ""
+    store: str = ""
+    go_on: threading.Event = field(default_factory=threading.Event)
+
+    def sent(self, method: str, name: str) -> list[Request]:
+        """The requests for a file that went to where its bytes are."""
+        host = "store" if name in self.large else "hub"
+        return [
+            r
+            for r in self.requests
+            if r.method == method and r.path.endswith("/" + name) and r.host == host
+        ]
+
+    def checksum(self, name: str) -> str:
+        content = self.files[name]
+        if name in self.large:
+            return hashlib.sha256(content).hexdigest()
+        return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: Hub
+    host: str
+
+    def log_message(self, *arguments: object) -> None:
+        """Keep the test's output clean."""
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
+        hub, headers = self.hub, self.headers
+        hub.requests.append(
+            Request(
+                self.host,
+                self.command,
+                self.path,
+                headers.get("Range"),
+                headers.get("Authorization"),
+            )
+        )
+        for part, (status, extra) in hub.refuse.items():
+            if part in self.path:
+                self._send(status, extra)
+                return
+        if self.path.startswith("/api/models/"):
+            siblings = [{"rfilename": name} for name in hub.files]
+            body = json.dumps({"id": REPOSITORY, "sha": hub.commit, "siblings": siblings})
+            self._send(200, {"Content-Type": "application/json"}, body.encode())
+            return
+        name = self.path.partition(f"/resolve/{COMMIT}/")[2]
+        if self.host == "store":
+            name = self.path.removeprefix("/")
+        if name not in hub.files:
+            self._send(404, {"X-Error-Code": "EntryNotFound"})
+            return
+        self._file(name)
+
+    def _file(self, name: str) -> None:
+        hub = self.hub
+        about = {"X-Repo-Commit": hub.commit, **hub.extra_headers}
+        etag = hub.checksum(name) if hub.etag is None else hub.etag
+        if name in hub.large and self.host == "hub":
+            size = str(len(hub.files[name]))
+            about |= {"X-Linked-Etag": f'"{etag}"', "X-Linked-Size": size, "ETag": '"other"'}
+            self._send(302, {**about, "Location": f"{hub.store}/{name}"})
+            return
+        about["ETag"] = f'"{etag}"'
+        if self.command == "HEAD":
+            self._send(200, about, hub.files[name])
+        elif hub.busy:
+            hub.busy -= 1
+            self._send(503, {})
+        else:
+            self._body(name, about)
+
+    def _body(self, name: str, about: dict[str, str]) -> None:
+        content = self.hub.instead.get(name, self.hub.files[name])
+        start, status = 0, 200
+        wanted = self.headers.get("Range")
+        if wanted and self.hub.ranges:
+            start, status = int(wanted.removeprefix("bytes=").removesuffix("-")), 206
+            about["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        stops = self.hub.break_at.get(name)
+        stop = stops.pop(0) if stops else self.hub.stall_at.get(name)
+        self._send(status, about, content[start:], stop)
+
+    def _send(
+        self, status: int, headers: dict[str, str], body: bytes = b"", stop: int | None = None
+    ) -> None:
+        self.send_response(status)
+        for key, value in headers.items():
+            self.send_header(key, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body if stop is None else body[:stop])
+        if stop is not None:
+            self.wfile.flush()
+            if self.hub.stall_at:
+                self.hub.go_on.wait(60)
+            self.close_connection = True
+
+
+@contextmanager
+def serve(hub: Hub) -> Iterator[Hub]:
+    """Run the hub and its store until the block ends."""
+    servers = []
+    for host in ("hub", "store"):
+        handler = type("Handler", (_Handler,), {"hub": hub, "host": host})
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        servers.append((server, thread))
+    hub.endpoint, hub.store = (f"http://127.0.0.1:{s.server_address[1]}" for s, _ in servers)
+    try:
+        yield hub
+    finally:
+        for server, thread in servers:
+            server.shutdown()
+            thread.join()
+            server.server_close()
