@@ -1,0 +1,286 @@
+"""How far two models' logits are apart, and how well one predicts a text.
+
+Everything is added up in float64 over blocks of positions, so that a vocabulary of 128256 costs
+megabytes. A NaN never becomes a figure: it becomes a named fault, and every figure its worst value.
+It knows arrays; it does not know models, tokens' meaning or limits.
+
+Shapes: P positions, V vocab_size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+Ids = Sequence[int] | npt.NDArray[np.int64]
+
+# 16 rows of a 128256-word vocabulary are 16 MB in float64.
+_BLOCK_POSITIONS = 16
+
+
+@dataclass(frozen=True)
+class LogitMetrics:
+    """Distance of a candidate's logits from a reference's.
+
+    Args:
+        positions: how many positions were compared.
+        kl_mean: mean of KL(reference || candidate), in nats.
+        kl_max: the worst position's.
+        kl_p50: the median.
+        kl_p90: 90 % of the positions are at most this far off.
+        kl_p99: 99 % are.
+        top1: share of positions where both give the same most likely token.
+        max_abs: largest difference of two logits.
+        rel_rms: root mean square of the difference over that of the reference.
+        kl: every position's KL, float64 `[P]`.
+        fault: why there are no figures; empty when there are. With a fault every distance is
+            infinite and `top1` is 0, so that no limit lets it pass.
+    """
+
+    positions: int
+    kl_mean: float
+    kl_max: float
+    kl_p50: float
+    kl_p90: float
+    kl_p99: float
+    top1: float
+    max_abs: float
+    rel_rms: float
+    kl: npt.NDArray[np.float64] = field(repr=False, compare=False)
+    fault: str = ""
+
+    def to_json(self) -> dict[str, float | int | str | None]:
+        """Return the figures without the positions' KL; an infinite one is None."""
+        figures: dict[str, float | int | str | None] = {"positions": self.positions}
+        for name in ("kl_mean", "kl_max", "kl_p50", "kl_p90", "kl_p99", "top1", "max_abs"):
+            figures[name] = _finite_or_none(getattr(self, name))
+        figures["rel_rms"] = _finite_or_none(self.rel_rms)
+        figures["fault"] = self.fault
+        return figures
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """How well a model predicts a text.
+
+    Args:
+        tokens: how many predictions were scored.
+        nats_per_token: mean negative log-likelihood.
+        fault: why there is no figure; empty when there is one.
+    """
+
+    tokens: int
+    nats_per_token: float
+    fault: str = ""
+
+    @property
+    def perplexity(self) -> float:
+        """The exponential of `nats_per_token`; infinite where float64 ends."""
+        return math.exp(self.nats_per_token) if self.nats_per_token < 700 else math.inf
+
+    def to_json(self) -> dict[str, float | int | str | None]:
+        """Return the figures; an infinite one is None."""
+        return {
+            "tokens": self.tokens,
+            "nats_per_token": _finite_or_none(self.nats_per_token),
+            "perplexity": _finite_or_none(self.perplexity),
+            "fault": self.fault,
+        }
+
+
+class LogitComparison:
+    """Adds up the distance of two models' logits, block by block."""
+
+    def __init__(self) -> None:
+        self._kl: list[npt.NDArray[np.float64]] = []
+        self._positions = 0
+        self._agreeing = 0
+        self._max_abs = 0.0
+        self._difference_squared = 0.0
+        self._reference_squared = 0.0
+        self._fault = ""
+
+    def add(self, reference: Floats, candidate: Floats) -> None:
+        """Compare the next positions.
+
+        Args:
+            reference: logits `[P, V]`.
+            candidate: logits `[P, V]`.
+        """
+        if np.shape(reference) != np.shape(candidate):
+            self._blame(
+                f"the candidate's logits have shape {np.shape(candidate)}, the reference's "
+                f"{np.shape(reference)}"
+            )
+            return
+        for start in range(0, len(reference), _BLOCK_POSITIONS):
+            rows = slice(start, start + _BLOCK_POSITIONS)
+            self._add_block(
+                np.asarray(reference[rows], dtype=np.float64),
+                np.asarray(candidate[rows], dtype=np.float64),
+            )
+
+    def metrics(self) -> LogitMetrics:
+        """Return the figures of everything added so far."""
+        if not self._positions:
+            self._blame("no positions were compared")
+        if self._fault:
+            return LogitMetrics(
+                self._positions,
+                *(math.inf,) * 5,
+                top1=0.0,
+                max_abs=math.inf,
+                rel_rms=math.inf,
+                kl=np.full(self._positions, math.inf),
+                fault=self._fault,
+            )
+        kl = np.concatenate(self._kl)
+        p50, p90, p99 = (float(value) for value in np.percentile(kl, (50, 90, 99)))
+        return LogitMetrics(
+            positions=self._positions,
+            kl_mean=float(kl.mean()),
+            kl_max=float(kl.max()),
+            kl_p50=p50,
+            kl_p90=p90,
+            kl_p99=p99,
+            top1=self._agreeing / self._positions,
+            max_abs=self._max_abs,
+            rel_rms=_ratio(self._difference_squared, self._reference_squared),
+            kl=kl,
+        )
+
+    def _add_block(
+        self, reference: npt.NDArray[np.float64], candidate: npt.NDArray[np.float64]
+    ) -> None:
+        first = self._positions
+        self._positions += len(reference)
+        for name, logits in (("reference", reference), ("candidate", candidate)):
+            if fault := _not_finite(logits, first):
+                self._blame(f"the {name}'s logits {fault}")
+                return
+        log_p, log_q = log_softmax(reference), log_softmax(candidate)
+        divergence = (np.exp(log_p) * (log_p - log_q)).sum(axis=-1)
+        # KL is never negative; the sum of V roundings may be, by about 1e-16.
+        self._kl.append(np.maximum(divergence, 0.0))
+        self._agreeing += int((reference.argmax(axis=-1) == candidate.argmax(axis=-1)).sum())
+        difference = candidate - reference
+        self._max_abs = max(self._max_abs, float(np.abs(difference).max()))
+        self._difference_squared += float(np.square(difference).sum())
+        self._reference_squared += float(np.square(reference).sum())
+
+    def _blame(self, fault: str) -> None:
+        self._fault = self._fault or fault
+
+
+class TokenLoss:
+    """Adds up the negative log-likelihood of a text, block by block."""
+
+    def __init__(self) -> None:
+        self._nats = 0.0
+        self._tokens = 0
+        self._fault = ""
+
+    def add(self, logits: Floats, targets: Ids) -> None:
+        """Score the next positions.
+
+        Args:
+            logits: `[P, V]`.
+            targets: `[P]`, the token that follows each position.
+        """
+        wanted = np.asarray(targets, dtype=np.int64)
+        for start in range(0, len(logits), _BLOCK_POSITIONS):
+            block = np.asarray(logits[start : start + _BLOCK_POSITIONS], dtype=np.float64)
+            picked = wanted[start : start + len(block)]
+            fault = _not_finite(block, self._tokens)
+            if picked.max() >= block.shape[-1]:
+                fault = f"have no entry for token {picked.max()}: there are {block.shape[-1]}"
+            if fault:
+                self._fault = self._fault or f"the logits {fault}"
+            else:
+                self._nats -= float(log_softmax(block)[np.arange(len(block)), picked].sum())
+            self._tokens += len(block)
+
+    def result(self) -> Perplexity:
+        """Return the figures of everything added so far."""
+        fault = self._fault or ("" if self._tokens else "no tokens were scored")
+        nats = math.inf if fault else self._nats / self._tokens
+        return Perplexity(self._tokens, nats, fault)
+
+
+def compare_logits(reference: Floats, candidate: Floats) -> LogitMetrics:
+    """Measure how far a candidate's logits are from a reference's.
+
+    Args:
+        reference: logits `[P, V]`.
+        candidate: logits `[P, V]`.
+    """
+    comparison = LogitComparison()
+    comparison.add(reference, candidate)
+    return comparison.metrics()
+
+
+def perplexity(logits: Floats, targets: Ids) -> Perplexity:
+    """Measure how well logits predict the tokens that follow.
+
+    Args:
+        logits: `[P, V]`.
+        targets: `[P]`, the token that follows each position.
+    """
+    loss = TokenLoss()
+    loss.add(logits, targets)
+    return loss.result()
+
+
+def relative_rms_by_position(
+    reference: npt.NDArray[np.float32], candidate: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float64]:
+    """Measure two caches' difference at each position, relative to the reference's size.
+
+    Args:
+        reference: `[K, P, D]`.
+        candidate: `[K, P, D]`.
+
+    Returns:
+        float64 `[P]`: the root mean square of the difference there, over that of the whole
+        reference; infinite where the candidate holds a NaN or has another shape.
+    """
+    positions = reference.shape[1]
+    if candidate.shape != reference.shape:
+        return np.full(positions, math.inf)
+    wanted = reference.astype(np.float64)
+    difference = np.square(candidate.astype(np.float64) - wanted).mean(axis=(0, 2))
+    mean_square = float(np.square(wanted).mean())
+    return np.array([_ratio(float(value), mean_square) for value in difference])
+
+
+def log_softmax(logits: Floats) -> npt.NDArray[np.float64]:
+    """Return the log-probabilities of logits `[..., V]`, in float64."""
+    shifted = np.asarray(logits, dtype=np.float64)
+    shifted = shifted - shifted.max(axis=-1, keepdims=True)
+    result: npt.NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return result
+
+
+def _not_finite(logits: npt.NDArray[np.float64], first: int) -> str:
+    bad = ~np.isfinite(logits)
+    if not bad.any():
+        return ""
+    row = int(bad.any(axis=-1).argmax())
+    return f"hold {int(bad[row].sum())} NaN or infinite values at position {first + row}"
+
+
+def _ratio(difference_squared: float, reference_squared: float) -> float:
+    if math.isnan(difference_squared):
+        return math.inf
+    if reference_squared == 0.0:
+        return 0.0 if difference_squared == 0.0 else math.inf
+    return math.sqrt(difference_squared / reference_squared)
+
+
+def _finite_or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None

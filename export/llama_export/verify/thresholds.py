@@ -1,0 +1,86 @@
+"""The limits that a verification judges by: one table, each limit with its reason.
+
+A limit is an upper one. It knows no bundle and no measurement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from llama_export.errors import BundleError
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """An upper limit and why it is there."""
+
+    limit: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class TargetThresholds:
+    """The limits of one target's lowering error.
+
+    Args:
+        exact_level: the accuracy level at which the runtime computes in exact float32.
+        exact_kl: mean KL at that level, artifact against eager.
+        exact_rel_rms: relative difference of the logits at that level.
+        same_rel_rms: relative difference of the logits after the same tokens in other portions.
+        cache_rel_rms: worst layer's and position's relative difference of keys and values.
+        shipped_kl: mean KL of the artifact as shipped.
+        shipped_kl_untrained: the same for random weights, where there is no checkpoint to compare.
+        shipped_prefill_kl: KL at one position, after one prefill of the artifact as shipped.
+        shipped_share: lowering error over quantisation error, both as mean KL.
+    """
+
+    exact_level: int
+    exact_kl: Threshold
+    exact_rel_rms: Threshold
+    same_rel_rms: Threshold
+    cache_rel_rms: Threshold
+    shipped_kl: Threshold
+    shipped_kl_untrained: Threshold
+    shipped_prefill_kl: Threshold
+    shipped_share: Threshold
+
+
+_TARGETS: Mapping[str, TargetThresholds] = {
+    "onnx": TargetThresholds(
+        exact_level=1,
+        exact_kl=Threshold(1e-5, "float32 against float32: 8e-7 was measured, only order differs"),
+        exact_rel_rms=Threshold(1e-3, "float32 sums in another order, through every layer"),
+        same_rel_rms=Threshold(1e-3, "the same float32 artifact; only the portions differ"),
+        cache_rel_rms=Threshold(1e-3, "float32 sums in another order; one stale row gives 1"),
+        shipped_kl=Threshold(2e-3, "activations are rounded to int8: 8e-4 was measured at 1B"),
+        shipped_kl_untrained=Threshold(5e-2, "random layers magnify rounding, trained ones do not"),
+        shipped_prefill_kl=Threshold(2e-2, "one position may be ten times worse than the mean"),
+        shipped_share=Threshold(1 / 3, "the runtime must not undo what careful rounding gained"),
+    ),
+}
+
+# By the fewest bits that any tensor is stored in.
+QUANTISATION_KL: Mapping[int, Threshold] = {
+    4: Threshold(0.5, "int4 costs about 0.01; half a nat is a fault, not rounding"),
+    8: Threshold(0.02, "int8 rows cost about 0.0001"),
+    16: Threshold(2e-3, "bf16 and fp16 keep a checkpoint to 8 bits of mantissa or better"),
+}
+
+# A share of the uniform guess's loss ln(V). Random weights score 1 or more; the demo model 0.45.
+TRAINED_SHARE = Threshold(0.75, "a model worse than this has not learnt the text's language")
+
+# Below this the weights are kept so well that int8 activations cost more, whatever the runtime.
+SHARE_FLOOR = Threshold(2e-3, "a third of less would be below the rounding of int8 activations")
+
+
+def thresholds_for(target: str) -> TargetThresholds:
+    """Return a target's limits.
+
+    Raises:
+        BundleError: no target of that name is known.
+    """
+    if target not in _TARGETS:
+        message = f"no limits are known for the target {target!r}; known: {', '.join(_TARGETS)}"
+        raise BundleError(message, "use the version of llama-export that wrote the bundle")
+    return _TARGETS[target]
