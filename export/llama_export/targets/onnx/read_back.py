@@ -38,9 +38,10 @@ def read_back(model: Path) -> dict[str, tuple[str, str]]:
     """Hash what the artifact holds.
 
     Returns:
-        Weight name -> SHA-256 of its codes as int8 `[N, K]` and of its scales as bf16 `[N, G]`,
-        row after row. Float weights are absent. A table that two operators hold differently comes
-        out twice, the second time with the operator's name.
+        Weight name -> SHA-256 of its codes and of its scales, in the form that
+        `QuantizedTensor.codes_sha256` and `.scales_sha256` document. Float weights are absent. A
+        table that two operators hold differently comes out twice, the second time with the
+        operator's name.
 
     Raises:
         BundleError: a region is outside the data file.
@@ -77,7 +78,7 @@ def _hash_stacked(
         name, count, groups = entry.rsplit(":", 2)
         rows = slice(first, first + int(count))
         first = rows.stop
-        chunks = (_int8_codes(chunk, bits) for chunk in codes[rows].split(_CHUNK_ROWS))
+        chunks = (_canonical(chunk, bits) for chunk in codes[rows].split(_CHUNK_ROWS))
         kept = _one_a_row(scales[rows]) if groups == "1" else scales[rows]
         yield name, (_sha256(chunks), _sha256([kept]))
 
@@ -89,11 +90,13 @@ def _sha256(tensors: Iterable[Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _int8_codes(chunk: Tensor, bits: int) -> Tensor:
-    if bits == 8:
-        return (chunk ^ 0x80).view(torch.int8)
-    pair = torch.stack((chunk & 0x0F, chunk >> 4), dim=-1).flatten(1)
-    return pair.to(torch.int8) - 8
+def _canonical(chunk: Tensor, bits: int) -> Tensor:
+    """Turn operator bytes into the form that is hashed.
+
+    `MatMulNBits` keeps two 4-bit codes a byte, each plus 8, the even one in the low nibble, which
+    is that form; its 8-bit codes are unsigned with their zero at 128.
+    """
+    return chunk if bits == 4 else (chunk ^ 0x80).view(torch.int8)
 
 
 def _one_a_row(scales: Tensor) -> Tensor:

@@ -1,0 +1,301 @@
+"""The whole export, in the order of the picture: checkpoint, weights, trace, lowering, bundle.
+
+It knows the order of the steps and nothing of how any of them works. It prints nothing: progress
+goes to the `Progress` that it is given.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Protocol
+
+from llama_export import __version__
+from llama_export.bundle import Bundle, seal
+from llama_export.chat import stop_token_ids
+from llama_export.errors import ConfigError
+from llama_export.hub import resolve_model
+from llama_export.licence import licence_notice
+from llama_export.publish import publish, refuse_existing, scratch
+from llama_export.sources import WEIGHTS_FOLDER, Source, open_source
+from llama_export.targets import registry
+from llama_export.targets.registry import Lowered, LoweringOptions
+from llama_export.tokenizer import tokenizer_config, write_tokenizer_files
+from llama_export.trace import TracedLlama, trace
+from llama_export.verify import VerifyReport, verify_bundle
+from llama_quantize.recipe import recipe
+from llama_quantize.store import quantize_to
+from llama_quantize.tensor import QuantizedTensor
+from llama_quantize.weights import QuantizedWeights
+
+DEFAULT_MAX_CONTEXT = 8192
+_VERSIONED_PACKAGES = ("torch", "safetensors", "onnx", "onnxruntime")
+
+
+class Progress(Protocol):
+    """Where the steps of an export are shown."""
+
+    def step(self, label: str) -> AbstractContextManager[Callable[[int, int], None]]:
+        """Show a step; the callable takes how much of it is done, and of how much."""
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What a user asks for.
+
+    Args:
+        model: an alias, a hub id, a folder, or "demo".
+        targets: which artifacts.
+        output: the folder that gets one bundle a target; None: `./<model>`.
+        recipe: "int4", "int8", "bf16" or "fp16".
+        group_size: weights that share a scale; None: the recipe's own.
+        max_context: None: `DEFAULT_MAX_CONTEXT`, or the model's own if that is less.
+        keep_weights: keep the quantised weights in `OUTPUT/weights`.
+        verify: run a short verification and publish nothing that fails it.
+        force: replace what is there.
+    """
+
+    model: str
+    targets: tuple[str, ...]
+    output: Path | None = None
+    recipe: str = "int4"
+    group_size: int | None = None
+    max_context: int | None = None
+    options: LoweringOptions = field(default_factory=LoweringOptions)
+    revision: str | None = None
+    token: str | None = None
+    keep_weights: bool = True
+    verify: bool = True
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class ExportedBundle:
+    """One target's result."""
+
+    bundle: Bundle
+    report: VerifyReport | None
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """All results of one export."""
+
+    output: Path
+    bundles: tuple[ExportedBundle, ...]
+    elapsed_s: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what was written, and each bundle's verification."""
+        return {
+            "output": str(self.output),
+            "elapsed_s": round(self.elapsed_s, 2),
+            "bundles": [
+                {
+                    "target": exported.bundle.manifest.target,
+                    "folder": str(exported.bundle.folder),
+                    "size_bytes": exported.bundle.size_bytes,
+                    "verification": exported.report.to_json() if exported.report else None,
+                }
+                for exported in self.bundles
+            ],
+        }
+
+
+class VerificationFailedError(Exception):
+    """A fresh artifact failed its verification and was not published; a result, exit code 1."""
+
+    def __init__(self, target: str, report: VerifyReport) -> None:
+        super().__init__(f"the {target} artifact failed its verification")
+        self.target = target
+        self.report = report
+
+
+def export_bundle(request: ExportRequest, progress: Progress) -> ExportResult:
+    """Turn a checkpoint into one proved bundle a target.
+
+    Raises:
+        LlamaExportError: the model, the output or a toolkit cannot be used.
+        QuantizationError: a weight or the recipe cannot be used.
+        VerificationFailedError: an artifact does not compute what it should.
+    """
+    begun = time.perf_counter()
+    for target in request.targets:
+        registry.require_toolkit(target)
+    with progress.step(f"Opening {request.model}") as advance:
+        model = resolve_model(
+            request.model, revision=request.revision, token=request.token, progress=advance
+        )
+        source = open_source(model)
+    output = request.output or Path(source.info.name)
+    max_context = _choose_context(source, request.max_context)
+    for target in request.targets:
+        refuse_existing(output / target, force=request.force)
+    with _quantized_weights(source, request, output, progress) as weights:
+        with progress.step("Tracing the model"):
+            traced = trace(source.config, max_context)
+        bundles = tuple(
+            _export_target(target, traced, weights, source, request, output, progress)
+            for target in request.targets
+        )
+    return ExportResult(output, bundles, time.perf_counter() - begun)
+
+
+def _export_target(
+    target: str,
+    traced: TracedLlama,
+    weights: QuantizedWeights,
+    source: Source,
+    request: ExportRequest,
+    output: Path,
+    progress: Progress,
+) -> ExportedBundle:
+    """Lower, seal, verify, publish: nothing appears under its name before it is proved."""
+    report = None
+    with publish(output / target, force=request.force) as folder:
+        with progress.step(f"Lowering to {target}"):
+            lowered = registry.lower(target, traced, weights, folder, request.options)
+            tokenizer_file = _write_model_files(source, folder)
+        with progress.step("Hashing the files"):
+            _seal(folder, target, lowered, source, weights, tokenizer_file)
+        if request.verify:
+            with progress.step("Checking against the eager model") as advance:
+                report = verify_bundle(
+                    Bundle.open(folder),
+                    weights=weights,
+                    checkpoint=source.checkpoint,
+                    quick=True,
+                    progress=advance,
+                )
+            if not report.passed:
+                raise VerificationFailedError(target, report)
+    return ExportedBundle(Bundle.open(output / target), report)
+
+
+@contextmanager
+def _quantized_weights(
+    source: Source, request: ExportRequest, output: Path, progress: Progress
+) -> Iterator[QuantizedWeights]:
+    """Give the source's own quantised weights, or quantise its checkpoint into a folder."""
+    if source.checkpoint is None:
+        if source.weights is None:
+            message = f"{source.folder} holds neither a checkpoint nor quantised weights"
+            raise ConfigError(message)
+        yield source.weights
+        return
+    chosen = recipe(request.recipe, request.group_size)
+    place = output / WEIGHTS_FOLDER
+    opened = publish(place, force=request.force) if request.keep_weights else scratch(place)
+    with opened as folder:
+        total = source.checkpoint.size_bytes
+        with progress.step(f"Quantising to {chosen.name}") as advance:
+            quantize_to(
+                folder,
+                source.checkpoint.shapes,
+                source.checkpoint.tensor,
+                chosen,
+                source.tied,
+                progress=lambda done: advance(done, total),
+            )
+        _write_model_files(source, folder)
+        # Hashed as they were written, a moment ago.
+        yield QuantizedWeights.open(folder, check_hash=False)
+
+
+def _write_model_files(source: Source, folder: Path) -> str:
+    """Write what clients want beside the weights; return the tokenizer file to load."""
+    config = source.config
+    generation = {
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": list(config.eos_token_id),
+        "do_sample": True,
+        "temperature": 0.6,
+        "top_p": 0.9,
+    }
+    _write_json(folder / "config.json", config.to_hf())
+    _write_json(folder / "generation_config.json", generation)
+    _write_json(folder / "tokenizer_config.json", tokenizer_config(source.tokenizer))
+    notices = licence_notice(source.info.name, source.info.hub_id, source.folder)
+    for name, content in notices.items():
+        (folder / name).write_bytes(content)
+    return write_tokenizer_files(source.tokenizer, folder)
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def _seal(
+    folder: Path,
+    target: str,
+    lowered: Lowered,
+    source: Source,
+    weights: QuantizedWeights,
+    tokenizer_file: str,
+) -> None:
+    """Write the manifest, with the hash of every file and of every weight's codes and scales."""
+    versions = {"llama-export": __version__, "python": platform.python_version()}
+    installed = {distribution: _version(distribution) for distribution in _VERSIONED_PACKAGES}
+    seal(
+        folder,
+        target=target,
+        artifact=lowered.artifact,
+        model=source.info,
+        graph=lowered.graph.to_json(),
+        quantization=_describe(weights),
+        tokenizer={
+            "file": tokenizer_file,
+            "vocab_size": source.tokenizer.vocab_size,
+            "bos_token_id": source.tokenizer.bos_token_id,
+            "stop_token_ids": list(stop_token_ids(source.tokenizer)),
+        },
+        created_with=versions | {name: value for name, value in installed.items() if value},
+    )
+
+
+def _describe(weights: QuantizedWeights) -> dict[str, Any]:
+    """Say in the manifest how the weights were made, and what they are to the bit."""
+    quantised = {name: weights.get(name) for name in weights.names()}
+    group_sizes = {
+        tensor.scheme.group_size
+        for tensor in quantised.values()
+        if isinstance(tensor, QuantizedTensor) and tensor.scheme.group_size is not None
+    }
+    sqnr_db = weights.summary.sqnr_db
+    return {
+        "recipe": weights.recipe.name,
+        "group_size": group_sizes.pop() if len(group_sizes) == 1 else None,
+        "bits_per_weight": round(weights.summary.bits_per_weight, 4),
+        "sqnr_db": round(sqnr_db, 2) if math.isfinite(sqnr_db) else None,
+        "tensors": {
+            name: {"codes_sha256": tensor.codes_sha256(), "scales_sha256": tensor.scales_sha256()}
+            for name, tensor in quantised.items()
+            if isinstance(tensor, QuantizedTensor)
+        },
+    }
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _choose_context(source: Source, asked: int | None) -> int:
+    limit = source.config.max_position_embeddings
+    if asked is None:
+        return min(DEFAULT_MAX_CONTEXT, limit)
+    if not 1 <= asked <= limit:
+        message = (
+            f"--max-context: expected 1 to {limit}, which is what the model knows, found {asked}"
+        )
+        raise ConfigError(message)
+    return asked
