@@ -1,0 +1,106 @@
+"""What quantising did to each tensor, in numbers; knows how to be written and read as data."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from llama_quantize.errors import QuantizationError
+
+
+@dataclass(frozen=True)
+class TensorStats:
+    """Size and error of one stored tensor.
+
+    Args:
+        name: the tensor.
+        label: its storage form, such as `int4 g32`.
+        shape: of the weight, not of its stored parts.
+        sqnr_db: signal to quantisation noise; infinite where nothing was lost.
+        bits_per_weight: stored bits for each weight, scales included.
+        size_bytes: stored bytes, scales included.
+    """
+
+    name: str
+    label: str
+    shape: tuple[int, ...]
+    sqnr_db: float
+    bits_per_weight: float
+    size_bytes: int
+
+    def to_json(self) -> dict[str, object]:
+        """Describe the tensor as plain data; an infinite ratio becomes null."""
+        return {
+            "name": self.name,
+            "label": self.label,
+            "shape": list(self.shape),
+            "sqnr_db": db_to_json(self.sqnr_db),
+            "bits_per_weight": round(self.bits_per_weight, 6),
+            "size_bytes": self.size_bytes,
+        }
+
+    @classmethod
+    def from_json(cls, data: object) -> TensorStats:
+        """Read what `to_json` wrote.
+
+        Raises:
+            QuantizationError: anything missing or of the wrong type.
+        """
+        match data:
+            case {
+                "name": str(name),
+                "label": str(label),
+                "shape": [*shape],
+                "sqnr_db": (int() | float() | None) as sqnr_db,
+                "bits_per_weight": (int() | float()) as bits_per_weight,
+                "size_bytes": int(size_bytes),
+            } if all(isinstance(size, int) and size >= 0 for size in shape):
+                ratio = db_from_json(sqnr_db)
+                return cls(name, label, tuple(shape), ratio, float(bits_per_weight), size_bytes)
+        message = f"not the figures of a tensor: {data!r}"
+        raise QuantizationError(message)
+
+
+@dataclass(frozen=True)
+class QuantSummary:
+    """The figures of a whole model.
+
+    Args:
+        stats: of each stored tensor, in model order.
+        sqnr_db: of all tensors stored as integers together, weighted by energy; infinite if none.
+        hits: how many tensors each rule of the recipe took.
+    """
+
+    stats: tuple[TensorStats, ...]
+    sqnr_db: float
+    hits: tuple[int, ...]
+
+    @property
+    def weights(self) -> int:
+        """Count the unique weights."""
+        return sum(math.prod(stats.shape) for stats in self.stats)
+
+    @property
+    def size_bytes(self) -> int:
+        """Add up the stored bytes, scales included."""
+        return sum(stats.size_bytes for stats in self.stats)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Average the stored bits over the unique weights, scales included."""
+        return 8 * self.size_bytes / max(1, self.weights)
+
+
+def ratio_db(signal: float, noise: float) -> float:
+    """Turn two energies into decibels; infinite without noise."""
+    return 10 * math.log10(signal / noise) if noise > 0 and signal > 0 else math.inf
+
+
+def db_to_json(ratio: float) -> float | None:
+    """Write decibels; infinity, which is not JSON, becomes null."""
+    return None if math.isinf(ratio) else round(ratio, 3)
+
+
+def db_from_json(value: float | None) -> float:
+    """Read decibels; null is infinity."""
+    return math.inf if value is None else float(value)

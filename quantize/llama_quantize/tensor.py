@@ -1,0 +1,96 @@
+"""A quantised matrix: its codes and scales, and the numbers that they stand for.
+
+It knows nothing of names or files; the tensors may be mapped from one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from llama_quantize.errors import QuantizationError
+from llama_quantize.groupwise import BLOCK_WEIGHTS, dequantize_groups, row_blocks
+from llama_quantize.packing import unpack_int4
+from llama_quantize.scheme import GroupedInt
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedTensor:
+    """Codes and scales of a weight `[N, K]`.
+
+    Args:
+        scheme: the storage form.
+        shape: rows N and columns K of the weight.
+        codes: uint8 `[N, K/2]` (packed, see packing.py) for 4 bits, int8 `[N, K]` for 8.
+        scales: bfloat16 `[N, G]`.
+    """
+
+    scheme: GroupedInt
+    shape: tuple[int, int]
+    codes: Tensor
+    scales: Tensor
+
+    def __post_init__(self) -> None:
+        found = [(t.dtype, tuple(t.shape)) for t in (self.codes, self.scales)]
+        expected = list(stored_forms(self.scheme, self.shape))
+        if found != expected:
+            message = f"codes and scales of a weight {self.shape}: {found}; expected {expected}"
+            raise QuantizationError(message)
+
+    def unpacked(self) -> Tensor:
+        """Give the codes as int8 `[N, K]`, whatever the storage."""
+        return self._unpack(self.codes)
+
+    def dequantize(self, dtype: torch.dtype = torch.float32, rows: slice | None = None) -> Tensor:
+        """Give the weight, or only some `rows` of it, as floats `[N, K]`."""
+        codes = self.codes[rows or slice(None)]
+        scales = self.scales[rows or slice(None)]
+        values = torch.empty(codes.shape[0], self.shape[1], dtype=dtype)
+        for part in row_blocks(len(codes), self.shape[1], BLOCK_WEIGHTS):
+            block = self._unpack(codes[part])
+            values[part] = dequantize_groups(block, scales[part], dtype)
+        return values
+
+    def codes_sha256(self) -> str:
+        """Hash the codes row after row, in the one form that every target is read back into.
+
+        That form is `codes` itself: for 4 bits uint8 `[N, K/2]`, `code + 8`, the even element in
+        the low nibble; for 8 bits int8 `[N, K]`.
+        """
+        return _sha256_of_rows(self.codes)
+
+    def scales_sha256(self) -> str:
+        """Hash the scales as little-endian bf16 `[N, G]`, row after row."""
+        return _sha256_of_rows(self.scales)
+
+    def _unpack(self, codes: Tensor) -> Tensor:
+        return unpack_int4(codes) if self.scheme.bits == 4 else codes
+
+
+def _sha256_of_rows(matrix: Tensor) -> str:
+    digest = hashlib.sha256()
+    for part in row_blocks(matrix.shape[0], matrix.shape[1], BLOCK_WEIGHTS):
+        digest.update(matrix[part].contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+Form = tuple[torch.dtype, tuple[int, ...]]
+
+
+def stored_forms(scheme: GroupedInt, shape: tuple[int, ...]) -> tuple[Form, Form]:
+    """Give type and shape of the stored codes and scales of a weight `[N, K]`.
+
+    Raises:
+        QuantizationError: not a matrix, or a group that does not divide K.
+    """
+    if len(shape) != 2:
+        message = f"a tensor of shape {list(shape)} cannot be stored as {scheme.label}: no matrix"
+        raise QuantizationError(message, "give it a float type in the recipe")
+    rows, columns = shape
+    scales: Form = (torch.bfloat16, (rows, scheme.groups(columns)))
+    if scheme.bits == 4:
+        return (torch.uint8, (rows, columns // 2)), scales
+    return (torch.int8, (rows, columns)), scales
