@@ -1,0 +1,101 @@
+"""Measure the export of full-size random checkpoints: time, memory, size, loading.
+
+    python benchmarks/export.py --like 3.2-1B --like 3.2-3B --tokenizer tokenizer.model
+
+Writes the checkpoint once (2.5 GB for 1B, 6.4 GB for 3B) and removes it afterwards, runs the real
+command line in processes of its own, and prints JSON. The output folder needs twice that space.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from measure import Measurement, measure
+
+ROOT = Path(__file__).resolve().parent.parent
+LOAD = """
+import sys, time
+sys.path.insert(0, {benchmarks!r})
+from pathlib import Path
+from measure import memory_of
+from llama_export.bundle import Bundle
+from llama_export.targets.registry import open_session
+import os
+bundle = Bundle.open(Path({bundle!r}))
+begun = time.perf_counter()
+session = open_session(bundle)
+loaded_s = time.perf_counter() - begun
+anonymous, resident = memory_of(os.getpid())
+prompt = list(range(1000, 1128))
+begun = time.perf_counter(); session.prefill(prompt); prefill_s = time.perf_counter() - begun
+begun = time.perf_counter()
+for token in range(32): session.prefill([token])
+decode_s = time.perf_counter() - begun
+import json
+print(json.dumps({{"load_s": loaded_s, "anonymous_bytes": anonymous, "resident_bytes": resident,
+    "prefill_tokens_per_s": 128 / prefill_s, "decode_tokens_per_s": 32 / decode_s}}))
+"""
+
+
+def run_python(code: str) -> dict[str, float]:
+    """Run code in a process of its own and read the JSON that it prints."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result: dict[str, float] = json.loads(done.stdout)
+    return result
+
+
+def measure_export(checkpoint: Path, output: Path, options: list[str]) -> Measurement:
+    """Run the command line once, into a fresh folder."""
+    shutil.rmtree(output, ignore_errors=True)
+    command = [sys.executable, "-m", "llama_export", "--target", "onnx", "--model"]
+    command += [str(checkpoint), "--output", str(output), *options]
+    return measure(command, output.with_suffix(".log"))
+
+
+def main(
+    tokenizer: Annotated[Path, typer.Option(help="A Llama 3 tokenizer.model.")],
+    like: Annotated[list[str], typer.Option(help="Shapes to measure.")],
+    work: Annotated[Path | None, typer.Option(help="Folder for the big files.")] = None,
+    group_size: Annotated[int, typer.Option(help="Of the int4 weights.")] = 32,
+) -> None:
+    """Measure and print."""
+    paths = os.pathsep.join(str(ROOT / name) for name in ("export", "quantize"))
+    os.environ["PYTHONPATH"] = paths
+    results: dict[str, object] = {"cores": os.cpu_count(), "machine": platform.machine()}
+    with tempfile.TemporaryDirectory(dir=work) as folder:
+        for shape in like:
+            checkpoint, output = Path(folder) / "checkpoint", Path(folder) / "out"
+            make = [sys.executable, str(ROOT / "tools" / "make_checkpoint.py"), "--like", shape]
+            make += ["--output", str(checkpoint), "--tokenizer", str(tokenizer)]
+            made = measure(make, Path(folder) / "make.log")
+            options = ["--group-size", str(group_size)]
+            bare = measure_export(checkpoint, output, [*options, "--no-verify"])
+            verified = measure_export(checkpoint, output, options)
+            bundle = output / "onnx"
+            sizes = {path.name: path.stat().st_size for path in sorted(bundle.iterdir())}
+            code = LOAD.format(benchmarks=str(ROOT / "benchmarks"), bundle=str(bundle))
+            results[shape] = {
+                "make_checkpoint": asdict(made),
+                "export": asdict(bare),
+                "export_and_verify": asdict(verified),
+                "files": sizes,
+                "bundle_bytes": sum(sizes.values()),
+                "loaded": run_python(code),
+            }
+            shutil.rmtree(checkpoint)
+            shutil.rmtree(output)
+    typer.echo(json.dumps(results, indent=2))
+
+
+if __name__ == "__main__":
+    typer.run(main)
