@@ -374,6 +374,20 @@ def test_help_is_fast_because_torch_is_not_imported():
     assert "--target" in done.stdout
 
 
+def test_generate_needs_no_torch(exported):
+    """Importing it would cost two seconds and 200 MB before the first token."""
+    arguments = ["llama-export", "generate", str(exported / "onnx"), "-p", "a", "-n", "2"]
+    code = (
+        f"import sys; from llama_export import cli; sys.argv = {arguments!r}\n"
+        "try: cli.main()\n"
+        "except SystemExit: print('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True
+    )
+    assert done.stdout.endswith("False\n")
+
+
 def test_our_own_words_only(checkpoint, tmp_path):
     """No library's warning reaches the screen; --verbose lets them through."""
     begun = time.monotonic()

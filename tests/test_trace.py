@@ -3,15 +3,16 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
+from tiny import MULTI_HEAD, TINY, UNTIED, random_llama, random_tokens
 
 from llama_export import trace as tracing
 from llama_export.config import PRESETS
 from llama_export.errors import LoweringError
 from llama_export.trace import trace
-from tiny import MULTI_HEAD, TINY, UNTIED, random_llama, random_tokens
 
 
 def test_the_graph_has_eight_kinds_of_node():
@@ -33,12 +34,7 @@ def test_the_graph_has_eight_kinds_of_node():
 @pytest.mark.parametrize("config", [TINY, UNTIED, MULTI_HEAD], ids=["tied", "untied", "mha"])
 def test_every_weight_is_known_by_its_name(config):
     traced = trace(config, 64)
-    expected = set(random_llama(config).state_dict())
-    found = set(traced.weight_names.values())
-    if config.tie_word_embeddings:
-        # One parameter with two names: the trace knows it by the second.
-        expected.remove("model.embed_tokens.weight")
-    assert found == expected
+    assert set(traced.weight_names.values()) == set(random_llama(config).state_dict())
 
 
 def test_the_traced_program_computes_what_the_model_computes():
@@ -67,12 +63,14 @@ def test_an_unknown_node_is_refused_by_name():
         traced.walk({})
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc to count memory")
 def test_tracing_3b_is_fast_and_small():
     """3B: 5 s and 0.5 GB are the limits; the time is left to the benchmarks, but not the memory."""
     code = (
-        "import resource; from llama_export.config import PRESETS; "
+        "from pathlib import Path; from llama_export.config import PRESETS; "
         "from llama_export.trace import trace; trace(PRESETS['3.2-3B'], 4096); "
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        # Not getrusage: its peak counts the parent's memory before exec as well.
+        "print(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])"
     )
     output = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
