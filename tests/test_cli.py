@@ -157,6 +157,31 @@ def test_weights_export_again_without_the_checkpoint(run, exported, tmp_path):
         assert again == (exported / "onnx" / name).read_bytes()
 
 
+def test_weights_keep_the_name_and_refuse_another_recipe(run, exported, tmp_path):
+    code, _, err = run(
+        *export_arguments(exported / "weights", tmp_path / "out"), "--quantize", "int8"
+    )
+    assert code == 2
+    assert "int4" in err
+    code, _, _ = run(*export_arguments(exported / "weights", tmp_path / "out"), "--no-verify")
+    manifest = json.loads((tmp_path / "out" / "onnx" / "manifest.json").read_text())
+    assert (code, manifest["model"]["name"]) == (0, "tiny")
+
+
+def test_the_checkpoints_own_chat_template_and_stop_ids_are_kept(run, checkpoint, tmp_path):
+    folder = copy_of(checkpoint, tmp_path / "tiny")
+    own = {"eos_token": "<|end_of_text|>", "model_max_length": 7}
+    (folder / "tokenizer_config.json").write_text(json.dumps(own))
+    config = json.loads((folder / "config.json").read_text()) | {"eos_token_id": 65}
+    (folder / "config.json").write_text(json.dumps(config))
+    code, _, _ = run(*export_arguments(folder, tmp_path / "out"), "--no-verify")
+    bundle = tmp_path / "out" / "onnx"
+    written = json.loads((bundle / "tokenizer_config.json").read_text())
+    assert (code, written["eos_token"]) == (0, "<|end_of_text|>")
+    assert "chat_template" not in written
+    assert 65 in json.loads((bundle / "manifest.json").read_text())["tokenizer"]["stop_token_ids"]
+
+
 def test_no_keep_weights_leaves_the_bundle_alone(run, checkpoint, tmp_path):
     code, _, _ = run(*export_arguments(checkpoint, tmp_path), "--no-keep-weights", "--no-verify")
     assert code == 0
@@ -247,7 +272,7 @@ def test_an_existing_output_is_refused_before_any_work_and_force_replaces_it(
     code, _, err = run(*export_arguments(checkpoint, output))
     assert code == 11
     assert "--force" in err
-    assert "Quantising" not in err
+    assert "Opening" not in err
     assert {path: path.read_bytes() for path in files_in(output)} == before
     assert run(*export_arguments(checkpoint, output), "--force")[0] == 0
     assert not (output / "onnx" / "note.txt").exists()
@@ -305,12 +330,21 @@ def test_stdin_that_is_not_utf8_is_refused(run, exported):
     ("arguments", "exit_code", "word"),
     [
         (["--target", "onnx"], 2, "--model"),
-        (["--target", "tflite", "--model", "demo"], 3, "tflite"),
+        (["--target", "tflite", "--model", "demo"], 2, "tflite"),
         (["--target", "onnx", "--model", "3.2-1X"], 12, "3.2-1B"),
         (["--target", "onnx", "--model", "./nowhere"], 4, "nowhere"),
-        (["--target", "onnx", "--model", "demo", "--max-context", "0"], 3, "--max-context"),
+        (["--target", "onnx", "--model", "demo", "--max-context", "0"], 2, "--max-context"),
         (["--target", "onnx", "--model", "demo", "--accuracy-level", "3"], 2, "accuracy-level"),
+        (["--target", "all,bogus", "--model", "demo"], 2, "bogus"),
+        (["--target", "onnx", "--model", "foo[/bar]"], 12, "foo[/bar]"),
+        (["--target", "onnx", "--model", "demo", "--quantize", "int3"], 2, "int3"),
+        (["--target", "onnx", "--model", "demo", "--group-size", "33"], 9, "33"),
+        (["--target", "onnx", "--model", "x" * 300], 10, "too long"),
+        (["--target", "onnx", "--model", "~nosuchuser/x"], 4, "nosuchuser"),
         (["generate", "./nowhere", "--prompt", "a"], 8, "nowhere"),
+        (["generate", "./nowhere", "--prompt", "a", "--seed", "-1"], 2, "seed"),
+        (["generate", "./nowhere", "--prompt", "a", "--threads", "1000000"], 2, "threads"),
+        (["generate", "./nowhere", "--prompt", "a", "--temperature", "-1"], 2, "temperature"),
     ],
 )
 def test_wrong_options_are_named(run, tmp_path, monkeypatch, arguments, exit_code, word):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from llama_export.errors import PromptError
+from llama_export.errors import PromptError, UsageError
 from llama_export.generate import Generation, Sampling, sample
 
 LOGITS = np.array([0.0, 3.0, 1.0, 2.0], dtype=np.float32)
@@ -62,6 +62,23 @@ def test_a_full_context_ends_the_text():
     assert (session.position, stats.stop_reason) == (8, "context full")
 
 
+def test_a_prompt_that_does_not_fit_is_refused_before_it_runs():
+    session = CountingSession()
+    with pytest.raises(PromptError, match="9 tokens long"):
+        run(session, list(range(9)))
+    assert session.calls == []
+
+
+def test_padding_of_the_vocabulary_is_never_drawn():
+    session = CountingSession()
+    tokens, _ = run(session, [6], vocab_size=7, stop_token_ids=(), max_tokens=2)
+    assert max(tokens) < 7
+
+
+def test_a_tiny_temperature_takes_the_likeliest():
+    assert sample(LOGITS, Sampling(temperature=1e-320), np.random.default_rng(0)) == 1
+
+
 def test_temperature_zero_takes_the_likeliest():
     assert sample(LOGITS, Sampling(temperature=0), np.random.default_rng(0)) == 1
 
@@ -92,5 +109,5 @@ def test_the_shares_drawn_are_the_softmax():
     ],
 )
 def test_sampling_that_cannot_be_drawn_from_is_refused(bad):
-    with pytest.raises(PromptError, match="expected temperature"):
+    with pytest.raises(UsageError, match="expected temperature"):
         Sampling(**bad)

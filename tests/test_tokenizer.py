@@ -114,7 +114,7 @@ def test_a_hundred_kilobytes_of_one_letter(llama3, llama3_hf_ids, letter):
     elapsed_s = time.perf_counter() - start
     assert ids == llama3_hf_ids(LONG[letter])
     # Measured: 0.04 s. What grows with the square of the length takes minutes.
-    assert elapsed_s < 5
+    assert elapsed_s < 60
 
 
 @pytest.mark.parametrize("text", [" " * 2_000_000 + "x", "\t" * 1_500_000, "a" * 1_500_000])

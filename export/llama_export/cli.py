@@ -6,9 +6,12 @@ stdout, progress and messages to stderr; every error ends here, with its own exi
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import signal
 import sys
+from enum import Enum
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -16,14 +19,14 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from llama_export import __version__
-from llama_export.errors import LlamaExportError, PromptError
+from llama_export.errors import LlamaExportError, PromptError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 app = typer.Typer(
     name="llama-export",
-    help="Turn a Llama checkpoint into artifacts that run on phones and desktops, and prove them.",
+    help="Turn a Llama checkpoint into a small quantised model that runs elsewhere, and prove it.",
     epilog="Example: llama-export --target onnx --model 3.2-1B",
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -39,8 +42,20 @@ Verbose = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Threads = Annotated[
-    int | None, typer.Option(min=1, help="Threads of the runtime.", show_default="one a core")
+    int | None,
+    typer.Option(
+        min=1, max=os.cpu_count(), help="Threads of the runtime.", show_default="one a core"
+    ),
 ]
+
+
+class Recipe(str, Enum):
+    """What `--quantize` takes."""
+
+    int4 = "int4"
+    int8 = "int8"
+    bf16 = "bf16"
+    fp16 = "fp16"
 
 
 class InterruptedBySignal(BaseException):
@@ -73,8 +88,9 @@ def export(
         typer.Option("--output", "-o", help="Gets one bundle a target.", show_default="./MODEL"),
     ] = None,
     quantize: Annotated[
-        str, typer.Option(help="Recipe of the weights: int4, int8, bf16 or fp16.")
-    ] = "int4",
+        Recipe | None,
+        typer.Option(help="Recipe of the weights.", show_default="int4"),
+    ] = None,
     group_size: Annotated[
         int | None,
         typer.Option(help="Weights that share a scale: 32, 64, 128 or 256.", show_default="32"),
@@ -111,20 +127,24 @@ def export(
         return
     if not target or model is None:
         message = "an export needs both --target and --model"
-        raise LlamaUsageError(message, "llama-export --target onnx --model 3.2-1B")
+        raise UsageError(message, "llama-export --target onnx --model 3.2-1B")
     console = _console(verbose)
-    from llama_export.pipeline import ExportRequest, VerificationFailedError, export_bundle
     from llama_export.targets.registry import LoweringOptions, parse_targets
-    from llama_export.terminal import TerminalProgress, export_table, next_steps
+    from llama_export.terminal import TerminalProgress, export_table, next_steps, show_report
 
+    targets = parse_targets(target)
+    options = LoweringOptions(_accuracy_level(accuracy_level), all_logits)
+    progress = TerminalProgress(console)
+    with progress.step("Starting PyTorch"):
+        from llama_export.pipeline import ExportRequest, VerificationFailedError, export_bundle
     request = ExportRequest(
         model=model,
-        targets=parse_targets(target),
+        targets=targets,
         output=output,
-        recipe=quantize,
+        recipe=None if quantize is None else quantize.value,
         group_size=group_size,
         max_context=max_context,
-        options=LoweringOptions(_accuracy_level(accuracy_level), all_logits),
+        options=options,
         revision=revision,
         token=token,
         keep_weights=keep_weights,
@@ -132,15 +152,17 @@ def export(
         force=force,
     )
     try:
-        result = export_bundle(request, TerminalProgress(console))
+        result = export_bundle(request, progress)
     except VerificationFailedError as failed:
-        _show_report(failed.report, as_json=as_json)
+        show_report(failed.report, as_json=as_json)
         console.print(f"[bold red]{failed}[/]; it was not published. --no-verify keeps it.")
         raise typer.Exit(1) from None
+    from rich.console import Console
+
     if as_json:
         typer.echo(json.dumps(result.to_json(), indent=2))
         return
-    _stdout().print(export_table(result))
+    Console().print(export_table(result))
     next_steps(console, result.bundles[0].bundle.folder)
 
 
@@ -160,7 +182,7 @@ def generate(
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.7,
     top_p: Annotated[float, typer.Option(help="Draw from this share of the probability.")] = 0.95,
     top_k: Annotated[int, typer.Option(help="Draw from this many tokens; 0: all.")] = 0,
-    seed: Annotated[int, typer.Option(help="The same seed writes the same text.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed writes the same text.")] = 0,
     threads: Threads = None,
     verbose: Verbose = False,
 ) -> None:
@@ -170,6 +192,7 @@ def generate(
     from llama_export.chat import Message, encode_dialog
     from llama_export.generate import Generation, Sampling
     from llama_export.targets.registry import open_session
+    from llama_export.terminal import write_text
     from llama_export.tokenizer import StreamDecoder, Tokenizer
 
     sampling = Sampling(temperature, top_p, top_k, seed)
@@ -187,12 +210,17 @@ def generate(
         sampling=sampling,
         stop_token_ids=opened.manifest.tokenizer["stop_token_ids"],
         max_tokens=max_tokens,
+        vocab_size=tokenizer.vocab_size,
     )
     decoder = StreamDecoder(tokenizer)
-    _write("" if chat else text)
-    for new_token in generation:
-        _write(decoder.push(new_token))
-    _write(decoder.flush() + "\n")
+    write_text("" if chat else text)
+    try:
+        for new_token in generation:
+            write_text(decoder.push(new_token))
+    except InterruptedBySignal:
+        write_text("\n")
+        raise
+    write_text(decoder.flush() + "\n")
     stats = generation.stats
     console.print(
         f"[dim]{stats.prompt_tokens} prompt tokens, first token after "
@@ -220,11 +248,12 @@ def verify(
     """Compare a bundle with the eager model; exit code 1 when it fails."""
     console = _console(verbose)
     from llama_export.bundle import Bundle
-    from llama_export.sources import reference_for
-    from llama_export.terminal import TerminalProgress
-    from llama_export.verify import verify_bundle
+    from llama_export.terminal import TerminalProgress, show_report
 
     progress = TerminalProgress(console)
+    with progress.step("Starting PyTorch"):
+        from llama_export.sources import reference_for
+        from llama_export.verify import verify_bundle
     with progress.step(f"Opening {bundle}"):
         opened = Bundle.open(bundle)
         reference = reference_for(opened, checkpoint, weights)
@@ -236,20 +265,14 @@ def verify(
             quick=quick,
             progress=advance,
         )
-    _show_report(report, as_json=as_json)
+    show_report(report, as_json=as_json)
     raise typer.Exit(0 if report.passed else 1)
-
-
-class LlamaUsageError(LlamaExportError):
-    """The options do not make a request."""
-
-    exit_code = 2
 
 
 def _accuracy_level(level: int) -> int:
     if level not in (1, 4):
         message = f"--accuracy-level: expected 1 (float32) or 4 (int8), found {level}"
-        raise LlamaUsageError(message)
+        raise UsageError(message)
     return level
 
 
@@ -259,47 +282,26 @@ def _read_prompt(prompt: str | None) -> str:
     Raises:
         PromptError: there is none, or stdin is not UTF-8.
     """
+    from llama_export.terminal import read_stdin
+
     if prompt is not None and prompt != "-":
         return prompt
     if prompt is None and sys.stdin.isatty():
         message = "there is no prompt"
         raise PromptError(message, 'give --prompt "Once upon a time", or pipe a text in')
-    raw = sys.stdin.buffer.read()
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        message = f"stdin is not UTF-8: byte {raw[error.start]:#04x} at position {error.start}"
-        raise PromptError(message, "convert the text to UTF-8 first") from None
-
-
-def _show_report(report: object, *, as_json: bool) -> None:
-    from llama_export.verify.report import report_table
-
-    if as_json:
-        typer.echo(json.dumps(report.to_json(), indent=2))  # type: ignore[attr-defined]
-    else:
-        _stdout().print(report_table(report))  # type: ignore[arg-type]
+    return read_stdin()
 
 
 def _console(verbose: bool) -> Console:
     from rich.console import Console
 
-    from llama_export.terminal import quieten
+    from llama_export.terminal import quieten, show_notices
 
     if not verbose:
         quieten()
-    return Console(stderr=True)
-
-
-def _stdout() -> Console:
-    from rich.console import Console
-
-    return Console()
-
-
-def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    console = Console(stderr=True)
+    show_notices(console)
+    return console
 
 
 def _raise_interrupted(number: int, _frame: FrameType | None) -> NoReturn:
@@ -310,15 +312,19 @@ def main() -> None:
     """Run the command line; every user's mistake becomes a message, a hint and an exit code."""
     signal.signal(signal.SIGINT, _raise_interrupted)
     signal.signal(signal.SIGTERM, _raise_interrupted)
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal or a pipe that is not UTF-8 shows '?', and does not end the story.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         app()
     except LlamaExportError as error:
         _fail(error.message, error.hint, error.exit_code)
     except InterruptedBySignal as interrupted:
-        _fail("interrupted; nothing was changed", "", interrupted.exit_code)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(141)
+        _fail("interrupted; nothing was left half written", "", interrupted.exit_code)
+    except OSError as error:
+        # What no module expected: a name too long, a closed terminal, a device that is full.
+        _fail(f"the system refused: {error}", "check the path and the disk", 10)
     except ValueError as error:
         from llama_quantize.errors import QuantizationError
 

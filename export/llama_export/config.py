@@ -231,6 +231,12 @@ def _refuse_other_maths(raw: Mapping[str, Any], where: str) -> None:
         raise UnsupportedModelError(message, hint)
 
 
+def _require_equal(what: str, one: object, other: object) -> None:
+    if one != other:
+        message = f"{what} is given twice, as {one!r} and as {other!r}"
+        raise ConfigError(message, "keep the right one")
+
+
 def _read_rope(raw: Mapping[str, Any], where: str) -> tuple[float, RopeScaling | None]:
     """Read both spellings: `rope_parameters` (transformers 5), or `rope_scaling` + `rope_theta`."""
     merged: dict[str, Any] = {}
@@ -239,13 +245,12 @@ def _read_rope(raw: Mapping[str, Any], where: str) -> tuple[float, RopeScaling |
         if value is not None and not isinstance(value, dict):
             message = f"{where}: {key} must be an object, found {value!r}"
             raise ConfigError(message)
-        merged.update(value or {})
+        for name, new in (value or {}).items():
+            _require_equal(f"{where}: {name}", merged.setdefault(name, new), new)
     theta = merged.pop("rope_theta", raw.get("rope_theta", 10000.0))
-    if raw.get("rope_theta", theta) != theta:
-        message = f"{where}: rope_theta is {raw['rope_theta']!r} and, in rope_parameters, {theta!r}"
-        raise ConfigError(message, "keep the right one")
-    rope_type = merged.pop("rope_type", None)
-    old_type = merged.pop("type", None)
+    _require_equal(f"{where}: rope_theta", raw.get("rope_theta", theta), theta)
+    rope_type, old_type = merged.pop("rope_type", None), merged.pop("type", None)
+    _require_equal(f"{where}: rope_type", rope_type or old_type, old_type or rope_type)
     rope_type = rope_type or old_type or "default"
     if rope_type not in ("default", "llama3"):
         message = f"{where}: rope_type {rope_type!r} is not implemented"
@@ -267,6 +272,9 @@ def _read_rope(raw: Mapping[str, Any], where: str) -> tuple[float, RopeScaling |
     return _Fields({"rope_theta": theta}, where).number("rope_theta"), scaling
 
 
+_LARGEST_INTEGER = 2**40  # more than any shape has, and exact as a float
+
+
 class _Fields:
     """Typed reads of a JSON object; the error names the file and the key."""
 
@@ -278,13 +286,17 @@ class _Fields:
         value = self._get(key, default)
         if isinstance(value, bool) or not isinstance(value, int):
             raise self._wrong(key, "a whole number", value)
+        if abs(value) > _LARGEST_INTEGER:
+            raise self._wrong(key, f"at most {_LARGEST_INTEGER}", "a longer number")
         return value
 
     def number(self, key: str) -> float:
         value = self._get(key, None)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self._wrong(key, "a number", value)
-        return float(value)
+        if isinstance(value, int):
+            return float(self.integer(key))
+        return value
 
     def boolean(self, key: str, *, default: bool) -> bool:
         value = self._get(key, default)

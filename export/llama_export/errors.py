@@ -6,6 +6,10 @@ do next. A failed verification is a result, not an error, and does not appear he
 
 from __future__ import annotations
 
+# A log level above WARNING: what a user should know although nothing failed. The libraries'
+# warnings are switched off, these are not.
+NOTICE = 35
+
 
 class LlamaExportError(Exception):
     """Base of every error that is the input's fault and not a bug.
@@ -21,6 +25,12 @@ class LlamaExportError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+
+class UsageError(LlamaExportError):
+    """The options of the command line do not make a request."""
+
+    exit_code = 2
 
 
 class ConfigError(LlamaExportError):
@@ -87,6 +97,6 @@ class TokenizerError(LlamaExportError):
 
 
 class PromptError(LlamaExportError):
-    """The prompt cannot be used: empty, not UTF-8, or longer than the context."""
+    """The prompt cannot be used: there is none, it is not UTF-8, or it does not fit."""
 
     exit_code = 15

@@ -6,13 +6,14 @@ the tokenizer's stream decoder.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from llama_export.errors import PromptError
+from llama_export.errors import PromptError, UsageError
 from llama_export.targets import FloatArray, Session
 
 
@@ -34,12 +35,13 @@ class Sampling:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be drawn from."""
-        if not (self.temperature >= 0 and 0 < self.top_p <= 1 and self.top_k >= 0):
+        sound = self.temperature >= 0 and 0 < self.top_p <= 1 and self.top_k >= 0
+        if not (sound and math.isfinite(self.temperature) and self.seed >= 0):
             message = (
-                f"expected temperature >= 0, 0 < top-p <= 1 and top-k >= 0, found "
-                f"{self.temperature}, {self.top_p} and {self.top_k}"
+                "expected temperature >= 0, 0 < top-p <= 1, top-k >= 0 and seed >= 0, found "
+                f"{self.temperature}, {self.top_p}, {self.top_k} and {self.seed}"
             )
-            raise PromptError(message)
+            raise UsageError(message)
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,8 @@ class Generation:
         sampling: how tokens are drawn.
         stop_token_ids: end the text and are not given out.
         max_tokens: the most new tokens.
+        vocab_size: draw from the first so many ids; a model's table may be padded beyond its
+            tokenizer. None: all.
 
     Raises:
         PromptError: the prompt is empty or does not fit.
@@ -84,12 +88,22 @@ class Generation:
         sampling: Sampling,
         stop_token_ids: Collection[int],
         max_tokens: int,
+        vocab_size: int | None = None,
     ) -> None:
+        total = session.position + len(input_ids)
+        if total > session.max_context:
+            message = (
+                f"the prompt is {len(input_ids)} tokens long, and the context has room for "
+                f"{session.max_context - session.position} of {session.max_context}"
+            )
+            hint = "shorten it, or export with a larger --max-context if the model has more"
+            raise PromptError(message, hint)
         self._session = session
         self._input_ids = input_ids
         self._sampling = sampling
         self._stop_token_ids = frozenset(stop_token_ids)
         self._max_tokens = max_tokens
+        self._vocab_size = vocab_size
         self.stats = GenerationStats(len(input_ids), 0, 0.0, 0.0, "length")
 
     def __iter__(self) -> Iterator[int]:
@@ -99,7 +113,7 @@ class Generation:
         logits = self._session.prefill(self._input_ids)
         first_token_at = time.perf_counter()
         for count in range(self._max_tokens):
-            token = sample(logits, self._sampling, random)
+            token = sample(logits[: self._vocab_size], self._sampling, random)
             stopped = token in self._stop_token_ids
             full = not stopped and self._session.position >= self._session.max_context
             reason = "stop token" if stopped else "context full" if full else "length"
@@ -125,8 +139,10 @@ def sample(logits: FloatArray, sampling: Sampling, random: np.random.Generator) 
     order = np.argsort(-logits, kind="stable")
     if sampling.top_k:
         order = order[: sampling.top_k]
-    scaled = logits[order].astype(np.float64) / sampling.temperature
-    probabilities = np.exp(scaled - scaled[0])
+    below_best = logits[order].astype(np.float64) - float(logits[order[0]])
+    # A tiny temperature sends all but the best to minus infinity, which is right.
+    with np.errstate(over="ignore"):
+        probabilities = np.exp(below_best / sampling.temperature)
     probabilities /= probabilities.sum()
     # The token that crosses top_p still belongs to the set.
     kept = int(np.searchsorted(probabilities.cumsum(), sampling.top_p)) + 1

@@ -6,6 +6,7 @@ It knows names. What is fetched of a repository, and how, is `repository`'s busi
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -97,7 +98,8 @@ def _local_folder(model: str) -> Path | None:
             raise CheckpointError(message, "install llama-export again")
         return DEMO_FOLDER
     written_as_path = model.startswith((".", "/", "~", "\\")) or model.endswith(("/", "\\"))
-    folder = Path(model).expanduser() if written_as_path else Path(model)
+    # Only a `~` that was typed as such: Path drops the `./` of `./~name`.
+    folder = Path(os.path.expanduser(model))  # noqa: PTH111
     if model and folder.is_dir():
         return folder
     if written_as_path or folder.is_absolute():

@@ -20,22 +20,23 @@ from typing import Any, Protocol
 from llama_export import __version__
 from llama_export.bundle import Bundle, seal
 from llama_export.chat import stop_token_ids
-from llama_export.errors import ConfigError
+from llama_export.errors import UsageError
 from llama_export.hub import resolve_model
 from llama_export.licence import licence_notice
 from llama_export.publish import publish, refuse_existing, scratch
 from llama_export.sources import WEIGHTS_FOLDER, Source, open_source
 from llama_export.targets import registry
 from llama_export.targets.registry import Lowered, LoweringOptions
-from llama_export.tokenizer import tokenizer_config, write_tokenizer_files
+from llama_export.tokenizer import write_tokenizer_files
 from llama_export.trace import TracedLlama, trace
 from llama_export.verify import VerifyReport, verify_bundle
-from llama_quantize.recipe import recipe
+from llama_quantize.recipe import QuantRecipe, recipe
 from llama_quantize.store import quantize_to
 from llama_quantize.tensor import QuantizedTensor
 from llama_quantize.weights import QuantizedWeights
 
 DEFAULT_MAX_CONTEXT = 8192
+DEFAULT_RECIPE = "int4"
 _VERSIONED_PACKAGES = ("torch", "safetensors", "onnx", "onnxruntime")
 
 
@@ -54,7 +55,7 @@ class ExportRequest:
         model: an alias, a hub id, a folder, or "demo".
         targets: which artifacts.
         output: the folder that gets one bundle a target; None: `./<model>`.
-        recipe: "int4", "int8", "bf16" or "fp16".
+        recipe: "int4", "int8", "bf16" or "fp16"; None: int4, or what quantised weights have.
         group_size: weights that share a scale; None: the recipe's own.
         max_context: None: `DEFAULT_MAX_CONTEXT`, or the model's own if that is less.
         keep_weights: keep the quantised weights in `OUTPUT/weights`.
@@ -65,7 +66,7 @@ class ExportRequest:
     model: str
     targets: tuple[str, ...]
     output: Path | None = None
-    recipe: str = "int4"
+    recipe: str | None = None
     group_size: int | None = None
     max_context: int | None = None
     options: LoweringOptions = field(default_factory=LoweringOptions)
@@ -129,16 +130,18 @@ def export_bundle(request: ExportRequest, progress: Progress) -> ExportResult:
     begun = time.perf_counter()
     for target in request.targets:
         registry.require_toolkit(target)
+    chosen = recipe(request.recipe or DEFAULT_RECIPE, request.group_size)
+    output = request.output or _default_output(request.model)
+    # Before a download of gigabytes, not after it.
+    for target in request.targets:
+        refuse_existing(output / target, force=request.force)
     with progress.step(f"Opening {request.model}") as advance:
         model = resolve_model(
             request.model, revision=request.revision, token=request.token, progress=advance
         )
         source = open_source(model)
-    output = request.output or Path(source.info.name)
     max_context = _choose_context(source, request.max_context)
-    for target in request.targets:
-        refuse_existing(output / target, force=request.force)
-    with _quantized_weights(source, request, output, progress) as weights:
+    with _quantized_weights(source, chosen, request, output, progress) as weights:
         with progress.step("Tracing the model"):
             traced = trace(source.config, max_context)
         bundles = tuple(
@@ -181,27 +184,33 @@ def _export_target(
 
 @contextmanager
 def _quantized_weights(
-    source: Source, request: ExportRequest, output: Path, progress: Progress
+    source: Source,
+    chosen: QuantRecipe,
+    request: ExportRequest,
+    output: Path,
+    progress: Progress,
 ) -> Iterator[QuantizedWeights]:
     """Give the source's own quantised weights, or quantise its checkpoint into a folder."""
-    if source.checkpoint is None:
-        if source.weights is None:
-            message = f"{source.folder} holds neither a checkpoint nor quantised weights"
-            raise ConfigError(message)
+    if source.weights is not None:
+        if request.recipe is not None or request.group_size is not None:
+            message = f"{source.folder} is quantised already, as {source.weights.recipe.name}"
+            hint = "leave --quantize and --group-size out, or name the original checkpoint"
+            raise UsageError(message, hint)
         yield source.weights
         return
-    chosen = recipe(request.recipe, request.group_size)
+    checkpoint = source.require_checkpoint()
     place = output / WEIGHTS_FOLDER
     opened = publish(place, force=request.force) if request.keep_weights else scratch(place)
     with opened as folder:
-        total = source.checkpoint.size_bytes
+        total = checkpoint.size_bytes
         with progress.step(f"Quantising to {chosen.name}") as advance:
             quantize_to(
                 folder,
-                source.checkpoint.shapes,
-                source.checkpoint.tensor,
+                checkpoint.shapes,
+                checkpoint.tensor,
                 chosen,
                 source.tied,
+                source.identity(),
                 progress=lambda done: advance(done, total),
             )
         _write_model_files(source, folder)
@@ -212,16 +221,9 @@ def _quantized_weights(
 def _write_model_files(source: Source, folder: Path) -> str:
     """Write what clients want beside the weights; return the tokenizer file to load."""
     config = source.config
-    generation = {
-        "bos_token_id": config.bos_token_id,
-        "eos_token_id": list(config.eos_token_id),
-        "do_sample": True,
-        "temperature": 0.6,
-        "top_p": 0.9,
-    }
     _write_json(folder / "config.json", config.to_hf())
-    _write_json(folder / "generation_config.json", generation)
-    _write_json(folder / "tokenizer_config.json", tokenizer_config(source.tokenizer))
+    _write_json(folder / "generation_config.json", source.generation_config())
+    _write_json(folder / "tokenizer_config.json", source.tokenizer_config())
     notices = licence_notice(source.info.name, source.info.hub_id, source.folder)
     for name, content in notices.items():
         (folder / name).write_bytes(content)
@@ -254,7 +256,9 @@ def _seal(
             "file": tokenizer_file,
             "vocab_size": source.tokenizer.vocab_size,
             "bos_token_id": source.tokenizer.bos_token_id,
-            "stop_token_ids": list(stop_token_ids(source.tokenizer)),
+            "stop_token_ids": sorted(
+                {*stop_token_ids(source.tokenizer), *source.config.eos_token_id}
+            ),
         },
         created_with=versions | {name: value for name, value in installed.items() if value},
     )
@@ -289,6 +293,12 @@ def _version(distribution: str) -> str:
         return ""
 
 
+def _default_output(model: str) -> Path:
+    """Name the output after the alias, the repository or the folder, in the current folder."""
+    name = Path(model).name
+    return Path(name if name not in ("", "..") else Path(model).resolve().name)
+
+
 def _choose_context(source: Source, asked: int | None) -> int:
     limit = source.config.max_position_embeddings
     if asked is None:
@@ -297,5 +307,5 @@ def _choose_context(source: Source, asked: int | None) -> int:
         message = (
             f"--max-context: expected 1 to {limit}, which is what the model knows, found {asked}"
         )
-        raise ConfigError(message)
+        raise UsageError(message)
     return asked

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_export.download import RESUME_HINT, RemoteFile, download
-from llama_export.errors import GatedModelError, HubError, OutputError
+from llama_export.errors import NOTICE, GatedModelError, HubError, OutputError
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
@@ -93,7 +93,7 @@ def fetch(
         GatedModelError: the licence is not accepted, or there is no token.
         OutputError: the download cannot be written.
     """
-    from httpx2 import TransportError
+    from httpx2 import RequestError, TransportError
     from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
@@ -116,6 +116,9 @@ def fetch(
         if status == 429 or status >= 500:
             return _cached(repository, f"it answered {status}")
         raise _refusal(repository, error) from None
+    except (RequestError, ValueError) as error:
+        # A redirect loop, an answer that is no JSON, an address or a token that cannot be sent.
+        raise _no_hub(repository, f"could not be used: {error}") from None
 
 
 def _fetch(repository: _Repository, progress: Progress | None) -> tuple[Path, str]:
@@ -251,7 +254,8 @@ def _cached(repository: _Repository, reason: str) -> tuple[Path, str]:
     )
     if isinstance(config, str) and _is_complete(Path(config).parent):
         folder = Path(config).parent
-        _log.warning(
+        _log.log(
+            NOTICE,
             "%s cannot be reached (%s); using the copy of %s downloaded before, commit %s",
             repository.endpoint,
             reason,

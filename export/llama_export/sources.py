@@ -6,6 +6,7 @@ not quantise, trace or write.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,10 @@ from pathlib import Path
 from llama_export.bundle import Bundle
 from llama_export.checkpoints.hf import HfCheckpoint
 from llama_export.config import LlamaConfig
-from llama_export.errors import TokenizerError
-from llama_export.hub import DEMO, ModelSource, resolve_model
+from llama_export.errors import CheckpointError, ConfigError, TokenizerError
+from llama_export.hub import ALIASES, DEMO, ModelSource, resolve_model
 from llama_export.manifest import ModelInfo
-from llama_export.tokenizer import Tokenizer
+from llama_export.tokenizer import Tokenizer, tokenizer_config
 from llama_quantize.store import RECORD_FILE
 from llama_quantize.weights import QuantizedWeights
 
@@ -40,6 +41,44 @@ class Source:
     checkpoint: HfCheckpoint | None
     weights: QuantizedWeights | None
 
+    def require_checkpoint(self) -> HfCheckpoint:
+        """Return the float weights of a source that has no quantised ones."""
+        if self.checkpoint is None:
+            message = f"{self.folder} holds neither a checkpoint nor quantised weights"
+            raise CheckpointError(message, "name a folder with .safetensors files")
+        return self.checkpoint
+
+    def identity(self) -> dict[str, str]:
+        """Say where the weights come from, to be kept with the quantised ones."""
+        found = {"name": self.info.name, "hub_id": self.info.hub_id, "revision": self.info.revision}
+        return {key: value for key, value in found.items() if value is not None}
+
+    def tokenizer_config(self) -> dict[str, object]:
+        """Return our tokenizer_config.json, with the checkpoint's own template and end token.
+
+        A base model has no chat template, and a fine-tune may have another one than Llama 3.2's.
+        """
+        ours = tokenizer_config(self.tokenizer)
+        theirs = _read_json(self.folder / "tokenizer_config.json")
+        if theirs is None:
+            return ours
+        del ours["chat_template"]
+        kept = ("chat_template", "eos_token", "pad_token")
+        return ours | {key: theirs[key] for key in kept if isinstance(theirs.get(key), str)}
+
+    def generation_config(self) -> dict[str, object]:
+        """Return the checkpoint's generation_config.json, or the one that Meta ships."""
+        theirs = _read_json(self.folder / "generation_config.json")
+        if theirs is not None:
+            return theirs
+        return {
+            "bos_token_id": self.config.bos_token_id,
+            "eos_token_id": list(self.config.eos_token_id),
+            "do_sample": True,
+            "temperature": 0.6,
+            "top_p": 0.9,
+        }
+
     @property
     def tied(self) -> Mapping[str, str]:
         """Weights that are another weight's storage."""
@@ -61,8 +100,33 @@ def open_source(model: ModelSource) -> Source:
         weights = QuantizedWeights.open(model.folder)
     else:
         checkpoint = HfCheckpoint.open(model.folder)
-    info = ModelInfo(model.name, model.hub_id, model.revision, config.to_hf())
+    known = weights.metadata if weights is not None else {}
+    info = ModelInfo(
+        name=known.get("name", model.name),
+        hub_id=known.get("hub_id", model.hub_id),
+        revision=known.get("revision", model.revision),
+        config=config.to_hf(),
+    )
     return Source(info, model.folder, config, tokenizer, checkpoint, weights)
+
+
+def _read_json(path: Path) -> dict[str, object] | None:
+    """Read an optional JSON object.
+
+    Raises:
+        ConfigError: it is there and damaged.
+    """
+    if not path.exists():
+        return None
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, OSError) as error:
+        message = f"{path} cannot be read: {error}"
+        raise ConfigError(message, "download the file again, or remove it") from None
+    if not isinstance(value, dict):
+        message = f"{path}: expected a JSON object, found {type(value).__name__}"
+        raise ConfigError(message, "download the file again, or remove it")
+    return value
 
 
 def require_same_vocabulary(tokenizer: Tokenizer, config: LlamaConfig, folder: Path) -> None:
@@ -106,9 +170,10 @@ def reference_for(bundle: Bundle, checkpoint: str | None, weights: Path | None) 
     model = bundle.manifest.model
     if checkpoint is None and (model.name, model.hub_id) == (DEMO, None):
         checkpoint = DEMO
-    return Reference(
-        weights=None if weights is None else QuantizedWeights.open(weights),
-        checkpoint=(
-            None if checkpoint is None else HfCheckpoint.open(resolve_model(checkpoint).folder)
-        ),
-    )
+    found = None
+    if checkpoint is not None:
+        # The commit that the bundle was made from, not what the branch has become.
+        same = ALIASES.get(checkpoint, checkpoint) == model.hub_id
+        revision = model.revision if same else None
+        found = HfCheckpoint.open(resolve_model(checkpoint, revision=revision).folder)
+    return Reference(None if weights is None else QuantizedWeights.open(weights), found)

@@ -6,15 +6,20 @@ warnings off the screen.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import shlex
+import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
@@ -25,14 +30,18 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from llama_export.pipeline import ExportResult
-from llama_export.verify.report import VerifyReport, format_value
+from llama_export.errors import NOTICE, PromptError
+
+if TYPE_CHECKING:
+    # Both import torch, which `generate` does without.
+    from llama_export.pipeline import ExportResult
+    from llama_export.verify.report import VerifyReport
 
 _MB = 1_000_000
 
 
 def quieten() -> None:
-    """Silence warnings and log lines of the libraries; our own words do not go that way."""
+    """Silence warnings and log lines of the libraries; our own notices have a level above them."""
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -50,7 +59,7 @@ class TerminalProgress:
         """Show one step; its line stays when it is done."""
         columns = (
             SpinnerColumn(finished_text="[green]✓"),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TaskProgressColumn(),
             TimeElapsedColumn(),
@@ -70,9 +79,20 @@ def format_bytes(size_bytes: int) -> str:
     return f"{size_bytes / 1000:.1f} kB"
 
 
+def _recipe(quantization: Mapping[str, Any]) -> str:
+    group_size = quantization["group_size"]
+    return f"{quantization['recipe']}" + (f", groups of {group_size}" if group_size else "")
+
+
+def _decibels(sqnr_db: float | None) -> str:
+    return "exact" if sqnr_db is None else f"{sqnr_db:.1f} dB"
+
+
 def export_table(result: ExportResult) -> Table:
     """Summarise an export: one column a target."""
-    table = Table(title=f"{result.output} in {result.elapsed_s:.1f} s", title_justify="left")
+    table = Table(
+        title=f"{escape(str(result.output))} in {result.elapsed_s:.1f} s", title_justify="left"
+    )
     table.add_column("")
     rows: dict[str, list[str]] = {}
     for exported in result.bundles:
@@ -80,13 +100,16 @@ def export_table(result: ExportResult) -> Table:
         table.add_column(manifest.target, justify="right")
         size = sum(entry.size_bytes for entry in manifest.files.values())
         facts = {
-            "bundle": str(exported.bundle.folder),
+            "bundle": escape(str(exported.bundle.folder)),
             "size": format_bytes(size),
-            "recipe": str(manifest.quantization["recipe"]),
+            "recipe": _recipe(manifest.quantization),
             "bits per weight": f"{manifest.quantization['bits_per_weight']:.2f}",
+            "weights' SQNR": _decibels(manifest.quantization["sqnr_db"]),
             "context": f"{manifest.graph['max_context']} tokens",
         }
-        if exported.report is not None:
+        if exported.report is None:
+            facts["verified"] = "no (--no-verify)"
+        else:
             facts |= headlines(exported.report)
         for key, value in facts.items():
             rows.setdefault(key, []).append(value)
@@ -97,6 +120,8 @@ def export_table(result: ExportResult) -> Table:
 
 def headlines(report: VerifyReport) -> dict[str, str]:
     """Give the few figures of a verification that a user wants to see first."""
+    from llama_export.verify.report import format_value
+
     labels = {
         "kl_exact": "lowering error, float32",
         "kl_shipped": "lowering error, as shipped",
@@ -109,25 +134,73 @@ def headlines(report: VerifyReport) -> dict[str, str]:
         if key in found
     }
     if "top1_quantisation" in found:
-        figures["same likeliest token"] = f"{found['top1_quantisation'].value:.1%}"
+        share = found["top1_quantisation"].value
+        figures["same next token as original"] = f"{share:.1%} of {report.settings['positions']}"
     return figures | {"verified": "passed" if report.passed else "FAILED"}
+
+
+def write_text(text: str) -> None:
+    """Write a piece of a streamed text to stdout at once."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def read_stdin() -> str:
+    """Return all of stdin.
+
+    Raises:
+        PromptError: it is not UTF-8.
+    """
+    raw = sys.stdin.buffer.read()
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        message = f"stdin is not UTF-8: byte {raw[error.start]:#04x} at position {error.start}"
+        raise PromptError(message, "convert the text to UTF-8 first") from None
+
+
+def show_report(report: VerifyReport, *, as_json: bool) -> None:
+    """Print a verification on stdout."""
+    from llama_export.verify.report import report_table
+
+    if as_json:
+        write_text(json.dumps(report.to_json(), indent=2) + "\n")
+    else:
+        Console().print(report_table(report))
 
 
 def show_error(console: Console, message: str, hint: str) -> None:
     """Print an error and what to do next, without markup or wrapping surprises."""
-    console.print("[bold red]error:[/] ", end="", highlight=False)
-    console.print(message, markup=False, highlight=False)
+    _say(console, "[bold red]error:[/] ", message)
     if hint:
-        console.print("[bold]what to do:[/] ", end="", highlight=False)
-        console.print(hint, markup=False, highlight=False)
+        _say(console, "[bold]what to do:[/] ", hint)
+
+
+def show_notices(console: Console) -> None:
+    """Let what our own modules want the user to know appear on the console."""
+    handler = _NoticeHandler(NOTICE)
+    handler.console = console
+    logger = logging.getLogger("llama_export")
+    logger.handlers = [handler]
+    logger.propagate = False
+
+
+class _NoticeHandler(logging.Handler):
+    console: Console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _say(self.console, "[bold]note:[/] ", record.getMessage())
+
+
+def _say(console: Console, label: str, text: str) -> None:
+    """Print a label and a text that may hold anything, a path above all: not wrapped, no markup."""
+    console.print(label, end="", highlight=False)
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def next_steps(console: Console, bundle: Path) -> None:
     """Say what a user may want to type after an export."""
+    quoted = shlex.quote(str(bundle))
     console.print("\nNext:", highlight=False)
-    console.print(
-        f'  llama-export generate {bundle} --prompt "Once upon a time"',
-        markup=False,
-        highlight=False,
-    )
-    console.print(f"  llama-export verify {bundle}", markup=False, highlight=False)
+    for command in (f'generate {quoted} --prompt "Once upon a time"', f"verify {quoted}"):
+        console.print(f"  llama-export {command}", markup=False, highlight=False, soft_wrap=True)

@@ -172,7 +172,7 @@ def _read_record(path: Path) -> _Record:
     except FileNotFoundError as error:
         message = f"{path.parent} is not a quantised checkpoint: it has no {path.name}"
         raise QuantizationError(message, _HINT) from error
-    except ValueError as error:
+    except (ValueError, RecursionError, OSError) as error:
         message = f"{path} is damaged: {error}"
         raise QuantizationError(message, _HINT) from error
     header = data if isinstance(data, dict) else {}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_export.bundle import Bundle
-from llama_export.errors import BackendUnavailableError, BundleError, ConfigError
+from llama_export.errors import BackendUnavailableError, BundleError, UsageError
 from llama_export.graph import GraphSpec
 from llama_export.targets import Session
 
@@ -45,16 +45,16 @@ def parse_targets(values: Sequence[str]) -> tuple[str, ...]:
     """Read `--target`: repeated, comma-separated, or "all".
 
     Raises:
-        ConfigError: no target, or one that does not exist.
+        UsageError: no target, or one that does not exist.
     """
     names = [name.strip() for value in values for name in value.split(",") if name.strip()]
-    if "all" in names:
-        return TARGETS
-    unknown = [name for name in names if name not in TARGETS]
+    unknown = [name for name in names if name not in (*TARGETS, "all")]
     if unknown or not names:
         found = ", ".join(map(repr, unknown)) or "nothing"
         message = f"--target: expected {' or '.join(TARGETS)} or all, found {found}"
-        raise ConfigError(message, "executorch and coreml are planned; this version writes ONNX")
+        raise UsageError(message, "executorch and coreml are planned; this version writes ONNX")
+    if "all" in names:
+        return TARGETS
     return tuple(dict.fromkeys(names))
 
 

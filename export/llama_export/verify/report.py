@@ -127,7 +127,7 @@ def informed(section: str, key: str, name: str, value: float, note: str = "") ->
 
 def unchecked(section: str, key: str, name: str, note: str) -> Row:
     """Make a row for a check that could not be made; the note says what is not proved."""
-    return Row(section, key, name, None, None, None, f"not checked: {note}")
+    return Row(section, key, name, None, None, None, f"{_UNCHECKED}{note}")
 
 
 def report_table(report: VerifyReport) -> Group:
@@ -147,26 +147,37 @@ def report_table(report: VerifyReport) -> Group:
         verdict.append(f"FAILED ({failed} of the checks above)", style="red")
     else:
         verdict.append("passed", style="green")
+    open_checks = sum(row.note.startswith(_UNCHECKED) for row in report.rows)
+    if open_checks:
+        verdict.append(
+            f"; {open_checks} not made, see the notes: --checkpoint MODEL and --weights FOLDER "
+            "name what a bundle is compared with",
+            style="yellow",
+        )
     return Group(*tables, verdict)
 
 
 def _section_table(title: str, rows: Sequence[Row]) -> Table:
+    """Lay out one section so that nothing is lost on a narrow terminal: notes go below names."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-    table.add_column("check", overflow="fold", min_width=40)
+    table.add_column("", no_wrap=True)
     table.add_column("value", justify="right", no_wrap=True)
     table.add_column("limit", justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    table.add_column("note", overflow="fold", style="dim")
+    table.add_column("check", overflow="fold")
     for row in rows:
         # Text, so that a tensor's name in a note is never read as markup.
-        cells = (row.name, format_value(row.value), format_value(row.threshold), row.note)
-        name, value, limit, note = map(Text, cells)
-        style = "red" if row.passed is False else None
-        table.add_row(name, value, limit, Text(_MARKS[row.passed]), note, style=style)
+        check = Text(row.name)
+        if row.note:
+            check.append(f"\n{row.note}", style="dim")
+        mark, value, limit = (
+            Text(cell)
+            for cell in (_MARKS[row.passed], format_value(row.value), format_value(row.threshold))
+        )
+        table.add_row(mark, value, limit, check, style="red" if row.passed is False else None)
     return table
 
 
@@ -179,4 +190,5 @@ def format_value(value: float | None) -> str:
     return f"{value:.4g}" if abs(value) >= 1e-3 or not math.isfinite(value) else f"{value:.1e}"
 
 
+_UNCHECKED = "not checked: "
 _MARKS: Mapping[bool | None, str] = {True: "passed", False: "FAILED", None: ""}

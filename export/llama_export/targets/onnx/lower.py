@@ -69,6 +69,11 @@ def lower(
     Raises:
         LoweringError: a node or a scheme has no ONNX form.
     """
+    if traced.config.head_dim % 16:
+        message = (
+            f"head_dim is {traced.config.head_dim}; GroupQueryAttention needs a multiple of 16"
+        )
+        raise LoweringError(message, "this shape cannot run in onnxruntime's fused attention")
     spec = graph_spec(traced.config, traced.max_context, all_logits=all_logits)
     with (folder / DATA_FILE).open("wb") as file:
         builder = GraphBuilder(DataWriter(file), DATA_FILE)
