@@ -5,8 +5,8 @@
 
 The corpus is plain text, a paragraph a line, with a blank line before each title. Everything is
 seeded; `--work` keeps the state, and the same command resumes from it. The learning rate is
-constant until the last fifth of the steps and then falls to zero, so a run may be resumed with a
-different `--steps` as long as that fifth has not begun. The result is a Hugging Face folder.
+constant until the last quarter of the steps and then falls to zero, so a run may be resumed with a
+different `--steps` as long as that quarter has not begun. The result is a Hugging Face folder.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Schedule:
 
     steps: int
     warmup_steps: int = 100
-    decay_share: float = 0.2
+    decay_share: float = 0.25
 
     @property
     def decay_start(self) -> int:
@@ -72,7 +72,7 @@ class Schedule:
         return (self.steps - step) / (self.steps - self.decay_start)
 
     def length(self, step: int) -> int:
-        """The row length: the last fifth learns to use the whole context."""
+        """The row length: the last quarter learns to use the whole context."""
         return 512 if step < self.decay_start else CONFIG.max_position_embeddings
 
 

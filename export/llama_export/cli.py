@@ -227,6 +227,7 @@ def generate(
         f"{stats.time_to_first_token_s:.2f} s; {stats.new_tokens} new tokens at "
         f"{stats.decode_tokens_per_s:.1f} tokens/s; stopped: {stats.stop_reason}[/]",
         highlight=False,
+        soft_wrap=True,
     )
 
 
