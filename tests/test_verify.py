@@ -419,6 +419,34 @@ def test_the_table_shows_every_row_and_reads_no_markup(right):
         assert title in text
 
 
+@pytest.mark.parametrize("width", [50, 80])
+def test_nothing_is_cropped_on_a_narrow_terminal(right, width):
+    from rich.console import Console
+
+    failed = judged("lowering", "worst", "a name of several words", 2.0, 1.0, "note of some length")
+    report = dataclasses.replace(right, rows=(*right.rows, failed))
+    console = Console(width=width, file=io.StringIO())
+    console.print(report_table(report))
+    words = console.file.getvalue().split()
+    assert words.count("FAILED") == 2  # the row's, and the verdict's
+    assert words.count("passed") == sum(row.passed is True for row in report.rows)
+    for row in report.rows:
+        assert set(f"{row.name} {row.note}".split()) <= set(words), row
+
+
+def test_the_verdict_says_what_was_found_and_what_was_not_checked(right):
+    from rich.console import Console
+
+    extra = unchecked("quantisation", "x", "something", "no reference")
+    report = dataclasses.replace(right, rows=(*right.rows, extra))
+    console = Console(width=200, file=io.StringIO())
+    console.print(report_table(report))
+    text = console.file.getvalue()
+    assert "KL" in text.splitlines()[-3]
+    assert "original's next token" in text.splitlines()[-2]
+    assert "not made" in text.splitlines()[-1]
+
+
 def test_a_report_that_judged_nothing_has_not_passed():
     report = VerifyReport("onnx", "m", {}, (unchecked("lowering", "k", "n", "why"),), {})
     assert not report.passed

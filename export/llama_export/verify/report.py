@@ -154,7 +154,26 @@ def report_table(report: VerifyReport) -> Group:
             "name what a bundle is compared with",
             style="yellow",
         )
-    return Group(*tables, verdict)
+    return Group(*tables, *map(Text, plain_words(report)), verdict)
+
+
+def plain_words(report: VerifyReport) -> list[str]:
+    """Say in sentences what the two comparisons found, as far as they were made."""
+    found = {row.key: row.value for row in report.rows if row.value is not None}
+    positions = report.settings.get("positions", 0)
+    sentences = []
+    if "kl_exact" in found and "kl_shipped" in found:
+        exact, shipped = format_value(found["kl_exact"]), format_value(found["kl_shipped"])
+        sentences.append(
+            f"The artifact against PyTorch with the same weights: KL {exact} in float32, "
+            f"{shipped} as shipped."
+        )
+    if "top1_quantisation" in found:
+        sentences.append(
+            f"The quantised weights choose the original's next token at "
+            f"{found['top1_quantisation']:.1%} of {positions} positions."
+        )
+    return sentences
 
 
 def _section_table(title: str, rows: Sequence[Row]) -> Table:
