@@ -68,11 +68,11 @@ from pathlib import Path
 from llama_export.errors import OutputError
 from llama_export.publish import publish
 done = 0
-for turn in range(25):
+while done < 8:
     try:
         with publish(Path(sys.argv[1]), force=True) as folder:
             for name in ("manifest.json", "a", "b"):
-                (folder / name).write_text(f"{os.getpid()} {turn}")
+                (folder / name).write_text(f"{os.getpid()} {done}")
         done += 1
     except OutputError as error:
         assert "another export" in error.message, error.message
@@ -272,7 +272,8 @@ def test_rivals_never_mix_their_files(tmp_path):
     rivals = [start(RIVAL, tmp_path / "out") for _ in range(3)]
     results = [finish(rival) for rival in rivals]
     assert [code for code, _ in results] == [0, 0, 0], results
-    assert sum(int(text) for _, text in results) >= 25
+    # Each one gets its turns in the end, however often it was told to wait.
+    assert [int(text) for _, text in results] == [8, 8, 8]
     found = {path.read_text() for path in (tmp_path / "out").iterdir()}
     assert len(found) == 1
     assert names(tmp_path / "out") == ["a", "b", "manifest.json"]

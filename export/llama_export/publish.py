@@ -18,6 +18,7 @@ import errno
 import os
 import re
 import shutil
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -70,7 +71,10 @@ def publish(target: Path, *, force: bool) -> Iterator[Path]:
             the disk is full. The first is found before any work.
     """
     target = Path.cwd() / target  # the block may change directory
-    refuse_existing(target, force=force)
+    _require_name(target)
+    if not force:
+        refuse_existing(target, force=force)
+    # Whether an existing folder is ours can only be told under the lock: a rival may replace it.
     with _workspace(target) as partial:
         refuse_existing(target, force=force)  # one may just have been put back
         yield partial
@@ -124,25 +128,29 @@ def refuse_existing(target: Path, *, force: bool) -> None:
     Raises:
         OutputError: it exists and may not be replaced.
     """
-    if target.name in ("", ".."):
-        message = f"{target} cannot be the output: it has no name of its own"
-        raise OutputError(message, "name a folder that does not exist yet")
-    with _as_output_error(target):
-        if not os.path.lexists(target):
-            return
-        if target.is_symlink() or not target.is_dir():
-            kind = "a symbolic link" if target.is_symlink() else "a file"
+    _require_name(target)
+    # A rival may rename the target at any moment, so each question is asked once, of one folder.
+    with _as_output_error(target), suppress(FileNotFoundError):
+        mode = target.lstat().st_mode
+        if not stat.S_ISDIR(mode):
+            kind = "a symbolic link" if stat.S_ISLNK(mode) else "a file"
             message = f"{target} is {kind}; expected a folder or nothing"
             raise OutputError(message, "remove it, or choose another folder with --output")
         if not force:
             message = f"{target} already exists"
             hint = "pass --force to replace it, or choose another folder with --output"
             raise OutputError(message, hint)
-        ours = any((target / name).is_file() for name in OUR_FILES)
-        if not ours and any(target.iterdir()):
+        names = {path.name for path in target.iterdir()}
+        if names and names.isdisjoint(OUR_FILES):
             message = f"{target} holds no {' or '.join(OUR_FILES)}: llama-export did not write it"
             hint = "--force replaces our own output only: remove it yourself, or choose another"
             raise OutputError(message, hint)
+
+
+def _require_name(target: Path) -> None:
+    if target.name in ("", ".."):
+        message = f"{target} cannot be the output: it has no name of its own"
+        raise OutputError(message, "name a folder that does not exist yet")
 
 
 def _beside(target: Path, suffix: str) -> Path:
