@@ -339,7 +339,7 @@ def test_stdin_that_is_not_utf8_is_refused(run, exported):
         (["--target", "onnx", "--model", "foo[/bar]"], 12, "foo[/bar]"),
         (["--target", "onnx", "--model", "demo", "--quantize", "int3"], 2, "int3"),
         (["--target", "onnx", "--model", "demo", "--group-size", "33"], 9, "33"),
-        (["--target", "onnx", "--model", "x" * 300], 10, "too long"),
+        (["--target", "onnx", "--model", "x" * 300], 11, "too long"),
         (["--target", "onnx", "--model", "~nosuchuser/x"], 4, "nosuchuser"),
         (["generate", "./nowhere", "--prompt", "a"], 8, "nowhere"),
         (["generate", "./nowhere", "--prompt", "a", "--seed", "-1"], 2, "seed"),
