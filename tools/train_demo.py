@@ -120,8 +120,9 @@ def read_stories(path: Path, tokenizer: Tokenizer) -> list[tuple[Tensor, Tensor]
         header = "<|start_header_id|>{}<|end_header_id|>\n\n"
         question = f"<|begin_of_text|>{header.format('user')}Tell me a story: {title}<|eot_id|>"
         chat = f"{question}{header.format('assistant')}{body}<|eot_id|>"
-        stories.append(tuple(torch.tensor(tokenizer.encode(text).ids) for text in (plain, chat)))
-    return stories  # type: ignore[return-value]
+        encoded = [torch.tensor(tokenizer.encode(text).ids) for text in (plain, chat)]
+        stories.append((encoded[0], encoded[1]))
+    return stories
 
 
 def epoch_stream(stories: list[tuple[Tensor, Tensor]], epoch: int) -> Tensor:

@@ -172,7 +172,7 @@ def _load(
     providers = ["CPUExecutionProvider"]
     try:
         return onnxruntime.InferenceSession(source, options, providers=providers)
-    except Exception as error:  # onnxruntime raises bare RuntimeErrors and its own unnamed classes
+    except Exception as error:  # its classes share no base but this; it is re-raised as ours
         message = f"onnxruntime cannot load {model}: {error}"
         raise BundleError(message, "export the bundle again") from error
 
