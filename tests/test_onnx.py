@@ -43,7 +43,7 @@ class Artifact:
     spec: GraphSpec
 
     def session(self, accuracy_level: int | None = 1) -> OnnxSession:
-        return OnnxSession(self.folder / MODEL_FILE, self.spec, accuracy_level=accuracy_level)
+        return OnnxSession.open(self.folder / MODEL_FILE, self.spec, accuracy_level=accuracy_level)
 
     def expected(self, tokens: list[int]) -> np.ndarray:
         ids = torch.tensor([tokens])
@@ -217,7 +217,7 @@ def test_tokens_that_cannot_be_run_are_refused(tiny, bad):
 def test_an_artifact_that_the_runtime_cannot_load_is_named(tmp_path, tiny):
     (tmp_path / MODEL_FILE).write_bytes(b"not a model")
     with pytest.raises(BundleError, match=r"model\.onnx"):
-        OnnxSession(tmp_path / MODEL_FILE, tiny.spec)
+        OnnxSession.open(tmp_path / MODEL_FILE, tiny.spec)
 
 
 def test_schemes_that_differ_inside_a_packed_product_are_refused(tmp_path):
@@ -242,7 +242,7 @@ def test_faults_in_the_artifact_are_seen(tiny, tmp_path):
         for name in (MODEL_FILE, DATA_FILE):
             (folder / name).write_bytes((tiny.folder / name).read_bytes())
         fault(folder)
-        session = OnnxSession(folder / MODEL_FILE, tiny.spec, accuracy_level=1)
+        session = OnnxSession.open(folder / MODEL_FILE, tiny.spec, accuracy_level=1)
         assert kl(expected, session.prefill(tokens)[None]) > 2 * EXACT_KL, fault.__name__
 
 

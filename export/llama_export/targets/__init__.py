@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
+KeyValueArrays = tuple[FloatArray, FloatArray]
 
 
 class Session(Protocol):
@@ -30,6 +31,10 @@ class Session(Protocol):
         """The most positions that the cache can hold."""
 
     @property
+    def num_layers(self) -> int:
+        """How many layers have a cache."""
+
+    @property
     def position(self) -> int:
         """How many tokens the cache holds."""
 
@@ -43,5 +48,15 @@ class Session(Protocol):
     def rewind(self, position: int) -> None:
         """Forget every token from `position` on."""
 
-    def cache(self, layer: int) -> tuple[FloatArray, FloatArray]:
-        """Return a layer's keys and values so far, `[K, position, D]` each."""
+    def cache(self, layer: int) -> KeyValueArrays:
+        """Return a layer's keys and values so far, `[K, position, D]` each, as copies."""
+
+    def restore(self, layers: Sequence[KeyValueArrays]) -> None:
+        """Replace the conversation with one whose `cache` was kept, layer by layer.
+
+        Raises:
+            PromptError: it is the cache of another model, or longer than the context.
+        """
+
+    def fork(self) -> Session:
+        """Return a second conversation that begins with the same tokens; the weights are shared."""

@@ -112,7 +112,7 @@ def open_session(
     _require_known(bundle.manifest.target)
     from llama_export.targets.onnx.session import OnnxSession
 
-    return OnnxSession(
+    return OnnxSession.open(
         bundle.artifact,
         GraphSpec.from_json(bundle.manifest.graph),
         threads=threads,

@@ -14,7 +14,7 @@ import numpy as np
 
 from llama_export.errors import BackendUnavailableError, BundleError, PromptError
 from llama_export.graph import GraphSpec
-from llama_export.targets import FloatArray
+from llama_export.targets import FloatArray, KeyValueArrays
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -27,34 +27,44 @@ class OnnxSession:
     """A loaded artifact; satisfies `llama_export.targets.Session`.
 
     Args:
-        model: path of model.onnx.
-        spec: its signature, from the manifest.
-        threads: of the runtime; None leaves it to onnxruntime (one a physical core).
-        accuracy_level: run every quantised product at this level instead of the artifact's own;
-            level 1 computes in float32, slowly.
-        verbose: let the runtime's messages through.
-
-    Raises:
-        BackendUnavailableError: onnxruntime is not installed.
-        BundleError: the runtime cannot load the artifact.
+        runtime: the loaded graph; forks share it, and its weights.
+        spec: the graph's signature, from the manifest.
     """
 
-    def __init__(
-        self,
+    def __init__(self, runtime: onnxruntime.InferenceSession, spec: GraphSpec) -> None:
+        self._runtime = runtime
+        self._spec = spec
+        self._binding = runtime.io_binding()
+        # Outputs come back in the order of their first binding: the logits are number 0.
+        self._binding.bind_output("logits")
+        self._position = 0
+        self._buffers = self._allocate()
+
+    @classmethod
+    def open(
+        cls,
         model: Path,
         spec: GraphSpec,
         *,
         threads: int | None = None,
         accuracy_level: int | None = None,
         verbose: bool = False,
-    ) -> None:
-        self._spec = spec
-        self._session = _load(model, threads, accuracy_level, verbose=verbose)
-        self._binding = self._session.io_binding()
-        # Outputs come back in the order of their first binding: the logits are number 0.
-        self._binding.bind_output("logits")
-        self._position = 0
-        self._buffers = self._allocate()
+    ) -> OnnxSession:
+        """Load an artifact.
+
+        Args:
+            model: path of model.onnx.
+            spec: its signature, from the manifest.
+            threads: of the runtime; None leaves it to onnxruntime (one a physical core).
+            accuracy_level: run every quantised product at this level instead of the artifact's
+                own; level 1 computes in float32, slowly.
+            verbose: let the runtime's messages through.
+
+        Raises:
+            BackendUnavailableError: onnxruntime is not installed.
+            BundleError: the runtime cannot load the artifact.
+        """
+        return cls(_load(model, threads, accuracy_level, verbose=verbose), spec)
 
     @property
     def vocab_size(self) -> int:
@@ -65,6 +75,11 @@ class OnnxSession:
     def max_context(self) -> int:
         """Slots of the KV cache."""
         return self._spec.max_context
+
+    @property
+    def num_layers(self) -> int:
+        """How many layers have a cache."""
+        return len(self._buffers) // 2
 
     @property
     def position(self) -> int:
@@ -92,7 +107,7 @@ class OnnxSession:
         binding.bind_cpu_input("input_ids", np.asarray([input_ids], dtype=np.int64))
         binding.bind_cpu_input("attention_mask", np.ones((1, total), dtype=np.int64))
         binding.bind_output("logits")
-        self._session.run_with_iobinding(binding)
+        self._runtime.run_with_iobinding(binding)
         self._position = total
         logits: FloatArray = binding.get_outputs()[0].numpy()[0]
         return logits
@@ -110,13 +125,49 @@ class OnnxSession:
             raise PromptError(message)
         self._position = position
 
-    def cache(self, layer: int) -> tuple[FloatArray, FloatArray]:
+    def cache(self, layer: int) -> KeyValueArrays:
         """Return a layer's keys and values so far, `[K, position, D]` each, as copies."""
-        key, value = (
-            self._buffers[f"past_key_values.{layer}.{part}"][0, :, : self._position].copy()
-            for part in ("key", "value")
-        )
+        key, value = (rows[:, : self._position].copy() for rows in self._layer(layer))
         return key, value
+
+    def restore(self, layers: Sequence[KeyValueArrays]) -> None:
+        """Replace the conversation with one whose cache was taken from such a session.
+
+        Args:
+            layers: what `cache` gave, layer by layer.
+
+        Raises:
+            PromptError: it is the cache of another model, or longer than the context.
+        """
+        position = layers[0][0].shape[1] if layers else 0
+        heads, _, head_dim = self._layer(0)[0].shape
+        expected = (heads, min(position, self.max_context), head_dim)
+        shapes = {rows.shape for pair in layers for rows in pair}
+        if len(layers) != self.num_layers or shapes != {expected}:
+            found = ", ".join(map(str, sorted(shapes))) or "nothing"
+            message = (
+                f"this cache does not fit: expected {self.num_layers} layers of {heads} heads, at "
+                f"most {self.max_context} positions and {head_dim} columns, found {len(layers)} "
+                f"layers of {found}"
+            )
+            raise PromptError(message, "restore it with the bundle that it was saved with")
+        for layer, pair in enumerate(layers):
+            for buffer, rows in zip(self._layer(layer), pair, strict=True):
+                buffer[:, :position] = rows
+        self._position = position
+
+    def fork(self) -> OnnxSession:
+        """Return a second conversation that begins with the same tokens; the weights are shared."""
+        other = OnnxSession(self._runtime, self._spec)
+        for name, buffer in self._buffers.items():
+            other._buffers[name][:, :, : self._position] = buffer[:, :, : self._position]
+        other._position = self._position
+        return other
+
+    def _layer(self, layer: int) -> KeyValueArrays:
+        """Return views of a layer's whole buffers, `[K, C, D]` each."""
+        stem = f"past_key_values.{layer}"
+        return self._buffers[f"{stem}.key"][0], self._buffers[f"{stem}.value"][0]
 
     def _allocate(self) -> dict[str, FloatArray]:
         """Bind one zeroed buffer a cache as input and as output; pages come as they are used."""

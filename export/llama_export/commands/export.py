@@ -1,0 +1,129 @@
+"""The plain form of the command line: `llama-export --target onnx --model 3.2-1B`."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llama_export import __version__
+from llama_export.commands.options import Json, Verbose, open_console
+from llama_export.errors import UsageError
+
+
+class Recipe(str, Enum):
+    """What `--quantize` takes."""
+
+    int4 = "int4"
+    int8 = "int8"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"llama-export {__version__}")
+        raise typer.Exit
+
+
+def export(
+    context: typer.Context,
+    target: Annotated[
+        list[str] | None,
+        typer.Option("--target", "-t", help="onnx or all; repeat it, or separate by commas."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="3.2-1B, a hub id, a folder, or demo."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Gets one bundle a target.", show_default="./MODEL"),
+    ] = None,
+    quantize: Annotated[
+        Recipe | None,
+        typer.Option(help="Recipe of the weights.", show_default="int4"),
+    ] = None,
+    group_size: Annotated[
+        int | None,
+        typer.Option(help="Weights that share a scale: 32, 64, 128 or 256.", show_default="32"),
+    ] = None,
+    max_context: Annotated[
+        int | None,
+        typer.Option(help="Positions that a conversation may have.", show_default="8192"),
+    ] = None,
+    accuracy_level: Annotated[
+        int, typer.Option(help="ONNX int4 products: 4 computes in int8, 1 in float32 (slow).")
+    ] = 4,
+    all_logits: Annotated[
+        bool, typer.Option("--all-logits", help="Give every position's logits, not the last's.")
+    ] = False,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of a hub repository.")
+    ] = None,
+    token: Annotated[
+        str | None, typer.Option(help="Hub token.", show_default="HF_TOKEN, or the saved login")
+    ] = None,
+    keep_weights: Annotated[
+        bool, typer.Option(help="Keep the quantised weights in OUTPUT/weights.")
+    ] = True,
+    verify: Annotated[bool, typer.Option(help="Check the artifact before it is published.")] = True,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Export a model. Without a command, this is what `--target` and `--model` do."""
+    if context.invoked_subcommand is not None:
+        return
+    if not target or model is None:
+        message = "an export needs both --target and --model"
+        raise UsageError(message, "llama-export --target onnx --model 3.2-1B")
+    console = open_console(verbose)
+    from llama_export.targets.registry import LoweringOptions, parse_targets
+    from llama_export.terminal import TerminalProgress, export_table, next_steps, show_report
+
+    targets = parse_targets(target)
+    options = LoweringOptions(_accuracy_level(accuracy_level), all_logits)
+    progress = TerminalProgress(console)
+    with progress.step("Starting PyTorch"):
+        from llama_export.pipeline import ExportRequest, VerificationFailedError, export_bundle
+    request = ExportRequest(
+        model=model,
+        targets=targets,
+        output=output,
+        recipe=None if quantize is None else quantize.value,
+        group_size=group_size,
+        max_context=max_context,
+        options=options,
+        revision=revision,
+        token=token,
+        keep_weights=keep_weights,
+        verify=verify,
+        force=force,
+    )
+    try:
+        result = export_bundle(request, progress)
+    except VerificationFailedError as failed:
+        show_report(failed.report, as_json=as_json)
+        console.print(f"[bold red]{failed}[/]; it was not published. --no-verify keeps it.")
+        raise typer.Exit(1) from None
+    from rich.console import Console
+
+    if as_json:
+        typer.echo(json.dumps(result.to_json(), indent=2))
+        return
+    Console().print(export_table(result))
+    next_steps(console, result.bundles[0].bundle.folder)
+
+
+def _accuracy_level(level: int) -> int:
+    if level not in (1, 4):
+        message = f"--accuracy-level: expected 1 (float32) or 4 (int8), found {level}"
+        raise UsageError(message)
+    return level

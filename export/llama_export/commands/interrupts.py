@@ -1,0 +1,25 @@
+"""SIGINT and SIGTERM as an exception, so that every clean-up runs."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+from typing import NoReturn
+
+
+class InterruptedBySignal(BaseException):
+    """SIGINT or SIGTERM: unwinds through every clean-up, and ends with 128 + the signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number
+
+
+def raise_on_signals() -> None:
+    """Let SIGINT and SIGTERM raise `InterruptedBySignal`."""
+    signal.signal(signal.SIGINT, _raise_interrupted)
+    signal.signal(signal.SIGTERM, _raise_interrupted)
+
+
+def _raise_interrupted(number: int, _frame: FrameType | None) -> NoReturn:
+    raise InterruptedBySignal(number)
