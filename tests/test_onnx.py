@@ -51,7 +51,12 @@ class Artifact:
 
 
 def build(
-    folder: Path, config: LlamaConfig, chosen: QuantRecipe, *, all_logits: bool = False
+    folder: Path,
+    config: LlamaConfig,
+    chosen: QuantRecipe,
+    *,
+    all_logits: bool = False,
+    max_context: int = CONTEXT,
 ) -> Artifact:
     checkpoint = HfCheckpoint.open(write_checkpoint(folder / "checkpoint", config))
     tied = {"lm_head.weight": "model.embed_tokens.weight"} if config.tie_word_embeddings else {}
@@ -60,7 +65,7 @@ def build(
     weights = QuantizedWeights.open(folder / "weights")
     out = folder / "out"
     out.mkdir()
-    spec = lower(trace(config, CONTEXT), weights, out, all_logits=all_logits)
+    spec = lower(trace(config, max_context), weights, out, all_logits=all_logits)
     return Artifact(out, config, weights, spec)
 
 
@@ -172,6 +177,7 @@ def test_the_tied_table_is_stored_once_and_regions_are_page_aligned(tiny):
     }
     stem = "model.embed_tokens.weight"
     assert places[f"{stem}.table"] == places[f"{stem}.codes"]
+    assert places[f"{stem}.table_scales"] == places[f"{stem}.scales"]
     assert all(int(place["offset"]) % 4096 == 0 for place in places.values())
     distinct = {place["offset"]: int(place["length"]) for place in places.values()}
     size = (tiny.folder / DATA_FILE).stat().st_size
@@ -192,7 +198,8 @@ def test_the_fused_operators_are_used(tiny):
     assert ops.count("MatMulNBits") == 5 * layers + 1
     assert ops.count("GroupQueryAttention") == layers
     assert ops.count("SkipSimplifiedLayerNormalization") == 2 * layers
-    assert ops.count("GatherBlockQuantized") == 1
+    # A lookup in the table: codes and scales.
+    assert ops.count("Gather") == 3
     assert "MatMul" not in ops
 
 
@@ -267,7 +274,7 @@ def swap_nibbles(folder: Path) -> None:
 
 def scale_one_scale(folder: Path) -> None:
     def change(raw: np.ndarray) -> np.ndarray:
-        scales = torch.from_numpy(raw.copy()).view(torch.bfloat16)
+        scales = torch.from_numpy(raw.copy()).view(torch.float16)
         scales[0] *= 1.5
         return scales.view(torch.uint8).numpy()
 
@@ -331,3 +338,42 @@ def test_random_weights_are_not_degenerate():
     with torch.inference_mode():
         logits, _ = model(torch.tensor([random_tokens(TINY, 64)]))
     assert len(set(logits[0].argmax(-1).tolist())) > 8
+
+
+def test_buffers_that_grow_keep_what_they_hold(tmp_path):
+    """Past 512 slots the cache moves to larger buffers; the logits must not notice."""
+    artifact = build(tmp_path, TINY, recipe("int4"), max_context=1300)
+    tokens = random_tokens(TINY, 1300)
+    session = artifact.session()
+    session.prefill(tokens[:500])
+    for token in tokens[500:520]:
+        logits = session.prefill([token])
+    assert kl(artifact.expected(tokens[:520])[-1:], logits[None]) < EXACT_KL
+    other = session.fork()
+    assert kl(artifact.expected(tokens)[-1:], session.prefill(tokens[520:])[None]) < EXACT_KL
+    with pytest.raises(PromptError, match="1300 of 1300"):
+        session.prefill([1])
+    # The fork has buffers of its own, and begins where it was made.
+    assert other.position == 520
+    wrong = other.prefill([tokens[521]])
+    assert kl(artifact.expected(tokens[:521])[-1:], wrong[None]) > EXACT_KL
+    other.rewind(520)
+    assert kl(artifact.expected(tokens[:521])[-1:], other.prefill([tokens[520]])[None]) < EXACT_KL
+
+
+def test_a_kept_cache_goes_on_where_it_was(tiny):
+    tokens = random_tokens(TINY, 60)
+    session, other = tiny.session(), tiny.session()
+    session.prefill(tokens[:40])
+    kept = [session.cache(layer) for layer in range(session.num_layers)]
+    other.prefill(tokens[::-1])
+    other.restore(kept)
+    assert other.position == 40
+    assert np.array_equal(other.prefill(tokens[40:]), session.prefill(tokens[40:]))
+    swapped = [(value, key) for key, value in kept]
+    other.restore(swapped)
+    assert not np.allclose(other.prefill(tokens[40:]), session.prefill([tokens[0]]))
+    for bad in (kept[:1], [], [(key[:1], value[:1]) for key, value in kept]):
+        with pytest.raises(PromptError, match="does not fit"):
+            other.restore(bad)
+    assert other.position == 60

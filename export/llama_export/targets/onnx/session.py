@@ -1,7 +1,8 @@
 """Run an ONNX artifact with onnxruntime: one conversation, its KV cache in shared buffers.
 
 The past and the present of a layer are the same memory, so a step appends its rows and copies
-nothing. It knows the graph's names; it does not know tokens' texts or sampling.
+nothing; buffers double when they are full, so a short conversation takes little. It knows the
+graph's names; it does not know tokens' texts or sampling.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llama_export.errors import BackendUnavailableError, BundleError, PromptError
+from llama_export.errors import PromptError
 from llama_export.graph import GraphSpec
+from llama_export.huge_pages import use_huge_pages
 from llama_export.targets import FloatArray, KeyValueArrays
+from llama_export.targets.onnx.runtime import load_runtime
 
 if TYPE_CHECKING:
     import onnxruntime
 
-# onnxruntime's own log level "error": warnings about the host are not the user's business.
-_QUIET, _VERBOSE = 3, 1
+# Slots of the first buffers. At 1B a slot is 64 kB.
+_FIRST_SLOTS = 512
+_PAST = "past_key_values"
 
 
 class OnnxSession:
@@ -38,6 +42,7 @@ class OnnxSession:
         # Outputs come back in the order of their first binding: the logits are number 0.
         self._binding.bind_output("logits")
         self._position = 0
+        self._slots = min(_FIRST_SLOTS, spec.max_context)
         self._buffers = self._allocate()
 
     @classmethod
@@ -64,7 +69,11 @@ class OnnxSession:
             BackendUnavailableError: onnxruntime is not installed.
             BundleError: the runtime cannot load the artifact.
         """
-        return cls(_load(model, threads, accuracy_level, verbose=verbose), spec)
+        runtime = load_runtime(
+            model, threads=threads, accuracy_level=accuracy_level, verbose=verbose
+        )
+        use_huge_pages()
+        return cls(runtime, spec)
 
     @property
     def vocab_size(self) -> int:
@@ -103,6 +112,7 @@ class OnnxSession:
         """
         total = self._position + len(input_ids)
         self._check(input_ids, total)
+        self._reserve(total)
         binding = self._binding
         binding.bind_cpu_input("input_ids", np.asarray([input_ids], dtype=np.int64))
         binding.bind_cpu_input("attention_mask", np.ones((1, total), dtype=np.int64))
@@ -151,6 +161,8 @@ class OnnxSession:
                 f"layers of {found}"
             )
             raise PromptError(message, "restore it with the bundle that it was saved with")
+        self._position = 0
+        self._reserve(position)
         for layer, pair in enumerate(layers):
             for buffer, rows in zip(self._layer(layer), pair, strict=True):
                 buffer[:, :position] = rows
@@ -159,32 +171,43 @@ class OnnxSession:
     def fork(self) -> OnnxSession:
         """Return a second conversation that begins with the same tokens; the weights are shared."""
         other = OnnxSession(self._runtime, self._spec)
+        other._reserve(self._position)
         for name, buffer in self._buffers.items():
             other._buffers[name][:, :, : self._position] = buffer[:, :, : self._position]
         other._position = self._position
         return other
 
+    def _reserve(self, total: int) -> None:
+        """Make room for so many tokens, at least twice the room that there was."""
+        if total <= self._slots:
+            return
+        kept = self._buffers
+        self._slots = min(max(total, 2 * self._slots), self.max_context)
+        self._buffers = self._allocate()
+        for name, buffer in kept.items():
+            self._buffers[name][:, :, : self._position] = buffer[:, :, : self._position]
+
     def _layer(self, layer: int) -> KeyValueArrays:
         """Return views of a layer's whole buffers, `[K, C, D]` each."""
-        stem = f"past_key_values.{layer}"
+        stem = f"{_PAST}.{layer}"
         return self._buffers[f"{stem}.key"][0], self._buffers[f"{stem}.value"][0]
 
     def _allocate(self) -> dict[str, FloatArray]:
-        """Bind one zeroed buffer a cache as input and as output; pages come as they are used."""
+        """Bind one zeroed buffer a cache as input and as output.
+
+        All of them are one block of memory: large enough for numpy to ask for huge pages, without
+        which a token at position 1000 waits for 16,000 translations of addresses.
+        """
         import onnxruntime
 
-        buffers: dict[str, FloatArray] = {}
-        for tensor in self._spec.inputs:
-            part = tensor.name.removeprefix("past_key_values")
-            if part == tensor.name:
-                continue
-            heads, head_dim = int(tensor.shape[1]), int(tensor.shape[3])
-            buffer = np.zeros((1, heads, self.max_context, head_dim), dtype=np.float32)
+        caches = [tensor for tensor in self._spec.inputs if tensor.name.startswith(_PAST)]
+        heads, head_dim = int(caches[0].shape[1]), int(caches[0].shape[3])
+        block = np.zeros((len(caches), 1, heads, self._slots, head_dim), dtype=np.float32)
+        for tensor, buffer in zip(caches, block, strict=True):
             value = onnxruntime.OrtValue.ortvalue_from_numpy(buffer)
             self._binding.bind_ortvalue_input(tensor.name, value)
-            self._binding.bind_ortvalue_output(f"present{part}", value)
-            buffers[tensor.name] = buffer
-        return buffers
+            self._binding.bind_ortvalue_output(tensor.name.replace(_PAST, "present"), value)
+        return {tensor.name: buffer for tensor, buffer in zip(caches, block, strict=True)}
 
     def _check(self, input_ids: Sequence[int], total: int) -> None:
         if not input_ids:
@@ -200,42 +223,3 @@ class OnnxSession:
         if outside:
             message = f"token {outside[0]} is outside the vocabulary of {self.vocab_size}"
             raise PromptError(message, "the tokenizer belongs to another model")
-
-
-def _load(
-    model: Path, threads: int | None, accuracy_level: int | None, *, verbose: bool
-) -> onnxruntime.InferenceSession:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        message = f"onnxruntime is needed to run {model.name}, and it cannot be imported: {error}"
-        raise BackendUnavailableError(message, "pip install 'llama-export[onnx]'") from None
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = _VERBOSE if verbose else _QUIET
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    source: str | bytes = str(model)
-    if accuracy_level is not None:
-        source = _at_accuracy_level(model, accuracy_level)
-        options.add_session_config_entry(
-            "session.model_external_initializers_file_folder_path", str(model.parent)
-        )
-    providers = ["CPUExecutionProvider"]
-    try:
-        return onnxruntime.InferenceSession(source, options, providers=providers)
-    except Exception as error:  # its classes share no base but this; it is re-raised as ours
-        message = f"onnxruntime cannot load {model}: {error}"
-        raise BundleError(message, "export the bundle again") from error
-
-
-def _at_accuracy_level(model: Path, level: int) -> bytes:
-    """Return the same graph with another accuracy level on every `MatMulNBits`."""
-    import onnx
-
-    proto = onnx.load(str(model), load_external_data=False)
-    for node in proto.graph.node:
-        for attribute in node.attribute:
-            if attribute.name == "accuracy_level":
-                attribute.i = level
-    serialized: bytes = proto.SerializeToString(deterministic=True)
-    return serialized

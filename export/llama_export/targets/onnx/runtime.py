@@ -1,0 +1,79 @@
+"""Load an ONNX artifact into onnxruntime: as it is, or with changes made to its graph in memory.
+
+The weights are never touched: they stay in their file. It knows options and graphs; it does not
+know what a graph computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llama_export.errors import BackendUnavailableError, BundleError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+# onnxruntime's own log level "error": warnings about the host are not the user's business.
+_QUIET, _VERBOSE = 3, 1
+
+
+def load_runtime(
+    model: Path,
+    *,
+    threads: int | None = None,
+    accuracy_level: int | None = None,
+    extra_outputs: Sequence[str] = (),
+    verbose: bool = False,
+) -> onnxruntime.InferenceSession:
+    """Load an artifact.
+
+    Args:
+        model: path of model.onnx.
+        threads: of the runtime; None leaves it to onnxruntime (one a physical core).
+        accuracy_level: of every quantised product; None is the artifact's own.
+        extra_outputs: names of float32 values inside the graph to give out as well.
+        verbose: let the runtime's messages through.
+
+    Raises:
+        BackendUnavailableError: onnxruntime is not installed.
+        BundleError: the runtime cannot load the artifact.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        message = f"onnxruntime is needed to run {model.name}, and it cannot be imported: {error}"
+        raise BackendUnavailableError(message, "pip install 'llama-export[onnx]'") from None
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _VERBOSE if verbose else _QUIET
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    source: str | bytes = str(model)
+    if accuracy_level is not None or extra_outputs:
+        source = _changed_graph(model, accuracy_level, extra_outputs)
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(model.parent)
+        )
+    providers = ["CPUExecutionProvider"]
+    try:
+        return onnxruntime.InferenceSession(source, options, providers=providers)
+    except Exception as error:  # its classes share no base but this; it is re-raised as ours
+        message = f"onnxruntime cannot load {model}: {error}"
+        raise BundleError(message, "export the bundle again") from error
+
+
+def _changed_graph(model: Path, level: int | None, extra_outputs: Sequence[str]) -> bytes:
+    """Return the same graph with another accuracy level on every product, and more outputs."""
+    import onnx
+
+    proto = onnx.load(str(model), load_external_data=False)
+    for node in proto.graph.node:
+        for attribute in node.attribute:
+            if level is not None and attribute.name == "accuracy_level":
+                attribute.i = level
+    for name in extra_outputs:
+        info = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+        proto.graph.output.append(info)
+    serialized: bytes = proto.SerializeToString(deterministic=True)
+    return serialized
