@@ -74,21 +74,40 @@ def resolve_model(
         CheckpointError: the folder does not exist.
         OutputError: the download cannot be written.
     """
-    hub_id = ALIASES.get(model)
-    if hub_id is None:
-        folder = _local_folder(model)
-        if folder is not None:
-            if revision is not None:
-                message = f"--revision {revision} is for hub models, and {model} is a local folder"
-                raise HubError(message, "leave --revision out")
-            name = DEMO if model == DEMO else folder.resolve().name
-            return ModelSource(name, folder, None, None)
-        if not _HUB_ID.fullmatch(model):
-            raise _unknown(model)
-        hub_id = model
-    folder, commit = fetch(hub_id, revision=revision, token=token, progress=progress)
-    name = model if model in ALIASES else hub_id.partition("/")[2]
-    return ModelSource(name, folder, hub_id, commit)
+    named = name_model(model, revision=revision)
+    if named.folder is not None:
+        return ModelSource(named.name, named.folder, None, None)
+    folder, commit = fetch(named.hub_id, revision=revision, token=token, progress=progress)
+    return ModelSource(named.name, folder, named.hub_id, commit)
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """What a name means, before anything is fetched; `folder` is None for what is on the hub."""
+
+    name: str
+    folder: Path | None
+    hub_id: str
+
+
+def name_model(model: str, *, revision: str | None = None) -> NamedModel:
+    """Find what `--model` names, as `resolve_model` does, and fetch nothing.
+
+    Raises:
+        HubError: the name is unknown, or a local folder was given a revision.
+        CheckpointError: the folder does not exist.
+    """
+    if model in ALIASES:
+        return NamedModel(model, None, ALIASES[model])
+    folder = _local_folder(model)
+    if folder is not None:
+        if revision is not None:
+            message = f"--revision {revision} is for hub models, and {model} is a local folder"
+            raise HubError(message, "leave --revision out")
+        return NamedModel(DEMO if model == DEMO else folder.resolve().name, folder, "")
+    if not _HUB_ID.fullmatch(model):
+        raise _unknown(model)
+    return NamedModel(model.partition("/")[2], None, model)
 
 
 def _local_folder(model: str) -> Path | None:

@@ -10,7 +10,7 @@ import json
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -19,11 +19,20 @@ from typing import Any, Protocol
 
 from llama_export import __version__
 from llama_export.bundle import Bundle, seal
+from llama_export.catalogue import shape_of
 from llama_export.chat import stop_token_ids
 from llama_export.errors import UsageError
+from llama_export.estimate import (
+    DEFAULT_RECIPE,
+    ExportEstimate,
+    choose_context,
+    estimate,
+)
 from llama_export.hub import resolve_model
 from llama_export.licence import licence_notice
+from llama_export.machine import Machine
 from llama_export.publish import publish, refuse_existing, scratch
+from llama_export.room import Room, look_for_room
 from llama_export.sources import WEIGHTS_FOLDER, Source, open_source
 from llama_export.targets import registry
 from llama_export.targets.registry import Lowered, LoweringOptions
@@ -35,8 +44,6 @@ from llama_quantize.store import quantize_to
 from llama_quantize.tensor import QuantizedTensor
 from llama_quantize.weights import QuantizedWeights
 
-DEFAULT_MAX_CONTEXT = 8192
-DEFAULT_RECIPE = "int4"
 _VERSIONED_PACKAGES = ("torch", "safetensors", "onnx", "onnxruntime")
 
 
@@ -57,7 +64,7 @@ class ExportRequest:
         output: the folder that gets one bundle a target; None: `./<model>`.
         recipe: "int4", "int8", "bf16" or "fp16"; None: int4, or what quantised weights have.
         group_size: weights that share a scale; None: the recipe's own.
-        max_context: None: `DEFAULT_MAX_CONTEXT`, or the model's own if that is less.
+        max_context: None: `estimate.DEFAULT_MAX_CONTEXT`, or the model's own if that is less.
         keep_weights: keep the quantised weights in `OUTPUT/weights`.
         verify: run a short verification and publish nothing that fails it.
         force: replace what is there.
@@ -135,12 +142,13 @@ def export_bundle(request: ExportRequest, progress: Progress) -> ExportResult:
     # Before a download of gigabytes, not after it.
     for target in request.targets:
         refuse_existing(output / target, force=request.force)
+    plan_export(request).room.require()
     with progress.step(f"Opening {request.model}") as advance:
         model = resolve_model(
             request.model, revision=request.revision, token=request.token, progress=advance
         )
         source = open_source(model)
-    max_context = _choose_context(source, request.max_context)
+    max_context = choose_context(source.config.max_position_embeddings, request.max_context)
     with _quantized_weights(source, chosen, request, output, progress) as weights:
         with progress.step("Tracing the model"):
             traced = trace(source.config, max_context)
@@ -149,6 +157,35 @@ def export_bundle(request: ExportRequest, progress: Progress) -> ExportResult:
             for target in request.targets
         )
     return ExportResult(output, bundles, time.perf_counter() - begun)
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """What an export would take, and what there is for it."""
+
+    estimate: ExportEstimate
+    room: Room
+
+
+def plan_export(request: ExportRequest) -> ExportPlan:
+    """Add up what an export would take; of a repository, config.json alone is fetched.
+
+    Raises:
+        LlamaExportError, QuantizationError: the model, the recipe or an option cannot be used.
+    """
+    chosen = recipe(request.recipe or DEFAULT_RECIPE, request.group_size)
+    shape = shape_of(request.model, revision=request.revision, token=request.token)
+    machine = Machine()
+    found = estimate(
+        shape,
+        request.targets,
+        chosen,
+        choose_context(shape.config.max_position_embeddings, request.max_context),
+        verify=request.verify,
+        cores=machine.cores(),
+    )
+    output = request.output or _default_output(request.model)
+    return ExportPlan(found, look_for_room(found, output, machine))
 
 
 def _export_target(
@@ -165,7 +202,7 @@ def _export_target(
     with publish(output / target, force=request.force) as folder:
         with progress.step(f"Lowering to {target}"):
             lowered = registry.lower(target, traced, weights, folder, request.options)
-            tokenizer_file = _write_model_files(source, folder)
+            tokenizer_file = _write_model_files(source, folder, lowered.config_keys)
         with progress.step("Hashing the files"):
             _seal(folder, target, lowered, source, weights, tokenizer_file)
         if request.verify:
@@ -213,15 +250,14 @@ def _quantized_weights(
                 source.identity(),
                 progress=lambda done: advance(done, total),
             )
-        _write_model_files(source, folder)
+        _write_model_files(source, folder, {})
         # Hashed as they were written, a moment ago.
         yield QuantizedWeights.open(folder, check_hash=False)
 
 
-def _write_model_files(source: Source, folder: Path) -> str:
+def _write_model_files(source: Source, folder: Path, config_keys: Mapping[str, object]) -> str:
     """Write what clients want beside the weights; return the tokenizer file to load."""
-    config = source.config
-    _write_json(folder / "config.json", config.to_hf())
+    _write_json(folder / "config.json", source.config.to_hf() | dict(config_keys))
     _write_json(folder / "generation_config.json", source.generation_config())
     _write_json(folder / "tokenizer_config.json", source.tokenizer_config())
     notices = licence_notice(source.info.name, source.info.hub_id, source.folder)
@@ -297,15 +333,3 @@ def _default_output(model: str) -> Path:
     """Name the output after the alias, the repository or the folder, in the current folder."""
     name = Path(model).name
     return Path(name if name not in ("", "..") else Path(model).resolve().name)
-
-
-def _choose_context(source: Source, asked: int | None) -> int:
-    limit = source.config.max_position_embeddings
-    if asked is None:
-        return min(DEFAULT_MAX_CONTEXT, limit)
-    if not 1 <= asked <= limit:
-        message = (
-            f"--max-context: expected 1 to {limit}, which is what the model knows, found {asked}"
-        )
-        raise UsageError(message)
-    return asked

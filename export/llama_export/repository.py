@@ -72,6 +72,7 @@ def fetch(
     revision: str | None = None,
     token: str | None = None,
     progress: Progress | None = None,
+    config_only: bool = False,
     endpoint: str | None = None,
     cache_dir: Path | None = None,
 ) -> tuple[Path, str]:
@@ -82,6 +83,7 @@ def fetch(
         revision: branch, tag or commit; None is the default branch.
         token: a hub token; None tries HF_TOKEN and the cached login.
         progress: told of the bytes downloaded.
+        config_only: config.json alone; the folder may then hold nothing else.
         endpoint: the hub's address; None is HF_ENDPOINT or the public hub.
         cache_dir: where downloads are kept; None is huggingface_hub's cache.
 
@@ -108,7 +110,7 @@ def fetch(
         Path(cache_dir or constants.HF_HUB_CACHE).expanduser().resolve(),
     )
     try:
-        return _fetch(repository, progress)
+        return _fetch_config(repository) if config_only else _fetch(repository, progress)
     except (TransportError, OfflineModeIsEnabled) as error:
         return _cached(repository, str(error) or type(error).__name__)
     except HfHubHTTPError as error:
@@ -159,6 +161,24 @@ def _fetch(repository: _Repository, progress: Progress | None) -> tuple[Path, st
         report(file.size_bytes)
     _link(repository, missing, commit)
     return repository.storage / "snapshots" / commit, commit
+
+
+def _fetch_config(repository: _Repository) -> tuple[Path, str]:
+    """Leave the branch's name where it is: the copy that it points to may be complete."""
+    from huggingface_hub import HfApi, hf_hub_download
+
+    api = HfApi(endpoint=repository.endpoint, token=repository.token)
+    info = api.model_info(repository.hub_id, revision=repository.revision, timeout=_TIMEOUT_S)
+    _wanted(repository, [sibling.rfilename for sibling in info.siblings or ()])
+    path = hf_hub_download(
+        repository.hub_id,
+        _CONFIG,
+        revision=info.sha,
+        cache_dir=repository.cache,
+        token=repository.token,
+        endpoint=repository.endpoint,
+    )
+    return Path(path).parent, info.sha or ""
 
 
 def _wanted(repository: _Repository, names: Iterable[str]) -> list[str]:

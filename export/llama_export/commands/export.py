@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from llama_export import __version__
+from llama_export.commands.dry_run import show_plan
 from llama_export.commands.options import Json, Verbose, open_console
 from llama_export.errors import UsageError
 
@@ -72,6 +73,9 @@ def export(
     ] = True,
     verify: Annotated[bool, typer.Option(help="Check the artifact before it is published.")] = True,
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what it would take: size, memory, time.")
+    ] = False,
     as_json: Json = False,
     verbose: Verbose = False,
     version: Annotated[
@@ -92,7 +96,12 @@ def export(
     options = LoweringOptions(_accuracy_level(accuracy_level), all_logits)
     progress = TerminalProgress(console)
     with progress.step("Starting PyTorch"):
-        from llama_export.pipeline import ExportRequest, VerificationFailedError, export_bundle
+        from llama_export.pipeline import (
+            ExportRequest,
+            VerificationFailedError,
+            export_bundle,
+            plan_export,
+        )
     request = ExportRequest(
         model=model,
         targets=targets,
@@ -107,6 +116,9 @@ def export(
         verify=verify,
         force=force,
     )
+    if dry_run:
+        show_plan(plan_export(request), as_json=as_json)
+        return
     try:
         result = export_bundle(request, progress)
     except VerificationFailedError as failed:

@@ -1,0 +1,109 @@
+"""`llama-export list`: the models that have a name here."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import typer
+
+from llama_export.commands.options import Json, Verbose, open_console
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from llama_export.catalogue import KnownModel
+    from llama_export.estimate import ExportEstimate
+
+
+def list_models(as_json: Json = False, verbose: Verbose = False) -> None:
+    """List the models that have a name, with their size as int4 and the memory to run them."""
+    open_console(verbose)
+    from rich.console import Console
+
+    from llama_export.catalogue import known_models
+    from llama_export.machine import Machine
+
+    cores = Machine().cores()
+    rows = [(model, _estimate(model, cores)) for model in known_models()]
+    if as_json:
+        typer.echo(json.dumps([_to_json(*row) for row in rows], indent=2))
+    else:
+        Console().print(model_table(rows))
+
+
+def _estimate(model: KnownModel, cores: int) -> ExportEstimate:
+    from llama_export.catalogue import shape_of
+    from llama_export.estimate import DEFAULT_RECIPE, choose_context, estimate
+    from llama_export.targets.registry import TARGETS
+    from llama_quantize.recipe import recipe
+
+    max_context = choose_context(model.config.max_position_embeddings, None)
+    return estimate(
+        shape_of(model.name), TARGETS, recipe(DEFAULT_RECIPE), max_context, verify=True, cores=cores
+    )
+
+
+def _to_json(model: KnownModel, found: ExportEstimate) -> dict[str, object]:
+    from llama_export.estimate import QUOTED_CONTEXT
+
+    return {
+        "name": model.name,
+        "hub_id": model.hub_id,
+        "gated": model.gated,
+        "parameters": found.num_parameters,
+        "max_context": model.config.max_position_embeddings,
+        "checkpoint_bytes": model.checkpoint_bytes,
+        "recipe": found.recipe,
+        "group_size": found.group_size,
+        "targets": [
+            {**target.to_json(), "run_bytes": target.run_bytes(QUOTED_CONTEXT)}
+            for target in found.targets
+        ],
+    }
+
+
+def model_table(rows: list[tuple[KnownModel, ExportEstimate]]) -> Table:
+    """Lay the models out, one a row."""
+    from rich.table import Table
+
+    from llama_export.estimate import QUOTED_CONTEXT
+    from llama_export.terminal import format_bytes
+
+    first = rows[0][1]
+    table = Table(
+        title="Models for --model; --json has the repositories",
+        title_justify="left",
+        caption=f"Bundle sizes are {first.recipe} in groups of {first.group_size}; memory to run "
+        f"is about that, at a context of {QUOTED_CONTEXT}. A gated model's licence is "
+        "accepted once, on its page on the hub. Any other Llama 3 works by its hub id or folder.",
+        caption_justify="left",
+    )
+    table.add_column("model", no_wrap=True)
+    for heading in ("weights", "context", "gated", "download"):
+        table.add_column(heading, justify="right")
+    for target in first.targets:
+        table.add_column(f"{target.target}", justify="right")
+        table.add_column("to run", justify="right")
+    for model, found in rows:
+        sizes = [
+            text
+            for target in found.targets
+            for text in (
+                format_bytes(target.bundle_bytes),
+                format_bytes(target.run_bytes(QUOTED_CONTEXT)),
+            )
+        ]
+        table.add_row(
+            model.name,
+            _count(found.num_parameters),
+            str(model.config.max_position_embeddings),
+            "yes" if model.gated else "no",
+            format_bytes(model.checkpoint_bytes) if model.hub_id else "none",
+            *sizes,
+        )
+    return table
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e9:.2f} B" if number >= 1e8 else f"{number / 1e6:.1f} M"

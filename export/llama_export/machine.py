@@ -1,0 +1,107 @@
+"""What this machine has and how busy it is: cores, memory, free disk, processor time.
+
+It asks the operating system, through psutil, and judges nothing. It knows nothing of models,
+bundles or benchmarks.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
+
+@dataclass(frozen=True)
+class CpuTimes:
+    """Processor seconds since some start: of the whole machine when busy, and of this process."""
+
+    at_s: float
+    busy_s: float
+    own_s: float
+
+
+def others_busy_cores(before: CpuTimes, after: CpuTimes) -> float:
+    """Return how many cores other processes kept busy between two readings."""
+    elapsed_s = after.at_s - before.at_s
+    if elapsed_s <= 0:
+        return 0.0
+    busy_s = (after.busy_s - before.busy_s) - (after.own_s - before.own_s)
+    return max(0.0, busy_s / elapsed_s)
+
+
+class Machine:
+    """Readings of this machine, at the moment of each call."""
+
+    def clock(self) -> float:
+        """Return seconds, for differences only."""
+        return time.perf_counter()
+
+    def cpu_times(self) -> CpuTimes:
+        """Return the processor time spent so far; time stolen by a hypervisor counts as busy."""
+        times = psutil.cpu_times()
+        # On Linux guest time is part of user time already.
+        idle = ("idle", "iowait", "guest", "guest_nice")
+        busy_s = sum(value for name, value in times._asdict().items() if name not in idle)
+        own = psutil.Process().cpu_times()
+        return CpuTimes(time.perf_counter(), busy_s, own.user + own.system)
+
+    def wait(self, seconds: float) -> None:
+        """Do nothing for a while."""
+        time.sleep(seconds)
+
+    def load_average(self) -> float:
+        """Return the mean number of running processes over the last minute."""
+        return float(psutil.getloadavg()[0])
+
+    def resident_bytes(self) -> int:
+        """Return what this process holds in memory, mapped files included."""
+        return int(psutil.Process().memory_info().rss)
+
+    def peak_resident_bytes(self) -> int:
+        """Return the most that this process ever held in memory."""
+        if sys.platform == "win32":
+            return int(psutil.Process().memory_info().peak_wset)
+        import resource
+
+        # macOS counts in bytes, Linux in kilobytes.
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+    def memory_bytes(self) -> int:
+        """Return the machine's memory, or the container's share of it."""
+        total = int(psutil.virtual_memory().total)
+        return min(total, _cgroup_limit_bytes() or total)
+
+    def available_bytes(self) -> int:
+        """Return the memory that could be had now without swapping."""
+        return min(int(psutil.virtual_memory().available), self.memory_bytes())
+
+    def cores(self) -> int:
+        """Return the processors that a thread can run on: physical cores times threads each."""
+        return os.cpu_count() or 1
+
+    def physical_cores(self) -> int:
+        """Return the physical cores, or the processors where nobody knows them."""
+        return psutil.cpu_count(logical=False) or self.cores()
+
+    def free_disk_bytes(self, place: Path) -> int:
+        """Return the free space where a path is or would be."""
+        place = place.expanduser().absolute()
+        while not place.exists():
+            place = place.parent
+        return shutil.disk_usage(place).free
+
+
+def _cgroup_limit_bytes() -> int | None:
+    try:
+        text = _CGROUP_LIMIT.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return None
+    return int(text) if text.isdigit() else None

@@ -1,0 +1,76 @@
+"""What an artifact is made of, in bytes: the vocabulary of inspecting, estimating and measuring.
+
+It knows kinds of weights and adds them up. It does not know how a target stores them; each
+target describes its own artifacts in these words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Part:
+    """Bytes of one kind.
+
+    Args:
+        kind: such as "int4 codes".
+        size_bytes: in the file.
+        read_bytes: of these, what decoding one token reads.
+    """
+
+    kind: str
+    size_bytes: int
+    read_bytes: int
+
+
+@dataclass(frozen=True)
+class ArtifactParts:
+    """A whole artifact.
+
+    Args:
+        parts: by kind, the largest first.
+        kv_bytes_per_token: what one position adds to the KV cache, and to what decoding reads.
+        files: what each of the target's own files is.
+        counted: those of them whose bytes are among the parts.
+    """
+
+    parts: tuple[Part, ...]
+    kv_bytes_per_token: int
+    files: Mapping[str, str] = field(default_factory=dict)
+    counted: tuple[str, ...] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """All parts together."""
+        return sum(part.size_bytes for part in self.parts)
+
+    def read_bytes_per_token(self, context: int) -> int:
+        """Return what decoding a token at a context reads: the weights, and the cache so far."""
+        return sum(part.read_bytes for part in self.parts) + context * self.kv_bytes_per_token
+
+
+def merge(parts: Iterable[Part]) -> tuple[Part, ...]:
+    """Add parts of the same kind; the largest comes first."""
+    sums: dict[str, Part] = {}
+    for part in parts:
+        known = sums.get(part.kind, Part(part.kind, 0, 0))
+        sums[part.kind] = Part(
+            part.kind, known.size_bytes + part.size_bytes, known.read_bytes + part.read_bytes
+        )
+    return tuple(sorted(sums.values(), key=lambda part: (-part.size_bytes, part.kind)))
+
+
+SCALES = "scales"
+NORMS = "norms"
+ROTARY = "rotary tables"
+PADDING = "padding to pages"
+GRAPH = "graph"
+
+
+def weights_kind(storage: str, *, is_table: bool) -> str:
+    """Name the kind of a matrix: "int4 codes", "bfloat16 weights", and "int8 table" for tokens."""
+    if is_table:
+        return f"{storage} table"
+    return f"{storage} codes" if storage.startswith("int") else f"{storage} weights"

@@ -1,0 +1,27 @@
+"""The block sizes that `MatMulNBits` runs on the CPU, and which one a weight gets.
+
+It knows schemes and widths; it imports no toolkit, so that sizes can be estimated without one.
+"""
+
+from __future__ import annotations
+
+from llama_export.errors import LoweringError
+from llama_quantize.scheme import GroupedInt
+
+# The larger, the fewer bytes per token.
+BLOCK_SIZES = (256, 128, 64, 32, 16)
+
+
+def block_size(scheme: GroupedInt, columns: int, name: str) -> int:
+    """Choose the operator's block: the group itself, or the largest that divides a whole row.
+
+    Raises:
+        LoweringError: no block that the CPU operator runs divides the row.
+    """
+    if scheme.group_size is not None:
+        return scheme.group_size
+    for size in BLOCK_SIZES:
+        if columns % size == 0:
+            return size
+    message = f"{name}: rows of {columns} columns cannot be cut into blocks of 16 or more"
+    raise LoweringError(message, "this width cannot run as MatMulNBits; use the bf16 recipe")
