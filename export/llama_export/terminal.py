@@ -6,7 +6,6 @@ warnings off the screen.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shlex
@@ -120,22 +119,19 @@ def export_table(result: ExportResult) -> Table:
 
 def headlines(report: VerifyReport) -> dict[str, str]:
     """Give the few figures of a verification that a user wants to see first."""
-    from llama_export.verify.report import format_value
+    from llama_export.verify.words import format_kl, found_terms, same_token
 
     labels = {
-        "kl_exact": "lowering error, float32",
-        "kl_shipped": "lowering error, as shipped",
-        "kl_quantisation": "quantisation error",
+        "exact": "lowering error, float32",
+        "shipped": "lowering error, as shipped",
+        "quantisation": "quantisation error",
     }
-    found = {row.key: row for row in report.rows if row.value is not None}
+    measured = {found.term.key: found for found in found_terms(report) if found.kl is not None}
     figures = {
-        label: f"KL {format_value(found[key].value)}"
-        for key, label in labels.items()
-        if key in found
+        label: f"KL {format_kl(measured[key])}" for key, label in labels.items() if key in measured
     }
-    if "top1_quantisation" in found:
-        share = found["top1_quantisation"].value
-        figures["same next token as original"] = f"{share:.1%} of {report.settings['positions']}"
+    if "quantisation" in measured:
+        figures["same next token as original"] = same_token(measured["quantisation"])
     return figures | {"verified": "passed" if report.passed else "FAILED"}
 
 
@@ -159,14 +155,15 @@ def read_stdin() -> str:
         raise PromptError(message, "convert the text to UTF-8 first") from None
 
 
-def show_report(report: VerifyReport, *, as_json: bool) -> None:
-    """Print a verification on stdout."""
-    from llama_export.verify.report import report_table
+def show_report(report: VerifyReport, *, as_json: bool, every_row: bool = False) -> None:
+    """Print a verification on stdout: the summary and the failures, or every row."""
+    from llama_export.verify.report import report_text
+    from llama_export.verify.table import report_table
 
     if as_json:
-        write_text(json.dumps(report.to_json(), indent=2) + "\n")
+        write_text(report_text(report))
     else:
-        Console().print(report_table(report))
+        Console().print(report_table(report, every_row=every_row))
 
 
 def show_error(console: Console, message: str, hint: str) -> None:

@@ -1,24 +1,27 @@
-"""A verification's result: rows in three sections, as JSON and as a table for the terminal.
+"""A verification's result: rows in sections, the figures behind them, and their form as JSON.
 
 A row's `passed` is None where nothing is judged: a figure for information, or a check that could
-not be made; its note says which. It knows no bundle and measures nothing.
+not be made; its note says which. It knows no bundle, measures nothing and lays nothing out.
 """
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from rich.console import Group
-    from rich.table import Table
+from llama_export.verify.findings import Divergence, Series
+
+FORMAT_VERSION = 2
 
 SECTIONS: Mapping[str, str] = {
     "structure": "Structure: the files, and the weights inside the artifact",
     "lowering": "Lowering error: artifact against eager, same quantised weights",
-    "quantisation": "Quantisation error: quantised against the checkpoint, both eager float32",
+    "session": "Sessions: prefill, decode, rewinding, the end of the context",
+    "activation": "Activation rounding: the runtime's faster arithmetic",
+    "quantisation": "Quantisation error: quantised weights against the checkpoint",
 }
 
 
@@ -44,14 +47,18 @@ class Row:
     passed: bool | None
     note: str = ""
 
+    @property
+    def made(self) -> bool:
+        """Whether something was measured; the note of a check that was not made says why."""
+        return self.value is not None or self.threshold is not None
+
     def to_json(self) -> dict[str, Any]:
         """Return the row's fields, but for its section."""
-        value = self.value if self.value is None or math.isfinite(self.value) else None
         return {
             "key": self.key,
             "name": self.name,
-            "value": value,
-            "threshold": self.threshold,
+            "value": _finite(self.value),
+            "threshold": _finite(self.threshold),
             "passed": self.passed,
             "note": self.note,
         }
@@ -67,6 +74,8 @@ class VerifyReport:
         settings: how it was measured: positions, exact_steps, quick, text.
         rows: the report's lines.
         measurements: the figures in full, by comparison.
+        series: what the plots show; None when nothing was kept for them.
+        divergence: where the artifact first goes wrong; None when nothing was looked for or found.
     """
 
     target: str
@@ -74,6 +83,8 @@ class VerifyReport:
     settings: Mapping[str, int | bool | str]
     rows: tuple[Row, ...]
     measurements: Mapping[str, Mapping[str, float | int | str | None]]
+    series: Series | None = None
+    divergence: Divergence | None = None
 
     @property
     def passed(self) -> bool:
@@ -85,6 +96,11 @@ class VerifyReport:
     def failures(self) -> tuple[Row, ...]:
         """The rows that failed."""
         return tuple(row for row in self.rows if row.passed is False)
+
+    @property
+    def unmade(self) -> tuple[Row, ...]:
+        """The rows of checks that were not made."""
+        return tuple(row for row in self.rows if not row.made)
 
     def row(self, key: str) -> Row:
         """Return the row of a key.
@@ -98,9 +114,12 @@ class VerifyReport:
         raise KeyError(key)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the report as plain JSON values, always with the same keys in the same order."""
+        """Return the report as plain JSON values, always with the same keys in the same order.
+
+        `docs/report.schema.json` describes them. A figure that is not finite is None.
+        """
         return {
-            "format_version": 1,
+            "format_version": FORMAT_VERSION,
             "passed": self.passed,
             "target": self.target,
             "model": self.model,
@@ -109,7 +128,12 @@ class VerifyReport:
                 section: [row.to_json() for row in self.rows if row.section == section]
                 for section in SECTIONS
             },
-            "measurements": {name: dict(value) for name, value in self.measurements.items()},
+            "measurements": {
+                name: {key: _finite(figure) for key, figure in figures.items()}
+                for name, figures in self.measurements.items()
+            },
+            "divergence": None if self.divergence is None else _divergence_json(self.divergence),
+            "series": None if self.series is None else _series_json(self.series),
         }
 
 
@@ -130,76 +154,6 @@ def unchecked(section: str, key: str, name: str, note: str) -> Row:
     return Row(section, key, name, None, None, None, f"{_UNCHECKED}{note}")
 
 
-def report_table(report: VerifyReport) -> Group:
-    """Lay the report out for a terminal: a table a section, and the verdict last."""
-    from rich.console import Group
-    from rich.text import Text
-
-    sections = [[row for row in report.rows if row.section == section] for section in SECTIONS]
-    tables = [
-        _section_table(title, rows)
-        for title, rows in zip(SECTIONS.values(), sections, strict=True)
-        if rows
-    ]
-    failed = len(report.failures)
-    verdict = Text(f"{report.model} for {report.target}: ", style="bold")
-    if failed:
-        verdict.append(f"FAILED ({failed} of the checks above)", style="red")
-    else:
-        verdict.append("passed", style="green")
-    open_checks = sum(row.note.startswith(_UNCHECKED) for row in report.rows)
-    if open_checks:
-        verdict.append(
-            f"; {open_checks} not made, see the notes: --checkpoint MODEL and --weights FOLDER "
-            "name what a bundle is compared with",
-            style="yellow",
-        )
-    return Group(*tables, *map(Text, plain_words(report)), verdict)
-
-
-def plain_words(report: VerifyReport) -> list[str]:
-    """Say in sentences what the two comparisons found, as far as they were made."""
-    found = {row.key: row.value for row in report.rows if row.value is not None}
-    positions = report.settings.get("positions", 0)
-    sentences = []
-    if "kl_exact" in found and "kl_shipped" in found:
-        exact, shipped = format_value(found["kl_exact"]), format_value(found["kl_shipped"])
-        sentences.append(
-            f"The artifact against PyTorch with the same weights: KL {exact} in float32, "
-            f"{shipped} as shipped."
-        )
-    if "top1_quantisation" in found:
-        sentences.append(
-            f"The quantised weights choose the original's next token at "
-            f"{found['top1_quantisation']:.1%} of {positions} positions."
-        )
-    return sentences
-
-
-def _section_table(title: str, rows: Sequence[Row]) -> Table:
-    """Lay out one section so that nothing is lost on a narrow terminal: notes go below names."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-    table.add_column("", no_wrap=True)
-    table.add_column("value", justify="right", no_wrap=True)
-    table.add_column("limit", justify="right", no_wrap=True)
-    table.add_column("check", overflow="fold")
-    for row in rows:
-        # Text, so that a tensor's name in a note is never read as markup.
-        check = Text(row.name)
-        if row.note:
-            check.append(f"\n{row.note}", style="dim")
-        mark, value, limit = (
-            Text(cell)
-            for cell in (_MARKS[row.passed], format_value(row.value), format_value(row.threshold))
-        )
-        table.add_row(mark, value, limit, check, style="red" if row.passed is False else None)
-    return table
-
-
 def format_value(value: float | None) -> str:
     """Write a figure with at most four digits; nothing for None."""
     if value is None:
@@ -209,5 +163,66 @@ def format_value(value: float | None) -> str:
     return f"{value:.4g}" if abs(value) >= 1e-3 or not math.isfinite(value) else f"{value:.1e}"
 
 
+def report_text(report: VerifyReport) -> str:
+    """Write a report as JSON for a file or a pipe: a list of numbers stays on one line."""
+    return _json_lines(report.to_json(), "") + "\n"
+
+
+def _json_lines(value: object, indent: str) -> str:
+    deeper = indent + "  "
+    if isinstance(value, dict) and value:
+        items = (f"{json.dumps(key)}: {_json_lines(item, deeper)}" for key, item in value.items())
+        opening, closing = "{}"
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        items = (_json_lines(item, deeper) for item in value)
+        opening, closing = "[]"
+    else:
+        return json.dumps(value, allow_nan=False)
+    separator = f",\n{deeper}"
+    return f"{opening}\n{deeper}{separator.join(items)}\n{indent}{closing}"
+
+
+def _finite(value: object) -> object:
+    """Return the value, or None for what JSON has no number for."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _short(value: float) -> float | None:
+    """Six digits are more than a plot can show, and a third of the bytes."""
+    return float(f"{value:.6g}") if math.isfinite(value) else None
+
+
+def _divergence_json(divergence: Divergence) -> dict[str, Any]:
+    return {
+        "layer": divergence.layer,
+        "operator": divergence.operator,
+        "value": divergence.value,
+        "error": _finite(float(divergence.error)),
+        "limit": _finite(float(divergence.limit)),
+        "detail": divergence.detail,
+        "others": list(divergence.others),
+    }
+
+
+def _series_json(series: Series) -> dict[str, Any]:
+    return {
+        "kl_by_position": {
+            name: [_short(value) for value in values]
+            for name, values in series.kl_by_position.items()
+        },
+        "tensors": [
+            {
+                "name": tensor.name,
+                "bits": tensor.bits,
+                "sqnr_db": None if tensor.sqnr_db is None else _short(tensor.sqnr_db),
+                "size_bytes": tensor.size_bytes,
+            }
+            for tensor in series.tensors
+        ],
+        "logit_scatter": [[_short(eager), _short(got)] for eager, got in series.logit_scatter],
+        "sizes_bytes": {name: int(size) for name, size in series.sizes_bytes.items()},
+        "memory_bytes": {name: int(size) for name, size in series.memory_bytes.items()},
+    }
+
+
 _UNCHECKED = "not checked: "
-_MARKS: Mapping[bool | None, str] = {True: "passed", False: "FAILED", None: ""}
