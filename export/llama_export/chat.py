@@ -130,7 +130,23 @@ def encode_dialog(
         ids += _turn(tokenizer, "user", question)
     for turn in turns:
         ids += encode_message(tokenizer, turn)
-    return ids + _header(tokenizer, "assistant") + tokenizer.encode("\n\n")
+    return ids + answer_beginning(tokenizer)
+
+
+def answer_beginning(tokenizer: Tokenizer) -> list[int]:
+    """Return what stands before an answer: the assistant's header and a blank line."""
+    return [*_header(tokenizer, "assistant"), *tokenizer.encode("\n\n")]
+
+
+def encode_answer(tokenizer: Tokenizer, token_ids: Sequence[int]) -> list[int]:
+    """Make a turn of an answer as it was written, however its text would be encoded.
+
+    Args:
+        tokenizer: the model's.
+        token_ids: what the model wrote, without the stop token; it may have been cut short.
+    """
+    end = tokenizer.special_tokens[END_OF_TURN]
+    return [*answer_beginning(tokenizer), *token_ids, end]
 
 
 def stop_token_ids(tokenizer: Tokenizer) -> tuple[int, int, int]:

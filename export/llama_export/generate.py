@@ -1,47 +1,38 @@
-"""Sample text from a `Session`: prefill once, then one token a step.
+"""Write with a `Session`: prefill once, then one token a step.
 
-It knows logits and token ids; it does not know runtimes, and it turns ids into text only through
-the tokenizer's stream decoder.
+It knows token ids and when a text ends; how a token is drawn is in `sampling`. It does not know
+runtimes, and no text.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from llama_export.errors import PromptError, UsageError
-from llama_export.targets import FloatArray, Session
+from llama_export.errors import PromptError
+from llama_export.sampling import Sampling, penalise, sample
+from llama_export.targets import FloatArray
+
+__all__ = ["Generation", "GenerationStats", "Predictor", "Sampling", "sample"]
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is drawn.
+class Predictor(Protocol):
+    """What generation needs of a session."""
 
-    Args:
-        temperature: 0 takes the likeliest token.
-        top_p: draw from the likeliest tokens that together have this probability.
-        top_k: draw from this many of the likeliest tokens; 0 means all.
-        seed: of the random numbers; the same seed gives the same text.
-    """
+    @property
+    def max_context(self) -> int:
+        """The most positions that the cache can hold."""
 
-    temperature: float = 0.8
-    top_p: float = 0.95
-    top_k: int = 0
-    seed: int = 0
+    @property
+    def position(self) -> int:
+        """How many tokens the cache holds."""
 
-    def __post_init__(self) -> None:
-        """Refuse what cannot be drawn from."""
-        sound = self.temperature >= 0 and 0 < self.top_p <= 1 and self.top_k >= 0
-        if not (sound and math.isfinite(self.temperature) and self.seed >= 0):
-            message = (
-                "expected temperature >= 0, 0 < top-p <= 1, top-k >= 0 and seed >= 0, found "
-                f"{self.temperature}, {self.top_p}, {self.top_k} and {self.seed}"
-            )
-            raise UsageError(message)
+    def prefill(self, input_ids: Sequence[int]) -> FloatArray:
+        """Append tokens and return the logits `[V]` after the last of them."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +40,14 @@ class GenerationStats:
     """What a generation took.
 
     Args:
-        stop_reason: "stop token", "length" or "context full".
+        prompt_tokens: length of the whole prompt.
+        new_tokens: how many were given out.
+        time_to_first_token_s: for reading what the cache did not hold of the prompt.
+        decode_s: from then on.
+        stop_reason: "stop token", "stop text", "length", "context full", or "interrupted" as long
+            as it has not ended.
+        reused_tokens: how many of the prompt's tokens the cache already held.
+        seed: of the random numbers; with it the same text can be had again.
     """
 
     prompt_tokens: int
@@ -57,24 +55,32 @@ class GenerationStats:
     time_to_first_token_s: float
     decode_s: float
     stop_reason: str
+    reused_tokens: int = 0
+    seed: int = 0
 
     @property
     def decode_tokens_per_s(self) -> float:
         """Tokens after the first, per second."""
         return (self.new_tokens - 1) / self.decode_s if self.new_tokens > 1 else 0.0
 
+    def to_json(self) -> dict[str, object]:
+        """Return every figure, the speed included."""
+        return {**vars(self), "decode_tokens_per_s": self.decode_tokens_per_s}
+
 
 class Generation:
-    """Iterate over new token ids; `stats` is there afterwards.
+    """Iterate over new token ids; `stats` is up to date after each of them.
 
     Args:
         session: the prompt is appended at its position.
-        input_ids: the prompt.
+        input_ids: the prompt, or the rest of it that the session's cache does not hold.
         sampling: how tokens are drawn.
-        stop_token_ids: end the text and are not given out.
+        stop_token_ids: end the text and are not given out. The repetition penalty spares them:
+            every earlier turn of a chat holds one, and answers would never end.
         max_tokens: the most new tokens.
         vocab_size: draw from the first so many ids; a model's table may be padded beyond its
             tokenizer. None: all.
+        cached_ids: the beginning of the prompt, which the cache holds already.
 
     Raises:
         PromptError: the prompt is empty or does not fit.
@@ -82,29 +88,34 @@ class Generation:
 
     def __init__(
         self,
-        session: Session,
+        session: Predictor,
         input_ids: Sequence[int],
         *,
         sampling: Sampling,
         stop_token_ids: Collection[int],
         max_tokens: int,
         vocab_size: int | None = None,
+        cached_ids: Sequence[int] = (),
     ) -> None:
         total = session.position + len(input_ids)
         if total > session.max_context:
             message = (
-                f"the prompt is {len(input_ids)} tokens long, and the context has room for "
-                f"{session.max_context - session.position} of {session.max_context}"
+                f"the prompt is {len(cached_ids) + len(input_ids)} tokens long, and the context "
+                f"has room for {session.max_context - session.position + len(cached_ids)} of "
+                f"{session.max_context}"
             )
             hint = "shorten it, or export with a larger --max-context if the model has more"
             raise PromptError(message, hint)
         self._session = session
         self._input_ids = input_ids
-        self._sampling = sampling
+        self._sampling = sampling.with_seed()
         self._stop_token_ids = frozenset(stop_token_ids)
         self._max_tokens = max_tokens
         self._vocab_size = vocab_size
-        self.stats = GenerationStats(len(input_ids), 0, 0.0, 0.0, "length")
+        self._seen = {*cached_ids, *input_ids} - self._stop_token_ids
+        self._prompt_tokens = len(cached_ids) + len(input_ids)
+        self._reused_tokens = len(cached_ids)
+        self.stats = self._figures(0, 0.0, 0.0, "interrupted")
 
     def __iter__(self) -> Iterator[int]:
         """Yield token ids as they are drawn."""
@@ -112,39 +123,49 @@ class Generation:
         begun = time.perf_counter()
         logits = self._session.prefill(self._input_ids)
         first_token_at = time.perf_counter()
-        for count in range(self._max_tokens):
-            token = sample(logits[: self._vocab_size], self._sampling, random)
+        for count in range(1, self._max_tokens + 1):
+            token = self._draw(logits, random)
             stopped = token in self._stop_token_ids
-            full = not stopped and self._session.position >= self._session.max_context
-            reason = "stop token" if stopped else "context full" if full else "length"
-            self.stats = GenerationStats(
-                prompt_tokens=len(self._input_ids),
-                new_tokens=count + (0 if stopped else 1),
-                time_to_first_token_s=first_token_at - begun,
-                decode_s=time.perf_counter() - first_token_at,
-                stop_reason=reason,
+            reason = self._stop_reason(count, stopped=stopped)
+            self.stats = self._figures(
+                count - stopped,
+                first_token_at - begun,
+                time.perf_counter() - first_token_at,
+                reason,
             )
             if stopped:
                 return
             yield token
-            if full or count + 1 == self._max_tokens:
+            if reason != "interrupted":
                 return
             logits = self._session.prefill([token])
 
+    def _draw(self, logits: FloatArray, random: np.random.Generator) -> int:
+        known = logits[: self._vocab_size]
+        token = sample(
+            penalise(known, self._seen, self._sampling.repetition_penalty), self._sampling, random
+        )
+        if token not in self._stop_token_ids:
+            self._seen.add(token)
+        return token
 
-def sample(logits: FloatArray, sampling: Sampling, random: np.random.Generator) -> int:
-    """Draw a token id from logits `[V]`."""
-    if sampling.temperature == 0:
-        return int(logits.argmax())
-    order = np.argsort(-logits, kind="stable")
-    if sampling.top_k:
-        order = order[: sampling.top_k]
-    below_best = logits[order].astype(np.float64) - float(logits[order[0]])
-    # A tiny temperature sends all but the best to minus infinity, which is right.
-    with np.errstate(over="ignore"):
-        probabilities = np.exp(below_best / sampling.temperature)
-    probabilities /= probabilities.sum()
-    # The token that crosses top_p still belongs to the set.
-    kept = int(np.searchsorted(probabilities.cumsum(), sampling.top_p)) + 1
-    probabilities = probabilities[:kept] / probabilities[:kept].sum()
-    return int(order[random.choice(len(probabilities), p=probabilities)])
+    def _stop_reason(self, count: int, *, stopped: bool) -> str:
+        """Say why the token just drawn is the last one; "interrupted" while it is not."""
+        if stopped:
+            return "stop token"
+        if self._session.position >= self._session.max_context:
+            return "context full"
+        return "length" if count == self._max_tokens else "interrupted"
+
+    def _figures(
+        self, new_tokens: int, first_token_s: float, decode_s: float, reason: str
+    ) -> GenerationStats:
+        return GenerationStats(
+            prompt_tokens=self._prompt_tokens,
+            new_tokens=new_tokens,
+            time_to_first_token_s=first_token_s,
+            decode_s=decode_s,
+            stop_reason=reason,
+            reused_tokens=self._reused_tokens,
+            seed=self._sampling.seed or 0,
+        )

@@ -167,6 +167,8 @@ def tokenizer_config(tokenizer: Tokenizer) -> dict[str, object]:
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": BEGIN_OF_TEXT,
         "eos_token": END_OF_TURN,
+        # tokenizer.json says it too; transformers.js' text generation looks here alone.
+        "add_bos_token": True,
         "clean_up_tokenization_spaces": False,
         "model_input_names": ["input_ids", "attention_mask"],
         "chat_template": template.read_text(encoding="utf-8"),

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llama_export.commands.interrupts import InterruptedBySignal
-from llama_export.commands.options import BundleArgument, Threads, Verbose, open_console
-from llama_export.errors import PromptError
+from llama_export.commands.options import BundleArgument, Json, Threads, Verbose, open_console
+from llama_export.commands.prompts import read_prompt
+from llama_export.commands.sampling_options import (
+    MinP,
+    RepetitionPenalty,
+    Seed,
+    Temperature,
+    TopK,
+    TopP,
+    chosen_sampling,
+)
+
+if TYPE_CHECKING:
+    from llama_export.text_stream import TextStream
 
 
 def generate(
@@ -18,75 +29,66 @@ def generate(
         str | None,
         typer.Option("--prompt", "-p", help="Text to go on from; '-' reads stdin."),
     ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="A file with the text to go on from.")
+    ] = None,
     chat: Annotated[
         bool, typer.Option("--chat", help="Send the prompt as a user's message (Instruct models).")
     ] = False,
     max_tokens: Annotated[
         int, typer.Option("--max-tokens", "-n", min=1, help="The most new tokens.")
     ] = 256,
-    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.7,
-    top_p: Annotated[float, typer.Option(help="Draw from this share of the probability.")] = 0.95,
-    top_k: Annotated[int, typer.Option(help="Draw from this many tokens; 0: all.")] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed writes the same text.")] = 0,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    top_k: TopK = None,
+    min_p: MinP = None,
+    repetition_penalty: RepetitionPenalty = None,
+    seed: Seed = None,
     threads: Threads = None,
+    as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
     """Write text with a bundle, token by token."""
     console = open_console(verbose)
-    from llama_export.bundle import Bundle
     from llama_export.chat import Message, encode_dialog
-    from llama_export.generate import Generation, Sampling
-    from llama_export.targets.registry import open_session
+    from llama_export.commands.chat_words import say_base_model, stats_line
+    from llama_export.sampling import Sampling
     from llama_export.terminal import write_text
-    from llama_export.tokenizer import StreamDecoder, Tokenizer
+    from llama_export.text_session import TextSession
 
-    sampling = Sampling(temperature, top_p, top_k, seed)
-    text = _read_prompt(prompt)
-    opened = Bundle.open(bundle)
-    tokenizer = Tokenizer.load(opened.folder / opened.manifest.tokenizer["file"])
-    if chat:
-        input_ids = encode_dialog(tokenizer, [Message("user", text)])
+    sampling = chosen_sampling(
+        Sampling(),
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        seed=seed,
+    )
+    text = read_prompt(prompt, file)
+    session = TextSession.open(bundle, threads=threads, verbose=verbose)
+    if chat and not session.for_chat:
+        say_base_model(console, session.name)
+    ids = encode_dialog(session.tokenizer, [Message("user", text)]) if chat else text
+    stream = session.stream(ids, max_tokens=max_tokens, sampling=sampling)
+    if as_json:
+        write_text(_as_json(stream, text))
     else:
-        input_ids = [tokenizer.bos_token_id, *tokenizer.encode(text)]
-    session = open_session(opened, threads=threads, verbose=verbose)
-    generation = Generation(
-        session,
-        input_ids,
-        sampling=sampling,
-        stop_token_ids=opened.manifest.tokenizer["stop_token_ids"],
-        max_tokens=max_tokens,
-        vocab_size=tokenizer.vocab_size,
-    )
-    decoder = StreamDecoder(tokenizer)
-    write_text("" if chat else text)
-    try:
-        for new_token in generation:
-            write_text(decoder.push(new_token))
-    except InterruptedBySignal:
-        write_text("\n")
-        raise
-    write_text(decoder.flush() + "\n")
-    stats = generation.stats
-    console.print(
-        f"[dim]{stats.prompt_tokens} prompt tokens, first token after "
-        f"{stats.time_to_first_token_s:.2f} s; {stats.new_tokens} new tokens at "
-        f"{stats.decode_tokens_per_s:.1f} tokens/s; stopped: {stats.stop_reason}[/]",
-        highlight=False,
-        soft_wrap=True,
-    )
+        write_text("" if chat else text)
+        try:
+            for piece in stream:
+                write_text(piece)
+        finally:
+            write_text("\n")
+    stats = stream.completion.stats
+    console.print(f"[dim]{stats_line(stats)}[/]", highlight=False, soft_wrap=True)
 
 
-def _read_prompt(prompt: str | None) -> str:
-    """Return the prompt, or all of stdin.
+def _as_json(stream: TextStream, prompt: str) -> str:
+    import json
 
-    Raises:
-        PromptError: there is none, or stdin is not UTF-8.
-    """
-    from llama_export.terminal import read_stdin
-
-    if prompt is not None and prompt != "-":
-        return prompt
-    if prompt is None and sys.stdin.isatty():
-        message = "there is no prompt"
-        raise PromptError(message, 'give --prompt "Once upon a time", or pipe a text in')
-    return read_stdin()
+    for _ in stream:
+        pass
+    done = stream.completion
+    record = {"prompt": prompt, "text": done.text, "token_ids": done.token_ids}
+    return json.dumps(record | {"stats": done.stats.to_json()}, indent=2) + "\n"

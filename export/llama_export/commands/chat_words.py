@@ -1,0 +1,68 @@
+"""What a chat says about itself: figures, notes and help. It decides nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from llama_export.generate import GenerationStats
+    from llama_export.sampling import Sampling
+
+HELP = """\
+/system TEXT      say how the model is to behave; /system alone shows it, /system off ends it
+/reset            forget the conversation; the system message stays
+/retry            answer the last message again, with other random numbers
+/undo             take the last message and its answer back
+/save FILE        write the conversation, with its cache, into a file
+/load FILE        go on with a saved conversation; /load --text FILE with one of another bundle
+/stats            say how long the conversation is and how answers are drawn
+/quit             end (Ctrl-D does too)
+A line that ends in \\ goes on in the next one; \"\"\" begins and ends a message of several lines.
+A message that begins with a slash is written with two: //usr. Ctrl-C stops an answer and keeps it.
+"""
+
+_ENDINGS = {
+    "length": "cut at --max-tokens",
+    "context full": "cut: the context is full",
+    "interrupted": "stopped by you; what is there was kept",
+}
+
+
+def stats_line(stats: GenerationStats) -> str:
+    """Write the figures of a single text in one line."""
+    return (
+        f"{stats.prompt_tokens} prompt tokens, first token after "
+        f"{stats.time_to_first_token_s:.2f} s; {stats.new_tokens} new tokens at "
+        f"{stats.decode_tokens_per_s:.1f} tokens/s; seed {stats.seed}; "
+        f"stopped: {stats.stop_reason}"
+    )
+
+
+def answer_line(stats: GenerationStats, length: int, max_context: int) -> str:
+    """Write the figures of one answer, and how full the context is, in one line."""
+    tokens = f"{stats.new_tokens} token{'' if stats.new_tokens == 1 else 's'}"
+    line = (
+        f"{tokens}, {stats.decode_tokens_per_s:.1f} tok/s, first token after "
+        f"{stats.time_to_first_token_s:.2f} s, context {length} of {max_context}"
+    )
+    ending = _ENDINGS.get(stats.stop_reason)
+    return f"{line} ({ending})" if ending else line
+
+
+def sampling_words(sampling: Sampling) -> str:
+    """Write how tokens are drawn in one line."""
+    values = vars(sampling) | {"seed": "fresh" if sampling.seed is None else sampling.seed}
+    return ", ".join(f"{name.replace('_', '-')} {value}" for name, value in values.items())
+
+
+def say(console: Console, text: str, style: str = "") -> None:
+    """Print a message on stderr: not wrapped, no markup, nothing coloured by itself."""
+    console.print(text, style=style or None, markup=False, highlight=False, soft_wrap=True)
+
+
+def say_base_model(console: Console, name: str) -> None:
+    """Say that a model was not trained to answer."""
+    text = f"note: {name} is a base model. It goes on with a text, and was not trained to answer"
+    say(console, f"{text}; an Instruct model is.")
