@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 
 from llama_export.config import LlamaConfig
+from llama_export.errors import PromptError
 from llama_export.model import Llama
 from llama_export.rope import inverse_frequencies
 from llama_quantize.weights import QuantizedWeights
@@ -43,7 +45,8 @@ class FakeSession:
         self.max_context = max_context
         self.position = 0
         self.vocab_size = model.config.vocab_size
-        self._cache = model.empty_cache(max_context + 1)
+        # In a list, so that a faulty fork can share it.
+        self._kept = [model.empty_cache(max_context + 1)]
         self._generator = np.random.default_rng(0)
         if fault == "rope scaling off":
             plain = dataclasses.replace(model.config, rope_scaling=None)
@@ -52,11 +55,16 @@ class FakeSession:
     @torch.inference_mode()
     def prefill(self, input_ids: Sequence[int]) -> np.ndarray:
         if not 0 < len(input_ids) <= self.max_context - self.position:
-            message = "a verification must stay inside the context"
-            raise ValueError(message)
+            if self._fault == "no end of the context":
+                return np.zeros(self.vocab_size, dtype=np.float32)
+            self.position += int(self._fault == "a refused token counts")
+            if self._fault == "a refusal spoils the cache":
+                self._cache[0][1][:, :, 0] = 0
+            message = f"{len(input_ids)} tokens do not fit"
+            raise PromptError(message)
         first_call = self.position == 0
         start = self.position + self._offset(len(input_ids))
-        logits, self._cache = self._model(
+        logits, self._kept[0] = self._model(
             torch.tensor([list(input_ids)]), torch.tensor(start), self._cache
         )
         self.position += len(input_ids)
@@ -76,7 +84,31 @@ class FakeSession:
         key, value = (rows[0, :, : self.position].numpy() for rows in self._cache[layer])
         return (value, key) if self._fault == "K and V swapped" else (key, value)
 
+    @property
+    def _cache(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        return self._kept[0]
+
+    @property
+    def num_layers(self) -> int:
+        return len(self._cache)
+
+    @torch.inference_mode()
+    def restore(self, layers: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+        assert len(layers) == self.num_layers
+        for (key, value), pair in zip(self._cache, layers, strict=True):
+            for rows, kept in zip((key, value), pair, strict=True):
+                rows[0, :, : kept.shape[1]] = torch.from_numpy(kept)
+        self.position = layers[0][0].shape[1]
+
+    def fork(self) -> FakeSession:
+        other = copy.copy(self)
+        if self._fault != "forks share a cache":
+            other._kept = [[(key.clone(), value.clone()) for key, value in self._cache]]
+        return other
+
     def _offset(self, length: int) -> int:
+        if self._fault == "last rotation row wrong":
+            return -int(self.position + length == self.max_context)
         if self._fault == "position off by one":
             return 1
         return int(self._fault == "decode position off by one" and length == 1)
@@ -100,4 +132,9 @@ FAULTS = (
     "chunk ends lost",
     "rewind does nothing",
     "NaN",
+    "no end of the context",
+    "a refused token counts",
+    "a refusal spoils the cache",
+    "forks share a cache",
+    "last rotation row wrong",
 )

@@ -12,9 +12,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = {"llama_export": ROOT / "export", "llama_quantize": ROOT / "quantize"}
+SOURCES = {
+    "llama_export": ROOT / "export",
+    "llama_quantize": ROOT / "quantize",
+    "optimum": ROOT / "integrations",
+}
 # Tops of the tree that the source distribution takes; .gitignore and PKG-INFO are hatchling's.
-SDIST_TOPS = {"export", "quantize", "tests", "tools", "docs"}
+SDIST_TOPS = {"export", "quantize", "integrations", "tests", "tools", "docs"}
 SDIST_FILES = {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "pyproject.toml"}
 MADE_BY_HATCHLING = {".gitignore", "PKG-INFO"}
 LEFTOVERS = ("__pycache__", ".pyc", ".DS_Store", ".egg-info", ".orig", ".rej", "~")
@@ -68,10 +72,16 @@ def wheel_files(wheel) -> set[str]:
         return set(archive.namelist())
 
 
-def test_the_wheel_holds_the_two_packages_of_the_tree_and_nothing_else(wheel_files):
+def test_the_wheel_holds_the_packages_of_the_tree_and_nothing_else(wheel_files):
     expected = set().union(*(files_below(root / name, root) for name, root in SOURCES.items()))
     metadata = {name for name in wheel_files if name.split("/")[0].endswith(".dist-info")}
     assert wheel_files - metadata == expected
+
+
+def test_the_wheel_only_adds_a_file_to_optimums_namespace(wheel_files):
+    """An `__init__.py` on the way would hide optimum itself."""
+    added = {name for name in wheel_files if name.startswith("optimum/")}
+    assert added == {"optimum/commands/register/register_llama_export.py"}
 
 
 @pytest.mark.parametrize(

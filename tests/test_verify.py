@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import io
 import json
 from types import SimpleNamespace
 
@@ -12,24 +11,22 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from fake_session import FakeSession, quantised_llama
+from fake_session import FakeSession
+from subjects import TIED, hashes_of, make, subject_of
 
-from llama_export.checkpoints.hf import HfCheckpoint
 from llama_export.errors import BundleError
-from llama_export.verify import report_table
+from llama_export.verify import subject as subject_module
+from llama_export.verify.behaviour import ContextEnd, Conversations
+from llama_export.verify.exact import AtLength, CacheDifference, Exact, InPortions
 from llama_export.verify.judge import lowering_rows, quantisation_rows
-from llama_export.verify.measure import CacheDifference, Exact, Shipped
+from llama_export.verify.judge_sessions import session_rows
 from llama_export.verify.metrics import LogitMetrics, Perplexity, compare_logits
-from llama_export.verify.report import SECTIONS, Row, VerifyReport, judged, unchecked
-from llama_export.verify.samples import plan_budget, sample_text, sample_token_ids
+from llama_export.verify.report import Row, VerifyReport, judged, unchecked
+from llama_export.verify.samples import sample_text, sample_token_ids
+from llama_export.verify.shipped import Shipped
+from llama_export.verify.subject import recorded_hashes
 from llama_export.verify.thresholds import QUANTISATION_KL, thresholds_for
-from llama_export.verify.verify import Subject, recorded_hashes, verify_bundle, verify_subject
-from llama_quantize.recipe import recipe
-from llama_quantize.tensor import QuantizedTensor
-from llama_quantize.weights import QuantizedWeights, quantize_to
-
-TIED = {"lm_head.weight": "model.embed_tokens.weight"}
-TEXT = [3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37]
+from llama_export.verify.verify import verify_bundle, verify_subject
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -41,58 +38,9 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
-@dataclasses.dataclass(frozen=True)
-class Made:
-    checkpoint: HfCheckpoint
-    weights: QuantizedWeights
-    model: torch.nn.Module
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     return make(tmp_path_factory.mktemp("made"), tiny.TINY, TIED)
-
-
-def make(folder, config, tied, name="int4") -> Made:
-    checkpoint = HfCheckpoint.open(tiny.write_checkpoint(folder / "checkpoint", config))
-    quantize_to(folder / "weights", checkpoint.shapes, checkpoint.tensor, recipe(name), tied)
-    weights = QuantizedWeights.open(folder / "weights")
-    return Made(checkpoint, weights, quantised_llama(config, weights))
-
-
-def hashes_of(weights):
-    tensors = {name: weights.get(name) for name in weights.names()}
-    return {
-        name: (tensor.codes_sha256(), tensor.scales_sha256())
-        for name, tensor in tensors.items()
-        if isinstance(tensor, QuantizedTensor)
-    }
-
-
-def no_files():
-    return ()
-
-
-def subject_of(made: Made, *, noise=0.0, fault="", **changes) -> Subject:
-    def open_session(level):
-        model = copy.deepcopy(made.model) if fault == "rope scaling off" else made.model
-        return FakeSession(model, noise=noise if level is None else 0.0, fault=fault)
-
-    config = made.checkpoint.config
-    hashes = hashes_of(made.weights)
-    subject = Subject(
-        target="onnx",
-        model="tiny",
-        config=config,
-        open_session=open_session,
-        read_back=lambda: hashes,
-        check_hashes=no_files,
-        recorded=hashes,
-        sample=lambda count: [config.bos_token_id, *(TEXT * count)][:count],
-        weights=made.weights,
-        checkpoint=made.checkpoint,
-    )
-    return dataclasses.replace(subject, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +62,7 @@ def test_a_right_artifact_passes(made, quick):
     assert 1e-8 < report.row("kl_shipped").value < 1e-4
     assert report.row("kl_quantisation").value > 0.01
     assert report.row("kl_quantisation").passed is None  # random weights
-    assert "random weights" in report.row("share_of_quantisation").note
+    assert report.row("share_of_quantisation").note.startswith("not judged: random weights")
     assert report.row("codes_weights").note == "15 tensors read back and hashed"
 
 
@@ -137,6 +85,11 @@ def test_an_untied_model_and_one_recipe_of_8_bits_pass(tmp_path):
         ("one stale cache row", "kl_exact"),
         ("chunk ends lost", "chunked_prefill"),
         ("rewind does nothing", "rewind"),
+        ("forks share a cache", "side_by_side"),
+        ("last rotation row wrong", "context_end"),
+        ("no end of the context", "beyond_context"),
+        ("a refused token counts", "beyond_context"),
+        ("a refusal spoils the cache", "beyond_context"),
         ("NaN", "kl_exact"),
     ],
 )
@@ -256,7 +209,7 @@ def test_progress_ends_at_its_total(made):
     assert [done for done, _ in seen] == list(range(1, seen[-1][1] + 1))
 
 
-def test_a_bundle_is_taken_apart(made, monkeypatch):
+def test_a_bundle_is_taken_apart(made, monkeypatch, tmp_path):
     """`verify_bundle` reads the built-in text with the bundle's tokenizer, at both levels."""
     from llama_export.targets import registry
 
@@ -285,6 +238,8 @@ def test_a_bundle_is_taken_apart(made, monkeypatch):
 
     monkeypatch.setattr(registry, "open_session", open_session)
     monkeypatch.setattr(registry, "read_back", lambda asked: hashes_of(made.weights))
+    monkeypatch.setattr(registry, "rounded_inputs", lambda asked: {})
+    monkeypatch.setattr(subject_module, "bundle_parts", lambda asked: {"scales": 7})
     report = verify_bundle(
         bundle, weights=made.weights, checkpoint=made.checkpoint, quick=True, threads=2
     )
@@ -293,8 +248,11 @@ def test_a_bundle_is_taken_apart(made, monkeypatch):
     assert report.settings["text"] == "built-in"
     assert "notes.txt" in report.row("files").note
     assert report.row("codes_manifest").passed
-    given = verify_bundle(bundle, weights=made.weights, token_ids=TEXT, quick=True)
-    assert given.settings["text"] == "given"
+    assert report.series.sizes_bytes == {"scales": 7}
+    path = tmp_path / "own.txt"
+    path.write_text("Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich.", "utf-8")
+    given = verify_bundle(bundle, weights=made.weights, text=path, quick=True)
+    assert given.settings["text"] == "own.txt"
     built_in = report.row("perplexity_artifact").value
     assert given.row("perplexity_artifact").value != built_in
 
@@ -314,16 +272,32 @@ def shipped(lowering: float, quantisation: float, nats: float = 3.5, **changes) 
     """Figures as the demo model gives them; `nats` says whether it counts as trained."""
     loss = Perplexity(100, nats)
     figures = Shipped(
-        distance(lowering), distance(lowering), distance(quantisation), loss, loss, loss
+        lowering=distance(lowering),
+        prefill=distance(lowering),
+        activation=None,
+        emulated=None,
+        quantisation=distance(quantisation),
+        artifact_loss=loss,
+        quantised_loss=loss,
+        checkpoint_loss=loss,
     )
     return dataclasses.replace(figures, **changes)
 
 
 def judge(figures: Shipped, bits: int = 4) -> dict[str, Row]:
-    right = distance(1e-7)
-    exact = Exact(right, CacheDifference(1e-6, ""), right, right, right)
+    right = distance(1e-12)
+    exact = Exact(
+        lowering=right,
+        cache=CacheDifference(1e-6, ""),
+        lengths=(AtLength(4, right),),
+        at_once=right,
+        portions=(InPortions((1, 3), right),),
+        conversations=Conversations(0, right),
+        end=ContextEnd(64, right, "", 0),
+    )
     rows = lowering_rows(LIMITS, figures, exact, vocab_size=VOCAB)
-    rows += quantisation_rows(figures, bits=bits, vocab_size=VOCAB)
+    rows += session_rows(LIMITS, exact)
+    rows += quantisation_rows(figures, None, bits=bits, vocab_size=VOCAB)
     return {row.key: row for row in rows}
 
 
@@ -378,95 +352,12 @@ def test_weights_that_were_spoilt_do_not_pass_as_random():
     assert rows["kl_quantisation"].passed is False
 
 
-def test_the_report_as_json_is_stable(made, right):
-    one, two = right.to_json(), verify_subject(subject_of(made), quick=True).to_json()
-    assert json.dumps(one) == json.dumps(two)
-    assert list(one) == [
-        "format_version",
-        "passed",
-        "target",
-        "model",
-        "settings",
-        "sections",
-        "measurements",
-    ]
-    assert list(one["sections"]) == list(SECTIONS)
-    assert list(one["sections"]["lowering"][0]) == [
-        "key",
-        "name",
-        "value",
-        "threshold",
-        "passed",
-        "note",
-    ]
-    keys = [row["key"] for rows in one["sections"].values() for row in rows]
-    assert len(keys) == len(set(keys))
-    assert one["measurements"]["lowering_exact"]["positions"] > 20
-
-
-def test_the_table_shows_every_row_and_reads_no_markup(right):
-    from rich.console import Console
-
-    extra = unchecked("structure", "x", "a [red]name[/red]", "why")
-    report = dataclasses.replace(right, rows=(*right.rows, extra))
-    console = Console(width=200, file=io.StringIO())
-    console.print(report_table(report))
-    text = console.file.getvalue()
-    assert "a [red]name[/red]" in text
-    for row in report.rows:
-        assert row.name in text
-    for title in SECTIONS.values():
-        assert title in text
-
-
-@pytest.mark.parametrize("width", [50, 80])
-def test_nothing_is_cropped_on_a_narrow_terminal(right, width):
-    from rich.console import Console
-
-    failed = judged("lowering", "worst", "a name of several words", 2.0, 1.0, "note of some length")
-    report = dataclasses.replace(right, rows=(*right.rows, failed))
-    console = Console(width=width, file=io.StringIO())
-    console.print(report_table(report))
-    words = console.file.getvalue().split()
-    assert words.count("FAILED") == 2  # the row's, and the verdict's
-    assert words.count("passed") == sum(row.passed is True for row in report.rows)
-    for row in report.rows:
-        assert set(f"{row.name} {row.note}".split()) <= set(words), row
-
-
-def test_the_verdict_says_what_was_found_and_what_was_not_checked(right):
-    from rich.console import Console
-
-    extra = unchecked("quantisation", "x", "something", "no reference")
-    report = dataclasses.replace(right, rows=(*right.rows, extra))
-    console = Console(width=200, file=io.StringIO())
-    console.print(report_table(report))
-    text = console.file.getvalue()
-    assert "KL" in text.splitlines()[-3]
-    assert "original's next token" in text.splitlines()[-2]
-    assert "not made" in text.splitlines()[-1]
-
-
 def test_a_report_that_judged_nothing_has_not_passed():
     report = VerifyReport("onnx", "m", {}, (unchecked("lowering", "k", "n", "why"),), {})
     assert not report.passed
     nan = judged("lowering", "k", "n", float("nan"), 1.0)
     assert nan.passed is False
     assert nan.to_json()["value"] is None
-
-
-def test_the_budget_is_bounded_for_large_models():
-    demo, one, eight = 5_000_000, 1_235_814_400, 8_030_261_248
-    assert plan_budget(demo, 8192, quick=False).positions == 1000
-    assert plan_budget(demo, 8192, quick=True).positions == 32
-    assert plan_budget(one, 8192, quick=True).exact_steps == 4
-    assert 200 < plan_budget(one, 8192, quick=False).positions < 300
-    assert plan_budget(eight, 8192, quick=False).positions == 64
-    for context in range(2, 70):
-        for quick in (True, False):
-            budget = plan_budget(demo, context, quick=quick)
-            assert budget.positions <= context
-            assert 0 < budget.exact_steps < budget.positions or budget.positions <= 2
 
 
 def test_the_text_is_long_enough_and_cycles():

@@ -12,9 +12,13 @@ from typing import NoReturn
 
 import typer
 
+from llama_export.commands.bench import bench
+from llama_export.commands.chat import chat
 from llama_export.commands.export import export
 from llama_export.commands.generate import generate
+from llama_export.commands.inspect import inspect
 from llama_export.commands.interrupts import InterruptedBySignal, raise_on_signals
+from llama_export.commands.list import list_models
 from llama_export.commands.verify import verify
 from llama_export.errors import LlamaExportError
 
@@ -29,7 +33,11 @@ app = typer.Typer(
 )
 app.callback(invoke_without_command=True)(export)
 app.command()(generate)
+app.command()(chat)
 app.command()(verify)
+app.command()(bench)
+app.command()(inspect)
+app.command("list")(list_models)
 
 
 def main() -> None:

@@ -153,13 +153,22 @@ class Reference:
     checkpoint: HfCheckpoint | None
 
 
-def reference_for(bundle: Bundle, checkpoint: str | None, weights: Path | None) -> Reference:
+def reference_for(
+    bundle: Bundle,
+    checkpoint: str | None,
+    weights: Path | None,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+) -> Reference:
     """Find the quantised weights and the checkpoint that a bundle was made from.
 
     Args:
         bundle: opened.
         checkpoint: as `--model` takes it; None: the demo for a demo bundle, else nothing.
         weights: the folder of the quantised weights; None: `weights/` beside the bundle, if there.
+        revision: of the checkpoint; None: the commit that the bundle was made from.
+        token: of the hub; None: the saved one.
 
     Raises:
         LlamaExportError, QuantizationError: what was named cannot be opened.
@@ -174,6 +183,7 @@ def reference_for(bundle: Bundle, checkpoint: str | None, weights: Path | None) 
     if checkpoint is not None:
         # The commit that the bundle was made from, not what the branch has become.
         same = ALIASES.get(checkpoint, checkpoint) == model.hub_id
-        revision = model.revision if same else None
-        found = HfCheckpoint.open(resolve_model(checkpoint, revision=revision).folder)
+        wanted = revision or (model.revision if same else None)
+        resolved = resolve_model(checkpoint, revision=wanted, token=token)
+        found = HfCheckpoint.open(resolved.folder)
     return Reference(None if weights is None else QuantizedWeights.open(weights), found)

@@ -7,18 +7,23 @@ session imports no torch, which would cost seconds and 200 MB before the first t
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llama_export.activations import RoundedInputs
 from llama_export.bundle import Bundle
 from llama_export.errors import BackendUnavailableError, BundleError, UsageError
 from llama_export.graph import GraphSpec
+from llama_export.parts import ArtifactParts
+from llama_export.taps import Tapped
 from llama_export.targets import Session
 
 if TYPE_CHECKING:
+    from llama_export.config import LlamaConfig
     from llama_export.trace import TracedLlama
+    from llama_quantize.scheme import Scheme
     from llama_quantize.weights import QuantizedWeights
 
 TARGETS = ("onnx",)
@@ -35,10 +40,15 @@ class LoweringOptions:
 
 @dataclass(frozen=True)
 class Lowered:
-    """What a lowering wrote into the bundle's folder."""
+    """What a lowering wrote into the bundle's folder.
+
+    Args:
+        config_keys: what the target's stock clients read in config.json beyond the model's own.
+    """
 
     artifact: str
     graph: GraphSpec
+    config_keys: Mapping[str, object]
 
 
 def parse_targets(values: Sequence[str]) -> tuple[str, ...]:
@@ -82,6 +92,7 @@ def lower(
     from llama_export.targets.onnx.genai import write_genai_config
     from llama_export.targets.onnx.lower import MODEL_FILE
     from llama_export.targets.onnx.lower import lower as lower_onnx
+    from llama_export.targets.onnx.transformers_js import transformers_js_keys
 
     graph = lower_onnx(
         traced,
@@ -91,7 +102,7 @@ def lower(
         all_logits=options.all_logits,
     )
     write_genai_config(folder, traced.config, traced.max_context, MODEL_FILE)
-    return Lowered(MODEL_FILE, graph)
+    return Lowered(MODEL_FILE, graph, transformers_js_keys(MODEL_FILE))
 
 
 def open_session(
@@ -127,6 +138,60 @@ def read_back(bundle: Bundle) -> dict[str, tuple[str, str]]:
     from llama_export.targets.onnx.read_back import read_back as read_onnx
 
     return read_onnx(bundle.artifact)
+
+
+def rounded_inputs(bundle: Bundle) -> RoundedInputs | None:
+    """Say which products of an artifact round their input; None: not known for this machine."""
+    _require_known(bundle.manifest.target)
+    from llama_export.targets.onnx.activations import rounded_inputs as rounded_by_onnx
+
+    return rounded_by_onnx(bundle.artifact)
+
+
+def probe(
+    bundle: Bundle, chunks: Sequence[Sequence[int]], *, threads: int | None = None
+) -> tuple[Tapped, ...]:
+    """Run chunks of tokens from an empty cache in exact arithmetic, and look inside.
+
+    Args:
+        bundle: of any target that runs on this machine.
+        chunks: the tokens, one call of the artifact each; together at most its context.
+        threads: of the runtime; None leaves it to the runtime.
+
+    Returns:
+        What each chunk held at the points of `llama_export.taps`.
+
+    Raises:
+        BundleError: the runtime cannot load or run the artifact.
+    """
+    _require_known(bundle.manifest.target)
+    from llama_export.targets.onnx.probe import probe as probe_onnx
+
+    spec = GraphSpec.from_json(bundle.manifest.graph)
+    return probe_onnx(bundle.artifact, spec, chunks, threads=threads)
+
+
+def describe(bundle: Bundle) -> ArtifactParts:
+    """Say what an artifact is made of, in bytes; no weight is read."""
+    _require_known(bundle.manifest.target)
+    from llama_export.targets.onnx.describe import describe as describe_onnx
+
+    return describe_onnx(bundle.artifact, GraphSpec.from_json(bundle.manifest.graph))
+
+
+def predict(
+    target: str,
+    config: LlamaConfig,
+    shapes: Mapping[str, tuple[int, ...]],
+    schemes: Mapping[str, Scheme],
+    max_context: int,
+) -> tuple[ArtifactParts, int]:
+    """Say what an export would write, and the bytes that it would hold in memory when loaded."""
+    _require_known(target)
+    from llama_export.targets.onnx import sizes
+
+    parts = sizes.predict(config, shapes, schemes, max_context)
+    return parts, sizes.resident_bytes(shapes, schemes)
 
 
 def _require_known(target: str) -> None:

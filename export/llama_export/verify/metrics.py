@@ -54,12 +54,20 @@ class LogitMetrics:
     kl: npt.NDArray[np.float64] = field(repr=False, compare=False)
     fault: str = ""
 
+    @property
+    def sqnr_db(self) -> float:
+        """The reference's energy over that of the difference, in decibels; infinite if equal."""
+        if self.fault:
+            return -math.inf
+        return -20 * math.log10(self.rel_rms) if self.rel_rms > 0 else math.inf
+
     def to_json(self) -> dict[str, float | int | str | None]:
         """Return the figures without the positions' KL; an infinite one is None."""
         figures: dict[str, float | int | str | None] = {"positions": self.positions}
         for name in ("kl_mean", "kl_max", "kl_p50", "kl_p90", "kl_p99", "top1", "max_abs"):
             figures[name] = _finite_or_none(getattr(self, name))
         figures["rel_rms"] = _finite_or_none(self.rel_rms)
+        figures["sqnr_db"] = _finite_or_none(self.sqnr_db)
         figures["fault"] = self.fault
         return figures
 

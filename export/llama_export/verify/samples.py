@@ -1,27 +1,50 @@
-"""What a verification reads, and how much of it: the built-in text, and a budget by model size.
+"""What a verification reads, and how much of it: texts, and a budget by model size.
 
 It knows texts and token counts; it runs nothing.
 """
 
 from __future__ import annotations
 
+from codecs import getincrementaldecoder
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from itertools import cycle, islice
+from pathlib import Path
 from typing import Protocol
+
+from llama_export.config import LlamaConfig
+from llama_export.errors import PromptError
 
 # Multiply-adds of the whole run. A step costs about one per parameter: 1.24 billion for 1B.
 _FULL_WORK = 3e11
 _QUICK_POSITIONS = 32
 _FULL_POSITIONS = (64, 1000)
 
+# Of the longest single prefill: about 1000 tokens at 1B, which the eager model also has to read.
+_LENGTH_WORK = 1.3e12
+_SHORTEST_LENGTH = 16
+
 # A step in exact float32 costs about 1 s at 1B: the int8 head has no fast kernel there.
 _QUICK_EXACT_WORK = 5e9
 _FULL_EXACT_WORK = 2e10
 _FEWEST_EXACT_STEPS = 4
 
+# 8192 positions are 0.54 GB at 1B and 1.9 GB at 3B, which an export need not have free.
+_QUICK_CACHE_BYTES = 600_000_000
+
+# Of the portions: how many tokens they cut up, and how many calls that may take.
+_WINDOW = 93
+_PORTION_WORK = 6e10
+_FEWEST_PORTION_CALLS = 8
+# Odd sizes, because a kernel works on even numbers of rows and an edge shows at an odd end.
+_PORTION_SIZES = (1, 3, 7, 31)
+
 _FILES = ("fairy-tale.txt", "plain-prose.txt")
+_FEWEST_TOKENS = 2
+# A file may be a whole library; 8192 tokens are about 40 kB.
+_MOST_BYTES = 2**20
+BUILT_IN = "built-in"
 
 
 class TextEncoder(Protocol):
@@ -38,6 +61,25 @@ class TextEncoder(Protocol):
 
 
 @dataclass(frozen=True)
+class Text:
+    """What is read.
+
+    Args:
+        name: says which text, in the report.
+        bos_token_id: the token that it begins with.
+        token_ids: at least two.
+    """
+
+    name: str
+    bos_token_id: int
+    token_ids: tuple[int, ...]
+
+    def take(self, count: int) -> tuple[int, ...]:
+        """Return `count` tokens: the beginning of text, then the text over and over."""
+        return (self.bos_token_id, *islice(cycle(self.token_ids), count - 1))
+
+
+@dataclass(frozen=True)
 class Budget:
     """How much to measure.
 
@@ -45,30 +87,89 @@ class Budget:
         positions: tokens that the artifact reads; each gives one row of logits.
         exact_steps: how many of the last of them are single steps in exact float32; those
             before are one prefill.
+        lengths: in exact float32, prefills of so many tokens, in increasing order.
+        portions: in exact float32, ways to cut the first tokens up; each adds up to the same.
+        fills_context: whether a session is filled to its last position.
     """
 
     positions: int
     exact_steps: int
+    lengths: tuple[int, ...]
+    portions: tuple[tuple[int, ...], ...]
+    fills_context: bool
+
+    @property
+    def longest(self) -> int:
+        """The most tokens that are read at once or one by one."""
+        return max(self.positions, *self.lengths)
 
 
-def plan_budget(num_parameters: int, max_context: int, *, quick: bool) -> Budget:
-    """Choose how much to measure, so that the time does not grow with the model.
+def plan_budget(config: LlamaConfig, max_context: int, *, quick: bool) -> Budget:
+    """Choose how much to measure, so that time and memory do not grow with the model.
 
     Args:
-        num_parameters: unique parameters.
+        config: the model's shape.
         max_context: the artifact's capacity in tokens.
         quick: the short version.
     """
+    num_parameters = config.num_parameters
     if quick:
         positions, exact_work = _QUICK_POSITIONS, _QUICK_EXACT_WORK
+        longest, portion_work = positions, 0.0
     else:
         fewest, most = _FULL_POSITIONS
         positions = min(max(int(_FULL_WORK / num_parameters), fewest), most)
-        exact_work = _FULL_EXACT_WORK
+        longest = max(int(_LENGTH_WORK / num_parameters), positions)
+        exact_work, portion_work = _FULL_EXACT_WORK, _PORTION_WORK
     positions = min(positions, max_context)
     steps = max(int(exact_work / num_parameters), _FEWEST_EXACT_STEPS)
-    # At least a quarter is prefilled, so that steps follow a real prefill.
-    return Budget(positions, min(steps, positions - positions // 4 - 1))
+    calls = max(int(portion_work / num_parameters), _FEWEST_PORTION_CALLS)
+    return Budget(
+        positions=positions,
+        # At least a quarter is prefilled, so that steps follow a real prefill.
+        exact_steps=max(min(steps, positions - positions // 4 - 1), 0),
+        lengths=_lengths(positions, min(longest, max_context)),
+        portions=_portions(min(positions, _WINDOW), calls),
+        fills_context=not quick or cache_bytes(config, max_context) <= _QUICK_CACHE_BYTES,
+    )
+
+
+def cache_bytes(config: LlamaConfig, positions: int) -> int:
+    """Return what a full KV cache takes in float32."""
+    heads = config.num_hidden_layers * config.num_key_value_heads
+    return 2 * 4 * heads * config.head_dim * positions
+
+
+def _lengths(positions: int, longest: int) -> tuple[int, ...]:
+    """Choose lengths four times as long each, but for those next to one that is read anyway."""
+    lengths = {positions, longest}
+    length = _SHORTEST_LENGTH
+    while length < longest:
+        if all(max(length, read) >= 2 * min(length, read) for read in (positions, longest)):
+            lengths.add(length)
+        length *= 4
+    return tuple(sorted(lengths))
+
+
+def _portions(window: int, calls: int) -> tuple[tuple[int, ...], ...]:
+    """Choose ways to cut a window up: mixed odd sizes always, and each size alone if affordable."""
+    mixed = _cut(window, _PORTION_SIZES)
+    chosen, left = [mixed], calls - len(mixed)
+    for size in reversed(_PORTION_SIZES):
+        sizes = _cut(window, (size,))
+        if size < window and len(sizes) <= left:
+            chosen.append(sizes)
+            left -= len(sizes)
+    return tuple(chosen)
+
+
+def _cut(window: int, sizes: Sequence[int]) -> tuple[int, ...]:
+    portions: list[int] = []
+    remaining, sizes_in_turn = window, cycle(sizes)
+    while remaining > 0:
+        portions.append(min(next(sizes_in_turn), remaining))
+        remaining -= portions[-1]
+    return tuple(portions)
 
 
 def sample_text() -> str:
@@ -77,11 +178,47 @@ def sample_text() -> str:
     return "\n".join((folder / name).read_text(encoding="utf-8") for name in _FILES)
 
 
+def built_in_text(encoder: TextEncoder) -> Text:
+    """Return the built-in text, tokenized."""
+    return Text(BUILT_IN, encoder.bos_token_id, tuple(encoder.encode(sample_text())))
+
+
+def tokenize(encoder: TextEncoder, text: str, path: Path) -> Text:
+    """Tokenize a user's text.
+
+    Raises:
+        PromptError: it has fewer than two tokens.
+        TokenizerError: the tokenizer cannot encode it.
+    """
+    token_ids = tuple(encoder.encode(text))
+    if len(token_ids) < _FEWEST_TOKENS:
+        message = (
+            f"--text: {path}: expected a text of at least {_FEWEST_TOKENS} tokens, "
+            f"found {len(token_ids)}"
+        )
+        raise PromptError(message, "give a page or more of the text that the model is for")
+    return Text(path.name, encoder.bos_token_id, token_ids)
+
+
+def read_text(path: Path) -> str:
+    """Read a text file, or the beginning of a very long one.
+
+    Raises:
+        PromptError: it is not there, is no file, or is not UTF-8.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MOST_BYTES)
+        # Where a long file is cut, its last character may be cut too.
+        return getincrementaldecoder("utf-8-sig")().decode(data, final=len(data) < _MOST_BYTES)
+    except OSError as error:
+        message = f"--text: {path} cannot be read: {error.strerror or error}"
+        raise PromptError(message, "give the name of a text file") from None
+    except UnicodeDecodeError as error:
+        message = f"--text: {path} is not UTF-8: byte {error.start} does not fit"
+        raise PromptError(message, "convert the text to UTF-8 first") from None
+
+
 def sample_token_ids(encoder: TextEncoder, count: int) -> list[int]:
     """Return the built-in text's first tokens, from its start again when it is too short."""
-    return cycled_token_ids(encoder.bos_token_id, encoder.encode(sample_text()), count)
-
-
-def cycled_token_ids(bos_token_id: int, token_ids: Sequence[int], count: int) -> list[int]:
-    """Return `count` tokens: the beginning of text, then the given ones over and over."""
-    return [bos_token_id, *islice(cycle(token_ids), count - 1)]
+    return list(built_in_text(encoder).take(count))

@@ -128,9 +128,6 @@ def _uses(node: onnx.NodeProto, logits: str) -> Iterator[tuple[int, str, bool]]:
         bits = next(attribute.i for attribute in node.attribute if attribute.name == "bits")
         yield 1, weights_kind(f"int{bits}", is_table=is_head), False
         yield 2, SCALES, False
-    elif node.op_type == "GatherBlockQuantized":
-        yield 0, weights_kind("int8", is_table=True), True
-        yield 2, SCALES, True
     elif node.op_type in ("FusedMatMul", "Gather"):
         lookup = node.op_type == "Gather"
         yield int(not lookup), weights_kind("{}", is_table=is_head or lookup), lookup

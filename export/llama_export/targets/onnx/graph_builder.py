@@ -59,8 +59,8 @@ class GraphBuilder:
         self._nodes.append(proto)
         return outputs[0]
 
-    def constant(self, name: str, dtype: str, shape: Sequence[int], values: Sequence[int]) -> str:
-        """Add a small integer constant, kept inside model.onnx; the same name is added once."""
+    def constant(self, name: str, dtype: str, shape: Sequence[int], values: Sequence[float]) -> str:
+        """Add a small constant, kept inside model.onnx; the same name is added once."""
         if name not in self._initializers:
             proto = helper.make_tensor(name, _ELEMENT_TYPES[dtype], shape, values)
             self._initializers[name] = proto

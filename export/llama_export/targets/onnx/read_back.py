@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     import onnx
 
 WEIGHTS_KEY = "llama_export.weights"
-_CODES_INPUT = {"MatMulNBits": 1, "GatherBlockQuantized": 0}
+# Where an operator that carries the metadata has its codes and its scales. `Mul` is the last step
+# of a lookup in a table.
+_CODES_AND_SCALES = {"MatMulNBits": (1, 2), "Mul": (0, 1)}
+_STEPS_FROM_A_WEIGHT = frozenset({"Cast", "Sub", "Gather"})
 _CHUNK_ROWS = 1024
 _TORCH_TYPES = {1: torch.float32, 2: torch.uint8, 10: torch.float16, 16: torch.bfloat16}
 
@@ -50,23 +53,34 @@ def read_back(model: Path) -> dict[str, tuple[str, str]]:
 
     proto = onnx.load(str(model), load_external_data=False)
     initializers = dict(_initializers(proto.graph))
-    casts = {node.output[0]: node.input[0] for node in proto.graph.node if node.op_type == "Cast"}
+    steps = {
+        node.output[0]: node.input[0]
+        for node in proto.graph.node
+        if node.op_type in _STEPS_FROM_A_WEIGHT
+    }
     data = _map_data(model)
     hashes: dict[str, tuple[str, str]] = {}
     for node in proto.graph.node:
-        codes_input = _CODES_INPUT.get(node.op_type)
-        if codes_input is None:
+        stacked = {entry.key: entry.value for entry in node.metadata_props}.get(WEIGHTS_KEY)
+        inputs = _CODES_AND_SCALES.get(node.op_type)
+        if stacked is None or inputs is None:
             continue
-        stacked = {entry.key: entry.value for entry in node.metadata_props}.get(WEIGHTS_KEY, "")
-        bits = next(attribute.i for attribute in node.attribute if attribute.name == "bits")
-        codes = _view(data, initializers, node.input[codes_input]).flatten(1)
-        scales_at = casts.get(node.input[2], node.input[2])
-        for name, found in _hash_stacked(
-            stacked, bits, codes, _view(data, initializers, scales_at)
-        ):
+        bits = next((attribute.i for attribute in node.attribute if attribute.name == "bits"), 8)
+        codes, scales = (
+            _view(data, initializers, _weight_behind(node.input[index], steps)).flatten(1)
+            for index in inputs
+        )
+        for name, found in _hash_stacked(stacked, bits, codes, scales):
             if hashes.setdefault(name, found) != found:
                 hashes[f"{name} in {node.name}"] = found
     return hashes
+
+
+def _weight_behind(value: str, steps: Mapping[str, str]) -> str:
+    """Go back from an operator's input to the initializer that it comes from."""
+    while value in steps:
+        value = steps[value]
+    return value
 
 
 def _hash_stacked(
@@ -80,7 +94,7 @@ def _hash_stacked(
         first = rows.stop
         chunks = (_canonical(chunk, bits) for chunk in codes[rows].split(_CHUNK_ROWS))
         kept = _one_a_row(scales[rows]) if groups == "1" else scales[rows]
-        yield name, (_sha256(chunks), _sha256([kept]))
+        yield name, (_sha256(chunks), _sha256([_as_bfloat16(kept)]))
 
 
 def _sha256(tensors: Iterable[Tensor]) -> str:
@@ -97,6 +111,12 @@ def _canonical(chunk: Tensor, bits: int) -> Tensor:
     is that form; its 8-bit codes are unsigned with their zero at 128.
     """
     return chunk if bits == 4 else (chunk ^ 0x80).view(torch.int8)
+
+
+def _as_bfloat16(scales: Tensor) -> Tensor:
+    """Turn scales into the form that is hashed; where one would be rounded, leave all as found."""
+    rounded = scales.to(torch.bfloat16)
+    return rounded if bool((rounded.to(scales.dtype) == scales).all()) else scales
 
 
 def _one_a_row(scales: Tensor) -> Tensor:

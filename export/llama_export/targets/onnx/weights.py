@@ -1,10 +1,11 @@
-"""Weights as ONNX nodes: `MatMulNBits`, `GatherBlockQuantized`, and their float forms.
+"""Weights as ONNX nodes: `MatMulNBits`, rows of an int8 table, and their float forms.
 
 It turns a named weight into initializers and the node that uses them. It knows quantised tensors
 and operators' byte layouts; it does not know where in a Llama a weight stands.
 
-Scales are stored as the bf16 values that they are, with a Cast in front of the operator: the
-runtime folds it when it loads, and the file is a tenth smaller than with float32 scales.
+Scales are stored as float16, which holds every scale exactly, with a Cast in front of the operator:
+the runtime folds it when it loads, and the file is a tenth smaller than with float32 scales. (Not
+as the bfloat16 that they are: onnxruntime-web has no Cast from it.)
 """
 
 from __future__ import annotations
@@ -15,14 +16,12 @@ import torch
 from torch import Tensor
 
 from llama_export.errors import LoweringError
+from llama_export.targets.onnx.blocks import block_size
 from llama_export.targets.onnx.data import DataRegion, row_chunks
 from llama_export.targets.onnx.graph_builder import MICROSOFT, Attribute, GraphBuilder
-from llama_quantize.scheme import GroupedInt
 from llama_quantize.tensor import QuantizedTensor
 from llama_quantize.weights import QuantizedWeights
 
-# What MatMulNBits runs on the CPU; the larger, the fewer bytes per token.
-BLOCK_SIZES = (256, 128, 64, 32, 16)
 # Bits=8 has no float32 kernel (it would unpack the whole weight at each call), so it stays at 4.
 INT8_ACCURACY_LEVEL = 4
 # On a node's metadata: `name:rows:scales a row` of each weight stacked in it, for a reader.
@@ -96,24 +95,39 @@ class WeightEmitter:
         if table.scheme.bits != 8:
             message = f"{name}: a lookup table must be int8 or float, found {table.scheme.label}"
             raise LoweringError(message, "correct the recipe")
-        block = block_size(table.scheme, table.shape[1], name)
-        codes = f"{stem}.table"
-        self._share(codes, f"{stem}.codes", "uint8", table.shape, _code_chunks([table]))
-        scales = self._scales(stem, [table], block)
-        attributes: dict[str, Attribute] = {
-            "bits": 8,
-            "block_size": block,
-            "gather_axis": 0,
-            "quantize_axis": 1,
-        }
-        return self._builder.node(
-            "GatherBlockQuantized",
-            [codes, input_ids, scales],
-            [output],
-            attributes,
-            MICROSOFT,
-            metadata,
-        )
+        return self._quantized_rows(stem, table, input_ids, output, metadata)
+
+    def _quantized_rows(
+        self,
+        stem: str,
+        table: QuantizedTensor,
+        input_ids: str,
+        output: str,
+        metadata: dict[str, str],
+    ) -> str:
+        """Look up codes and scales and multiply them, in operators that every runtime has.
+
+        `GatherBlockQuantized` would do it in one step, but onnxruntime-web has no kernel for it.
+        """
+        build = self._builder
+        rows, columns = table.shape
+        block = block_size(table.scheme, columns, stem)
+        groups = columns // block
+        codes, scales = f"{stem}.table", f"{stem}.table_scales"
+        shape = (rows, groups, block)
+        self._share(codes, f"{stem}.codes", "uint8", shape, _code_chunks([table]))
+        factors = _scale_chunks([table], groups)
+        self._share(scales, f"{stem}.scales", "float16", (rows, groups, 1), factors)
+        zero = build.constant("int8_zero", "float32", [], [128.0])
+        to_float: dict[str, Attribute] = {"to": 1}
+        found = build.node("Gather", [codes, input_ids], [f"{output}.codes"])
+        found = build.node("Cast", [found], [f"{output}.unsigned"], to_float)
+        found = build.node("Sub", [found, zero], [f"{output}.signed"])
+        scale = build.node("Gather", [scales, input_ids], [f"{output}.float16_scales"])
+        scale = build.node("Cast", [scale], [f"{output}.scales"], to_float)
+        product = build.node("Mul", [found, scale], [f"{output}.groups"], metadata=metadata)
+        row = build.constant("embedding_row", "int64", [3], [0, 0, columns])
+        return build.node("Reshape", [product, row], [output])
 
     def _describe(
         self, names: Sequence[str], tensors: Sequence[QuantizedTensor | Tensor]
@@ -152,13 +166,13 @@ class WeightEmitter:
         )
 
     def _scales(self, stem: str, tensors: Sequence[QuantizedTensor], block: int) -> str:
-        """Add bf16 scales `[N, K/block]` and the Cast to float32, once."""
+        """Add float16 scales `[N, K/block]` and the Cast to float32, once."""
         stored, cast = f"{stem}.scales", f"{stem}.scales.float32"
         if not self._builder.has(stored):
             columns = tensors[0].shape[1] // block
             rows = sum(tensor.shape[0] for tensor in tensors)
-            chunks = [_repeat_to(tensor.scales, columns) for tensor in tensors]
-            self._builder.weight(stored, "bfloat16", (rows, columns), chunks)
+            chunks = _scale_chunks(tensors, columns)
+            self._share(stored, stored, "float16", (rows, columns), chunks)
             self._builder.node("Cast", [stored], [cast], {"to": 1})
         return cast
 
@@ -182,21 +196,6 @@ class WeightEmitter:
         self._regions[key] = self._builder.weight(value, dtype, shape, known or chunks)
 
 
-def block_size(scheme: GroupedInt, columns: int, name: str) -> int:
-    """Choose the operator's block: the group itself, or the largest that divides a whole row.
-
-    Raises:
-        LoweringError: no block that the CPU operator runs divides the row.
-    """
-    if scheme.group_size is not None:
-        return scheme.group_size
-    for size in BLOCK_SIZES:
-        if columns % size == 0:
-            return size
-    message = f"{name}: rows of {columns} columns cannot be cut into blocks of 16 or more"
-    raise LoweringError(message, "this width cannot run as MatMulNBits; use the bf16 recipe")
-
-
 def _code_chunks(tensors: Sequence[QuantizedTensor]) -> Iterator[Tensor]:
     """Give the operator's bytes: nibbles are stored so already; int8 becomes uint8, zero at 128."""
     for tensor in tensors:
@@ -204,9 +203,10 @@ def _code_chunks(tensors: Sequence[QuantizedTensor]) -> Iterator[Tensor]:
             yield chunk if tensor.scheme.bits == 4 else chunk.view(torch.uint8) ^ 0x80
 
 
-def _repeat_to(scales: Tensor, columns: int) -> Tensor:
-    """Spread one scale a row over the row's blocks; scales per group stay as they are."""
-    return scales.expand(-1, columns) if scales.shape[1] == 1 else scales
+def _scale_chunks(tensors: Sequence[QuantizedTensor], columns: int) -> Iterator[Tensor]:
+    """Give float16 scales; one scale a row is spread over the row's blocks."""
+    for tensor in tensors:
+        yield tensor.scales.half().expand(-1, columns)
 
 
 def _scheme_label(tensor: QuantizedTensor | Tensor) -> str:

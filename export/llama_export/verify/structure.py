@@ -1,0 +1,95 @@
+"""Check what a bundle holds without running it: its files, and the weights inside the artifact.
+
+It compares hashes; it knows no file format and no runtime.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llama_export.checkpoints.hf import HEAD, TABLE
+from llama_export.verify.report import Row, judged, unchecked
+from llama_export.verify.subject import Subject
+from llama_quantize.tensor import QuantizedTensor
+from llama_quantize.workers import worker_pool
+
+if TYPE_CHECKING:
+    from llama_export.verify.subject import Hashes
+    from llama_quantize.weights import QuantizedWeights
+
+
+def structure_rows(subject: Subject) -> list[Row]:
+    """Check the files first: a changed artifact is not even read.
+
+    Raises:
+        BundleError: a listed file is not what was written.
+    """
+    return [_files_row(subject), *_codes_rows(subject)]
+
+
+def fewest_bits(weights: QuantizedWeights | None) -> int:
+    """Return the fewest bits that any tensor is stored in."""
+    if weights is None:
+        return 16
+    return min((tensor.scheme.bits for tensor in _quantised_tensors(weights).values()), default=16)
+
+
+def _files_row(subject: Subject) -> Row:
+    # A changed artifact may crash its runtime, and its figures would mean nothing: it raises.
+    unlisted = subject.check_hashes()
+    note = f"besides, not in the manifest: {', '.join(unlisted)}" if unlisted else ""
+    return judged("structure", "files", "files that differ from the manifest", 0, 0, note)
+
+
+def _codes_rows(subject: Subject) -> list[Row]:
+    found = _stored_once(subject, subject.read_back())
+    manifest = ("codes_manifest", "tensors whose codes or scales differ from the manifest's")
+    weights = ("codes_weights", "tensors whose codes or scales differ from the weights'")
+    rows = []
+    if subject.recorded or not found:
+        rows.append(_codes_row(*manifest, subject.recorded, found))
+    else:
+        rows.append(unchecked("structure", *manifest, "the manifest records no hashes"))
+    if subject.weights is None:
+        note = "no quantised weights; that the artifact holds them is not proved"
+        rows.append(unchecked("structure", *weights, note))
+    else:
+        rows.append(_codes_row(*weights, _stored_hashes(subject.weights), found))
+    return rows
+
+
+def _stored_once(subject: Subject, found: Hashes) -> Hashes:
+    """Leave out a tied head that holds what the table holds; another one stays, and is a fault."""
+    head, table = found.get(HEAD), found.get(TABLE)
+    if not subject.config.tie_word_embeddings or head is None or head != table:
+        return found
+    return {name: hashes for name, hashes in found.items() if name != HEAD}
+
+
+def _codes_row(key: str, name: str, expected: Hashes, found: Hashes) -> Row:
+    faults = []
+    for tensor in sorted({*expected, *found}):
+        if tensor not in found:
+            faults.append(f"{tensor} is not in the artifact")
+        elif tensor not in expected:
+            faults.append(f"{tensor} is only in the artifact")
+        else:
+            parts = zip(("codes", "scales"), expected[tensor], found[tensor], strict=True)
+            differing = " and ".join(part for part, wanted, got in parts if wanted != got)
+            faults += [f"{tensor}: other {differing}"] if differing else []
+    note = f"first: {faults[0]}" if faults else f"{len(found)} tensors read back and hashed"
+    return judged("structure", key, name, len(faults), 0, note)
+
+
+def _stored_hashes(weights: QuantizedWeights) -> dict[str, tuple[str, str]]:
+    quantised = _quantised_tensors(weights)
+    with worker_pool() as pool:
+        hashes = pool.map(
+            lambda tensor: (tensor.codes_sha256(), tensor.scales_sha256()), quantised.values()
+        )
+        return dict(zip(quantised, hashes, strict=True))
+
+
+def _quantised_tensors(weights: QuantizedWeights) -> dict[str, QuantizedTensor]:
+    tensors = {name: weights.get(name) for name in weights.names()}
+    return {name: value for name, value in tensors.items() if isinstance(value, QuantizedTensor)}
