@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from llama_export.targets import KeyValueArrays, Session
 
 # Steps that are repeated, and given to a second conversation in between.
-REPEATED_STEPS = 3
+REPEATED_STEPS = 2
 # `feed_conversations` repeats them, feeds two conversations, and one of them alone.
 CONVERSATION_CALLS = 4 * REPEATED_STEPS
 # `fill_context` takes the last position and, after the refusal, once more.

@@ -36,7 +36,7 @@ _QUICK_CACHE_BYTES = 600_000_000
 # Of the portions: how many tokens they cut up, and how many calls that may take.
 _WINDOW = 93
 _PORTION_WORK = 6e10
-_FEWEST_PORTION_CALLS = 8
+_FEWEST_PORTION_CALLS = 4
 # Odd sizes, because a kernel works on even numbers of rows and an edge shows at an odd end.
 _PORTION_SIZES = (1, 3, 7, 31)
 
@@ -128,7 +128,7 @@ def plan_budget(config: LlamaConfig, max_context: int, *, quick: bool) -> Budget
         positions=positions,
         # At least a quarter is prefilled, so that steps follow a real prefill.
         exact_steps=max(min(steps, positions - positions // 4 - 1), 0),
-        lengths=_lengths(positions, min(longest, max_context)),
+        lengths=(positions,) if quick else _lengths(positions, min(longest, max_context)),
         portions=_portions(min(positions, _WINDOW), calls),
         fills_context=not quick or cache_bytes(config, max_context) <= _QUICK_CACHE_BYTES,
     )
