@@ -457,3 +457,11 @@ def test_what_the_header_accepts_safetensors_maps(tmp_path):
     checkpoint = HfCheckpoint.open(tmp_path)
     want = random_llama(TINY).state_dict()[QUERY]
     assert torch.equal(checkpoint.tensor(QUERY).float(), want)
+
+
+def test_released_pages_are_mapped_again(tmp_path):
+    checkpoint = HfCheckpoint.open(write_checkpoint(tmp_path / "checkpoint"))
+    before = checkpoint.tensor("model.norm.weight").clone()
+    checkpoint.release()
+    checkpoint.release()
+    assert torch.equal(checkpoint.tensor("model.norm.weight"), before)

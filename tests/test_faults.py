@@ -62,9 +62,9 @@ class Exported:
     weights: QuantizedWeights
     checkpoint: HfCheckpoint
 
-    def verify(self, bundle: Bundle):
+    def verify(self, bundle: Bundle, *, quick: bool = True):
         return verify_bundle(
-            bundle, weights=self.weights, checkpoint=self.checkpoint, quick=True, threads=1
+            bundle, weights=self.weights, checkpoint=self.checkpoint, quick=quick, threads=1
         )
 
     def locate(self, bundle: Bundle):
@@ -133,6 +133,16 @@ def test_a_fault_turns_the_verification_red_and_is_named(exported, copied, name)
     assert not report.passed
     assert report.row("files").passed
     assert report.divergence.operator == faults.TEN[name].operator
+
+
+def test_a_full_run_sees_what_rounding_hides_from_the_logits(exported, copied):
+    right = exported.verify(exported.bundle, quick=False)
+    assert right.passed, right.failures
+    assert right.row("operators").value == 0
+    fault = faults.MORE["wrong norm epsilon in one layer"]
+    report = exported.verify(faults.inject(copied, fault.edit), quick=False)
+    assert [row.key for row in report.failures] == ["operators"]
+    assert report.divergence.operator == fault.operator
 
 
 @pytest.mark.parametrize("name", WEIGHT_FAULTS)

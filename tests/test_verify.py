@@ -390,3 +390,19 @@ def test_every_limit_has_a_reason():
             assert len(limit.reason) > 10
     assert set(QUANTISATION_KL) == {4, 8, 16}
     assert np.isfinite(limits.exact_kl.limit)
+
+
+def test_an_artifact_that_cannot_be_looked_into_still_has_a_report(made):
+    def probe(chunks):
+        message = "no such value"
+        raise BundleError(message)
+
+    report = verify_subject(subject_of(made, fault="K and V swapped", probe=probe), quick=True)
+    assert not report.passed
+    assert report.divergence is None
+    assert "cannot be looked into: no such value" in report.row("operators").note
+    strict = verify_subject(subject_of(made, probe=probe), strict=True)
+    assert "operators" in failed(strict)
+    assert not any(
+        row.key == "operators" for row in verify_subject(subject_of(made), quick=True).rows
+    )

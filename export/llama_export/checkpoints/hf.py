@@ -81,7 +81,7 @@ class HfCheckpoint:
     size_bytes: int
     _entries: Mapping[str, TensorEntry] = field(repr=False)
     _files: Mapping[str, str] = field(repr=False)
-    _readers: Mapping[str, Callable[[str], Tensor]] = field(repr=False)
+    _readers: dict[str, Callable[[str], Tensor]] = field(repr=False)
 
     @classmethod
     def open(cls, folder: Path) -> HfCheckpoint:
@@ -132,6 +132,10 @@ class HfCheckpoint:
         self._entry(name)
         return self._mapped(name)
 
+    def release(self) -> None:
+        """Give the mapped pages back to the system; a later read maps the files again."""
+        self._readers.clear()
+
     def _entry(self, name: str) -> TensorEntry:
         if name not in self.shapes:
             message = f"the checkpoint {self.folder} has no tensor called {name}"
@@ -139,7 +143,10 @@ class HfCheckpoint:
         return self._entries[name]
 
     def _mapped(self, name: str) -> Tensor:
-        return self._readers[self._files[name]](name)
+        file = self._files[name]
+        if file not in self._readers:
+            self._readers[file] = _map(self.folder / file)
+        return self._readers[file](name)
 
     def _check_tied_head(self) -> None:
         """Accept a stored copy of the tied table, and nothing else under the head's name."""
