@@ -1,13 +1,19 @@
-"""What several test files share: the data beside the repository, and two vocabularies."""
+"""What several test files share: shared data, vocabularies, the command line in this process."""
 
 from __future__ import annotations
 
 import base64
+import io
 import json
+import logging
+import signal
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from llama_export import cli
 from llama_export.tokenizer import Tokenizer, tokenizer_config, write_tokenizer_json
 
 # Not every token is the join of two others: " king" is found only as a whole piece.
@@ -79,3 +85,45 @@ def _hugging_face_folder(tokenizer: Tokenizer, folder: Path) -> Path:
     config = json.dumps(tokenizer_config(tokenizer))
     (folder / "tokenizer_config.json").write_text(config, encoding="utf-8")
     return folder
+
+
+@pytest.fixture
+def own_process_state() -> Iterator[None]:
+    """Undo what a command does to its process."""
+    yield
+    logging.disable(logging.NOTSET)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@pytest.fixture
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], own_process_state: None
+) -> Callable[..., tuple[int, str, str]]:
+    """Return a function that runs `llama-export` and gives its exit code, stdout and stderr."""
+
+    def call(
+        *arguments: object, stdin: bytes | io.StringIO | None = None, columns: int = 80
+    ) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["llama-export", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", str(columns))
+        if stdin is not None:
+            piped = io.TextIOWrapper(io.BytesIO(stdin)) if isinstance(stdin, bytes) else stdin
+            monkeypatch.setattr(sys, "stdin", piped)
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        output = capsys.readouterr()
+        return stopped.value.code or 0, output.out, output.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread: products this small take longer to hand out than to compute."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +12,6 @@ import numpy as np
 import pytest
 from small_bundle import FakeMachine, export_small
 
-from llama_export import cli
 from llama_export.bandwidth import SMALLEST_BUFFER_BYTES, buffer_bytes_for, read_bandwidth
 from llama_export.bench import BenchPlan, Spread, measure, parse_lengths, plan_bench
 from llama_export.errors import UsageError
@@ -196,25 +193,6 @@ def test_a_container_has_its_own_memory(tmp_path, monkeypatch):
 def bundle(tmp_path_factory) -> Path:
     pytest.importorskip("onnxruntime", reason="needs the onnx extra")
     return export_small(tmp_path_factory.mktemp("bench"), max_context=300) / "onnx"
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["llama-export", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "80")
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stopped:
-            code = stopped.code or 0
-        output = capsys.readouterr()
-        return code, output.out, output.err
-
-    yield call
-    logging.disable(logging.NOTSET)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @pytest.fixture

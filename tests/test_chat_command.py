@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import os
 import pty
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 from demo_bundle import demo_bundle
 
-from llama_export import cli
 from llama_export.commands import chat_loop
 from llama_export.commands.interrupts import InterruptedBySignal
 from llama_export.commands.messages import read_message
 
 pytest.importorskip("onnxruntime", reason="needs the onnx extra")
-pytestmark = pytest.mark.onnx
+pytestmark = [pytest.mark.onnx, pytest.mark.usefixtures("own_process_state")]
 __all__ = ["demo_bundle"]
 
 ROOT = Path(__file__).parent.parent
@@ -33,27 +32,9 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.fixture(autouse=True)
-def own_state():
-    yield
-    logging.disable(logging.NOTSET)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
 @pytest.fixture
-def run(monkeypatch, capsys):
-    def call(*arguments: object, stdin: bytes | Terminal = b"") -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["llama-export", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "240")
-        piped = io.TextIOWrapper(io.BytesIO(stdin)) if isinstance(stdin, bytes) else stdin
-        monkeypatch.setattr(sys, "stdin", piped)
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        output = capsys.readouterr()
-        return stopped.value.code or 0, output.out, output.err
-
-    return call
+def run(command):
+    return partial(command, stdin=b"", columns=240)
 
 
 @pytest.fixture

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import logging
 import os
 import shutil
 import signal
@@ -12,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,35 +18,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import TINY, write_checkpoint
 
-from llama_export import cli
 from llama_export.checkpoints.hf import HfCheckpoint
 from llama_export.errors import OutputError
 
 pytest.importorskip("onnxruntime", reason="needs the onnx extra")
-pytestmark = pytest.mark.onnx
-
-
-@pytest.fixture(autouse=True)
-def own_logging_state():
-    yield
-    logging.disable(logging.NOTSET)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+pytestmark = [pytest.mark.onnx, pytest.mark.usefixtures("own_process_state")]
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    def call(*arguments: object, stdin: bytes | None = None) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["llama-export", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "240")
-        if stdin is not None:
-            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        output = capsys.readouterr()
-        return stopped.value.code or 0, output.out, output.err
-
-    return call
+def run(command):
+    return partial(command, columns=240)
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,6 @@ import json
 import logging
 import os
 import re
-import signal
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +13,6 @@ import pytest
 from small_bundle import FakeMachine, export_small
 from tiny import TINY, UNTIED, write_checkpoint
 
-from llama_export import cli
 from llama_export.bundle import Bundle
 from llama_export.catalogue import known_models, shape_of
 from llama_export.errors import CheckpointError, ConfigError, HubError, OutputError, UsageError
@@ -37,25 +34,6 @@ def estimated(model: str, name: str = "int4", group_size: int | None = None, **c
 
 def size_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir())
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["llama-export", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "80")
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stopped:
-            code = stopped.code or 0
-        output = capsys.readouterr()
-        return code, output.out, output.err
-
-    yield call
-    logging.disable(logging.NOTSET)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import tiny
-import torch
 
 from llama_export import cli
 from llama_export.bundle import Bundle
@@ -28,7 +27,7 @@ pytest.importorskip("onnx", reason="needs the onnx extra")
 pytest.importorskip("onnxruntime", reason="needs the onnx extra")
 import faults
 
-pytestmark = pytest.mark.onnx
+pytestmark = [pytest.mark.onnx, pytest.mark.usefixtures("one_thread")]
 
 CONFIG = dataclasses.replace(tiny.TINY, num_hidden_layers=3)
 TOKENS = tiny.random_tokens(CONFIG, 32)
@@ -39,15 +38,6 @@ WEIGHT_FAULTS = (
     "two vocabulary rows swapped",
     "head not tied",
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Products this small take longer to hand out than to compute."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Silent:

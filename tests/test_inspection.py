@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
-import signal
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +11,6 @@ import pytest
 from small_bundle import export_small
 from tiny import TINY
 
-from llama_export import cli
 from llama_export.bundle import Bundle
 from llama_export.errors import BundleError
 from llama_export.graph import TensorSpec
@@ -36,25 +32,6 @@ def exported(tmp_path_factory) -> Path:
 def copied(exported, tmp_path) -> Path:
     shutil.copytree(exported, tmp_path / "out")
     return tmp_path / "out"
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["llama-export", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "80")
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stopped:
-            code = stopped.code or 0
-        output = capsys.readouterr()
-        return code, output.out, output.err
-
-    yield call
-    logging.disable(logging.NOTSET)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def sizes(parts) -> dict[str, int]:

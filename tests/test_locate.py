@@ -16,18 +16,11 @@ from llama_export.verify.evidence import is_explained, relative_error
 from llama_export.verify.locate import MOST_POSITIONS, locate, split
 from llama_export.verify.operators import operators
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CONFIG = dataclasses.replace(tiny.TINY, num_hidden_layers=3)
 TOKENS = tiny.random_tokens(CONFIG, 12)
 STEM = "model.layers.1"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Products this small take longer to hand out than to compute."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

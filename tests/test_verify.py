@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tiny
-import torch
 from fake_session import FakeSession
 from subjects import TIED, hashes_of, make, subject_of
 
@@ -28,14 +27,7 @@ from llama_export.verify.subject import recorded_hashes
 from llama_export.verify.thresholds import QUANTISATION_KL, thresholds_for
 from llama_export.verify.verify import verify_bundle, verify_subject
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Products this small take longer to hand out than to compute."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -7,22 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from small_bundle import export_small
 
 from llama_export import cli
 
 pytest.importorskip("onnxruntime", reason="needs the onnx extra")
-pytestmark = pytest.mark.onnx
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Products this small take longer to hand out than to compute."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = [pytest.mark.onnx, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import math
 import numpy as np
 import pytest
 import tiny
-import torch
 from fake_session import FakeSession
 from subjects import TEXT, TIED, every_product, make, subject_of
 
@@ -23,19 +22,12 @@ from llama_export.verify.samples import Text, cache_bytes, plan_budget, read_tex
 from llama_export.verify.shipped import MOST_PAIRS
 from llama_export.verify.verify import verify_subject
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 DEMO = dataclasses.replace(
     tiny.TINY, vocab_size=4096, hidden_size=256, intermediate_size=768, num_hidden_layers=6
 )
 ROUNDING = every_product(32)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Products this small take longer to hand out than to compute."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
