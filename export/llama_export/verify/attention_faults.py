@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -19,10 +18,8 @@ from torch.nn import functional
 
 from llama_export import taps
 from llama_export.rope import inverse_frequencies, rope_tables, rotate
+from llama_export.verify.attention_call import AttentionCall
 from llama_export.verify.evidence import is_explained
-
-if TYPE_CHECKING:
-    from llama_export.verify.attention import AttentionCall
 
 _OFFSETS = (1, -1, 2, -2)
 
