@@ -55,8 +55,8 @@ def ours(tmp_path) -> Environment:
     return Environment(tmp_path, tmp_path / ".venv")
 
 
-DEMO = ["-e", ".[onnx]"]
-TEST = ["-e", ".[onnx]", "--group", "test"]
+DEMO = ["-e", ".[onnx,report]"]
+TEST = ["-e", ".[onnx,report]", "--group", "test"]
 
 
 def test_a_fresh_repository_gets_an_environment_and_torch_first(ours, capsys):
@@ -162,7 +162,7 @@ def test_a_failed_step_shows_the_log_and_what_to_do_and_leaves_no_stamp(ours, wo
 
 def test_only_the_last_commands_words_are_shown(ours):
     with pytest.raises(SetupError) as caught:
-        environment.prepare(ours, ["demo"], FakePip(fail_on=".[onnx]", words="said this"))
+        environment.prepare(ours, ["demo"], FakePip(fail_on=".[onnx,report]", words="said this"))
     assert str(caught.value).count("said this") == 1
 
 

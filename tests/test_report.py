@@ -167,14 +167,24 @@ def test_a_failure_is_named_first_with_its_place():
 
 def test_what_is_not_proved_is_said_with_what_would_prove_it():
     text = flat(shown(ALONE))
-    assert "passed, 1 check; 2 checks could not be made" in text
-    assert "tensors that differ: no quantised weights" in text
-    assert "mean KL, nats: no reference checkpoint" in text
+    assert "passed, 1 check of the quick version; 2 checks could not be made" in text
+    assert "no quantised weights, so it is not proved that the artifact holds them" in text
+    assert "no reference checkpoint, so it is not proved what the quantisation cost" in text
     assert "--weights FOLDER and --checkpoint MODEL" in text
     assert "KL, nats same next token" not in text  # no term was measured
     missing = not_proved(dataclasses.replace(ALONE, rows=ALONE.rows[:2]))
     assert "--weights FOLDER would" in missing[-1]
     assert not_proved(PASSED) == ()
+
+
+def test_the_verdict_says_when_the_artifact_was_not_compared_and_when_it_was_quick():
+    nothing = unchecked(
+        "lowering", "kl_exact", "mean KL", "no quantised weights; that is not proved"
+    )
+    report = dataclasses.replace(PASSED, rows=(*PASSED.rows, nothing))
+    assert verdict(report) == "not proved right: 5 checks passed, 1 could not be made"
+    quick = dataclasses.replace(PASSED, settings={**PASSED.settings, "quick": True})
+    assert verdict(quick) == "passed, 5 checks of the quick version"
 
 
 def test_a_check_that_strict_fails_stays_not_made():

@@ -94,8 +94,19 @@ def test_without_weights_it_says_what_is_not_proved(verify, exported, tmp_path):
         (tmp_path / "weights").rename(kept)
     assert code == 0
     assert "Not proved" in out
-    assert "no quantised weights; that the artifact holds them is not proved" in out
+    assert "no quantised weights, so it is not proved that the artifact holds them" in out
+    assert "not proved right" in out.splitlines()[0]
     assert "--weights FOLDER" in out
+
+
+def test_a_wrong_weights_folder_is_named(verify, tmp_path):
+    code, _, err = verify("--weights", tmp_path / "nope")
+    assert code == 2
+    assert "does not exist" in err
+    assert "weights/" in err
+    code, _, err = verify("--weights", tmp_path)
+    assert code == 2
+    assert "holds no quantised weights" in err
 
 
 def test_a_page_is_written(verify, exported, tmp_path):

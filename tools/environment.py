@@ -31,9 +31,9 @@ PIP = "pip>=25.1"
 TORCH = "torch==2.13.0"
 # What pip installs for each set. Every set can run the demo.
 SETS: dict[str, tuple[str, ...]] = {
-    "demo": ("-e", ".[onnx]"),
-    "test": ("-e", ".[onnx]", "--group", "test"),
-    "lint": ("-e", ".[onnx]", "--group", "lint"),
+    "demo": ("-e", ".[onnx,report]"),
+    "test": ("-e", ".[onnx,report]", "--group", "test"),
+    "lint": ("-e", ".[onnx,report]", "--group", "lint"),
 }
 LOG_LINES_SHOWN = 12
 NETWORK_HINT = (

@@ -14,7 +14,7 @@ from pathlib import Path
 from llama_export.bundle import Bundle
 from llama_export.checkpoints.hf import HfCheckpoint
 from llama_export.config import LlamaConfig
-from llama_export.errors import CheckpointError, ConfigError, TokenizerError
+from llama_export.errors import CheckpointError, ConfigError, TokenizerError, UsageError
 from llama_export.hub import ALIASES, DEMO, ModelSource, resolve_model
 from llama_export.manifest import ModelInfo
 from llama_export.tokenizer import Tokenizer, tokenizer_config
@@ -176,6 +176,10 @@ def reference_for(
     beside = bundle.folder.resolve().parent / WEIGHTS_FOLDER
     if weights is None and (beside / RECORD_FILE).is_file():
         weights = beside
+    elif weights is not None and not (weights / RECORD_FILE).is_file():
+        found_there = "holds no quantised weights" if weights.is_dir() else "does not exist"
+        message = f"--weights: {weights} {found_there}"
+        raise UsageError(message, f"give the folder {WEIGHTS_FOLDER}/ that the export wrote")
     model = bundle.manifest.model
     if checkpoint is None and (model.name, model.hub_id) == (DEMO, None):
         checkpoint = DEMO

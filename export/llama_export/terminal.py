@@ -65,7 +65,11 @@ class TerminalProgress:
         )
         with Progress(*columns, console=self.console) as bars:
             task = bars.add_task(label, total=None)
-            yield lambda done, total: bars.update(task, completed=done, total=total)
+            try:
+                yield lambda done, total: bars.update(task, completed=done, total=total)
+            except BaseException:
+                bars.remove_task(task)  # a spinner that stands still looks like one that waits
+                raise
             bars.update(task, completed=1, total=1)
 
 

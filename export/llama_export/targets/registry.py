@@ -77,7 +77,8 @@ def require_toolkit(target: str) -> None:
     missing = [name for name in _TOOLKITS[target] if importlib.util.find_spec(name) is None]
     if missing:
         message = f"the {target} target needs {' and '.join(missing)}, not installed here"
-        raise BackendUnavailableError(message, f"pip install 'llama-export[{target}]'")
+        hint = f"pip install {' '.join(missing)}, of the extra {target!r}"
+        raise BackendUnavailableError(message, hint)
 
 
 def lower(

@@ -40,7 +40,9 @@ def require_matplotlib() -> None:
     """
     if importlib.util.find_spec("matplotlib") is None:
         message = "the plots of a report need matplotlib, which is not installed"
-        raise BackendUnavailableError(message, "pip install 'llama-export[report]'")
+        raise BackendUnavailableError(
+            message, "pip install matplotlib, which is the extra 'report'"
+        )
 
 
 def draw_svg(key: str, draw: Callable[[Axes], None], *, height_in: float) -> str:

@@ -107,9 +107,14 @@ def verdict(report: VerifyReport) -> str:
         return f"FAILED, {len(report.failures)} of {count(judged, 'check')}"
     if not judged:
         return "nothing was checked"
+    checks = count(judged, "check")
+    if report.settings.get("quick"):
+        checks += " of the quick version"
     open_checks = len(report.unmade)
+    if any(row.key == "kl_exact" for row in report.unmade):
+        return f"not proved right: {checks} passed, {open_checks} could not be made"
     besides = f"; {count(open_checks, 'check')} could not be made" if open_checks else ""
-    return f"passed, {count(judged, 'check')}{besides}"
+    return f"passed, {checks}{besides}"
 
 
 def count(number: int, noun: str) -> str:
@@ -153,8 +158,19 @@ def error_and_limit(divergence: Divergence) -> str:
 
 def not_proved(report: VerifyReport) -> tuple[str, ...]:
     """Say for each check that was not made why, and what would make it."""
-    said = [f"{row.name}: {reason(row)}" for row in report.unmade]
-    options = [option for key, option in _MISSING.items() if any(_open(report, key))]
+    by_want: dict[str, list[str]] = {}
+    for row in report.unmade:
+        want, _, unproved = reason(row).partition("; ")
+        if unproved.endswith(_NOT_PROVED):
+            by_want.setdefault(want, []).append(unproved.removesuffix(_NOT_PROVED))
+    said = [
+        f"{row.name}: {reason(row)}"
+        for row in report.unmade
+        if reason(row).partition("; ")[0] not in by_want
+    ]
+    wants = [f"{want}, so it is not proved {', '.join(what)}" for want, what in by_want.items()]
+    said = [*wants, *said]
+    options = [option for part, option in _MISSING.items() if f"no {part}" in by_want]
     if options:
         said.append(f"{' and '.join(options)} would tell what this bundle is to be compared with")
     return tuple(said)
@@ -165,11 +181,8 @@ def reason(row: Row) -> str:
     return row.note.removeprefix("not checked: ") or "not made"
 
 
+_NOT_PROVED = " is not proved"
 _MISSING: Mapping[str, str] = {
-    "codes_weights": "--weights FOLDER",
-    "kl_quantisation": "--checkpoint MODEL",
+    "quantised weights": "--weights FOLDER",
+    "reference checkpoint": "--checkpoint MODEL",
 }
-
-
-def _open(report: VerifyReport, key: str) -> list[bool]:
-    return [True for row in report.unmade if row.key == key]

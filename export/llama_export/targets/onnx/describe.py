@@ -94,7 +94,7 @@ def _load(model: Path) -> onnx.ModelProto:
         import onnx
     except ImportError as error:
         message = f"onnx is needed to read {model.name}, and it cannot be imported: {error}"
-        raise BackendUnavailableError(message, "pip install 'llama-export[onnx]'") from None
+        raise BackendUnavailableError(message, "pip install onnx, of the extra 'onnx'") from None
     try:
         return onnx.load(str(model), load_external_data=False)
     except Exception as error:  # protobuf's own class, and it is re-raised as ours

@@ -44,7 +44,8 @@ def load_runtime(
         import onnxruntime
     except ImportError as error:
         message = f"onnxruntime is needed to run {model.name}, and it cannot be imported: {error}"
-        raise BackendUnavailableError(message, "pip install 'llama-export[onnx]'") from None
+        hint = "pip install onnx onnxruntime, which is the extra 'onnx'"
+        raise BackendUnavailableError(message, hint) from None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _VERBOSE if verbose else _QUIET
     if threads is not None:
@@ -57,10 +58,14 @@ def load_runtime(
         )
     providers = ["CPUExecutionProvider"]
     try:
-        return onnxruntime.InferenceSession(source, options, providers=providers)
+        # Its fallback would print to stdout, and load the same thing again.
+        return onnxruntime.InferenceSession(
+            source, options, providers=providers, enable_fallback=False
+        )
     except Exception as error:  # its classes share no base but this; it is re-raised as ours
         message = f"onnxruntime cannot load {model}: {error}"
-        raise BundleError(message, "export the bundle again") from error
+        hint = f"see whether a file was changed: llama-export inspect {model.parent} --hashes"
+        raise BundleError(message, hint) from error
 
 
 def _changed_graph(model: Path, level: int | None, extra_outputs: Sequence[str]) -> bytes:
