@@ -106,16 +106,25 @@ class Workshop:
         took = self._run(command, f"ours-g{group_size}")
         return Artifact(output / "onnx", _size_bytes(output / "onnx"), took)
 
-    def genai(self, side_files: Path) -> Artifact:
-        """Export with onnxruntime-genai's builder: its own int4, for the CPU."""
-        output = self._folder / "genai"
+    def genai(self, side_files: Path, *, last_logits: bool) -> Artifact:
+        """Export with onnxruntime-genai's builder: its own int4, for the CPU.
+
+        Args:
+            side_files: a folder with the tokenizer.
+            last_logits: compute the head for the last position alone, as ours does; by default
+                the builder computes it for all of a prefill.
+        """
+        name = "genai-last" if last_logits else "genai"
+        output = self._folder / name
         shutil.rmtree(output, ignore_errors=True)
         python, source = self.genai_python(), self._hugging_face(side_files)
         self._say("onnxruntime-genai's builder")
         command = [str(python), "-m", "onnxruntime_genai.models.builder", "-m", ""]
         command += ["-i", str(source), "-o", str(output), "-p", "int4", "-e", "cpu"]
         command += ["-c", str(self._folder / "cache"), "--extra_options", "shared_embeddings=true"]
-        took = self._run([*command, "int4_block_size=32", "int4_accuracy_level=4"], "genai")
+        command += ["int4_block_size=32", "int4_accuracy_level=4"]
+        command += ["prune_lm_head=true"] if last_logits else []
+        took = self._run(command, name)
         return Artifact(output, _size_bytes(output), took)
 
     def llama_cpp(self, side_files: Path) -> Artifact:

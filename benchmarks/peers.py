@@ -29,6 +29,9 @@ from peer_setup import ROOT, Artifact, Workshop
 
 ENGINES = Path(__file__).resolve().parent / "engines"
 DECODED = 16
+GENAI = "genai builder, int4 g32"
+GENAI_LAST = "genai builder, last logits"
+LLAMA_CPP = "llama.cpp, Q4_0 + Q8_0"
 QUESTIONS: Mapping[str, dict[str, Any]] = {
     "prefill 128": {"do": "prefill", "tokens": 128},
     "prefill 512": {"do": "prefill", "tokens": 512},
@@ -144,9 +147,12 @@ def make_all(workshop: Workshop) -> list[Contestant]:
         Contestant("ours, g32", here, "ours.py", grouped[32]),
         Contestant("ours, g128", here, "ours.py", grouped[128]),
         Contestant("ours, g32, in genai", genai, "genai.py", grouped[32]),
-        Contestant("genai builder, int4 g32", genai, "genai.py", workshop.genai(side_files)),
+        *(
+            Contestant(name, genai, "genai.py", workshop.genai(side_files, last_logits=last))
+            for name, last in ((GENAI, False), (GENAI_LAST, True))
+        ),
         Contestant(
-            "llama.cpp, Q4_0 + Q8_0",
+            LLAMA_CPP,
             workshop.llama_python(),
             "llama_cpp_python.py",
             workshop.llama_cpp(side_files),
@@ -185,7 +191,7 @@ def ratios(speeds: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, Any
     """Divide our speed by each peer's of the same round."""
     found: dict[str, Any] = {}
     for ours in ("ours, g32", "ours, g128"):
-        for peer in ("genai builder, int4 g32", "llama.cpp, Q4_0 + Q8_0"):
+        for peer in (GENAI, GENAI_LAST, LLAMA_CPP):
             found[f"{ours} / {peer}"] = {
                 key: summary([a / b for a, b in zip(by[ours], by[peer], strict=True)])
                 for key, by in speeds.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 
 import tiny
 import torch
@@ -11,6 +12,7 @@ from fake_session import FakeSession, quantised_llama
 
 from llama_export.activations import EXACT_INPUTS, ActivationQuantization, RoundedInputs
 from llama_export.checkpoints.hf import HfCheckpoint
+from llama_export.rope import inverse_frequencies, rope_tables
 from llama_export.verify.rounding import round_activations
 from llama_export.verify.samples import Text
 from llama_export.verify.subject import Subject
@@ -63,6 +65,22 @@ def every_product(block: int) -> RoundedInputs:
     return {name: ActivationQuantization(8, block) for name in names}
 
 
+def floats_of(weights):
+    tensors = {name: weights.get(name) for name in weights.names() if name not in weights.tied}
+    return {
+        name: hashlib.sha256(tensor.float().numpy().tobytes()).hexdigest()
+        for name, tensor in tensors.items()
+        if isinstance(tensor, torch.Tensor)
+    }
+
+
+def rotary_of(config):
+    tables = rope_tables(inverse_frequencies(config), torch.arange(64))
+    return {
+        f"{part} table": table.numpy() for part, table in zip(("cos", "sin"), tables, strict=True)
+    }
+
+
 def no_files():
     return ()
 
@@ -93,6 +111,8 @@ def subject_of(
         read_back=lambda: hashes,
         check_hashes=no_files,
         recorded=hashes,
+        read_floats=lambda: floats_of(made.weights),
+        read_rotary=lambda: rotary_of(config),
         read_text=lambda: Text("given", config.bos_token_id, tuple(TEXT)),
         weights=made.weights,
         checkpoint=made.checkpoint,

@@ -135,6 +135,36 @@ def test_a_full_run_sees_what_rounding_hides_from_the_logits(exported, copied):
     assert report.divergence.operator == fault.operator
 
 
+def wrong_rotary_row(artifact):
+    artifact.bytes_of("cos_cache").view("float32").reshape(128, 32)[101] += 1e-4
+
+
+def larger_gamma(artifact):
+    artifact.bytes_of("model.layers.2.input_layernorm.weight").view("float32")[7] *= 1.001
+
+
+@pytest.mark.parametrize(
+    ("fault", "row"), [(wrong_rotary_row, "rotary"), (larger_gamma, "floats_weights")]
+)
+def test_what_few_tokens_reach_is_compared_byte_by_byte(exported, copied, fault, row):
+    report = exported.verify(faults.inject(copied, fault))
+    assert row in {row.key for row in report.failures}
+
+
+def test_a_row_of_a_float_table_that_no_text_holds_is_compared(tmp_path):
+    untied = export(tmp_path, tiny.UNTIED, recipe="bf16")
+    assert untied.verify(untied.bundle).passed
+
+    def other_row(artifact):
+        (node,) = (n for n in artifact.nodes("Gather") if "embed_tokens" in str(n.metadata_props))
+        rows = artifact.bytes_of(node.input[0]).reshape(artifact.shape(node.input[0])[0], -1)
+        rows[200] = rows[201]
+
+    report = untied.verify(faults.inject(untied.bundle.folder, other_row))
+    assert {row.key for row in report.failures} >= {"floats_weights"}
+    assert "embed_tokens" in report.row("floats_weights").note
+
+
 @pytest.mark.parametrize("name", WEIGHT_FAULTS)
 def test_a_manifest_that_records_the_faulty_weights_hides_nothing(exported, copied, name):
     report = exported.verify(faults.inject(copied, faults.TEN[name].edit, relabel=True))

@@ -378,3 +378,41 @@ def test_a_kept_cache_goes_on_where_it_was(tiny):
         with pytest.raises(PromptError, match="does not fit"):
             other.restore(bad)
     assert other.position == 60
+
+
+def test_an_interrupt_while_the_buffers_grow_harms_nothing(tmp_path, monkeypatch):
+    artifact = build(tmp_path, TINY, recipe("int4"), max_context=600)
+    tokens = random_tokens(TINY, 600)
+    session = artifact.session()
+    session.prefill(tokens[:500])
+    bound = []
+
+    class Interrupted(BaseException):
+        pass
+
+    real = session._binding.bind_ortvalue_input
+
+    def bind(name, value):
+        bound.append(name)
+        if len(bound) == 2:
+            raise Interrupted
+        real(name, value)
+
+    monkeypatch.setattr(session._binding, "bind_ortvalue_input", bind)
+    with pytest.raises(Interrupted):
+        session.prefill(tokens[500:590])
+    monkeypatch.undo()
+    assert session.position == 500
+    logits = session.prefill(tokens[500:590])
+    assert kl(artifact.expected(tokens[:590])[-1:], logits[None]) < EXACT_KL
+
+    def no_memory(*_):
+        raise MemoryError
+
+    other = artifact.session()
+    other.prefill(tokens[:500])
+    monkeypatch.setattr(other, "_allocate", no_memory)
+    with pytest.raises(MemoryError):
+        other.prefill(tokens[500:590])
+    monkeypatch.undo()
+    assert kl(artifact.expected(tokens[:510])[-1:], other.prefill(tokens[500:510])[None]) < EXACT_KL

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tiny
 from fake_session import FakeSession
-from subjects import TIED, hashes_of, make, subject_of
+from subjects import TIED, floats_of, hashes_of, make, rotary_of, subject_of
 
 from llama_export.errors import BundleError
 from llama_export.verify import subject as subject_module
@@ -230,6 +230,8 @@ def test_a_bundle_is_taken_apart(made, monkeypatch, tmp_path):
 
     monkeypatch.setattr(registry, "open_session", open_session)
     monkeypatch.setattr(registry, "read_back", lambda asked: hashes_of(made.weights))
+    monkeypatch.setattr(registry, "read_back_floats", lambda asked: floats_of(made.weights))
+    monkeypatch.setattr(registry, "read_back_rotary", lambda asked: rotary_of(tiny.TINY))
     monkeypatch.setattr(registry, "rounded_inputs", lambda asked: {})
     monkeypatch.setattr(subject_module, "bundle_parts", lambda asked: {"scales": 7})
     report = verify_bundle(
@@ -398,3 +400,28 @@ def test_an_artifact_that_cannot_be_looked_into_still_has_a_report(made):
     assert not any(
         row.key == "operators" for row in verify_subject(subject_of(made), quick=True).rows
     )
+
+
+def test_floats_and_rotary_tables_are_compared_whole(made):
+    def failing(**changes):
+        return failed(verify_subject(subject_of(made, **changes), quick=True))
+
+    floats = {**floats_of(made.weights), "model.norm.weight": "0" * 64}
+    assert failing(read_floats=lambda: floats) == {"floats_weights"}
+    assert failing(read_floats=dict) == {"floats_weights"}
+    for spoil in (1e-5, np.nan):
+        tables = {name: table.copy() for name, table in rotary_of(made.checkpoint.config).items()}
+        tables["sin table"][60, 3] += spoil
+        report = verify_subject(subject_of(made, read_rotary=lambda t=tables: t), quick=True)
+        assert failed(report) == {"rotary"}
+        assert "sin table, position 60" in report.row("rotary").note
+    assert failing(read_rotary=lambda: {"cos computed": np.empty((0, 0))}) == {"rotary"}
+    unread = verify_subject(subject_of(made, read_floats=None, read_rotary=None), strict=True)
+    assert {"floats_weights", "rotary"} <= failed(unread)
+
+
+def test_where_nothing_is_quantised_no_row_passes_for_nothing(tmp_path):
+    made = make(tmp_path, tiny.TINY, TIED, "bf16")
+    report = verify_subject(subject_of(made, recorded={}, read_back=dict), quick=True)
+    assert report.row("codes_weights").passed is None
+    assert report.row("floats_weights").passed

@@ -18,7 +18,7 @@ from llama_export.errors import BackendUnavailableError, BundleError, UsageError
 from llama_export.graph import GraphSpec
 from llama_export.parts import ArtifactParts
 from llama_export.taps import Tapped
-from llama_export.targets import Session
+from llama_export.targets import FloatArray, Session
 
 if TYPE_CHECKING:
     from llama_export.config import LlamaConfig
@@ -137,6 +137,22 @@ def read_back(bundle: Bundle) -> dict[str, tuple[str, str]]:
     """Hash the codes and scales that an artifact holds, read from its own bytes."""
     _require_known(bundle.manifest.target)
     from llama_export.targets.onnx.read_back import read_back as read_onnx
+
+    return read_onnx(bundle.artifact)
+
+
+def read_back_floats(bundle: Bundle) -> dict[str, str]:
+    """Hash the norms and float matrices that an artifact holds, as float32 values."""
+    _require_known(bundle.manifest.target)
+    from llama_export.targets.onnx.read_back import read_back_floats as read_onnx
+
+    return read_onnx(bundle.artifact)
+
+
+def read_back_rotary(bundle: Bundle) -> dict[str, FloatArray]:
+    """Read the rotary tables that an artifact holds: "cos NAME" and "sin NAME" `[C, D/2]`."""
+    _require_known(bundle.manifest.target)
+    from llama_export.targets.onnx.read_back import read_back_rotary as read_onnx
 
     return read_onnx(bundle.artifact)
 

@@ -139,4 +139,5 @@ def is_explained(expected: Tensor, found: Tensor, error: float, limit: float) ->
     """
     scale = expected.double().square().mean().sqrt()
     left = float(relative_error(expected, found, scale).max())
-    return left <= max(20 * limit, min(error, 1.0) / 50)
+    # Near the limit everything would fit: a suspect must take most of the error away.
+    return left <= min(max(20 * limit, min(error, 1.0) / 50), error / 5)

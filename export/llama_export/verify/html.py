@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 
 from llama_export import __version__
-from llama_export.verify.findings import Divergence, TensorFigure
+from llama_export.verify.findings import TensorFigure
 from llama_export.verify.plots import Plot, draw_plots, format_size, tensor_order
 from llama_export.verify.report import SECTIONS, Row, VerifyReport, format_value
 from llama_export.verify.report_file import check_place, replace_file
@@ -23,6 +23,7 @@ from llama_export.verify.words import (
     error_and_limit,
     format_kl,
     found_terms,
+    not_located,
     not_proved,
     place,
     same_token,
@@ -94,7 +95,7 @@ def render_html(report: VerifyReport) -> str:
         "from.</p>",
         f'<p class="verdict {state}">{sign}{escape(verdict(report))}</p>',
         "</header>",
-        *_first_wrong(report.divergence),
+        *_first_wrong(report),
         *_failures(report.failures),
         *_terms(report),
         *_not_proved(report),
@@ -133,7 +134,10 @@ def write_html(report: VerifyReport, path: Path) -> None:
     replace_file(path, render_html(report).encode("utf-8", errors="replace"))
 
 
-def _first_wrong(divergence: Divergence | None) -> Iterator[str]:
+def _first_wrong(report: VerifyReport) -> Iterator[str]:
+    divergence = report.divergence
+    if said := not_located(report):
+        yield f'<section class="wrong"><p>{escape(said)}</p></section>'
     if divergence is None:
         return
     yield '<section class="wrong">'

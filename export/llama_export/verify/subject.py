@@ -15,7 +15,7 @@ from llama_export.activations import RoundedInputs
 from llama_export.checkpoints.hf import expected_shapes
 from llama_export.config import LlamaConfig
 from llama_export.errors import BundleError
-from llama_export.taps import Probe
+from llama_export.taps import FloatArray, Probe
 from llama_export.verify.samples import Text, built_in_text, read_text, tokenize
 
 if TYPE_CHECKING:
@@ -46,6 +46,10 @@ class Subject:
         read_text: gives what is read.
         weights: the quantised weights; None when they were not kept.
         checkpoint: the checkpoint they were made from; None when it is not at hand.
+        read_floats: gives the sha256 of each float weight in the artifact, as float32; None: this
+            target's cannot be read.
+        read_rotary: gives its rotary tables, "cos ..." and "sin ..."; None: it has none, or they
+            cannot be read.
         rounding: says how the artifact's products round their inputs as shipped; None: not known.
         probe: looks inside the artifact in exact arithmetic; None: this target cannot be tapped.
         sizes_bytes: the bundle's parts; empty where they are not known.
@@ -61,6 +65,8 @@ class Subject:
     read_text: Callable[[], Text]
     weights: QuantizedWeights | None
     checkpoint: HfCheckpoint | None
+    read_floats: Callable[[], Mapping[str, str]] | None = None
+    read_rotary: Callable[[], Mapping[str, FloatArray]] | None = None
     rounding: Callable[[], RoundedInputs | None] = lambda: None
     probe: Probe | None = None
     sizes_bytes: Callable[[], Mapping[str, int]] = dict
@@ -110,6 +116,8 @@ def subject_of(
         read_back=lambda: registry.read_back(bundle),
         check_hashes=bundle.check_hashes,
         recorded=recorded_hashes(manifest.quantization),
+        read_floats=lambda: registry.read_back_floats(bundle),
+        read_rotary=lambda: registry.read_back_rotary(bundle),
         read_text=tokenized,
         weights=weights,
         checkpoint=checkpoint,

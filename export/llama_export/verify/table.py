@@ -15,6 +15,7 @@ from llama_export.verify.words import (
     error_and_limit,
     format_kl,
     found_terms,
+    not_located,
     not_proved,
     place,
     same_token,
@@ -47,6 +48,8 @@ def _summary(report: VerifyReport) -> Iterator[RenderableType]:
     yield line.append(verdict(report), style="green" if report.passed else "red")
     if report.divergence is not None:
         yield from _first_wrong(report.divergence)
+    if said := not_located(report):
+        yield Text(f"\n{said}")
     if terms := _terms_table(report):
         yield Text()
         yield terms

@@ -17,7 +17,7 @@ from llama_export.verify.exact import exact_calls, measure_exact
 from llama_export.verify.findings import Divergence
 from llama_export.verify.judge import lowering_rows, quantisation_rows, strictly
 from llama_export.verify.judge_sessions import session_rows
-from llama_export.verify.locate import locate
+from llama_export.verify.locate import MOST_POSITIONS, locate
 from llama_export.verify.report import Row, VerifyReport, judged, unchecked
 from llama_export.verify.samples import Budget, Text, plan_budget
 from llama_export.verify.series import gather_series
@@ -176,7 +176,9 @@ def _look_inside(
         note = f"the artifact cannot be looked into: {error.message}"
         return None, [unchecked("lowering", key, name, note)]
     count = 0 if found is None else 1 + len(found.others)
-    note = "" if found is None else f"first: {found.operator}"
+    note = f"over the first {min(len(token_ids), MOST_POSITIONS)} tokens"
+    if found is not None:
+        note = f"first: {found.operator}"
     return found, [judged("lowering", key, name, count, 0, note)]
 
 

@@ -150,6 +150,17 @@ def place(divergence: Divergence) -> str:
     return f"layer {divergence.layer}, {within}"
 
 
+def not_located(report: VerifyReport) -> str:
+    """Say why nothing is named although something failed; empty when there is nothing to say."""
+    searched = [row for row in report.rows if row.key == "operators" and row.made]
+    if report.divergence is not None or not report.failures or not searched:
+        return ""
+    return (
+        f"Every operator is right {searched[0].note}: the fault is at a later position, or around "
+        "the graph."
+    )
+
+
 def error_and_limit(divergence: Divergence) -> str:
     """Give the error where the artifact goes wrong, beside its limit."""
     error, limit = format_value(divergence.error), format_value(divergence.limit)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from llama_export.errors import BundleError
+from llama_export.targets import FloatArray
 
 if TYPE_CHECKING:
     import onnx
@@ -27,6 +28,11 @@ _CODES_AND_SCALES = {"MatMulNBits": (1, 2), "Mul": (0, 1)}
 _STEPS_FROM_A_WEIGHT = frozenset({"Cast", "Sub", "Gather"})
 _CHUNK_ROWS = 1024
 _TORCH_TYPES = {1: torch.float32, 2: torch.uint8, 10: torch.float16, 16: torch.bfloat16}
+
+
+_NORM_INPUTS = {"RMSNormalization": 1, "SkipSimplifiedLayerNormalization": 2}
+_FLOAT_INPUTS = {"FusedMatMul": 1, "Gather": 0}
+_ROTARY_INPUTS = {"cos": 7, "sin": 8}
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,85 @@ def read_back(model: Path) -> dict[str, tuple[str, str]]:
             if hashes.setdefault(name, found) != found:
                 hashes[f"{name} in {node.name}"] = found
     return hashes
+
+
+def read_back_floats(model: Path) -> dict[str, str]:
+    """Hash the weights that an artifact holds as floats: norms, and matrices of float recipes.
+
+    Returns:
+        Weight name -> SHA-256 of its values in float32, row by row. A table that two operators
+        hold differently comes out twice, the second time with the operator's name.
+
+    Raises:
+        BundleError: a region is outside the data file.
+    """
+    import onnx
+
+    proto = onnx.load(str(model), load_external_data=False)
+    initializers = dict(_initializers(proto.graph))
+    casts = {node.output[0]: node.input[0] for node in proto.graph.node if node.op_type == "Cast"}
+    data = _map_data(model)
+    hashes: dict[str, str] = {}
+    for node in proto.graph.node:
+        for name, values in _float_weights(node, data, initializers, casts):
+            found = _sha256(chunk.float() for chunk in values.split(_CHUNK_ROWS))
+            if hashes.setdefault(name, found) != found:
+                hashes[f"{name} in {node.name}"] = found
+    return hashes
+
+
+def read_back_rotary(model: Path) -> dict[str, FloatArray]:
+    """Read the rotary tables that attention uses.
+
+    Returns:
+        Name -> float32 `[max_context, D/2]`, for each table that any layer uses; the cosines'
+        names begin with "cos ", the sines' with "sin ". One that is computed in the graph, and
+        not stored, comes out empty.
+
+    Raises:
+        BundleError: a region is outside the data file.
+    """
+    import onnx
+
+    proto = onnx.load(str(model), load_external_data=False)
+    initializers = dict(_initializers(proto.graph))
+    data = _map_data(model)
+    tables: dict[str, FloatArray] = {}
+    for node in proto.graph.node:
+        if node.op_type == "GroupQueryAttention":
+            for part, index in _ROTARY_INPUTS.items():
+                table = _stored_or_nothing(data, initializers, node.input[index])
+                tables[f"{part} {node.input[index]}"] = table.float().numpy()
+    return tables
+
+
+def _float_weights(
+    node: onnx.NodeProto,
+    data: Tensor,
+    initializers: Mapping[str, _Initializer],
+    casts: Mapping[str, str],
+) -> Iterator[tuple[str, Tensor]]:
+    """Give the float weights of a node with their names."""
+    if node.op_type in _NORM_INPUTS:
+        name = node.input[_NORM_INPUTS[node.op_type]]
+        yield name, _stored_or_nothing(data, initializers, name)
+        return
+    stacked = {entry.key: entry.value for entry in node.metadata_props}.get(WEIGHTS_KEY)
+    index = _FLOAT_INPUTS.get(node.op_type)
+    if stacked is None or index is None:
+        return
+    stored = casts.get(node.input[index], node.input[index])
+    values = _stored_or_nothing(data, initializers, stored)
+    first = 0
+    for entry in stacked.split():
+        name, count, _ = entry.rsplit(":", 2)
+        yield name, values[first : first + int(count)]
+        first += int(count)
+
+
+def _stored_or_nothing(data: Tensor, initializers: Mapping[str, _Initializer], name: str) -> Tensor:
+    """Return what is stored; nothing where the graph computes a value that should be stored."""
+    return _view(data, initializers, name) if name in initializers else torch.empty(0, 0)
 
 
 def _weight_behind(value: str, steps: Mapping[str, str]) -> str:

@@ -42,8 +42,8 @@ class OnnxSession:
         # Outputs come back in the order of their first binding: the logits are number 0.
         self._binding.bind_output("logits")
         self._position = 0
-        self._slots = min(_FIRST_SLOTS, spec.max_context)
-        self._buffers = self._allocate()
+        self._buffers = self._allocate(min(_FIRST_SLOTS, spec.max_context))
+        self._bound: dict[str, FloatArray] | None = None
 
     @classmethod
     def open(
@@ -178,36 +178,45 @@ class OnnxSession:
         return other
 
     def _reserve(self, total: int) -> None:
-        """Make room for so many tokens, at least twice the room that there was."""
-        if total <= self._slots:
-            return
-        kept = self._buffers
-        self._slots = min(max(total, 2 * self._slots), self.max_context)
-        self._buffers = self._allocate()
-        for name, buffer in kept.items():
-            self._buffers[name][:, :, : self._position] = buffer[:, :, : self._position]
+        """Make room for so many tokens, at least twice the room that there was.
+
+        Whatever interrupts this, the session has the old buffers whole, or the new ones.
+        """
+        slots = self._layer(0)[0].shape[1]
+        if total > slots:
+            grown = self._allocate(min(max(total, 2 * slots), self.max_context))
+            for name, buffer in self._buffers.items():
+                grown[name][:, :, : self._position] = buffer[:, :, : self._position]
+            self._buffers = grown
+        if self._bound is not self._buffers:
+            self._bind(self._buffers)
 
     def _layer(self, layer: int) -> KeyValueArrays:
         """Return views of a layer's whole buffers, `[K, C, D]` each."""
         stem = f"{_PAST}.{layer}"
         return self._buffers[f"{stem}.key"][0], self._buffers[f"{stem}.value"][0]
 
-    def _allocate(self) -> dict[str, FloatArray]:
-        """Bind one zeroed buffer a cache as input and as output.
+    def _allocate(self, slots: int) -> dict[str, FloatArray]:
+        """Make one zeroed buffer a cache, `[1, K, slots, D]`.
 
         All of them are one block of memory: large enough for numpy to ask for huge pages, without
         which a token at position 1000 waits for 16,000 translations of addresses.
         """
-        import onnxruntime
-
         caches = [tensor for tensor in self._spec.inputs if tensor.name.startswith(_PAST)]
         heads, head_dim = int(caches[0].shape[1]), int(caches[0].shape[3])
-        block = np.zeros((len(caches), 1, heads, self._slots, head_dim), dtype=np.float32)
-        for tensor, buffer in zip(caches, block, strict=True):
-            value = onnxruntime.OrtValue.ortvalue_from_numpy(buffer)
-            self._binding.bind_ortvalue_input(tensor.name, value)
-            self._binding.bind_ortvalue_output(tensor.name.replace(_PAST, "present"), value)
+        block = np.zeros((len(caches), 1, heads, slots, head_dim), dtype=np.float32)
         return {tensor.name: buffer for tensor, buffer in zip(caches, block, strict=True)}
+
+    def _bind(self, buffers: dict[str, FloatArray]) -> None:
+        """Bind each buffer as a cache's input and as its output."""
+        import onnxruntime
+
+        self._bound = None  # until all are: an interrupt must not leave some of each
+        for name, buffer in buffers.items():
+            value = onnxruntime.OrtValue.ortvalue_from_numpy(buffer)
+            self._binding.bind_ortvalue_input(name, value)
+            self._binding.bind_ortvalue_output(name.replace(_PAST, "present"), value)
+        self._bound = buffers
 
     def _check(self, input_ids: Sequence[int], total: int) -> None:
         if not input_ids:
