@@ -222,15 +222,29 @@ def test_the_command_reports_json(command, bundle, small_buffer):
     assert reads["share_of_bandwidth"] == pytest.approx(share, abs=0.001)
     assert report["was_busy"] in (True, False)
     assert any("caches" in note for note in report["notes"])
+    assert report["fits_caches"] is True
 
 
 @pytest.mark.onnx
 def test_the_command_prints_a_table_in_80_columns(command, bundle, small_buffer):
     code, out, _ = command("bench", bundle, "--prompt-lengths", "16", "--contexts", "8,32")
     assert code == 0
-    for words in ("load", "prompt of 16, prefill", "decode at 32", "of bandwidth", "default"):
+    for words in ("load", "prompt of 16, prefill", "decode at 32", "default"):
         assert words in out
+    # So small a model decodes from the caches; the caption says why there is no share.
+    assert "% of bandwidth" not in out
+    assert "left blank" in " ".join(out.split())
+    assert "load_s" not in out
     assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.onnx
+def test_a_model_beyond_the_caches_has_its_share(command, bundle, small_buffer, monkeypatch):
+    monkeypatch.setattr("llama_export.commands.bench._CACHED_BYTES", 1)
+    code, out, _ = command("bench", bundle, "--quick")
+    assert code == 0
+    assert "% of bandwidth" in out
+    assert "left blank" not in " ".join(out.split())
 
 
 @pytest.mark.onnx

@@ -14,7 +14,7 @@ from small_bundle import FakeMachine, export_small
 from tiny import TINY, UNTIED, write_checkpoint
 
 from llama_export.bundle import Bundle
-from llama_export.catalogue import known_models, shape_of
+from llama_export.catalogue import Download, known_models, shape_of
 from llama_export.errors import CheckpointError, ConfigError, HubError, OutputError, UsageError
 from llama_export.estimate import choose_context, estimate, memory_bytes
 from llama_export.hub import ALIASES
@@ -251,6 +251,13 @@ def test_phones_are_sourced_and_their_arithmetic_holds():
     assert replace(phone, bandwidth=None).tokens_per_s(10**9) is None
 
 
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path, monkeypatch) -> Path:
+    """Return a hub cache that holds nothing, on the disk of the outputs."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
 @pytest.fixture
 def plenty(monkeypatch):
     machine = FakeMachine()
@@ -332,3 +339,122 @@ def test_a_dry_run_refuses_what_an_export_would(command, plenty, tmp_path, optio
     found, out, err = command(*DRY_RUN, "--output", tmp_path / "out", *options)
     assert (found, out) == (code, "")
     assert "error" in err
+
+
+@pytest.mark.parametrize("place", ["onnx", "weights"])
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_dry_run_refuses_an_output_that_exists(
+    command, no_network, plenty, tmp_path, place, as_json
+):
+    taken = tmp_path / "out" / place
+    taken.mkdir(parents=True)
+    options = [*DRY_RUN, "--output", tmp_path / "out", *(["--json"] if as_json else [])]
+    code, out, err = command(*options, columns=200)
+    assert code == 11
+    assert f"{taken} already exists" in err
+    assert "--force" in err
+    if as_json:
+        room = json.loads(out)["room"]
+        assert (room["fits"], room["problems"]) == (False, [f"{taken} already exists"])
+    else:
+        assert f"{taken} already exists" in out
+    code, out, _ = command(*options, "--force", columns=200)
+    assert code == 0
+    assert "already exists" not in out
+    (taken / "diary.txt").write_text("mine")
+    assert command(*options, "--force")[0] == 11
+
+
+def test_weights_that_are_not_kept_are_not_in_the_way(command, no_network, plenty, tmp_path):
+    (tmp_path / "out" / "weights").mkdir(parents=True)
+    assert command(*DRY_RUN, "--output", tmp_path / "out", "--no-keep-weights")[0] == 0
+
+
+def test_a_download_takes_room_on_the_disk_of_the_output(
+    command, no_network, monkeypatch, tmp_path
+):
+    found = estimated("3.2-3B")
+    both = found.disk_bytes + found.download_bytes
+    for free, expected in ((both, 0), (both - 1, 11)):
+        machine = FakeMachine(free_disk=free)
+        monkeypatch.setattr("llama_export.pipeline.Machine", lambda machine=machine: machine)
+        code, out, err = command(*DRY_RUN, "--output", tmp_path / "out", columns=300)
+        assert code == expected
+        assert f"6.43 GB to {tmp_path / 'hub'}" in out
+        assert ("its download 6.43 GB" in err) is (code == 11)
+        assert ("HF_HOME" in err) is (code == 11)
+
+
+def test_what_is_in_the_cache_needs_no_room(
+    command, no_network, monkeypatch, tmp_path, empty_cache
+):
+    found = estimated("3.2-3B")
+    machine = FakeMachine(free_disk=found.disk_bytes)
+    monkeypatch.setattr("llama_export.pipeline.Machine", lambda: machine)
+    options = (*DRY_RUN, "--output", tmp_path / "out")
+    assert command(*options)[0] == 11
+    blobs = empty_cache / f"models--{ALIASES['3.2-3B'].replace('/', '--')}" / "blobs"
+    blobs.mkdir(parents=True)
+    with (blobs / "whole").open("wb") as file:
+        file.truncate(found.download_bytes)  # a hole takes no space
+    code, out, _ = command(*options)
+    assert code == 0
+    assert "in the hub's cache" in out
+    room = json.loads(command(*options, "--json")[1])["room"]
+    assert room["download_bytes"] == 0
+
+
+def test_the_cache_on_another_disk_is_looked_at_alone(tmp_path, monkeypatch):
+    found = estimated("3.2-1B")
+    download = Download(found.download_bytes, tmp_path / "hub")
+    free = {tmp_path / "out": found.disk_bytes, download.folder: found.download_bytes}
+
+    class TwoDisks(FakeMachine):
+        def free_disk_bytes(self, place):
+            return free[place]
+
+    def look():
+        return look_for_room(found, tmp_path / "out", TwoDisks(), download=download)
+
+    with pytest.raises(OutputError, match="on the same disk"):
+        look().require()
+    monkeypatch.setattr("llama_export.room._disk_of", lambda place: place.name)
+    look().require()
+    free[download.folder] -= 1
+    with pytest.raises(OutputError, match=r"download of 3\.2-1B needs 2\.47 GB") as refused:
+        look().require()
+    assert "HF_HOME" in refused.value.hint
+
+
+def test_a_full_cache_disk_ends_an_export_before_its_download(no_network, monkeypatch, tmp_path):
+    from small_bundle import Silent
+
+    from llama_export.pipeline import ExportRequest, export_bundle
+
+    pytest.importorskip("onnx", reason="needs the onnx extra")
+    machine = FakeMachine(free_disk=estimated("3.2-3B").disk_bytes)
+    monkeypatch.setattr("llama_export.pipeline.Machine", lambda: machine)
+    monkeypatch.setattr(
+        "llama_export.pipeline.resolve_model", lambda *_, **__: pytest.fail("nothing is fetched")
+    )
+    with pytest.raises(OutputError, match="its download"):
+        export_bundle(ExportRequest("3.2-3B", ("onnx",), tmp_path / "out"), Silent())
+
+
+def test_phones_that_a_model_does_not_fit_have_no_speed(command, no_network, plenty, tmp_path):
+    options = ("--target", "onnx", "--model", "3.1-8B", "--dry-run", "--output", tmp_path / "out")
+    _, out, _ = command(*options)
+    (line,) = (line for line in out.splitlines() if "iPhone 13 " in line and "Pro" not in line)
+    assert "no" in line
+    assert "tokens/s" not in line
+    rows = json.loads(command(*options, "--json")[1])["phones"]["rows"]
+    assert {row["fits"] for row in rows if row["tokens_per_s_bound"]} <= {"yes", "perhaps"}
+    assert any(row["tokens_per_s_bound"] for row in rows)
+
+
+def test_a_model_in_the_caches_has_no_phones(command, plenty, tmp_path):
+    options = ("--target", "onnx", "--model", "demo", "--dry-run", "--output", tmp_path / "out")
+    code, out, _ = command(*options)
+    assert code == 0
+    assert "Phone" not in out
+    assert json.loads(command(*options, "--json")[1])["phones"]["rows"] == []

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -99,6 +102,8 @@ def test_an_inspection_accounts_for_every_byte(exported):
     assert all("not the export's own" not in file.purpose for file in found.files)
     assert (found.hashes, found.unlisted) == ("as written", ())
     assert found.tokenizer["stop_token_ids"] == [257, 264, 265]
+    names = ["<|end_of_text|>", "<|eom_id|>", "<|eot_id|>"]
+    assert found.tokenizer["stop_token_names"] == names
     assert found.created_with["llama-export"]
     json.dumps(found.to_json(), allow_nan=False)
 
@@ -129,7 +134,13 @@ def test_weights_are_inspected_too(exported):
 def test_the_command_says_it_in_80_columns_and_60_rows(command, exported):
     code, out, _ = command("inspect", exported / "onnx")
     assert code == 0
-    for words in ("int4 codes", "past_key_values.{0-1}.key", "257, 264, 265", "not checked"):
+    for words in (
+        "int4 codes",
+        "past_key_values.{0-1}.key",
+        "257 <|end_of_text|>,",
+        "265 <|eot_id|>",
+        "not checked",
+    ):
         assert words in out
     # Shapes begin with a bracket, which is markup to rich.
     assert "[batch_size, sequence_length]" in out
@@ -191,6 +202,37 @@ def test_no_bundle_is_refused(command, tmp_path, verb):
         assert "what to do" in err
 
 
+def test_a_stop_token_that_is_not_special_has_its_number_alone(command, copied):
+    manifest = copied / "onnx" / "manifest.json"
+    raw = json.loads(manifest.read_text())
+    raw["tokenizer"]["stop_token_ids"] = [65, 265]
+    manifest.write_text(json.dumps(raw))
+    code, out, _ = command("inspect", copied / "onnx")
+    assert code == 0
+    assert "65, 265 <|eot_id|>" in out
+
+
+def test_inspecting_imports_no_torch(exported):
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from llama_export.bundle import Bundle\n"
+        "from llama_export.inspection import inspect_bundle\n"
+        "found = inspect_bundle(Bundle.open(Path(sys.argv[1])))\n"
+        "assert found.tokenizer['stop_token_names']\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    root = Path(__file__).parent.parent
+    paths = os.pathsep.join(str(root / name) for name in ("export", "quantize"))
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(exported / "onnx")],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_graph_that_is_none(copied):
     (copied / "onnx" / "model.onnx").write_bytes(
         b"\xff" * (copied / "onnx" / "model.onnx").stat().st_size
@@ -205,3 +247,34 @@ def test_a_weight_outside_the_data_file(copied):
     data.write_bytes(data.read_bytes()[:-4096])
     with pytest.raises(BundleError, match="a weight ends at byte"):
         describe(bundle)
+
+
+@pytest.mark.parametrize("verb", ["inspect", "generate", "--help"])
+def test_a_reader_that_has_gone_is_no_failed_verification(exported, verb):
+    """As of `| head`: no message, and the exit code that a shell gives SIGPIPE."""
+    arguments = {
+        "inspect": [verb, str(exported / "onnx")],
+        "generate": [verb, str(exported / "onnx"), "--prompt", "the king", "--max-tokens", "2"],
+        "--help": [verb],
+    }[verb]
+    root = Path(__file__).parent.parent
+    paths = os.pathsep.join(str(root / name) for name in ("export", "quantize"))
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "llama_export", *arguments],
+            env={**os.environ, "PYTHONPATH": paths},
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_verbose_says_what_it_does_to_a_verification(command):
+    _, out, _ = command("verify", "--help", columns=200)
+    assert "List every check" in out
+    assert "List every check" not in command("inspect", "--help", columns=200)[1]

@@ -64,6 +64,14 @@ class ModelShape:
     weights: QuantizedWeights | None = None
 
 
+@dataclass(frozen=True)
+class Download:
+    """What is still to be fetched of a repository, about, and the cache that it goes to."""
+
+    size_bytes: int
+    folder: Path
+
+
 def known_models() -> tuple[KnownModel, ...]:
     """Return the demo and every alias.
 
@@ -95,6 +103,29 @@ def shape_of(model: str, *, revision: str | None = None, token: str | None = Non
         config = LlamaConfig.read(folder / "config.json")
     download_bytes = config.num_parameters * _BF16_BYTES
     return ModelShape(named.name, config, _tokenizer_bytes(config, None), download_bytes)
+
+
+def download_of(model: str, shape: ModelShape, *, revision: str | None = None) -> Download | None:
+    """Compare a repository with what the hub's cache holds of it; None for a local folder.
+
+    What an interrupted download or another revision left counts as there: the files themselves
+    are compared when the download begins.
+
+    Raises:
+        HubError, CheckpointError: as `shape_of`.
+    """
+    named = name_model(model, revision=revision)
+    if named.folder is not None:
+        return None
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    cache = Path(constants.HF_HUB_CACHE).expanduser().resolve()
+    storage = cache / repo_folder_name(repo_id=named.hub_id, repo_type="model")
+    # The files of a commit are links to blobs, except where the system has no links.
+    files = (path for path in storage.rglob("*") if path.is_file() and not path.is_symlink())
+    there = sum(path.stat().st_size for path in files)
+    return Download(max(0, shape.download_bytes - there), cache)
 
 
 def _preset(alias: str) -> LlamaConfig:

@@ -7,6 +7,7 @@ stdout, progress and messages to stderr.
 from __future__ import annotations
 
 import io
+import os
 import sys
 from typing import NoReturn
 
@@ -21,6 +22,9 @@ from llama_export.commands.interrupts import InterruptedBySignal, raise_on_signa
 from llama_export.commands.list import list_models
 from llama_export.commands.verify import verify
 from llama_export.errors import LlamaExportError
+
+# 128 + SIGPIPE: what a shell reports of a program that writes to a pipe that nobody reads.
+CLOSED_PIPE_EXIT_CODE = 141
 
 app = typer.Typer(
     name="llama-export",
@@ -48,7 +52,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
-        app()
+        _run()
     except LlamaExportError as error:
         _fail(error.message, error.hint, error.exit_code)
     except InterruptedBySignal as interrupted:
@@ -62,6 +66,37 @@ def main() -> None:
         if not isinstance(error, QuantizationError):
             raise
         _fail(error.message, error.hint, 9)
+
+
+def _run() -> None:
+    """Run a command until its output is written, or until nobody reads it, as after `| head`."""
+    try:
+        try:
+            app()
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_output()
+        sys.exit(CLOSED_PIPE_EXIT_CODE)
+    except SystemExit as stopped:
+        # typer and rich make exit code 1 of it, which is a failed verification here.
+        if not isinstance(stopped.__context__, BrokenPipeError):
+            raise
+        _drop_output()
+        sys.exit(CLOSED_PIPE_EXIT_CODE)
+
+
+def _drop_output() -> None:
+    """Send what is still in the buffers nowhere: at its end Python would complain of the pipe."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        if stream is None:
+            continue
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(nowhere, stream.fileno())
 
 
 def _fail(message: str, hint: str, exit_code: int) -> NoReturn:

@@ -17,6 +17,7 @@ from llama_export.graph import GraphSpec, TensorSpec
 from llama_export.manifest import MANIFEST_NAME
 from llama_export.parts import Part
 from llama_export.targets.registry import describe
+from llama_export.tokenizer_files import read_vocabulary
 
 RECORD_FILE = "quantization.json"
 
@@ -99,6 +100,7 @@ def inspect_bundle(
     Raises:
         BundleError: a file was changed, or the artifact cannot be read.
         BackendUnavailableError: the target's toolkit is not installed.
+        TokenizerError: the tokenizer's file cannot be read.
     """
     unlisted = bundle.check_hashes(progress) if check_hashes else ()
     manifest, spec = bundle.manifest, GraphSpec.from_json(bundle.manifest.graph)
@@ -136,7 +138,7 @@ def inspect_bundle(
         outputs=group_tensors(spec.outputs),
         parts=tuple(parts),
         files=_file_notes(sizes, artifact.files),
-        tokenizer=dict(manifest.tokenizer),
+        tokenizer={**manifest.tokenizer, "stop_token_names": _stop_token_names(bundle)},
         created_with=dict(manifest.created_with),
         licence=_licence(bundle.folder),
         size_bytes=sum(sizes.values()),
@@ -224,6 +226,14 @@ def _file_notes(sizes: Mapping[str, int], target_files: Mapping[str, str]) -> tu
         FileNote(name, size, purpose(name))
         for name, size in sorted(sizes.items(), key=lambda item: (-item[1], item[0]))
     )
+
+
+def _stop_token_names(bundle: Bundle) -> list[str | None]:
+    """Name the stop tokens, in the manifest's order; None is one that is not special."""
+    tokenizer = bundle.manifest.tokenizer
+    special = read_vocabulary(bundle.path(tokenizer["file"])).special_tokens
+    names = {token: name for name, token in special.items()}
+    return [names.get(token) for token in tokenizer["stop_token_ids"]]
 
 
 def _licence(folder: Path) -> str:

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from llama_export import __version__
 from llama_export.bundle import Bundle, seal
-from llama_export.catalogue import shape_of
+from llama_export.catalogue import download_of, shape_of
 from llama_export.chat import stop_token_ids
 from llama_export.errors import UsageError
 from llama_export.estimate import (
@@ -32,7 +32,7 @@ from llama_export.hub import resolve_model
 from llama_export.licence import licence_notice
 from llama_export.machine import Machine
 from llama_export.publish import publish, refuse_existing, scratch
-from llama_export.room import Room, look_for_room
+from llama_export.room import Room, first_refusal, look_for_room
 from llama_export.sources import WEIGHTS_FOLDER, Source, open_source
 from llama_export.targets import registry
 from llama_export.targets.registry import Lowered, LoweringOptions
@@ -185,7 +185,17 @@ def plan_export(request: ExportRequest) -> ExportPlan:
         cores=machine.cores(),
     )
     output = request.output or _default_output(request.model)
-    return ExportPlan(found, look_for_room(found, output, machine))
+    # A source that is quantised already is not written again.
+    weights = (WEIGHTS_FOLDER,) if request.keep_weights and found.weights_bytes else ()
+    places = [output / name for name in (*request.targets, *weights)]
+    room = look_for_room(
+        found,
+        output,
+        machine,
+        download=download_of(request.model, shape, revision=request.revision),
+        taken=first_refusal(places, force=request.force),
+    )
+    return ExportPlan(found, room)
 
 
 def _export_target(

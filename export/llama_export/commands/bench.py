@@ -112,7 +112,8 @@ def bench(
             | {"context": each.context}
             for each in found.decode
         ],
-        "notes": _notes(parts.read_bytes_per_token(0)),
+        "fits_caches": (fits_caches := parts.read_bytes_per_token(0) < _CACHED_BYTES),
+        "notes": _notes(fits_caches=fits_caches),
     }
     if as_json:
         typer.echo(json.dumps(report, indent=2))
@@ -138,15 +139,18 @@ def _reads(bytes_per_token: int, tokens_per_s: float, bandwidth: float) -> dict[
     }
 
 
-def _notes(weights_bytes: int) -> list[str]:
+def _notes(*, fits_caches: bool) -> list[str]:
     notes = [
-        "load_s is the first load in this process; whether the files were in the system's cache "
+        "load is the first one in this process; whether the files were in the system's cache "
         "is not known",
-        "bytes per token are bytes of the files and of the KV cache; a runtime that packs its "
+        "reads for each token are bytes of the files and of the KV cache; a runtime that packs its "
         "weights reads more",
     ]
-    if weights_bytes < _CACHED_BYTES:
-        notes.append("the weights may fit into the processor's caches: the share says nothing")
+    if fits_caches:
+        notes.append(
+            "the weights may fit into the processor's caches: a share of bandwidth would say "
+            "nothing, and is left blank"
+        )
     return notes
 
 
@@ -187,7 +191,7 @@ def bench_table(report: dict[str, Any]) -> Table:
         table.add_row(
             "  reads for each token",
             format_bytes(reads["bytes_per_token"]),
-            f"{reads['share_of_bandwidth']:.0%} of bandwidth",
+            "" if report["fits_caches"] else f"{reads['share_of_bandwidth']:.0%} of bandwidth",
         )
     speed = report["bandwidth"]
     table.add_row(

@@ -12,21 +12,26 @@ from llama_export.errors import LlamaExportError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from llama_export.phones import Phone
     from llama_export.pipeline import ExportPlan
 
 _PHONE_NOTE = (
     "It fits: yes, within {sure:.1%} of the memory and 3.3 GB; perhaps, within {likely:.0%} and "
     "8 GB, which an app may get that asks for it. At most: the memory's peak divided by the bytes "
     "that a token reads at a context of {context}; ~ marks a peak that is derived, - one that was "
-    "not found. This is arithmetic: nothing ran on a phone."
+    "not found, or a phone that it does not fit. This is arithmetic: nothing ran on a phone."
 )
+
+
+# Smaller models decode from the processor's caches: the memory's speed says nothing of them.
+_SMALLEST_BYTES = 50_000_000
 
 
 def show_plan(plan: ExportPlan, *, as_json: bool) -> None:
     """Print a plan on stdout, then refuse what cannot work.
 
     Raises:
-        OutputError: the disk is too small.
+        OutputError: the output exists, or a disk is too small.
         LlamaExportError: the machine's memory is too small.
     """
     from rich.console import Console
@@ -35,15 +40,19 @@ def show_plan(plan: ExportPlan, *, as_json: bool) -> None:
         typer.echo(json.dumps(to_json(plan), indent=2))
     else:
         console = Console()
-        for table in (plan_table(plan), phone_table(plan)):
-            console.print(table)
+        console.print(plan_table(plan))
+        if _suits_phones(plan):
+            console.print(phone_table(plan))
     plan.room.require()
     if plan.room.memory_is_hopeless:
         raise LlamaExportError(plan.room.memory_fault, plan.room.memory_hint)
 
 
 def to_json(plan: ExportPlan) -> dict[str, object]:
-    """Return the estimate, the room for it, and the phones, of the first target."""
+    """Return the estimate, the room for it, and the phones, of the first target.
+
+    There are no phones for a model so small that arithmetic about them would say nothing.
+    """
     from llama_export.estimate import QUOTED_CONTEXT
     from llama_export.phones import PHONES, SHARE_SOURCES
 
@@ -68,10 +77,10 @@ def to_json(plan: ExportPlan) -> dict[str, object]:
                     "bandwidth_bytes_per_s": phone.bandwidth,
                     "bandwidth_is_derived": phone.derived,
                     "fits": phone.verdict(needed),
-                    "tokens_per_s_bound": phone.tokens_per_s(read),
+                    "tokens_per_s_bound": _bound(phone, needed, read),
                     "sources": list(phone.sources),
                 }
-                for phone in PHONES
+                for phone in (PHONES if _suits_phones(plan) else ())
             ],
         },
     }
@@ -99,8 +108,13 @@ def plan_table(plan: ExportPlan) -> Table:
         else f"{found.num_parameters / 1e6:.1f} million",
         "recipe": f"{recipe}, context {found.max_context}",
     }
-    if found.download_bytes:
-        rows["download, unless cached"] = format_bytes(found.download_bytes)
+    if room.download is not None and room.free_download_bytes is not None:
+        pending, free = room.download.size_bytes, format_bytes(room.free_download_bytes)
+        rows["download"] = (
+            f"{format_bytes(pending)} to {escape(str(room.download.folder))}; {free} free"
+            if pending
+            else "none: it is in the hub's cache"
+        )
     for target in found.targets:
         bundle = format_bytes(target.bundle_bytes)
         rows[f"{target.target} bundle"] = f"{bundle} in {escape(str(room.output / target.target))}"
@@ -109,6 +123,8 @@ def plan_table(plan: ExportPlan) -> Table:
             f"{format_bytes(found.weights_bytes)} in {escape(str(room.output / 'weights'))}"
         )
     rows["disk"] = f"{format_bytes(found.disk_bytes)}; {format_bytes(room.free_disk_bytes)} free"
+    if room.taken is not None:
+        rows["in the way"] = escape(room.taken.message)
     rows["memory, about"] = (
         f"{format_bytes(found.memory_bytes)}{' with the check' if found.verify else ''}; "
         f"{format_bytes(room.available_bytes)} available"
@@ -148,7 +164,7 @@ def phone_table(plan: ExportPlan) -> Table:
     for heading in ("memory", "reads at most", "fits", "decodes at most"):
         table.add_column(heading, justify="right")
     for phone in PHONES:
-        speed = phone.tokens_per_s(read)
+        speed = _bound(phone, needed, read)
         mark = "~" if phone.derived else ""
         table.add_row(
             phone.name,
@@ -158,6 +174,15 @@ def phone_table(plan: ExportPlan) -> Table:
             "-" if speed is None else f"{speed:.0f} tokens/s",
         )
     return table
+
+
+def _bound(phone: Phone, needed_bytes: int, read_bytes: int) -> float | None:
+    """Return the bound on a phone's decoding; None where it cannot run at all."""
+    return None if phone.verdict(needed_bytes) == "no" else phone.tokens_per_s(read_bytes)
+
+
+def _suits_phones(plan: ExportPlan) -> bool:
+    return plan.estimate.targets[0].bundle_bytes >= _SMALLEST_BYTES
 
 
 def _context(plan: ExportPlan) -> int:

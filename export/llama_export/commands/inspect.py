@@ -138,7 +138,10 @@ def _facts(found: Inspection) -> dict[str, str]:
             "read for a token": f"{format_bytes(graph['read_bytes_per_token'])}, and the KV cache",
         }
     if found.tokenizer:
-        stops = ", ".join(map(str, found.tokenizer["stop_token_ids"]))
+        ids, names = found.tokenizer["stop_token_ids"], found.tokenizer["stop_token_names"]
+        stops = ", ".join(
+            f"{token} {name or ''}".strip() for token, name in zip(ids, names, strict=True)
+        )
         facts["tokens"] = f"{found.tokenizer['vocab_size']} in {found.tokenizer['file']}"
         facts["stops at"] = stops
     if found.created_with:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from llama_export.commands.options import BundleArgument, Json, Threads, Verbose, open_console
+from llama_export.commands.options import BundleArgument, Json, Threads, open_console
 
 
 def verify(
@@ -42,7 +42,12 @@ def verify(
     ] = None,
     threads: Threads = None,
     as_json: Json = False,
-    verbose: Verbose = False,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose", help="List every check, and let the libraries' own messages through."
+        ),
+    ] = False,
 ) -> None:
     """Compare a bundle with the eager model; exit code 1 when it fails."""
     console = open_console(verbose)
