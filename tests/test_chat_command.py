@@ -6,9 +6,11 @@ import io
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -16,8 +18,11 @@ import pytest
 from demo_bundle import demo_bundle
 
 from llama_export.commands import chat_loop
-from llama_export.commands.interrupts import InterruptedBySignal
+from llama_export.commands.chat_words import answer_line, stats_line
+from llama_export.commands.interrupts import InterruptedBySignal, raise_on_signals
 from llama_export.commands.messages import read_message
+from llama_export.commands.presses import noted_press
+from llama_export.generate import GenerationStats
 
 pytest.importorskip("onnxruntime", reason="needs the onnx extra")
 pytestmark = [pytest.mark.onnx, pytest.mark.usefixtures("own_process_state")]
@@ -152,7 +157,11 @@ def test_generate_gives_its_seed_and_json(run, demo_bundle):
         (["chat", "--file", "-"], b"a\xff", 15, "position 1"),
         (["chat"], b"good\nb\xffd\n", 15, "line 2 of stdin is not UTF-8: byte 0xff"),
         (["chat"], b"word " * 40000, 15, "tokens long, and the context has 2048"),
-        (["chat", "--save", "/nowhere/x"], b"", 11, "cannot be written"),
+        (["chat", "--save", "/nowhere/x"], b"Hello\n", 11, "cannot be written"),
+        (["chat", "--save", "."], b"Hello\n", 11, "no name of a file"),
+        (["chat", "--save", "/tmp"], b"Hello\n", 11, "it is a folder"),
+        (["chat", "--save", "x" * 300], b"Hello\n", 11, "too long"),
+        (["chat", "--load", "."], b"", 15, ". is a folder"),
         (["generate", "--prompt", ""], b"", 15, "empty"),
         (["generate"], b"", 15, "empty"),
         (["generate", "--prompt", "a", "--repetition-penalty", "0"], b"", 2, "penalty"),
@@ -160,8 +169,9 @@ def test_generate_gives_its_seed_and_json(run, demo_bundle):
 )
 def test_bad_input_is_named(run, demo_bundle, arguments, stdin, exit_code, word):
     verb, *rest = arguments
-    code, _, err = run(verb, demo_bundle, "-n", "2", *rest, stdin=stdin)
+    code, out, err = run(verb, demo_bundle, "-n", "2", *rest, stdin=stdin)
     assert code == exit_code
+    assert bool(out) == stdin.startswith(b"good")  # refused before the first message
     assert word in err
     assert "Traceback" not in err
 
@@ -172,6 +182,8 @@ def test_a_full_context_ends_a_pipe_or_drops_the_oldest(run, demo_bundle):
     code, out, err = run(*command, stdin=lines)
     assert code == 15
     assert "and the context has 90" in err
+    hint = "--overflow drop-oldest drops the oldest messages; or use a larger --context"
+    assert f"what to do: {hint}" in err
     assert 1 <= len(answers(out)) < 8
     code, out, err = run(*command, "--overflow", "drop-oldest", stdin=lines)
     assert (code, len(answers(out))) == (0, 8)
@@ -199,15 +211,15 @@ def test_ctrl_c_at_the_prompt_says_how_to_end_and_twice_ends(talk):
     assert talk(InterruptedBySignal(signal.SIGTERM))[0] == 143
 
 
-def pressing(monkeypatch, at: int):
-    """Press Ctrl-C when so many pieces are written."""
+def pressing(monkeypatch, at: int, number: int = signal.SIGINT):
+    """Press Ctrl-C, or send another signal, when so many pieces are written."""
     write = chat_loop.write_text
     count = iter(range(10**6))
 
     def written(text: str) -> None:
         write(text)
         if next(count) == at:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
 
     monkeypatch.setattr(chat_loop, "write_text", written)
 
@@ -239,15 +251,100 @@ def test_ctrl_c_while_a_long_message_is_read_takes_it_back(talk, monkeypatch):
 
     def press_then_say(console, text, style=""):
         say(console, text, style)
-        if text.startswith("reading: 16 of"):
+        if text.startswith("reading: 0 of"):
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(chat_loop, "say", press_then_say)
     code, out, err = talk("word " * 60, "/stats")
     assert (code, out) == (0, "")
-    assert "stopped before the first word; the message was taken back" in err
-    assert "0 messages" in err
-    assert "32 of them in the cache" in err
+    stopping = err.index("stopping...")
+    assert stopping < err.index("stopped before the first word; the message was taken back")
+    # The 16 tokens that were read are in the cache, and the conversation has one of them.
+    assert "0 messages, 1 tokens, 1 of them in the cache" in err
+
+
+def test_the_first_ctrl_c_is_answered_at_once_and_by_a_thread():
+    """A handler in Python would wait for the runtime's call to end."""
+    said, told = [], threading.Event()
+
+    def on_first() -> None:
+        said.append(threading.current_thread())
+        told.set()
+
+    before = signal.getsignal(signal.SIGINT), signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(before[1])
+    with noted_press(on_first) as press:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert told.wait(60)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert press.noted
+    with noted_press(on_first) as press:
+        press.awaited = False  # the answer is being written
+        os.kill(os.getpid(), signal.SIGINT)
+    assert len(said) == 1
+    assert said[0] is not threading.main_thread()
+    assert (signal.getsignal(signal.SIGINT), signal.set_wakeup_fd(-1)) == before
+
+
+def test_ctrl_c_while_an_answer_is_written_needs_no_words(talk, monkeypatch):
+    pressing(monkeypatch, 2)
+    assert "stopping..." not in talk("Hello", options=("-n", "200", "--threads", "1"))[2]
+
+
+def test_ctrl_c_at_the_overflow_question_leaves_the_message_out(talk):
+    lines = [f"Tell me of king number {index}." for index in range(3)]
+    options = (*SHORT, "--context", "100")
+    press = InterruptedBySignal(signal.SIGINT)
+    code, out, err = talk(*lines, "What now?", press, "/stats", options=options)
+    assert (code, len(answers(out))) == (0, 3)
+    assert "the message was not sent" in err
+    assert "6 messages" in err
+    ended = InterruptedBySignal(signal.SIGTERM)
+    assert talk(*lines, "What now?", ended, "/stats", options=options)[0] == 143
+
+
+def test_an_answer_that_fills_the_context_is_counted_as_what_is_in_the_cache(run, demo_bundle):
+    options = ("--threads", "1", "--temperature", "0", "--context", "64", "--json")
+    lines = b"Tell me of a king.\n/stats\n"
+    code, out, err = run("chat", demo_bundle, *options, stdin=lines)
+    record = json.loads(out)
+    assert (code, record["stats"]["stop_reason"]) == (0, "context full")
+    assert record["context_tokens"] == 64
+    assert "context 64 of 64 (cut: the context is full)" in err
+    assert "2 messages, 66 tokens, 64 of them in the cache; a context of 64" in err
+
+
+def test_the_cache_is_counted_after_another_system_message(run, demo_bundle):
+    lines = b"Hello\n/system off\n/stats\n"
+    err = run("chat", demo_bundle, *SHORT, "--system", "Be very brief.", stdin=lines)[2]
+    length, cached = re.search(r"2 messages, (\d+) tokens, (\d+) of them", err).groups()
+    assert int(cached) < 5 < int(length)
+
+
+def test_one_token_has_no_speed():
+    one, two = (GenerationStats(9, count, 0.5, 2.0, "length") for count in (1, 2))
+    assert answer_line(one, 9, 64).startswith("1 token, first token after 0.50 s, context 9 of 64")
+    assert answer_line(two, 9, 64).startswith("2 tokens, 0.5 tok/s, first token after 0.50 s")
+    assert "; 1 new token; seed" in stats_line(one)
+    assert "; 2 new tokens at 0.5 tokens/s; seed" in stats_line(two)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="the platform has no SIGHUP")
+def test_a_closed_terminal_ends_the_chat_and_saves_it(talk, monkeypatch, tmp_path):
+    file = tmp_path / "talk.chat"
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        # Where the signal is not heard, it is ignored here: pytest shall live.
+        signal.signal(signal.SIGHUP, lambda *_: None)
+        pressing(monkeypatch, 2, signal.SIGHUP)
+        code, out, _ = talk("Hello", "never", options=(*SHORT, "--save", file))
+        assert (code, len(answers(out))) == (129, 1)
+        assert f"assistant: {out.strip()}" in talk(options=("--load", file))[2]
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as `nohup` does
+        raise_on_signals()
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize(("choice", "answered"), [("1", 4), ("2", 4), ("3", 3)])
@@ -267,6 +364,19 @@ def test_a_terminal_that_shall_not_ask_refuses(talk):
     assert (code, len(answers(out))) == (0, 3)
     assert "tokens long" in err
     assert "1  drop the" not in err
+    assert "what to do: /reset begins anew, --overflow drop-oldest drops" in err
+
+
+def test_what_dropping_cannot_help_is_not_asked_about(talk, run, demo_bundle):
+    options = (*SHORT, "--context", "100")
+    code, out, err = talk("Hi", "word " * 200, "/stats", options=options)
+    assert (code, len(answers(out))) == (0, 1)
+    assert "1  drop the" not in err
+    assert "what to do: shorten the message, or use a larger --context" in err
+    options = (*options, "--overflow", "drop-oldest", "--system", "word " * 200)
+    code, _, err = run("chat", demo_bundle, *options, stdin=b"Hi\n")
+    assert code == 15
+    assert "what to do: shorten the system message, or use a larger --context" in err
 
 
 def test_messages_of_several_lines():

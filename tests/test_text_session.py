@@ -196,7 +196,122 @@ def test_an_empty_or_too_long_text_is_refused(demo_bundle, session):
     assert small.generate("A king", max_tokens=50).stats.stop_reason == "context full"
 
 
+@pytest.mark.parametrize(
+    "wrong", [None, 5, [1.5], [True], ["a"], b"abc", {"a": 1}, np.ones((2, 2))]
+)
+def test_what_is_no_prompt_is_named(session, wrong):
+    for call in (session.generate, session.logits, session.stream, session.encode):
+        with pytest.raises(PromptError, match=r"expected a (text|whole number)"):
+            call(wrong)
+    assert session.position == 0
+
+
+def test_token_ids_may_come_from_an_array(session):
+    ids = session.encode(STORY)
+    expected = session.generate(ids, sampling=GREEDY, max_tokens=5).token_ids
+    for same in (np.array(ids), tuple(ids)):
+        assert session.generate(same, sampling=GREEDY, max_tokens=5).token_ids == expected
+
+
+def test_what_is_no_whole_number_is_named(demo_bundle, session):
+    for options in ({"threads": "2"}, {"threads": True}, {"max_context": 8.0}):
+        with pytest.raises(UsageError, match="expected 1 to"):
+            llama_export.load(demo_bundle, **options)
+    for wrong in ("5", 2.5, None):
+        with pytest.raises(UsageError, match="max_tokens: expected at least 1"):
+            session.generate("a", max_tokens=wrong)
+        with pytest.raises(UsageError, match="max_tokens: expected at least 1"):
+            Conversation(session, max_tokens=wrong)
+
+
 # Conversations.
+
+
+def test_messages_may_be_mappings(session):
+    asked = [Message("system", "Be brief."), Message("user", "Tell me of a king.")]
+    expected = session.chat(asked, sampling=GREEDY, max_tokens=12)
+    dialog = [{"role": each.role, "content": each.content} for each in asked]
+    for messages in (dialog, [dialog[0], asked[1]], tuple(dialog)):
+        found = session.chat(messages, sampling=GREEDY, max_tokens=12)
+        assert found.token_ids == expected.token_ids
+    talk = Conversation(session, system="Be brief.", sampling=GREEDY, max_tokens=12)
+    assert talk.overflow(dialog[1]) is None
+    assert talk.send(dialog[1]).token_ids == expected.token_ids
+    assert talk.messages[:2] == tuple(asked)
+    talk.undo()
+    assert "".join(talk.stream(asked[1])) == expected.text
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        None,
+        5,
+        ["user", "Hi"],
+        {},
+        {"role": "user"},
+        {"role": "user", "content": None},
+        {"role": ["user"], "content": "Hi"},
+        {"role": "root", "content": "Hi"},
+        {"role": "user", "content": "Hi", "name": "x"},
+    ],
+)
+def test_a_message_of_another_shape_is_named(session, wrong):
+    talk = Conversation(session)
+    for call in (talk.send, talk.stream, talk.overflow, lambda each: session.chat([each])):
+        with pytest.raises(PromptError, match=r"message|role"):
+            call(wrong)
+    for dialog in (wrong, "Hi", {"role": "user", "content": "Hi"}, Message("user", "Hi")):
+        with pytest.raises(PromptError):
+            session.chat(dialog)
+    with pytest.raises(PromptError, match="one of the system"):
+        talk.send({"role": "system", "content": "Hi"})
+    with pytest.raises(PromptError, match="the system message: expected a text"):
+        Conversation(session, system=None)
+
+
+def test_only_what_can_be_reused_counts_as_cached(session):
+    talk = talk_of(session, 2)
+    # The last token that was drawn, and the end of the turn, have not been read.
+    assert session.position <= talk.cached < talk.length <= talk.cached + 2
+    talk.system = ""
+    assert talk.cached < 5 < session.position
+    before = talk.cached
+    assert talk.send("And then?").stats.reused_tokens >= before
+    talk.reset()
+    assert (talk.length, talk.cached) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("system", "text", "context", "hint"),
+    [
+        ("", "word " * 200, 100, "shorten the message, or use a larger --context (max_context"),
+        ("", "word " * 4000, None, "shorten the message, or use an export with a larger"),
+        ("word " * 200, "Hi", 100, "shorten the system message, or use a larger"),
+        ("word " * 50, "word " * 50, 100, "shorten the message or the system message, or"),
+    ],
+)
+def test_what_is_too_long_by_itself_must_be_shorter(demo_bundle, system, text, context, hint):
+    session = llama_export.load(demo_bundle, threads=1, max_context=context)
+    talk = Conversation(session, system=system)
+    with pytest.raises(PromptError) as caught:
+        talk.send(text)
+    assert caught.value.hint.startswith(hint)
+    assert "drop" not in caught.value.hint
+    assert ("this bundle has 2048 positions" in caught.value.hint) == (context is not None)
+
+
+@pytest.mark.parametrize("context", [40, 50, 64, 90])
+def test_dropping_is_offered_only_where_it_helps(demo_bundle, context):
+    session = llama_export.load(demo_bundle, threads=1, max_context=context)
+    for length in range(1, 30, 4):
+        talk = Conversation(session, sampling=GREEDY, max_tokens=20)
+        talk.send("Hi")
+        text = "word " * length
+        overflow = talk.overflow(text)
+        if overflow is not None and overflow.kept_tokens is not None:
+            talk.drop_oldest(overflow.dropped_turns)
+            assert talk.overflow(text) is None
 
 
 def read(completion) -> int:
@@ -294,7 +409,7 @@ def test_what_does_not_fit_is_explained_and_dropping_makes_room(demo_bundle):
     answer = talk.send(text)
     assert answer.stats.prompt_tokens == overflow.kept_tokens
     alone = talk.overflow("word " * 400)
-    assert alone.kept_tokens is None
+    assert (alone.kept_tokens, alone.too_long) == (None, "message")
     for blank in ("", " \n"):
         with pytest.raises(PromptError, match="empty"):
             talk.send(blank)
@@ -440,11 +555,17 @@ def test_a_conversation_of_another_bundle_is_refused_by_both_names(
 def test_files_that_cannot_be_read_or_written(session, tmp_path):
     with pytest.raises(PromptError, match="does not exist"):
         session.restore(tmp_path / "none")
-    with pytest.raises(PromptError, match="damaged"):
+    with pytest.raises(PromptError, match="is a folder"):
         session.restore(tmp_path)
     session.logits("A")
-    for wrong in (tmp_path / "none" / "x", tmp_path, Path()):
-        with pytest.raises(OutputError):
+    for wrong, word in (
+        (tmp_path / "none" / "x", "cannot be written: No such"),
+        (tmp_path, "it is a folder"),
+        (Path(), "no name of a file"),
+        ("a\0b", "no name of a file"),
+        (tmp_path / ("x" * 300), "too long"),
+    ):
+        with pytest.raises(OutputError, match=word):
             session.save(wrong)
     assert list(tmp_path.iterdir()) == []
 

@@ -7,16 +7,20 @@ another system message need nothing of their own. It knows no terminal.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from llama_export.arguments import as_text, as_user_text, require_whole
 from llama_export.chat import Message, answer_beginning, encode_answer, encode_message
 from llama_export.errors import PromptError
 from llama_export.sampling import Sampling
 from llama_export.saved import Saved, Turn, read_saved, write_saved
 from llama_export.text_session import TextSession
 from llama_export.text_stream import Completion, TextStream
+
+# What a user says: the text alone, a message, or `{"role": "user", "content": ...}`.
+UserMessage = str | Message | Mapping[str, object]
 
 DEFAULT_MAX_TOKENS = 512
 # An answer of fewer tokens is hardly one: the conversation is full before that.
@@ -33,12 +37,24 @@ class Overflow:
         dropped_turns: how many of the oldest messages would have to go.
         kept_tokens: what would be left, and read again; None when even the new message alone is
             too long.
+        larger_context: where more positions are to be had.
+        too_long: what must be shorter where dropping turns is no help; else "".
     """
 
     needed: int
     max_context: int
     dropped_turns: int
     kept_tokens: int | None
+    larger_context: str
+    too_long: str = ""
+
+    @property
+    def hint(self) -> str:
+        """What to do next."""
+        remedy = "drop the oldest turns, begin anew"
+        if self.too_long:
+            remedy = f"shorten the {self.too_long}"
+        return f"{remedy}, or use {self.larger_context}"
 
     def __str__(self) -> str:
         return (
@@ -58,6 +74,7 @@ class Conversation:
 
     Raises:
         PromptError: a part is no text.
+        UsageError: `max_tokens` is no whole number of at least 1.
     """
 
     def __init__(
@@ -68,6 +85,7 @@ class Conversation:
         sampling: Sampling | None = None,
         max_tokens: int = DEFAULT_MAX_TOKENS,
     ) -> None:
+        require_whole("max_tokens", max_tokens)
         self.session = session
         self.sampling = sampling or Sampling()
         self.max_tokens = max_tokens
@@ -83,8 +101,9 @@ class Conversation:
 
     @system.setter
     def system(self, text: str) -> None:
+        given = as_text("the system message", text)
         self.session.end_stream()
-        self._system = self._encoded("system", text) if text.strip() else None
+        self._system = self._encoded("system", given) if given.strip() else None
 
     @property
     def turns(self) -> tuple[Turn, ...]:
@@ -102,28 +121,39 @@ class Conversation:
         """How many tokens the conversation has."""
         return len(self._token_ids(self._turns))
 
-    def send(self, text: str) -> Completion:
+    @property
+    def cached(self) -> int:
+        """How many of its tokens are in the cache, and need no reading.
+
+        Fewer than `length` after an answer too: its last token and its end are read with the next
+        message.
+        """
+        ids = self._token_ids(self._turns)
+        following = [*ids, *answer_beginning(self.session.tokenizer)]
+        return min(self.session.cache.shared_length(following), len(ids))
+
+    def send(self, text: UserMessage) -> Completion:
         """Say something and return the whole answer.
 
         Raises:
-            PromptError: the text is blank, or does not fit into the context.
+            PromptError: the text is blank, does not fit into the context, or is no user's.
         """
         stream = self.stream(text)
         for _ in stream:
             pass
         return stream.completion
 
-    def stream(self, text: str) -> TextStream:
+    def stream(self, text: UserMessage) -> TextStream:
         """Say something and return the answer piece by piece.
 
         Both become turns when the stream ends, also when it is closed before its time; when not
         one token was written, neither does.
 
         Raises:
-            PromptError: the text is blank, or does not fit into the context.
+            PromptError: the text is blank, does not fit into the context, or is no user's.
         """
         self.session.end_stream()
-        return self._answer(self._turns, self._encoded("user", text))
+        return self._answer(self._turns, self._encoded("user", as_user_text(text)))
 
     def retry(self) -> TextStream:
         """Answer the last message again, with other random numbers.
@@ -151,10 +181,14 @@ class Conversation:
         self.session.end_stream()
         self._turns.clear()
 
-    def overflow(self, text: str) -> Overflow | None:
-        """Say why a message does not fit, and what would make it fit; None when it does."""
+    def overflow(self, text: UserMessage) -> Overflow | None:
+        """Say why a message does not fit, and what would make it fit; None when it does.
+
+        Raises:
+            PromptError: the text is blank, or no user's.
+        """
         self.session.end_stream()
-        return self._overflow(self._turns, self._encoded("user", text))
+        return self._overflow(self._turns, self._encoded("user", as_user_text(text)))
 
     def drop_oldest(self, count: int) -> None:
         """Forget the oldest turns; the system message stays.
@@ -242,8 +276,7 @@ class Conversation:
 
     def _answer(self, earlier: Sequence[Turn], question: Turn) -> TextStream:
         if overflow := self._overflow(earlier, question):
-            hint = "drop the oldest turns, begin anew, or export with a larger --max-context"
-            raise PromptError(str(overflow), hint)
+            raise PromptError(str(overflow), overflow.hint)
         before = [*earlier, question]
         beginning = answer_beginning(self.session.tokenizer)
         sampling = self.sampling
@@ -268,16 +301,26 @@ class Conversation:
 
     def _overflow(self, earlier: Sequence[Turn], question: Turn) -> Overflow | None:
         """Compare the conversation and its next answer with the context."""
-        most = self.session.max_context
+        most, larger = self.session.max_context, self.session.larger_context
+        require_whole("max_tokens", self.max_tokens)
         beginning = len(answer_beginning(self.session.tokenizer))
         needed = len(self._token_ids([*earlier, question])) + beginning
-        if needed + min(self.max_tokens, _LEAST_ANSWER_TOKENS) <= most:
+        least = min(self.max_tokens, _LEAST_ANSWER_TOKENS)
+        if needed + least <= most:
             return None
         # Once something must go, a quarter of the context is made free: not every turn again.
-        room = min(self.max_tokens, most // 4)
+        room = max(min(self.max_tokens, most // 4), least)
         for dropped in range(2, len(earlier) + 1, 2):
             kept = len(self._token_ids([*earlier[dropped:], question])) + beginning
-            if kept + room <= most or dropped == len(earlier):
-                fits = kept + min(room, _LEAST_ANSWER_TOKENS) <= most
-                return Overflow(needed, most, dropped, kept if fits else None)
-        return Overflow(needed, most, 0, None)
+            if kept + (least if dropped == len(earlier) else room) <= most:
+                return Overflow(needed, most, dropped, kept, larger)
+        return Overflow(needed, most, len(earlier), None, larger, self._too_long(question))
+
+    def _too_long(self, question: Turn) -> str:
+        """Say what must be shorter when a message does not even fit alone."""
+        system = len(self._system.token_ids) if self._system else 0
+        both = len(self._token_ids([question])) + len(answer_beginning(self.session.tokenizer))
+        room = self.session.max_context - min(self.max_tokens, _LEAST_ANSWER_TOKENS)
+        if system and both - len(question.token_ids) > room:
+            return "system message"
+        return "message or the system message" if system and both - system <= room else "message"

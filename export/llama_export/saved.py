@@ -109,10 +109,8 @@ def write_saved(path: Path, saved: Saved) -> None:
     Raises:
         OutputError: it cannot be written there, or the disk is full.
     """
-    if not path.name:
-        message = f"{path} is no name of a file"
-        raise OutputError(message, "give the file's name too")
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    refuse_unwritable(path)
+    partial = _partial(path)
     try:
         try:
             with partial.open("wb") as file:
@@ -128,6 +126,29 @@ def write_saved(path: Path, saved: Saved) -> None:
         raise OutputError(message, "choose another place, or free some space") from error
 
 
+def refuse_unwritable(path: Path) -> None:
+    """Refuse a place where no file can be written, before there is anything to lose.
+
+    Raises:
+        OutputError: it is a folder, or its folder is missing or cannot be written to.
+    """
+    if not path.name or "\0" in path.name:
+        message = f"{str(path)!r:.200} is no name of a file"
+        raise OutputError(message, "give the file's name too")
+    partial = _partial(path)
+    try:
+        if path.is_dir():
+            message = f"{path} cannot be written: it is a folder"
+            raise OutputError(message, "give the file's name too")
+        # Rights alone do not tell: a disk can be read-only, and a name too long.
+        partial.touch()
+        partial.unlink()
+    except OSError as error:
+        message = f"{path} cannot be written: {error.strerror or error}"
+        hint = "choose another place; the folder must exist and let you write"
+        raise OutputError(message, hint) from error
+
+
 def read_saved(path: Path, expected: BundleIdentity | None) -> Saved:
     """Read a file.
 
@@ -137,9 +158,13 @@ def read_saved(path: Path, expected: BundleIdentity | None) -> Saved:
             nothing to another.
 
     Raises:
-        PromptError: there is none, it is damaged, of a newer format, or of another bundle.
+        PromptError: there is none, it is a folder, damaged, of a newer format, or of another
+            bundle.
     """
     try:
+        if path.is_dir():
+            message = f"{path} is a folder, and no saved conversation"
+            raise PromptError(message, "give a file that /save, --save or `save` wrote")
         with zipfile.ZipFile(path) as archive:
             record = _read_record(archive)
             _refuse_newer(record, path)
@@ -165,6 +190,10 @@ def read_saved(path: Path, expected: BundleIdentity | None) -> Saved:
         raise _damaged(path, error) from error
     except LlamaExportError as error:  # the sampling's own refusal
         raise _damaged(path, error) from error
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial-{os.getpid()}")
 
 
 def _write_archive(file: IO[bytes], saved: Saved) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from llama_export.arguments import as_messages, as_prompt, require_whole
 from llama_export.bundle import Bundle
 from llama_export.chat import Message, encode_dialog
-from llama_export.errors import BundleError, PromptError, UsageError
+from llama_export.errors import BundleError, PromptError
 from llama_export.generate import Generation
 from llama_export.hub import DEMO
 from llama_export.kept_cache import KeptCache
@@ -76,10 +77,12 @@ class TextSession:
             BundleError: it is no bundle, or a damaged one.
             BackendUnavailableError: the target's runtime is not installed.
         """
-        _require_range("threads", threads, os.cpu_count() or 1, "cores of this machine")
+        if threads is not None:
+            require_whole("threads", threads, os.cpu_count() or 1, "cores of this machine")
         bundle = Bundle.open(Path(folder))
         most = int(bundle.manifest.graph["max_context"])
-        _require_range("max_context", max_context, most, "positions of this bundle")
+        if max_context is not None:
+            require_whole("max_context", max_context, most, "positions of this bundle")
         tokenizer = Tokenizer.load(bundle.path(str(bundle.manifest.tokenizer["file"])))
         session = open_session(bundle, threads=threads, verbose=verbose)
         cache = KeptCache(session, max_context=max_context)
@@ -100,19 +103,28 @@ class TextSession:
         """The most tokens of a prompt and its answer together."""
         return self.cache.max_context
 
+    @property
+    def larger_context(self) -> str:
+        """Where more positions are to be had, for the hint of an error."""
+        most = int(self._manifest.graph["max_context"])
+        if self.max_context < most:
+            return f"a larger --context (max_context in Python): this bundle has {most} positions"
+        return "an export with a larger --max-context, if the model has more"
+
     def encode(self, prompt: Prompt) -> list[int]:
         """Return a prompt's token ids.
 
         Raises:
-            PromptError: it is empty.
+            PromptError: it is empty, or neither a text nor token ids.
             TokenizerError: the text holds a lone surrogate.
         """
-        if not len(prompt):
+        given = as_prompt(prompt)
+        if not given:
             message = "the prompt is empty"
             raise PromptError(message, "give a text of at least one character")
-        if isinstance(prompt, str):
-            return [self.tokenizer.bos_token_id, *self.tokenizer.encode(prompt)]
-        return [int(token) for token in prompt]
+        if isinstance(given, str):
+            return [self.tokenizer.bos_token_id, *self.tokenizer.encode(given)]
+        return given
 
     def stream(
         self,
@@ -135,21 +147,18 @@ class TextSession:
             on_end: called with what was written, when the stream ends in any way.
 
         Raises:
-            PromptError: the prompt is empty, or longer than the context.
+            PromptError: the prompt is empty, longer than the context, or no prompt at all.
             UsageError: an option is out of its range.
         """
         self.end_stream()
-        if max_tokens < 1:
-            message = f"max_tokens: expected at least 1, found {max_tokens}"
-            raise UsageError(message)
+        require_whole("max_tokens", max_tokens)
         token_ids = self.encode(prompt)
         if len(token_ids) > self.max_context:
             message = (
                 f"the prompt is {len(token_ids)} tokens long, and the context has room for "
                 f"{self.max_context}"
             )
-            hint = "shorten it, or export with a larger --max-context if the model has more"
-            raise PromptError(message, hint)
+            raise PromptError(message, f"shorten it, or use {self.larger_context}")
         shared = self.cache.keep(token_ids)
         generation = Generation(
             self.cache,
@@ -176,7 +185,7 @@ class TextSession:
 
     def chat(
         self,
-        messages: Sequence[Message],
+        messages: Sequence[Message | Mapping[str, object]],
         *,
         max_tokens: int = DEFAULT_MAX_TOKENS,
         sampling: Sampling | None = None,
@@ -184,10 +193,18 @@ class TextSession:
     ) -> Completion:
         """Answer the last message of a dialog, given whole.
 
+        Args:
+            messages: each a `Message` or a mapping, `{"role": ..., "content": ...}`.
+            max_tokens: the most tokens of the answer.
+            sampling: how they are drawn; None: `Sampling()`, a fresh seed each time.
+            stop: end before the first of these texts.
+
         Raises:
-            PromptError: there is no message, or they do not fit into the context.
+            PromptError: there is no message, one has another shape, or they do not fit into the
+                context.
+            UsageError: an option is out of its range.
         """
-        token_ids = encode_dialog(self.tokenizer, messages)
+        token_ids = encode_dialog(self.tokenizer, as_messages(messages))
         return self.generate(token_ids, max_tokens=max_tokens, sampling=sampling, stop=stop)
 
     def logits(self, prompt: Prompt) -> FloatArray:
@@ -256,12 +273,6 @@ def _drained(stream: TextStream) -> Completion:
     for _ in stream:
         pass
     return stream.completion
-
-
-def _require_range(name: str, value: int | None, most: int, what: str) -> None:
-    if value is not None and not 1 <= value <= most:
-        message = f"{name}: expected 1 to {most}, the {what}; found {value}"
-        raise UsageError(message)
 
 
 def _is_for_chat(bundle: Bundle) -> bool:

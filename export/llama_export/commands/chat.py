@@ -83,6 +83,7 @@ def chat(
     from llama_export.commands.messages import pipe_lines, terminal_lines
     from llama_export.commands.prompts import read_text, refuse_both
     from llama_export.sampling import Sampling
+    from llama_export.saved import refuse_unwritable
     from llama_export.text_session import TextSession
 
     def chosen(base: Sampling) -> Sampling:
@@ -98,6 +99,8 @@ def chat(
 
     chosen(Sampling())  # a wrong option is refused before anything is loaded
     refuse_both(prompt, file)
+    if save is not None:
+        refuse_unwritable(save)
     first = read_text(file) if file is not None else prompt
     interactive = sys.stdin.isatty()
     session = TextSession.open(bundle, threads=threads, max_context=context, verbose=verbose)

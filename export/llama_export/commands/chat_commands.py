@@ -131,9 +131,10 @@ class Commands:
         session = conversation.session
         say(
             self._console,
-            f"{len(conversation.turns)} messages, {conversation.length} of "
-            f"{session.max_context} tokens, {session.position} of them in the cache; answers of at "
-            f"most {conversation.max_tokens} tokens; {sampling_words(conversation.sampling)}",
+            f"{len(conversation.turns)} messages, {conversation.length} tokens, "
+            f"{conversation.cached} of them in the cache; a context of {session.max_context}; "
+            f"answers of at most {conversation.max_tokens} tokens; "
+            f"{sampling_words(conversation.sampling)}",
         )
         return Done()
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from llama_export.commands.chat_commands import Commands, Quit, Retry
-from llama_export.commands.chat_words import answer_line, say
+from llama_export.commands.chat_words import answer_line, overflow_hint, say
 from llama_export.commands.interrupts import InterruptedBySignal
 from llama_export.commands.messages import ReadLine, read_message
 from llama_export.commands.presses import Press, noted_press
 from llama_export.conversation import Overflow
-from llama_export.errors import LlamaExportError
+from llama_export.errors import LlamaExportError, PromptError
 from llama_export.terminal import show_error, write_text
 from llama_export.text_stream import TextStream
 
@@ -28,6 +28,8 @@ _OVERFLOW_CHOICES = """\
   2  forget the conversation (/reset), and send this message first
   3  do not send this message
 """
+# How often a long message says how much of it has been read.
+_REPORTED_TOKENS = 512
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class ChatLoop:
 
         Raises:
             LlamaExportError: in a pipe, whatever goes wrong.
-            InterruptedBySignal: Ctrl-C twice at the prompt, or once in a pipe; SIGTERM.
+            InterruptedBySignal: Ctrl-C twice at the prompt, or once in a pipe; SIGTERM or SIGHUP.
         """
         if first is not None and not self._guarded(lambda: self._say(first)):
             return
@@ -112,7 +114,7 @@ class ChatLoop:
             try:
                 text = read_message(self._read_line)
             except InterruptedBySignal as interrupted:
-                stay = interrupted.exit_code == 128 + signal.SIGINT and not pressed
+                stay = _is_press(interrupted) and not pressed
                 if not (stay and self._settings.interactive):
                     raise
                 pressed = True
@@ -130,16 +132,21 @@ class ChatLoop:
         return True
 
     def _make_room(self, overflow: Overflow) -> bool:
-        """Drop turns, as the options or the user say; return whether the message is to be sent."""
+        """Drop turns, as the options or the user say; return whether the message is to be sent.
+
+        Raises:
+            PromptError: dropping is no help, or not wanted.
+        """
         conversation = self._commands.conversation
-        can_drop = overflow.kept_tokens is not None and overflow.dropped_turns > 0
+        can_drop = overflow.kept_tokens is not None
         if self._settings.drop_oldest and can_drop:
             dropped, kept = overflow.dropped_turns, overflow.kept_tokens
             say(self._console, f"{overflow}: dropped the {dropped} oldest messages; {kept} tokens")
             conversation.drop_oldest(dropped)
             return True
         if not self._settings.ask or not can_drop:
-            return True  # the conversation refuses it, with its reason
+            hint = overflow_hint(overflow, interactive=self._settings.interactive)
+            raise PromptError(str(overflow), hint)
         choice = self._ask(overflow)
         if choice == "1":
             conversation.drop_oldest(overflow.dropped_turns)
@@ -154,14 +161,20 @@ class ChatLoop:
             _OVERFLOW_CHOICES.format(dropped=overflow.dropped_turns, kept=overflow.kept_tokens),
         )
         while True:
-            answer = self._read_line("1, 2 or 3? ")
+            try:
+                answer = self._read_line("1, 2 or 3? ")
+            except InterruptedBySignal as interrupted:
+                if not _is_press(interrupted):
+                    raise
+                say(self._console, "\nthe message was not sent")
+                return "3"
             if answer is None or answer.strip() in ("1", "2", "3"):
                 return (answer or "3").strip()
 
     def _write(self, begin: Callable[[], TextStream]) -> None:
         """Write one answer; Ctrl-C ends it, and what is there is kept."""
         cache = self._commands.conversation.session.cache
-        with noted_press() as press:
+        with noted_press(self._say_stopping) as press:
             cache.on_progress = self._reading(press)
             try:
                 stream = begin()
@@ -180,6 +193,7 @@ class ChatLoop:
     def _write_pieces(self, stream: TextStream, press: Press) -> None:
         try:
             for piece in stream:
+                press.awaited = False
                 if not self._settings.as_json:
                     write_text(piece)
                 if press.noted:
@@ -192,20 +206,27 @@ class ChatLoop:
     def _reading(self, press: Press) -> Callable[[int, int], None]:
         def between_pieces(done: int, total: int) -> None:
             press.refuse()
-            if self._settings.interactive:
+            if self._settings.interactive and done % _REPORTED_TOKENS == 0:
                 say(self._console, f"reading: {done} of {total} tokens", "dim")
 
         return between_pieces
 
+    def _say_stopping(self) -> None:
+        say(self._console, "stopping...", "dim")
+
     def _report(self, stream: TextStream) -> None:
         conversation, completion = self._commands.conversation, stream.completion
-        length, most = conversation.length, conversation.session.max_context
+        cached, most = conversation.cached, conversation.session.max_context
         if self._settings.as_json:
             record = {
                 "answer": completion.text,
-                "context_tokens": length,
+                "context_tokens": cached,
                 "max_context": most,
                 "stats": completion.stats.to_json(),
             }
             write_text(json.dumps(record) + "\n")
-        say(self._console, answer_line(completion.stats, length, most), "dim")
+        say(self._console, answer_line(completion.stats, cached, most), "dim")
+
+
+def _is_press(interrupted: InterruptedBySignal) -> bool:
+    return interrupted.exit_code == 128 + signal.SIGINT

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from llama_export.conversation import Overflow
     from llama_export.generate import GenerationStats
     from llama_export.sampling import Sampling
 
@@ -34,21 +35,37 @@ def stats_line(stats: GenerationStats) -> str:
     """Write the figures of a single text in one line."""
     return (
         f"{stats.prompt_tokens} prompt tokens, first token after "
-        f"{stats.time_to_first_token_s:.2f} s; {stats.new_tokens} new tokens at "
-        f"{stats.decode_tokens_per_s:.1f} tokens/s; seed {stats.seed}; "
-        f"stopped: {stats.stop_reason}"
+        f"{stats.time_to_first_token_s:.2f} s; {_tokens(stats, 'new token')}"
+        f"{_speed(stats, ' at {:.1f} tokens/s')}; seed {stats.seed}; stopped: {stats.stop_reason}"
     )
 
 
-def answer_line(stats: GenerationStats, length: int, max_context: int) -> str:
+def answer_line(stats: GenerationStats, cached: int, max_context: int) -> str:
     """Write the figures of one answer, and how full the context is, in one line."""
-    tokens = f"{stats.new_tokens} token{'' if stats.new_tokens == 1 else 's'}"
     line = (
-        f"{tokens}, {stats.decode_tokens_per_s:.1f} tok/s, first token after "
-        f"{stats.time_to_first_token_s:.2f} s, context {length} of {max_context}"
+        f"{_tokens(stats, 'token')}{_speed(stats, ', {:.1f} tok/s')}, first token after "
+        f"{stats.time_to_first_token_s:.2f} s, context {cached} of {max_context}"
     )
     ending = _ENDINGS.get(stats.stop_reason)
     return f"{line} ({ending})" if ending else line
+
+
+def overflow_hint(overflow: Overflow, *, interactive: bool) -> str:
+    """Say what to do about a message that does not fit, in the words of the command line."""
+    if overflow.too_long:
+        return overflow.hint
+    drop = "--overflow drop-oldest drops the oldest messages"
+    begin = "/reset begins anew, " if interactive else ""
+    return f"{begin}{drop}; or use {overflow.larger_context}"
+
+
+def _tokens(stats: GenerationStats, word: str) -> str:
+    return f"{stats.new_tokens} {word}{'' if stats.new_tokens == 1 else 's'}"
+
+
+def _speed(stats: GenerationStats, words: str) -> str:
+    """Write the speed of decoding; one token has none, for it came from the prompt."""
+    return words.format(stats.decode_tokens_per_s) if stats.new_tokens > 1 else ""
 
 
 def sampling_words(sampling: Sampling) -> str:

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as an exception, so that every clean-up runs."""
+"""SIGINT, SIGTERM and SIGHUP as an exception, so that every clean-up runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NoReturn
 
 
 class InterruptedBySignal(BaseException):
-    """SIGINT or SIGTERM: unwinds through every clean-up, and ends with 128 + the signal."""
+    """One of these signals: unwinds through every clean-up, and ends with 128 + the signal."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -16,9 +16,13 @@ class InterruptedBySignal(BaseException):
 
 
 def raise_on_signals() -> None:
-    """Let SIGINT and SIGTERM raise `InterruptedBySignal`."""
+    """Let SIGINT, SIGTERM and, where the platform has it, SIGHUP raise `InterruptedBySignal`."""
     signal.signal(signal.SIGINT, _raise_interrupted)
     signal.signal(signal.SIGTERM, _raise_interrupted)
+    hang_up = getattr(signal, "SIGHUP", None)
+    # `nohup` sets it to be ignored, and means it.
+    if hang_up is not None and signal.getsignal(hang_up) != signal.SIG_IGN:
+        signal.signal(hang_up, _raise_interrupted)
 
 
 def _raise_interrupted(number: int, _frame: FrameType | None) -> NoReturn:
