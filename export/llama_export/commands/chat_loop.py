@@ -173,7 +173,7 @@ class ChatLoop:
 
     def _write(self, begin: Callable[[], TextStream]) -> None:
         """Write one answer; Ctrl-C ends it, and what is there is kept."""
-        cache = self._commands.conversation.session.cache
+        cache, taken_back = self._commands.conversation.session.cache, False
         with noted_press(self._say_stopping) as press:
             cache.on_progress = self._reading(press)
             try:
@@ -182,10 +182,12 @@ class ChatLoop:
             except InterruptedBySignal:
                 if not self._settings.interactive or not press.noted:
                     raise
-                say(self._console, "stopped before the first word; the message was taken back")
-                return
+                taken_back = True
             finally:
                 cache.on_progress = None
+        if taken_back:  # said out here, where "stopping..." has been said
+            say(self._console, "stopped before the first word; the message was taken back")
+            return
         self._report(stream)
         if press.noted and not self._settings.interactive:
             raise InterruptedBySignal(signal.SIGINT)
