@@ -21,7 +21,7 @@ from llama_export.tokenizer import Tokenizer
 from llama_export.verify import verify_bundle
 from llama_export.verify.metrics import compare_logits
 from llama_export.verify.reference import reference_logits
-from llama_export.verify.samples import sample_token_ids
+from llama_export.verify.samples import built_in_text
 from llama_quantize.recipe import QuantRecipe, QuantRule, recipe
 from llama_quantize.scheme import GroupedInt
 from llama_quantize.store import quantize_to
@@ -93,7 +93,7 @@ def test_the_scale_search_beats_rounding_to_nearest(checkpoint, tokenizer, tmp_p
         else rule
         for rule in searched.rules
     )
-    ids = torch.tensor([sample_token_ids(tokenizer, 1000)])
+    ids = torch.tensor([list(built_in_text(tokenizer).take(1000))])
     reference = reference_logits(checkpoint.config, checkpoint.tensor, ids)[0].numpy()
     kl = []
     for index, chosen in enumerate((searched, QuantRecipe("nearest", rules))):

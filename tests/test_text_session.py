@@ -592,3 +592,36 @@ def test_a_failed_save_leaves_the_old_file(session, saved, tmp_path, monkeypatch
 def test_a_saved_cache_longer_than_the_context_is_refused(demo_bundle, saved):
     with pytest.raises(LlamaExportError, match="context of 10"):
         llama_export.load(demo_bundle, max_context=10, saved=saved)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("max_tokens", float("inf")), ("sampling", {"top_k": 2.5}), ("sampling", {"seed": 1.5})],
+)
+def test_a_saved_record_that_was_edited_is_damaged_and_no_traceback(
+    demo_bundle, tmp_path, key, value
+):
+    session = llama_export.load(demo_bundle, threads=1)
+    session.generate("Once", max_tokens=2)
+    path, edited = tmp_path / "a.chat", tmp_path / "b.chat"
+    session.save(path)
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(edited, "w") as new:
+        for info in old.infolist():
+            data = old.read(info)
+            if info.filename.endswith(".json"):
+                record = json.loads(data)
+                record[key] = {**record[key], **value} if isinstance(value, dict) else value
+                data = json.dumps(record).encode()
+            new.writestr(info, data)
+    with pytest.raises(PromptError, match="damaged"):
+        session.restore(edited)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the platform has no named pipes")
+def test_a_pipe_is_not_replaced_by_a_saved_file(demo_bundle, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    session = llama_export.load(demo_bundle, threads=1)
+    with pytest.raises(OutputError, match="pipe"):
+        session.save(pipe)
+    assert pipe.is_fifo()

@@ -21,7 +21,7 @@ from llama_export.verify.judge import lowering_rows, quantisation_rows
 from llama_export.verify.judge_sessions import session_rows
 from llama_export.verify.metrics import LogitMetrics, Perplexity, compare_logits
 from llama_export.verify.report import Row, VerifyReport, judged, unchecked
-from llama_export.verify.samples import sample_text, sample_token_ids
+from llama_export.verify.samples import built_in_text, sample_text
 from llama_export.verify.shipped import Shipped
 from llama_export.verify.subject import recorded_hashes
 from llama_export.verify.thresholds import QUANTISATION_KL, thresholds_for
@@ -364,10 +364,10 @@ def test_the_text_is_long_enough_and_cycles():
     text = sample_text()
     assert 6000 < len(text) < 10_000
     assert text.isascii()
-    ids = sample_token_ids(Bytes(), len(text) + 3)
+    ids = list(built_in_text(Bytes()).take(len(text) + 3))
     assert ids[0] == 256
     assert ids[1:3] == ids[-2:]
-    assert sample_token_ids(Bytes(), 5) == ids[:5]
+    assert list(built_in_text(Bytes()).take(5)) == ids[:5]
 
 
 def test_hashes_are_read_from_a_manifest():

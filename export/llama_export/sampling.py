@@ -59,8 +59,12 @@ class Sampling:
             for name, value, sound in (
                 ("temperature >= 0", self.temperature, 0 <= self.temperature < math.inf),
                 ("0 < top-p <= 1", self.top_p, 0 < self.top_p <= 1),
-                ("top-k >= 0", self.top_k, self.top_k >= 0),
-                ("seed >= 0", seed, seed is None or seed >= 0),
+                ("a whole top-k >= 0", self.top_k, isinstance(self.top_k, int) and self.top_k >= 0),
+                (
+                    "a whole seed >= 0",
+                    seed,
+                    seed is None or (isinstance(seed, int) and seed >= 0),
+                ),
                 ("0 <= min-p <= 1", self.min_p, 0 <= self.min_p <= 1),
                 (
                     "repetition penalty > 0",

@@ -140,6 +140,9 @@ def refuse_unwritable(path: Path) -> None:
         if path.is_dir():
             message = f"{path} cannot be written: it is a folder"
             raise OutputError(message, "give the file's name too")
+        if path.exists() and not path.is_file():
+            message = f"{path} cannot be written: it is a device or a pipe, and no file"
+            raise OutputError(message, "give the name of a file")
         # Rights alone do not tell: a disk can be read-only, and a name too long.
         partial.touch()
         partial.unlink()
@@ -186,7 +189,9 @@ def read_saved(path: Path, expected: BundleIdentity | None) -> Saved:
         raise PromptError(message, "give a file that /save, --save or `save` wrote") from None
     except (OSError, zipfile.BadZipFile, EOFError, MemoryError) as error:
         raise _damaged(path, error) from error
-    except (KeyError, TypeError, ValueError, RecursionError, NotImplementedError) as error:
+    except (LookupError, TypeError, ValueError, OverflowError, RuntimeError) as error:
+        # What a record edited by hand can lead to: a missing or endless number, a value of another
+        # type, nesting without end, an entry that is encrypted or compressed in a strange way.
         raise _damaged(path, error) from error
     except LlamaExportError as error:  # the sampling's own refusal
         raise _damaged(path, error) from error

@@ -217,8 +217,3 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         message = f"--text: {path} is not UTF-8: byte {error.start} does not fit"
         raise PromptError(message, "convert the text to UTF-8 first") from None
-
-
-def sample_token_ids(encoder: TextEncoder, count: int) -> list[int]:
-    """Return the built-in text's first tokens, from its start again when it is too short."""
-    return list(built_in_text(encoder).take(count))
