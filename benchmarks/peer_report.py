@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,30 +13,40 @@ import matplotlib as mpl
 mpl.use("agg")
 from matplotlib import pyplot as plt
 
-NOTES = (
-    "Not alike: genai's builder makes a 4-bit head and table, ours and llama.cpp's have 8 bits. By "
-    "default its graph computes the head for every position of a prefill; *last logits* is its "
-    "option `prune_lm_head`. llama.cpp keeps its cache in float16, the others in float32. Groups "
-    "of 128 are ours alone: no peer was given them."
-)
 COLOURS = ("#1f6feb", "#54aeff", "#9a6cd6", "#8c959f", "#57606a", "#d4a72c")
 
 
-def write_report(folder: Path, results: Mapping[str, Any]) -> None:
-    """Write peers.json, peers.md and peers.png."""
+@dataclass(frozen=True)
+class Report:
+    """What the results do not say themselves.
+
+    Args:
+        name: of the files.
+        title: the heading.
+        notes: Markdown after the tables: what is alike and what is not.
+    """
+
+    name: str
+    title: str
+    notes: str
+
+
+def write_report(folder: Path, results: Mapping[str, Any], report: Report) -> None:
+    """Write NAME.json, NAME.md and NAME.png."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "peers.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    (folder / "peers.md").write_text(markdown(results), encoding="utf-8")
-    plot(results, folder / "peers.png")
+    text = json.dumps(results, indent=2) + "\n"
+    (folder / f"{report.name}.json").write_text(text, encoding="utf-8")
+    (folder / f"{report.name}.md").write_text(markdown(results, report), encoding="utf-8")
+    plot(results, folder / f"{report.name}.png")
 
 
-def markdown(results: Mapping[str, Any]) -> str:
+def markdown(results: Mapping[str, Any], report: Report) -> str:
     """Lay the figures out as tables."""
     machine = results["machine"]
     bandwidth = machine["read_bandwidth"]["best_bytes_per_s"] / 1e9
     questions = list(next(iter(results["contestants"].values()))["tokens_per_s"])
     lines = [
-        f"# Speed side by side: random {results['shape']}",
+        f"# {report.title}",
         "",
         f"{machine['cpu']}, {machine['processors']} processors, "
         f"{machine['memory_bytes'] / 1e9:.0f} GB, reads {bandwidth:.1f} GB/s; Linux "
@@ -44,7 +55,7 @@ def markdown(results: Mapping[str, Any]) -> str:
         f"{max(results['other_processes_cores']):.2f} cores at most. Tokens a second, median "
         "[range].",
         "",
-        "![plot](peers.png)",
+        f"![plot]({report.name}.png)",
         "",
         "| | " + " | ".join(questions) + " |",
         "|---|" + "---|" * len(questions),
@@ -65,17 +76,20 @@ def markdown(results: Mapping[str, Any]) -> str:
             lines.append(f"{name}: {_range(found, 2)}.")
     lines += [
         "",
-        "| | export s | its peak memory, anonymous | size | load s | resident after load | peak |",
-        "|---|---|---|---|---|---|---|",
+        "| | export s | its peak memory, anonymous | size | load s | resident before load "
+        "| after | of that anonymous | peak |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, found in results["contestants"].items():
         lines.append(
             f"| {name} | {found['export_s']} | {found['export_peak_anonymous_bytes'] / 1e9:.2f} GB "
             f"| {found['size_bytes'] / 1e6:.0f} MB | {found['load_s']:.1f} "
+            f"| {found['before_load']['resident_bytes'] / 1e6:.0f} MB "
             f"| {found['resident_bytes'] / 1e6:.0f} MB "
+            f"| {found['anonymous_bytes'] / 1e6:.0f} MB "
             f"| {found['peak_resident_bytes'] / 1e6:.0f} MB |"
         )
-    lines += ["", NOTES]
+    lines += ["", report.notes]
     engines = sorted({found["engine"] for found in results["contestants"].values()})
     return "\n".join([*lines, "", "Engines: " + "; ".join(engines) + ".", ""])
 

@@ -95,16 +95,17 @@ class Workshop:
             self._run([*make, "--tokenizer", str(self._tokenizer)], "checkpoint")
         return place
 
-    def ours(self, group_size: int) -> Artifact:
+    def ours(self, group_size: int, target: str = "onnx", options: Sequence[str] = ()) -> Artifact:
         """Export with the real command line."""
-        output = self._folder / f"ours-g{group_size}"
+        name = f"ours-g{group_size}" if target == "onnx" else f"ours-{target}-g{group_size}"
+        output = self._folder / name
         shutil.rmtree(output, ignore_errors=True)
-        self._say(f"our export, groups of {group_size}")
-        command = [sys.executable, "-m", "llama_export", "--target", "onnx", "--no-verify"]
+        self._say(f"our export to {target}, groups of {group_size}")
+        command = [sys.executable, "-m", "llama_export", "--target", target, "--no-verify"]
         command += ["--model", str(self.checkpoint()), "--output", str(output)]
-        command += ["--group-size", str(group_size), "--no-keep-weights"]
-        took = self._run(command, f"ours-g{group_size}")
-        return Artifact(output / "onnx", _size_bytes(output / "onnx"), took)
+        command += ["--group-size", str(group_size), "--no-keep-weights", *options]
+        took = self._run(command, name)
+        return Artifact(output / target, _size_bytes(output / target), took)
 
     def genai(self, side_files: Path, *, last_logits: bool) -> Artifact:
         """Export with onnxruntime-genai's builder: its own int4, for the CPU.

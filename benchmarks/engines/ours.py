@@ -1,25 +1,41 @@
-"""Our bundle in our session, on onnxruntime: `ours.py BUNDLE THREADS`."""
+"""Our bundle in our session, on its target's runtime: `ours.py BUNDLE THREADS`.
+
+The runtime's libraries are imported before the clock starts, as every other engine's are.
+"""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module, metadata
 from pathlib import Path
 
-import onnxruntime
 from protocol import serve
 
 from llama_export.bundle import Bundle
 from llama_export.targets.registry import open_session
 
+RUNTIMES: Mapping[str, Sequence[str]] = {
+    "onnx": ("onnxruntime",),
+    "executorch": (
+        "executorch.kernels.quantized",
+        "executorch.extension.llm.custom_ops.custom_ops",
+        "executorch.extension.pybindings.portable_lib",
+    ),
+}
+
 
 class Ours:
     """The `Session` that `generate` and `chat` use."""
 
-    def __init__(self, bundle: str, threads: int) -> None:
-        self._session = open_session(Bundle.open(Path(bundle)), threads=threads)
+    def __init__(self, folder: str, threads: int) -> None:
+        bundle = Bundle.open(Path(folder))
+        self._runtime = RUNTIMES[bundle.manifest.target][0].split(".")[0]
+        self._session = open_session(bundle, threads=threads)
 
     def version(self) -> str:
         """Name the library and its version."""
-        return f"llama-export session, onnxruntime {onnxruntime.__version__}"
+        return f"llama-export session, {self._runtime} {metadata.version(self._runtime)}"
 
     def clear(self) -> None:
         """Forget the conversation."""
@@ -38,4 +54,6 @@ class Ours:
         self._logits = self._session.prefill([int(self._logits.argmax())])
 
 
+for library in RUNTIMES[Bundle.open(Path(sys.argv[1])).manifest.target]:
+    import_module(library)
 serve(Ours)

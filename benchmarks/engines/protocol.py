@@ -2,7 +2,8 @@
 
 Standard library only, since every engine lives in an environment of its own. A question is
 `{"do": "prefill", "tokens": 128}` or `{"do": "decode", "context": 128, "tokens": 16}`; the answer
-holds `elapsed_s` and the peak resident memory. The first line says what was loaded.
+holds `elapsed_s` and the memory. The first line says what was loaded; what the libraries hold by
+then is `before_load`. Anonymous memory is what is resident and no file's.
 """
 
 from __future__ import annotations
@@ -50,9 +51,11 @@ def serve(load: Callable[[str, int], Engine]) -> None:
     # A library's own messages must not come between the answers.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    before = _memory()
     begun = time.perf_counter()
     engine = load(sys.argv[1], int(sys.argv[2]))
-    loaded = {"engine": engine.version(), "load_s": time.perf_counter() - begun, **_memory()}
+    load_s = time.perf_counter() - begun
+    loaded = {"engine": engine.version(), "load_s": load_s, "before_load": before, **_memory()}
     print(json.dumps(loaded), file=answers)
     held = -1
     for line in sys.stdin:
@@ -79,8 +82,9 @@ def serve(load: Callable[[str, int], Engine]) -> None:
 
 
 def _memory() -> dict[str, int]:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    resident, shared = (int(pages) for pages in Path("/proc/self/statm").read_text().split()[1:3])
     return {
-        "resident_bytes": pages * resource.getpagesize(),
+        "resident_bytes": resident * resource.getpagesize(),
+        "anonymous_bytes": (resident - shared) * resource.getpagesize(),
         "peak_resident_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }

@@ -13,16 +13,19 @@ from dataclasses import dataclass
 class ActivationQuantization:
     """Rounding of a product's input, anew for each row and block of neighbouring columns.
 
-    A block's largest magnitude becomes the largest code; x becomes
-    `round(x * (code_max / largest))`, ties to the even code.
+    Symmetric, a block's largest magnitude becomes the largest code; x becomes
+    `round(x * (code_max / largest))`, ties to the even code. With a zero point, the block's range,
+    which always contains 0, becomes the codes' whole range.
 
     Args:
-        bits: of a signed code; 8 gives codes of -127..127.
-        block: columns that share a scale.
+        bits: of a signed code; 8 gives codes of -127..127, or -128..127 with a zero point.
+        block: columns that share a scale; None: the whole row.
+        zero_point: whether zero is a code of its own choice.
     """
 
     bits: int
-    block: int
+    block: int | None
+    zero_point: bool = False
 
     @property
     def code_max(self) -> int:

@@ -16,12 +16,11 @@ from llama_export.catalogue import ModelShape
 from llama_export.checkpoints.hf import expected_shapes
 from llama_export.errors import UsageError
 from llama_export.parts import ArtifactParts
-from llama_export.targets import registry
+from llama_export.targets import LoweringOptions, registry
 from llama_quantize.recipe import QuantRecipe
 from llama_quantize.scheme import Scheme
 from llama_quantize.store import stored_tensors
 
-DEFAULT_MAX_CONTEXT = 8192
 DEFAULT_RECIPE = "int4"
 # The context at which memory to run and bytes per token are quoted.
 QUOTED_CONTEXT = 1024
@@ -49,12 +48,14 @@ class TargetEstimate:
     """One bundle.
 
     Args:
+        max_context: positions that its KV cache has.
         parts: the artifact by kind; exact.
         bundle_bytes: all files, within 1 %.
         resident_bytes: memory after loading, without a KV cache; about.
     """
 
     target: str
+    max_context: int
     parts: ArtifactParts
     bundle_bytes: int
     resident_bytes: int
@@ -67,6 +68,7 @@ class TargetEstimate:
         """Return plain data."""
         return {
             "target": self.target,
+            "max_context": self.max_context,
             "bundle_bytes": self.bundle_bytes,
             "resident_bytes": self.resident_bytes,
             "kv_cache_bytes_per_token": self.parts.kv_bytes_per_token,
@@ -89,7 +91,6 @@ class ExportEstimate:
     num_parameters: int
     recipe: str
     group_size: int | None
-    max_context: int
     download_bytes: int
     weights_bytes: int
     targets: tuple[TargetEstimate, ...]
@@ -109,7 +110,6 @@ class ExportEstimate:
             "parameters": self.num_parameters,
             "recipe": self.recipe,
             "group_size": self.group_size,
-            "max_context": self.max_context,
             "download_bytes": self.download_bytes,
             "weights_bytes": self.weights_bytes,
             "disk_bytes": self.disk_bytes,
@@ -120,14 +120,14 @@ class ExportEstimate:
         }
 
 
-def choose_context(config_limit: int, asked: int | None) -> int:
-    """Choose how many positions an artifact has.
+def choose_context(target: str, config_limit: int, asked: int | None) -> int:
+    """Choose how many positions a target's artifact has.
 
     Raises:
         UsageError: less than one, or more than the model knows.
     """
     if asked is None:
-        return min(DEFAULT_MAX_CONTEXT, config_limit)
+        return min(registry.default_max_context(target), config_limit)
     if not 1 <= asked <= config_limit:
         message = f"--max-context: expected 1 to {config_limit}, which is what the model knows, "
         raise UsageError(message + f"found {asked}")
@@ -138,7 +138,8 @@ def estimate(
     shape: ModelShape,
     targets: Sequence[str],
     chosen: QuantRecipe,
-    max_context: int,
+    max_context: int | None,
+    options: LoweringOptions,
     *,
     verify: bool,
     cores: int,
@@ -149,7 +150,8 @@ def estimate(
         shape: the model; if it is quantised already, its own recipe counts and not `chosen`.
         targets: which bundles.
         chosen: what becomes of each tensor.
-        max_context: rows of the rotary tables.
+        max_context: what was asked for; None: each target's default.
+        options: of the artifacts.
         verify: whether the check follows.
         cores: of the machine.
 
@@ -166,10 +168,11 @@ def estimate(
         num_parameters=num_parameters,
         recipe=used.name,
         group_size=_group_size(schemes),
-        max_context=max_context,
         download_bytes=shape.download_bytes,
         weights_bytes=_weights_bytes(shape, shapes, schemes) if shape.weights is None else 0,
-        targets=tuple(_target(target, shape, shapes, schemes, max_context) for target in targets),
+        targets=tuple(
+            _target(target, shape, shapes, schemes, max_context, options) for target in targets
+        ),
         memory_bytes=memory_bytes(num_parameters, verify=verify),
         elapsed_s=_elapsed_s(num_parameters, cores, verify=verify),
         verify=verify,
@@ -201,12 +204,16 @@ def _target(
     shape: ModelShape,
     shapes: Mapping[str, tuple[int, ...]],
     schemes: Mapping[str, Scheme],
-    max_context: int,
+    asked: int | None,
+    options: LoweringOptions,
 ) -> TargetEstimate:
-    parts, resident = registry.predict(target, shape.config, shapes, schemes, max_context)
+    max_context = choose_context(target, shape.config.max_position_embeddings, asked)
+    parts, resident = registry.predict(
+        target, shape.config, shapes, schemes, max_context, options
+    )
     manifest = _MANIFEST_BYTES + shape.config.num_hidden_layers * _MANIFEST_LAYER_BYTES
     bundle = parts.size_bytes + shape.tokenizer_bytes + manifest + _SMALL_FILES_BYTES
-    return TargetEstimate(target, parts, bundle, resident)
+    return TargetEstimate(target, max_context, parts, bundle, resident)
 
 
 def _weights_bytes(

@@ -34,17 +34,16 @@ from llama_export.machine import Machine
 from llama_export.publish import publish, refuse_existing, scratch
 from llama_export.room import Room, first_refusal, look_for_room
 from llama_export.sources import WEIGHTS_FOLDER, Source, open_source
-from llama_export.targets import registry
-from llama_export.targets.registry import Lowered, LoweringOptions
+from llama_export.targets import Lowered, LoweringOptions, registry
 from llama_export.tokenizer import write_tokenizer_files
-from llama_export.trace import TracedLlama, trace
+from llama_export.trace import trace
 from llama_export.verify import VerifyReport, verify_bundle
 from llama_quantize.recipe import QuantRecipe, recipe
 from llama_quantize.store import quantize_to
 from llama_quantize.tensor import QuantizedTensor
 from llama_quantize.weights import QuantizedWeights
 
-_VERSIONED_PACKAGES = ("torch", "safetensors", "onnx", "onnxruntime")
+_VERSIONED_PACKAGES = ("torch", "safetensors")
 
 
 class Progress(Protocol):
@@ -64,7 +63,7 @@ class ExportRequest:
         output: the folder that gets one bundle a target; None: `./<model>`.
         recipe: "int4", "int8", "bf16" or "fp16"; None: int4, or what quantised weights have.
         group_size: weights that share a scale; None: the recipe's own.
-        max_context: None: `estimate.DEFAULT_MAX_CONTEXT`, or the model's own if that is less.
+        max_context: None: the target's own default, or the model's own if that is less.
         keep_weights: keep the quantised weights in `OUTPUT/weights`.
         verify: run a short verification and publish nothing that fails it.
         force: replace what is there.
@@ -137,6 +136,7 @@ def export_bundle(request: ExportRequest, progress: Progress) -> ExportResult:
     begun = time.perf_counter()
     for target in request.targets:
         registry.require_toolkit(target)
+        registry.require_options(target, request.options)
     chosen = recipe(request.recipe or DEFAULT_RECIPE, request.group_size)
     output = request.output or _default_output(request.model)
     # Before a download of gigabytes, not after it.
@@ -148,12 +148,9 @@ def export_bundle(request: ExportRequest, progress: Progress) -> ExportResult:
             request.model, revision=request.revision, token=request.token, progress=advance
         )
         source = open_source(model)
-    max_context = choose_context(source.config.max_position_embeddings, request.max_context)
     with _quantized_weights(source, chosen, request, output, progress) as weights:
-        with progress.step("Tracing the model"):
-            traced = trace(source.config, max_context)
         bundles = tuple(
-            _export_target(target, traced, weights, source, request, output, progress)
+            _export_target(target, weights, source, request, output, progress)
             for target in request.targets
         )
     return ExportResult(output, bundles, time.perf_counter() - begun)
@@ -173,6 +170,8 @@ def plan_export(request: ExportRequest) -> ExportPlan:
     Raises:
         LlamaExportError, QuantizationError: the model, the recipe or an option cannot be used.
     """
+    for target in request.targets:
+        registry.require_options(target, request.options)
     chosen = recipe(request.recipe or DEFAULT_RECIPE, request.group_size)
     shape = shape_of(request.model, revision=request.revision, token=request.token)
     machine = Machine()
@@ -180,7 +179,8 @@ def plan_export(request: ExportRequest) -> ExportPlan:
         shape,
         request.targets,
         chosen,
-        choose_context(shape.config.max_position_embeddings, request.max_context),
+        request.max_context,
+        request.options,
         verify=request.verify,
         cores=machine.cores(),
     )
@@ -200,18 +200,22 @@ def plan_export(request: ExportRequest) -> ExportPlan:
 
 def _export_target(
     target: str,
-    traced: TracedLlama,
     weights: QuantizedWeights,
     source: Source,
     request: ExportRequest,
     output: Path,
     progress: Progress,
 ) -> ExportedBundle:
-    """Lower, seal, verify, publish: nothing appears under its name before it is proved."""
+    """Trace, lower, seal, verify, publish: nothing is under its name before it is proved."""
     report = None
+    limit = source.config.max_position_embeddings
+    max_context = choose_context(target, limit, request.max_context)
+    with progress.step("Tracing the model"):
+        traced = trace(source.config, max_context)
     with publish(output / target, force=request.force) as folder:
         with progress.step(f"Lowering to {target}"):
-            lowered = registry.lower(target, traced, weights, folder, request.options)
+            stops = _stop_token_ids(source)
+            lowered = registry.lower(target, traced, weights, folder, request.options, stops)
             tokenizer_file = _write_model_files(source, folder, lowered.config_keys)
         with progress.step("Hashing the files"):
             _seal(folder, target, lowered, source, weights, tokenizer_file)
@@ -290,7 +294,8 @@ def _seal(
 ) -> None:
     """Write the manifest, with the hash of every file and of every weight's codes and scales."""
     versions = {"llama-export": __version__, "python": platform.python_version()}
-    installed = {distribution: _version(distribution) for distribution in _VERSIONED_PACKAGES}
+    packages = (*_VERSIONED_PACKAGES, *registry.toolkits(target))
+    installed = {distribution: _version(distribution) for distribution in packages}
     seal(
         folder,
         target=target,
@@ -302,12 +307,14 @@ def _seal(
             "file": tokenizer_file,
             "vocab_size": source.tokenizer.vocab_size,
             "bos_token_id": source.tokenizer.bos_token_id,
-            "stop_token_ids": sorted(
-                {*stop_token_ids(source.tokenizer), *source.config.eos_token_id}
-            ),
+            "stop_token_ids": _stop_token_ids(source),
         },
         created_with=versions | {name: value for name, value in installed.items() if value},
     )
+
+
+def _stop_token_ids(source: Source) -> list[int]:
+    return sorted({*stop_token_ids(source.tokenizer), *source.config.eos_token_id})
 
 
 def _describe(weights: QuantizedWeights) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def to_json(plan: ExportPlan) -> dict[str, object]:
         "estimate": plan.estimate.to_json(),
         "room": plan.room.to_json(),
         "phones": {
-            "context": min(QUOTED_CONTEXT, plan.estimate.max_context),
+            "context": min(QUOTED_CONTEXT, plan.estimate.targets[0].max_context),
             "needed_bytes": needed,
             "read_bytes_per_token": read,
             "share_sources": list(SHARE_SOURCES),
@@ -106,7 +106,7 @@ def plan_table(plan: ExportPlan) -> Table:
         "parameters": f"{found.num_parameters / 1e9:.2f} billion"
         if found.num_parameters >= 1e8
         else f"{found.num_parameters / 1e6:.1f} million",
-        "recipe": f"{recipe}, context {found.max_context}",
+        "recipe": recipe,
     }
     if room.download is not None and room.free_download_bytes is not None:
         pending, free = room.download.size_bytes, format_bytes(room.free_download_bytes)
@@ -136,7 +136,8 @@ def plan_table(plan: ExportPlan) -> Table:
         kv = target.parts.kv_bytes_per_token
         rows[f"to run {target.target}, about"] = (
             f"{format_bytes(target.resident_bytes)} loaded, and {format_bytes(kv)} for each token: "
-            f"{format_bytes(target.run_bytes(found.max_context))} when the context is full"
+            f"{format_bytes(target.run_bytes(target.max_context))} when the context of "
+            f"{target.max_context} is full"
         )
     for key, value in rows.items():
         table.add_row(key, value)
@@ -188,7 +189,7 @@ def _suits_phones(plan: ExportPlan) -> bool:
 def _context(plan: ExportPlan) -> int:
     from llama_export.estimate import QUOTED_CONTEXT
 
-    return min(QUOTED_CONTEXT, plan.estimate.max_context)
+    return min(QUOTED_CONTEXT, plan.estimate.targets[0].max_context)
 
 
 def _duration(seconds: float) -> str:

@@ -24,6 +24,28 @@ class Recipe(str, Enum):
     fp16 = "fp16"
 
 
+class KvCache(str, Enum):
+    """What `--kv-cache` takes."""
+
+    state = "state"
+    io = "io"
+
+
+class KvDtype(str, Enum):
+    """What `--kv-dtype` takes."""
+
+    float32 = "float32"
+    float16 = "float16"
+
+
+class Delegate(str, Enum):
+    """What `--delegate` takes."""
+
+    xnnpack = "xnnpack"
+    vulkan = "vulkan"
+    coreml = "coreml"
+
+
 def _version(show: bool) -> None:
     if show:
         typer.echo(f"llama-export {__version__}")
@@ -34,7 +56,7 @@ def export(
     context: typer.Context,
     target: Annotated[
         list[str] | None,
-        typer.Option("--target", "-t", help="onnx or all; repeat it, or separate by commas."),
+        typer.Option("--target", "-t", help="onnx, executorch or all; repeat it, or separate by commas."),
     ] = None,
     model: Annotated[
         str | None,
@@ -54,7 +76,10 @@ def export(
     ] = None,
     max_context: Annotated[
         int | None,
-        typer.Option(help="Positions that a conversation may have.", show_default="8192"),
+        typer.Option(
+            help="Positions that a conversation may have.",
+            show_default="onnx: 8192, executorch: 2048",
+        ),
     ] = None,
     accuracy_level: Annotated[
         int, typer.Option(help="ONNX int4 products: 4 computes in int8, 1 in float32 (slow).")
@@ -62,6 +87,22 @@ def export(
     all_logits: Annotated[
         bool, typer.Option("--all-logits", help="Give every position's logits, not the last's.")
     ] = False,
+    kv_cache: Annotated[
+        KvCache | None,
+        typer.Option(
+            help="Keep the KV cache inside (state), or take and give it (io).",
+            show_default="onnx: io, executorch: state",
+        ),
+    ] = None,
+    kv_dtype: Annotated[
+        KvDtype, typer.Option(help="Type of the KV cache; float16 for executorch alone.")
+    ] = KvDtype.float32,
+    delegate: Annotated[
+        Delegate, typer.Option(help="ExecuTorch: what computes. vulkan and coreml run on phones.")
+    ] = Delegate.xnnpack,
+    share_table: Annotated[
+        bool, typer.Option(help="ExecuTorch: store a tied token table once.")
+    ] = True,
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit of a hub repository.")
     ] = None,
@@ -89,11 +130,19 @@ def export(
         message = "an export needs both --target and --model"
         raise UsageError(message, "llama-export --target onnx --model 3.2-1B")
     console = open_console(verbose)
-    from llama_export.targets.registry import LoweringOptions, parse_targets
+    from llama_export.targets import LoweringOptions
+    from llama_export.targets.registry import parse_targets
     from llama_export.terminal import TerminalProgress, export_table, next_steps, show_report
 
     targets = parse_targets(target)
-    options = LoweringOptions(_accuracy_level(accuracy_level), all_logits)
+    options = LoweringOptions(
+        accuracy_level=_accuracy_level(accuracy_level),
+        all_logits=all_logits,
+        kv_cache=None if kv_cache is None else kv_cache.value,
+        kv_dtype=kv_dtype.value,
+        share_table=share_table,
+        delegate=delegate.value,
+    )
     progress = TerminalProgress(console)
     with progress.step("Starting PyTorch"):
         from llama_export.pipeline import (

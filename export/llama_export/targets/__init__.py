@@ -1,4 +1,4 @@
-"""The targets, one package each, and what they have in common: the `Session` protocol.
+"""The targets, one package each, and what they have in common: options, results, `Session`.
 
 A target turns a traced model and its quantised weights into an artifact, and opens the artifact
 again as a session. Targets never import each other.
@@ -6,14 +6,54 @@ again as a session. Targets never import each other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from llama_export.graph import GraphSpec
+
 FloatArray = NDArray[np.float32]
 KeyValueArrays = tuple[FloatArray, FloatArray]
+
+
+@dataclass(frozen=True)
+class LoweringOptions:
+    """What a user may choose about an artifact; a target reads what concerns it.
+
+    Args:
+        accuracy_level: ONNX: of int4 products, 4 computes in int8, 1 in float32.
+        all_logits: give the logits of every position, not of the last alone.
+        kv_cache: "io" or "state"; None: what the target's clients expect.
+        kv_dtype: of the KV cache, "float32" or "float16".
+        share_table: ExecuTorch: store a tied table once.
+        delegate: ExecuTorch: "xnnpack", "vulkan" or "coreml".
+    """
+
+    accuracy_level: int = 4
+    all_logits: bool = False
+    kv_cache: str | None = None
+    kv_dtype: str = "float32"
+    share_table: bool = True
+    delegate: str = "xnnpack"
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """What a lowering wrote into the bundle's folder.
+
+    Args:
+        artifact: path in the folder.
+        graph: the artifact's signature.
+        config_keys: what the target's stock clients read in config.json beyond the model's own.
+    """
+
+    artifact: str
+    graph: GraphSpec
+    config_keys: Mapping[str, object] = field(default_factory=dict)
 
 
 class Session(Protocol):

@@ -1,24 +1,24 @@
-"""Which targets there are, and where each one's lowering and session are.
+"""Which targets there are, and the one module of each that everything else goes through.
 
 The one place that knows all targets; a target's package is imported when it is used. Opening a
-session imports no torch, which would cost seconds and 200 MB before the first token.
+session imports no more than its runtime needs.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, cast
 
 from llama_export.activations import RoundedInputs
 from llama_export.bundle import Bundle
 from llama_export.errors import BackendUnavailableError, BundleError, UsageError
 from llama_export.graph import GraphSpec
 from llama_export.parts import ArtifactParts
-from llama_export.taps import Tapped
-from llama_export.targets import FloatArray, Session
+from llama_export.taps import Probe
+from llama_export.targets import FloatArray, Lowered, LoweringOptions, Session
 
 if TYPE_CHECKING:
     from llama_export.config import LlamaConfig
@@ -26,29 +26,44 @@ if TYPE_CHECKING:
     from llama_quantize.scheme import Scheme
     from llama_quantize.weights import QuantizedWeights
 
-TARGETS = ("onnx",)
-_TOOLKITS = {"onnx": ("onnx", "onnxruntime")}
+TARGETS = ("onnx", "executorch")
 
 
-@dataclass(frozen=True)
-class LoweringOptions:
-    """What a user may choose about an artifact."""
+class Target(Protocol):
+    """What a target's module `target` holds."""
 
-    accuracy_level: int = 4
-    all_logits: bool = False
+    TOOLKITS: tuple[str, ...]
+    DEFAULT_MAX_CONTEXT: int
+    require_options: Callable[[LoweringOptions], None]
+    read_back: Callable[[Path], dict[str, tuple[str, str]]]
+    read_back_floats: Callable[[Path], dict[str, str]]
+    read_back_rotary: Callable[[Path], dict[str, FloatArray]]
+    rounded_inputs: Callable[[Path], RoundedInputs | None]
+    describe: Callable[[Path, GraphSpec], ArtifactParts]
+    predict: Callable[
+        [
+            LlamaConfig,
+            Mapping[str, tuple[int, ...]],
+            Mapping[str, Scheme],
+            int,
+            LoweringOptions,
+        ],
+        tuple[ArtifactParts, int],
+    ]
+    lower: Callable[
+        [TracedLlama, QuantizedWeights, Path, LoweringOptions, Sequence[int]], Lowered
+    ]
 
-
-@dataclass(frozen=True)
-class Lowered:
-    """What a lowering wrote into the bundle's folder.
-
-    Args:
-        config_keys: what the target's stock clients read in config.json beyond the model's own.
-    """
-
-    artifact: str
-    graph: GraphSpec
-    config_keys: Mapping[str, object]
+    def open_session(
+        self,
+        artifact: Path,
+        spec: GraphSpec,
+        *,
+        threads: int | None,
+        accuracy_level: int | None,
+        verbose: bool,
+    ) -> Session:
+        """Load an artifact into its runtime."""
 
 
 def parse_targets(values: Sequence[str]) -> tuple[str, ...]:
@@ -61,8 +76,8 @@ def parse_targets(values: Sequence[str]) -> tuple[str, ...]:
     unknown = [name for name in names if name not in (*TARGETS, "all")]
     if unknown or not names:
         found = ", ".join(map(repr, unknown)) or "nothing"
-        message = f"--target: expected {' or '.join(TARGETS)} or all, found {found}"
-        raise UsageError(message, "executorch and coreml are planned; this version writes ONNX")
+        message = f"--target: expected {', '.join(TARGETS)} or all, found {found}"
+        raise UsageError(message, "coreml is planned; this version writes ONNX and ExecuTorch")
     if "all" in names:
         return TARGETS
     return tuple(dict.fromkeys(names))
@@ -74,11 +89,30 @@ def require_toolkit(target: str) -> None:
     Raises:
         BackendUnavailableError: with the extra's name.
     """
-    missing = [name for name in _TOOLKITS[target] if importlib.util.find_spec(name) is None]
+    missing = [name for name in toolkits(target) if importlib.util.find_spec(name) is None]
     if missing:
         message = f"the {target} target needs {' and '.join(missing)}, not installed here"
         hint = f"pip install {' '.join(missing)}, of the extra {target!r}"
         raise BackendUnavailableError(message, hint)
+
+
+def toolkits(target: str) -> tuple[str, ...]:
+    """Return the packages that a target's artifact is made with."""
+    return _target(target).TOOLKITS
+
+
+def require_options(target: str, options: LoweringOptions) -> None:
+    """Fail before any work when a target has no such artifact.
+
+    Raises:
+        UsageError: with the values that there are.
+    """
+    _target(target).require_options(options)
+
+
+def default_max_context(target: str) -> int:
+    """Return how many positions a target's artifact has when nobody asks for another number."""
+    return _target(target).DEFAULT_MAX_CONTEXT
 
 
 def lower(
@@ -87,23 +121,14 @@ def lower(
     weights: QuantizedWeights,
     folder: Path,
     options: LoweringOptions,
+    stop_token_ids: Sequence[int],
 ) -> Lowered:
-    """Write a target's artifact, and what its stock clients need beside it, into a folder."""
-    _require_known(target)
-    from llama_export.targets.onnx.genai import write_genai_config
-    from llama_export.targets.onnx.lower import MODEL_FILE
-    from llama_export.targets.onnx.lower import lower as lower_onnx
-    from llama_export.targets.onnx.transformers_js import transformers_js_keys
+    """Write a target's artifact, and what its stock clients need beside it, into a folder.
 
-    graph = lower_onnx(
-        traced,
-        weights,
-        folder,
-        accuracy_level=options.accuracy_level,
-        all_logits=options.all_logits,
-    )
-    write_genai_config(folder, traced.config, traced.max_context, MODEL_FILE)
-    return Lowered(MODEL_FILE, graph, transformers_js_keys(MODEL_FILE))
+    Args:
+        stop_token_ids: tokens at which a client should stop, where the artifact itself says so.
+    """
+    return _target(target).lower(traced, weights, folder, options, stop_token_ids)
 
 
 def open_session(
@@ -118,13 +143,11 @@ def open_session(
     Args:
         bundle: of any target that runs on this machine.
         threads: of the runtime; None leaves it to the runtime.
-        accuracy_level: run at this level instead of the artifact's own; 1 is exact, and slow.
+        accuracy_level: run at this level instead of the artifact's own, where the runtime has
+            levels; 1 is exact, and slow.
         verbose: let the runtime's messages through.
     """
-    _require_known(bundle.manifest.target)
-    from llama_export.targets.onnx.session import OnnxSession
-
-    return OnnxSession.open(
+    return _target(bundle.manifest.target).open_session(
         bundle.artifact,
         GraphSpec.from_json(bundle.manifest.graph),
         threads=threads,
@@ -135,65 +158,46 @@ def open_session(
 
 def read_back(bundle: Bundle) -> dict[str, tuple[str, str]]:
     """Hash the codes and scales that an artifact holds, read from its own bytes."""
-    _require_known(bundle.manifest.target)
-    from llama_export.targets.onnx.read_back import read_back as read_onnx
-
-    return read_onnx(bundle.artifact)
+    return _target(bundle.manifest.target).read_back(bundle.artifact)
 
 
 def read_back_floats(bundle: Bundle) -> dict[str, str]:
     """Hash the norms and float matrices that an artifact holds, as float32 values."""
-    _require_known(bundle.manifest.target)
-    from llama_export.targets.onnx.read_back import read_back_floats as read_onnx
-
-    return read_onnx(bundle.artifact)
+    return _target(bundle.manifest.target).read_back_floats(bundle.artifact)
 
 
 def read_back_rotary(bundle: Bundle) -> dict[str, FloatArray]:
     """Read the rotary tables that an artifact holds: "cos NAME" and "sin NAME" `[C, D/2]`."""
-    _require_known(bundle.manifest.target)
-    from llama_export.targets.onnx.read_back import read_back_rotary as read_onnx
-
-    return read_onnx(bundle.artifact)
+    return _target(bundle.manifest.target).read_back_rotary(bundle.artifact)
 
 
 def rounded_inputs(bundle: Bundle) -> RoundedInputs | None:
     """Say which products of an artifact round their input; None: not known for this machine."""
-    _require_known(bundle.manifest.target)
-    from llama_export.targets.onnx.activations import rounded_inputs as rounded_by_onnx
-
-    return rounded_by_onnx(bundle.artifact)
+    return _target(bundle.manifest.target).rounded_inputs(bundle.artifact)
 
 
-def probe(
-    bundle: Bundle, chunks: Sequence[Sequence[int]], *, threads: int | None = None
-) -> tuple[Tapped, ...]:
-    """Run chunks of tokens from an empty cache in exact arithmetic, and look inside.
+def probe(bundle: Bundle, *, threads: int | None = None) -> Probe | None:
+    """Return what looks inside an artifact while it runs in exact arithmetic.
+
+    The probe takes chunks of tokens, one call of the artifact each, and gives what each chunk held
+    at the points of `llama_export.taps`. It raises BundleError when the runtime cannot load or run
+    the artifact. None: this target's artifacts cannot be looked into.
 
     Args:
         bundle: of any target that runs on this machine.
-        chunks: the tokens, one call of the artifact each; together at most its context.
         threads: of the runtime; None leaves it to the runtime.
-
-    Returns:
-        What each chunk held at the points of `llama_export.taps`.
-
-    Raises:
-        BundleError: the runtime cannot load or run the artifact.
     """
-    _require_known(bundle.manifest.target)
-    from llama_export.targets.onnx.probe import probe as probe_onnx
-
+    found = getattr(_target(bundle.manifest.target), "probe", None)
+    if found is None:
+        return None
     spec = GraphSpec.from_json(bundle.manifest.graph)
-    return probe_onnx(bundle.artifact, spec, chunks, threads=threads)
+    return lambda chunks: found(bundle.artifact, spec, chunks, threads=threads)
 
 
 def describe(bundle: Bundle) -> ArtifactParts:
     """Say what an artifact is made of, in bytes; no weight is read."""
-    _require_known(bundle.manifest.target)
-    from llama_export.targets.onnx.describe import describe as describe_onnx
-
-    return describe_onnx(bundle.artifact, GraphSpec.from_json(bundle.manifest.graph))
+    spec = GraphSpec.from_json(bundle.manifest.graph)
+    return _target(bundle.manifest.target).describe(bundle.artifact, spec)
 
 
 def predict(
@@ -202,18 +206,14 @@ def predict(
     shapes: Mapping[str, tuple[int, ...]],
     schemes: Mapping[str, Scheme],
     max_context: int,
+    options: LoweringOptions,
 ) -> tuple[ArtifactParts, int]:
     """Say what an export would write, and the bytes that it would hold in memory when loaded."""
-    _require_known(target)
-    from llama_export.targets.onnx import sizes
-
-    parts = sizes.predict(config, shapes, schemes, max_context)
-    return parts, sizes.resident_bytes(shapes, schemes)
+    return _target(target).predict(config, shapes, schemes, max_context, options)
 
 
-def _require_known(target: str) -> None:
-    if target not in TARGETS:
-        message = (
-            f"the target {target!r} is not known to this version; it knows {', '.join(TARGETS)}"
-        )
+def _target(name: str) -> Target:
+    if name not in TARGETS:
+        message = f"the target {name!r} is not known to this version; it knows {', '.join(TARGETS)}"
         raise BundleError(message, "update llama-export")
+    return cast("Target", importlib.import_module(f"llama_export.targets.{name}.target"))

@@ -122,7 +122,7 @@ def subject_of(
         weights=weights,
         checkpoint=checkpoint,
         rounding=lambda: registry.rounded_inputs(bundle),
-        probe=lambda chunks: registry.probe(bundle, chunks, threads=threads),
+        probe=registry.probe(bundle, threads=threads),
         sizes_bytes=lambda: bundle_parts(bundle),
     )
 

@@ -1,0 +1,26 @@
+"""How the products of a `.pte` round their input: every row to int8 with a zero point.
+
+It knows what XNNPACK's kernels do with a dynamically quantised input; it computes nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from llama_export.activations import ActivationQuantization, RoundedInputs
+from llama_export.targets.executorch.contents import read_contents
+from llama_export.targets.executorch.pte import Pte
+
+_ROW = ActivationQuantization(bits=8, block=None, zero_point=True)
+
+
+def rounded_inputs(model: Path) -> RoundedInputs | None:
+    """Return the rounding of each product's input by the name of its weight.
+
+    Args:
+        model: path of model.pte.
+
+    Raises:
+        BundleError: the file is damaged or laid out in another way.
+    """
+    return {product.weight: _ROW for product in read_contents(Pte.open(model)).products}

@@ -1,0 +1,156 @@
+"""The quantised products of a stretch, as placeholders whose bytes are known again after lowering.
+
+A stretch is lowered once for all layers, so what is lowered are stand-ins: matrices of zeros that
+begin with a number of their own. In the finished delegate that number says which weight belongs
+there. The module knows the patterns that XNNPACK's partitioner takes for int4 groups and int8 rows
+with 8-bit dynamic activations; it does not know where the weights come from.
+
+Shapes: N rows, K columns, G groups a row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from llama_export.errors import LoweringError
+from llama_quantize.scheme import GroupedInt, Scheme
+
+# A group of this many weights is what the int4 kernels of XNNPACK advance by.
+GROUP_STEP = 32
+# A placeholder's number is its first two codes, digits -8..7, and its first scale, 1 + number/128:
+# what both can hold exactly.
+_DIGITS, _BASE, _SCALE_STEPS = 2, 16, 128
+MOST_PRODUCTS = _SCALE_STEPS - 1
+
+
+@dataclass(frozen=True)
+class ProductForm:
+    """What decides how a product is lowered.
+
+    Args:
+        bits: 4 or 8.
+        rows: N.
+        columns: K.
+        group_size: columns that share a scale; K for one scale a row.
+    """
+
+    bits: int
+    rows: int
+    columns: int
+    group_size: int
+
+    @property
+    def groups(self) -> int:
+        """Scales of a row."""
+        return self.columns // self.group_size
+
+
+def product_form(name: str, scheme: Scheme, shape: tuple[int, ...]) -> ProductForm:
+    """Return the form of a weight.
+
+    Raises:
+        LoweringError: XNNPACK has no kernel for it; it says which recipes there are.
+    """
+    hint = "--quantize int4 (groups of 32, 64, 128 or 256) and --quantize int8 can be lowered"
+    if not isinstance(scheme, GroupedInt):
+        message = f"{name} is stored as {scheme.label}; ExecuTorch's products here are int4 or int8"
+        raise LoweringError(message, hint)
+    rows, columns = shape
+    group = scheme.group_size or columns
+    if scheme.bits not in (4, 8):
+        message = f"{name} has {scheme.bits}-bit codes; XNNPACK multiplies 4-bit and 8-bit ones"
+        raise LoweringError(message, hint)
+    if scheme.bits == 8 and group != columns:
+        message = f"{name} has int8 codes in groups of {group}; XNNPACK wants one scale a row"
+        raise LoweringError(message, hint)
+    if scheme.bits == 4 and (group % GROUP_STEP or columns % group):
+        message = (
+            f"{name} has groups of {group} in rows of {columns}; XNNPACK wants groups that are a "
+            f"multiple of {GROUP_STEP} and divide the row"
+        )
+        raise LoweringError(message, hint)
+    return ProductForm(scheme.bits, rows, columns, group)
+
+
+class Product(nn.Module):
+    """`x @ weight.T` with a placeholder for the weight.
+
+    Args:
+        form: of the weight.
+        number: its own in the stretch, from 1.
+    """
+
+    def __init__(self, form: ProductForm, number: int) -> None:
+        super().__init__()
+        if not 1 <= number <= MOST_PRODUCTS:
+            message = f"a stretch has more than {MOST_PRODUCTS} products"
+            raise LoweringError(message, "report it with the model's config.json")
+        self.form = form
+        codes = torch.zeros(form.rows, form.columns, dtype=torch.int8)
+        codes[0, :_DIGITS] = _digits(number)
+        scales = torch.ones(form.rows, form.groups)
+        scales[0, 0] += number / _SCALE_STEPS
+        self.register_buffer("codes", codes)
+        if form.bits == 4:
+            self.register_buffer("scales", scales)
+            zeros = torch.zeros(form.rows, form.groups, dtype=torch.int8)
+            self.register_buffer("zero_points", zeros)
+        else:
+            self.register_buffer("scales", scales[:, 0])
+            self.register_buffer("zero_points", torch.zeros(form.rows, dtype=torch.int64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map a rounded `[..., K]` to `[..., N]`."""
+        known = torch.ops.quantized_decomposed
+        if self.form.bits == 4:
+            weight = known.dequantize_per_channel_group(
+                self.codes,
+                self.scales,
+                self.zero_points,
+                -8,
+                7,
+                torch.int8,
+                self.form.group_size,
+                torch.float32,
+            )
+        else:
+            weight = known.dequantize_per_channel(
+                self.codes, self.scales, self.zero_points, 0, -128, 127, torch.int8
+            )
+        return functional.linear(x, weight)
+
+
+def rounded(x: Tensor) -> Tensor:
+    """Round each row of `[..., K]` to int8 with a zero point, as the kernels do at run time."""
+    known = torch.ops.quantized_decomposed
+    scale, zero_point = known.choose_qparams_per_token_asymmetric(x, torch.int8)
+    codes = known.quantize_per_token(x, scale, zero_point, -128, 127, torch.int8)
+    result: Tensor = known.dequantize_per_token(
+        codes, scale, zero_point, -128, 127, torch.int8, torch.float32
+    )
+    return result
+
+
+def number_in_codes(stored: bytes, bits: int) -> int:
+    """Read a placeholder's number from what the delegate stored as its codes."""
+    if bits == 4:
+        digits = [(stored[0] & 0xF) - 8, (stored[0] >> 4) - 8]
+    else:
+        digits = [byte - 256 if byte > 127 else byte for byte in stored[:_DIGITS]]
+    return digits[0] + 8 + _BASE * (digits[1] + 8)
+
+
+def number_in_scales(stored: bytes, bits: int) -> int:
+    """Read a placeholder's number from what the delegate stored as its scales."""
+    # bfloat16 is the upper half of a float32.
+    first = (b"\0\0" + stored[:2]) if bits == 4 else stored[:4]
+    value = torch.frombuffer(bytearray(first), dtype=torch.float32).item()
+    return round((value - 1) * _SCALE_STEPS)
+
+
+def _digits(number: int) -> Tensor:
+    return torch.tensor([number % _BASE - 8, number // _BASE - 8], dtype=torch.int8)

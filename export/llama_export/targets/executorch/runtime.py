@@ -1,0 +1,104 @@
+"""Import ExecuTorch, its operators for language models, and load a program, without its noise.
+
+Libraries of ExecuTorch write to the process's own stderr while they load; that is kept from the
+user's screen. It knows the toolkit; it does not know what a program computes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llama_export.errors import BackendUnavailableError, BundleError, UsageError
+
+if TYPE_CHECKING:
+    from executorch.extension.pybindings.portable_lib import ExecuTorchMethod
+
+VERSIONS = "1.4"
+_HINT = f"pip install 'executorch=={VERSIONS}.*', of the extra 'executorch'"
+
+
+def load_toolkit(*, verbose: bool = False) -> None:
+    """Import ExecuTorch and register its operators for language models.
+
+    Raises:
+        BackendUnavailableError: it is not installed, is another version, or cannot be imported.
+    """
+    if importlib.util.find_spec("executorch") is None:
+        message = "the executorch target needs executorch, not installed here"
+        raise BackendUnavailableError(message, _HINT)
+    found = metadata.version("executorch")
+    if not found.startswith(f"{VERSIONS}."):
+        message = f"executorch {found} is installed; this version works with {VERSIONS}"
+        raise BackendUnavailableError(message, _HINT)
+    try:
+        with silenced(verbose=verbose), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import executorch.kernels.quantized
+            from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401
+    except (ImportError, OSError, RuntimeError, AssertionError) as error:
+        message = f"executorch {found} cannot be imported beside torch {_torch_version()}: {error}"
+        hint = "its wheel is built for torch 2.13: pip install torch==2.13.0, then " + _HINT
+        raise BackendUnavailableError(message, hint) from error
+
+
+def load_method(path: Path, *, threads: int | None, verbose: bool = False) -> ExecuTorchMethod:
+    """Load a program's forward method; the file is mapped, and stays so.
+
+    Args:
+        path: of the `.pte`.
+        threads: of the runtime; None leaves it to ExecuTorch.
+        verbose: let the runtime's messages through.
+
+    Raises:
+        BackendUnavailableError: ExecuTorch is not installed, or is another version.
+        BundleError: the runtime cannot load the program.
+        UsageError: fewer than one thread.
+    """
+    if threads is not None and threads < 1:
+        message = f"--threads: expected at least 1, found {threads}"
+        raise UsageError(message)
+    load_toolkit(verbose=verbose)
+    from executorch.extension.pybindings import portable_lib
+
+    with silenced(verbose=verbose):
+        if threads is not None:
+            portable_lib._unsafe_reset_threadpool(threads)
+        try:
+            program = portable_lib._load_program(str(path))
+            return program.load_method("forward")
+        except RuntimeError as error:
+            message = f"ExecuTorch cannot load {path}: {error}"
+            raise BundleError(message, "export the bundle again, with executorch 1.4") from error
+
+
+@contextlib.contextmanager
+def silenced(*, verbose: bool = False) -> Iterator[None]:
+    """Keep what libraries write to the process's stderr from the screen, meanwhile."""
+    if verbose:
+        yield
+        return
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(nothing)
+        os.close(kept)
+
+
+def _torch_version() -> str:
+    try:
+        return metadata.version("torch")
+    except metadata.PackageNotFoundError:
+        return "(none)"

@@ -1,0 +1,262 @@
+"""Run a `.pte` with ExecuTorch: conversations that share one loaded program.
+
+With `kv_cache` "state" the cache lives inside the program, which has room for one conversation. The
+session reads and writes that memory by the buffers' names; where several conversations share a
+program, the one that runs puts its own cache there first. With "io" each conversation has its own
+caches, which the program changes in place, so nothing is copied. It knows the program's signature;
+it does not know tokens' texts or sampling.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llama_export.errors import BundleError, PromptError
+from llama_export.graph import GraphSpec
+from llama_export.huge_pages import use_huge_pages
+from llama_export.targets import FloatArray, KeyValueArrays
+from llama_export.targets.executorch.pte import Pte
+from llama_export.targets.executorch.runtime import load_method, silenced
+from llama_export.targets.executorch.shared_table import check_shared_table
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_CACHE_SUFFIX = "_cache_"
+
+
+class Program:
+    """A loaded forward method, and which conversation's cache is in it.
+
+    Args:
+        method: ExecuTorch's own.
+        spec: the signature, from the manifest.
+        caches: names of the caches inside; empty when they are inputs.
+    """
+
+    def __init__(self, method: Any, spec: GraphSpec, caches: Sequence[str]) -> None:
+        self._method = method
+        self.spec = spec
+        self.inside = tuple(method.get_attribute(name) for name in caches)
+        # Weak: a conversation that nobody has any more need not be put aside.
+        self.holder: weakref.ref[ExecutorchSession] | None = None
+        self._quiet = True
+
+    def run(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Call forward; return the logits.
+
+        Raises:
+            BundleError: the runtime fails.
+        """
+        try:
+            if self._quiet:  # the first call loads more, and says so
+                with silenced():
+                    results = self._method(inputs)
+                self._quiet = False
+            else:
+                results = self._method(inputs)
+        except RuntimeError as error:
+            message = f"ExecuTorch cannot run the program: {error}"
+            raise BundleError(message, "export the bundle again") from error
+        # Caches that are changed in place come out too, before the logits.
+        logits: Tensor = results[-1]
+        return logits
+
+
+class ExecutorchSession:
+    """A conversation; satisfies `llama_export.targets.Session`.
+
+    Args:
+        program: the loaded program; forks share it, and its weights.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._spec = program.spec
+        self._position = 0
+        # Its own caches where they are inputs; else its rows while another conversation runs.
+        self._own: list[Tensor] = []
+        if self._spec.kv_cache == "io":
+            import torch
+
+            self._own = [
+                torch.zeros([int(size) for size in cache.shape], dtype=getattr(torch, cache.dtype))
+                for cache in self._spec.inputs[2:]
+            ]
+
+    @classmethod
+    def open(
+        cls,
+        model: Path,
+        spec: GraphSpec,
+        *,
+        threads: int | None = None,
+        verbose: bool = False,
+    ) -> ExecutorchSession:
+        """Load an artifact.
+
+        Args:
+            model: path of model.pte.
+            spec: its signature, from the manifest.
+            threads: of the runtime; None leaves it to ExecuTorch.
+            verbose: let the runtime's messages through.
+
+        Raises:
+            BackendUnavailableError: executorch is not installed, or is another version.
+            BundleError: the program is damaged, of another schema, or cannot be loaded.
+        """
+        pte = Pte.open(model)
+        check_shared_table(pte)
+        names = {tensor.name for tensor in pte.tensors.values() if _CACHE_SUFFIX in tensor.name}
+        method = load_method(model, threads=threads, verbose=verbose)
+        program = Program(method, spec, sorted(names, key=_layer_and_part))
+        use_huge_pages()
+        return cls(program)
+
+    @property
+    def vocab_size(self) -> int:
+        """Length of the logits."""
+        return int(self._spec.outputs[0].shape[-1])
+
+    @property
+    def max_context(self) -> int:
+        """Slots of the KV cache."""
+        return self._spec.max_context
+
+    @property
+    def num_layers(self) -> int:
+        """How many layers have a cache."""
+        return len(self._program.inside or self._own) // 2
+
+    @property
+    def position(self) -> int:
+        """How many tokens the cache holds."""
+        return self._position
+
+    def prefill(self, input_ids: Sequence[int]) -> FloatArray:
+        """Append tokens and return the logits `[V]` after the last of them.
+
+        Raises:
+            PromptError: there are none, one is outside the vocabulary, or they do not fit.
+        """
+        last: FloatArray = self.run(input_ids)[-1]
+        return last
+
+    def run(self, input_ids: Sequence[int]) -> FloatArray:
+        """Append tokens and return every row of logits that the artifact gives, `[rows, V]`.
+
+        Raises:
+            PromptError: there are none, one is outside the vocabulary, or they do not fit.
+        """
+        import torch
+
+        total = self._position + len(input_ids)
+        self._check(input_ids, total)
+        caches = self._caches()
+        tokens = torch.tensor([list(input_ids)], dtype=torch.int64)
+        start = torch.tensor([self._position], dtype=torch.int64)
+        logits = self._program.run((tokens, start, *(() if self._program.inside else caches)))
+        self._position = total
+        result: FloatArray = logits.reshape(-1, logits.shape[-1]).numpy()
+        return result
+
+    def rewind(self, position: int) -> None:
+        """Forget every token from `position` on; their slots are written again later.
+
+        Raises:
+            PromptError: the position is after the last token.
+        """
+        if not 0 <= position <= self._position:
+            message = (
+                f"cannot rewind to position {position}: the cache holds {self._position} tokens"
+            )
+            raise PromptError(message)
+        self._position = position
+
+    def cache(self, layer: int) -> KeyValueArrays:
+        """Return a layer's keys and values so far, `[K, position, D]` each, as copies."""
+        key, value = (
+            rows[0, : self._position].transpose(0, 1).float().contiguous().numpy().copy()
+            for rows in self._caches()[2 * layer : 2 * layer + 2]
+        )
+        return key, value
+
+    def restore(self, layers: Sequence[KeyValueArrays]) -> None:
+        """Replace the conversation with one whose cache was taken from such a session.
+
+        Args:
+            layers: what `cache` gave, layer by layer.
+
+        Raises:
+            PromptError: it is the cache of another model, or longer than the context.
+        """
+        import torch
+
+        caches = self._caches()
+        position = layers[0][0].shape[1] if layers else 0
+        _, _, heads, head_dim = caches[0].shape
+        expected = (heads, min(position, self.max_context), head_dim)
+        shapes = {rows.shape for pair in layers for rows in pair}
+        if len(layers) != self.num_layers or shapes != {expected}:
+            found = ", ".join(map(str, sorted(shapes))) or "nothing"
+            message = (
+                f"this cache does not fit: expected {self.num_layers} layers of {heads} heads, at "
+                f"most {self.max_context} positions and {head_dim} columns, found {len(layers)} "
+                f"layers of {found}"
+            )
+            raise PromptError(message, "restore it with the bundle that it was saved with")
+        self._position = 0
+        for layer, pair in enumerate(layers):
+            for cache, rows in zip(caches[2 * layer : 2 * layer + 2], pair, strict=True):
+                cache[0, :position] = torch.from_numpy(np.ascontiguousarray(rows)).transpose(0, 1)
+        self._position = position
+
+    def fork(self) -> ExecutorchSession:
+        """Return a second conversation that begins with the same tokens; the weights are shared."""
+        other = ExecutorchSession(self._program)
+        rows = [cache[:, : self._position].clone() for cache in self._caches()]
+        if self._program.inside:
+            other._own = rows
+        else:
+            for cache, begun in zip(other._own, rows, strict=True):
+                cache[:, : self._position] = begun
+        other._position = self._position
+        return other
+
+    def _caches(self) -> Sequence[Tensor]:
+        """Return this conversation's caches, `[1, C, K, D]` each, in use by the program."""
+        inside, before = self._program.inside, self._program.holder and self._program.holder()
+        if not inside:
+            return self._own
+        if before is not self:
+            if before is not None:
+                before._own = [cache[:, : before._position].clone() for cache in inside]
+            for cache, rows in zip(inside, self._own, strict=False):
+                cache[:, : rows.shape[1]] = rows
+            self._program.holder, self._own = weakref.ref(self), []
+        return inside
+
+    def _check(self, input_ids: Sequence[int], total: int) -> None:
+        if not input_ids:
+            message = "there are no tokens to run"
+            raise PromptError(message, "give a prompt of at least one token")
+        if total > self.max_context:
+            message = (
+                f"{len(input_ids)} more tokens do not fit: the cache holds {self._position} of "
+                f"{self.max_context} positions"
+            )
+            raise PromptError(message, "shorten the prompt, or export with a larger --max-context")
+        outside = [token for token in input_ids if not 0 <= token < self.vocab_size]
+        if outside:
+            message = f"token {outside[0]} is outside the vocabulary of {self.vocab_size}"
+            raise PromptError(message, "the tokenizer belongs to another model")
+
+
+def _layer_and_part(name: str) -> tuple[int, str]:
+    part, _, layer = name.partition(_CACHE_SUFFIX)
+    return int(layer), part

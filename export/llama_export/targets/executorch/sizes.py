@@ -1,0 +1,119 @@
+"""Predict a `.pte`'s parts and its memory when loaded, from shapes and schemes alone.
+
+It repeats the layout of the lowering without weights and without the toolkit; a test compares it
+with real artifacts. Weights, tables and norms are exact; the program and the delegates are fitted
+to artifacts of 2 to 28 layers. The memory is a model of what was measured, see docs/performance.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from llama_export.config import LlamaConfig
+from llama_export.parts import (
+    GRAPH,
+    NORMS,
+    PADDING,
+    ROTARY,
+    SCALES,
+    ArtifactParts,
+    Part,
+    merge,
+    weights_kind,
+)
+from llama_export.targets import LoweringOptions
+from llama_export.targets.executorch.products import product_form
+from llama_quantize.scheme import GroupedInt, Scheme
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+_FLOAT_BYTES = 4
+_ITEM_BYTES = {"float32": 4, "float16": 2}
+_TABLE, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
+# Program and delegates, from artifacts of 2 to 28 layers.
+_GRAPH_BYTES, _GRAPH_LAYER_BYTES = 13_900, 11_350
+# Padding, the mean's row and epsilons.
+_PADDING_BYTES, _PADDING_LAYER_BYTES = 500, 80
+# Python, torch and ExecuTorch's libraries: what is left of the measured memory.
+_RUNTIME_BYTES = 330_000_000
+# Packed for the CPU, a row has its scale and the sum of its codes.
+_PACKED_ROW_BYTES = 8
+
+
+def predict(
+    config: LlamaConfig,
+    shapes: Shapes,
+    schemes: Mapping[str, Scheme],
+    max_context: int,
+    options: LoweringOptions,
+) -> ArtifactParts:
+    """Add up the artifact that an export would write.
+
+    Args:
+        config: the model's shape.
+        shapes: of the unique tensors.
+        schemes: the storage form of each of them.
+        max_context: rows of the rotary tables.
+        options: type of the cache, and whether a tied table is stored once.
+
+    Raises:
+        LoweringError: a scheme that no kernel has.
+    """
+    row_bytes = config.head_dim // 2 * _FLOAT_BYTES
+    parts = [Part(ROTARY, 2 * max_context * row_bytes, 2 * row_bytes)]
+    for name, shape in shapes.items():
+        if len(shape) == 1:
+            size_bytes = shape[0] * _FLOAT_BYTES
+            parts.append(Part(NORMS, size_bytes, size_bytes))
+        else:
+            parts += _matrix(name, shape, schemes[name], looked_up=name == _TABLE)
+    tied = _HEAD not in shapes
+    if tied:
+        head = _matrix(_HEAD, shapes[_TABLE], schemes[_TABLE], looked_up=False)
+        # The head reads the table's own bytes; or a copy of them.
+        kept = [Part(part.kind, 0, part.read_bytes) for part in head]
+        parts += kept if options.share_table else head
+    layers = config.num_hidden_layers
+    parts.append(Part(GRAPH, _GRAPH_BYTES + layers * _GRAPH_LAYER_BYTES, 0))
+    padding = _PADDING_BYTES + layers * _PADDING_LAYER_BYTES
+    parts.append(Part(PADDING, padding + config.hidden_size * _FLOAT_BYTES, 0))
+    heads_bytes = config.num_key_value_heads * config.head_dim * _ITEM_BYTES[options.kv_dtype]
+    return ArtifactParts(merge(parts), 2 * layers * heads_bytes)
+
+
+def resident_bytes(
+    config: LlamaConfig,
+    shapes: Shapes,
+    schemes: Mapping[str, Scheme],
+    max_context: int,
+) -> int:
+    """Model the memory of a loaded session, without what its cache takes as it fills.
+
+    Products are packed: their codes, bfloat16 scales, and eight bytes a row.
+    """
+    total = _RUNTIME_BYTES
+    for name, shape in shapes.items():
+        if len(shape) != 2 or (name == _TABLE and _HEAD in shapes):
+            continue
+        scheme, (rows, columns) = schemes[name], shape
+        if isinstance(scheme, GroupedInt):
+            scales = scheme.groups(columns) * 2
+            total += rows * (columns * scheme.bits // 8 + scales + _PACKED_ROW_BYTES)
+    return total
+
+
+def _matrix(
+    name: str, shape: tuple[int, ...], scheme: Scheme, *, looked_up: bool
+) -> list[Part]:
+    """Return a matrix's codes and scales; of a lookup a row is read, of a product all."""
+    form = product_form(name, scheme, shape)
+    kind = weights_kind(f"int{form.bits}", is_table=name in (_TABLE, _HEAD))
+    scale_bytes = 2 if form.bits == 4 else _FLOAT_BYTES
+    found = []
+    for part, row_bytes in (
+        (kind, form.columns * form.bits // 8),
+        (SCALES, form.groups * scale_bytes),
+    ):
+        size_bytes = form.rows * row_bytes
+        found.append(Part(part, size_bytes, row_bytes if looked_up else size_bytes))
+    return found

@@ -1,0 +1,135 @@
+"""The ExecuTorch target as the registry calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llama_export.activations import RoundedInputs
+from llama_export.errors import UsageError
+from llama_export.graph import GraphSpec
+from llama_export.parts import ArtifactParts
+from llama_export.targets import FloatArray, Lowered, LoweringOptions
+
+if TYPE_CHECKING:
+    from llama_export.config import LlamaConfig
+    from llama_export.targets.executorch.session import ExecutorchSession
+    from llama_export.trace import TracedLlama
+    from llama_quantize.scheme import Scheme
+    from llama_quantize.weights import QuantizedWeights
+
+TOOLKITS = ("executorch",)
+# The runtime sets memory apart for the whole cache when it loads a program: 2048 positions of the
+# 1B are 134 MB, 8192 would be 537 MB.
+DEFAULT_MAX_CONTEXT = 2048
+DELEGATES = ("xnnpack", "vulkan", "coreml")
+KV_CACHES = ("state", "io")
+KV_DTYPES = ("float32", "float16")
+
+
+def require_options(options: LoweringOptions) -> None:
+    """Refuse what a `.pte` cannot be.
+
+    Raises:
+        UsageError: with the values that there are.
+    """
+    given = (
+        ("--delegate", options.delegate, DELEGATES),
+        ("--kv-cache", options.kv_cache or "state", KV_CACHES),
+        ("--kv-dtype", options.kv_dtype, KV_DTYPES),
+    )
+    for name, value, known in given:
+        if value not in known:
+            message = f"{name}: expected {', '.join(known[:-1])} or {known[-1]}, found {value!r}"
+            raise UsageError(message)
+    if options.delegate != "xnnpack" and (
+        options.kv_cache == "io" or options.kv_dtype != "float32" or options.all_logits
+    ):
+        message = f"--delegate {options.delegate} keeps a float32 KV cache inside, and one row"
+        raise UsageError(message, "leave --kv-cache, --kv-dtype and --all-logits out")
+
+
+def lower(
+    traced: TracedLlama,
+    weights: QuantizedWeights,
+    folder: Path,
+    options: LoweringOptions,
+    stop_token_ids: Sequence[int],
+) -> Lowered:
+    """Write the artifact into a folder."""
+    from llama_export.targets.executorch.lower import MODEL_FILE, PteOptions
+    from llama_export.targets.executorch.lower import lower as lower_executorch
+
+    chosen = PteOptions(
+        kv_cache=options.kv_cache or "state",
+        kv_dtype=options.kv_dtype,
+        all_logits=options.all_logits,
+        share_table=options.share_table,
+    )
+    stops = tuple(stop_token_ids)
+    graph = lower_executorch(traced, weights, folder, chosen, stop_token_ids=stops)
+    return Lowered(MODEL_FILE, graph)
+
+
+def open_session(
+    artifact: Path,
+    spec: GraphSpec,
+    *,
+    threads: int | None,
+    accuracy_level: int | None,
+    verbose: bool,
+) -> ExecutorchSession:
+    """Load an artifact into ExecuTorch; it has one way to compute, whatever the level."""
+    from llama_export.targets.executorch.session import ExecutorchSession
+
+    return ExecutorchSession.open(artifact, spec, threads=threads, verbose=verbose)
+
+
+def read_back(artifact: Path) -> dict[str, tuple[str, str]]:
+    """Hash the codes and scales that an artifact holds, read from its own bytes."""
+    from llama_export.targets.executorch.read_back import read_back
+
+    return read_back(artifact)
+
+
+def read_back_floats(artifact: Path) -> dict[str, str]:
+    """Hash the norms that an artifact holds, as float32 values."""
+    from llama_export.targets.executorch.read_back import read_back_floats
+
+    return read_back_floats(artifact)
+
+
+def read_back_rotary(artifact: Path) -> dict[str, FloatArray]:
+    """Read the rotary tables that an artifact holds: "cos NAME" and "sin NAME" `[C, D/2]`."""
+    from llama_export.targets.executorch.read_back import read_back_rotary
+
+    return read_back_rotary(artifact)
+
+
+def rounded_inputs(artifact: Path) -> RoundedInputs | None:
+    """Say which products of an artifact round their input; None: not known for this machine."""
+    from llama_export.targets.executorch.activations import rounded_inputs
+
+    return rounded_inputs(artifact)
+
+
+def describe(artifact: Path, spec: GraphSpec) -> ArtifactParts:
+    """Say what an artifact is made of, in bytes; no weight is read."""
+    from llama_export.targets.executorch.describe import describe
+
+    return describe(artifact, spec)
+
+
+def predict(
+    config: LlamaConfig,
+    shapes: Mapping[str, tuple[int, ...]],
+    schemes: Mapping[str, Scheme],
+    max_context: int,
+    options: LoweringOptions,
+) -> tuple[ArtifactParts, int]:
+    """Say what an export would write, and the bytes that it would hold in memory when loaded."""
+    from llama_export.targets.executorch import sizes
+
+    parts = sizes.predict(config, shapes, schemes, max_context, options)
+    return parts, sizes.resident_bytes(config, shapes, schemes, max_context)
