@@ -208,9 +208,7 @@ def _target(
     options: LoweringOptions,
 ) -> TargetEstimate:
     max_context = choose_context(target, shape.config.max_position_embeddings, asked)
-    parts, resident = registry.predict(
-        target, shape.config, shapes, schemes, max_context, options
-    )
+    parts, resident = registry.predict(target, shape.config, shapes, schemes, max_context, options)
     manifest = _MANIFEST_BYTES + shape.config.num_hidden_layers * _MANIFEST_LAYER_BYTES
     bundle = parts.size_bytes + shape.tokenizer_bytes + manifest + _SMALL_FILES_BYTES
     return TargetEstimate(target, max_context, parts, bundle, resident)

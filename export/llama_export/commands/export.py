@@ -56,7 +56,9 @@ def export(
     context: typer.Context,
     target: Annotated[
         list[str] | None,
-        typer.Option("--target", "-t", help="onnx, executorch or all; repeat it, or separate by commas."),
+        typer.Option(
+            "--target", "-t", help="onnx, executorch or all; repeat it, or separate by commas."
+        ),
     ] = None,
     model: Annotated[
         str | None,

@@ -34,13 +34,19 @@ def list_models(as_json: Json = False, verbose: Verbose = False) -> None:
 
 def _estimate(model: KnownModel, cores: int) -> ExportEstimate:
     from llama_export.catalogue import shape_of
-    from llama_export.estimate import DEFAULT_RECIPE, choose_context, estimate
+    from llama_export.estimate import DEFAULT_RECIPE, estimate
+    from llama_export.targets import LoweringOptions
     from llama_export.targets.registry import TARGETS
     from llama_quantize.recipe import recipe
 
-    max_context = choose_context(model.config.max_position_embeddings, None)
     return estimate(
-        shape_of(model.name), TARGETS, recipe(DEFAULT_RECIPE), max_context, verify=True, cores=cores
+        shape_of(model.name),
+        TARGETS,
+        recipe(DEFAULT_RECIPE),
+        None,
+        LoweringOptions(),
+        verify=True,
+        cores=cores,
     )
 
 
@@ -65,6 +71,7 @@ def _to_json(model: KnownModel, found: ExportEstimate) -> dict[str, object]:
 
 def model_table(rows: list[tuple[KnownModel, ExportEstimate]]) -> Table:
     """Lay the models out, one a row."""
+    from rich import box
     from rich.table import Table
 
     from llama_export.estimate import QUOTED_CONTEXT
@@ -74,33 +81,28 @@ def model_table(rows: list[tuple[KnownModel, ExportEstimate]]) -> Table:
     table = Table(
         title="Models for --model; --json has the repositories",
         title_justify="left",
-        caption=f"Bundle sizes are {first.recipe} in groups of {first.group_size}; memory to run "
-        f"is about that, at a context of {QUOTED_CONTEXT}. A gated model's licence is "
-        "accepted once, on its page on the hub. Any other Llama 3 works by its hub id or folder.",
+        caption=f"Bundle sizes are {first.recipe} in groups of {first.group_size}; to run takes "
+        f"about that memory, at a context of {QUOTED_CONTEXT}, in the target that takes most. A "
+        "gated model's licence is accepted once, on its page on the hub. Any other Llama 3 works "
+        "by its hub id or folder.",
         caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
     )
     table.add_column("model", no_wrap=True)
-    for heading in ("weights", "context", "gated", "download"):
-        table.add_column(heading, justify="right")
-    for target in first.targets:
-        table.add_column(f"{target.target}", justify="right")
-        table.add_column("to run", justify="right")
+    targets = [target.target for target in first.targets]
+    for heading in ("weights", "gated", "download", *targets, "to run"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for model, found in rows:
-        sizes = [
-            text
-            for target in found.targets
-            for text in (
-                format_bytes(target.bundle_bytes),
-                format_bytes(target.run_bytes(QUOTED_CONTEXT)),
-            )
-        ]
+        sizes = [format_bytes(target.bundle_bytes) for target in found.targets]
+        most = max(target.run_bytes(QUOTED_CONTEXT) for target in found.targets)
         table.add_row(
             model.name,
             _count(found.num_parameters),
-            str(model.config.max_position_embeddings),
             "yes" if model.gated else "no",
             format_bytes(model.checkpoint_bytes) if model.hub_id else "none",
             *sizes,
+            format_bytes(most),
         )
     return table
 

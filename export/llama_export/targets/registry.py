@@ -50,9 +50,7 @@ class Target(Protocol):
         ],
         tuple[ArtifactParts, int],
     ]
-    lower: Callable[
-        [TracedLlama, QuantizedWeights, Path, LoweringOptions, Sequence[int]], Lowered
-    ]
+    lower: Callable[[TracedLlama, QuantizedWeights, Path, LoweringOptions, Sequence[int]], Lowered]
 
     def open_session(
         self,
@@ -126,7 +124,12 @@ def lower(
     """Write a target's artifact, and what its stock clients need beside it, into a folder.
 
     Args:
-        stop_token_ids: tokens at which a client should stop, where the artifact itself says so.
+        target: one of `TARGETS`.
+        traced: the graph.
+        weights: the quantised checkpoint, mapped.
+        folder: exists.
+        options: what the user chose.
+        stop_token_ids: where a client should stop, for artifacts that say so themselves.
     """
     return _target(target).lower(traced, weights, folder, options, stop_token_ids)
 

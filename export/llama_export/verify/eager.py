@@ -17,6 +17,7 @@ import torch
 
 from llama_export.activations import EXACT_INPUTS, RoundedInputs
 from llama_export.config import LlamaConfig
+from llama_export.ops import KeyValue
 from llama_export.verify.reference import (
     Pass,
     ReadWeight,
@@ -60,18 +61,24 @@ class Eager:
 
 @dataclass(frozen=True)
 class QuantisedEager:
-    """The eager model with the quantised weights, in three passes.
+    """The eager model with the quantised weights, in several passes.
 
     Args:
         plain: over all tokens, with its cache.
         rounded: over the positions that are compared, with the runtime's rounding of activations
             emulated; None where nobody knows how this runtime rounds.
         context_end: one token at the context's last position, after `plain`'s cache repeated.
+        alike: computes as the artifact does in the checks of its sessions: `plain` for one that
+            can compute without rounding, else over all tokens with the rounding emulated.
+        taught: as `rounded`, every token after the artifact's own cache; None where an artifact
+            that does not round can be had.
     """
 
     plain: Eager
     rounded: Eager | None
     context_end: Eager
+    alike: Eager
+    taught: Eager | None = None
 
     @classmethod
     def run(
@@ -83,6 +90,7 @@ class QuantisedEager:
         positions: int,
         max_context: int,
         rounding: RoundedInputs | None,
+        given: Sequence[KeyValue] | None = None,
     ) -> QuantisedEager:
         """Run the passes together, which reads each weight once.
 
@@ -93,19 +101,29 @@ class QuantisedEager:
             positions: how many of them are compared with the artifact as shipped.
             max_context: the artifact's capacity.
             rounding: of the artifact's products; None: not known.
+            given: per layer the keys and values `[K, P, D]` of an artifact that always rounds,
+                after the positions that are compared; None: it can do without.
         """
+        ids = _batch(input_ids)
+        short, last = ids[:, :positions], ids[:, :1]
+        always = rounding if given is not None and rounding else EXACT_INPUTS
         passes = [
-            Pass(_batch(input_ids), keep_cache=True),
-            Pass(_batch(input_ids[:1]), after=max_context - 1),
+            Pass(ids, keep_cache=True),
+            Pass(last, after=max_context - 1, rounding=always),
         ]
-        if rounding:
-            passes.append(Pass(_batch(input_ids[:positions]), rounding=rounding))
-        plain, context_end, *more = run_passes(config, read, passes)
-        exact = Eager(config, read, plain, EXACT_INPUTS)
-        rounded = exact if rounding is not None else None
-        if rounding:
-            rounded = Eager(config, read, more[0], rounding)
-        return cls(exact, rounded, Eager(config, read, context_end, EXACT_INPUTS))
+        if rounding and given is not None:
+            passes.append(Pass(ids, rounding=rounding, keep_cache=True))
+            passes.append(Pass(short, rounding=rounding, keep_cache=True, given=given))
+        elif rounding:
+            passes.append(Pass(short, rounding=rounding))
+        states = run_passes(config, read, passes)
+        plain, end, *more = (
+            Eager(config, read, state, each.rounding)
+            for state, each in zip(states, passes, strict=True)
+        )
+        rounded = more[0] if more else plain if rounding is not None else None
+        taught = more[1] if len(more) > 1 else None
+        return cls(plain, rounded, end, more[0] if taught else plain, taught)
 
 
 def _batch(input_ids: Sequence[int]) -> torch.Tensor:

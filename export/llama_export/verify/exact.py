@@ -136,7 +136,7 @@ def measure_exact(
         found = prefill(session, input_ids[:length], tick)
         at_once = found if length == budget.positions else at_once
         if quantised is not None:
-            wanted = quantised.plain.logits(slice(length - 1, length))
+            wanted = quantised.alike.logits(slice(length - 1, length))
             lengths.append(AtLength(length, compare_logits(wanted, found)))
     portions = _in_portions(session, input_ids, budget.portions, tick)
     end = fill_context(session, quantised, input_ids[0], tick) if budget.fills_context else None
@@ -174,7 +174,7 @@ def _prefill_and_steps(
     comparison = LogitComparison()
     last = prefill(session, input_ids[:prefilled], tick)
     if quantised is not None:
-        comparison.add(quantised.plain.logits(slice(prefilled - 1, prefilled)), last)
+        comparison.add(quantised.alike.logits(slice(prefilled - 1, prefilled)), last)
     # With a context of one token the prefill is itself the only step.
     start, rows = (prefilled, last[:0]) if budget.exact_steps else (0, last)
     for block in blocks(prefilled, budget.positions):
@@ -182,10 +182,10 @@ def _prefill_and_steps(
         rows = np.concatenate((rows, candidate[: REPEATED_STEPS - len(rows)]))
         last = candidate[-1:]
         if quantised is not None:
-            comparison.add(quantised.plain.logits(block), candidate)
+            comparison.add(quantised.alike.logits(block), candidate)
     if quantised is None:
         return _Stepped(None, None, start, rows, last)
-    cache = _compare_cache(session, quantised.plain.states.cache)
+    cache = _compare_cache(session, quantised.alike.states.cache)
     return _Stepped(comparison.metrics(), cache, start, rows, last)
 
 

@@ -86,7 +86,11 @@ def strictly(rows: Sequence[Row]) -> list[Row]:
 
 
 def _exact_rows(limits: TargetThresholds, exact: Exact) -> list[Row]:
-    level = f"in float32 (accuracy level {limits.exact_level})"
+    level = (
+        "against eager that rounds alike"
+        if limits.exact_level is None
+        else f"in float32 (accuracy level {limits.exact_level})"
+    )
     metrics, cache = exact.lowering, exact.cache
     if metrics is None or cache is None:
         note = "no quantised weights; that the artifact computes what they say is not proved"
@@ -175,7 +179,7 @@ def _shipped_limit(
     if shipped.activation is not None and not shipped.activation.fault:
         explained = limits.explained_kl.limit * shipped.activation.kl_mean
         if not trained or explained < tight.limit:
-            return max(explained, limits.exact_kl.limit), limits.explained_kl.reason
+            return max(explained, limits.emulated_kl.limit), limits.explained_kl.reason
     if trained:
         return tight.limit, tight.reason
     if shipped.quantisation is None or shipped.quantisation.fault:
@@ -215,7 +219,7 @@ def _activation_rows(limits: TargetThresholds, shipped: Shipped) -> list[Row]:
             unchecked(_ACTIVATION, "kl_activation", "mean KL of rounding, nats", missing),
             unchecked(_ACTIVATION, key, name, note),
         ]
-    limit = max(limits.exact_kl.limit, limits.emulated_share.limit * activation.kl_mean)
+    limit = max(limits.emulated_kl.limit, limits.emulated_share.limit * activation.kl_mean)
     return [
         informed(
             _ACTIVATION,

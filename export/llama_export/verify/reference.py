@@ -24,6 +24,7 @@ from llama_export.model import LlamaDecoderLayer
 from llama_export.ops import KeyValue
 from llama_export.rope import inverse_frequencies
 from llama_export.verify.rounding import round_activations
+from llama_export.verify.taught import taught_layer
 from llama_quantize.tensor import QuantizedTensor
 from llama_quantize.workers import worker_pool
 
@@ -44,12 +45,15 @@ class Pass:
             repeated as often as it takes; the first pass itself begins at 0.
         rounding: products whose input is rounded as a runtime does it.
         keep_cache: keep every layer's keys and values.
+        given: per layer an artifact's keys and values `[K, S, D]`, which every token attends to
+            instead of its predecessors' own; None: not.
     """
 
     input_ids: Tensor
     after: int = 0
     rounding: RoundedInputs = dataclasses.field(default_factory=lambda: EXACT_INPUTS)
     keep_cache: bool = False
+    given: Sequence[KeyValue] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,7 +193,12 @@ def _run_layer(
             past = _padded(presents[0], each.after, hidden[number].shape[1])
             position = torch.tensor(each.after)
         with _rounded_inputs(layer, index, each.rounding):
-            hidden[number], present = layer(hidden[number], position, past, inv_freq)
+            if each.given is not None:
+                hidden[number], present = taught_layer(
+                    layer, hidden[number], each.given[index], inv_freq
+                )
+            else:
+                hidden[number], present = layer(hidden[number], position, past, inv_freq)
         presents.append(present)
     return presents
 

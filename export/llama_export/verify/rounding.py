@@ -47,9 +47,7 @@ def _with_zero_point(blocks: Tensor, bits: int) -> Tensor:
     span = most - least
     scale = torch.where(span > 0, torch.div(torch.tensor(highest - lowest), span), 1.0)
     from_least, from_most = lowest + least * scale, highest + most * scale
-    zero = torch.where(
-        from_least + from_most > 0, lowest - least * scale, highest - most * scale
-    )
+    zero = torch.where(from_least + from_most > 0, lowest - least * scale, highest - most * scale)
     zero = zero.clamp(lowest, highest).round()
     codes = ((blocks * scale).round() + zero).clamp(lowest, highest)
     rounded: Tensor = (codes - zero) * (1.0 / scale)

@@ -40,7 +40,8 @@ class Shipped:
         lowering: the artifact against eager with the quantised weights.
         prefill: the same, for the last position after one prefill of everything.
         activation: eager with the runtime's rounding emulated, against eager without it.
-        emulated: the artifact against eager with the rounding emulated.
+        emulated: the artifact against eager with the rounding emulated; where it always rounds,
+            each step after the artifact's own cache.
         quantisation: eager quantised against eager with the checkpoint's weights.
         artifact_loss: how well the artifact predicts the text.
         quantised_loss: how well the quantised weights do.
@@ -138,9 +139,8 @@ class _Sums:
             self._activation.add(plain, plain)
             self._emulated.add(plain, candidate)
         elif quantised.rounded is not None:
-            rounded = quantised.rounded.logits(block)
-            self._activation.add(plain, rounded)
-            self._emulated.add(rounded, candidate)
+            self._activation.add(plain, quantised.rounded.logits(block))
+            self._emulated.add((quantised.taught or quantised.rounded).logits(block), candidate)
         if original is not None:
             checkpoint = original.logits(block)
             self._quantisation.add(checkpoint, plain)

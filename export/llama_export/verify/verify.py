@@ -17,18 +17,22 @@ from llama_export.verify.exact import exact_calls, measure_exact
 from llama_export.verify.findings import Divergence
 from llama_export.verify.judge import lowering_rows, quantisation_rows, strictly
 from llama_export.verify.judge_sessions import session_rows
+from llama_export.verify.judge_steps import step_rows
 from llama_export.verify.locate import MOST_POSITIONS, locate
 from llama_export.verify.report import Row, VerifyReport, judged, unchecked
 from llama_export.verify.samples import Budget, Text, plan_budget
 from llama_export.verify.series import gather_series
 from llama_export.verify.shipped import measure_shipped
+from llama_export.verify.steps import compare_steps, stepped_caches
 from llama_export.verify.structure import fewest_bits, structure_rows
 from llama_export.verify.subject import Subject, refuse_other_model, subject_of
 from llama_export.verify.thresholds import thresholds_for
 
 if TYPE_CHECKING:
+    from llama_export.activations import RoundedInputs
     from llama_export.bundle import Bundle
     from llama_export.checkpoints.hf import HfCheckpoint
+    from llama_export.ops import KeyValue
     from llama_quantize.weights import QuantizedWeights
 
 Progress = Callable[[int, int], None]
@@ -90,8 +94,14 @@ def verify_subject(
     text = subject.read_text()
     # One token more than is read: the last position's prediction is scored too.
     token_ids = text.take(max(budget.longest, budget.positions + 1))
-    tick = _counter(budget, progress)
-    quantised = _eager_quantised(subject, token_ids[: budget.longest], budget, max_context)
+    rounding = subject.rounding() if subject.weights is not None else None
+    always = limits.exact_level is None and bool(rounding)
+    tick = _counter(budget, progress, steps=budget.positions if always else 0)
+    # What always rounds is compared step by step, each after the artifact's own cache.
+    given = stepped_caches(session, token_ids[: budget.positions], tick) if always else None
+    quantised = _eager_quantised(
+        subject, token_ids[: budget.longest], budget, max_context, rounding, given
+    )
     original = _eager_original(subject, token_ids[: budget.positions])
     shipped = measure_shipped(
         session,
@@ -107,12 +117,15 @@ def verify_subject(
     exact_session = subject.open_session(limits.exact_level)
     exact = measure_exact(exact_session, quantised, token_ids[: budget.longest], budget, tick)
     del exact_session
+    taught = None if quantised is None else quantised.taught
+    steps = compare_steps(taught, given) if taught is not None and given is not None else ()
     memory["peak while verifying"] = Machine().peak_resident_bytes()
 
     vocab_size, bits = subject.config.vocab_size, fewest_bits(subject.weights)
     rows = [
         *structure,
         *lowering_rows(limits, shipped, exact, vocab_size=vocab_size),
+        *step_rows(limits, steps),
         *session_rows(limits, exact),
         *quantisation_rows(shipped, subject.weights, bits=bits, vocab_size=vocab_size),
     ]
@@ -131,7 +144,12 @@ def verify_subject(
 
 
 def _eager_quantised(
-    subject: Subject, input_ids: Sequence[int], budget: Budget, max_context: int
+    subject: Subject,
+    input_ids: Sequence[int],
+    budget: Budget,
+    max_context: int,
+    rounding: RoundedInputs | None,
+    given: Sequence[KeyValue] | None,
 ) -> QuantisedEager | None:
     if subject.weights is None:
         return None
@@ -141,7 +159,8 @@ def _eager_quantised(
         input_ids,
         positions=budget.positions,
         max_context=max_context,
-        rounding=subject.rounding(),
+        rounding=rounding,
+        given=given,
     )
 
 
@@ -197,8 +216,8 @@ def _settings(
     }
 
 
-def _counter(budget: Budget, progress: Progress | None) -> Callable[[], None]:
-    total = budget.positions + 1 + exact_calls(budget)
+def _counter(budget: Budget, progress: Progress | None, *, steps: int) -> Callable[[], None]:
+    total = steps + budget.positions + 1 + exact_calls(budget)
     done = 0
 
     def tick() -> None:

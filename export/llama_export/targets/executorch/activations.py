@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from llama_export.activations import ActivationQuantization, RoundedInputs
-from llama_export.targets.executorch.contents import read_contents
+from llama_export.targets.executorch.contents import TABLE, read_contents
 from llama_export.targets.executorch.pte import Pte
 
 _ROW = ActivationQuantization(bits=8, block=None, zero_point=True)
@@ -23,4 +23,6 @@ def rounded_inputs(model: Path) -> RoundedInputs | None:
     Raises:
         BundleError: the file is damaged or laid out in another way.
     """
-    return {product.weight: _ROW for product in read_contents(Pte.open(model)).products}
+    products = read_contents(Pte.open(model)).products
+    # A tied head goes by the table's name, under which its weight is stored.
+    return {TABLE: _ROW} | {product.weight: _ROW for product in products}

@@ -222,8 +222,8 @@ def _fillings(
 def _output_order(output: Node, count: int) -> tuple[int, ...]:
     """Return which output of the stretch each result of the delegate's call is."""
     (results,) = output.args
-    assert isinstance(results, tuple | list)
-    order = {int(str(node.args[1])): place for place, node in enumerate(results)}  # type: ignore[union-attr]
+    nodes = [node for node in results if isinstance(node, Node)]  # type: ignore[union-attr]
+    order = {int(str(node.args[1])): place for place, node in enumerate(nodes)}
     if sorted(order) != list(range(count)):
         message = f"the delegate gives {sorted(order)} where {count} results were expected"
         raise LoweringError(message, _HINT)

@@ -16,7 +16,6 @@ from typing import Any
 
 from torch import Tensor
 
-from llama_export.config import LlamaConfig
 from llama_export.errors import LoweringError
 from llama_export.graph import GraphSpec, TensorSpec
 from llama_export.targets.executorch.delegate import (
@@ -31,7 +30,7 @@ from llama_export.targets.executorch.outer import (
     cache_names,
     export_outer,
 )
-from llama_export.targets.executorch.pieces import Piece, codes_piece, scales_piece
+from llama_export.targets.executorch.pieces import Piece, codes_piece, kept_piece, scales_piece
 from llama_export.targets.executorch.plan import Stretch, plan
 from llama_export.targets.executorch.pour import LookupTable, pour
 from llama_export.targets.executorch.products import ProductForm, product_form
@@ -152,8 +151,7 @@ class _Filler:
             data[old.key_at : old.key_at + len(new)] = new
             self.pieces[piece.key] = piece
             keys.append(piece.key)
-        for key, value in template.kept.items():
-            self.pieces[key] = Piece(key, len(value), lambda value=value: iter([value]))
+        self.pieces |= {key: kept_piece(key, value) for key, value in template.kept.items()}
         return bytes(data), tuple(keys)
 
 
@@ -237,17 +235,15 @@ def graph_spec(form: OuterForm) -> GraphSpec:
         TensorSpec(name, form.kv_dtype, shape)
         for name in (cache_names(config) if form.kv_cache == IO else ())
     )
-    logits = (1, "sequence_length", config.vocab_size) if form.all_logits else (1, config.vocab_size)
+    rows = ("sequence_length",) if form.all_logits else ()
     return GraphSpec(
         inputs=(
             TensorSpec("tokens", "int64", (1, "sequence_length")),
             TensorSpec("input_pos", "int64", (1,)),
             *caches,
         ),
-        outputs=(TensorSpec("logits", "float32", logits), *caches),
+        outputs=(TensorSpec("logits", "float32", (1, *rows, config.vocab_size)), *caches),
         kv_cache=form.kv_cache,
         max_context=form.max_context,
         all_logits=form.all_logits,
     )
-
-

@@ -12,7 +12,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -85,6 +85,10 @@ class OuterModule(nn.Module):
         self._form = form
         self._calls = calls
         config = form.config
+        self.table: Tensor
+        self.table_scales: Tensor
+        self.cos: Tensor
+        self.sin: Tensor
         # One row stands for the table, whose bytes and rows are put in when the file is written.
         self.register_buffer("table", torch.zeros(1, config.hidden_size, dtype=torch.int8))
         self.register_buffer("table_scales", torch.ones(1, 1))
@@ -104,7 +108,7 @@ class OuterModule(nn.Module):
         """Map int64 `[1, S]` and `[1]` to the logits, `[1, V]` or `[1, S, V]`."""
         known, llama = torch.ops.quantized_decomposed, torch.ops.llama
         form, length = self._form, tokens.shape[1]
-        start = input_pos[0].item()
+        start = cast("int", input_pos[0].item())
         torch._check(start >= 0)
         torch._check(start + length <= form.max_context)
         hidden = known.embedding_byte.dtype(
@@ -126,7 +130,7 @@ class OuterModule(nn.Module):
             values = {HIDDEN: hidden} | self._call(
                 layer + 1, {HIDDEN: hidden, MIXED: mixed}, tables
             )
-        logits = values[LOGITS]
+        logits: Tensor = values[LOGITS]
         return logits if form.all_logits else logits[:, 0]
 
     def _call(

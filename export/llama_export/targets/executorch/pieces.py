@@ -1,4 +1,4 @@
-"""The bytes that stand in the file: codes and scales of a weight, as XNNPACK and the lookup read them.
+"""The bytes that stand in the file: codes and scales of a weight, as the kernels read them.
 
 XNNPACK keeps two 4-bit codes a byte, each plus 8, the even one in the low nibble, which is how our
 codes are stored; its group scales are bfloat16, its row scales float32. So nothing is converted but
@@ -57,11 +57,16 @@ def scales_piece(tensor: QuantizedTensor, rows: str, head_dim: int) -> Piece:
     return _piece(scales if tensor.scheme.bits == 4 else scales.float(), _SCALES_PREFIX)
 
 
+def kept_piece(key: str, value: bytes) -> Piece:
+    """Return bytes that are in memory already, and stay as they are."""
+    return Piece(key, len(value), lambda: iter([value]))
+
+
 def _rows(matrix: Tensor, rows: str, head_dim: int) -> Tensor:
     """Return `[N, columns]`, or of each head's D rows the first or the second half."""
     if rows == WHOLE:
         return matrix
-    halves = matrix.unflatten(0, (-1, 2, head_dim // 2))
+    halves: Tensor = matrix.unflatten(0, (-1, 2, head_dim // 2))
     return halves[:, 0 if rows == FIRST_HALVES else 1].flatten(0, 1)
 
 

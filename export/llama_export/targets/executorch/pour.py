@@ -3,8 +3,8 @@
 The emitted file has a stand-in for each weight. Its program is a FlatBuffers file whose offsets and
 sizes are plain numbers, so they are overwritten in place, and the segments are streamed behind it:
 memory does not grow with the model. A tied table is written once; the constant of the lookup and
-the constant of the head are then the same bytes of the file. It knows the file's layout; it does not
-know where the bytes come from.
+the constant of the head are then the same bytes of the file. It knows the file's layout; it does
+not know where the bytes come from.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def pour(
     """
     pte = Pte.open(emitted)
     program = bytearray(pte.program)
-    constants, offsets, offsets_at = pte.constant_segment
+    constants, _, offsets_at = pte.constant_segment
     codes, scales = _lookup_tensors(pte)
     shared: dict[str, int] = {}
     placed: list[_Placed] = []

@@ -41,7 +41,7 @@ def load_toolkit(*, verbose: bool = False) -> None:
     try:
         with silenced(verbose=verbose), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            import executorch.kernels.quantized
+            import executorch.kernels.quantized  # noqa: F401
             from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401
     except (ImportError, OSError, RuntimeError, AssertionError) as error:
         message = f"executorch {found} cannot be imported beside torch {_torch_version()}: {error}"

@@ -12,7 +12,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from llama_export.targets.executorch.runtime import load_method, silenced
 from llama_export.targets.executorch.shared_table import check_shared_table
 
 if TYPE_CHECKING:
+    from executorch.extension.pybindings.portable_lib import ExecuTorchMethod
     from torch import Tensor
 
 _CACHE_SUFFIX = "_cache_"
@@ -39,7 +40,7 @@ class Program:
         caches: names of the caches inside; empty when they are inputs.
     """
 
-    def __init__(self, method: Any, spec: GraphSpec, caches: Sequence[str]) -> None:
+    def __init__(self, method: ExecuTorchMethod, spec: GraphSpec, caches: Sequence[str]) -> None:
         self._method = method
         self.spec = spec
         self.inside = tuple(method.get_attribute(name) for name in caches)
@@ -230,7 +231,8 @@ class ExecutorchSession:
 
     def _caches(self) -> Sequence[Tensor]:
         """Return this conversation's caches, `[1, C, K, D]` each, in use by the program."""
-        inside, before = self._program.inside, self._program.holder and self._program.holder()
+        inside, holder = self._program.inside, self._program.holder
+        before = None if holder is None else holder()
         if not inside:
             return self._own
         if before is not self:

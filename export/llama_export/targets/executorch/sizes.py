@@ -102,9 +102,7 @@ def resident_bytes(
     return total
 
 
-def _matrix(
-    name: str, shape: tuple[int, ...], scheme: Scheme, *, looked_up: bool
-) -> list[Part]:
+def _matrix(name: str, shape: tuple[int, ...], scheme: Scheme, *, looked_up: bool) -> list[Part]:
     """Return a matrix's codes and scales; of a lookup a row is read, of a product all."""
     form = product_form(name, scheme, shape)
     kind = weights_kind(f"int{form.bits}", is_table=name in (_TABLE, _HEAD))

@@ -78,7 +78,7 @@ class StretchKind:
 
     def norms(self) -> tuple[int, ...]:
         """Return the slots of the norms' weights, which are inputs of the delegate."""
-        return tuple(step.weight for step in self.stretch.steps if _is_norm(step))
+        return tuple(_slot(step) for step in self.stretch.steps if _is_norm(step))
 
     @property
     def mixed_columns(self) -> int:
@@ -118,6 +118,7 @@ class StretchModule(nn.Module):
         self.products = nn.ModuleList(
             Product(part.form, number) for number, part in enumerate(kind.products(), start=1)
         )
+        self.mean: Tensor
         self.register_buffer("mean", torch.full((1, kind.hidden_size), 1 / kind.hidden_size))
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -146,9 +147,9 @@ class StretchModule(nn.Module):
 
     def _computed(self, step: Step, x: Sequence[Tensor]) -> Tensor:
         if step.kind == "linear":
-            return self._product()(self._round(step, x[0]))
+            return self._product(self._round(step, x[0]))
         if step.kind == "heads":
-            return self._in_heads(self._product()(self._round(step, x[0])), 1)
+            return self._in_heads(self._product(self._round(step, x[0])), 1)
         if step.kind == "rotated":
             return self._rotated(step, self._round(step, x[0]))
         if step.kind == "silu":
@@ -162,8 +163,8 @@ class StretchModule(nn.Module):
 
     def _rotated(self, step: Step, x: Tensor) -> Tensor:
         cos, sin = self._tables
-        first = self._in_heads(self._product()(x), 2)
-        second = self._in_heads(self._product()(x), 2)
+        first = self._in_heads(self._product(x), 2)
+        second = self._in_heads(self._product(x), 2)
         turned = (first * cos - second * sin, second * cos + first * sin)
         return torch.cat(turned, dim=-1)
 
@@ -178,8 +179,10 @@ class StretchModule(nn.Module):
             self._rounded[name] = rounded(x)
         return self._rounded[name]
 
-    def _product(self) -> nn.Module:
-        return next(self._remaining)
+    def _product(self, x: Tensor) -> Tensor:
+        """Multiply by the next weight: the products are used in the order of their numbers."""
+        result: Tensor = next(self._remaining)(x)
+        return result
 
 
 def _is_norm(step: Step) -> bool:
