@@ -19,14 +19,40 @@ from llama_export.verify.thresholds import (
     SHARE_FLOOR,
     TRAINED_SHARE,
     TargetThresholds,
+    Threshold,
 )
 
 if TYPE_CHECKING:
     from llama_quantize.weights import QuantizedWeights
 
 _LOWERING, _ACTIVATION, _QUANTISATION = "lowering", "activation", "quantisation"
+# Two that round tip different codes: their difference may be twice what rounding makes of one.
+_SPREAD, _WORST_ROW = 2.0, 4.0
 _RANDOM = "random weights, or a text that the model does not know"
 _UNKNOWN_ROUNDING = "how this machine's runtime rounds activations is not known"
+
+
+def with_rounding(limits: TargetThresholds, shipped: Shipped) -> TargetThresholds:
+    """Allow what always rounds the spread of its tipped roundings, in what cannot be had without.
+
+    Random layers magnify rounding many times more than trained ones, so its own cost, both in
+    eager, is the measure.
+    """
+    rounding = shipped.activation
+    if limits.exact_level is not None or rounding is None or rounding.fault:
+        return limits
+    kl, spread = limits.explained_kl.limit * rounding.kl_mean, _SPREAD * rounding.rel_rms
+    return replace(
+        limits,
+        exact_kl=_at_least(limits.exact_kl, kl),
+        exact_rel_rms=_at_least(limits.exact_rel_rms, spread),
+        same_rel_rms=_at_least(limits.same_rel_rms, spread),
+        cache_rel_rms=_at_least(limits.cache_rel_rms, _WORST_ROW * spread),
+    )
+
+
+def _at_least(threshold: Threshold, limit: float) -> Threshold:
+    return replace(threshold, limit=max(threshold.limit, limit))
 
 
 def lowering_rows(

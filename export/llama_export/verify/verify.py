@@ -15,7 +15,12 @@ from llama_export.machine import Machine
 from llama_export.verify.eager import Eager, QuantisedEager
 from llama_export.verify.exact import exact_calls, measure_exact
 from llama_export.verify.findings import Divergence
-from llama_export.verify.judge import lowering_rows, quantisation_rows, strictly
+from llama_export.verify.judge import (
+    lowering_rows,
+    quantisation_rows,
+    strictly,
+    with_rounding,
+)
 from llama_export.verify.judge_sessions import session_rows
 from llama_export.verify.judge_steps import step_rows
 from llama_export.verify.locate import MOST_POSITIONS, locate
@@ -98,7 +103,8 @@ def verify_subject(
     always = limits.exact_level is None and bool(rounding)
     tick = _counter(budget, progress, steps=budget.positions if always else 0)
     # What always rounds is compared step by step, each after the artifact's own cache.
-    given = stepped_caches(session, token_ids[: budget.positions], tick) if always else None
+    layers, ids = subject.config.num_hidden_layers, token_ids[: budget.positions]
+    given = stepped_caches(session, ids, layers, tick) if always else None
     quantised = _eager_quantised(
         subject, token_ids[: budget.longest], budget, max_context, rounding, given
     )
@@ -117,15 +123,19 @@ def verify_subject(
     exact_session = subject.open_session(limits.exact_level)
     exact = measure_exact(exact_session, quantised, token_ids[: budget.longest], budget, tick)
     del exact_session
-    taught = None if quantised is None else quantised.taught
-    steps = compare_steps(taught, given) if taught is not None and given is not None else ()
+    steps = (
+        compare_steps(quantised, given, limits.step_rel_rms.limit)
+        if quantised and given is not None
+        else ()
+    )
+    limits = with_rounding(limits, shipped)
     memory["peak while verifying"] = Machine().peak_resident_bytes()
 
     vocab_size, bits = subject.config.vocab_size, fewest_bits(subject.weights)
     rows = [
         *structure,
         *lowering_rows(limits, shipped, exact, vocab_size=vocab_size),
-        *step_rows(limits, steps),
+        *step_rows(limits, steps, shipped),
         *session_rows(limits, exact),
         *quantisation_rows(shipped, subject.weights, bits=bits, vocab_size=vocab_size),
     ]

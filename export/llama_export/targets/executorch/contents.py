@@ -10,7 +10,9 @@ Shapes: C max_context, E hidden_size, D head_dim.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from llama_export.errors import BundleError
 from llama_export.targets.executorch.pte import Call, Pte, PteTensor
@@ -73,10 +75,21 @@ def read_contents(pte: Pte) -> Contents:
     Raises:
         BundleError: it is damaged, or laid out in another way.
     """
-    try:
+    with damage_named(pte.path):
         return _contents(pte)
-    except (ValueError, LookupError) as error:
-        message = f"{pte.path} is damaged, or not laid out as ours are: {error}"
+
+
+@contextmanager
+def damage_named(path: Path) -> Iterator[None]:
+    """Turn what a reader of a damaged file stumbles over into one error.
+
+    Raises:
+        BundleError: with the file's name.
+    """
+    try:
+        yield
+    except (ValueError, LookupError, ArithmeticError) as error:
+        message = f"{path} is damaged, or not laid out as ours are: {error}"
         raise BundleError(message, _HINT) from error
 
 
@@ -92,8 +105,12 @@ def _contents(pte: Pte) -> Contents:
         products += _products(pte, call, _product_names(number, len(attentions)))
         names = _norm_names(number, len(attentions))
         norms += zip(names, _norm_tensors(pte, call, len(names)), strict=True)
-    lookup = next(call for call in pte.calls if call.operator == LOOKUP)
-    codes, scales = (pte.tensors[value] for value in lookup.arguments[:2])
+    codes, scales = (
+        pte.tensors[value]
+        for call in pte.calls
+        if call.operator == LOOKUP
+        for value in call.arguments[:2]
+    )
     head_dim = pte.tensors[attentions[0].arguments[0]].sizes[-1]
     tables = [
         pte.tensors[call.arguments[0]]

@@ -20,7 +20,12 @@ from llama_export.parts import (
     merge,
     weights_kind,
 )
-from llama_export.targets.executorch.contents import HEAD, Contents, read_contents
+from llama_export.targets.executorch.contents import (
+    HEAD,
+    Contents,
+    damage_named,
+    read_contents,
+)
 from llama_export.targets.executorch.pte import Pte, PteTensor
 
 FILES: Mapping[str, str] = {"model.pte": "the program, its delegates and the weights"}
@@ -39,6 +44,11 @@ def describe(model: Path, spec: GraphSpec) -> ArtifactParts:
     """
     pte = Pte.open(model)
     contents = read_contents(pte)
+    with damage_named(model):
+        return _described(model, pte, contents, spec)
+
+
+def _described(model: Path, pte: Pte, contents: Contents, spec: GraphSpec) -> ArtifactParts:
     regions = dict(_regions(pte, contents))
     parts = list(regions.values())
     delegates = {segment for _, segment in pte.delegates}

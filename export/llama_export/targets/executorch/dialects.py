@@ -14,6 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from llama_export.errors import LoweringError
+from llama_export.targets.executorch.outer import OuterForm
+from llama_export.targets.executorch.whole_module import Moment, WholeProduct
 from llama_quantize.tensor import QuantizedTensor
 
 _INT4, _INT8 = (-8, 7), (-128, 127)
@@ -21,15 +24,17 @@ _INT4, _INT8 = (-8, 7), (-128, 127)
 _SMALLEST_PEAK = 0.015625
 
 
-class AffineWeight(nn.Module):
-    """A weight as torchao's weight-only pattern.
+class AffineProduct(WholeProduct):
+    """A product with a weight in torchao's pattern.
 
     Args:
         tensor: codes and scales.
+        rounds: whether its input is to be rounded.
     """
 
-    def __init__(self, tensor: QuantizedTensor) -> None:
+    def __init__(self, tensor: QuantizedTensor, *, rounds: bool = False) -> None:
         super().__init__()
+        self.rounds = rounds
         self._group = tensor.scheme.group_size or tensor.shape[1]
         self._range = _INT4 if tensor.scheme.bits == 4 else _INT8
         self.register_buffer("codes", tensor.unpacked())
@@ -37,7 +42,7 @@ class AffineWeight(nn.Module):
         self.register_buffer("zeros", torch.zeros(tensor.scales.shape, dtype=torch.int8))
 
     def weight(self) -> Tensor:
-        """Return float32 `[N, K]`."""
+        """Return float32 `[N, K]`; a delegate keeps the codes and computes no such thing."""
         from torchao.quantization.quant_primitives import dequantize_affine
 
         block = (1, self._group)
@@ -46,28 +51,23 @@ class AffineWeight(nn.Module):
         )
         return weight
 
-
-class AffineProduct(AffineWeight):
-    """`x @ weight.T`."""
-
     def forward(self, x: Tensor) -> Tensor:
         """Map `[..., K]` to `[..., N]`."""
         return functional.linear(x, self.weight())
 
 
-class AffineTable(AffineWeight):
-    """The token lookup in a dequantised table, of which the delegate keeps the codes."""
+class AffineTable(AffineProduct):
+    """The token lookup in the same pattern."""
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map int64 `[1, S]` to `[1, S, K]`."""
         return functional.embedding(tokens, self.weight())
 
 
-class RowProduct(nn.Module):
-    """`x @ weight.T` with int8 rows, in the pattern that becomes Vulkan's `_weight_int8pack_mm`.
+class RowProduct(WholeProduct):
+    """A product with int8 rows, in the pattern that becomes Vulkan's `_weight_int8pack_mm`.
 
-    torchao's pattern would be taken too, but then the whole weight is turned into floats at each
-    call.
+    torchao's pattern is taken too, but not fused: the weight would become floats at each call.
 
     Args:
         tensor: codes, and one scale a row.
@@ -87,16 +87,8 @@ class RowProduct(nn.Module):
         return functional.linear(x, weight)
 
 
-class RoundedAffineProduct(AffineWeight):
-    """`x @ weight.T` with x rounded to 8 bits a token, in torchao's pattern."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map `[1, S, K]` to `[1, S, N]`."""
-        return functional.linear(x, self.weight())
-
-
 class RowTable(nn.Module):
-    """The token lookup as an operator of the runtime: Vulkan has none for int8 tables.
+    """The token lookup as an operator of the runtime; Vulkan has none for int8 rows.
 
     Args:
         tensor: codes, and one scale a row.
@@ -113,3 +105,122 @@ class RowTable(nn.Module):
             self.codes, self.scales, None, *_INT8, tokens, dtype=torch.float32
         )
         return rows
+
+
+class Vulkan:
+    """Any number of tokens; int4 products round their inputs, int8 ones do not."""
+
+    def product(self, name: str, tensor: QuantizedTensor) -> WholeProduct:
+        """Return a product of int4 groups or of int8 rows."""
+        if tensor.scheme.bits == 4:
+            return AffineProduct(tensor, rounds=True)
+        _require_rows(name, tensor)
+        return RowProduct(tensor)
+
+    def table(self, name: str, tensor: QuantizedTensor) -> nn.Module:
+        """Return a lookup in int8 rows."""
+        _require_rows(name, tensor)
+        return RowTable(tensor)
+
+    def cache_shape(self, form: OuterForm) -> tuple[int, int, int, int]:
+        """Return `(1, C, K, D)`."""
+        return 1, form.max_context, form.config.num_key_value_heads, form.config.head_dim
+
+    def moment(self, tokens: Tensor, input_pos: Tensor, cos: Tensor, sin: Tensor) -> Moment:
+        """Take the position as a number."""
+        start, length = input_pos[0].item(), tokens.shape[1]
+        assert isinstance(start, int | torch.SymInt)
+        torch._check(start >= 0)
+        torch._check(start + length <= cos.shape[0])
+        cos, sin = (table.narrow(0, start, length)[:, None] for table in (cos, sin))
+        return Moment(start, cos, sin)
+
+    def round(self, x: Tensor) -> Tensor:
+        """Round each token's row to int8 with a zero point."""
+        from torchao.quantization.quant_primitives import (
+            MappingType,
+            choose_qparams_affine,
+            dequantize_affine,
+            quantize_affine,
+        )
+
+        block, int8 = (1, 1, x.shape[-1]), torch.int8
+        scale, zero = choose_qparams_affine(
+            x, MappingType.ASYMMETRIC, block, int8, *_INT8, zero_point_dtype=int8
+        )
+        codes = quantize_affine(x, block, scale, zero, int8, *_INT8)
+        rounded: Tensor = dequantize_affine(codes, block, scale, zero, int8, *_INT8)
+        return rounded
+
+    def norm(self, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        """Write it in the form that becomes one operator."""
+        return x * torch.rsqrt((x * x).mean(-1, keepdim=True) + epsilon) * weight
+
+    def attend(
+        self,
+        query: Tensor,
+        written: tuple[Tensor, Tensor],
+        caches: tuple[Tensor, Tensor],
+        moment: Moment,
+    ) -> Tensor:
+        """Use ExecuTorch's operators for language models; Vulkan makes one of the three."""
+        llama = torch.ops.llama
+        for new, cache in zip(written, caches, strict=True):
+            llama.update_cache(new, cache, moment.start)
+        mixed: Tensor = llama.custom_sdpa(query, *caches, moment.start, None, 0.0, True, None)
+        return mixed
+
+
+class CoreML:
+    """One token a call; weights alone are quantised; computes in float16."""
+
+    def product(self, name: str, tensor: QuantizedTensor) -> WholeProduct:
+        """Return a product of int4 or int8 groups or rows."""
+        return AffineProduct(tensor)
+
+    def table(self, name: str, tensor: QuantizedTensor) -> nn.Module:
+        """Return a lookup in the same pattern: a tied table is then stored once."""
+        return AffineTable(tensor)
+
+    def cache_shape(self, form: OuterForm) -> tuple[int, int, int, int]:
+        """Return `(1, K, C, D)`: attention needs no copy of it with its axes in another order."""
+        return 1, form.config.num_key_value_heads, form.max_context, form.config.head_dim
+
+    def moment(self, tokens: Tensor, input_pos: Tensor, cos: Tensor, sin: Tensor) -> Moment:
+        """Keep the position a tensor: what depends on a number cannot be converted."""
+        slots = torch.arange(cos.shape[0])[None, None, None]
+        cos, sin = (table[input_pos][:, None] for table in (cos, sin))
+        return Moment(input_pos, cos, sin, slots <= input_pos)
+
+    def round(self, x: Tensor) -> Tensor:
+        """Leave it; no product asks."""
+        return x
+
+    def norm(self, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        """Divide by the peak first: a float16 square of more than 256 would be infinite."""
+        peak = x.abs().amax(-1, keepdim=True).clamp(min=_SMALLEST_PEAK)
+        small, added = x / peak, epsilon**0.5 / peak
+        mean = (small * small).mean(-1, keepdim=True)
+        return small * torch.rsqrt(mean + added * added) * weight
+
+    def attend(
+        self,
+        query: Tensor,
+        written: tuple[Tensor, Tensor],
+        caches: tuple[Tensor, Tensor],
+        moment: Moment,
+    ) -> Tensor:
+        """Let the query heads of one key be rows of one matrix, so that no key is repeated."""
+        assert isinstance(moment.start, Tensor)
+        for new, cache in zip(written, caches, strict=True):
+            cache.index_copy_(2, moment.start, new.transpose(1, 2))
+        keys, values = caches
+        rows = query.view(1, keys.shape[1], -1, query.shape[-1])
+        mixed = functional.scaled_dot_product_attention(rows, keys, values, attn_mask=moment.seen)
+        return mixed.reshape(query.shape)
+
+
+def _require_rows(name: str, tensor: QuantizedTensor) -> None:
+    if tensor.scheme.label != "int8 row":
+        message = f"{name} is stored as {tensor.scheme.label}; Vulkan wants int8 rows here"
+        raise LoweringError(message, "export with --quantize int4 or int8")

@@ -267,17 +267,24 @@ class Pte:
         Raises:
             ValueError: the file is cut off.
         """
-        with self.path.open("rb") as file:
-            file.seek(self.segments_at + offset)
-            data = file.read(size_bytes)
-        if len(data) < size_bytes:
-            message = f"expected {size_bytes} bytes at {offset}, found {len(data)}"
+        begin, there = self.segments_at + offset, self.path.stat().st_size
+        if min(offset, size_bytes) < 0 or begin + size_bytes > there:
+            message = f"expected {size_bytes} bytes at {begin}, the file has {there}"
             raise ValueError(message)
-        return data
+        with self.path.open("rb") as file:
+            file.seek(begin)
+            return file.read(size_bytes)
 
     def constant_at(self, number: int) -> int:
-        """Return the offset of a constant, counted from the segments' beginning."""
+        """Return the offset of a constant, counted from the segments' beginning.
+
+        Raises:
+            ValueError: there is no such constant.
+        """
         segment, offsets, _ = self.constant_segment
+        if not (0 <= number < len(offsets) and segment < len(self.segments)):
+            message = f"it has no constant {number}"
+            raise ValueError(message)
         return self.segments[segment].offset + offsets[number]
 
     def constant(self, tensor: PteTensor) -> bytes:
@@ -309,6 +316,9 @@ def _calls(method: Table) -> Iterator[Call]:
                 continue
             number, arguments = found.number(0, "i"), tuple(found.numbers(1, "i"))
             if kind == _KERNEL_CALL:
+                if not 0 <= number < len(operators):
+                    message = f"it has no operator {number}"
+                    raise ValueError(message)
                 yield Call(operators[number], -1, arguments)
             else:
                 yield Call("", number, arguments)

@@ -18,6 +18,7 @@ from llama_export.targets.executorch.contents import (
     TABLE,
     Contents,
     StoredProduct,
+    damage_named,
     read_contents,
 )
 from llama_export.targets.executorch.pte import Pte
@@ -38,6 +39,40 @@ def read_back(model: Path) -> dict[str, tuple[str, str]]:
     """
     pte = Pte.open(model)
     contents = read_contents(pte)
+    with damage_named(model):
+        return _hashes(pte, contents)
+
+
+def read_back_floats(model: Path) -> dict[str, str]:
+    """Hash the norms.
+
+    Returns:
+        Weight name -> SHA-256 of its float32 values.
+
+    Raises:
+        BundleError: the file is damaged or laid out in another way.
+    """
+    pte = Pte.open(model)
+    with damage_named(model):
+        return {name: _sha256(pte.constant(tensor)) for name, tensor in read_contents(pte).norms}
+
+
+def read_back_rotary(model: Path) -> dict[str, FloatArray]:
+    """Read the rotary tables, "cos table" and "sin table" `[C, D/2]`.
+
+    Raises:
+        BundleError: the file is damaged or laid out in another way.
+    """
+    pte = Pte.open(model)
+    tables = {}
+    with damage_named(model):
+        for name, tensor in zip(("cos", "sin"), read_contents(pte).rotary, strict=False):
+            values = np.frombuffer(pte.constant(tensor), dtype="<f4")
+            tables[f"{name} table"] = values.reshape(tensor.sizes[0], -1)
+    return tables
+
+
+def _hashes(pte: Pte, contents: Contents) -> dict[str, tuple[str, str]]:
     codes, scales = contents.lookup
     hashes = {TABLE: (_sha256(pte.constant(codes)), _sha256(_as_bfloat16(pte.constant(scales))))}
     waiting: dict[str, StoredProduct] = {}
@@ -51,33 +86,6 @@ def read_back(model: Path) -> dict[str, tuple[str, str]]:
             _scales_sha256(pte, contents, first, product),
         )
     return hashes
-
-
-def read_back_floats(model: Path) -> dict[str, str]:
-    """Hash the norms.
-
-    Returns:
-        Weight name -> SHA-256 of its float32 values.
-
-    Raises:
-        BundleError: the file is damaged or laid out in another way.
-    """
-    pte = Pte.open(model)
-    return {name: _sha256(pte.constant(tensor)) for name, tensor in read_contents(pte).norms}
-
-
-def read_back_rotary(model: Path) -> dict[str, FloatArray]:
-    """Read the rotary tables, "cos table" and "sin table" `[C, D/2]`.
-
-    Raises:
-        BundleError: the file is damaged or laid out in another way.
-    """
-    pte = Pte.open(model)
-    tables = {}
-    for name, tensor in zip(("cos", "sin"), read_contents(pte).rotary, strict=False):
-        values = np.frombuffer(pte.constant(tensor), dtype="<f4")
-        tables[f"{name} table"] = values.reshape(tensor.sizes[0], -1)
-    return tables
 
 
 def _codes_sha256(

@@ -114,6 +114,9 @@ class ExecutorchSession:
         pte = Pte.open(model)
         check_shared_table(pte)
         names = {tensor.name for tensor in pte.tensors.values() if _CACHE_SUFFIX in tensor.name}
+        if spec.kv_cache == "state" and (not names or len(names) % 2):
+            message = f"{model} keeps {len(names)} caches inside; expected keys and values a layer"
+            raise BundleError(message, "export the bundle again")
         method = load_method(model, threads=threads, verbose=verbose)
         program = Program(method, spec, sorted(names, key=_layer_and_part))
         use_huge_pages()

@@ -61,18 +61,17 @@ def predict(
     """
     row_bytes = config.head_dim // 2 * _FLOAT_BYTES
     parts = [Part(ROTARY, 2 * max_context * row_bytes, 2 * row_bytes)]
+    tied = _HEAD not in shapes
+    once = tied and options.share_table
     for name, shape in shapes.items():
         if len(shape) == 1:
             size_bytes = shape[0] * _FLOAT_BYTES
             parts.append(Part(NORMS, size_bytes, size_bytes))
         else:
-            parts += _matrix(name, shape, schemes[name], looked_up=name == _TABLE)
-    tied = _HEAD not in shapes
-    if tied:
-        head = _matrix(_HEAD, shapes[_TABLE], schemes[_TABLE], looked_up=False)
-        # The head reads the table's own bytes; or a copy of them.
-        kept = [Part(part.kind, 0, part.read_bytes) for part in head]
-        parts += kept if options.share_table else head
+            # The head reads the table's own bytes, all of them; or a copy.
+            parts += _matrix(name, shape, schemes[name], looked_up=name == _TABLE and not once)
+    if tied and not once:
+        parts += _matrix(_HEAD, shapes[_TABLE], schemes[_TABLE], looked_up=False)
     layers = config.num_hidden_layers
     parts.append(Part(GRAPH, _GRAPH_BYTES + layers * _GRAPH_LAYER_BYTES, 0))
     padding = _PADDING_BYTES + layers * _PADDING_LAYER_BYTES

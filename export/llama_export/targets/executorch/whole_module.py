@@ -45,14 +45,21 @@ class Moment:
     seen: Tensor | None = None
 
 
+class WholeProduct(nn.Module):
+    """`x @ weight.T`; its weight's codes are the buffer `codes`."""
+
+    # Whether its input is rounded before: once for all products of one input.
+    rounds = False
+
+
 class Dialect(Protocol):
     """How one delegate wants things written."""
 
-    def product(self, name: str, tensor: QuantizedTensor) -> nn.Module:
-        """Return a module that maps `[..., K]` to `[..., N]`; `LoweringError`: no such form."""
+    def product(self, name: str, tensor: QuantizedTensor) -> WholeProduct:
+        """Return a product with a weight; `LoweringError`: the delegate has none for its form."""
 
     def table(self, name: str, tensor: QuantizedTensor) -> nn.Module:
-        """Return a module that maps int64 `[1, S]` to `[1, S, E]`; `LoweringError`: no form."""
+        """Return a lookup that maps int64 `[1, S]` to `[1, S, E]`; `LoweringError`: as above."""
 
     def cache_shape(self, form: OuterForm) -> tuple[int, int, int, int]:
         """Return the shape of a layer's keys, and of its values."""
@@ -61,7 +68,7 @@ class Dialect(Protocol):
         """Take the rows of the rotary tables `[C, D/2]` that a call needs."""
 
     def round(self, x: Tensor) -> Tensor:
-        """Round a product's input `[1, S, K]` as the delegate's kernels do, or leave it."""
+        """Round the input `[1, S, K]` of products that want it, as the delegate's kernels do."""
 
     def norm(self, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
         """Compute an RMS norm over the last axis."""
@@ -88,6 +95,9 @@ class WholeModule(nn.Module):
     Raises:
         LoweringError: a weight is stored in a form that the delegate does not have.
     """
+
+    cos: Tensor
+    sin: Tensor
 
     def __init__(
         self, form: OuterForm, plan: Plan, weights: QuantizedWeights, dialect: Dialect
@@ -138,18 +148,24 @@ class WholeModule(nn.Module):
         rounded: Values = {}
         for step in stretch.steps:
             x = [values[name] for name in step.inputs]
+            place = f"{number}_{step.weight}"
             if step.kind == "norm":
-                weight = getattr(self, f"norm_{number}_{step.weight}")
+                weight = getattr(self, f"norm_{place}")
                 values[step.output] = self._dialect.norm(x[0], weight, step.epsilon)
             elif step.weight is not None:
-                source = step.inputs[0]
-                if source not in rounded:
-                    rounded[source] = self._dialect.round(x[0])
-                product = self.products[f"{number}_{step.weight}"](rounded[source])
+                product = self.products[place](self._input_of(place, step, x[0], rounded))
                 values[step.output] = self._shaped(step, product, moment)
             else:
                 values[step.output] = _elementwise(step, x)
         return [values[name] for name in stretch.outputs]
+
+    def _input_of(self, place: str, step: Step, x: Tensor, rounded: Values) -> Tensor:
+        if not self.products[place].rounds:
+            return x
+        (source,) = step.inputs
+        if source not in rounded:
+            rounded[source] = self._dialect.round(x)
+        return rounded[source]
 
     def _shaped(self, step: Step, product: Tensor, moment: Moment) -> Tensor:
         """Leave a product as it is, or cut it into heads, rotated or not."""
