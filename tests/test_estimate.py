@@ -20,6 +20,7 @@ from llama_export.estimate import choose_context, estimate, memory_bytes
 from llama_export.hub import ALIASES
 from llama_export.phones import PHONES, Phone, derived_bandwidth
 from llama_export.room import look_for_room
+from llama_export.targets import LoweringOptions
 from llama_export.targets.registry import describe
 from llama_quantize.errors import QuantizationError
 from llama_quantize.recipe import recipe
@@ -27,9 +28,11 @@ from llama_quantize.recipe import recipe
 
 def estimated(model: str, name: str = "int4", group_size: int | None = None, **choices):
     shape = shape_of(model)
-    context = choose_context(shape.config.max_position_embeddings, choices.pop("max_context", None))
+    context = choices.pop("max_context", None)
     options = {"verify": True, "cores": 2} | choices
-    return estimate(shape, ("onnx",), recipe(name, group_size), context, **options)
+    return estimate(
+        shape, ("onnx",), recipe(name, group_size), context, LoweringOptions(), **options
+    )
 
 
 def size_of(folder: Path) -> int:
@@ -191,7 +194,7 @@ def test_what_cannot_be_estimated(tmp_path):
         estimated(str(tmp_path), group_size=64)
     for context in (0, -1, 8193):
         with pytest.raises(UsageError, match="--max-context"):
-            choose_context(8192, context)
+            choose_context("onnx", 8192, context)
 
 
 def test_room_is_refused_for_the_disk_and_said_for_the_memory(tmp_path, caplog, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -104,7 +105,7 @@ def test_the_first_tokens_of_a_trained_model(demo_bundle):
 
     text = TextSession.open(demo_bundle)
     ids = text.encode("The witch opened the door, and")
-    session = open_session(Bundle.open(demo_bundle), threads=1)
+    session = open_session(Bundle.open(demo_bundle))
     assert np.array_equal(text.cache.prefill(ids), session.prefill(ids))
     assert session.vocab_size == 4096
     assert session.num_layers == 6
@@ -152,9 +153,43 @@ def test_a_float16_cache_is_near(tiny, workshop):
     assert np.array_equal(given.prefill(TOKENS), found)
 
 
-def test_the_number_of_threads_changes_nothing(tiny):
-    one, two = tiny.session(threads=1), tiny.session(threads=2)
-    assert np.array_equal(one.prefill(TOKENS), two.prefill(TOKENS))
+THREADS = """
+import json, sys
+from pathlib import Path
+import numpy as np
+from llama_export.errors import UsageError
+from llama_export.graph import GraphSpec
+from llama_export.targets.executorch.session import ExecutorchSession
+model, spec, tokens = Path(sys.argv[1]), GraphSpec.from_json(json.loads(sys.argv[2])), range(50)
+one = ExecutorchSession.open(model, spec, threads=1)
+found = one.prefill(tokens)
+same = ExecutorchSession.open(model, spec, threads=1)
+try:
+    ExecutorchSession.open(model, spec, threads=2)
+except UsageError as error:
+    print(error.message)
+assert np.array_equal(same.prefill(tokens), found)
+assert np.array_equal(ExecutorchSession.open(model, spec).prefill(tokens), found)
+one.rewind(0)
+assert np.array_equal(one.prefill(tokens), found)
+del one, same
+assert np.array_equal(ExecutorchSession.open(model, spec, threads=2).prefill(tokens), found)
+"""
+
+
+def in_another_process(program: str, *arguments: object) -> str:
+    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+    variables = {**os.environ, "PYTHONPATH": paths, "PYTHONHASHSEED": "7"}
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_the_number_of_threads_belongs_to_the_process(tiny):
+    """The toolkit can change it only while no program is loaded: it aborts otherwise."""
+    said = in_another_process(THREADS, tiny.path, json.dumps(tiny.spec.to_json()))
+    assert said == "--threads: 2 asked for, but a loaded program runs with 1\n"
 
 
 # --- The session ---
@@ -429,14 +464,10 @@ lower(trace(TINY, CONTEXT), weights, Path(sys.argv[2]), PteOptions(), stop_token
 
 
 def test_the_same_input_gives_the_same_bytes_in_another_process(tiny, workshop, tmp_path):
-    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
-    variables = {**os.environ, "PYTHONPATH": paths, "PYTHONHASHSEED": "7"}
-    command = [sys.executable, "-c", AGAIN, str(workshop.weights_folder()), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    in_another_process(AGAIN, workshop.weights_folder(), tmp_path)
     assert (tmp_path / "model.pte").read_bytes() == tiny.path.read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == ["model.pte"]
-    assert STOPS == TINY.eos_token_id
+    assert TINY.eos_token_id == STOPS
     assert PteOptions() == PteOptions("state", "float32", all_logits=False, share_table=True)
 
 

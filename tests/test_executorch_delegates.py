@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +16,15 @@ from llama_export.graph import GraphSpec
 from llama_export.hub import resolve_model
 from llama_export.sources import TIED_HEAD, open_source
 from llama_export.targets.executorch import whole_graph
-from llama_export.targets.executorch.dialects import CoreML, Vulkan
+from llama_export.targets.executorch.dialects import (
+    AffineProduct,
+    CoreML,
+    RowProduct,
+    Vulkan,
+)
 from llama_export.targets.executorch.lower import MODEL_FILE, PteOptions
 from llama_export.targets.executorch.outer import OuterForm
-from llama_export.targets.executorch.partition import PartitionReport
+from llama_export.targets.executorch.partition import PartitionReport, products_outside
 from llama_export.targets.executorch.plan import plan
 from llama_export.targets.executorch.pte import Pte
 from llama_export.targets.executorch.runtime import load_toolkit
@@ -26,7 +32,8 @@ from llama_export.targets.executorch.whole_graph import lower_whole
 from llama_export.targets.executorch.whole_module import WholeModule
 from llama_export.trace import TracedLlama, trace
 from llama_export.verify.reference import reference_logits
-from llama_quantize.recipe import recipe
+from llama_quantize.recipe import QuantRecipe, QuantRule, recipe
+from llama_quantize.scheme import GroupedInt
 from llama_quantize.tensor import QuantizedTensor
 from llama_quantize.weights import QuantizedWeights, quantize_to
 
@@ -36,6 +43,10 @@ pytestmark = pytest.mark.slow
 
 CONTEXT = 64
 STOPS = (1, 2)
+INT8_ROWS = QuantRecipe(
+    "int8 rows",
+    (QuantRule(r".*_proj\.weight", GroupedInt(8, None)), *recipe("int8").rules[1:]),
+)
 TOKENS = [1, 5, 9, 200, 30]
 
 
@@ -84,9 +95,9 @@ def lowered(demo: Demo, folder: Path, delegate: str) -> Lowered:
     return Lowered(folder / MODEL_FILE, spec, report)
 
 
-def tiny(folder: Path, name: str) -> Demo:
+def tiny(folder: Path, chosen: QuantRecipe) -> Demo:
     checkpoint = HfCheckpoint.open(write_checkpoint(folder / "checkpoint", TINY))
-    quantize_to(folder / "weights", checkpoint.shapes, checkpoint.tensor, recipe(name), TIED_HEAD)
+    quantize_to(folder / "weights", checkpoint.shapes, checkpoint.tensor, chosen, TIED_HEAD)
     return Demo(trace(TINY, CONTEXT), QuantizedWeights.open(folder / "weights"))
 
 
@@ -224,7 +235,7 @@ def test_what_a_delegate_does_not_take_is_refused(demo, tmp_path, delegate, opti
 
 
 def test_vulkan_takes_int8_rows_and_writes_the_same_bytes_again(tmp_path):
-    model = tiny(tmp_path, "int8")
+    model = tiny(tmp_path, INT8_ROWS)
     files = []
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
@@ -235,25 +246,48 @@ def test_vulkan_takes_int8_rows_and_writes_the_same_bytes_again(tmp_path):
     assert files[0] == files[1]
 
 
-def test_core_ml_takes_int8_rows(tmp_path):
-    model = tiny(tmp_path, "int8")
+def test_core_ml_takes_int8_groups(tmp_path):
+    model = tiny(tmp_path, recipe("int8"))
     result = lowered(model, tmp_path, "coreml")
     assert (result.report.calls, result.report.outside) == (1, {})
     assert all(result.holds(tensor.codes) for tensor in model.tensors().values())
 
 
-def test_a_product_that_stays_outside_is_named(tmp_path, monkeypatch):
+def test_vulkan_refuses_int8_groups(tmp_path):
+    with pytest.raises(LoweringError, match="is stored as int8 g32; Vulkan wants one scale a row"):
+        lowered(tiny(tmp_path, recipe("int8")), tmp_path, "vulkan")
+
+
+def test_products_outside_of_a_delegate_are_named(demo):
+    load_toolkit()
     from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner
+    from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
 
-    def without_the_head():
-        return VulkanPartitioner(nn_module_blocklist=["RowProduct"])
+    tensors = demo.tensors()
+    inside = tensors["model.layers.0.self_attn.q_proj.weight"]
+    outside = tensors["model.embed_tokens.weight"]
+    module = torch.nn.Sequential(AffineProduct(inside), RowProduct(outside)).eval()
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = to_edge_transform_and_lower(
+            torch.export.export(module, (torch.zeros(1, 3, inside.shape[1]),)),
+            partitioner=[VulkanPartitioner(nn_module_blocklist=["RowProduct"])],
+            compile_config=EdgeCompileConfig(_check_ir_validity=False),
+        ).exported_program()
+    names = {"0.codes": "first.weight", "1.codes": "second.weight"}
+    assert products_outside(program, names) == ("second.weight",)
 
-    monkeypatch.setattr(whole_graph, "_vulkan", without_the_head)
-    with pytest.raises(LoweringError, match=r"leaves 1 of 15 products: lm_head\.weight"):
-        lowered(tiny(tmp_path, "int4"), tmp_path, "vulkan")
-    assert not (tmp_path / MODEL_FILE).exists()
+
+def test_an_exporters_own_error_is_ours(demo, tmp_path, monkeypatch):
+    def fails(*_):
+        raise Exception(fails.__name__) from KeyError("dequantize")
+
+    monkeypatch.setattr(whole_graph, "_lowered", fails)
+    message = "cannot make a delegate of vulkan: KeyError: 'dequantize'"
+    with pytest.raises(LoweringError, match=message):
+        lowered(demo, tmp_path, "vulkan")
 
 
 def test_float_weights_are_refused(tmp_path):
     with pytest.raises(LoweringError, match="ExecuTorch's products are int4 or int8"):
-        lowered(tiny(tmp_path, "fp16"), tmp_path, "coreml")
+        lowered(tiny(tmp_path, recipe("fp16")), tmp_path, "coreml")

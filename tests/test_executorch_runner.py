@@ -77,7 +77,7 @@ class Runner:
 
 @pytest.fixture(scope="module")
 def ours(demo_bundle):
-    return llama_export.load(demo_bundle, threads=1)
+    return llama_export.load(demo_bundle)
 
 
 @pytest.fixture(scope="module", params=TOKENIZERS)
@@ -248,7 +248,7 @@ def llama3_bundle(workshop, llama3_file, tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)
 def test_llama_3s_own_vocabulary(llama3_bundle, tokenizer):
-    ours = llama_export.load(llama3_bundle, threads=1)
+    ours = llama_export.load(llama3_bundle)
     runner = Runner(llama3_bundle, tokenizer)
     dialog = encode_dialog(ours.tokenizer, [Message("user", "Name a river.")], date="26 Jul 2024")
     prompts = {text: (1, ours.encode(text)) for text in TEXTS[:3]}

@@ -61,7 +61,7 @@ class Exported:
         config = self.checkpoint.config
 
         def probe(chunks):
-            return registry.probe(bundle, chunks, threads=1)
+            return registry.probe(bundle, threads=1)(chunks)
 
         return locate(probe, config, self.weights.get, TOKENS)
 
@@ -226,11 +226,11 @@ def test_an_artifact_that_cannot_run_is_a_named_error(exported, copied):
 
     bundle = faults.inject(copied, broken)
     with pytest.raises(BundleError, match="onnxruntime cannot"):
-        registry.probe(bundle, [[1, 2]], threads=1)
+        registry.probe(bundle, threads=1)([[1, 2]])
 
 
 def test_the_points_of_the_graph_are_all_found_with_every_call_s_rows(exported):
-    tapped = registry.probe(exported.bundle, [TOKENS[:5], TOKENS[5:6]], threads=1)
+    tapped = registry.probe(exported.bundle, threads=1)([TOKENS[:5], TOKENS[5:6]])
     first, second = tapped
     assert set(first.values) == set(second.values)
     assert len(first.values) == 3 + 3 * 15

@@ -6,7 +6,7 @@ It knows names, shapes and dtypes; it does not know how any runtime is fed.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from llama_export.errors import BundleError
@@ -29,6 +29,7 @@ class GraphSpec:
         kv_cache: "io" when the KV cache is an input and an output, "state" when it is kept inside.
         max_context: the most positions that a conversation may have.
         all_logits: whether the logits of every position come out, or only the last one's.
+        delegate: what computes inside a `.pte`, and how much of it; empty for other artifacts.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -36,6 +37,7 @@ class GraphSpec:
     kv_cache: str
     max_context: int
     all_logits: bool
+    delegate: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the manifest's form."""
@@ -45,6 +47,7 @@ class GraphSpec:
             "kv_cache": self.kv_cache,
             "max_context": self.max_context,
             "all_logits": self.all_logits,
+            **({"delegate": dict(self.delegate)} if self.delegate else {}),
         }
 
     @classmethod
@@ -61,6 +64,7 @@ class GraphSpec:
                 kv_cache=str(raw["kv_cache"]),
                 max_context=int(raw["max_context"]),
                 all_logits=bool(raw["all_logits"]),
+                delegate=dict(raw.get("delegate", {})),
             )
         except (KeyError, TypeError, ValueError) as error:
             message = f"manifest.json: the field `graph` is damaged: {error!r}"

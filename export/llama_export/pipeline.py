@@ -219,7 +219,7 @@ def _export_target(
             tokenizer_file = _write_model_files(source, folder, lowered.config_keys)
         with progress.step("Hashing the files"):
             _seal(folder, target, lowered, source, weights, tokenizer_file)
-        if request.verify:
+        if request.verify and lowered.runs_here:
             with progress.step("Checking against the eager model") as advance:
                 report = verify_bundle(
                     Bundle.open(folder),

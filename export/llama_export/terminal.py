@@ -97,7 +97,7 @@ def export_table(result: ExportResult) -> Table:
         title=f"{escape(str(result.output))} in {result.elapsed_s:.1f} s", title_justify="left"
     )
     table.add_column("")
-    rows: dict[str, list[str]] = {}
+    columns: list[dict[str, str]] = []
     for exported in result.bundles:
         manifest = exported.bundle.manifest
         table.add_column(manifest.target, justify="right")
@@ -111,13 +111,13 @@ def export_table(result: ExportResult) -> Table:
             "context": f"{manifest.graph['max_context']} tokens",
         }
         if exported.report is None:
-            facts["verified"] = "no (--no-verify)"
+            status = manifest.graph.get("delegate", {}).get("status", "")
+            facts["verified"] = f"no ({status})" if "not run" in status else "no (--no-verify)"
         else:
             facts |= headlines(exported.report)
-        for key, value in facts.items():
-            rows.setdefault(key, []).append(value)
-    for key, values in rows.items():
-        table.add_row(key, *values)
+        columns.append(facts)
+    for key in dict.fromkeys(key for facts in columns for key in facts):
+        table.add_row(key, *(facts.get(key, "") for facts in columns))
     return table
 
 

@@ -49,11 +49,13 @@ class Lowered:
         artifact: path in the folder.
         graph: the artifact's signature.
         config_keys: what the target's stock clients read in config.json beyond the model's own.
+        runs_here: whether this machine's runtime can run it, and so prove it.
     """
 
     artifact: str
     graph: GraphSpec
     config_keys: Mapping[str, object] = field(default_factory=dict)
+    runs_here: bool = True
 
 
 class Session(Protocol):

@@ -30,6 +30,8 @@ from llama_export.targets.executorch.pte import Pte, PteTensor
 
 FILES: Mapping[str, str] = {"model.pte": "the program, its delegates and the weights"}
 _ITEM_BYTES = {"float32": 4, "float16": 2}
+_XNNPACK = "XnnpackBackend"
+_DELEGATE, _CONSTANTS = "delegate and its weights", "constants beside it"
 
 
 def describe(model: Path, spec: GraphSpec) -> ArtifactParts:
@@ -43,6 +45,9 @@ def describe(model: Path, spec: GraphSpec) -> ArtifactParts:
         BundleError: the file is damaged or laid out in another way.
     """
     pte = Pte.open(model)
+    with damage_named(model):
+        if {backend for backend, _ in pte.delegates} != {_XNNPACK}:
+            return _opaque(pte, model.stat().st_size)
     contents = read_contents(pte)
     with damage_named(model):
         return _described(model, pte, contents, spec)
@@ -59,6 +64,21 @@ def _described(model: Path, pte: Pte, contents: Contents, spec: GraphSpec) -> Ar
     return ArtifactParts(
         merge(parts), kv_bytes_per_token(pte, contents, spec), FILES, (model.name,)
     )
+
+
+def _opaque(pte: Pte, size_bytes: int) -> ArtifactParts:
+    """Add up a file whose delegate is a format of its own: program, constants, and the rest."""
+    number, _, _ = pte.constant_segment
+    constants = pte.segments[number].size_bytes
+    rest = size_bytes - pte.segments_at - constants
+    parts = (
+        Part(_DELEGATE, rest, rest),
+        Part(_CONSTANTS, constants, 0),
+        Part(GRAPH, pte.segments_at, 0),
+    )
+    caches = [tensor for tensor in pte.tensors.values() if "_cache_" in tensor.name]
+    per_token = sum(tensor.size_bytes // tensor.sizes[1] for tensor in caches)
+    return ArtifactParts(merge(parts), per_token, FILES, (next(iter(FILES)),))
 
 
 def kv_bytes_per_token(pte: Pte, contents: Contents, spec: GraphSpec) -> int:

@@ -222,5 +222,5 @@ class CoreML:
 
 def _require_rows(name: str, tensor: QuantizedTensor) -> None:
     if tensor.scheme.label != "int8 row":
-        message = f"{name} is stored as {tensor.scheme.label}; Vulkan wants int8 rows here"
-        raise LoweringError(message, "export with --quantize int4 or int8")
+        message = f"{name} is stored as {tensor.scheme.label}; Vulkan wants one scale a row"
+        raise LoweringError(message, "export with --quantize int4")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,10 +30,12 @@ from llama_export.targets.executorch.outer import (
     cache_names,
     export_outer,
 )
+from llama_export.targets.executorch.partition import XNNPACK, report_of
 from llama_export.targets.executorch.pieces import Piece, codes_piece, kept_piece, scales_piece
 from llama_export.targets.executorch.plan import Stretch, plan
 from llama_export.targets.executorch.pour import LookupTable, pour
 from llama_export.targets.executorch.products import ProductForm, product_form
+from llama_export.targets.executorch.pte import Pte
 from llama_export.targets.executorch.runtime import load_toolkit
 from llama_export.targets.executorch.stretch_module import WHOLE, StretchKind, kind_of
 from llama_export.targets.executorch.xnnpack_blob import read_blob
@@ -100,7 +102,9 @@ def lower(
             table,
             share_table=options.share_table,
         )
-    return graph_spec(form)
+    products = sum(len(call.kind.products()) for call in calls)
+    report = report_of(Pte.open(folder / MODEL_FILE), XNNPACK, products)
+    return replace(graph_spec(form), delegate=report.to_json())
 
 
 class _Filler:
@@ -160,7 +164,7 @@ def _form(name: str, tensor: QuantizedTensor | Tensor) -> ProductForm | None:
         if tensor.ndim == 1:
             return None
         message = f"{name} is stored as {tensor.dtype}; ExecuTorch's products are int4 or int8"
-        raise LoweringError(message, "export with --quantize int4 or int8")
+        raise LoweringError(message, "export with --quantize int4")
     return product_form(name, tensor.scheme, tensor.shape)
 
 
@@ -174,7 +178,7 @@ def _table(weights: QuantizedWeights, name: str) -> LookupTable:
     if not isinstance(tensor, QuantizedTensor) or tensor.scheme.label != "int8 row":
         label = weights.scheme(name).label
         message = f"the token table is stored as {label}; ExecuTorch's lookup wants int8 rows"
-        raise LoweringError(message, "export with --quantize int4 or int8")
+        raise LoweringError(message, "export with --quantize int4")
     codes, scales = (make(tensor, WHOLE, 2) for make in (codes_piece, scales_piece))
     return LookupTable(codes, scales, tensor.shape[0])
 

@@ -91,7 +91,8 @@ class OuterModule(nn.Module):
         self.sin: Tensor
         # One row stands for the table, whose bytes and rows are put in when the file is written.
         self.register_buffer("table", torch.zeros(1, config.hidden_size, dtype=torch.int8))
-        self.register_buffer("table_scales", torch.ones(1, 1))
+        # Negative, so that it is not taken for the same constant as an epsilon.
+        self.register_buffer("table_scales", -torch.ones(1, 1))
         tables = rope_tables(inverse_frequencies(config), torch.arange(form.max_context))
         for name, table in zip(("cos", "sin"), tables, strict=True):
             self.register_buffer(name, table[:, None].contiguous())

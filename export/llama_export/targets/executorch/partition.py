@@ -18,10 +18,15 @@ from torch.fx import Node
 from llama_export.errors import LoweringError
 from llama_export.targets.executorch.pte import Pte
 
-VULKAN, COREML = "vulkan", "coreml"
+XNNPACK, VULKAN, COREML = "xnnpack", "vulkan", "coreml"
 # The names under which the runtime looks for them.
-BACKENDS: Mapping[str, str] = {VULKAN: "VulkanBackend", COREML: "CoreMLBackend"}
-LABEL = "lowered, not run here"
+BACKENDS: Mapping[str, str] = {
+    XNNPACK: "XnnpackBackend",
+    VULKAN: "VulkanBackend",
+    COREML: "CoreMLBackend",
+}
+# What is true of a file that this machine's runtime cannot run, and of one that it can.
+LABEL, RUNS = "lowered, not run here", "runs in this machine's runtime"
 _PRODUCTS = ("aten.mm.", "aten.linear.", "aten.addmm.", "aten.bmm.")
 # What may stand between a product and the codes of its weight.
 _OF_A_WEIGHT = ("dequantize", "permute_copy", "t_copy")
@@ -32,7 +37,7 @@ class PartitionReport:
     """What went into the delegate, and what did not.
 
     Args:
-        delegate: `VULKAN` or `COREML`.
+        delegate: a key of `BACKENDS`.
         calls: of the delegate in one forward pass.
         outside: calls of the runtime's own operators in one forward pass, by name.
         products_inside: products with a weight that the delegate computes.
@@ -46,10 +51,10 @@ class PartitionReport:
     products: int
 
     def to_json(self) -> dict[str, Any]:
-        """Return the manifest's form, with a label that claims no run."""
+        """Return the manifest's form, with a label that claims no run where there is none."""
         return {
-            "delegate": self.delegate,
-            "status": LABEL,
+            "name": self.delegate,
+            "status": RUNS if self.delegate == XNNPACK else LABEL,
             "delegate_calls": self.calls,
             "outside": dict(self.outside),
             "products_inside": self.products_inside,

@@ -91,6 +91,7 @@ def pour(
         _move(program, segment.entry.place(0), start)
         _resize(program, segment.entry.place(1), end - start)
     write_number(program, SEGMENTS_SIZE, "Q", end)
+    _give_logits_alone(program, pte)
     with output.open("wb") as file:
         file.write(program)
         _write(file, pte.segments_at, placed)
@@ -109,6 +110,16 @@ def _lookup_tensors(pte: Pte) -> tuple[PteTensor, PteTensor]:
         message = "the token lookup's constants are used by another operator too"
         raise LoweringError(message, _HINT)
     return codes, scales
+
+
+def _give_logits_alone(program: bytearray, pte: Pte) -> None:
+    """Leave the caches out of the outputs; they are changed in place where they are inputs.
+
+    ExecuTorch's Python binding gives every output memory of its own, so that a cache which is both
+    would not be the caller's any more.
+    """
+    write_number(program, pte.outputs_at, "i", pte.outputs[-1])
+    write_number(program, pte.outputs_at - 4, "I", 1)
 
 
 def _move(program: bytearray, at: int | None, offset: int) -> None:

@@ -55,7 +55,7 @@ def product_form(name: str, scheme: Scheme, shape: tuple[int, ...]) -> ProductFo
     Raises:
         LoweringError: XNNPACK has no kernel for it; it says which recipes there are.
     """
-    hint = "--quantize int4 (groups of 32, 64, 128 or 256) and --quantize int8 can be lowered"
+    hint = "--quantize int4, in groups of 32, 64, 128 or 256, is what its kernels have"
     if not isinstance(scheme, GroupedInt):
         message = f"{name} is stored as {scheme.label}; ExecuTorch's products here are int4 or int8"
         raise LoweringError(message, hint)

@@ -236,6 +236,11 @@ class Pte:
         return tuple(self.method("forward").numbers(_OUTPUTS, "i"))
 
     @cached_property
+    def outputs_at(self) -> int:
+        """Where the outputs' numbers stand in the program; their count stands before them."""
+        return self.method("forward").vector(_OUTPUTS)[0]
+
+    @cached_property
     def planned_bytes(self) -> int:
         """What the runtime takes for forward's tensors when it loads it, the cache among them."""
         return sum(self.method("forward").numbers(_BUFFER_SIZES, "q"))

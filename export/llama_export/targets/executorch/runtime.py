@@ -11,6 +11,7 @@ import importlib.util
 import os
 import sys
 import warnings
+import weakref
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from executorch.extension.pybindings.portable_lib import ExecuTorchMethod
 
 VERSIONS = "1.4"
+# A loaded program keeps the process's threads: with new ones under it, it aborts or never ends.
+_loaded: weakref.WeakSet[ExecuTorchMethod] = weakref.WeakSet()
 _HINT = f"pip install 'executorch=={VERSIONS}.*', of the extra 'executorch'"
 
 
@@ -60,7 +63,7 @@ def load_method(path: Path, *, threads: int | None, verbose: bool = False) -> Ex
     Raises:
         BackendUnavailableError: ExecuTorch is not installed, or is another version.
         BundleError: the runtime cannot load the program.
-        UsageError: fewer than one thread.
+        UsageError: fewer than one thread, or another number than that of a loaded program.
     """
     if threads is not None and threads < 1:
         message = f"--threads: expected at least 1, found {threads}"
@@ -69,11 +72,16 @@ def load_method(path: Path, *, threads: int | None, verbose: bool = False) -> Ex
     from executorch.extension.pybindings import portable_lib
 
     with silenced(verbose=verbose):
-        if threads is not None:
+        found = portable_lib._threadpool_get_thread_count()
+        if threads is not None and threads != found:
+            if _loaded:
+                message = f"--threads: {threads} asked for, but a loaded program runs with {found}"
+                raise UsageError(message, "the threads belong to the process: close it first")
             portable_lib._unsafe_reset_threadpool(threads)
         try:
-            program = portable_lib._load_program(str(path))
-            return program.load_method("forward")
+            method = portable_lib._load_program(str(path)).load_method("forward")
+            _loaded.add(method)
+            return method
         except RuntimeError as error:
             message = f"ExecuTorch cannot load {path}: {error}"
             raise BundleError(message, "export the bundle again, with executorch 1.4") from error

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_export.activations import RoundedInputs
-from llama_export.errors import UsageError
+from llama_export.errors import BackendUnavailableError, UsageError
 from llama_export.graph import GraphSpec
 from llama_export.parts import ArtifactParts
 from llama_export.targets import FloatArray, Lowered, LoweringOptions
@@ -23,7 +24,8 @@ TOOLKITS = ("executorch",)
 # The runtime sets memory apart for the whole cache when it loads a program: 2048 positions of the
 # 1B are 134 MB, 8192 would be 537 MB.
 DEFAULT_MAX_CONTEXT = 2048
-DELEGATES = ("xnnpack", "vulkan", "coreml")
+XNNPACK = "xnnpack"
+DELEGATES = (XNNPACK, "vulkan", "coreml")
 KV_CACHES = ("state", "io")
 KV_DTYPES = ("float32", "float16")
 
@@ -43,7 +45,7 @@ def require_options(options: LoweringOptions) -> None:
         if value not in known:
             message = f"{name}: expected {', '.join(known[:-1])} or {known[-1]}, found {value!r}"
             raise UsageError(message)
-    if options.delegate != "xnnpack" and (
+    if options.delegate != XNNPACK and (
         options.kv_cache == "io" or options.kv_dtype != "float32" or options.all_logits
     ):
         message = f"--delegate {options.delegate} keeps a float32 KV cache inside, and one row"
@@ -68,8 +70,15 @@ def lower(
         share_table=options.share_table,
     )
     stops = tuple(stop_token_ids)
-    graph = lower_executorch(traced, weights, folder, chosen, stop_token_ids=stops)
-    return Lowered(MODEL_FILE, graph)
+    if options.delegate == XNNPACK:
+        graph = lower_executorch(traced, weights, folder, chosen, stop_token_ids=stops)
+        return Lowered(MODEL_FILE, graph)
+    from llama_export.targets.executorch.whole_graph import lower_whole
+
+    graph, report = lower_whole(
+        traced, weights, folder, chosen, delegate=options.delegate, stop_token_ids=stops
+    )
+    return Lowered(MODEL_FILE, replace(graph, delegate=report.to_json()), runs_here=False)
 
 
 def open_session(
@@ -80,7 +89,15 @@ def open_session(
     accuracy_level: int | None,
     verbose: bool,
 ) -> ExecutorchSession:
-    """Load an artifact into ExecuTorch; it has one way to compute, whatever the level."""
+    """Load an artifact into ExecuTorch; it has one way to compute, whatever the level.
+
+    Raises:
+        BackendUnavailableError: its delegate does not run on this machine.
+    """
+    name = spec.delegate.get("name", XNNPACK)
+    if name != XNNPACK:
+        message = f"{artifact} is lowered for {name}, which the runtime of this machine has not"
+        raise BackendUnavailableError(message, "run it on a phone, or export without --delegate")
     from llama_export.targets.executorch.session import ExecutorchSession
 
     return ExecutorchSession.open(artifact, spec, threads=threads, verbose=verbose)

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 # Any length that is neither 1 nor another dimension: torch.export takes equal numbers for the same.
 _EXAMPLE_TOKENS = 5
+_HINT = "leave --delegate away: XNNPACK takes every product"
 
 
 def lower_whole(
@@ -88,12 +89,12 @@ def lower_whole(
     module = WholeModule(form, whole, weights, dialect).eval()
     metadata = dict(runner_metadata(form, stop_token_ids)) | _own_metadata(delegate)
     with _quiet():
-        edge = _lowered(_exported(module, form, delegate), delegate, metadata)
+        edge = _lowered_or_refused(_exported(module, form, delegate), delegate, metadata)
         names = product_names(whole, module)
         left = products_outside(edge.exported_program(), names)
         if left:
             message = f"{delegate} leaves {len(left)} of {len(names)} products: {', '.join(left)}"
-            raise LoweringError(message, "leave --delegate away: XNNPACK takes all of them")
+            raise LoweringError(message, _HINT)
         _write(edge, folder / MODEL_FILE)
     report = report_of(Pte.open(folder / MODEL_FILE), delegate, len(names))
     return _spec(form, delegate), report
@@ -146,6 +147,20 @@ def _exported(module: WholeModule, form: OuterForm, delegate: str) -> ExportedPr
             strict=False,
             prefer_deferred_runtime_asserts_over_guards=True,
         )
+
+
+def _lowered_or_refused(
+    program: ExportedProgram, delegate: str, metadata: Mapping[str, Any]
+) -> EdgeProgramManager:
+    try:
+        return _lowered(program, delegate, metadata)
+    except Exception as error:  # what a partitioner raises is of any kind
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        said = f"{type(cause).__name__}: {cause}".strip().splitlines()[0]
+        message = f"ExecuTorch's exporter cannot make a delegate of {delegate}: {said}"
+        raise LoweringError(message, _HINT) from error
 
 
 def _lowered(
