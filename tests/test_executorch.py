@@ -504,6 +504,9 @@ def test_the_signature_says_what_the_program_takes_and_gives(tiny, workshop):
         assert [each.name for each in given.outputs] == ["logits", *names]
         assert {each.dtype for each in given.inputs[2:]} == {dtype}
         assert {each.shape for each in given.inputs[2:]} == {(1, CONTEXT, 2, 64)}
+        # Changed in place: as outputs they would get other memory, and the caller's stay empty.
+        path = workshop.tiny(kv_cache="io", kv_dtype=dtype).path
+        assert (len(Pte.open(path).inputs), len(Pte.open(path).outputs)) == (6, 1)
     # The caches inside have these names too: it is how the session finds them.
     inside = {each.name for each in Pte.open(tiny.path).tensors.values() if each.name}
     assert inside == set(names)

@@ -120,7 +120,7 @@ def test_a_number_is_overwritten_in_place():
 
 
 def test_an_offset_outside_of_the_file_is_a_value_error():
-    for at in (-1, -100, 5, 2**70):
+    for at in (-1, -100, 5, 2**40):
         with pytest.raises(ValueError, match="offset"):
             read_number(b"12345678", at, "I")
     assert read_number(b"12345678", 4, "I") == struct.unpack("<I", b"5678")[0]

@@ -199,9 +199,10 @@ def _say(console: Console, label: str, text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def next_steps(console: Console, bundle: Path) -> None:
+def next_steps(console: Console, bundle: Path, *, runs_here: bool) -> None:
     """Say what a user may want to type after an export."""
     quoted = shlex.quote(str(bundle))
     console.print("\nNext:", highlight=False)
-    for command in (f'generate {quoted} --prompt "Once upon a time"', f"verify {quoted}"):
+    commands = (f'generate {quoted} --prompt "Once upon a time"', f"verify {quoted}")
+    for command in commands if runs_here else (f"inspect {quoted}",):
         console.print(f"  llama-export {command}", markup=False, highlight=False, soft_wrap=True)

@@ -182,7 +182,8 @@ def export(
         typer.echo(json.dumps(result.to_json(), indent=2))
         return
     Console().print(export_table(result))
-    next_steps(console, result.bundles[0].bundle.folder)
+    runs_here = delegate is Delegate.xnnpack or "executorch" not in targets
+    next_steps(console, result.bundles[0].bundle.folder, runs_here=runs_here)
 
 
 def _accuracy_level(level: int) -> int:

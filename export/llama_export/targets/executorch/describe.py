@@ -47,7 +47,7 @@ def describe(model: Path, spec: GraphSpec) -> ArtifactParts:
     pte = Pte.open(model)
     with damage_named(model):
         if {backend for backend, _ in pte.delegates} != {_XNNPACK}:
-            return _opaque(pte, model.stat().st_size)
+            return _opaque(pte, model.stat().st_size, spec)
     contents = read_contents(pte)
     with damage_named(model):
         return _described(model, pte, contents, spec)
@@ -66,7 +66,7 @@ def _described(model: Path, pte: Pte, contents: Contents, spec: GraphSpec) -> Ar
     )
 
 
-def _opaque(pte: Pte, size_bytes: int) -> ArtifactParts:
+def _opaque(pte: Pte, size_bytes: int, spec: GraphSpec) -> ArtifactParts:
     """Add up a file whose delegate is a format of its own: program, constants, and the rest."""
     number, _, _ = pte.constant_segment
     constants = pte.segments[number].size_bytes
@@ -76,8 +76,7 @@ def _opaque(pte: Pte, size_bytes: int) -> ArtifactParts:
         Part(_CONSTANTS, constants, 0),
         Part(GRAPH, pte.segments_at, 0),
     )
-    caches = [tensor for tensor in pte.tensors.values() if "_cache_" in tensor.name]
-    per_token = sum(tensor.size_bytes // tensor.sizes[1] for tensor in caches)
+    per_token = int(spec.delegate.get("kv_bytes_per_token", 0))
     return ArtifactParts(merge(parts), per_token, FILES, (next(iter(FILES)),))
 
 

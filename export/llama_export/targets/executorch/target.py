@@ -78,7 +78,12 @@ def lower(
     graph, report = lower_whole(
         traced, weights, folder, chosen, delegate=options.delegate, stop_token_ids=stops
     )
-    return Lowered(MODEL_FILE, replace(graph, delegate=report.to_json()), runs_here=False)
+    # Core ML's own format hides the cache, which it keeps in float16.
+    item_bytes = 2 if options.delegate == "coreml" else 4
+    cache = traced.config.num_key_value_heads * traced.config.head_dim * item_bytes
+    per_token = 2 * traced.config.num_hidden_layers * cache
+    delegate = {**report.to_json(), "kv_bytes_per_token": per_token}
+    return Lowered(MODEL_FILE, replace(graph, delegate=delegate), runs_here=False)
 
 
 def open_session(
