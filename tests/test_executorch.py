@@ -239,7 +239,7 @@ def test_forks_that_take_turns_do_not_disturb_each_other(artifact):
     # What each holds can be read in any order, and rewinding one leaves the others.
     caches = [session.cache(1)[0] for session in sessions]
     sessions[0].rewind(30)
-    sessions[0].prefill(ways[1])
+    steps(sessions[0], ways[1])
     assert np.array_equal(sessions[0].cache(1)[0], caches[1])
     for session, cache in zip(sessions[1:], caches[1:], strict=True):
         assert np.array_equal(session.cache(1)[0], cache)

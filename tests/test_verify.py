@@ -208,6 +208,7 @@ def test_a_bundle_is_taken_apart(made, monkeypatch, tmp_path):
     opened = []
     manifest = SimpleNamespace(
         target="onnx",
+        graph={},
         model=SimpleNamespace(name="tiny", config=tiny.TINY.to_hf()),
         quantization={
             "tensors": {

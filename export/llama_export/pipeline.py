@@ -43,8 +43,6 @@ from llama_quantize.store import quantize_to
 from llama_quantize.tensor import QuantizedTensor
 from llama_quantize.weights import QuantizedWeights
 
-_VERSIONED_PACKAGES = ("torch", "safetensors")
-
 
 class Progress(Protocol):
     """Where the steps of an export are shown."""
@@ -294,7 +292,7 @@ def _seal(
 ) -> None:
     """Write the manifest, with the hash of every file and of every weight's codes and scales."""
     versions = {"llama-export": __version__, "python": platform.python_version()}
-    packages = (*_VERSIONED_PACKAGES, *registry.toolkits(target))
+    packages = ("torch", "safetensors", *registry.toolkits(target))
     installed = {distribution: _version(distribution) for distribution in packages}
     seal(
         folder,

@@ -193,8 +193,10 @@ def probe(bundle: Bundle, *, threads: int | None = None) -> Probe | None:
     found = getattr(_target(bundle.manifest.target), "probe", None)
     if found is None:
         return None
-    spec = GraphSpec.from_json(bundle.manifest.graph)
-    return lambda chunks: found(bundle.artifact, spec, chunks, threads=threads)
+    graph = bundle.manifest.graph
+    return lambda chunks: found(
+        bundle.artifact, GraphSpec.from_json(graph), chunks, threads=threads
+    )
 
 
 def describe(bundle: Bundle) -> ArtifactParts:

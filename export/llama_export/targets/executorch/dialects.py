@@ -10,6 +10,8 @@ of a weight: N rows, K columns, G groups a row.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -128,8 +130,7 @@ class Vulkan:
 
     def moment(self, tokens: Tensor, input_pos: Tensor, cos: Tensor, sin: Tensor) -> Moment:
         """Take the position as a number."""
-        start, length = input_pos[0].item(), tokens.shape[1]
-        assert isinstance(start, int | torch.SymInt)
+        start, length = cast("int", input_pos[0].item()), tokens.shape[1]
         torch._check(start >= 0)
         torch._check(start + length <= cos.shape[0])
         cos, sin = (table.narrow(0, start, length)[:, None] for table in (cos, sin))
@@ -211,9 +212,9 @@ class CoreML:
         moment: Moment,
     ) -> Tensor:
         """Let the query heads of one key be rows of one matrix, so that no key is repeated."""
-        assert isinstance(moment.start, Tensor)
+        positions = cast("Tensor", moment.start)
         for new, cache in zip(written, caches, strict=True):
-            cache.index_copy_(2, moment.start, new.transpose(1, 2))
+            cache.index_copy_(2, positions, new.transpose(1, 2))
         keys, values = caches
         rows = query.view(1, keys.shape[1], -1, query.shape[-1])
         mixed = functional.scaled_dot_product_attention(rows, keys, values, attn_mask=moment.seen)

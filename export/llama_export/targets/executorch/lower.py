@@ -126,7 +126,8 @@ class _Filler:
             self._templates[kind] = lower_kind(kind, self._traced.max_context)
         template = self._templates[kind]
         data, keys = self._fill(kind, template, tensors)
-        norms = tuple(_norm(tensors[slot]) for slot in kind.norms())
+        floats = [tensors[slot] for slot in kind.norms()]
+        norms = tuple(norm.float() for norm in floats if isinstance(norm, Tensor))
         epsilon = next(step.epsilon for step in stretch.steps if step.kind == "norm")
         return DelegateCall(kind, template, data, keys, norms, epsilon)
 
@@ -142,7 +143,9 @@ class _Filler:
         for index, filling in template.fillings.items():
             part = parts[filling.product - 1]
             tensor = tensors[part.slot]
-            assert isinstance(tensor, QuantizedTensor)
+            if not isinstance(tensor, QuantizedTensor):
+                message = f"product {filling.product} of a stretch has a weight without codes"
+                raise LoweringError(message, "report it with the model's config.json")
             make = codes_piece if filling.part == CODES else scales_piece
             piece = make(tensor, part.rows, kind.head_dim)
             old, new = constants[index], piece.key.encode()
@@ -166,11 +169,6 @@ def _form(name: str, tensor: QuantizedTensor | Tensor) -> ProductForm | None:
         message = f"{name} is stored as {tensor.dtype}; ExecuTorch's products are int4 or int8"
         raise LoweringError(message, "export with --quantize int4")
     return product_form(name, tensor.scheme, tensor.shape)
-
-
-def _norm(tensor: QuantizedTensor | Tensor) -> Tensor:
-    assert isinstance(tensor, Tensor)
-    return tensor.float()
 
 
 def _table(weights: QuantizedWeights, name: str) -> LookupTable:
@@ -246,7 +244,8 @@ def graph_spec(form: OuterForm) -> GraphSpec:
             TensorSpec("input_pos", "int64", (1,)),
             *caches,
         ),
-        outputs=(TensorSpec("logits", "float32", (1, *rows, config.vocab_size)), *caches),
+        # Caches that are inputs are changed in place: they come out where they went in.
+        outputs=(TensorSpec("logits", "float32", (1, *rows, config.vocab_size)),),
         kv_cache=form.kv_cache,
         max_context=form.max_context,
         all_logits=form.all_logits,

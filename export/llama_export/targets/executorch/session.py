@@ -20,6 +20,7 @@ from llama_export.errors import BundleError, PromptError
 from llama_export.graph import GraphSpec
 from llama_export.huge_pages import use_huge_pages
 from llama_export.targets import FloatArray, KeyValueArrays
+from llama_export.targets.executorch.contents import damage_named
 from llama_export.targets.executorch.pte import Pte
 from llama_export.targets.executorch.runtime import load_method, silenced
 from llama_export.targets.executorch.shared_table import check_shared_table
@@ -64,9 +65,9 @@ class Program:
         except RuntimeError as error:
             message = f"ExecuTorch cannot run the program: {error}"
             raise BundleError(message, "export the bundle again") from error
-        # Caches that are changed in place come out too, before the logits.
-        logits: Tensor = results[-1]
-        return logits
+        (logits,) = results
+        result: Tensor = logits
+        return result
 
 
 class ExecutorchSession:
@@ -113,7 +114,9 @@ class ExecutorchSession:
         """
         pte = Pte.open(model)
         check_shared_table(pte)
-        names = {tensor.name for tensor in pte.tensors.values() if _CACHE_SUFFIX in tensor.name}
+        with damage_named(model):
+            named = {tensor.name for tensor in pte.tensors.values()}
+        names = {name for name in named if _CACHE_SUFFIX in name}
         if spec.kv_cache == "state" and (not names or len(names) % 2):
             message = f"{model} keeps {len(names)} caches inside; expected keys and values a layer"
             raise BundleError(message, "export the bundle again")
