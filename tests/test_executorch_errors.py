@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import importlib.util
 from dataclasses import replace
 from importlib import metadata
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny import TINY, UNTIED, write_checkpoint
 
+from llama_export.bundle import Bundle
 from llama_export.errors import BackendUnavailableError, BundleError, LoweringError, UsageError
 from llama_export.estimate import choose_context
 from llama_export.targets import LoweringOptions, registry
@@ -20,6 +22,7 @@ from llama_export.targets.executorch.activations import rounded_inputs
 from llama_export.targets.executorch.contents import read_contents
 from llama_export.targets.executorch.describe import describe
 from llama_export.targets.executorch.flat import Table
+from llama_export.targets.executorch.partition import LABEL
 from llama_export.targets.executorch.pte import Pte
 from llama_export.targets.executorch.read_back import (
     read_back,
@@ -28,6 +31,7 @@ from llama_export.targets.executorch.read_back import (
 )
 from llama_export.targets.executorch.session import ExecutorchSession
 from llama_export.targets.executorch.shared_table import check_shared_table
+from llama_export.verify import verify_bundle
 from llama_quantize.errors import QuantizationError
 from llama_quantize.recipe import QuantRecipe, QuantRule, recipe
 from llama_quantize.scheme import GroupedInt
@@ -56,6 +60,56 @@ def test_a_missing_toolkit_is_named_with_its_extra(monkeypatch, tiny):
             call()
         assert "pip install" in no.value.hint
         assert "the extra 'executorch'" in no.value.hint
+
+
+def test_a_folder_of_the_toolkits_name_is_no_toolkit(monkeypatch):
+    """Every bundle's folder is called `executorch`, and the current folder may be on the path."""
+
+    def nothing(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", nothing)
+    folder = importlib.machinery.ModuleSpec("executorch", None, is_package=True)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: folder)
+    for call in (runtime.load_toolkit, lambda: registry.require_toolkit("executorch")):
+        with pytest.raises(BackendUnavailableError) as no:
+            call()
+        assert "the extra 'executorch'" in no.value.hint
+
+
+def test_a_program_longer_than_its_file_is_named_and_not_read(tiny, tmp_path):
+    data = bytearray(tiny.path.read_bytes())
+    data[16:24] = (2**45).to_bytes(8, "little")
+    (tmp_path / "long.pte").write_bytes(data)
+    with pytest.raises(BundleError, match="is damaged"):
+        Pte.open(tmp_path / "long.pte")
+
+
+def test_a_cache_of_another_name_is_named(tiny, tmp_path):
+    data = tiny.path.read_bytes().replace(b"key_cache_0", b"key_cache_x")
+    (tmp_path / "other.pte").write_bytes(data)
+    with pytest.raises(BundleError, match="is damaged"):
+        ExecutorchSession.open(tmp_path / "other.pte", tiny.spec)
+
+
+def test_silence_needs_no_stderr(monkeypatch):
+    monkeypatch.setattr("sys.stderr", None)
+    with runtime.silenced():
+        pass
+
+
+def test_a_bundle_for_another_delegate_is_no_damaged_one(demo_bundle):
+    bundle = Bundle.open(demo_bundle)
+    graph = {**bundle.manifest.graph, "delegate": {"name": "vulkan", "status": LABEL}}
+    lowered = replace(bundle, manifest=replace(bundle.manifest, graph=graph))
+    for call in (
+        lambda: verify_bundle(lowered, quick=True),
+        lambda: registry.open_session(lowered),
+    ):
+        with pytest.raises(
+            BackendUnavailableError, match="lowered for vulkan, and cannot run here"
+        ):
+            call()
 
 
 @pytest.mark.parametrize("version", ["1.3.1", "1.40.0", "2.0", "1.5.0a0"])

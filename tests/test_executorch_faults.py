@@ -21,6 +21,7 @@ from llama_export.errors import BundleError
 from llama_export.hub import resolve_model
 from llama_export.pipeline import ExportRequest, export_bundle
 from llama_export.sources import open_source
+from llama_export.targets import LoweringOptions
 from llama_export.targets.executorch import lower as lowering
 from llama_export.targets.executorch import outer, pieces
 from llama_export.verify import verify_bundle
@@ -97,6 +98,20 @@ def test_a_sound_artifact_passes_and_every_figure_of_the_issue_holds(export):
     assert rows["best_step"].value < 1e-6
     assert rows["cache_steps"].value == 0
     assert rows["rewind"].value == rows["side_by_side"].value == rows["beyond_context"].value == 0
+
+
+def test_a_float16_cache_is_verified_with_its_own_limits(lowered_once, tmp_path):
+    request = ExportRequest(
+        "demo",
+        ("executorch",),
+        tmp_path / "out",
+        max_context=MAX_CONTEXT,
+        options=LoweringOptions(kv_dtype="float16", kv_cache="io"),
+    )
+    exported = export_bundle(request, Silent()).bundles[0]
+    assert exported.report.passed
+    rows = {row.key: row for row in exported.report.rows}
+    assert 1e-6 < rows["best_step"].value < 5e-3
 
 
 def test_rope_scaling_left_out_is_found(export):

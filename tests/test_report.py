@@ -234,7 +234,7 @@ def test_the_terminal_prints_one_form_or_the_other(capsys):
 
 def test_an_export_shows_the_headlines():
     assert headlines(PASSED) == {
-        "lowering error, float32": "KL 7.3e-13",
+        "lowering error, same arithmetic": "KL 7.3e-13",
         "lowering error, as shipped": "KL 1.9e-04",
         "quantisation error": "KL 0.0107",
         "same next token as original": "92.8% of 1000",

@@ -131,6 +131,7 @@ def inspect_bundle(
             "max_context": spec.max_context,
             "all_logits": spec.all_logits,
             "kv_cache": spec.kv_cache,
+            "delegate": dict(spec.delegate),
             "kv_bytes_per_token": artifact.kv_bytes_per_token,
             "read_bytes_per_token": artifact.read_bytes_per_token(0),
         },

@@ -126,7 +126,7 @@ def headlines(report: VerifyReport) -> dict[str, str]:
     from llama_export.verify.words import format_kl, found_terms, same_token
 
     labels = {
-        "exact": "lowering error, float32",
+        "exact": "lowering error, same arithmetic",
         "shipped": "lowering error, as shipped",
         "quantisation": "quantisation error",
     }

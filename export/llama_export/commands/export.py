@@ -100,7 +100,8 @@ def export(
         KvDtype, typer.Option(help="Type of the KV cache; float16 for executorch alone.")
     ] = KvDtype.float32,
     delegate: Annotated[
-        Delegate, typer.Option(help="ExecuTorch: what computes. vulkan and coreml run on phones.")
+        Delegate,
+        typer.Option(help="ExecuTorch: what computes; vulkan and coreml are not run here."),
     ] = Delegate.xnnpack,
     share_table: Annotated[
         bool, typer.Option(help="ExecuTorch: store a tied token table once.")
@@ -182,8 +183,9 @@ def export(
         typer.echo(json.dumps(result.to_json(), indent=2))
         return
     Console().print(export_table(result))
-    runs_here = delegate is Delegate.xnnpack or "executorch" not in targets
-    next_steps(console, result.bundles[0].bundle.folder, runs_here=runs_here)
+    first = result.bundles[0].bundle
+    status = first.manifest.graph.get("delegate", {}).get("status", "")
+    next_steps(console, first.folder, runs_here="not run" not in status)
 
 
 def _accuracy_level(level: int) -> int:

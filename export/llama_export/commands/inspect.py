@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from llama_export.commands.options import Json, Verbose, open_console
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from rich.console import Console
     from rich.table import Table
@@ -133,6 +133,7 @@ def _facts(found: Inspection) -> dict[str, str]:
         facts |= {
             "target": f"{graph['target']}, {graph['artifact']}",
             "context": f"{graph['max_context']} tokens; logits of {logits}",
+            **({"delegate": _delegate(graph["delegate"])} if graph["delegate"] else {}),
             "KV cache": f"{format_bytes(graph['kv_bytes_per_token'])} a token, "
             f"{format_bytes(graph['kv_bytes_per_token'] * graph['max_context'])} when full",
             "read for a token": f"{format_bytes(graph['read_bytes_per_token'])}, and the KV cache",
@@ -151,3 +152,12 @@ def _facts(found: Inspection) -> dict[str, str]:
     if found.unlisted:
         facts["not in the manifest"] = ", ".join(found.unlisted)
     return facts
+
+
+def _delegate(report: Mapping[str, Any]) -> str:
+    """Say what computes inside a `.pte`, how much of it, and whether that was ever run."""
+    outside = sum(report["outside"].values())
+    return (
+        f"{report['name']}, {report['status']}: {report['delegate_calls']} calls with "
+        f"{report['products_inside']} of {report['products']} products, {outside} other operators"
+    )

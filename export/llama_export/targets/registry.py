@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -87,11 +88,34 @@ def require_toolkit(target: str) -> None:
     Raises:
         BackendUnavailableError: with the extra's name.
     """
-    missing = [name for name in toolkits(target) if importlib.util.find_spec(name) is None]
+    missing = [name for name in toolkits(target) if not _is_installed(name)]
     if missing:
         message = f"the {target} target needs {' and '.join(missing)}, not installed here"
         hint = f"pip install {' '.join(missing)}, of the extra {target!r}"
         raise BackendUnavailableError(message, hint)
+
+
+def _is_installed(name: str) -> bool:
+    """Tell a package from a folder of its name that happens to be on the path, as a bundle's is."""
+    found = importlib.util.find_spec(name)
+    if found is None or found.origin is not None:
+        return found is not None
+    try:
+        return bool(metadata.version(name))
+    except metadata.PackageNotFoundError:
+        return False
+
+
+def require_runs_here(bundle: Bundle) -> None:
+    """Refuse an artifact that was lowered for what this machine does not have.
+
+    Raises:
+        BackendUnavailableError: with what it was lowered for.
+    """
+    delegate = GraphSpec.from_json(bundle.manifest.graph).delegate
+    if "not run" in str(delegate.get("status", "")):
+        message = f"{bundle.artifact} is lowered for {delegate.get('name')}, and cannot run here"
+        raise BackendUnavailableError(message, "inspect says what is in it")
 
 
 def toolkits(target: str) -> tuple[str, ...]:

@@ -53,6 +53,7 @@ class Subject:
         rounding: says how the artifact's products round their inputs as shipped; None: not known.
         probe: looks inside the artifact in exact arithmetic; None: this target cannot be tapped.
         sizes_bytes: the bundle's parts; empty where they are not known.
+        kv_dtype: of the artifact's KV cache, and so of its attention.
     """
 
     target: str
@@ -70,6 +71,7 @@ class Subject:
     rounding: Callable[[], RoundedInputs | None] = lambda: None
     probe: Probe | None = None
     sizes_bytes: Callable[[], Mapping[str, int]] = dict
+    kv_dtype: str = "float32"
 
 
 def subject_of(
@@ -90,6 +92,7 @@ def subject_of(
         threads: the runtime's threads; None is its own choice.
 
     Raises:
+        BackendUnavailableError: this machine's runtime cannot run the artifact.
         BundleError: the bundle's model or target is not understood.
         PromptError: the text cannot be read. That it is too short shows when it is tokenized,
             and no file of the bundle is opened before the hashes were compared.
@@ -97,6 +100,7 @@ def subject_of(
     from llama_export.targets import registry
     from llama_export.tokenizer import Tokenizer
 
+    registry.require_runs_here(bundle)
     manifest = bundle.manifest
     given = None if text is None else read_text(text)
 
@@ -124,6 +128,7 @@ def subject_of(
         rounding=lambda: registry.rounded_inputs(bundle),
         probe=registry.probe(bundle, threads=threads),
         sizes_bytes=lambda: bundle_parts(bundle),
+        kv_dtype=str(manifest.graph.get("delegate", {}).get("kv_dtype", "float32")),
     )
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from llama_export.errors import BundleError
 from llama_export.machine import Machine
 from llama_export.verify.eager import Eager, QuantisedEager
-from llama_export.verify.exact import exact_calls, measure_exact
+from llama_export.verify.exact import Exact, exact_calls, measure_exact
 from llama_export.verify.findings import Divergence
 from llama_export.verify.judge import (
     lowering_rows,
@@ -27,7 +27,7 @@ from llama_export.verify.locate import MOST_POSITIONS, locate
 from llama_export.verify.report import Row, VerifyReport, judged, unchecked
 from llama_export.verify.samples import Budget, Text, plan_budget
 from llama_export.verify.series import gather_series
-from llama_export.verify.shipped import measure_shipped
+from llama_export.verify.shipped import Shipped, measure_shipped
 from llama_export.verify.steps import compare_steps, stepped_caches
 from llama_export.verify.structure import fewest_bits, structure_rows
 from llama_export.verify.subject import Subject, refuse_other_model, subject_of
@@ -88,7 +88,7 @@ def verify_subject(
         BundleError: a file was changed, the target is unknown, or the weights are of a model of
             another shape.
     """
-    limits = thresholds_for(subject.target)
+    limits = thresholds_for(subject.target, subject.kv_dtype)
     refuse_other_model(subject)
     structure = structure_rows(subject)
 
@@ -147,7 +147,7 @@ def verify_subject(
         model=subject.model,
         settings=_settings(text, budget, max_context, quick=quick, strict=strict),
         rows=tuple(rows),
-        measurements={**shipped.to_json(), **exact.to_json()},
+        measurements=_measurements(shipped, exact, always=bool(steps)),
         series=gather_series(subject, shipped, exact, memory),
         divergence=divergence,
     )
@@ -209,6 +209,16 @@ def _look_inside(
     if found is not None:
         note = f"first: {found.operator}"
     return found, [judged("lowering", key, name, count, 0, note)]
+
+
+def _measurements(
+    shipped: Shipped, exact: Exact, *, always: bool
+) -> dict[str, dict[str, float | int | str | None]]:
+    """Gather the figures; of what always rounds, the taught steps are the like with like."""
+    found = {**shipped.to_json(), **exact.to_json()}
+    if always and shipped.emulated is not None:
+        found["lowering_exact"] = shipped.emulated.to_json()
+    return found
 
 
 def _settings(

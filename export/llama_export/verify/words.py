@@ -37,9 +37,10 @@ TERMS = (
     Term(
         "exact",
         "lowering",
-        "same weights, exact sums",
-        "The artifact in float32 against PyTorch with the same weights. Only the order of sums may "
-        "differ, so this is next to nothing; more is a bug.",
+        "same weights, same arithmetic",
+        "The artifact in float32 against PyTorch with the same weights; where the runtime always "
+        "rounds activations, PyTorch rounds alike. Only the order of sums may differ, so this is "
+        "next to nothing; more is a bug.",
         "lowering_exact",
     ),
     Term(

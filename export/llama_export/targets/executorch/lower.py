@@ -104,7 +104,8 @@ def lower(
         )
     products = sum(len(call.kind.products()) for call in calls)
     report = report_of(Pte.open(folder / MODEL_FILE), XNNPACK, products)
-    return replace(graph_spec(form), delegate=report.to_json())
+    delegate = {**report.to_json(), "kv_dtype": form.kv_dtype}
+    return replace(graph_spec(form), delegate=delegate)
 
 
 class _Filler:

@@ -26,7 +26,6 @@ _HEAD_BYTES = 64
 _PLANS, _SEGMENTS, _CONSTANTS, _NAMED = 1, 4, 5, 7
 # Fields of ExecutionPlan.
 _NAME, _VALUES, _INPUTS, _OUTPUTS, _CHAINS, _OPERATORS, _DELEGATES = 0, 2, 3, 4, 5, 6, 7
-_BUFFER_SIZES = 8
 _TYPE, _TABLE = 0, 1
 _KERNEL_CALL, _DELEGATE_CALL = 1, 2
 _TENSOR = 5
@@ -147,6 +146,9 @@ class Pte:
         size, start, length = (
             read_number(head, at, "Q") for at in (_PROGRAM_SIZE, _SEGMENTS_AT, SEGMENTS_SIZE)
         )
+        if size > path.stat().st_size:
+            message = f"the program should have {size} bytes, the file has {path.stat().st_size}"
+            raise ValueError(message)
         rest = file.read(max(size - len(head), 0))
         program = (head + rest)[:size]
         if len(program) < size:
@@ -239,11 +241,6 @@ class Pte:
     def outputs_at(self) -> int:
         """Where the outputs' numbers stand in the program; their count stands before them."""
         return self.method("forward").vector(_OUTPUTS)[0]
-
-    @cached_property
-    def planned_bytes(self) -> int:
-        """What the runtime takes for forward's tensors when it loads it, the cache among them."""
-        return sum(self.method("forward").numbers(_BUFFER_SIZES, "q"))
 
     @cached_property
     def delegates(self) -> tuple[tuple[str, int], ...]:

@@ -28,6 +28,21 @@ _loaded: weakref.WeakSet[ExecuTorchMethod] = weakref.WeakSet()
 _HINT = f"pip install 'executorch=={VERSIONS}.*', of the extra 'executorch'"
 
 
+def require_version(*, coreml: bool = False) -> None:
+    """Fail before any work when what is installed cannot do it; nothing is imported.
+
+    Raises:
+        BackendUnavailableError: another version of executorch, or no coremltools where needed.
+    """
+    found = _version("executorch")
+    if found and not found.startswith(f"{VERSIONS}."):
+        message = f"executorch {found} is installed; this version works with {VERSIONS}"
+        raise BackendUnavailableError(message, _HINT)
+    if coreml and not _version("coremltools"):
+        message = "the delegate coreml needs coremltools, not installed here"
+        raise BackendUnavailableError(message, "pip install coremltools, of the extra 'coreml'")
+
+
 def load_toolkit(*, verbose: bool = False) -> None:
     """Import ExecuTorch and register its operators for language models.
 
@@ -37,17 +52,18 @@ def load_toolkit(*, verbose: bool = False) -> None:
     if importlib.util.find_spec("executorch") is None:
         message = "the executorch target needs executorch, not installed here"
         raise BackendUnavailableError(message, _HINT)
-    found = metadata.version("executorch")
-    if not found.startswith(f"{VERSIONS}."):
-        message = f"executorch {found} is installed; this version works with {VERSIONS}"
+    found = _version("executorch")
+    if not found:
+        message = "the executorch target needs executorch; what is here by that name is a folder"
         raise BackendUnavailableError(message, _HINT)
+    require_version()
     try:
         with silenced(verbose=verbose), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import executorch.kernels.quantized  # noqa: F401
             from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401
     except (ImportError, OSError, RuntimeError, AssertionError) as error:
-        message = f"executorch {found} cannot be imported beside torch {_torch_version()}: {error}"
+        message = f"executorch {found} cannot be imported beside torch {_version('torch')}: {error}"
         hint = "its wheel is built for torch 2.13: pip install torch==2.13.0, then " + _HINT
         raise BackendUnavailableError(message, hint) from error
 
@@ -93,8 +109,13 @@ def silenced(*, verbose: bool = False) -> Iterator[None]:
     if verbose:
         yield
         return
-    sys.stderr.flush()
-    kept = os.dup(2)
+    if sys.stderr is not None:
+        sys.stderr.flush()
+    try:
+        kept = os.dup(2)
+    except OSError:  # a process without a stderr has nothing to keep clean
+        yield
+        return
     nothing = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nothing, 2)
@@ -105,8 +126,9 @@ def silenced(*, verbose: bool = False) -> Iterator[None]:
         os.close(kept)
 
 
-def _torch_version() -> str:
+def _version(distribution: str) -> str:
+    """Return an installed package's version; empty when there is none."""
     try:
-        return metadata.version("torch")
+        return metadata.version(distribution)
     except metadata.PackageNotFoundError:
-        return "(none)"
+        return ""

@@ -14,8 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from llama_export.errors import BundleError, PromptError
 from llama_export.graph import GraphSpec
 from llama_export.huge_pages import use_huge_pages
@@ -41,8 +39,16 @@ class Program:
         caches: names of the caches inside; empty when they are inputs.
     """
 
-    def __init__(self, method: ExecuTorchMethod, spec: GraphSpec, caches: Sequence[str]) -> None:
+    def __init__(
+        self,
+        method: ExecuTorchMethod,
+        spec: GraphSpec,
+        caches: Sequence[str],
+        *,
+        verbose: bool = False,
+    ) -> None:
         self._method = method
+        self._verbose = verbose
         self.spec = spec
         self.inside = tuple(method.get_attribute(name) for name in caches)
         # Weak: a conversation that nobody has any more need not be put aside.
@@ -57,7 +63,7 @@ class Program:
         """
         try:
             if self._quiet:  # the first call loads more, and says so
-                with silenced():
+                with silenced(verbose=self._verbose):
                     results = self._method(inputs)
                 self._quiet = False
             else:
@@ -121,7 +127,8 @@ class ExecutorchSession:
             message = f"{model} keeps {len(names)} caches inside; expected keys and values a layer"
             raise BundleError(message, "export the bundle again")
         method = load_method(model, threads=threads, verbose=verbose)
-        program = Program(method, spec, sorted(names, key=_layer_and_part))
+        with damage_named(model):
+            program = Program(method, spec, sorted(names, key=_layer_and_part), verbose=verbose)
         use_huge_pages()
         return cls(program)
 
@@ -220,7 +227,7 @@ class ExecutorchSession:
         self._position = 0
         for layer, pair in enumerate(layers):
             for cache, rows in zip(caches[2 * layer : 2 * layer + 2], pair, strict=True):
-                cache[0, :position] = torch.from_numpy(np.ascontiguousarray(rows)).transpose(0, 1)
+                cache[0, :position] = torch.tensor(rows).transpose(0, 1)
         self._position = position
 
     def fork(self) -> ExecutorchSession:
@@ -244,6 +251,8 @@ class ExecutorchSession:
         if before is not self:
             if before is not None:
                 before._own = [cache[:, : before._position].clone() for cache in inside]
+            # Nobody's while it is written: an interrupt leaves every conversation its own rows.
+            self._program.holder = None
             for cache, rows in zip(inside, self._own, strict=False):
                 cache[:, : rows.shape[1]] = rows
             self._program.holder, self._own = weakref.ref(self), []

@@ -1,8 +1,9 @@
 """Predict a `.pte`'s parts and its memory when loaded, from shapes and schemes alone.
 
 It repeats the layout of the lowering without weights and without the toolkit; a test compares it
-with real artifacts. Weights, tables and norms are exact; the program and the delegates are fitted
-to artifacts of 2 to 28 layers. The memory is a model of what was measured, see docs/performance.md.
+with real artifacts of XNNPACK, and those of other delegates are about as large. Weights, tables and
+norms are exact; the program and the delegates are fitted to artifacts of 2 to 28 layers. The memory
+is a model of what was measured, see docs/performance.md.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ def predict(
     row_bytes = config.head_dim // 2 * _FLOAT_BYTES
     parts = [Part(ROTARY, 2 * max_context * row_bytes, 2 * row_bytes)]
     tied = _HEAD not in shapes
-    once = tied and options.share_table
+    # Vulkan's delegate holds a table of its own.
+    once = tied and options.share_table and options.delegate != "vulkan"
     for name, shape in shapes.items():
         if len(shape) == 1:
             size_bytes = shape[0] * _FLOAT_BYTES
@@ -76,8 +78,12 @@ def predict(
     parts.append(Part(GRAPH, _GRAPH_BYTES + layers * _GRAPH_LAYER_BYTES, 0))
     padding = _PADDING_BYTES + layers * _PADDING_LAYER_BYTES
     parts.append(Part(PADDING, padding + config.hidden_size * _FLOAT_BYTES, 0))
-    heads_bytes = config.num_key_value_heads * config.head_dim * _ITEM_BYTES[options.kv_dtype]
+    heads_bytes = config.num_key_value_heads * config.head_dim * _ITEM_BYTES[_kv_dtype(options)]
     return ArtifactParts(merge(parts), 2 * layers * heads_bytes)
+
+
+def _kv_dtype(options: LoweringOptions) -> str:
+    return "float16" if options.delegate == "coreml" else options.kv_dtype
 
 
 def resident_bytes(

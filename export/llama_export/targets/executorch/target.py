@@ -12,6 +12,7 @@ from llama_export.errors import BackendUnavailableError, UsageError
 from llama_export.graph import GraphSpec
 from llama_export.parts import ArtifactParts
 from llama_export.targets import FloatArray, Lowered, LoweringOptions
+from llama_export.targets.executorch.runtime import require_version
 
 if TYPE_CHECKING:
     from llama_export.config import LlamaConfig
@@ -35,6 +36,7 @@ def require_options(options: LoweringOptions) -> None:
 
     Raises:
         UsageError: with the values that there are.
+        BackendUnavailableError: another version of the toolkit is installed.
     """
     given = (
         ("--delegate", options.delegate, DELEGATES),
@@ -45,6 +47,7 @@ def require_options(options: LoweringOptions) -> None:
         if value not in known:
             message = f"{name}: expected {', '.join(known[:-1])} or {known[-1]}, found {value!r}"
             raise UsageError(message)
+    require_version(coreml=options.delegate == "coreml")
     if options.delegate != XNNPACK and (
         options.kv_cache == "io" or options.kv_dtype != "float32" or options.all_logits
     ):
@@ -101,8 +104,8 @@ def open_session(
     """
     name = spec.delegate.get("name", XNNPACK)
     if name != XNNPACK:
-        message = f"{artifact} is lowered for {name}, which the runtime of this machine has not"
-        raise BackendUnavailableError(message, "run it on a phone, or export without --delegate")
+        message = f"{artifact} is lowered for {name}, and cannot run here"
+        raise BackendUnavailableError(message, "export without --delegate to run it here")
     from llama_export.targets.executorch.session import ExecutorchSession
 
     return ExecutorchSession.open(artifact, spec, threads=threads, verbose=verbose)
