@@ -26,7 +26,7 @@ def step_rows(
     if not steps or shipped.best_step is None:
         return []
     limit, reason = limits.step_rel_rms.limit, limits.step_rel_rms.reason
-    wrong = _first_wrong(steps, limit)
+    wrong = _first_wrong(steps, limit, stay_clean=limits.steps_stay_clean)
     exact = [step for step in steps if step.clean]
     note = f"{steps[-1].clean} steps of the last layer differ by float32 sums alone: {reason}"
     if wrong is not None:
@@ -34,7 +34,8 @@ def step_rows(
     name = "first keys or values that no single step computes"
     first = 0 if wrong is None else 1
     rounding = math.inf if shipped.activation is None else shipped.activation.rel_rms
-    allowed = limit if steps[-1].clean >= _ENOUGH else max(limit, _SPREAD * rounding)
+    clean = limits.steps_stay_clean and steps[-1].clean >= _ENOUGH
+    allowed = limit if clean else max(limit, _SPREAD * rounding)
     logits = "relative difference of the best step's logits"
     return [
         judged("lowering", "cache_steps", name, first, 0, note),
@@ -42,7 +43,9 @@ def step_rows(
     ]
 
 
-def _first_wrong(steps: Sequence[StepDifference], limit: float) -> StepDifference | None:
+def _first_wrong(
+    steps: Sequence[StepDifference], limit: float, *, stay_clean: bool
+) -> StepDifference | None:
     """Find the first rows that are clean in no step, although many steps were clean before them.
 
     Tipped roundings take clean steps away bit by bit, a fault takes them all at once. Where few
@@ -50,7 +53,8 @@ def _first_wrong(steps: Sequence[StepDifference], limit: float) -> StepDifferenc
     """
     before = _ENOUGH
     for step in steps:
-        allowed = limit if before >= _ENOUGH else max(limit, _SPREAD * step.rounding)
+        clean = stay_clean and before >= _ENOUGH
+        allowed = limit if clean else max(limit, _SPREAD * step.rounding)
         if not step.least <= allowed:
             return step
         before = step.clean

@@ -40,6 +40,7 @@ class TargetThresholds:
         emulated_kl: mean KL as shipped against eager that rounds alike, always allowed.
         step_rel_rms: of what always rounds, relative difference of the keys and values of that
             step in which no rounding tipped.
+        steps_stay_clean: whether there are such steps: with attention in float16 there are not.
     """
 
     exact_level: int | None
@@ -55,6 +56,7 @@ class TargetThresholds:
     shipped_share: Threshold
     emulated_kl: Threshold
     step_rel_rms: Threshold
+    steps_stay_clean: bool = True
 
 
 _TARGETS: Mapping[str, TargetThresholds] = {
@@ -126,4 +128,6 @@ def thresholds_for(target: str, kv_dtype: str = "float32") -> TargetThresholds:
         message = f"no limits are known for the target {target!r}; known: {', '.join(_TARGETS)}"
         raise BundleError(message, "use the version of llama-export that wrote the bundle")
     limits = _TARGETS[target]
-    return limits if kv_dtype == "float32" else replace(limits, step_rel_rms=_FLOAT16_STEP)
+    if kv_dtype == "float32":
+        return limits
+    return replace(limits, step_rel_rms=_FLOAT16_STEP, steps_stay_clean=False)
