@@ -49,7 +49,9 @@ def ask_page(program: Path, folders: Mapping[str, Path], request: object) -> obj
         request: JSON that the page finds at `/request`.
     """
     exchange = Exchange(folders, request)
-    with _served(exchange) as port, tempfile.TemporaryDirectory() as profile:
+    # Its processes may write to the profile for a moment after they were told to end.
+    folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+    with _served(exchange) as port, folder as profile:
         command = [str(program), *_OPTIONS, f"--user-data-dir={profile}"]
         log = Path(profile) / "chromium.log"
         with log.open("wb") as stream:

@@ -168,7 +168,7 @@ def test_core_ml_takes_all(demo, coreml):
     assert [name for name, _ in coreml.pte.delegates] == ["CoreMLBackend"]
     products = 7 * demo.traced.config.num_hidden_layers + 1
     assert coreml.report.to_json() == {
-        "delegate": "coreml",
+        "name": "coreml",
         "status": "lowered, not run here",
         "delegate_calls": 1,
         "outside": {},
