@@ -112,7 +112,7 @@ def require_runs_here(bundle: Bundle) -> None:
     Raises:
         BackendUnavailableError: with what it was lowered for.
     """
-    delegate = GraphSpec.from_json(bundle.manifest.graph).delegate
+    delegate = bundle.manifest.graph.get("delegate", {})
     if "not run" in str(delegate.get("status", "")):
         message = f"{bundle.artifact} is lowered for {delegate.get('name')}, and cannot run here"
         raise BackendUnavailableError(message, "inspect says what is in it")
