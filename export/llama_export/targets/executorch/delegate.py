@@ -221,8 +221,8 @@ def _fillings(
 
 def _output_order(output: Node, count: int) -> tuple[int, ...]:
     """Return which output of the stretch each result of the delegate's call is."""
-    (results,) = output.args
-    nodes = [node for node in results if isinstance(node, Node)]  # type: ignore[union-attr]
+    # The output's inputs, in the order in which it gives them; none is given twice.
+    nodes = output.all_input_nodes
     order = {int(str(node.args[1])): place for place, node in enumerate(nodes)}
     if sorted(order) != list(range(count)):
         message = f"the delegate gives {sorted(order)} where {count} results were expected"

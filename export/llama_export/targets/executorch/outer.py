@@ -202,9 +202,11 @@ class _Shapes(nn.Module):
         hidden = inputs[0]
         length = hidden.shape[1]
         rows = {
-            name: kind.forms[step.weight].rows  # type: ignore[union-attr]
+            step.output: form.rows
             for step in kind.stretch.steps
-            if step.weight is not None and (name := step.output) in (QUERY, KEY, VALUE)
+            if step.output in (QUERY, KEY, VALUE)
+            and step.weight is not None
+            and (form := kind.forms[step.weight]) is not None
         }
         results = {
             HIDDEN: (1, length, kind.hidden_size),

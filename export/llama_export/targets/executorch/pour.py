@@ -21,6 +21,7 @@ from llama_export.targets.executorch.pte import SEGMENTS_SIZE, Pte, PteTensor
 
 # What segments are aligned to, as ExecuTorch's own writer does.
 ALIGNMENT = 128
+# Not the reader's constant: what is written must not follow from how it is read.
 LOOKUP = "quantized_decomposed::embedding_byte.dtype_out"
 _HINT = "use the executorch version that pyproject.toml names"
 

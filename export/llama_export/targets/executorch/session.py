@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llama_export.errors import BundleError, PromptError
+from llama_export.errors import BundleError
 from llama_export.graph import GraphSpec
 from llama_export.huge_pages import use_huge_pages
 from llama_export.targets import FloatArray, KeyValueArrays
+from llama_export.targets.checks import require_fitting_cache, require_held, require_tokens
 from llama_export.targets.executorch.contents import damage_named
 from llama_export.targets.executorch.pte import Pte
 from llama_export.targets.executorch.runtime import load_method, silenced
@@ -170,7 +171,12 @@ class ExecutorchSession:
         import torch
 
         total = self._position + len(input_ids)
-        self._check(input_ids, total)
+        require_tokens(
+            input_ids,
+            self._position,
+            max_context=self.max_context,
+            vocab_size=self.vocab_size,
+        )
         caches = self._caches()
         tokens = torch.tensor([list(input_ids)], dtype=torch.int64)
         start = torch.tensor([self._position], dtype=torch.int64)
@@ -185,11 +191,7 @@ class ExecutorchSession:
         Raises:
             PromptError: the position is after the last token.
         """
-        if not 0 <= position <= self._position:
-            message = (
-                f"cannot rewind to position {position}: the cache holds {self._position} tokens"
-            )
-            raise PromptError(message)
+        require_held(position, self._position)
         self._position = position
 
     def cache(self, layer: int) -> KeyValueArrays:
@@ -212,18 +214,14 @@ class ExecutorchSession:
         import torch
 
         caches = self._caches()
-        position = layers[0][0].shape[1] if layers else 0
         _, _, heads, head_dim = caches[0].shape
-        expected = (heads, min(position, self.max_context), head_dim)
-        shapes = {rows.shape for pair in layers for rows in pair}
-        if len(layers) != self.num_layers or shapes != {expected}:
-            found = ", ".join(map(str, sorted(shapes))) or "nothing"
-            message = (
-                f"this cache does not fit: expected {self.num_layers} layers of {heads} heads, at "
-                f"most {self.max_context} positions and {head_dim} columns, found {len(layers)} "
-                f"layers of {found}"
-            )
-            raise PromptError(message, "restore it with the bundle that it was saved with")
+        position = require_fitting_cache(
+            layers,
+            num_layers=self.num_layers,
+            heads=heads,
+            head_dim=head_dim,
+            max_context=self.max_context,
+        )
         self._position = 0
         for layer, pair in enumerate(layers):
             for cache, rows in zip(caches[2 * layer : 2 * layer + 2], pair, strict=True):
@@ -257,21 +255,6 @@ class ExecutorchSession:
                 cache[:, : rows.shape[1]] = rows
             self._program.holder, self._own = weakref.ref(self), []
         return inside
-
-    def _check(self, input_ids: Sequence[int], total: int) -> None:
-        if not input_ids:
-            message = "there are no tokens to run"
-            raise PromptError(message, "give a prompt of at least one token")
-        if total > self.max_context:
-            message = (
-                f"{len(input_ids)} more tokens do not fit: the cache holds {self._position} of "
-                f"{self.max_context} positions"
-            )
-            raise PromptError(message, "shorten the prompt, or export with a larger --max-context")
-        outside = [token for token in input_ids if not 0 <= token < self.vocab_size]
-        if outside:
-            message = f"token {outside[0]} is outside the vocabulary of {self.vocab_size}"
-            raise PromptError(message, "the tokenizer belongs to another model")
 
 
 def _layer_and_part(name: str) -> tuple[int, str]:

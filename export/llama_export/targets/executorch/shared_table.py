@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 
 from llama_export.errors import BundleError
-from llama_export.targets.executorch.pour import LOOKUP
+from llama_export.targets.executorch.contents import LOOKUP
 from llama_export.targets.executorch.pte import Pte
 
 _CHUNK_BYTES = 4 * 2**20

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llama_export.errors import PromptError
 from llama_export.graph import GraphSpec
 from llama_export.huge_pages import use_huge_pages
 from llama_export.targets import FloatArray, KeyValueArrays
+from llama_export.targets.checks import require_fitting_cache, require_held, require_tokens
 from llama_export.targets.onnx.runtime import load_runtime
 
 if TYPE_CHECKING:
@@ -111,7 +111,12 @@ class OnnxSession:
             PromptError: there are none, one is outside the vocabulary, or they do not fit.
         """
         total = self._position + len(input_ids)
-        self._check(input_ids, total)
+        require_tokens(
+            input_ids,
+            self._position,
+            max_context=self.max_context,
+            vocab_size=self.vocab_size,
+        )
         self._reserve(total)
         binding = self._binding
         binding.bind_cpu_input("input_ids", np.asarray([input_ids], dtype=np.int64))
@@ -128,11 +133,7 @@ class OnnxSession:
         Raises:
             PromptError: the position is after the last token.
         """
-        if not 0 <= position <= self._position:
-            message = (
-                f"cannot rewind to position {position}: the cache holds {self._position} tokens"
-            )
-            raise PromptError(message)
+        require_held(position, self._position)
         self._position = position
 
     def cache(self, layer: int) -> KeyValueArrays:
@@ -149,18 +150,14 @@ class OnnxSession:
         Raises:
             PromptError: it is the cache of another model, or longer than the context.
         """
-        position = layers[0][0].shape[1] if layers else 0
         heads, _, head_dim = self._layer(0)[0].shape
-        expected = (heads, min(position, self.max_context), head_dim)
-        shapes = {rows.shape for pair in layers for rows in pair}
-        if len(layers) != self.num_layers or shapes != {expected}:
-            found = ", ".join(map(str, sorted(shapes))) or "nothing"
-            message = (
-                f"this cache does not fit: expected {self.num_layers} layers of {heads} heads, at "
-                f"most {self.max_context} positions and {head_dim} columns, found {len(layers)} "
-                f"layers of {found}"
-            )
-            raise PromptError(message, "restore it with the bundle that it was saved with")
+        position = require_fitting_cache(
+            layers,
+            num_layers=self.num_layers,
+            heads=heads,
+            head_dim=head_dim,
+            max_context=self.max_context,
+        )
         self._position = 0
         self._reserve(position)
         for layer, pair in enumerate(layers):
@@ -217,18 +214,3 @@ class OnnxSession:
             self._binding.bind_ortvalue_input(name, value)
             self._binding.bind_ortvalue_output(name.replace(_PAST, "present"), value)
         self._bound = buffers
-
-    def _check(self, input_ids: Sequence[int], total: int) -> None:
-        if not input_ids:
-            message = "there are no tokens to run"
-            raise PromptError(message, "give a prompt of at least one token")
-        if total > self.max_context:
-            message = (
-                f"{len(input_ids)} more tokens do not fit: the cache holds {self._position} of "
-                f"{self.max_context} positions"
-            )
-            raise PromptError(message, "shorten the prompt, or export with a larger --max-context")
-        outside = [token for token in input_ids if not 0 <= token < self.vocab_size]
-        if outside:
-            message = f"token {outside[0]} is outside the vocabulary of {self.vocab_size}"
-            raise PromptError(message, "the tokenizer belongs to another model")

@@ -1,0 +1,71 @@
+"""What every session refuses, in the same words, whatever its runtime is.
+
+It knows numbers of tokens and shapes of caches; it knows no runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llama_export.errors import PromptError
+from llama_export.targets import KeyValueArrays
+
+
+def require_tokens(
+    input_ids: Sequence[int], position: int, *, max_context: int, vocab_size: int
+) -> None:
+    """Refuse tokens that cannot follow those that the cache holds.
+
+    Raises:
+        PromptError: there are none, one is outside the vocabulary, or they do not fit.
+    """
+    if not input_ids:
+        message = "there are no tokens to run"
+        raise PromptError(message, "give a prompt of at least one token")
+    if position + len(input_ids) > max_context:
+        message = (
+            f"{len(input_ids)} more tokens do not fit: the cache holds {position} of "
+            f"{max_context} positions"
+        )
+        raise PromptError(message, "shorten the prompt, or export with a larger --max-context")
+    outside = [token for token in input_ids if not 0 <= token < vocab_size]
+    if outside:
+        message = f"token {outside[0]} is outside the vocabulary of {vocab_size}"
+        raise PromptError(message, "the tokenizer belongs to another model")
+
+
+def require_held(position: int, held: int) -> None:
+    """Refuse to rewind to where the cache is not.
+
+    Raises:
+        PromptError: the position is after the last token.
+    """
+    if not 0 <= position <= held:
+        message = f"cannot rewind to position {position}: the cache holds {held} tokens"
+        raise PromptError(message)
+
+
+def require_fitting_cache(
+    layers: Sequence[KeyValueArrays],
+    *,
+    num_layers: int,
+    heads: int,
+    head_dim: int,
+    max_context: int,
+) -> int:
+    """Refuse the cache of another model; return how many positions it has.
+
+    Raises:
+        PromptError: it is another model's, or longer than the context.
+    """
+    position = layers[0][0].shape[1] if layers else 0
+    expected = (heads, min(position, max_context), head_dim)
+    shapes = {rows.shape for pair in layers for rows in pair}
+    if len(layers) != num_layers or shapes != {expected}:
+        found = ", ".join(map(str, sorted(shapes))) or "nothing"
+        message = (
+            f"this cache does not fit: expected {num_layers} layers of {heads} heads, at most "
+            f"{max_context} positions and {head_dim} columns, found {len(layers)} layers of {found}"
+        )
+        raise PromptError(message, "restore it with the bundle that it was saved with")
+    return position
