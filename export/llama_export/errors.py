@@ -100,3 +100,9 @@ class PromptError(LlamaExportError):
     """The prompt cannot be used: there is none, it is not UTF-8, or it does not fit."""
 
     exit_code = 15
+
+
+class EvaluationError(LlamaExportError):
+    """The evaluator cannot run a package: an op is unknown, or a result is not what it declares."""
+
+    exit_code = 16

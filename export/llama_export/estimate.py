@@ -52,6 +52,7 @@ class TargetEstimate:
         parts: the artifact by kind; exact.
         bundle_bytes: all files, within 1 %.
         resident_bytes: memory after loading, without a KV cache; about.
+        scratch_bytes: what the disk holds besides, while the bundle is made.
     """
 
     target: str
@@ -59,6 +60,7 @@ class TargetEstimate:
     parts: ArtifactParts
     bundle_bytes: int
     resident_bytes: int
+    scratch_bytes: int = 0
 
     def run_bytes(self, context: int) -> int:
         """Return the memory to run it with so many positions in the cache."""
@@ -71,6 +73,7 @@ class TargetEstimate:
             "max_context": self.max_context,
             "bundle_bytes": self.bundle_bytes,
             "resident_bytes": self.resident_bytes,
+            "scratch_bytes": self.scratch_bytes,
             "kv_cache_bytes_per_token": self.parts.kv_bytes_per_token,
             "read_bytes_per_token": self.parts.read_bytes_per_token(QUOTED_CONTEXT),
             "parts": {part.kind: part.size_bytes for part in self.parts.parts},
@@ -101,7 +104,8 @@ class ExportEstimate:
     @property
     def disk_bytes(self) -> int:
         """What the output's disk must have free; the weights are needed even if not kept."""
-        return self.weights_bytes + sum(target.bundle_bytes for target in self.targets)
+        kept = self.weights_bytes + sum(target.bundle_bytes for target in self.targets)
+        return kept + max(target.scratch_bytes for target in self.targets)
 
     def to_json(self) -> dict[str, object]:
         """Return plain data."""
@@ -211,7 +215,8 @@ def _target(
     parts, resident = registry.predict(target, shape.config, shapes, schemes, max_context, options)
     manifest = _MANIFEST_BYTES + shape.config.num_hidden_layers * _MANIFEST_LAYER_BYTES
     bundle = parts.size_bytes + shape.tokenizer_bytes + manifest + _SMALL_FILES_BYTES
-    return TargetEstimate(target, max_context, parts, bundle, resident)
+    scratch = registry.scratch_bytes(target, shapes, schemes)
+    return TargetEstimate(target, max_context, parts, bundle, resident, scratch)
 
 
 def _weights_bytes(

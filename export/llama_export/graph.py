@@ -30,6 +30,9 @@ class GraphSpec:
         max_context: the most positions that a conversation may have.
         all_logits: whether the logits of every position come out, or only the last one's.
         delegate: what computes inside a `.pte`, and how much of it; empty for other artifacts.
+        states: what a Core ML package keeps inside; empty when nothing is.
+        functions: tokens that a call of each function of a Core ML package takes, whose signature
+            above is the last one's; empty when there is one function, for any number of tokens.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -38,6 +41,8 @@ class GraphSpec:
     max_context: int
     all_logits: bool
     delegate: Mapping[str, Any] = field(default_factory=dict)
+    states: tuple[TensorSpec, ...] = ()
+    functions: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the manifest's form."""
@@ -48,6 +53,8 @@ class GraphSpec:
             "max_context": self.max_context,
             "all_logits": self.all_logits,
             **({"delegate": dict(self.delegate)} if self.delegate else {}),
+            **({"states": [_tensor_to_json(spec) for spec in self.states]} if self.states else {}),
+            **({"functions": dict(self.functions)} if self.functions else {}),
         }
 
     @classmethod
@@ -65,6 +72,8 @@ class GraphSpec:
                 max_context=int(raw["max_context"]),
                 all_logits=bool(raw["all_logits"]),
                 delegate=dict(raw.get("delegate", {})),
+                states=tuple(_tensor_from_json(spec) for spec in raw.get("states", ())),
+                functions={str(name): int(size) for name, size in raw.get("functions", {}).items()},
             )
         except (KeyError, TypeError, ValueError) as error:
             message = f"manifest.json: the field `graph` is damaged: {error!r}"

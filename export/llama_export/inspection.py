@@ -73,6 +73,7 @@ class Inspection:
     graph: Mapping[str, Any]
     inputs: tuple[TensorGroup, ...]
     outputs: tuple[TensorGroup, ...]
+    states: tuple[TensorGroup, ...]
     parts: tuple[Part, ...]
     files: tuple[FileNote, ...]
     tokenizer: Mapping[str, Any]
@@ -132,11 +133,13 @@ def inspect_bundle(
             "all_logits": spec.all_logits,
             "kv_cache": spec.kv_cache,
             "delegate": dict(spec.delegate),
+            "functions": dict(spec.functions),
             "kv_bytes_per_token": artifact.kv_bytes_per_token,
             "read_bytes_per_token": artifact.read_bytes_per_token(0),
         },
         inputs=group_tensors(spec.inputs),
         outputs=group_tensors(spec.outputs),
+        states=group_tensors(spec.states),
         parts=tuple(parts),
         files=_file_notes(sizes, artifact.files),
         tokenizer={**manifest.tokenizer, "stop_token_names": _stop_token_names(bundle)},
@@ -178,6 +181,7 @@ def inspect_weights(folder: Path, *, check_hashes: bool = False) -> Inspection:
         graph={},
         inputs=(),
         outputs=(),
+        states=(),
         parts=(*parts, *_side_parts(sizes, leave_out=own)),
         files=_file_notes(sizes, {}),
         tokenizer={},

@@ -7,20 +7,21 @@ goes to the `Progress` that it is given.
 from __future__ import annotations
 
 import json
-import math
-import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
-from llama_export import __version__
 from llama_export.bundle import Bundle, seal
 from llama_export.catalogue import download_of, shape_of
-from llama_export.chat import stop_token_ids
+from llama_export.description import (
+    about_artifact,
+    describe_quantization,
+    stops_of,
+    versions_used,
+)
 from llama_export.errors import UsageError
 from llama_export.estimate import (
     DEFAULT_RECIPE,
@@ -40,7 +41,6 @@ from llama_export.trace import trace
 from llama_export.verify import VerifyReport, verify_bundle
 from llama_quantize.recipe import QuantRecipe, recipe
 from llama_quantize.store import quantize_to
-from llama_quantize.tensor import QuantizedTensor
 from llama_quantize.weights import QuantizedWeights
 
 
@@ -212,8 +212,8 @@ def _export_target(
         traced = trace(source.config, max_context)
     with publish(output / target, force=request.force) as folder:
         with progress.step(f"Lowering to {target}"):
-            stops = _stop_token_ids(source)
-            lowered = registry.lower(target, traced, weights, folder, request.options, stops)
+            about = about_artifact(source, weights)
+            lowered = registry.lower(target, traced, weights, folder, request.options, about)
             tokenizer_file = _write_model_files(source, folder, lowered.config_keys)
         with progress.step("Hashing the files"):
             _seal(folder, target, lowered, source, weights, tokenizer_file)
@@ -291,57 +291,21 @@ def _seal(
     tokenizer_file: str,
 ) -> None:
     """Write the manifest, with the hash of every file and of every weight's codes and scales."""
-    versions = {"llama-export": __version__, "python": platform.python_version()}
-    packages = ("torch", "safetensors", *registry.toolkits(target))
-    installed = {distribution: _version(distribution) for distribution in packages}
     seal(
         folder,
         target=target,
         artifact=lowered.artifact,
         model=source.info,
         graph=lowered.graph.to_json(),
-        quantization=_describe(weights),
+        quantization=describe_quantization(weights),
         tokenizer={
             "file": tokenizer_file,
             "vocab_size": source.tokenizer.vocab_size,
             "bos_token_id": source.tokenizer.bos_token_id,
-            "stop_token_ids": _stop_token_ids(source),
+            "stop_token_ids": stops_of(source),
         },
-        created_with=versions | {name: value for name, value in installed.items() if value},
+        created_with=versions_used(target),
     )
-
-
-def _stop_token_ids(source: Source) -> list[int]:
-    return sorted({*stop_token_ids(source.tokenizer), *source.config.eos_token_id})
-
-
-def _describe(weights: QuantizedWeights) -> dict[str, Any]:
-    """Say in the manifest how the weights were made, and what they are to the bit."""
-    quantised = {name: weights.get(name) for name in weights.names()}
-    group_sizes = {
-        tensor.scheme.group_size
-        for tensor in quantised.values()
-        if isinstance(tensor, QuantizedTensor) and tensor.scheme.group_size is not None
-    }
-    sqnr_db = weights.summary.sqnr_db
-    return {
-        "recipe": weights.recipe.name,
-        "group_size": group_sizes.pop() if len(group_sizes) == 1 else None,
-        "bits_per_weight": round(weights.summary.bits_per_weight, 4),
-        "sqnr_db": round(sqnr_db, 2) if math.isfinite(sqnr_db) else None,
-        "tensors": {
-            name: {"codes_sha256": tensor.codes_sha256(), "scales_sha256": tensor.scales_sha256()}
-            for name, tensor in quantised.items()
-            if isinstance(tensor, QuantizedTensor)
-        },
-    }
-
-
-def _version(distribution: str) -> str:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 def _default_output(model: str) -> Path:

@@ -24,7 +24,7 @@ from llama_export.sampling import Sampling
 from llama_export.saved import BundleIdentity, Saved, read_saved, write_saved
 from llama_export.special_tokens import END_OF_TURN, SPECIAL_TOKENS
 from llama_export.targets import FloatArray
-from llama_export.targets.registry import open_session
+from llama_export.targets.registry import open_session, stand_in
 from llama_export.text_stream import Completion, TextStream
 from llama_export.tokenizer import Tokenizer
 
@@ -92,6 +92,11 @@ class TextSession:
     def tokens(self) -> tuple[int, ...]:
         """What the KV cache holds."""
         return self.cache.tokens
+
+    @property
+    def stand_in(self) -> str:
+        """What runs the artifact here in place of its runtime; empty where that runs it."""
+        return stand_in(self._manifest.target)
 
     @property
     def position(self) -> int:

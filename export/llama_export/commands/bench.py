@@ -46,10 +46,11 @@ def bench(
     from llama_export.bundle import Bundle
     from llama_export.graph import GraphSpec
     from llama_export.machine import Machine
-    from llama_export.targets.registry import describe, open_session
+    from llama_export.targets.registry import describe, open_session, require_measurable
     from llama_export.terminal import TerminalProgress
 
     opened = Bundle.open(bundle)
+    require_measurable(opened)
     machine = Machine()
     lengths, at = (
         None if text is None else parse_lengths(option, text)

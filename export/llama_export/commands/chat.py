@@ -79,7 +79,7 @@ def chat(
     console = open_console(verbose)
     from llama_export.commands.chat_commands import Commands
     from llama_export.commands.chat_loop import ChatLoop, LoopSettings
-    from llama_export.commands.chat_words import say, say_base_model
+    from llama_export.commands.chat_words import say, say_base_model, say_stand_in
     from llama_export.commands.messages import pipe_lines, terminal_lines
     from llama_export.commands.prompts import read_text, refuse_both
     from llama_export.sampling import Sampling
@@ -107,6 +107,7 @@ def chat(
     conversation = _begun(session, load, system, max_tokens)
     conversation.sampling = chosen(conversation.sampling)
     commands = Commands(conversation, console)
+    say_stand_in(console, session.stand_in)
     if not session.for_chat:
         say_base_model(console, session.name)
     if load is not None:

@@ -79,6 +79,13 @@ def say(console: Console, text: str, style: str = "") -> None:
     console.print(text, style=style or None, markup=False, highlight=False, soft_wrap=True)
 
 
+def say_stand_in(console: Console, stand_in: str) -> None:
+    """Say that something else computes here what the runtime would; nothing where that runs."""
+    if stand_in:
+        text = f"note: {stand_in} runs this artifact here, as its runtime would but slowly"
+        say(console, f"{text}; the speed says nothing about a phone.")
+
+
 def say_base_model(console: Console, name: str) -> None:
     """Say that a model was not trained to answer."""
     text = f"note: {name} is a base model. It goes on with a text, and was not trained to answer"

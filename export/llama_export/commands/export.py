@@ -38,6 +38,20 @@ class KvDtype(str, Enum):
     float16 = "float16"
 
 
+class Functions(str, Enum):
+    """What `--functions` takes."""
+
+    main = "main"
+    prefill_and_decode = "prefill+decode"
+
+
+class DeploymentTarget(str, Enum):
+    """What `--deployment-target` takes."""
+
+    ios17 = "iOS17"
+    ios18 = "iOS18"
+
+
 class Delegate(str, Enum):
     """What `--delegate` takes."""
 
@@ -57,7 +71,7 @@ def export(
     target: Annotated[
         list[str] | None,
         typer.Option(
-            "--target", "-t", help="onnx, executorch or all; repeat it, or separate by commas."
+            "--target", "-t", help="onnx, executorch, coreml or all; repeat it, or use commas."
         ),
     ] = None,
     model: Annotated[
@@ -80,7 +94,7 @@ def export(
         int | None,
         typer.Option(
             help="Positions that a conversation may have.",
-            show_default="onnx: 8192, executorch: 2048",
+            show_default="onnx: 8192, executorch and coreml: 2048",
         ),
     ] = None,
     accuracy_level: Annotated[
@@ -93,11 +107,11 @@ def export(
         KvCache | None,
         typer.Option(
             help="Keep the KV cache inside (state), or take and give it (io).",
-            show_default="onnx: io, executorch: state",
+            show_default="onnx: io, executorch and coreml: state",
         ),
     ] = None,
     kv_dtype: Annotated[
-        KvDtype, typer.Option(help="Type of the KV cache; float16 for executorch alone.")
+        KvDtype, typer.Option(help="ExecuTorch: type of the KV cache. Core ML's is always float16.")
     ] = KvDtype.float32,
     delegate: Annotated[
         Delegate,
@@ -106,6 +120,13 @@ def export(
     share_table: Annotated[
         bool, typer.Option(help="ExecuTorch: store a tied token table once.")
     ] = True,
+    functions: Annotated[
+        Functions, typer.Option(help="Core ML: one of any length, or two of fixed shapes.")
+    ] = Functions.main,
+    deployment_target: Annotated[
+        DeploymentTarget,
+        typer.Option(help="Core ML: iOS17 (macOS 14) takes fp16 weights and --kv-cache io."),
+    ] = DeploymentTarget.ios18,
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit of a hub repository.")
     ] = None,
@@ -145,6 +166,8 @@ def export(
         kv_dtype=kv_dtype.value,
         share_table=share_table,
         delegate=delegate.value,
+        functions=functions.value,
+        deployment_target=deployment_target.value,
     )
     progress = TerminalProgress(console)
     with progress.step("Starting PyTorch"):

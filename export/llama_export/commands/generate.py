@@ -51,7 +51,7 @@ def generate(
     """Write text with a bundle, token by token."""
     console = open_console(verbose)
     from llama_export.chat import Message, encode_dialog
-    from llama_export.commands.chat_words import say_base_model, stats_line
+    from llama_export.commands.chat_words import say_base_model, say_stand_in, stats_line
     from llama_export.sampling import Sampling
     from llama_export.terminal import write_text
     from llama_export.text_session import TextSession
@@ -67,6 +67,7 @@ def generate(
     )
     text = read_prompt(prompt, file)
     session = TextSession.open(bundle, threads=threads, verbose=verbose)
+    say_stand_in(console, session.stand_in)
     if chat and not session.for_chat:
         say_base_model(console, session.name)
     ids = encode_dialog(session.tokenizer, [Message("user", text)]) if chat else text

@@ -105,7 +105,11 @@ def _signature(found: Inspection) -> Table:
     signature = Table("", "name", title="Inputs and outputs", title_justify="left")
     signature.add_column("type")
     signature.add_column("shape")
-    for label, groups in (("in", found.inputs), ("out", found.outputs)):
+    for label, groups in (
+        ("in", found.inputs),
+        ("out", found.outputs),
+        ("kept", found.states),
+    ):
         for group in groups:
             signature.add_row(label, group.names, group.dtype, escape(_shape(group)))
     return signature
@@ -134,6 +138,7 @@ def _facts(found: Inspection) -> dict[str, str]:
             "target": f"{graph['target']}, {graph['artifact']}",
             "context": f"{graph['max_context']} tokens; logits of {logits}",
             **({"delegate": _delegate(graph["delegate"])} if graph["delegate"] else {}),
+            **({"functions": _functions(graph["functions"])} if graph["functions"] else {}),
             "KV cache": f"{format_bytes(graph['kv_bytes_per_token'])} a token, "
             f"{format_bytes(graph['kv_bytes_per_token'] * graph['max_context'])} when full",
             "read for a token": f"{format_bytes(graph['read_bytes_per_token'])}, and the KV cache",
@@ -152,6 +157,12 @@ def _facts(found: Inspection) -> dict[str, str]:
     if found.unlisted:
         facts["not in the manifest"] = ", ".join(found.unlisted)
     return facts
+
+
+def _functions(functions: Mapping[str, int]) -> str:
+    """Say which functions there are, and how many tokens a call of each takes."""
+    named = (f"{name} ({size} tokens)" for name, size in functions.items())
+    return ", ".join(named).replace("(1 tokens)", "(1 token)")
 
 
 def _delegate(report: Mapping[str, Any]) -> str:

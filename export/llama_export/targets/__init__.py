@@ -31,6 +31,8 @@ class LoweringOptions:
         kv_dtype: of the KV cache, "float32" or "float16".
         share_table: ExecuTorch: store a tied table once.
         delegate: ExecuTorch: "xnnpack", "vulkan" or "coreml".
+        functions: Core ML: "main" of flexible shapes, or "prefill+decode" of fixed ones.
+        deployment_target: Core ML: "iOS18" or "iOS17".
     """
 
     accuracy_level: int = 4
@@ -39,6 +41,8 @@ class LoweringOptions:
     kv_dtype: str = "float32"
     share_table: bool = True
     delegate: str = "xnnpack"
+    functions: str = "main"
+    deployment_target: str = "iOS18"
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,42 @@ class Lowered:
     graph: GraphSpec
     config_keys: Mapping[str, object] = field(default_factory=dict)
     runs_here: bool = True
+
+
+@dataclass(frozen=True)
+class About:
+    """What an artifact may say about itself, beyond its graph.
+
+    Args:
+        name: the model's.
+        hub_id: its repository on the hub; None: it did not come from there.
+        revision: the commit of it.
+        notice: the text of the bundle's NOTICE, with the licence of the weights.
+        tokenizer_file: beside the artifact.
+        bos_token_id: what a text begins with.
+        stop_token_ids: where a client should stop.
+        quantization: of the weights, in words.
+        weights_bytes: of the quantised weights.
+        version: of llama-export.
+    """
+
+    name: str
+    hub_id: str | None
+    revision: str | None
+    notice: str
+    tokenizer_file: str
+    bos_token_id: int
+    stop_token_ids: tuple[int, ...]
+    quantization: str
+    weights_bytes: int
+    version: str
+
+    @property
+    def author(self) -> str:
+        """Who made the model, and who converted it."""
+        owner = self.hub_id.split("/")[0] if self.hub_id and "/" in self.hub_id else ""
+        converted = f"converted by llama-export {self.version}"
+        return f"{owner}; {converted}" if owner else converted
 
 
 class Session(Protocol):

@@ -19,7 +19,7 @@ from llama_export.errors import BackendUnavailableError, BundleError, UsageError
 from llama_export.graph import GraphSpec
 from llama_export.parts import ArtifactParts
 from llama_export.taps import Probe
-from llama_export.targets import FloatArray, Lowered, LoweringOptions, Session
+from llama_export.targets import About, FloatArray, Lowered, LoweringOptions, Session
 
 if TYPE_CHECKING:
     from llama_export.config import LlamaConfig
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from llama_quantize.scheme import Scheme
     from llama_quantize.weights import QuantizedWeights
 
-TARGETS = ("onnx", "executorch")
+TARGETS = ("onnx", "executorch", "coreml")
 
 
 class Target(Protocol):
@@ -51,7 +51,7 @@ class Target(Protocol):
         ],
         tuple[ArtifactParts, int],
     ]
-    lower: Callable[[TracedLlama, QuantizedWeights, Path, LoweringOptions, Sequence[int]], Lowered]
+    lower: Callable[[TracedLlama, QuantizedWeights, Path, LoweringOptions, About], Lowered]
 
     def open_session(
         self,
@@ -76,7 +76,7 @@ def parse_targets(values: Sequence[str]) -> tuple[str, ...]:
     if unknown or not names:
         found = ", ".join(map(repr, unknown)) or "nothing"
         message = f"--target: expected {', '.join(TARGETS)} or all, found {found}"
-        raise UsageError(message, "coreml is planned; this version writes ONNX and ExecuTorch")
+        raise UsageError(message)
     if "all" in names:
         return TARGETS
     return tuple(dict.fromkeys(names))
@@ -91,7 +91,8 @@ def require_toolkit(target: str) -> None:
     missing = [name for name in toolkits(target) if not _is_installed(name)]
     if missing:
         message = f"the {target} target needs {' and '.join(missing)}, not installed here"
-        hint = f"pip install {' '.join(missing)}, of the extra {target!r}"
+        own = getattr(_target(target), "missing_hint", None)
+        hint = own() if own else f"pip install {' '.join(missing)}, of the extra {target!r}"
         raise BackendUnavailableError(message, hint)
 
 
@@ -116,6 +117,19 @@ def require_runs_here(bundle: Bundle) -> None:
     if "not run" in str(delegate.get("status", "")):
         message = f"{bundle.artifact} is lowered for {delegate.get('name')}, and cannot run here"
         raise BackendUnavailableError(message, "inspect says what is in it")
+
+
+def require_measurable(bundle: Bundle) -> None:
+    """Refuse to measure the speed of what is not the artifact's runtime.
+
+    Raises:
+        BackendUnavailableError: this machine does not have that runtime.
+    """
+    require_runs_here(bundle)
+    found = stand_in(bundle.manifest.target)
+    if found:
+        message = f"{bundle.artifact} would be run by {found} here, whose speed says nothing"
+        raise BackendUnavailableError(message, "measure it on a Mac, where Core ML runs it")
 
 
 def toolkits(target: str) -> tuple[str, ...]:
@@ -143,7 +157,7 @@ def lower(
     weights: QuantizedWeights,
     folder: Path,
     options: LoweringOptions,
-    stop_token_ids: Sequence[int],
+    about: About,
 ) -> Lowered:
     """Write a target's artifact, and what its stock clients need beside it, into a folder.
 
@@ -153,9 +167,9 @@ def lower(
         weights: the quantised checkpoint, mapped.
         folder: exists.
         options: what the user chose.
-        stop_token_ids: where a client should stop, for artifacts that say so themselves.
+        about: the model, for artifacts that describe themselves.
     """
-    return _target(target).lower(traced, weights, folder, options, stop_token_ids)
+    return _target(target).lower(traced, weights, folder, options, about)
 
 
 def open_session(
@@ -181,6 +195,25 @@ def open_session(
         accuracy_level=accuracy_level,
         verbose=verbose,
     )
+
+
+def stand_in(target: str) -> str:
+    """Say what runs an artifact here in place of its runtime; empty where the runtime runs it."""
+    found = getattr(_target(target), "stand_in", None)
+    return "" if found is None else str(found())
+
+
+def open_reference(bundle: Bundle, *, threads: int | None = None) -> Session | None:
+    """Load an artifact into what computes as its runtime should; None: that is the runtime itself.
+
+    Core ML on a Mac is held against the evaluator. Elsewhere the evaluator is what runs.
+    """
+    found = getattr(_target(bundle.manifest.target), "open_reference", None)
+    if found is None:
+        return None
+    spec = GraphSpec.from_json(bundle.manifest.graph)
+    session: Session | None = found(bundle.artifact, spec, threads=threads)
+    return session
 
 
 def read_back(bundle: Bundle) -> dict[str, tuple[str, str]]:
@@ -239,6 +272,14 @@ def predict(
 ) -> tuple[ArtifactParts, int]:
     """Say what an export would write, and the bytes that it would hold in memory when loaded."""
     return _target(target).predict(config, shapes, schemes, max_context, options)
+
+
+def scratch_bytes(
+    target: str, shapes: Mapping[str, tuple[int, ...]], schemes: Mapping[str, Scheme]
+) -> int:
+    """Say what the output's disk holds besides the artifact while it is made."""
+    found = getattr(_target(target), "scratch_bytes", None)
+    return 0 if found is None else int(found(shapes, schemes))
 
 
 def _target(name: str) -> Target:

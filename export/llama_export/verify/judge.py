@@ -112,11 +112,7 @@ def strictly(rows: Sequence[Row]) -> list[Row]:
 
 
 def _exact_rows(limits: TargetThresholds, exact: Exact) -> list[Row]:
-    level = (
-        "against eager that rounds alike"
-        if limits.exact_level is None
-        else f"in float32 (accuracy level {limits.exact_level})"
-    )
+    level = limits.exact_words
     metrics, cache = exact.lowering, exact.cache
     if metrics is None or cache is None:
         note = "no quantised weights; that the artifact computes what they say is not proved"

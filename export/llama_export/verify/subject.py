@@ -54,6 +54,7 @@ class Subject:
         probe: looks inside the artifact in exact arithmetic; None: this target cannot be tapped.
         sizes_bytes: the bundle's parts; empty where they are not known.
         kv_dtype: of the artifact's KV cache, and so of its attention.
+        open_reference: gives what computes as the runtime should; None: the runtime itself does.
     """
 
     target: str
@@ -72,6 +73,7 @@ class Subject:
     probe: Probe | None = None
     sizes_bytes: Callable[[], Mapping[str, int]] = dict
     kv_dtype: str = "float32"
+    open_reference: Callable[[], Session | None] = lambda: None
 
 
 def subject_of(
@@ -129,6 +131,7 @@ def subject_of(
         probe=registry.probe(bundle, threads=threads),
         sizes_bytes=lambda: bundle_parts(bundle),
         kv_dtype=str(manifest.graph.get("delegate", {}).get("kv_dtype", "float32")),
+        open_reference=lambda: registry.open_reference(bundle, threads=threads),
     )
 
 

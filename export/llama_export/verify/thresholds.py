@@ -26,6 +26,7 @@ class TargetThresholds:
     Args:
         exact_level: the accuracy level at which the runtime computes in exact float32; None: it
             always rounds activations, and eager rounds alike.
+        exact_words: how an artifact computes there.
         exact_kl: mean KL at that level, artifact against eager.
         exact_rel_rms: relative difference of the logits at that level.
         same_rel_rms: relative difference of the logits after the same tokens in other portions.
@@ -44,6 +45,7 @@ class TargetThresholds:
     """
 
     exact_level: int | None
+    exact_words: str
     exact_kl: Threshold
     exact_rel_rms: Threshold
     same_rel_rms: Threshold
@@ -62,6 +64,7 @@ class TargetThresholds:
 _TARGETS: Mapping[str, TargetThresholds] = {
     "onnx": TargetThresholds(
         exact_level=1,
+        exact_words="in float32 (accuracy level 1)",
         exact_kl=Threshold(1e-8, "only the order of float32 sums differs: 3e-11 measured at 1B"),
         exact_rel_rms=Threshold(1e-4, "float32 sums in another order: 8e-6 was measured at 1B"),
         same_rel_rms=Threshold(1e-4, "the same artifact in other portions: 7e-6 measured at 1B"),
@@ -83,6 +86,7 @@ _TARGETS: Mapping[str, TargetThresholds] = {
     ),
     "executorch": TargetThresholds(
         exact_level=None,
+        exact_words="against eager that rounds alike",
         exact_kl=Threshold(2e-3, "tipped roundings spread: 2e-4 was measured on the demo"),
         exact_rel_rms=Threshold(5e-2, "tipped roundings spread: 6e-3 was measured on the demo"),
         same_rel_rms=Threshold(5e-2, "other portions tip other roundings"),
@@ -97,6 +101,23 @@ _TARGETS: Mapping[str, TargetThresholds] = {
         shipped_share=Threshold(1 / 3, "the runtime must not undo what careful rounding gained"),
         emulated_kl=Threshold(1e-4, "a step in which no rounding tipped differs by 1e-12"),
         step_rel_rms=Threshold(1e-5, "2e-7 was measured where no rounding tipped"),
+    ),
+    # Level 1 is the evaluator without rounding to float16; as shipped, every result is rounded.
+    "coreml": TargetThresholds(
+        exact_level=1,
+        exact_words="in float32 (evaluated without rounding)",
+        exact_kl=Threshold(1e-6, "only the order of float32 sums differs"),
+        exact_rel_rms=Threshold(1e-4, "float32 sums in another order"),
+        same_rel_rms=Threshold(1e-4, "the same package in other portions"),
+        cache_rel_rms=Threshold(1e-4, "float32 sums in another order"),
+        shipped_kl=Threshold(1e-4, "activations and the cache are float16"),
+        shipped_kl_untrained=Threshold(1e-4, "activations and the cache are float16"),
+        explained_kl=Threshold(2.0, "activations and the cache are float16"),
+        emulated_share=Threshold(2.0, "activations and the cache are float16"),
+        shipped_prefill_kl=Threshold(1e-3, "one position may be ten times worse than the mean"),
+        shipped_share=Threshold(1 / 3, "the runtime must not undo what careful rounding gained"),
+        emulated_kl=Threshold(1e-4, "activations and the cache are float16"),
+        step_rel_rms=Threshold(1e-4, "float32 sums in another order"),
     ),
 }
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from llama_export.errors import BundleError
 from llama_export.machine import Machine
+from llama_export.verify.beside import runtime_rows
 from llama_export.verify.eager import Eager, QuantisedEager
 from llama_export.verify.exact import Exact, exact_calls, measure_exact
 from llama_export.verify.findings import Divergence
@@ -117,6 +118,7 @@ def verify_subject(
         len(text.token_ids),
         tick,
     )
+    runtime = runtime_rows(limits, session, subject.open_reference, token_ids)
     del session, original  # a 1B session is 1 GB: never two at once
     if subject.checkpoint is not None:
         subject.checkpoint.release()  # 2.5 GB of mapped pages at 1B, which nobody reads any more
@@ -136,6 +138,7 @@ def verify_subject(
         *structure,
         *lowering_rows(limits, shipped, exact, vocab_size=vocab_size),
         *step_rows(limits, steps, shipped),
+        *runtime,
         *session_rows(limits, exact),
         *quantisation_rows(shipped, subject.weights, bits=bits, vocab_size=vocab_size),
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from llama_export.activations import RoundedInputs
 from llama_export.errors import BackendUnavailableError, UsageError
 from llama_export.graph import GraphSpec
 from llama_export.parts import ArtifactParts
-from llama_export.targets import FloatArray, Lowered, LoweringOptions
+from llama_export.targets import About, FloatArray, Lowered, LoweringOptions
 from llama_export.targets.executorch.runtime import require_version
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def lower(
     weights: QuantizedWeights,
     folder: Path,
     options: LoweringOptions,
-    stop_token_ids: Sequence[int],
+    about: About,
 ) -> Lowered:
     """Write the artifact into a folder."""
     from llama_export.targets.executorch.lower import MODEL_FILE, PteOptions
@@ -72,7 +72,7 @@ def lower(
         all_logits=options.all_logits,
         share_table=options.share_table,
     )
-    stops = tuple(stop_token_ids)
+    stops = about.stop_token_ids
     if options.delegate == XNNPACK:
         graph = lower_executorch(traced, weights, folder, chosen, stop_token_ids=stops)
         return Lowered(MODEL_FILE, graph)

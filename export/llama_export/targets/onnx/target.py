@@ -11,7 +11,7 @@ from llama_export.errors import UsageError
 from llama_export.graph import GraphSpec
 from llama_export.parts import ArtifactParts
 from llama_export.taps import Tapped
-from llama_export.targets import FloatArray, Lowered, LoweringOptions
+from llama_export.targets import About, FloatArray, Lowered, LoweringOptions
 from llama_export.targets.onnx.session import OnnxSession
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def lower(
     weights: QuantizedWeights,
     folder: Path,
     options: LoweringOptions,
-    stop_token_ids: Sequence[int],
+    about: About,
 ) -> Lowered:
     """Write the artifact, and what its stock clients need beside it, into a folder."""
     from llama_export.targets.onnx.genai import write_genai_config

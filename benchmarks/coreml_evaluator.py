@@ -1,0 +1,244 @@
+"""Time the Core ML evaluator on a package in the shape of Llama 3.2 1B, with random weights.
+
+    python benchmarks/coreml_evaluator.py --threads 2
+
+The package has int4 weights in groups of 32, an int8 table that is looked up and multiplied with,
+and a KV cache as states. `--package` measures one that exists, whose function `main` takes
+`inputIds` and `causalMask` and keeps `keyCache` and `valueCache`.
+"""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from llama_export.targets.coreml import Evaluator, EvaluatorState
+
+GROUP = 32
+HIDDEN = np.float16(-3e4)
+EPSILON = np.float32(1e-5)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What decides the cost: Llama 3.2 1B's by default."""
+
+    layers: int = 16
+    hidden: int = 2048
+    heads: int = 32
+    kv_heads: int = 8
+    head_dim: int = 64
+    intermediate: int = 8192
+    vocab: int = 128256
+    context: int = 2048
+
+
+class Graph:
+    """Writes the program: a Llama whose weights are random."""
+
+    def __init__(self, shape: Shape) -> None:
+        from coremltools.converters.mil.mil import Builder
+        from coremltools.converters.mil.mil.types.type_mapping import (
+            nptype_from_builtin,
+            string_to_builtin,
+        )
+
+        self.mb: Any = Builder
+        self.shape = shape
+        self._int4 = nptype_from_builtin(string_to_builtin("int4"))
+        self._random = np.random.default_rng(0)
+
+    def linear(self, x: Any, rows: int, columns: int) -> Any:
+        codes = self._random.integers(-8, 8, (rows, columns), dtype=np.int8).view(self._int4)
+        scale = self._random.uniform(0.5, 1.5, (rows, columns // GROUP)) * 0.2 / np.sqrt(columns)
+        weight = self.mb.constexpr_blockwise_shift_scale(data=codes, scale=scale.astype(np.float16))
+        return self.mb.linear(x=x, weight=weight)
+
+    def table(self) -> Any:
+        shape = (self.shape.vocab, self.shape.hidden)
+        codes = self._random.integers(-127, 128, shape, dtype=np.int8)
+        scale = np.full((self.shape.vocab, 1), 3e-4, np.float16)
+        return self.mb.constexpr_blockwise_shift_scale(data=codes, scale=scale)
+
+    def norm(self, x: Any) -> Any:
+        mb = self.mb
+        wide = mb.cast(x=x, dtype="fp32")
+        mean = mb.reduce_mean(x=mb.square(x=wide), axes=[-1], keep_dims=True)
+        return mb.cast(x=mb.mul(x=wide, y=mb.rsqrt(x=mean, epsilon=EPSILON)), dtype="fp16")
+
+    def heads(self, x: Any, count: int) -> Any:
+        split = self.mb.reshape(x=x, shape=[1, -1, count, self.shape.head_dim])
+        return self.mb.transpose(x=split, perm=[0, 2, 1, 3])
+
+    def rotate(self, x: Any, cos: Any, sin: Any) -> Any:
+        mb = self.mb
+        low, high = mb.split(x=x, num_splits=2, axis=-1)
+        turned = mb.concat(values=[mb.mul(x=high, y=np.float16(-1)), low], axis=-1)
+        return mb.add(x=mb.mul(x=x, y=cos), y=mb.mul(x=turned, y=sin))
+
+    def cached(self, state: Any, cache: Any, new: Any, layer: int, start: Any, end: Any) -> Any:
+        """Write rows of a layer; return the cache, and the layer's rows so far."""
+        mb, shape = self.mb, self.shape
+        ends = [[layer + 1], [1], [shape.kv_heads], end, [shape.head_dim]]
+        updated = mb.slice_update(
+            x=cache,
+            update=mb.expand_dims(x=new, axes=[0]),
+            begin=mb.concat(values=[[layer], [0], [0], start, [0]], axis=0),
+            end=mb.concat(values=ends, axis=0),
+        )
+        cache = mb.coreml_update_state(state=state, value=updated)
+        rows = mb.slice_by_index(
+            x=cache,
+            begin=[layer, 0, 0, 0, 0],
+            end=mb.concat(values=ends, axis=0),
+            squeeze_mask=[True, False, False, False, False],
+        )
+        return cache, rows
+
+    def main(self, inputIds: Any, causalMask: Any, keyCache: Any, valueCache: Any) -> Any:  # noqa: N803
+        mb, shape = self.mb, self.shape
+        new = mb.slice_by_index(x=mb.shape(x=inputIds), begin=[1], end=[2])
+        end = mb.slice_by_index(x=mb.shape(x=causalMask), begin=[3], end=[4])
+        start = mb.sub(x=end, y=new)
+        first, last = (mb.squeeze(x=value, axes=[0]) for value in (start, end))
+        positions = mb.range_1d(start=first, end=last, step=1)
+        slots = mb.range_1d(start=0, end=last, step=1)
+        seen = mb.less_equal(
+            x=mb.expand_dims(x=slots, axes=[0]), y=mb.expand_dims(x=positions, axes=[1])
+        )
+        hidden = mb.mul(x=mb.sub(x=np.float16(1), y=mb.cast(x=seen, dtype="fp16")), y=HIDDEN)
+        mask = mb.minimum(x=mb.expand_dims(x=hidden, axes=[0, 1]), y=causalMask)
+        groups = shape.heads // shape.kv_heads
+        mask = mb.tile(x=mask, reps=[1, 1, groups, 1])
+        angles = np.outer(np.arange(shape.context), 5e5 ** -(np.arange(0, 1, 2 / shape.head_dim)))
+        tables = [np.tile(f(angles), 2).astype(np.float16) for f in (np.cos, np.sin)]
+        cos, sin = (mb.gather(x=table, indices=positions, axis=0) for table in tables)
+        table = self.table()
+        x = mb.gather(x=table, indices=inputIds, axis=0)
+        keys, values = mb.read_state(input=keyCache), mb.read_state(input=valueCache)
+        for layer in range(shape.layers):
+            normed = self.norm(x)
+            kv_width = shape.kv_heads * shape.head_dim
+            query = self.heads(self.linear(normed, shape.hidden, shape.hidden), shape.heads)
+            key = self.heads(self.linear(normed, kv_width, shape.hidden), shape.kv_heads)
+            value = self.heads(self.linear(normed, kv_width, shape.hidden), shape.kv_heads)
+            key = self.rotate(key, cos, sin)
+            keys, seen_keys = self.cached(keyCache, keys, key, layer, start, end)
+            values, seen_values = self.cached(valueCache, values, value, layer, start, end)
+            folded = mb.reshape(
+                x=self.rotate(query, cos, sin), shape=[1, shape.kv_heads, -1, shape.head_dim]
+            )
+            found = mb.scaled_dot_product_attention(
+                query=folded, key=seen_keys, value=seen_values, attn_mask=mask
+            )
+            found = mb.reshape(x=found, shape=[1, shape.heads, -1, shape.head_dim])
+            found = mb.transpose(x=found, perm=[0, 2, 1, 3])
+            found = mb.reshape(x=found, shape=[1, -1, shape.hidden])
+            x = mb.add(x=x, y=self.linear(found, shape.hidden, shape.hidden))
+            normed = self.norm(x)
+            gate = mb.silu(x=self.linear(normed, shape.intermediate, shape.hidden))
+            up = self.linear(normed, shape.intermediate, shape.hidden)
+            down = self.linear(mb.mul(x=gate, y=up), shape.hidden, shape.intermediate)
+            x = mb.add(x=x, y=down)
+        return mb.linear(x=self.norm(x), weight=table, name="logits")
+
+
+def write_package(path: Path, shape: Shape) -> None:
+    """Build the program with coremltools and save it."""
+    import coremltools as ct
+    from coremltools.converters.mil.mil import Builder as mb  # noqa: N813
+    from coremltools.converters.mil.mil import Function, Program, get_new_symbol, types
+
+    q, m, e = get_new_symbol(), get_new_symbol(), get_new_symbol()
+    cache = (shape.layers, 1, shape.kv_heads, shape.context, shape.head_dim)
+    specs = {
+        "inputIds": mb.placeholder((1, q), types.int32),
+        "causalMask": mb.placeholder((1, 1, m, e), types.fp16),
+        "keyCache": mb.state_tensor_placeholder(cache, types.fp16),
+        "valueCache": mb.state_tensor_placeholder(cache, types.fp16),
+    }
+    with Function(specs, ct.target.iOS18) as function:
+        function.set_outputs([Graph(shape).main(**function.inputs)])
+    sizes = [ct.RangeDim(1, shape.context, 1) for _ in range(3)]
+    function.set_input_types(
+        (
+            ct.TensorType("inputIds", (1, sizes[0]), np.int32),
+            ct.TensorType("causalMask", (1, 1, sizes[1], sizes[2]), np.float16),
+        )
+    )
+    program = Program()
+    program.add_function("main", function)
+    ct.convert(
+        program,
+        convert_to="mlprogram",
+        minimum_deployment_target=ct.target.iOS18,
+        compute_precision=ct.precision.FLOAT32,
+        skip_model_load=True,
+    ).save(str(path))
+
+
+def call(evaluator: Evaluator, state: EvaluatorState, ids: list[int], position: int) -> float:
+    """Append tokens and return how long it took, in seconds."""
+    inputs = {
+        "inputIds": np.array([ids], np.int32),
+        "causalMask": np.zeros((1, 1, 1, position + len(ids)), np.float16),
+    }
+    began = time.perf_counter()
+    evaluator.predict(inputs, state)
+    return time.perf_counter() - began
+
+
+def measure(package: Path, mode: str, threads: int | None, prompt: int, steps: int) -> None:
+    """Print one mode's times."""
+    began = time.perf_counter()
+    evaluator = Evaluator.open(package, mode=mode, threads=threads)
+    opened_s = time.perf_counter() - began
+    state = evaluator.make_state()
+    first_s = call(evaluator, state, list(range(1, prompt + 1)), 0)
+    again = evaluator.make_state()
+    prefill_s = call(evaluator, again, list(range(1, prompt + 1)), 0)
+    decode_s = [call(evaluator, state, [7], prompt + step) for step in range(steps)]
+    print(  # noqa: T201
+        f"{mode:>5} {opened_s:8.2f} {first_s:14.2f} {prefill_s:10.2f} "
+        f"{statistics.median(decode_s):10.2f} {resident_bytes() / 1e9:8.2f}"
+    )
+
+
+def resident_bytes() -> int:
+    """Return the most memory that this process had, mapped files included."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main(
+    package: Annotated[Path | None, typer.Option(help="Measure this one.")] = None,
+    layers: Annotated[int, typer.Option(help="Of the package that is made.")] = 16,
+    threads: Annotated[int | None, typer.Option(help="Of torch.")] = None,
+    prompt: Annotated[int, typer.Option(help="Tokens of the prefill.")] = 20,
+    steps: Annotated[int, typer.Option(help="Decode steps.")] = 8,
+    mode: Annotated[str, typer.Option(help="fp16 or fp32.")] = "fp16",
+    keep: Annotated[Path | None, typer.Option(help="Only make the package, here.")] = None,
+) -> None:
+    """Measure a package, or one that is made for it."""
+    if keep is not None:
+        write_package(keep, Shape(layers=layers))
+        return
+    print(" mode   open s first prefill s  prefill s  decode s peak GB")  # noqa: T201
+    if package is not None:
+        measure(package, mode, threads, prompt, steps)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "model.mlpackage"
+        write_package(made, Shape(layers=layers))
+        measure(made, mode, threads, prompt, steps)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,257 @@
+"""Weights that stay in the file as they are: read, and dequantised, a block of rows at a time.
+
+A row is everything at one index of the first dimension. Nothing here is ever whole in memory
+unless somebody asks for the whole. It knows numbers; it does not know the program.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from llama_export.targets.coreml.evaluator.packing import nibbles, unpack
+from llama_export.targets.coreml.evaluator.types import BITS, HELD
+from llama_export.targets.coreml.evaluator.values import round_to
+
+# Elements of a block of rows: 8 MB of float32, which the caches hold while it is used.
+_BLOCK_ELEMENTS = 2**21
+
+
+class Weight(ABC):
+    """A constant tensor that is read by rows.
+
+    Args:
+        dtype: of its values, by its MIL name.
+        shape: of its values; at least one dimension.
+    """
+
+    # Whether `halves` gives a row's even columns before its odd ones faster than `rows`.
+    has_halves = False
+
+    def __init__(self, dtype: str, shape: tuple[int, ...]) -> None:
+        self.dtype = dtype
+        self.shape = shape
+
+    @property
+    def row_elements(self) -> int:
+        """How many elements a row has."""
+        return math.prod(self.shape[1:])
+
+    @abstractmethod
+    def rows(self, first: int, last: int) -> torch.Tensor:
+        """Return the rows first to last - 1, `[last - first, ...]`."""
+
+    def pick(self, index: torch.Tensor) -> torch.Tensor:
+        """Return rows by their numbers: int64 `[n]` in, `[n, ...]` out."""
+        rows = [self.rows(number, number + 1) for number in index.tolist()]
+        return torch.cat(rows) if rows else self.rows(0, 0)
+
+    def halves(self, first: int, last: int) -> torch.Tensor:
+        """Return rows `[n, K]` with the columns in the order 0, 2, ..., 1, 3, ...
+
+        Only where `has_halves` is true.
+        """
+        raise NotImplementedError
+
+    def whole(self) -> torch.Tensor:
+        """Return all of it."""
+        return self.rows(0, self.shape[0])
+
+    def blocks(self) -> Iterator[tuple[int, int]]:
+        """Give first and last + 1 of blocks of rows that fit into the processor's caches."""
+        step = max(1, _BLOCK_ELEMENTS // max(1, self.row_elements))
+        for first in range(0, self.shape[0], step):
+            yield first, min(first + step, self.shape[0])
+
+
+class Stored(Weight):
+    """Elements as the file has them.
+
+    Args:
+        data: flat; packed as uint8 when an element is less than a byte.
+        dtype: of its values, by its MIL name.
+        shape: of its values.
+    """
+
+    def __init__(self, data: torch.Tensor, dtype: str, shape: tuple[int, ...]) -> None:
+        super().__init__(dtype, shape)
+        self._data = data
+        self._bits = BITS[dtype]
+        self.is_packed = self._bits < 8
+
+    def rows(self, first: int, last: int) -> torch.Tensor:
+        """Return rows, held as the dtype is."""
+        if not self.is_packed:
+            return self._data.view(self.shape)[first:last].to(HELD[self.dtype])
+        start_bit, end_bit = (row * self.row_elements * self._bits for row in (first, last))
+        if start_bit % 8:
+            return self.whole()[first:last]
+        return self._unpacked(self._data[start_bit // 8 : -(-end_bit // 8)], last - first)
+
+    def pick(self, index: torch.Tensor) -> torch.Tensor:
+        """Return rows by their numbers."""
+        if not self.is_packed:
+            return self._data.view(self.shape)[index].to(HELD[self.dtype])
+        if self.row_elements * self._bits % 8:
+            return self.whole()[index]
+        return self._unpacked(self._data.view(self.shape[0], -1)[index].flatten(), len(index))
+
+    def packed_rows(self, first: int, last: int) -> torch.Tensor:
+        """Return the bytes of rows, `[last - first, bytes]`; whole bytes must make a row."""
+        return self._data.view(self.shape[0], -1)[first:last]
+
+    def _unpacked(self, packed: torch.Tensor, rows: int) -> torch.Tensor:
+        codes = unpack(packed, self._bits, rows * self.row_elements, signed=self.dtype == "int4")
+        return codes.view(rows, *self.shape[1:])
+
+
+class Held(Weight):
+    """A small tensor that is in memory already."""
+
+    def __init__(self, data: torch.Tensor, dtype: str) -> None:
+        super().__init__(dtype, tuple(data.shape))
+        self._data = data
+
+    def rows(self, first: int, last: int) -> torch.Tensor:
+        """Return rows."""
+        return self._data[first:last]
+
+    def pick(self, index: torch.Tensor) -> torch.Tensor:
+        """Return rows by their numbers."""
+        return self._data[index]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Which of a small tensor's elements belongs to which of a large one's, block by block.
+
+    Args:
+        blocks: elements that share one, along each dimension.
+    """
+
+    blocks: tuple[int, ...]
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], small: tuple[int, ...]) -> Grid | None:
+        """Return the grid, or None when the small shape does not divide the large one."""
+        if len(shape) != len(small) or any(
+            few < 1 or many % few for many, few in zip(shape, small, strict=True)
+        ):
+            return None
+        return cls(tuple(many // few for many, few in zip(shape, small, strict=True)))
+
+    def row_numbers(self, first: int, last: int) -> torch.Tensor:
+        """Return the small tensor's row of each large row."""
+        return torch.arange(first, last) // self.blocks[0]
+
+    def rows_of(self, small: Weight, first: int, last: int) -> torch.Tensor:
+        """Return the small tensor's rows that belong to large ones, one for each."""
+        if self.blocks[0] == 1:
+            return small.rows(first, last)
+        return small.pick(self.row_numbers(first, last))
+
+    def split(self, rows: torch.Tensor) -> torch.Tensor:
+        """View large rows `[n, a, b]` as `[n, a / block, block, b / block, block]`."""
+        sizes = [
+            part
+            for size, block in zip(rows.shape[1:], self.blocks[1:], strict=True)
+            for part in (size // block, block)
+        ]
+        return rows.reshape(rows.shape[0], *sizes)
+
+    def spread(self, rows: torch.Tensor) -> torch.Tensor:
+        """View small rows `[n, a, b]` as `[n, a, 1, b, 1]`."""
+        return rows.reshape(rows.shape[0], *[part for size in rows.shape[1:] for part in (size, 1)])
+
+
+class ShiftScale(Weight):
+    """Codes, minus an offset, times a scale; offset and scale are shared by blocks of any shape.
+
+    Args:
+        codes: the quantised tensor.
+        scale: its dtype is the result's.
+        offset: None for none.
+        grid: which scale belongs to which code.
+        rounds: whether values are rounded to their dtype.
+    """
+
+    def __init__(
+        self, codes: Weight, scale: Weight, offset: Weight | None, grid: Grid, *, rounds: bool
+    ) -> None:
+        super().__init__(scale.dtype, codes.shape)
+        self._codes = codes
+        self._scale = scale
+        self._offset = offset
+        self._grid = grid
+        self._rounds = rounds
+        self.has_halves = (
+            isinstance(codes, Stored)
+            and codes.dtype in ("int4", "uint4")
+            and len(codes.shape) == 2
+            and codes.shape[1] % 2 == 0
+            and grid.blocks[1] % 2 == 0
+        )
+
+    def rows(self, first: int, last: int) -> torch.Tensor:
+        """Return dequantised rows in float32."""
+        scale = self._grid.rows_of(self._scale, first, last)
+        offset = self._grid.rows_of(self._offset, first, last) if self._offset else None
+        return self._dequantised(self._codes.rows(first, last), scale, offset)
+
+    def pick(self, index: torch.Tensor) -> torch.Tensor:
+        """Return dequantised rows by their numbers, in float32."""
+        few = index // self._grid.blocks[0]
+        offset = self._offset.pick(few) if self._offset else None
+        return self._dequantised(self._codes.pick(index), self._scale.pick(few), offset)
+
+    def halves(self, first: int, last: int) -> torch.Tensor:
+        """Return dequantised rows in float32, the columns in the order 0, 2, ..., 1, 3, ...
+
+        The nibbles of a byte need not be put side by side this way, which costs the most.
+        """
+        codes = self._codes
+        if not isinstance(codes, Stored):
+            message = "only stored nibbles have halves"
+            raise TypeError(message)
+        count, columns = last - first, self.shape[1]
+        both = torch.empty(count, 2, columns // 2)
+        packed = codes.packed_rows(first, last)
+        for half, part in enumerate(nibbles(packed, signed=codes.dtype == "int4")):
+            both[:, half].copy_(part)
+        groups = both.view(count, 2, -1, self._grid.blocks[1] // 2)
+        if self._offset:
+            groups.sub_(self._grid.rows_of(self._offset, first, last).view(count, 1, -1, 1))
+        groups.mul_(self._grid.rows_of(self._scale, first, last).view(count, 1, -1, 1))
+        return self._rounded(both).view(count, columns)
+
+    def _dequantised(
+        self, codes: torch.Tensor, scale: torch.Tensor, offset: torch.Tensor | None
+    ) -> torch.Tensor:
+        values = codes.to(torch.float32)
+        blocks = self._grid.split(values)
+        if offset is not None:
+            blocks = blocks - self._grid.spread(offset)
+        return self._rounded(blocks * self._grid.spread(scale)).view(values.shape)
+
+    def _rounded(self, values: torch.Tensor) -> torch.Tensor:
+        return round_to(values, self.dtype) if self._rounds else values
+
+
+class Cast(Weight):
+    """Another weight's values under another float dtype."""
+
+    def __init__(self, source: Weight, dtype: str) -> None:
+        super().__init__(dtype, source.shape)
+        self._source = source
+
+    def rows(self, first: int, last: int) -> torch.Tensor:
+        """Return rows."""
+        return self._source.rows(first, last)
+
+    def pick(self, index: torch.Tensor) -> torch.Tensor:
+        """Return rows by their numbers."""
+        return self._source.pick(index)

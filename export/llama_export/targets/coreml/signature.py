@@ -1,0 +1,105 @@
+"""What a Core ML package takes and gives: the names that Swift clients expect, in three forms.
+
+It knows names, shapes and options; it imports no toolkit.
+
+Shapes: L layers, K key/value heads, C max_context, D head_dim, V vocab_size, q new tokens, m and e
+rows and columns of the mask, P tokens in the cache so far.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llama_export.config import LlamaConfig
+from llama_export.graph import GraphSpec, TensorSpec
+
+INPUT_IDS = "inputIds"
+CAUSAL_MASK = "causalMask"
+POSITION = "position"
+LENGTH = "length"
+KEY_CACHE = "keyCache"
+VALUE_CACHE = "valueCache"
+KEY_CACHE_OUT = "keyCacheOut"
+VALUE_CACHE_OUT = "valueCacheOut"
+LOGITS = "logits"
+
+MAIN = "main"
+PREFILL = "prefill"
+DECODE = "decode"
+# Tokens of one call of `prefill`: a chat's turn is shorter, and a prompt is several.
+PREFILL_TOKENS = 64
+FIXED = f"{PREFILL}+{DECODE}"
+
+
+@dataclass(frozen=True)
+class CoremlForm:
+    """Which of the packages it is.
+
+    Args:
+        kv_cache: "state" or "io".
+        functions: "main", or "prefill+decode".
+        deployment_target: "iOS18" or "iOS17".
+    """
+
+    kv_cache: str = "state"
+    functions: str = MAIN
+    deployment_target: str = "iOS18"
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the shapes are fixed: two functions instead of one."""
+        return self.functions == FIXED
+
+
+def cache_shape(config: LlamaConfig, length: int | str) -> tuple[int | str, ...]:
+    """Return a cache's shape, `[L, 1, K, length, D]`."""
+    return (config.num_hidden_layers, 1, config.num_key_value_heads, length, config.head_dim)
+
+
+def graph_spec(config: LlamaConfig, max_context: int, form: CoremlForm) -> GraphSpec:
+    """Return the package's signature, as the manifest has it."""
+    vocab_size = config.vocab_size
+    if form.kv_cache == "io":
+        past, total = (cache_shape(config, name) for name in ("past_length", "total_length"))
+        return GraphSpec(
+            inputs=(
+                TensorSpec(INPUT_IDS, "int32", (1, "sequence_length")),
+                TensorSpec(KEY_CACHE, "float16", past),
+                TensorSpec(VALUE_CACHE, "float16", past),
+            ),
+            outputs=(
+                TensorSpec(LOGITS, "float16", (1, "sequence_length", vocab_size)),
+                TensorSpec(KEY_CACHE_OUT, "float16", total),
+                TensorSpec(VALUE_CACHE_OUT, "float16", total),
+            ),
+            kv_cache="io",
+            max_context=max_context,
+            all_logits=True,
+        )
+    caches = cache_shape(config, max_context)
+    states = (
+        TensorSpec(KEY_CACHE, "float16", caches),
+        TensorSpec(VALUE_CACHE, "float16", caches),
+    )
+    if form.fixed:
+        return GraphSpec(
+            inputs=(TensorSpec(INPUT_IDS, "int32", (1, 1)), TensorSpec(POSITION, "int32", (1,))),
+            outputs=(TensorSpec(LOGITS, "float16", (1, 1, vocab_size)),),
+            kv_cache="state",
+            max_context=max_context,
+            all_logits=False,
+            states=states,
+            functions={PREFILL: min(PREFILL_TOKENS, max_context), DECODE: 1},
+        )
+    mask = (1, 1, "mask_rows", "total_length")
+    return GraphSpec(
+        inputs=(
+            TensorSpec(INPUT_IDS, "int32", (1, "sequence_length")),
+            TensorSpec(CAUSAL_MASK, "float16", mask),
+        ),
+        outputs=(TensorSpec(LOGITS, "float16", (1, "sequence_length", vocab_size)),),
+        kv_cache="state",
+        max_context=max_context,
+        all_logits=True,
+        states=states,
+    )

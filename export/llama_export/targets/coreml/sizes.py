@@ -1,0 +1,153 @@
+"""Predict a Core ML package's parts, from shapes and schemes alone; refuse what cannot be stored.
+
+It repeats the layout of weight.bin: a header, and for each constant a record of 64 bytes and its
+data, filled up to 64. The parts are exact but for the graph; a test compares them with packages.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+from llama_export.config import LlamaConfig
+from llama_export.errors import UsageError
+from llama_export.parts import (
+    GRAPH,
+    NORMS,
+    PADDING,
+    ROTARY,
+    SCALES,
+    ArtifactParts,
+    Part,
+    merge,
+    weights_kind,
+)
+from llama_export.targets.coreml.signature import PREFILL_TOKENS, CoremlForm
+from llama_quantize.scheme import Float, GroupedInt, Scheme
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+FILES: Mapping[str, str] = {
+    "model.mlpackage/Data/com.apple.CoreML/model.mlmodel": "the graph, without weights",
+    "model.mlpackage/Data/com.apple.CoreML/weights/weight.bin": "the weights",
+    "model.mlpackage/Manifest.json": "the package's table of contents",
+}
+COUNTED = tuple(FILES)
+_HEADER_BYTES, _RECORD_BYTES, _ALIGNMENT = 64, 64, 64
+_HALF, _SINGLE = 2, 4
+_TABLE, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
+# model.mlmodel, from packages of 2 to 28 layers: a function's beginning and end, and a layer.
+_GRAPH_BYTES, _GRAPH_LAYER_BYTES = 13_400, 17_400
+
+
+def require_storable(schemes: Mapping[str, Scheme], form: CoremlForm) -> None:
+    """Refuse weights that a deployment target has no constants for.
+
+    Raises:
+        UsageError: with what works there.
+    """
+    if Float("bfloat16") in set(_matrices(schemes)):
+        message = "the coreml target: Core ML has no bfloat16 weights"
+        raise UsageError(message, "use --quantize fp16, or int4")
+    if form.deployment_target == "iOS17" and any(
+        isinstance(scheme, GroupedInt) for scheme in schemes.values()
+    ):
+        message = "--deployment-target iOS17: integer weights in groups need iOS 18 (macOS 15)"
+        raise UsageError(message, "use --quantize fp16 --kv-cache io there, or target iOS18")
+
+
+def predict(
+    config: LlamaConfig,
+    shapes: Shapes,
+    schemes: Mapping[str, Scheme],
+    max_context: int,
+    form: CoremlForm,
+) -> ArtifactParts:
+    """Add up the package that an export would write.
+
+    Args:
+        config: the model's shape.
+        shapes: of the unique tensors.
+        schemes: the storage form of each of them.
+        max_context: rows of the rotary tables.
+        form: which package.
+    """
+    constants = list(_constants(config, shapes, schemes, max_context, form))
+    padding = _HEADER_BYTES + sum(
+        _RECORD_BYTES + -part.size_bytes % _ALIGNMENT for part in constants
+    )
+    functions = 2 if form.fixed else 1
+    graph = functions * (_GRAPH_BYTES + config.num_hidden_layers * _GRAPH_LAYER_BYTES)
+    parts = [*constants, Part(PADDING, padding, 0), Part(GRAPH, graph, 0)]
+    return ArtifactParts(merge(parts), kv_bytes_per_token(config), FILES, COUNTED)
+
+
+def kv_bytes_per_token(config: LlamaConfig) -> int:
+    """Return what a position takes: keys and values of all layers, in float16."""
+    return 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * _HALF
+
+
+def resident_bytes(parts: ArtifactParts) -> int:
+    """Return what a loaded package holds at least: its weights, as the GPU takes them.
+
+    Nothing was measured on a phone; on the CPU alone Core ML may spread int4 to float16.
+    """
+    return parts.size_bytes
+
+
+def scratch_bytes(shapes: Shapes, schemes: Mapping[str, Scheme]) -> int:
+    """Return what lies on the disk meanwhile: int4 codes one a byte, and the weights once more."""
+    total = 0
+    for name, scheme in schemes.items():
+        weights = math.prod(shapes[name])
+        if not isinstance(scheme, GroupedInt):
+            total += weights * _HALF
+            continue
+        unpacked = weights if scheme.bits == 4 else 0
+        total += unpacked + weights * scheme.bits // 8
+        total += shapes[name][0] * scheme.groups(shapes[name][1]) * _HALF
+    return total
+
+
+def _matrices(schemes: Mapping[str, Scheme]) -> Iterator[Scheme]:
+    return (scheme for name, scheme in schemes.items() if not name.endswith("norm.weight"))
+
+
+def _constants(
+    config: LlamaConfig,
+    shapes: Shapes,
+    schemes: Mapping[str, Scheme],
+    max_context: int,
+    form: CoremlForm,
+) -> Iterator[Part]:
+    row_bytes = config.head_dim // 2 * _SINGLE
+    for _ in ("cos", "sin"):
+        yield Part(ROTARY, max_context * row_bytes, row_bytes)
+    for name, shape in shapes.items():
+        if len(shape) == 1:
+            yield Part(NORMS, shape[0] * _SINGLE, shape[0] * _SINGLE)
+            continue
+        # A token's lookup reads one row; a tied table is the head too, which reads them all.
+        by_row = name == _TABLE and _HEAD in shapes
+        yield from _matrix(name, shape, schemes[name], by_row=by_row)
+    for size in sorted({shape[0] for shape in shapes.values() if len(shape) == 2}):
+        yield Part(GRAPH, size * _HALF, 0)  # of each width one bias of zeros
+    if form.fixed:
+        count = min(PREFILL_TOKENS, max_context)
+        yield Part(GRAPH, max_context * _SINGLE, 0)
+        yield Part(GRAPH, count * _SINGLE, 0)
+
+
+def _matrix(name: str, shape: tuple[int, ...], scheme: Scheme, *, by_row: bool) -> Iterator[Part]:
+    is_table = name in (_TABLE, _HEAD)
+    if isinstance(scheme, Float):
+        kind = weights_kind("float16", is_table=is_table)
+        yield _stored(kind, shape, math.prod(shape) * _HALF, by_row=by_row)
+        return
+    kind = weights_kind(f"int{scheme.bits}", is_table=is_table)
+    yield _stored(kind, shape, math.prod(shape) * scheme.bits // 8, by_row=by_row)
+    yield _stored(SCALES, shape, shape[0] * scheme.groups(shape[1]) * _HALF, by_row=by_row)
+
+
+def _stored(kind: str, shape: tuple[int, ...], size_bytes: int, *, by_row: bool) -> Part:
+    return Part(kind, size_bytes, size_bytes // shape[0] if by_row else size_bytes)
