@@ -1,13 +1,8 @@
-"""Small Core ML programs for tests, written with coremltools' Builder and saved as packages.
-
-coremltools is imported quietly: it warns about the versions of what it finds installed, and logs
-that its macOS parts are missing, both of which say nothing about a saved program.
-"""
+"""Small Core ML programs for tests, written with coremltools' Builder and saved as packages."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,33 +11,40 @@ from typing import Any
 import numpy as np
 import pytest
 
+from llama_export.targets.coreml.quiet import silenced
+
 pytest.importorskip("coremltools", reason="needs the coreml extra")
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silence coremltools' import and its passes: version warnings, and lost macOS libraries."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
+    """Silence coremltools: it warns of versions and lost macOS parts, and draws progress bars."""
+    with silenced(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 with quiet():
     import coremltools as ct
     from coremltools.converters.mil.mil import Builder as mb
     from coremltools.converters.mil.mil import Function, Program, types
+    from coremltools.converters.mil.mil.types.type_mapping import (
+        nptype_from_builtin,
+        string_to_builtin,
+    )
 
-Graph = Callable[..., Any]
+__all__ = ["Function", "Program", "build", "ct", "function", "mb", "quiet", "save", "types"]
+
+IOS15, IOS16, IOS17, IOS18 = (
+    ct.target.iOS15,
+    ct.target.iOS16,
+    ct.target.iOS17,
+    ct.target.iOS18,
+)
 DTYPES = {
-    "fp16": types.fp16,
-    "fp32": types.fp32,
+    "float16": types.fp16,
+    "float32": types.fp32,
     "int32": types.int32,
-    "bool": types.bool,
 }
 
 
@@ -50,19 +52,28 @@ def placeholder(shape: Sequence[Any], dtype: str) -> Any:
     return mb.placeholder(tuple(shape), DTYPES[dtype])
 
 
+def placeholders(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Return inputs of the arrays' shapes and dtypes."""
+    return {name: placeholder(array.shape, array.dtype.name) for name, array in arrays.items()}
+
+
+def state(shape: Sequence[int]) -> Any:
+    return mb.state_tensor_placeholder(tuple(shape), types.fp16)
+
+
 def function(
     specs: Mapping[str, Any],
-    graph: Graph,
+    graph: Callable[..., Any],
     *,
-    target: Any = None,
+    target: Any = IOS18,
     input_types: Sequence[Any] = (),
 ) -> Any:
     """Build one MIL function; `graph` gets the inputs by name and returns the outputs."""
-    with Function(dict(specs), target or ct.target.iOS18) as built:
+    with quiet(), Function(dict(specs), target) as built:
         outputs = graph(**built.inputs)
         built.set_outputs(list(outputs) if isinstance(outputs, (list, tuple)) else [outputs])
-    if input_types:
-        built.set_input_types(tuple(input_types))
+        if input_types:
+            built.set_input_types(tuple(input_types))
     return built
 
 
@@ -70,24 +81,21 @@ def save(
     path: Path,
     functions: Mapping[str, Any],
     *,
-    target: Any = None,
+    target: Any = IOS18,
     passes: bool = True,
-    default: str = "main",
 ) -> Path:
     """Save a package; without `passes` the program is what was built, op for op."""
     with quiet():
         program = Program()
         for name, built in functions.items():
             program.add_function(name, built)
-        if len(functions) > 1:
-            program.export_as_multifunction = True
-            program.default_function_name = default
-        if not passes:
-            program.skip_all_passes = True
+        program.default_function_name = next(iter(functions))
+        program.export_as_multifunction = len(functions) > 1
+        program.skip_all_passes = not passes
         ct.convert(
             program,
             convert_to="mlprogram",
-            minimum_deployment_target=target or ct.target.iOS18,
+            minimum_deployment_target=target,
             compute_precision=ct.precision.FLOAT32,  # the dtypes stay as they are written
             skip_model_load=True,
         ).save(str(path))
@@ -97,28 +105,42 @@ def save(
 def build(
     path: Path,
     specs: Mapping[str, Any],
-    graph: Graph,
+    graph: Callable[..., Any],
     *,
-    target: Any = None,
+    target: Any = IOS18,
     input_types: Sequence[Any] = (),
-    passes: bool = True,
+    passes: bool = False,
 ) -> Path:
     """Build and save a package with one function `main`."""
-    with quiet():
-        built = function(specs, graph, target=target, input_types=input_types)
+    built = function(specs, graph, target=target, input_types=input_types)
     return save(path, {"main": built}, target=target, passes=passes)
 
 
-def int4(codes: np.ndarray) -> np.ndarray:
-    """Return int8 codes in -8..7 as what coremltools takes for int4."""
-    return codes.astype(np.int8).view(sub_byte("int4"))
+def sub_byte(codes: np.ndarray, dtype: str) -> np.ndarray:
+    """Return small integers as what coremltools takes for a dtype such as int4 or uint3."""
+    held = np.int8 if dtype.startswith("int") else np.uint8
+    return codes.astype(held).astype(nptype_from_builtin(string_to_builtin(dtype)))
 
 
-def sub_byte(name: str) -> Any:
-    """Return coremltools' numpy dtype of a type such as `uint4`."""
-    from coremltools.converters.mil.mil.types.type_mapping import (
-        nptype_from_builtin,
-        string_to_builtin,
-    )
+def model_file(package: Path) -> Path:
+    return package / "Data" / "com.apple.CoreML" / "model.mlmodel"
 
-    return nptype_from_builtin(string_to_builtin(name))
+
+def weight_file(package: Path) -> Path:
+    return package / "Data" / "com.apple.CoreML" / "weights" / "weight.bin"
+
+
+def edit(package: Path, change: Callable[[Any], None]) -> None:
+    """Change a saved model through coremltools' own messages."""
+    with quiet():
+        from coremltools.proto import Model_pb2
+    model = Model_pb2.Model()
+    model.ParseFromString(model_file(package).read_bytes())
+    change(model)
+    model_file(package).write_bytes(model.SerializeToString())
+
+
+def operations(model: Any, function_name: str = "main") -> Any:
+    """Return a saved function's ops, which may be changed."""
+    function_ = model.mlProgram.functions[function_name]
+    return function_.block_specializations[function_.opset].operations

@@ -20,7 +20,7 @@ from llama_export.graph import GraphSpec
 from llama_export.targets import About
 from llama_export.targets.coreml import signature
 from llama_export.targets.coreml.attention import IoCache, StateCache, attend
-from llama_export.targets.coreml.package import Part, save_package
+from llama_export.targets.coreml.package import Part, full_disk_named, save_package
 from llama_export.targets.coreml.quiet import import_coremltools
 from llama_export.targets.coreml.signature import CoremlForm, graph_spec
 from llama_export.targets.coreml.steps import Steps, fixed_steps, flexible_steps
@@ -59,11 +59,14 @@ def lower(
     """
     import_coremltools()
     spec = graph_spec(traced.config, traced.max_context, form)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch, code_store(Path(scratch)) as store:
-        arrays = WeightSet(weights, store)
-        calls: Mapping[str, int | None] = spec.functions or {signature.MAIN: None}
-        parts = [_function(name, count, traced, arrays, form) for name, count in calls.items()]
-        save_package(parts, spec, folder / PACKAGE, Path(scratch), form, about)
+    calls: Mapping[str, int | None] = spec.functions or {signature.MAIN: None}
+    path = folder / PACKAGE
+    with full_disk_named(path), tempfile.TemporaryDirectory(dir=folder) as name:
+        scratch = Path(name)
+        with code_store(scratch) as store:
+            arrays = WeightSet(weights, store)
+            parts = [_function(name, count, traced, arrays, form) for name, count in calls.items()]
+            save_package(parts, spec, path, scratch, form, about)
     return spec
 
 

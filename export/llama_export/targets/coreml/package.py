@@ -69,9 +69,6 @@ def save_package(
         scratch: a folder on the same disk.
         form: which package.
         about: what its metadata say.
-
-    Raises:
-        OutputError: the disk is full.
     """
     import coremltools as ct
     from coremltools.converters.mil.mil import Program
@@ -84,22 +81,32 @@ def save_package(
     if len(parts) > 1:
         program.export_as_multifunction = True
         program.default_function_name = parts[-1].name
+    with _temporary_files_in(scratch), silenced(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it leaves a folder to the garbage collector
+        ct.convert(
+            program,
+            convert_to="mlprogram",
+            minimum_deployment_target=opset(form),
+            # "Leave the types as they are written", and not "use float32".
+            compute_precision=ct.precision.FLOAT32,
+            # The graph stays as it was built: coremltools would drop a norm whose weights are
+            # ones, and merge scales that differ by little.
+            pass_pipeline=ct.PassPipeline.EMPTY,
+            skip_model_load=True,
+            package_dir=str(path),
+        )
+    _finish(path, spec, form, about)
+
+
+@contextlib.contextmanager
+def full_disk_named(path: Path) -> Iterator[None]:
+    """Turn what the disk's end is called, here and in coremltools, into our error.
+
+    Raises:
+        OutputError: the package cannot be written.
+    """
     try:
-        with _temporary_files_in(scratch), silenced(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it leaves a folder to the garbage collector
-            ct.convert(
-                program,
-                convert_to="mlprogram",
-                minimum_deployment_target=opset(form),
-                # "Leave the types as they are written", and not "use float32".
-                compute_precision=ct.precision.FLOAT32,
-                # The graph stays as it was built: coremltools would drop a norm whose weights are
-                # ones, and merge scales that differ by little.
-                pass_pipeline=ct.PassPipeline.EMPTY,
-                skip_model_load=True,
-                package_dir=str(path),
-            )
-        _finish(path, spec, form, about)
+        yield
     except OSError as error:
         raise _unwritable(path, error.strerror or str(error)) from error
     except RuntimeError as error:  # its writer's only class

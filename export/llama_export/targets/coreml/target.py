@@ -31,6 +31,8 @@ FUNCTIONS = (MAIN, FIXED)
 DEPLOYMENT_TARGETS = ("iOS18", "iOS17")
 # The accuracy level at which the evaluator rounds nothing to float16.
 EXACT_LEVEL = 1
+# coremltools 9 has no wheel from this Python on.
+_TOO_NEW = (3, 14)
 
 
 def missing_hint() -> str:
@@ -40,6 +42,8 @@ def missing_hint() -> str:
             "it has no wheel for Windows: export on Linux, on a Mac, or in WSL; packages are "
             "verified and run on Windows too, by the evaluator"
         )
+    if sys.version_info >= _TOO_NEW:
+        return f"it has wheels for Python below {'.'.join(map(str, _TOO_NEW))}: use another Python"
     return "pip install coremltools, of the extra 'coreml'"
 
 

@@ -62,7 +62,8 @@ class WeightSet:
         if name not in self._arrays:
             tensor = self._weights.get(name)
             if isinstance(tensor, QuantizedTensor):
-                self._arrays[name] = (self._codes(tensor), _exact_scales(name, tensor.scales))
+                scales = _exact_scales(name, tensor.scales)
+                self._arrays[name] = (self._codes(tensor), scales)
             else:
                 self._arrays[name] = (_as_float16(name, tensor),)
         return self._arrays[name]

@@ -5,7 +5,7 @@ It knows the order, the checks and when a value is not needed any more; it does 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,12 +23,14 @@ from llama_export.targets.coreml.evaluator.states import (
 )
 from llama_export.targets.coreml.evaluator.types import TensorType, format_shape
 from llama_export.targets.coreml.evaluator.values import Text, Value, has_nan, round_to, wrap
-from llama_export.targets.coreml.evaluator.weights import Weight
+from llama_export.targets.coreml.evaluator.weights import Scratch, Weight
 
 _REPORT = (
     "either the program declares what its ops do not give, which Core ML's compiler would refuse "
     "or get wrong, or the evaluator is wrong: report it with the op"
 )
+
+Watch = Callable[[str, Value], None]
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,18 @@ class Plan:
             rounds=rounds,
         )
 
-    def run(self, inputs: Mapping[str, Value], states: dict[str, torch.Tensor]) -> dict[str, Value]:
+    def run(
+        self,
+        inputs: Mapping[str, Value],
+        states: dict[str, torch.Tensor],
+        watch: Watch | None = None,
+    ) -> dict[str, Value]:
         """Run the function.
 
         Args:
             inputs: by name, of the declared types.
             states: the content of each, which changes; after an error it is not to be used.
+            watch: told each result as soon as it is there, whose memory may be used again later.
 
         Returns:
             The outputs by name. They may share memory with states and constants.
@@ -79,63 +87,84 @@ class Plan:
         Raises:
             EvaluationError: an op cannot be computed, or gives what is not declared.
         """
-        values = dict(inputs)
-        for name, value in inputs.items():
-            declared = self.function.inputs[name]
+        return _Run(self, dict(inputs), states, watch).outputs()
+
+
+class _Run:
+    """One execution of a plan.
+
+    Args:
+        plan: what runs.
+        values: what is known so far and needed later, by name; inputs at first.
+        states: the content of each state.
+        watch: told each result.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        values: dict[str, Value],
+        states: dict[str, torch.Tensor],
+        watch: Watch | None,
+    ) -> None:
+        self._plan = plan
+        self._function = plan.function
+        self._values = values
+        self._states = states
+        self._watch = watch
+        self._scratch = Scratch()
+
+    def outputs(self) -> dict[str, Value]:
+        for name, value in self._values.items():
+            declared = self._function.inputs[name]
             if isinstance(declared, TensorType):
                 self._require_declared(value, declared, f"the input {name}")
-        for number, operation in enumerate(self.function.operations):
+        for number, operation in enumerate(self._function.operations):
             if operation.type == WRITE:
-                self._write(number, operation, values, states)
+                self._write(number, operation)
             else:
-                for (name, declared), value in zip(
-                    operation.outputs,
-                    self._results(number, operation, values, states),
-                    strict=True,
-                ):
-                    self._require_declared(value, declared, f"{name} ({operation.type})")
-                    values[name] = value
-            for name in self.freed[number]:
-                values.pop(name, None)
-        return {name: self._output(name, part, values) for name, part in self.function.outputs}
+                self._keep(operation, self._results(number, operation))
+            for name in self._plan.freed[number]:
+                self._values.pop(name, None)
+        return {name: self._output(name, part) for name, part in self._function.outputs}
 
-    def _results(
-        self,
-        number: int,
-        operation: Operation,
-        values: Mapping[str, Value],
-        states: Mapping[str, torch.Tensor],
-    ) -> Sequence[Value]:
-        """Compute one op, and check what does not need its declaration."""
-        if operation.type == READ:
-            state = state_of(self.function, operation)
-            return [Value(states[state], self.function.states[state].dtype)]
-        op = OPS[operation.type]
-        given = {
-            parameter: [self._given(part, values) for part in parts]
-            for parameter, parts in operation.inputs.items()
-        }
-        try:
-            found = op.run(Arguments(given, self.function.opset, number in self.updates.in_place))
-        except (OpError, RuntimeError, IndexError, ValueError) as error:
-            message = f"{self._where(operation)}: {error}"
-            raise EvaluationError(message, "the program asks for what the op cannot do") from error
-        results = found if isinstance(found, tuple) else (found,)
+    def _keep(self, operation: Operation, results: Sequence[Value]) -> None:
+        """Keep an op's results if they are what is declared."""
         if len(results) != len(operation.outputs):
             message = (
                 f"{self._where(operation)}: the program declares {len(operation.outputs)} results, "
                 f"the op gives {len(results)}"
             )
-            raise EvaluationError(
-                message,
-                _REPORT,
-            )
+            raise EvaluationError(message, _REPORT)
+        for (name, declared), value in zip(operation.outputs, results, strict=True):
+            self._require_declared(value, declared, f"{name} ({operation.type})")
+            self._values[name] = value
+            if self._watch is not None:
+                self._watch(name, value)
+
+    def _results(self, number: int, operation: Operation) -> Sequence[Value]:
+        """Compute one op."""
+        if operation.type == READ:
+            state = state_of(self._function, operation)
+            return [Value(self._states[state], self._function.states[state].dtype)]
+        op = OPS[operation.type]
+        given = {
+            parameter: [self._given(part) for part in parts]
+            for parameter, parts in operation.inputs.items()
+        }
+        in_place = number in self._plan.updates.in_place
+        try:
+            found = op.run(Arguments(given, self._function.opset, self._scratch, in_place))
+        except (OpError, RuntimeError, IndexError, ValueError) as error:
+            message = f"{self._where(operation)}: {error}"
+            raise EvaluationError(message, "the program asks for what the op cannot do") from error
+        results = found if isinstance(found, tuple) else (found,)
         return results if op.moves else [self._computed(value, operation) for value in results]
 
     def _computed(self, value: Value, operation: Operation) -> Value:
         """Round a result as its dtype is, and refuse a NaN."""
         data = wrap(value.data, value.dtype)
-        if self.rounds:
+        if self._plan.rounds:
             data = round_to(data, value.dtype)
         if has_nan(data):
             message = f"{self._where(operation)}: expected numbers, found a NaN"
@@ -146,56 +175,45 @@ class Plan:
             )
         return value.like(data)
 
-    def _write(
-        self,
-        number: int,
-        operation: Operation,
-        values: Mapping[str, Value],
-        states: dict[str, torch.Tensor],
-    ) -> None:
-        state = state_of(self.function, operation)
-        value = _tensor(self._given(operation.inputs["data"][0], values))
-        self._require_declared(value, self.function.states[state], f"what is written to {state}")
-        adopted = number in self.updates.adopted
-        states[state] = (
-            value.data if adopted else value.data.clone(memory_format=torch.contiguous_format)
-        )
+    def _write(self, number: int, operation: Operation) -> None:
+        state = state_of(self._function, operation)
+        value = self._tensor(operation.inputs["data"][0], f"what is written to {state}")
+        declared = self._function.states[state]
+        self._require_declared(value, declared, f"what is written to {state}")
+        data = value.data
+        if number not in self._plan.updates.adopted:
+            data = data.clone(memory_format=torch.contiguous_format)
+        self._states[state] = data
 
-    def _given(self, part: Operand, values: Mapping[str, Value]) -> Value | Text | Weight:
+    def _given(self, part: Operand) -> Value | Text | Weight:
         if not isinstance(part, Ref):
             return part
-        if part.name not in values:
-            message = f"{self.function.name}: {part.name} is a state and is used as a value"
+        if part.name not in self._values:
+            message = f"{self._function.name}: {part.name} is a state and is used as a value"
             raise BundleError(message)
-        return values[part.name]
+        return self._values[part.name]
 
-    def _output(self, name: str, part: Operand, values: Mapping[str, Value]) -> Value:
-        value = _tensor(self._given(part, values))
+    def _output(self, name: str, part: Operand) -> Value:
+        value = self._tensor(part, f"the output {name}")
         if has_nan(value.data):
-            message = f"{self.function.name}: the output {name} has a NaN"
+            message = f"{self._function.name}: the output {name} has a NaN"
             raise EvaluationError(message)
         return value
+
+    def _tensor(self, part: Operand, what: str) -> Value:
+        given = self._given(part)
+        if isinstance(given, Text):
+            message = f"{self._function.name}: {what}: expected a tensor, found a text"
+            raise EvaluationError(message)
+        return given if isinstance(given, Value) else Value(given.whole(), given.dtype)
 
     def _require_declared(self, value: Value, declared: TensorType, what: str) -> None:
         if not declared.admits(value.dtype, value.shape):
             message = (
-                f"{self.function.name}: {what}: the program declares {declared}, the op gives "
+                f"{self._function.name}: {what}: the program declares {declared}, the op gives "
                 f"{value.dtype} {format_shape(value.shape)}"
             )
-            raise EvaluationError(
-                message,
-                _REPORT,
-            )
+            raise EvaluationError(message, _REPORT)
 
     def _where(self, operation: Operation) -> str:
-        return f"{self.function.name}: {operation.label} ({operation.type})"
-
-
-def _tensor(part: Value | Text | Weight) -> Value:
-    """Return a tensor that is given; a text cannot be an output or a state."""
-    if isinstance(part, Value):
-        return part
-    if isinstance(part, Text):
-        message = f"expected a tensor, found the text {part.text!r}"
-        raise EvaluationError(message)
-    return Value(part.whole(), part.dtype)
+        return f"{self._function.name}: {operation.label} ({operation.type})"

@@ -6,7 +6,7 @@ It knows packages, modes and threads; it does not know the ops, nor language mod
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -162,6 +162,17 @@ class Evaluator:
         """
         return self._signatures[self._named(function)]
 
+    def program(self, function: str | None = None) -> Function:
+        """Return a function's ops, in the order in which they run.
+
+        Args:
+            function: None for the default one.
+
+        Raises:
+            EvaluationError: there is no such function.
+        """
+        return self._plans[self._named(function)].function
+
     def make_state(self) -> EvaluatorState:
         """Return new states, all zeros; every function of the package takes them."""
         features = {
@@ -182,6 +193,7 @@ class Evaluator:
         state: EvaluatorState | None = None,
         *,
         function: str | None = None,
+        also: Collection[str] = (),
     ) -> dict[str, Array]:
         """Call a function once.
 
@@ -191,6 +203,7 @@ class Evaluator:
             state: from `make_state`; the call changes it. After an error its content is not
                 defined.
             function: None for the default one.
+            also: names of results inside the function to give as well; `program` has them.
 
         Returns:
             The outputs by name, as copies; float16 ones are float32 in mode "fp32".
@@ -207,9 +220,18 @@ class Evaluator:
             key: Value(self._held(array, plan.function.inputs[key]), _dtype(plan, key))
             for key, array in inputs.items()
         }
+        inside: dict[str, Array] = {}
+
+        def watch(result: str, value: Value) -> None:
+            if result in also:
+                inside[result] = to_array(value.data, value.dtype, self.mode)
+
         with torch.no_grad(), _threads(self._threads):
-            found = plan.run(values, content)
-        outputs = {}
+            found = plan.run(values, content, watch if also else None)
+        for missing in sorted(set(also) - set(inside)):
+            message = f"{name}: expected a result named {missing}, found none of that name"
+            raise EvaluationError(message)
+        outputs = inside
         for feature in signature.outputs:
             value = found[feature.name]
             outputs[feature.name] = to_array(value.data, value.dtype, self.mode)

@@ -21,7 +21,7 @@ from llama_export.targets.coreml.evaluator.arguments import (
 from llama_export.targets.coreml.evaluator.values import Value, is_float
 
 _NO_NEGATIVE_OPSET = 7
-_REDUCTIONS = {"max": "amax", "min": "amin", "mul": "prod"}
+_REDUCTIONS = {"add": "sum", "max": "amax", "min": "amin", "mul": "prod"}
 _MODES = ("add", "div", "max", "min", "mul", "sub", "update")
 
 
@@ -106,14 +106,21 @@ def _gather_nd(given: Arguments) -> Value:
 def _scattered(
     data: torch.Tensor, axis: int, index: torch.Tensor, updates: torch.Tensor, mode: str
 ) -> torch.Tensor:
-    """Apply updates at index 1-D along an axis."""
+    """Apply updates of the index's shape along an axis."""
     if mode == "update":
-        return data.index_copy(axis, index, updates)
-    if mode in ("add", "sub"):
-        return data.index_add(axis, index, updates, alpha=1 if mode == "add" else -1)
+        return data.scatter(axis, index, updates)
+    if mode == "sub":
+        mode, updates = "add", -updates
     if mode == "div":
-        updates, mode = torch.reciprocal(updates), "mul"
-    return data.index_reduce(axis, index, updates, _REDUCTIONS[mode])
+        mode, updates = "mul", torch.reciprocal(updates)
+    return data.scatter_reduce(axis, index, updates, _REDUCTIONS[mode], include_self=True)
+
+
+def _along(index: torch.Tensor, axis: int, shape: Sequence[int]) -> torch.Tensor:
+    """Repeat an index `[n]` on an axis of a shape over all the other dimensions."""
+    sizes = [1] * len(shape)
+    sizes[axis] = index.numel()
+    return index.reshape(sizes).expand(*shape)
 
 
 def _mode(given: Arguments, dtype: str) -> str:
@@ -134,7 +141,8 @@ def _scatter(given: Arguments) -> Value:
     require_shape(updates.shape, expected, "updates")
     rows = updates.data.reshape(*data.shape[:axis], index.numel(), *data.shape[axis + 1 :])
     mode = _mode(given, data.dtype)
-    return data.like(_scattered(data.data, axis, index.reshape(-1), rows, mode))
+    everywhere = _along(index.reshape(-1), axis, rows.shape)
+    return data.like(_scattered(data.data, axis, everywhere, rows, mode))
 
 
 def _scatter_along_axis(given: Arguments) -> Value:
@@ -144,15 +152,8 @@ def _scatter_along_axis(given: Arguments) -> Value:
     index = _checked(given, indices, data.shape[axis])
     _require_alike(data.shape, tuple(index.shape), axis)
     require_shape(updates.shape, index.shape, "updates")
-    mode, new = _mode(given, data.dtype), updates.data
-    if mode == "update":
-        return data.like(data.data.scatter(axis, index, new))
-    if mode == "sub":
-        mode, new = "add", -new
-    if mode == "div":
-        mode, new = "mul", torch.reciprocal(new)
-    reduction = "sum" if mode == "add" else _REDUCTIONS[mode]
-    return data.like(data.data.scatter_reduce(axis, index, new, reduction, include_self=True))
+    mode = _mode(given, data.dtype)
+    return data.like(_scattered(data.data, axis, index, updates.data, mode))
 
 
 def _scatter_nd(given: Arguments) -> Value:
@@ -166,7 +167,8 @@ def _scatter_nd(given: Arguments) -> Value:
     rows = data.data.reshape(math.prod(data.shape[:depth]), -1)
     new = updates.data.reshape(flat.numel(), -1)
     mode = _mode(given, data.dtype)
-    return data.like(_scattered(rows, 0, flat, new, mode).reshape(data.shape))
+    everywhere = _along(flat, 0, new.shape)
+    return data.like(_scattered(rows, 0, everywhere, new, mode).reshape(data.shape))
 
 
 def _one_hot(given: Arguments) -> Value:

@@ -15,10 +15,24 @@ import torch
 
 from llama_export.targets.coreml.evaluator.packing import nibbles, unpack
 from llama_export.targets.coreml.evaluator.types import BITS, HELD
-from llama_export.targets.coreml.evaluator.values import round_to
 
 # Elements of a block of rows: 8 MB of float32, which the caches hold while it is used.
 _BLOCK_ELEMENTS = 2**21
+
+
+class Scratch:
+    """Memory that is used again and again: fresh memory costs more than what is done in it."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[torch.dtype, torch.Tensor] = {}
+
+    def take(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """Return a tensor with any content; the last one of this dtype is not valid any more."""
+        elements = math.prod(shape)
+        buffer = self._buffers.get(dtype)
+        if buffer is None or buffer.numel() < elements:
+            buffer = self._buffers[dtype] = torch.empty(elements, dtype=dtype)
+        return buffer[:elements].view(shape)
 
 
 class Weight(ABC):
@@ -29,8 +43,8 @@ class Weight(ABC):
         shape: of its values; at least one dimension.
     """
 
-    # Whether `halves` gives a row's even columns before its odd ones faster than `rows`.
-    has_halves = False
+    # Whether `block` gives a row's columns in the order 0, 2, ..., 1, 3, ...
+    splits_columns = False
 
     def __init__(self, dtype: str, shape: tuple[int, ...]) -> None:
         self.dtype = dtype
@@ -50,12 +64,14 @@ class Weight(ABC):
         rows = [self.rows(number, number + 1) for number in index.tolist()]
         return torch.cat(rows) if rows else self.rows(0, 0)
 
-    def halves(self, first: int, last: int) -> torch.Tensor:
-        """Return rows `[n, K]` with the columns in the order 0, 2, ..., 1, 3, ...
+    def block(self, first: int, last: int, scratch: Scratch) -> torch.Tensor:
+        """Return rows as `rows` does, but perhaps in the scratch memory.
 
-        Only where `has_halves` is true.
+        What an earlier call gave is not to be used any more. The columns are in another order
+        where `splits_columns` is true.
         """
-        raise NotImplementedError
+        del scratch
+        return self.rows(first, last)
 
     def whole(self) -> torch.Tensor:
         """Return all of it."""
@@ -161,7 +177,7 @@ class Grid:
             for size, block in zip(rows.shape[1:], self.blocks[1:], strict=True)
             for part in (size // block, block)
         ]
-        return rows.reshape(rows.shape[0], *sizes)
+        return rows.view(rows.shape[0], *sizes)
 
     def spread(self, rows: torch.Tensor) -> torch.Tensor:
         """View small rows `[n, a, b]` as `[n, a, 1, b, 1]`."""
@@ -188,7 +204,7 @@ class ShiftScale(Weight):
         self._offset = offset
         self._grid = grid
         self._rounds = rounds
-        self.has_halves = (
+        self.splits_columns = (
             isinstance(codes, Stored)
             and codes.dtype in ("int4", "uint4")
             and len(codes.shape) == 2
@@ -198,47 +214,52 @@ class ShiftScale(Weight):
 
     def rows(self, first: int, last: int) -> torch.Tensor:
         """Return dequantised rows in float32."""
-        scale = self._grid.rows_of(self._scale, first, last)
-        offset = self._grid.rows_of(self._offset, first, last) if self._offset else None
-        return self._dequantised(self._codes.rows(first, last), scale, offset)
+        values = self._codes.rows(first, last).to(torch.float32, copy=True)
+        self._scale_rows(self._grid.split(values), first, last)
+        return self._round(values, Scratch())
 
     def pick(self, index: torch.Tensor) -> torch.Tensor:
         """Return dequantised rows by their numbers, in float32."""
+        values = self._codes.pick(index).to(torch.float32, copy=True)
         few = index // self._grid.blocks[0]
-        offset = self._offset.pick(few) if self._offset else None
-        return self._dequantised(self._codes.pick(index), self._scale.pick(few), offset)
-
-    def halves(self, first: int, last: int) -> torch.Tensor:
-        """Return dequantised rows in float32, the columns in the order 0, 2, ..., 1, 3, ...
-
-        The nibbles of a byte need not be put side by side this way, which costs the most.
-        """
-        codes = self._codes
-        if not isinstance(codes, Stored):
-            message = "only stored nibbles have halves"
-            raise TypeError(message)
-        count, columns = last - first, self.shape[1]
-        both = torch.empty(count, 2, columns // 2)
-        packed = codes.packed_rows(first, last)
-        for half, part in enumerate(nibbles(packed, signed=codes.dtype == "int4")):
-            both[:, half].copy_(part)
-        groups = both.view(count, 2, -1, self._grid.blocks[1] // 2)
+        groups = self._grid.split(values)
         if self._offset:
-            groups.sub_(self._grid.rows_of(self._offset, first, last).view(count, 1, -1, 1))
-        groups.mul_(self._grid.rows_of(self._scale, first, last).view(count, 1, -1, 1))
-        return self._rounded(both).view(count, columns)
+            groups.sub_(self._grid.spread(self._offset.pick(few)))
+        groups.mul_(self._grid.spread(self._scale.pick(few)))
+        return self._round(values, Scratch())
 
-    def _dequantised(
-        self, codes: torch.Tensor, scale: torch.Tensor, offset: torch.Tensor | None
-    ) -> torch.Tensor:
-        values = codes.to(torch.float32)
-        blocks = self._grid.split(values)
-        if offset is not None:
-            blocks = blocks - self._grid.spread(offset)
-        return self._rounded(blocks * self._grid.spread(scale)).view(values.shape)
+    def block(self, first: int, last: int, scratch: Scratch) -> torch.Tensor:
+        """Return dequantised rows in float32.
 
-    def _rounded(self, values: torch.Tensor) -> torch.Tensor:
-        return round_to(values, self.dtype) if self._rounds else values
+        The two nibbles of a byte are not put side by side, which would cost more than all the rest.
+        """
+        codes, count = self._codes, last - first
+        values = scratch.take((count, *self.shape[1:]), torch.float32)
+        if isinstance(codes, Stored) and self.splits_columns:
+            both = values.view(count, 2, -1)
+            packed = codes.packed_rows(first, last)
+            for half, part in enumerate(nibbles(packed, signed=codes.dtype == "int4")):
+                both[:, half].copy_(part)
+            groups = values.view(count, 2, -1, self._grid.blocks[1] // 2)
+        else:
+            values.copy_(codes.rows(first, last))
+            groups = self._grid.split(values)
+        self._scale_rows(groups, first, last)
+        return self._round(values, scratch)
+
+    def _scale_rows(self, groups: torch.Tensor, first: int, last: int) -> None:
+        """Dequantise rows in place; they are viewed as the grid splits them."""
+        for small, apply in ((self._offset, groups.sub_), (self._scale, groups.mul_)):
+            if small:
+                rows = self._grid.spread(self._grid.rows_of(small, first, last))
+                apply(rows.unsqueeze(1) if groups.ndim > rows.ndim else rows)
+
+    def _round(self, values: torch.Tensor, scratch: Scratch) -> torch.Tensor:
+        """Round to the dtype, in place."""
+        if self._rounds and self.dtype == "fp16":
+            rounded = scratch.take(tuple(values.shape), torch.float16)
+            values.copy_(rounded.copy_(values))
+        return values
 
 
 class Cast(Weight):
@@ -255,3 +276,8 @@ class Cast(Weight):
     def pick(self, index: torch.Tensor) -> torch.Tensor:
         """Return rows by their numbers."""
         return self._source.pick(index)
+
+
+def joined_columns(rows: torch.Tensor) -> torch.Tensor:
+    """Put the columns 0, 2, ..., 1, 3, ... back into their order."""
+    return rows.view(len(rows), 2, -1).transpose(1, 2).reshape(rows.shape)
