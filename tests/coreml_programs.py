@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llama_export.targets.coreml.quiet import silenced
+from llama_export.quiet import silenced
 
 pytest.importorskip("coremltools", reason="needs the coreml extra")
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from llama_export.errors import EvaluationError
 from llama_export.targets.coreml.evaluator import Evaluator
+from llama_export.targets.coreml.evaluator import states as planning
 from llama_export.targets.coreml.evaluator.engine import Plan
 from llama_export.targets.coreml.evaluator.ops import UPDATE
 from llama_export.targets.coreml.evaluator.program import Function, Operation, Ref
@@ -322,10 +323,9 @@ def test_no_program_sees_that_memory_is_used_again(steps, outputs):
             np.testing.assert_array_equal(states[name].numpy(), content)
 
 
-def test_the_property_sees_an_update_in_place_that_is_not_safe(monkeypatch):
-    from llama_export.targets.coreml.evaluator import states as planning
-
-    monkeypatch.setattr(planning._Planner, "_is_dead_after", lambda *_: True)
+@pytest.mark.parametrize("safety", ["_is_dead_after", "_is_written_back"])
+def test_the_property_sees_an_update_in_place_that_is_not_safe(monkeypatch, safety):
+    monkeypatch.setattr(planning._Planner, safety, lambda *_: True)
     with pytest.raises(AssertionError):
         test_no_program_sees_that_memory_is_used_again()
 

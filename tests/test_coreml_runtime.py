@@ -17,7 +17,7 @@ from fake_coreml import CONTEXT, FORMS, LAYERS, VOCAB, FakePackage, expected_log
 from fake_coremltools import REFUSED, ComputeUnit, Toolkit
 
 from llama_export.errors import BackendUnavailableError, BundleError, UsageError
-from llama_export.targets.coreml import quiet, runtime
+from llama_export.targets.coreml import runtime, toolkit
 from llama_export.targets.coreml.runtime import CoremlRuntime, require_core_ml, runs_core_ml
 from llama_export.targets.coreml.session import CoremlSession
 
@@ -235,9 +235,9 @@ def test_states_that_are_not_there(on_a_mac):
 
 @pytest.fixture(scope="module")
 def coremltools():
-    if not quiet.coremltools_version():
+    if not toolkit.coremltools_version():
         pytest.skip("needs the coreml extra")
-    return quiet.import_coremltools()
+    return toolkit.import_coremltools()
 
 
 @pytest.mark.coreml
@@ -305,7 +305,7 @@ def test_coremltools_without_core_ml_is_found_out(monkeypatch, real_package):
 
 IMPORT = """
 import sys
-from llama_export.targets.coreml.quiet import import_coremltools
+from llama_export.targets.coreml.toolkit import import_coremltools
 print(import_coremltools().__version__)
 print("heard again", file=sys.stderr)
 """

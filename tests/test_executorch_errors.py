@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny import TINY, UNTIED, write_checkpoint
 
+from llama_export import quiet
 from llama_export.bundle import Bundle
 from llama_export.errors import BackendUnavailableError, BundleError, LoweringError, UsageError
 from llama_export.estimate import choose_context
@@ -94,7 +95,7 @@ def test_a_cache_of_another_name_is_named(tiny, tmp_path):
 
 def test_silence_needs_no_stderr(monkeypatch):
     monkeypatch.setattr("sys.stderr", None)
-    with runtime.silenced():
+    with quiet.silenced():
         pass
 
 

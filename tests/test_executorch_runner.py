@@ -25,7 +25,8 @@ from llama_export import Sampling
 from llama_export.bundle import Bundle
 from llama_export.chat import Message, encode_dialog
 from llama_export.config import LlamaConfig
-from llama_export.targets.executorch.runtime import load_toolkit, silenced
+from llama_export.quiet import silenced
+from llama_export.targets.executorch.runtime import load_toolkit
 
 pytest.importorskip("executorch", reason="needs the executorch extra")
 

@@ -28,11 +28,11 @@ from llama_export.bundle import Bundle
 from llama_export.errors import LlamaExportError, PromptError
 from llama_export.graph import GraphSpec
 from llama_export.targets import FloatArray, Session
-from llama_export.targets.coreml.quiet import coremltools_version
 from llama_export.targets.coreml.runner import Runner
 from llama_export.targets.coreml.runtime import COMPUTE_UNITS, CoremlRuntime
 from llama_export.targets.coreml.session import CoremlSession
 from llama_export.targets.coreml.signature import CAUSAL_MASK, INPUT_IDS, LOGITS
+from llama_export.targets.coreml.toolkit import coremltools_version
 from llama_export.tokenizer import Tokenizer
 from llama_export.verify.metrics import LogitMetrics, compare_logits
 

@@ -79,29 +79,28 @@ def model_table(rows: list[tuple[KnownModel, ExportEstimate]]) -> Table:
 
     first = rows[0][1]
     table = Table(
-        title="Models for --model; --json has the repositories",
+        title="Models for --model",
         title_justify="left",
-        caption=f"Bundle sizes are {first.recipe} in groups of {first.group_size}; to run takes "
-        f"about that memory, at a context of {QUOTED_CONTEXT}, in the target that takes most. A "
-        "gated model's licence is accepted once, on its page on the hub. Any other Llama 3 works "
-        "by its hub id or folder.",
+        caption=f"Bundles are {first.recipe} in groups of {first.group_size}; to run takes about "
+        f"that memory, at a context of {QUOTED_CONTEXT}. Both are of the target that takes most; "
+        "--json has each. A gated model's licence is accepted once, on its page on the hub. Any "
+        "other Llama 3 works by its hub id or folder.",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         show_edge=False,
     )
     table.add_column("model", no_wrap=True)
-    targets = [target.target for target in first.targets]
-    for heading in ("weights", "gated", "download", *targets, "to run"):
+    for heading in ("weights", "gated", "download", "bundle", "to run"):
         table.add_column(heading, justify="right", no_wrap=True)
     for model, found in rows:
-        sizes = [format_bytes(target.bundle_bytes) for target in found.targets]
+        largest = max(target.bundle_bytes for target in found.targets)
         most = max(target.run_bytes(QUOTED_CONTEXT) for target in found.targets)
         table.add_row(
             model.name,
             _count(found.num_parameters),
             "yes" if model.gated else "no",
             format_bytes(model.checkpoint_bytes) if model.hub_id else "none",
-            *sizes,
+            format_bytes(largest),
             format_bytes(most),
         )
     return table

@@ -21,10 +21,10 @@ from llama_export.targets import About
 from llama_export.targets.coreml import signature
 from llama_export.targets.coreml.attention import IoCache, StateCache, attend
 from llama_export.targets.coreml.package import Part, full_disk_named, save_package
-from llama_export.targets.coreml.quiet import import_coremltools
 from llama_export.targets.coreml.signature import CoremlForm, graph_spec
 from llama_export.targets.coreml.steps import Steps, fixed_steps, flexible_steps
 from llama_export.targets.coreml.store import code_store
+from llama_export.targets.coreml.toolkit import import_coremltools
 from llama_export.targets.coreml.weights import WeightEmitter, WeightSet
 from llama_export.trace import TracedLlama
 from llama_quantize.weights import QuantizedWeights

@@ -18,10 +18,10 @@ from typing import Any
 
 from llama_export.errors import OutputError
 from llama_export.graph import GraphSpec
+from llama_export.quiet import silenced
 from llama_export.targets import About
 from llama_export.targets.coreml.inputs import opset
 from llama_export.targets.coreml.metadata import describe_model
-from llama_export.targets.coreml.quiet import silenced
 from llama_export.targets.coreml.signature import CoremlForm
 
 MANIFEST = "Manifest.json"

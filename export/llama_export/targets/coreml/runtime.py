@@ -18,13 +18,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llama_export.errors import BackendUnavailableError, BundleError, UsageError
-from llama_export.targets.coreml.quiet import (
-    HINT,
-    coremltools_version,
-    import_coremltools,
-    silenced,
-)
+from llama_export.quiet import silenced
 from llama_export.targets.coreml.runner import Array
+from llama_export.targets.coreml.toolkit import HINT, coremltools_version, import_coremltools
 
 if TYPE_CHECKING:
     from coremltools.models import MLModel

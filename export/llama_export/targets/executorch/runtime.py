@@ -6,18 +6,15 @@ user's screen. It knows the toolkit; it does not know what a program computes.
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import os
-import sys
 import warnings
 import weakref
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_export.errors import BackendUnavailableError, BundleError, UsageError
+from llama_export.quiet import silenced
 
 if TYPE_CHECKING:
     from executorch.extension.pybindings.portable_lib import ExecuTorchMethod
@@ -101,29 +98,6 @@ def load_method(path: Path, *, threads: int | None, verbose: bool = False) -> Ex
         except RuntimeError as error:
             message = f"ExecuTorch cannot load {path}: {error}"
             raise BundleError(message, "export the bundle again, with executorch 1.4") from error
-
-
-@contextlib.contextmanager
-def silenced(*, verbose: bool = False) -> Iterator[None]:
-    """Keep what libraries write to the process's stderr from the screen, meanwhile."""
-    if verbose:
-        yield
-        return
-    if sys.stderr is not None:
-        sys.stderr.flush()
-    try:
-        kept = os.dup(2)
-    except OSError:  # a process without a stderr has nothing to keep clean
-        yield
-        return
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nothing, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(nothing)
-        os.close(kept)
 
 
 def _version(distribution: str) -> str:

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING
 from llama_export.errors import BundleError
 from llama_export.graph import GraphSpec
 from llama_export.huge_pages import use_huge_pages
+from llama_export.quiet import silenced
 from llama_export.targets import FloatArray, KeyValueArrays
 from llama_export.targets.checks import require_fitting_cache, require_held, require_tokens
 from llama_export.targets.executorch.contents import damage_named
 from llama_export.targets.executorch.pte import Pte
-from llama_export.targets.executorch.runtime import load_method, silenced
+from llama_export.targets.executorch.runtime import load_method
 from llama_export.targets.executorch.shared_table import check_shared_table
 
 if TYPE_CHECKING:

@@ -21,6 +21,7 @@ from torch.export import Dim, ExportedProgram, export
 
 from llama_export.errors import BackendUnavailableError, LoweringError
 from llama_export.graph import GraphSpec
+from llama_export.quiet import silenced
 from llama_export.targets.executorch.dialects import CoreML, Vulkan
 from llama_export.targets.executorch.lower import (
     MODEL_FILE,
@@ -38,7 +39,7 @@ from llama_export.targets.executorch.partition import (
 )
 from llama_export.targets.executorch.plan import plan
 from llama_export.targets.executorch.pte import Pte
-from llama_export.targets.executorch.runtime import load_toolkit, silenced
+from llama_export.targets.executorch.runtime import load_toolkit
 from llama_export.targets.executorch.whole_module import Dialect, WholeModule, product_names
 from llama_export.trace import TracedLlama
 from llama_quantize.weights import QuantizedWeights

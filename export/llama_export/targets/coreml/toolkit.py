@@ -1,4 +1,4 @@
-"""Import coremltools, and call it, without its noise.
+"""Import coremltools without its noise.
 
 It warns about every library that it was not tested with, and Core ML writes to the process's own
 stderr; both are kept from the user's screen. It knows nothing of packages.
@@ -6,15 +6,12 @@ stderr; both are kept from the user's screen. It knows nothing of packages.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
 import warnings
-from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
 
 from llama_export.errors import BackendUnavailableError
+from llama_export.quiet import silenced
 
 HINT = "pip install 'coremltools>=9,<10', of the extra 'coreml'"
 
@@ -43,28 +40,3 @@ def import_coremltools(*, verbose: bool = False) -> Any:  # noqa: ANN401 - it ha
         message = f"coremltools, {found}, cannot be imported: {error}"
         raise BackendUnavailableError(message, HINT) from error
     return coremltools
-
-
-@contextlib.contextmanager
-def silenced(*, verbose: bool = False) -> Iterator[None]:
-    """Keep what libraries write to the process's stderr from the screen, meanwhile."""
-    if verbose:
-        yield
-        return
-    if sys.stderr is not None:
-        sys.stderr.flush()
-    try:
-        kept = os.dup(2)
-    except OSError:  # a process without a stderr has nothing to keep clean
-        yield
-        return
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nothing, 2)
-        yield
-    finally:
-        if sys.stderr is not None:
-            sys.stderr.flush()
-        os.dup2(kept, 2)
-        os.close(nothing)
-        os.close(kept)
