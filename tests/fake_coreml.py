@@ -16,6 +16,7 @@ CONTEXT = 40
 PREFILL_TOKENS = 8
 SHAPE = (LAYERS, 1, HEADS, CONTEXT, HEAD_DIM)
 FORMS = ("flexible", "fixed", "io")
+PRESENT = ("presentKeys", "presentValues")
 CACHES = ("keyCache", "valueCache")
 _TO_LOGITS = np.random.default_rng(0).standard_normal((2 * LAYERS * HEADS * HEAD_DIM, VOCAB)) / 8
 
@@ -30,7 +31,7 @@ def spec_of(form: str, *, context: int = CONTEXT) -> GraphSpec:
     if form == "io":
         return GraphSpec(
             inputs=(ids, *(TensorSpec(name, "float16", past) for name in CACHES)),
-            outputs=(logits, *(TensorSpec(f"{name}Out", "float16", total) for name in CACHES)),
+            outputs=(logits, *(TensorSpec(name, "float16", total) for name in PRESENT)),
             kv_cache="io",
             max_context=context,
             all_logits=True,
@@ -194,7 +195,7 @@ class FakePackage:
             logits_of([self._row(whole, place) for place in range(empty, length + row + 1)])
             for row in range(len(ids))
         ]
-        caches = {f"{name}Out": array for name, array in whole.arrays.items()}
+        caches = dict(zip(PRESENT, whole.arrays.values(), strict=True))
         return {"logits": np.stack(logits)[None].astype(self.dtype), **caches}
 
     def _write(self, state, ids, first, *, shift=0):

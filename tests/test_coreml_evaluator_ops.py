@@ -180,6 +180,42 @@ def test_what_is_not_defined_is_refused(tmp_path, graph, good, bad, says):
         evaluator.predict({"x": np.array([bad], np.int32)})
 
 
+def with_nan(*shape: int) -> np.ndarray:
+    array = np.ones(shape, np.float32)
+    array.flat[-1] = np.nan
+    return array
+
+
+def test_a_nan_in_a_constant_is_refused(tmp_path):
+    """A short one when the package is opened, a long one when it comes to light."""
+    arrays = {"x": np.ones(2, np.float32), "i": np.array([5], np.int32)}
+    for name, graph in (
+        ("short", lambda x, i: mb.add(x=mb.cast(x=i, dtype="fp32"), y=with_nan(1))),
+        ("long", lambda x, i: mb.gather(x=with_nan(9, 5), indices=i, name="y")),
+    ):
+        build(tmp_path / f"{name}.mlpackage", placeholders(arrays), graph)
+    with pytest.raises(EvaluationError, match="the constant holds a NaN"):
+        Evaluator.open(tmp_path / "short.mlpackage")
+    long = Evaluator.open(tmp_path / "long.mlpackage")
+    assert long.predict(arrays)["y"].sum() == 5
+    with pytest.raises(EvaluationError, match="the output y has a NaN"):
+        long.predict({**arrays, "i": np.array([8], np.int32)})
+
+
+@pytest.mark.parametrize("number", [3e9, -3e9, 2.0**31])
+def test_a_cast_that_does_not_fit_is_refused(tmp_path, number):
+    arrays = {"x": np.array([-(2.0**31)], np.float32)}
+    build(
+        tmp_path / "m.mlpackage",
+        placeholders(arrays),
+        lambda x: mb.cast(x=x, dtype="int32", name="y"),
+    )
+    evaluator = Evaluator.open(tmp_path / "m.mlpackage")
+    assert evaluator.predict(arrays)["y"].item() == -(2**31)
+    with pytest.raises(EvaluationError, match="for a cast to int32"):
+        evaluator.predict({"x": np.array([number], np.float32)})
+
+
 # --- Modes ---
 
 

@@ -7,12 +7,24 @@ import math
 import numpy as np
 import pytest
 import torch
-from coreml_programs import IOS16, IOS18, build, ct, mb, placeholders, quiet, sub_byte, weight_file
+from coreml_programs import (
+    IOS16,
+    IOS18,
+    build,
+    ct,
+    edit,
+    mb,
+    operations,
+    placeholders,
+    quiet,
+    sub_byte,
+    weight_file,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llama_export.errors import EvaluationError
-from llama_export.targets.coreml.evaluator import Evaluator
+from llama_export.targets.coreml.evaluator import Evaluator, weights
 from llama_export.targets.coreml.evaluator.arguments import Arguments
 from llama_export.targets.coreml.evaluator.ops import OPS
 from llama_export.targets.coreml.evaluator.ops_linear import product
@@ -136,9 +148,10 @@ def test_a_weight_is_what_coremltools_unpacks(tmp_path, name):
     old = name in OLD_WEIGHTS
     make, target = (OLD_WEIGHTS[name], IOS16) if old else (WEIGHTS[name], IOS18)
     wanted, whole, rows = unpacked(tmp_path, make, target)
-    # coremltools subtracts in the offset's dtype: a last bit may differ.
-    np.testing.assert_allclose(whole, wanted, rtol=2e-3 if "float offset" in name else 6e-4)
-    assert np.mean(whole == wanted) > 0.9
+    # coremltools rounds the difference to a float offset, too: a last bit more may differ.
+    twice = "float offset" in name
+    np.testing.assert_allclose(whole, wanted, rtol=2e-3 if twice else 6e-4)
+    assert np.mean(whole == wanted) > (0.6 if twice else 0.9)
     np.testing.assert_array_equal(rows, whole[[2, 0, 3, 3]])
 
 
@@ -279,8 +292,6 @@ def test_bits_are_unpacked(dtype, count, random):
 
 def test_a_product_is_that_of_all_rows_at_once(monkeypatch):
     """Blocks of rows, cut small, put together again; and bits that are the same every time."""
-    from llama_export.targets.coreml.evaluator import weights
-
     numbers, scale = RANDOM.integers(-8, 8, (50, 64)), scales(50, 2, dtype=np.float32)
     grid = Grid.of(numbers.shape, scale.shape)
     raw = torch.from_numpy(packed(numbers, 4))
@@ -347,20 +358,20 @@ def test_split_undoes_concat(sizes, axis):
 
 
 def test_constants_that_do_not_fit_are_refused_when_a_package_is_opened(tmp_path):
-    from coreml_programs import edit, operations
-
     arrays = {"x": np.ones((1, 64), np.float16)}
     package = build(
         tmp_path / "m.mlpackage",
         placeholders(arrays),
         lambda x: mb.linear(x=x, weight=blockwise((16, 64), (1, 32)), name="y"),
     )
+    Evaluator.open(package)
 
-    def widen(model) -> None:
+    def reshape_scales(model) -> None:
         weight = next(op for op in operations(model) if op.type.startswith("constexpr"))
         scale = weight.inputs["scale"].arguments[0].value.type.tensorType
-        scale.dimensions[0].constant.size, scale.dimensions[1].constant.size = 8, 4
+        scale.dimensions[0].constant.size, scale.dimensions[1].constant.size = 32, 1
 
-    edit(package, widen)
-    with pytest.raises(EvaluationError, match=r"that divide the data's dimensions.*\[8, 4\]"):
-        (Evaluator.open(package), pytest.fail("scales [8, 4] do divide [16, 64]"))
+    edit(package, reshape_scales)
+    says = r"that divide the data's dimensions, found \[16, 64\], \[32, 1\]"
+    with pytest.raises(EvaluationError, match=says):
+        Evaluator.open(package)

@@ -88,7 +88,7 @@ class IoCache:
         """Return the whole caches, `[L, 1, K, e, D]` each."""
         from coremltools.converters.mil.mil import Builder as mb
 
-        names = (signature.KEY_CACHE_OUT, signature.VALUE_CACHE_OUT)
+        names = (signature.PRESENT_KEYS, signature.PRESENT_VALUES)
         return [
             mb.concat(values=layers, axis=0, name=name)
             for name, layers in zip(names, self._after, strict=True)

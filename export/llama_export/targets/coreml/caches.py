@@ -27,12 +27,12 @@ from llama_export.targets.coreml.runner import Array, Runner, StateT
 from llama_export.targets.coreml.signature import (
     INPUT_IDS,
     KEY_CACHE,
-    KEY_CACHE_OUT,
+    PRESENT_KEYS,
+    PRESENT_VALUES,
     VALUE_CACHE,
-    VALUE_CACHE_OUT,
 )
 
-_CACHES_OUT = (KEY_CACHE_OUT, VALUE_CACHE_OUT)
+_CACHES_OUT = (PRESENT_KEYS, PRESENT_VALUES)
 
 
 class Caches(Protocol):

@@ -35,8 +35,8 @@ _DESCRIPTIONS = {
     signature.LENGTH: "How many of inputIds are tokens, int32 [1]; what follows them is padding.",
     signature.KEY_CACHE: "Keys, float16 [layers, 1, heads, slots, head_dim].",
     signature.VALUE_CACHE: "Values, float16 [layers, 1, heads, slots, head_dim].",
-    signature.KEY_CACHE_OUT: "The keys for the next call.",
-    signature.VALUE_CACHE_OUT: "The values for the next call.",
+    signature.PRESENT_KEYS: "The keys for the next call.",
+    signature.PRESENT_VALUES: "The values for the next call.",
     signature.LOGITS: "Scores of the next token, float16 [1, tokens, vocabulary].",
 }
 _IO_START = " A conversation begins with one slot of zeros."

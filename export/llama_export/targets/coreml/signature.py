@@ -19,8 +19,8 @@ POSITION = "position"
 LENGTH = "length"
 KEY_CACHE = "keyCache"
 VALUE_CACHE = "valueCache"
-KEY_CACHE_OUT = "keyCacheOut"
-VALUE_CACHE_OUT = "valueCacheOut"
+PRESENT_KEYS = "presentKeys"
+PRESENT_VALUES = "presentValues"
 LOGITS = "logits"
 
 MAIN = "main"
@@ -69,8 +69,8 @@ def graph_spec(config: LlamaConfig, max_context: int, form: CoremlForm) -> Graph
             ),
             outputs=(
                 TensorSpec(LOGITS, "float16", (1, "sequence_length", vocab_size)),
-                TensorSpec(KEY_CACHE_OUT, "float16", total),
-                TensorSpec(VALUE_CACHE_OUT, "float16", total),
+                TensorSpec(PRESENT_KEYS, "float16", total),
+                TensorSpec(PRESENT_VALUES, "float16", total),
             ),
             kv_cache="io",
             max_context=max_context,

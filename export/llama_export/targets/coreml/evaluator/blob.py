@@ -69,10 +69,13 @@ class BlobFile:
         Raises:
             BundleError: it is missing, too short, or of another version.
         """
-        if not path.is_file():
+        try:
+            size_bytes = path.stat().st_size if path.is_file() else None
+        except OSError:
+            size_bytes = None
+        if size_bytes is None:
             message = f"{path}: the package has no such file"
             raise BundleError(message, _DAMAGED)
-        size_bytes = path.stat().st_size
         if size_bytes < _METADATA_SIZE_BYTES:
             message = f"{path}: expected at least {_METADATA_SIZE_BYTES} bytes, found {size_bytes}"
             raise BundleError(

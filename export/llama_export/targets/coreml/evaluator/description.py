@@ -150,10 +150,11 @@ def require_agreement(signature: Signature, function: Function) -> None:
             raise EvaluationError(message)
     for feature in (*signature.inputs, *signature.states):
         type_ = tensors.get(feature.name) or states[feature.name]
-        if NUMPY[type_.dtype].name != feature.dtype:
+        known = NUMPY.get(type_.dtype)
+        if known is None or known.name != feature.dtype:
             message = (
                 f"{function.name}: {feature.name} is described as {feature.dtype}, the program "
-                f"takes {NUMPY[type_.dtype].name}"
+                f"takes {type_.dtype}"
             )
             raise EvaluationError(message)
 

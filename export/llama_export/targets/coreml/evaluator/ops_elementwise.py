@@ -151,7 +151,7 @@ def _cast(given: Arguments) -> Value:
     if dtype in _CAST_RANGES:
         # What a backend makes of a number that does not fit is not defined.
         low, high = _CAST_RANGES[dtype]
-        whole = data.trunc() if data.is_floating_point() else data.to(torch.int64)
+        whole = data.double().trunc()
         if bool(((whole < low) | (whole > high)).any()):
             raise OpError(
                 expected=f"numbers in [{low}, {high}] for a cast to {dtype}", found="others"

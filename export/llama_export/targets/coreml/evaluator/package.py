@@ -96,7 +96,12 @@ def _inside(root: Path, relative: PurePosixPath) -> Path:
     path = root / relative
     parts = relative.parts
     leads_out = relative.is_absolute() or ".." in parts or any("\\" in part for part in parts)
-    if leads_out or not path.resolve().is_relative_to(root.resolve()):
+    try:
+        leads_out = leads_out or not path.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a NUL, too long
+        message = f"{root}: the path {str(relative)!r} is none: {error}"
+        raise BundleError(message, _DAMAGED) from error
+    if leads_out:
         message = f"{root}: the path {relative} leads out of the package"
         raise BundleError(message, _DAMAGED)
     return path

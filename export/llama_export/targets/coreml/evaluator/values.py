@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from llama_export.errors import EvaluationError
 from llama_export.targets.coreml.evaluator.types import FLOATS, HELD, NUMPY
 
 Array = NDArray[Any]
@@ -83,7 +84,14 @@ def from_array(array: Array, dtype: str) -> torch.Tensor:
 
 
 def to_array(data: torch.Tensor, dtype: str, mode: str) -> Array:
-    """Return a copy for a client; float16 stays float32 in mode "fp32"."""
+    """Return a copy for a client; float16 stays float32 in mode "fp32".
+
+    Raises:
+        EvaluationError: numpy has no such dtype.
+    """
+    if dtype not in NUMPY:
+        message = f"results of {dtype} cannot be given as arrays"
+        raise EvaluationError(message)
     if dtype == "fp16" and mode == "fp32":
         dtype = "fp32"
     if dtype == "fp16":

@@ -116,6 +116,13 @@ class Stored(Weight):
             return self.whole()[index]
         return self._unpacked(self._data.view(self.shape[0], -1)[index].flatten(), len(index))
 
+    def block(self, first: int, last: int, scratch: Scratch) -> torch.Tensor:
+        """Return rows, floats in the scratch memory."""
+        if not self._data.is_floating_point():
+            return self.rows(first, last)
+        rows = self._data.view(self.shape)[first:last]
+        return scratch.take(tuple(rows.shape), HELD[self.dtype]).copy_(rows)
+
     def packed_rows(self, first: int, last: int) -> torch.Tensor:
         """Return the bytes of rows, `[last - first, bytes]`; whole bytes must make a row."""
         return self._data.view(self.shape[0], -1)[first:last]
