@@ -15,13 +15,14 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 import typer
 
 from llama_export.targets.coreml import Evaluator, EvaluatorState
 
+Var: TypeAlias = Any  # coremltools has no types
 GROUP = 32
 HIDDEN = np.float16(-3e4)
 EPSILON = np.float32(1e-5)
@@ -41,7 +42,7 @@ class Shape:
     context: int = 2048
 
 
-class Graph:
+class _Graph:
     """Writes the program: a Llama whose weights are random."""
 
     def __init__(self, shape: Shape) -> None:
@@ -51,40 +52,40 @@ class Graph:
             string_to_builtin,
         )
 
-        self.mb: Any = Builder
+        self.mb: Var = Builder
         self.shape = shape
         self._int4 = nptype_from_builtin(string_to_builtin("int4"))
         self._random = np.random.default_rng(0)
 
-    def linear(self, x: Any, rows: int, columns: int) -> Any:
+    def linear(self, x: Var, rows: int, columns: int) -> Var:
         codes = self._random.integers(-8, 8, (rows, columns), dtype=np.int8).view(self._int4)
         scale = self._random.uniform(0.5, 1.5, (rows, columns // GROUP)) * 0.2 / np.sqrt(columns)
         weight = self.mb.constexpr_blockwise_shift_scale(data=codes, scale=scale.astype(np.float16))
         return self.mb.linear(x=x, weight=weight)
 
-    def table(self) -> Any:
+    def table(self) -> Var:
         shape = (self.shape.vocab, self.shape.hidden)
         codes = self._random.integers(-127, 128, shape, dtype=np.int8)
         scale = np.full((self.shape.vocab, 1), 3e-4, np.float16)
         return self.mb.constexpr_blockwise_shift_scale(data=codes, scale=scale)
 
-    def norm(self, x: Any) -> Any:
+    def norm(self, x: Var) -> Var:
         mb = self.mb
         wide = mb.cast(x=x, dtype="fp32")
         mean = mb.reduce_mean(x=mb.square(x=wide), axes=[-1], keep_dims=True)
         return mb.cast(x=mb.mul(x=wide, y=mb.rsqrt(x=mean, epsilon=EPSILON)), dtype="fp16")
 
-    def heads(self, x: Any, count: int) -> Any:
+    def heads(self, x: Var, count: int) -> Var:
         split = self.mb.reshape(x=x, shape=[1, -1, count, self.shape.head_dim])
         return self.mb.transpose(x=split, perm=[0, 2, 1, 3])
 
-    def rotate(self, x: Any, cos: Any, sin: Any) -> Any:
+    def rotate(self, x: Var, cos: Var, sin: Var) -> Var:
         mb = self.mb
         low, high = mb.split(x=x, num_splits=2, axis=-1)
         turned = mb.concat(values=[mb.mul(x=high, y=np.float16(-1)), low], axis=-1)
         return mb.add(x=mb.mul(x=x, y=cos), y=mb.mul(x=turned, y=sin))
 
-    def cached(self, state: Any, cache: Any, new: Any, layer: int, start: Any, end: Any) -> Any:
+    def cached(self, state: Var, cache: Var, new: Var, layer: int, start: Var, end: Var) -> Var:
         """Write rows of a layer; return the cache, and the layer's rows so far."""
         mb, shape = self.mb, self.shape
         ends = [[layer + 1], [1], [shape.kv_heads], end, [shape.head_dim]]
@@ -103,7 +104,7 @@ class Graph:
         )
         return cache, rows
 
-    def main(self, inputIds: Any, causalMask: Any, keyCache: Any, valueCache: Any) -> Any:  # noqa: N803
+    def main(self, inputIds: Var, causalMask: Var, keyCache: Var, valueCache: Var) -> Var:
         mb, shape = self.mb, self.shape
         new = mb.slice_by_index(x=mb.shape(x=inputIds), begin=[1], end=[2])
         end = mb.slice_by_index(x=mb.shape(x=causalMask), begin=[3], end=[4])
@@ -154,7 +155,7 @@ class Graph:
 def write_package(path: Path, shape: Shape) -> None:
     """Build the program with coremltools and save it."""
     import coremltools as ct
-    from coremltools.converters.mil.mil import Builder as mb  # noqa: N813
+    from coremltools.converters.mil.mil import Builder as mb
     from coremltools.converters.mil.mil import Function, Program, get_new_symbol, types
 
     q, m, e = get_new_symbol(), get_new_symbol(), get_new_symbol()
@@ -166,7 +167,7 @@ def write_package(path: Path, shape: Shape) -> None:
         "valueCache": mb.state_tensor_placeholder(cache, types.fp16),
     }
     with Function(specs, ct.target.iOS18) as function:
-        function.set_outputs([Graph(shape).main(**function.inputs)])
+        function.set_outputs([_Graph(shape).main(**function.inputs)])
     sizes = [ct.RangeDim(1, shape.context, 1) for _ in range(3)]
     function.set_input_types(
         (

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from coreml_programs import build, function, mb, placeholder, quiet, save, state
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from llama_export.errors import EvaluationError
@@ -302,6 +302,13 @@ class Drawn:
         return {name: values[name] for name, _ in self.function.outputs}
 
 
+# The read is still used after the update; the update is never written.
+USED_LATER = [("read", 0, 0), ("update", 1, 0), ("add", 1, 2), ("write", 0, 2)]
+NEVER_WRITTEN = [("read", 0, 0), ("update", 1, 0), ("add", 2, 2)]
+
+
+@example(USED_LATER, {3})
+@example(NEVER_WRITTEN, {3})
 @given(st.lists(STEP, min_size=3, max_size=14), st.sets(st.integers(0, 20), max_size=3))
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 def test_no_program_sees_that_memory_is_used_again(steps, outputs):
