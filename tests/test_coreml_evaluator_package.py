@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -32,7 +33,9 @@ from hypothesis import strategies as st
 from llama_export.errors import BundleError, EvaluationError, LlamaExportError
 from llama_export.targets.coreml import evaluate
 from llama_export.targets.coreml.evaluator import Evaluator, Feature, package
+from llama_export.targets.coreml.evaluator.constants import BUILDERS
 from llama_export.targets.coreml.evaluator.messages import _MESSAGES, read_model
+from llama_export.targets.coreml.evaluator.ops import KNOWN
 
 pytestmark = pytest.mark.coreml
 
@@ -460,14 +463,14 @@ def test_modes_and_threads(made):
         Evaluator.open(made, threads=0)
 
 
-def test_threads_are_as_before_after_a_call(made, monkeypatch):
+def test_torchs_threads_are_as_before_after_a_call(made, monkeypatch):
     asked = []
     change = torch.set_num_threads
     monkeypatch.setattr(torch, "set_num_threads", lambda n: (asked.append(n), change(n)))
     before = torch.get_num_threads()
     evaluator = Evaluator.open(made, threads=before + 1)
     evaluator.predict({"x": X})
-    assert asked == [before + 1, before]
+    assert asked == [1, before]
     edit_error = np.full_like(X, np.inf)
     with pytest.raises(EvaluationError):
         evaluator.predict({"x": edit_error})
@@ -482,3 +485,37 @@ def test_a_blob_file_is_mapped_once(made, monkeypatch):
     )
     Evaluator.open(made)
     assert len(opened) == 1
+
+
+# --- The documentation ---
+
+PAGE = Path(__file__).parent.parent / "docs" / "evaluator.md"
+
+
+def test_the_page_names_every_op():
+    table = PAGE.read_text(encoding="utf-8").split("## Ops")[1].split("## Limits")[0]
+    rows = [line for line in table.splitlines() if line.startswith("|")]
+    named = set(re.findall(r"`(\w+)`", "\n".join(rows)))
+    assert named == {*KNOWN, *BUILDERS, "const"}
+
+
+def test_the_page_runs(tmp_path, monkeypatch, capsys):
+    """Its example, on a package with the same names."""
+
+    def graph(inputIds, causalMask, keyCache):
+        table = RANDOM.standard_normal((20, 8)).astype(np.float16)
+        rows = mb.gather(x=table, indices=inputIds, axis=0)
+        seen = mb.add(x=mb.read_state(input=keyCache), y=mb.reduce_sum(x=causalMask))
+        kept = mb.coreml_update_state(state=keyCache, value=seen)
+        return mb.add(x=rows, y=mb.reduce_sum(x=kept), name="logits")
+
+    inputs = {
+        "inputIds": placeholder((1, 3), "int32"),
+        "causalMask": placeholder((1, 1, 1, 3), "float16"),
+        "keyCache": state((2, 4)),
+    }
+    build(tmp_path / "model.mlpackage", inputs, graph)
+    monkeypatch.chdir(tmp_path)
+    (example,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    exec(compile(example, "docs/evaluator.md", "exec"), {})
+    assert "(1, 3, 8) (2, 4)" in capsys.readouterr().out

@@ -19,6 +19,7 @@ from llama_export.targets.coreml.evaluator.ops import UPDATE
 from llama_export.targets.coreml.evaluator.program import Function, Operation, Ref
 from llama_export.targets.coreml.evaluator.types import StateType, TensorType
 from llama_export.targets.coreml.evaluator.values import Value
+from llama_export.targets.coreml.evaluator.workers import Workers
 
 pytestmark = pytest.mark.coreml
 
@@ -323,7 +324,8 @@ def test_no_program_sees_that_memory_is_used_again(steps, outputs):
         new = np.full(SHAPE, call, np.float32)
         wanted = drawn.expected(new, kept)
         with torch.no_grad():
-            found = plan.run({"new": Value(torch.from_numpy(new.copy()), "fp32")}, states)
+            value = Value(torch.from_numpy(new.copy()), "fp32")
+            found = plan.run({"new": value}, states, Workers())
         for name, value in wanted.items():
             np.testing.assert_array_equal(found[name].data.numpy(), value)
         for name, content in kept.items():

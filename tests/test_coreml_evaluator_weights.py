@@ -30,7 +30,8 @@ from llama_export.targets.coreml.evaluator.ops import OPS
 from llama_export.targets.coreml.evaluator.ops_linear import product
 from llama_export.targets.coreml.evaluator.packing import unpack
 from llama_export.targets.coreml.evaluator.values import Value
-from llama_export.targets.coreml.evaluator.weights import Grid, Held, Scratch, ShiftScale, Stored
+from llama_export.targets.coreml.evaluator.weights import Grid, Held, ShiftScale, Stored
+from llama_export.targets.coreml.evaluator.workers import Workers, open_workers
 
 pytestmark = pytest.mark.coreml
 
@@ -271,7 +272,7 @@ def test_blockwise_dequantisation_for_any_block(grid, dtype, with_offset, data):
     np.testing.assert_array_equal(weight.pick(torch.from_numpy(index)), expected[index])
     if len(shape) == 2:
         x = random.standard_normal((2, shape[1])).astype(np.float32)
-        found = product(torch.from_numpy(x), weight, Scratch())
+        found = product(torch.from_numpy(x), weight, Workers())
         np.testing.assert_allclose(found, x @ expected.T, rtol=1e-4, atol=1e-3)
 
 
@@ -306,9 +307,11 @@ def test_a_product_is_that_of_all_rows_at_once(monkeypatch):
     exact = x.double() @ weight.whole().double().T
     for elements in (64 * 7, 64 * 50, 2**21):
         monkeypatch.setattr(weights, "_BLOCK_ELEMENTS", elements)
-        found = product(x, weight, Scratch())
+        with open_workers(1) as workers:
+            found = product(x, weight, workers)
         torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5)
-        assert torch.equal(found, product(x, weight, Scratch()))
+        with open_workers(3) as workers:
+            assert torch.equal(found, product(x, weight, workers))
 
 
 # --- Slices and concatenation of any kind ---
@@ -332,13 +335,13 @@ def test_any_slice_is_numpys(data):
         name: [Value(torch.tensor(values), "bool" if "mask" in name else "int32")]
         for name, values in columns.items()
     }
-    arguments = Arguments({"x": [Value(torch.from_numpy(x), "int32")], **given_}, 8, Scratch())
+    arguments = Arguments({"x": [Value(torch.from_numpy(x), "int32")], **given_}, 8, Workers())
     found = OPS["slice_by_index"].run(arguments)
     np.testing.assert_array_equal(found.data, x[tuple(index)])
     changed = x.copy()
     changed[tuple(index)] = -1 - x[tuple(index)]
     update = [Value(-1 - found.data, "int32")]
-    arguments = Arguments({**arguments.given, "update": update}, 8, Scratch())
+    arguments = Arguments({**arguments.given, "update": update}, 8, Workers())
     np.testing.assert_array_equal(OPS["slice_update"].run(arguments).data, changed)
 
 
@@ -351,9 +354,9 @@ def test_split_undoes_concat(sizes, axis):
         shape[axis] = size
         parts.append(Value(torch.from_numpy(RANDOM.standard_normal(shape)), "fp64"))
     at = [Value(torch.tensor(axis - 3), "int32")]
-    whole = OPS["concat"].run(Arguments({"values": parts, "axis": at}, 8, Scratch()))
+    whole = OPS["concat"].run(Arguments({"values": parts, "axis": at}, 8, Workers()))
     cut = {"x": [whole], "axis": at, "split_sizes": [Value(torch.tensor(sizes), "int32")]}
-    for part, found in zip(parts, OPS["split"].run(Arguments(cut, 8, Scratch())), strict=True):
+    for part, found in zip(parts, OPS["split"].run(Arguments(cut, 8, Workers())), strict=True):
         assert torch.equal(part.data, found.data)
 
 

@@ -12,7 +12,8 @@ import torch
 
 from llama_export.targets.coreml.evaluator.types import format_shape
 from llama_export.targets.coreml.evaluator.values import Text, Value
-from llama_export.targets.coreml.evaluator.weights import Held, Scratch, Weight
+from llama_export.targets.coreml.evaluator.weights import Held, Weight
+from llama_export.targets.coreml.evaluator.workers import Workers
 
 Given = Value | Text | Weight
 
@@ -36,13 +37,13 @@ class Arguments:
     Args:
         given: by name; a list has several.
         opset: the version of the program's ops: 5 is iOS 15's, 8 is iOS 18's.
-        scratch: memory that an op may use while it runs.
+        workers: threads for what can be shared, and their memory.
         overwrites: whether the op may write its result into `x`.
     """
 
     given: Mapping[str, Sequence[Given]]
     opset: int
-    scratch: Scratch
+    workers: Workers
     overwrites: bool = False
 
     def has(self, name: str) -> bool:

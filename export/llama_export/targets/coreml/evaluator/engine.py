@@ -23,7 +23,8 @@ from llama_export.targets.coreml.evaluator.states import (
 )
 from llama_export.targets.coreml.evaluator.types import TensorType, format_shape
 from llama_export.targets.coreml.evaluator.values import Text, Value, has_nan, round_to, wrap
-from llama_export.targets.coreml.evaluator.weights import Scratch, Weight
+from llama_export.targets.coreml.evaluator.weights import Weight
+from llama_export.targets.coreml.evaluator.workers import Workers
 
 _REPORT = (
     "either the program declares what its ops do not give, which Core ML's compiler would refuse "
@@ -72,6 +73,7 @@ class Plan:
         self,
         inputs: Mapping[str, Value],
         states: dict[str, torch.Tensor],
+        workers: Workers,
         watch: Watch | None = None,
     ) -> dict[str, Value]:
         """Run the function.
@@ -79,6 +81,7 @@ class Plan:
         Args:
             inputs: by name, of the declared types.
             states: the content of each, which changes; after an error it is not to be used.
+            workers: threads for the products.
             watch: told each result as soon as it is there, whose memory may be used again later.
 
         Returns:
@@ -87,7 +90,7 @@ class Plan:
         Raises:
             EvaluationError: an op cannot be computed, or gives what is not declared.
         """
-        return _Run(self, dict(inputs), states, watch).outputs()
+        return _Run(self, dict(inputs), states, workers, watch).outputs()
 
 
 class _Run:
@@ -97,6 +100,7 @@ class _Run:
         plan: what runs.
         values: what is known so far and needed later, by name; inputs at first.
         states: the content of each state.
+        workers: threads for the products.
         watch: told each result.
     """
 
@@ -105,6 +109,7 @@ class _Run:
         plan: Plan,
         values: dict[str, Value],
         states: dict[str, torch.Tensor],
+        workers: Workers,
         watch: Watch | None,
     ) -> None:
         self._plan = plan
@@ -112,7 +117,7 @@ class _Run:
         self._values = values
         self._states = states
         self._watch = watch
-        self._scratch = Scratch()
+        self._workers = workers
 
     def outputs(self) -> dict[str, Value]:
         for name, value in self._values.items():
@@ -154,7 +159,7 @@ class _Run:
         }
         in_place = number in self._plan.updates.in_place
         try:
-            found = op.run(Arguments(given, self._function.opset, self._scratch, in_place))
+            found = op.run(Arguments(given, self._function.opset, self._workers, in_place))
         except (OpError, RuntimeError, IndexError, ValueError) as error:
             message = f"{self._where(operation)}: {error}"
             raise EvaluationError(message, "the program asks for what the op cannot do") from error

@@ -5,8 +5,7 @@ It knows packages, modes and threads; it does not know the ops, nor language mod
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -33,6 +32,7 @@ from llama_export.targets.coreml.evaluator.values import (
     round_to,
     to_array,
 )
+from llama_export.targets.coreml.evaluator.workers import open_workers
 
 
 class EvaluatorState:
@@ -118,7 +118,7 @@ class Evaluator:
             mode: "fp16": every result is rounded to the dtype that the program declares, as an
                 ideal backend would; "fp32": float16 is not rounded, nor are states, which shows
                 whether the structure is right.
-            threads: of torch while a function runs; None leaves it as it is.
+            threads: that multiply with weights while a function runs; None: as many as torch has.
 
         Raises:
             BundleError: the package is damaged, incomplete, or of an unknown version.
@@ -226,8 +226,8 @@ class Evaluator:
             if result in also:
                 inside[result] = to_array(value.data, value.dtype, self.mode)
 
-        with torch.no_grad(), _threads(self._threads):
-            found = plan.run(values, content, watch if also else None)
+        with torch.no_grad(), open_workers(self._threads) as workers:
+            found = plan.run(values, content, workers, watch if also else None)
         for missing in sorted(set(also) - set(inside)):
             message = f"{name}: expected a result named {missing}, found none of that name"
             raise EvaluationError(message)
@@ -314,16 +314,3 @@ def _require_one_kind_of_states(functions: Mapping[str, Function]) -> None:
                     f"{seen[name]}"
                 )
                 raise EvaluationError(message)
-
-
-@contextlib.contextmanager
-def _threads(threads: int | None) -> Iterator[None]:
-    """Run with so many of torch's threads, and leave the number as it was."""
-    before = torch.get_num_threads()
-    if threads is not None:
-        torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        if threads is not None:
-            torch.set_num_threads(before)

@@ -20,28 +20,32 @@ from llama_export.targets.coreml.evaluator.arguments import (
     require_shape,
 )
 from llama_export.targets.coreml.evaluator.values import Value, is_float
-from llama_export.targets.coreml.evaluator.weights import Scratch, Weight, joined_columns
+from llama_export.targets.coreml.evaluator.weights import Weight, joined_columns
+from llama_export.targets.coreml.evaluator.workers import Workers
 
 _MATRIX = 2
 
 
-def product(x: torch.Tensor, weight: Weight, scratch: Scratch) -> torch.Tensor:
+def product(x: torch.Tensor, weight: Weight, workers: Workers) -> torch.Tensor:
     """Return `x @ weight.T` for x `[..., K]` and a weight `[N, K]`."""
     flat = x.reshape(-1, x.shape[-1])
     result = flat.new_empty(flat.shape[0], weight.shape[0])
     if weight.splits_columns:
         flat = torch.cat((flat[:, 0::2], flat[:, 1::2]), dim=1)
-    for first, last in weight.blocks():
-        result[:, first:last] = flat @ weight.block(first, last, scratch).T
+
+    def multiply(first: int, last: int) -> None:
+        result[:, first:last] = flat @ weight.block(first, last, workers.scratch).T
+
+    workers.share(multiply, weight.blocks())
     return result.reshape(*x.shape[:-1], weight.shape[0])
 
 
-def _transposed_product(x: torch.Tensor, weight: Weight, scratch: Scratch) -> torch.Tensor:
+def _transposed_product(x: torch.Tensor, weight: Weight, workers: Workers) -> torch.Tensor:
     """Return `x @ weight` for x `[..., K]` and a weight `[K, N]`."""
     flat = x.reshape(-1, x.shape[-1])
     result = flat.new_zeros(flat.shape[0], weight.shape[1])
     for first, last in weight.blocks():
-        rows = weight.block(first, last, scratch)
+        rows = weight.block(first, last, workers.scratch)
         result += flat[:, first:last] @ (joined_columns(rows) if weight.splits_columns else rows)
     return result.reshape(*x.shape[:-1], weight.shape[1])
 
@@ -61,7 +65,7 @@ def _linear(given: Arguments) -> Value:
             expected=f"x [..., K] and a weight [N, K], x is {list(x.shape)}",
             found=str(weight.shape),
         )
-    result = product(x.data, weight, given.scratch)
+    result = product(x.data, weight, given.workers)
     if given.has("bias"):
         bias = given.tensor("bias")
         require_shape(bias.shape, weight.shape[:1], "a bias")
@@ -78,10 +82,10 @@ def _matmul(given: Arguments) -> Value:
         _require_floats(x, weight)
         inner = weight.shape[1 if transpose_y else 0]
         require_shape(left.shape[-1:], (inner,), "x's columns")
-        multiply: Callable[[torch.Tensor, Weight, Scratch], torch.Tensor] = (
+        multiply: Callable[[torch.Tensor, Weight, Workers], torch.Tensor] = (
             product if transpose_y else _transposed_product
         )
-        return x.like(multiply(left, weight, given.scratch))
+        return x.like(multiply(left, weight, given.workers))
     y = given.value("y")
     _require_floats(x, y)
     right = y.data.transpose(-1, -2) if transpose_y and y.data.ndim > 1 else y.data

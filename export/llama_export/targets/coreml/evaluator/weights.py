@@ -16,8 +16,8 @@ import torch
 from llama_export.targets.coreml.evaluator.packing import nibbles, unpack
 from llama_export.targets.coreml.evaluator.types import BITS, HELD
 
-# Elements of a block of rows: 8 MB of float32, which the caches hold while it is used.
-_BLOCK_ELEMENTS = 2**21
+# Elements of a block of rows: 4 MB of float32, which the caches hold while it is used.
+_BLOCK_ELEMENTS = 2**20
 
 
 class Scratch:
