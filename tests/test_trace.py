@@ -77,3 +77,14 @@ def test_tracing_3b_is_fast_and_small():
     ).stdout
     assert int(output) * 1024 < 500e6
     assert PRESETS["3.2-3B"].num_hidden_layers == 28
+
+
+def test_what_is_no_weight_and_no_number_is_named():
+    traced = trace(TINY, 64)
+    placeholder, name = next(iter(traced.weight_names.items()))
+    assert traced.weight_name(placeholder) == name
+    with pytest.raises(LoweringError, match="uses input_ids as a weight"):
+        traced.weight_name("input_ids")
+    assert tracing.number(2) == 2.0
+    with pytest.raises(LoweringError, match="expected a number"):
+        tracing.number("2")

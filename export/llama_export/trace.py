@@ -50,6 +50,18 @@ class TracedLlama:
         """Names of the user-input placeholders, in the order of the call."""
         return tuple(str(name) for name in self.program.graph_signature.user_inputs)
 
+    def weight_name(self, argument: object) -> str:
+        """Return the Hugging Face name of a node's argument.
+
+        Raises:
+            LoweringError: the argument is no weight.
+        """
+        name = self.weight_names.get(str(argument))
+        if name is None:
+            message = f"the traced graph uses {argument} as a weight, but it is none"
+            raise LoweringError(message, "report it with the model's config.json")
+        return name
+
     def walk(self, handlers: Mapping[Any, Callable[[Node], None]]) -> None:
         """Call the handler of every computing node, in order, and that of the output last.
 
@@ -91,3 +103,15 @@ def trace(config: LlamaConfig, max_context: int) -> TracedLlama:
     )
     names = program.graph_signature.inputs_to_parameters
     return TracedLlama(config, max_context, program, dict(names))
+
+
+def number(value: object) -> float:
+    """Return an argument of a node as the number that it must be.
+
+    Raises:
+        LoweringError: it is another thing.
+    """
+    if not isinstance(value, int | float):
+        message = f"expected a number in the traced graph, found {value!r}"
+        raise LoweringError(message)
+    return float(value)

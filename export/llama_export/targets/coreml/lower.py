@@ -143,7 +143,7 @@ class _Lowering:
     def _embedding(self, node: Node) -> None:
         from coremltools.converters.mil.mil import Builder as mb
 
-        table = self._emitter.matrix(self._weight(node.args[0]))
+        table = self._emitter.matrix(self._traced.weight_name(node.args[0]))
         self._values[node.name] = mb.gather(x=table, indices=self._value(node.args[1]), axis=0)
 
     def _rms_norm(self, node: Node) -> None:
@@ -153,8 +153,8 @@ class _Lowering:
         x, _, weight, eps = node.args
         wide = self._as(x, "fp32")
         mean = mb.reduce_mean(x=mb.square(x=wide), axes=[-1], keep_dims=True)
-        scale = mb.rsqrt(x=mean, epsilon=_number(eps))
-        gamma = self._emitter.vector(self._weight(weight))
+        scale = mb.rsqrt(x=mean, epsilon=trace.number(eps))
+        gamma = self._emitter.vector(self._traced.weight_name(weight))
         normed = mb.mul(x=mb.mul(x=wide, y=scale), y=gamma)
         self._values[node.name] = mb.cast(x=normed, dtype="fp16")
 
@@ -166,7 +166,7 @@ class _Lowering:
         if is_head and self._count is not None and self._count > 1:
             last = mb.sub(x=self._inputs[signature.LENGTH], y=1, name="last_token")
             x = mb.gather(x=x, indices=last, axis=1, name="last_hidden")
-        matrix = self._emitter.matrix(self._weight(node.args[1]))
+        matrix = self._emitter.matrix(self._traced.weight_name(node.args[1]))
         name = signature.LOGITS if is_head else node.name
         bias = self._emitter.zeros(matrix.shape[0])
         self._values[node.name] = mb.linear(x=x, weight=matrix, bias=bias, name=name)
@@ -231,13 +231,6 @@ class _Lowering:
             raise LoweringError(message, _REPORT)
         return value
 
-    def _weight(self, argument: object) -> str:
-        name = self._traced.weight_names.get(str(argument))
-        if name is None:
-            message = f"the traced graph uses {argument} as a weight, but it is none"
-            raise LoweringError(message, _REPORT)
-        return name
-
 
 def _first_output(traced: TracedLlama) -> str:
     """Return the name of the node that gives the logits.
@@ -253,10 +246,3 @@ def _first_output(traced: TracedLlama) -> str:
         message = f"expected the first output to be a product, found {first.target}"
         raise LoweringError(message, _REPORT)
     return str(first)
-
-
-def _number(value: object) -> float:
-    if not isinstance(value, int | float):
-        message = f"expected a number in the traced graph, found {value!r}"
-        raise LoweringError(message)
-    return float(value)

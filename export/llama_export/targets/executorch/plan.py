@@ -124,7 +124,7 @@ class _Cutter:
         self._inputs: tuple[str, ...] = (HIDDEN,)
 
     def embedding(self, node: Node) -> None:
-        self.table = self._weight(node.args[0])
+        self.table = self._traced.weight_name(node.args[0])
         self._values[node.name] = HIDDEN
 
     def rms_norm(self, node: Node) -> None:
@@ -132,12 +132,12 @@ class _Cutter:
         if not isinstance(epsilon, float):
             message = f"{node.name}: expected a number as epsilon, found {epsilon!r}"
             raise LoweringError(message, _HINT)
-        slot = self._slot(self._weight(weight))
+        slot = self._slot(self._traced.weight_name(weight))
         self._add_step(node, Step("norm", (self._value(x),), "", slot, epsilon))
 
     def linear(self, node: Node) -> None:
         x, weight = node.args[0], node.args[1]
-        slot = self._slot(self._weight(weight))
+        slot = self._slot(self._traced.weight_name(weight))
         self._add_step(node, Step("linear", (self._value(x),), "", slot))
 
     def attention(self, node: Node) -> None:
@@ -212,10 +212,3 @@ class _Cutter:
             message = f"the traced graph uses {argument}, which this stretch does not have"
             raise LoweringError(message, _HINT)
         return value
-
-    def _weight(self, argument: object) -> str:
-        name = self._traced.weight_names.get(str(argument))
-        if name is None:
-            message = f"the traced graph uses {argument} as a weight, but it is none"
-            raise LoweringError(message, _HINT)
-        return name

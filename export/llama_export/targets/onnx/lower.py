@@ -168,12 +168,14 @@ class _Lowering:
     def _embedding(self, node: Node) -> None:
         table, ids = node.args[0], node.args[1]
         self._values[node.name] = self._emitter.embedding(
-            self._weight(table), self._value(ids), node.name
+            self._traced.weight_name(table), self._value(ids), node.name
         )
 
     def _linear(self, node: Node) -> None:
         x, weight = node.args[0], node.args[1]
-        self._values[node.name] = _Linear(self._value(x), self._weight(weight), node.name)
+        self._values[node.name] = _Linear(
+            self._value(x), self._traced.weight_name(weight), node.name
+        )
 
     def _add(self, node: Node) -> None:
         left, right = node.args[0], node.args[1]
@@ -181,9 +183,9 @@ class _Lowering:
 
     def _rms_norm(self, node: Node) -> None:
         x, _, weight, eps = node.args
-        gamma = self._emitter.vector(self._weight(weight))
+        gamma = self._emitter.vector(self._traced.weight_name(weight))
         pending = self._values.get(str(x))
-        epsilon = {"epsilon": _number(eps)}
+        epsilon = {"epsilon": trace.number(eps)}
         if isinstance(pending, _Add):
             outputs = [node.name, "", "", pending.name]
             inputs = [pending.left, pending.right, gamma]
@@ -277,20 +279,6 @@ class _Lowering:
             raise LoweringError(message, "report it with the model's config.json")
         self._values[key] = value
         return value
-
-    def _weight(self, argument: object) -> str:
-        name = self._traced.weight_names.get(str(argument))
-        if name is None:
-            message = f"the traced graph uses {argument} as a weight, but it is none"
-            raise LoweringError(message, "report it with the model's config.json")
-        return name
-
-
-def _number(value: object) -> float:
-    if not isinstance(value, int | float):
-        message = f"expected a number in the traced graph, found {value!r}"
-        raise LoweringError(message)
-    return float(value)
 
 
 def _flatten(outputs: object) -> list[object]:
