@@ -115,6 +115,7 @@ class FakePackage:
         self.form = form
         self.context = context
         self.dtype = dtype
+        self.mode = "fp16" if dtype == np.float16 else "fp32"
         self.calls: list[tuple[str | None, dict[str, tuple[int, ...]]]] = []
         self.fail_at = 0  # of the coming calls; 0: none
 

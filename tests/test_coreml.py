@@ -211,6 +211,23 @@ def test_what_a_client_hides_stays_hidden(workshop):
     assert not np.array_equal(last_row(slice(5, 6), 1), last_row(slice(5, 6), 2))
 
 
+def test_where_all_that_is_past_is_hidden_the_future_is_not_seen(workshop):
+    """Padding on the left has rows that see nothing; what comes later must not leak into them."""
+    package = workshop.tiny()
+    evaluator = Evaluator.open(package.path, mode="fp32")
+
+    def first_row(last: int, mask: np.ndarray) -> np.ndarray:
+        tokens = np.array([[1, 5, last]], np.int32)
+        inputs = {signature.INPUT_IDS: tokens, signature.CAUSAL_MASK: mask}
+        return evaluator.predict(inputs, evaluator.make_state())[signature.LOGITS][0, 0]
+
+    mask = np.zeros((1, 1, 3, 3), np.float16)
+    mask[..., :1] = -np.inf
+    assert np.array_equal(first_row(9, mask), first_row(200, mask))
+    mask[:] = -65504
+    assert np.array_equal(first_row(9, mask), first_row(200, mask))
+
+
 # --- What it holds ---
 
 

@@ -179,6 +179,51 @@ def test_scales_beyond_float16_are_refused(workshop):
         WeightSet(Large(), None).matrix(name)
 
 
+@pytest.mark.parametrize(
+    ("target_name", "option", "owner"),
+    [
+        ("onnx", ("--functions", "prefill+decode"), "coreml"),
+        ("onnx", ("--deployment-target", "iOS18"), "coreml"),
+        ("coreml", ("--kv-dtype", "float32"), "executorch"),
+        ("coreml", ("--delegate", "coreml"), "executorch"),
+        ("coreml", ("--no-share-table",), "executorch"),
+        ("coreml,executorch", ("--accuracy-level", "4"), "onnx"),
+    ],
+)
+def test_an_option_that_no_target_has_is_refused(command, target_name, option, owner):
+    request = ("--target", target_name, "--model", "demo", "--dry-run", *option)
+    code, _, err = command(*request)
+    assert code == UsageError.exit_code
+    assert f"{owner} can" in " ".join(err.split())
+    code, _, err = command(*request, "--target", owner)
+    assert code == 0, err
+
+
+def test_a_chunk_needs_a_context_of_two(command):
+    request = ("--target", "coreml", "--model", "demo", "--dry-run", "--max-context", "1")
+    code, _, err = command(*request, "--functions", "prefill+decode")
+    assert code == UsageError.exit_code
+    assert "at least 2 tokens, found 1" in " ".join(err.split())
+    assert command(*request)[0] == 0
+
+
+def test_a_mask_that_cannot_be_is_refused_in_words(workshop):
+    import numpy as np
+
+    from llama_export.targets.coreml.evaluator import Evaluator
+
+    evaluator = Evaluator.open(workshop.tiny().path)
+    inputs = {
+        "inputIds": np.ones((1, 3), np.int32),
+        "causalMask": np.zeros((1, 1, 2, 3), np.float16),
+    }
+    with pytest.raises(EvaluationError, match=r"go together, found \[1, 1, 2, 3\] and"):
+        evaluator.predict(inputs, evaluator.make_state())
+    inputs["causalMask"] = np.zeros((1, 1, 1, 2), np.float16)
+    with pytest.raises(EvaluationError, match=r"expected indices in \[0, 320\), found -1"):
+        evaluator.predict(inputs, evaluator.make_state())
+
+
 # --- Packages ---
 
 
@@ -214,6 +259,25 @@ def test_a_package_from_elsewhere_with_an_unknown_operator(copied):
     with pytest.raises(EvaluationError) as caught:
         registry.open_session(bundle)
     assert "swish_of_tomorrow" in caught.value.message
+
+
+@pytest.mark.parametrize("damage", ["arguments", "outputs"])
+def test_a_constant_that_lacks_a_part(copied, damage):
+    from coreml_programs import quiet
+
+    from llama_export.targets.coreml.read_back import read_back
+
+    with quiet():
+        from coremltools.proto import Model_pb2
+    path = copied / "model.mlpackage/Data/com.apple.CoreML/model.mlmodel"
+    model = Model_pb2.Model()
+    model.ParseFromString(path.read_bytes())
+    (block,) = model.mlProgram.functions["main"].block_specializations.values()
+    constant = next(each for each in block.operations if each.type.startswith("constexpr"))
+    del (constant.outputs if damage == "outputs" else constant.inputs["scale"].arguments)[:]
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(BundleError, match="expected one"):
+        read_back(copied / "model.mlpackage")
 
 
 def test_a_manifest_of_another_signature(copied):

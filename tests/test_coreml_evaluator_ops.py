@@ -180,6 +180,18 @@ def test_what_is_not_defined_is_refused(tmp_path, graph, good, bad, says):
         evaluator.predict({"x": np.array([bad], np.int32)})
 
 
+def test_a_range_without_an_end_is_refused(tmp_path):
+    build(
+        tmp_path / "m.mlpackage",
+        placeholders({"x": np.ones(1, np.float32)}),
+        lambda x: mb.range_1d(start=0.0, end=mb.squeeze(x=x), step=1.0, name="y"),
+    )
+    evaluator = Evaluator.open(tmp_path / "m.mlpackage", mode="fp32")
+    assert list(evaluator.predict({"x": np.array([3], np.float32)})["y"]) == [0, 1, 2]
+    with pytest.raises(EvaluationError, match="expected finite bounds"):
+        evaluator.predict({"x": np.array([np.inf], np.float32)})
+
+
 def with_nan(*shape: int) -> np.ndarray:
     array = np.ones(shape, np.float32)
     array.flat[-1] = np.nan

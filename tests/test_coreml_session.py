@@ -451,3 +451,22 @@ def test_an_output_that_does_not_fit_is_refused(form):
 
     with pytest.raises(BundleError, match="found nothing"):
         session_of(form, Without(form)).prefill([1])
+
+
+class TypesSeen(FakePackage):
+    """Remembers of which types its caches were given."""
+
+    def predict(self, inputs, state=None, *, function=None):
+        self.types = {inputs[name].dtype for name in ("keyCache", "valueCache")}
+        return super().predict(inputs, state, function=function)
+
+
+def test_a_restored_cache_is_of_the_type_that_the_runner_holds():
+    """Rows of an unrounded evaluator, given to one that rounds, are rounded and go on."""
+    third = np.full((2, 2, 3), 1 / 3, dtype=np.float32)  # float16 does not hold it
+    for dtype in (np.float16, np.float32):
+        runner = TypesSeen("io", dtype=dtype)
+        session = CoremlSession(runner, spec_of("io"))
+        session.restore([(third, third), (third, third)])
+        session.prefill([4])
+        assert runner.types == {np.dtype(dtype)}

@@ -8,7 +8,7 @@ from fake_session import FakeSession
 from subjects import TIED, make, subject_of
 
 from llama_export.verify import verify as verify_module
-from llama_export.verify.beside import runtime_rows
+from llama_export.verify.beside import limits_of_runtime, runtime_rows
 from llama_export.verify.thresholds import thresholds_for
 
 LIMITS = thresholds_for("coreml")
@@ -22,7 +22,7 @@ def made(tmp_path_factory):
 
 def rows(made, reference, **runtime):
     session = FakeSession(made.model, **runtime)
-    return runtime_rows(LIMITS, session, lambda: reference, TOKENS)
+    return runtime_rows(LIMITS, session, reference, TOKENS, quick=False)
 
 
 def test_where_the_runtime_is_the_reference_there_is_no_row(made):
@@ -46,7 +46,7 @@ def test_a_runtime_that_computes_another_thing_is_red(made, runtime):
 
 def test_a_short_context_is_compared_as_far_as_it_goes(made):
     one, other = (FakeSession(made.model, max_context=1) for _ in range(2))
-    (row,) = runtime_rows(LIMITS, one, lambda: other, TOKENS)
+    (row,) = runtime_rows(LIMITS, one, other, TOKENS, quick=False)
     assert row.passed
     assert "over 1 positions" in row.note
 
@@ -58,6 +58,17 @@ def test_the_report_has_the_row(made):
         rounding=dict,
         open_reference=lambda: FakeSession(made.model, fault="position off by one"),
     )
-    report = verify_module.verify_subject(subject, quick=True)
+    report = verify_module.verify_subject(subject)
     assert report.row("kl_runtime").passed is False
     assert report.row("kl_exact").passed
+    # What a processor rounds stops no export: its limit is an estimate.
+    quick = verify_module.verify_subject(subject, quick=True).row("kl_runtime")
+    assert quick.passed is None
+    assert quick.value > LIMITS.runtime_kl.limit
+
+
+def test_a_runtime_has_the_limits_of_its_own_rounding():
+    loose = limits_of_runtime(LIMITS)
+    assert loose.shipped_kl == LIMITS.runtime_kl
+    assert loose.shipped_prefill_kl.limit == 10 * LIMITS.runtime_kl.limit
+    assert loose.exact_kl == LIMITS.exact_kl

@@ -155,10 +155,12 @@ def export(
         raise UsageError(message, "llama-export --target onnx --model 3.2-1B")
     console = open_console(verbose)
     from llama_export.targets import LoweringOptions
-    from llama_export.targets.registry import parse_targets
+    from llama_export.targets.registry import parse_targets, require_wanted
     from llama_export.terminal import TerminalProgress, export_table, next_steps, show_report
 
     targets = parse_targets(target)
+    typed = [name for name in context.params if _is_typed(context, name)]
+    require_wanted(typed, targets)
     options = LoweringOptions(
         accuracy_level=_accuracy_level(accuracy_level),
         all_logits=all_logits,
@@ -209,6 +211,11 @@ def export(
     first = result.bundles[0].bundle
     status = first.manifest.graph.get("delegate", {}).get("status", "")
     next_steps(console, first.folder, runs_here="not run" not in status)
+
+
+def _is_typed(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _accuracy_level(level: int) -> int:

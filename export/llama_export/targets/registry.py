@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
@@ -28,6 +28,16 @@ if TYPE_CHECKING:
     from llama_quantize.weights import QuantizedWeights
 
 TARGETS = ("onnx", "executorch", "coreml")
+
+# What only some targets have.
+OWN_OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "accuracy_level": ("onnx",),
+    "kv_dtype": ("executorch",),
+    "delegate": ("executorch",),
+    "share_table": ("executorch",),
+    "functions": ("coreml",),
+    "deployment_target": ("coreml",),
+}
 
 
 class Target(Protocol):
@@ -80,6 +90,23 @@ def parse_targets(values: Sequence[str]) -> tuple[str, ...]:
     if "all" in names:
         return TARGETS
     return tuple(dict.fromkeys(names))
+
+
+def require_wanted(given: Collection[str], targets: Sequence[str]) -> None:
+    """Refuse options that none of the targets has, rather than ignore them.
+
+    Args:
+        given: names of options, of which those in `OWN_OPTIONS` are looked at.
+        targets: of the export.
+
+    Raises:
+        UsageError: names the option and the targets that have it.
+    """
+    for name, owners in OWN_OPTIONS.items():
+        if name in given and not set(owners) & set(targets):
+            option = "--" + name.replace("_", "-")
+            message = f"{option}: {' and '.join(targets)} cannot use it; {' and '.join(owners)} can"
+            raise UsageError(message, f"leave {option} out, or choose --target {owners[0]}")
 
 
 def require_toolkit(target: str) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from llama_export.errors import BundleError
 from llama_export.machine import Machine
-from llama_export.verify.beside import runtime_rows
+from llama_export.verify.beside import limits_of_runtime, runtime_rows
 from llama_export.verify.eager import Eager, QuantisedEager
 from llama_export.verify.exact import Exact, exact_calls, measure_exact
 from llama_export.verify.findings import Divergence
@@ -92,6 +92,8 @@ def verify_subject(
     limits = thresholds_for(subject.target, subject.kv_dtype)
     refuse_other_model(subject)
     structure = structure_rows(subject)
+    reference = subject.open_reference()
+    limits = limits if reference is None else limits_of_runtime(limits)
 
     session = subject.open_session(None)
     memory = {"after loading": Machine().resident_bytes()}
@@ -118,8 +120,8 @@ def verify_subject(
         len(text.token_ids),
         tick,
     )
-    runtime = runtime_rows(limits, session, subject.open_reference, token_ids)
-    del session, original  # a 1B session is 1 GB: never two at once
+    runtime = runtime_rows(limits, session, reference, token_ids, quick=quick)
+    del session, reference, original  # a 1B session is 1 GB: never two at once
     if subject.checkpoint is not None:
         subject.checkpoint.release()  # 2.5 GB of mapped pages at 1B, which nobody reads any more
     exact_session = subject.open_session(limits.exact_level)

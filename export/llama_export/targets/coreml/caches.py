@@ -147,9 +147,8 @@ class IoCaches(Generic[StateT]):
 
     def restored(self, layers: Sequence[KeyValueArrays], position: int) -> IoCaches[StateT]:
         """Return new ones of the rows that `rows` gave, of each layer."""
-        # An evaluator that does not round holds what float16 does not.
-        halves = all(_fits_float16(rows) for pair in layers for rows in pair)
-        shape, dtype = self._layout.cache_shape(position + 1), np.float16 if halves else np.float32
+        dtype = np.float32 if self._runner.mode == "fp32" else np.float16
+        shape = self._layout.cache_shape(position + 1)
         key, value = np.zeros(shape, dtype=dtype), np.zeros(shape, dtype=dtype)
         for layer in range(self._layout.layers):
             key[layer, 0, :, 1:], value[layer, 0, :, 1:] = layers[layer]
@@ -159,7 +158,3 @@ class IoCaches(Generic[StateT]):
         """Return a copy that goes its own way."""
         key, value = (rows.copy() for rows in self._arrays)
         return IoCaches(self._runner, self._layout, (key, value))
-
-
-def _fits_float16(rows: FloatArray) -> bool:
-    return bool(np.array_equal(rows.astype(np.float16), rows))

@@ -29,10 +29,15 @@ _DESCRIPTIONS = {
     signature.CAUSAL_MASK: (
         "Added to the attention scores, float16 [1, 1, rows, total]: 0 shows a slot, a large "
         "negative number hides it. total is the tokens so far and the new ones, which gives the "
-        "position. One row will do for all new tokens: the model is causal by itself."
+        "position: never less than the new tokens. rows is their number or 1, since the model is "
+        "causal by itself."
     ),
-    signature.POSITION: "Tokens in the cache before this call, int32 [1].",
-    signature.LENGTH: "How many of inputIds are tokens, int32 [1]; what follows them is padding.",
+    signature.POSITION: (
+        "Tokens in the cache before this call, int32 [1]; all of inputIds must fit behind them."
+    ),
+    signature.LENGTH: (
+        "How many of inputIds are tokens, int32 [1], at least 1; what follows them is padding."
+    ),
     signature.KEY_CACHE: "Keys, float16 [layers, 1, heads, slots, head_dim].",
     signature.VALUE_CACHE: "Values, float16 [layers, 1, heads, slots, head_dim].",
     signature.PRESENT_KEYS: "The keys for the next call.",

@@ -71,6 +71,11 @@ class _Tapping:
         self._points = {name: find_points(evaluator.program(name)) for name in evaluator.functions}
         self._calls: list[tuple[dict[str, FloatArray], dict[str, str]]] = []
 
+    @property
+    def mode(self) -> str:
+        """Return the evaluator's mode."""
+        return self._evaluator.mode
+
     def begin(self) -> None:
         """Forget the calls so far."""
         self._calls = []

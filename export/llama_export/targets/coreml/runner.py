@@ -29,6 +29,10 @@ StateT = TypeVar("StateT", bound=CacheState)
 class Runner(Protocol[StateT]):
     """A loaded package; conversations share it, and its weights."""
 
+    @property
+    def mode(self) -> str:
+        """Return "fp32" where caches are not rounded to float16, else "fp16"."""
+
     def make_state(self) -> StateT:
         """Return new caches; only for a package that keeps them inside."""
 

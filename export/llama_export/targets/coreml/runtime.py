@@ -169,6 +169,11 @@ class CoremlRuntime:
         default = description.defaultFunctionName or None
         return cls(package, default, compute_units=compute_units, verbose=verbose)
 
+    @property
+    def mode(self) -> str:
+        """Return how caches are kept: in float16."""
+        return "fp16"
+
     def make_state(self) -> CoremlState:
         """Return new caches, all zeros, for every function of the package.
 

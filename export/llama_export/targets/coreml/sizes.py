@@ -22,7 +22,7 @@ from llama_export.parts import (
     merge,
     weights_kind,
 )
-from llama_export.targets.coreml.signature import PREFILL_TOKENS, CoremlForm
+from llama_export.targets.coreml.signature import FIXED, PREFILL_TOKENS, CoremlForm
 from llama_quantize.scheme import Float, GroupedInt, Scheme
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -35,17 +35,25 @@ FILES: Mapping[str, str] = {
 COUNTED = tuple(FILES)
 _HEADER_BYTES, _RECORD_BYTES, _ALIGNMENT = 64, 64, 64
 _HALF, _SINGLE = 2, 4
+# Below that `prefill` would be `decode`.
+_FEWEST_FIXED = 2
 _TABLE, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 # model.mlmodel, from packages of 2 to 28 layers: a function's beginning and end, and a layer.
 _GRAPH_BYTES, _GRAPH_LAYER_BYTES = 13_400, 17_400
 
 
-def require_storable(schemes: Mapping[str, Scheme], form: CoremlForm) -> None:
-    """Refuse weights that a deployment target has no constants for.
+def require_possible(schemes: Mapping[str, Scheme], max_context: int, form: CoremlForm) -> None:
+    """Refuse weights that a deployment target has no constants for, and a context of no chunk.
 
     Raises:
-        UsageError: with what works there.
+        UsageError: with what works.
     """
+    if form.fixed and max_context < _FEWEST_FIXED:
+        message = (
+            f"--functions {FIXED}: expected a context of at least {_FEWEST_FIXED} tokens, "
+            f"found {max_context}"
+        )
+        raise UsageError(message, "leave --functions out")
     if Float("bfloat16") in set(_matrices(schemes)):
         message = "the coreml target: Core ML has no bfloat16 weights"
         raise UsageError(message, "use --quantize fp16, or int4")

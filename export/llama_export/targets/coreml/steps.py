@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
     from coremltools.converters.mil.mil import Var
 
-# Finite, so that a row that sees nothing gives no NaN, and far from the end of float16.
-HIDDEN = np.float16(-3e4)
+# Finite, so that a row that sees nothing gives no NaN. What a client hides is nearer than the
+# future: where it hides all that is past, the future must not be seen instead.
+HIDDEN_BY_CLIENT, HIDDEN = np.float16(-3e4), np.float16(-6e4)
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def flexible_steps(
     )
     mask = _finite_mask(visible)
     if given is not None:
-        mask = mb.minimum(x=mb.maximum(x=given, y=HIDDEN), y=mask, name="combined_mask")
+        mask = mb.minimum(x=mb.maximum(x=given, y=HIDDEN_BY_CLIENT), y=mask, name="combined_mask")
     groups = config.num_attention_heads // config.num_key_value_heads
     if groups > 1:
         mask = mb.tile(x=mask, reps=[1, 1, groups, 1], name="mask")

@@ -104,6 +104,10 @@ def _of_operation(
 ) -> Iterator[Stored]:
     if operation.type not in ("const", _QUANTISED):
         return
+    parts = [operation.outputs, *(each.arguments for each in operation.inputs.values())]
+    if any(len(part) != 1 for part in parts):
+        message = f"{where}: expected one result and one value for each argument of a constant"
+        raise BundleError(message, _AGAIN)
     name = operation.outputs[0].name
     used = frozenset(users.get(name, ()))
     if operation.type == "const":

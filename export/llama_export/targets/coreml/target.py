@@ -198,7 +198,7 @@ def predict(
     from llama_export.targets.coreml import sizes
 
     form = _form(options)
-    sizes.require_storable(schemes, form)
+    sizes.require_possible(schemes, max_context, form)
     parts = sizes.predict(config, shapes, schemes, max_context, form)
     return parts, sizes.resident_bytes(parts)
 

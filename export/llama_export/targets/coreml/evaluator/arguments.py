@@ -72,6 +72,18 @@ class Arguments:
         self._same_dtypes(values, " and ".join(names))
         return tuple(values)
 
+    def broadcast_pair(self, *names: str) -> tuple[Value, ...]:
+        """Return tensors, which must have one dtype, and shapes that go together."""
+        values = self.pair(*names)
+        shapes = [value.shape for value in values]
+        for sizes in zip(*(shape[::-1] for shape in shapes), strict=False):
+            if len({size for size in sizes if size != 1}) > 1:
+                raise OpError(
+                    expected=f"shapes of {' and '.join(names)} that go together",
+                    found=" and ".join(map(format_shape, shapes)),
+                )
+        return values
+
     def weight(self, name: str) -> Weight | None:
         """Return a weight that may stay where it is; None for what is computed."""
         part = self._one(name)

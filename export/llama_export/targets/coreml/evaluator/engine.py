@@ -160,7 +160,7 @@ class _Run:
         in_place = number in self._plan.updates.in_place
         try:
             found = op.run(Arguments(given, self._function.opset, self._workers, in_place))
-        except (OpError, RuntimeError, IndexError, ValueError) as error:
+        except (OpError, RuntimeError, IndexError, ValueError, ArithmeticError) as error:
             message = f"{self._where(operation)}: {error}"
             raise EvaluationError(message, "the program asks for what the op cannot do") from error
         results = found if isinstance(found, tuple) else (found,)

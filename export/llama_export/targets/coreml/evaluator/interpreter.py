@@ -110,7 +110,9 @@ class Evaluator:
         self.mode = mode
 
     @classmethod
-    def open(cls, package: Path, *, mode: str = "fp16", threads: int | None = None) -> Evaluator:
+    def open(
+        cls, package: str | Path, *, mode: str = "fp16", threads: int | None = None
+    ) -> Evaluator:
         """Open a saved package, and look through all of its functions.
 
         Args:
@@ -256,7 +258,7 @@ class Evaluator:
 
 
 def evaluate(
-    package: Path,
+    package: str | Path,
     inputs: Mapping[str, Array],
     *,
     state: EvaluatorState | None = None,

@@ -13,6 +13,8 @@ from llama_export.targets.coreml.evaluator.values import Value
 def _range(given: Arguments) -> Value:
     start, end, step = given.pair("start", "end", "step")
     first, last, stride = (value.data.item() for value in (start, end, step))
+    if not all(math.isfinite(value) for value in (first, last, stride)):
+        raise OpError(expected="finite bounds", found=f"{first}, {last}, {stride}")
     if stride == 0:
         raise OpError(expected="a step that is not 0", found="0")
     count = max(0, math.ceil((last - first) / stride))

@@ -42,7 +42,7 @@ def _binary(compute: _Binary, dtype: str | None = None) -> Op:
     """Describe an op on two broadcast tensors of one dtype; `dtype` is the result's if fixed."""
 
     def run(given: Arguments) -> Value:
-        x, y = given.pair("x", "y")
+        x, y = given.broadcast_pair("x", "y")
         return Value(compute(x.data, y.data), dtype or x.dtype)
 
     return computing(run)
@@ -50,7 +50,7 @@ def _binary(compute: _Binary, dtype: str | None = None) -> Op:
 
 def _logical(compute: _Binary) -> Op:
     def run(given: Arguments) -> Value:
-        x, y = given.pair("x", "y")
+        x, y = given.broadcast_pair("x", "y")
         if x.dtype != "bool":
             raise OpError(expected="truth values", found=x.dtype)
         return x.like(compute(x.data, y.data))

@@ -29,6 +29,9 @@ def _reduction(compute: _Reduce, *, floats_only: bool = True) -> Op:
             raise OpError(expected="a float x", found=x.dtype)
         rank = x.data.ndim
         axes = [axis_of(axis, rank) for axis in given.ints("axes", range(rank))]
+        if not axes:  # torch would reduce them all
+            reduced = compute(x.data.unsqueeze(-1), [rank], False)
+            return x.like(reduced.to(x.data.dtype))
         result = compute(x.data, sorted(set(axes)), given.flag("keep_dims"))
         return x.like(result.to(x.data.dtype))
 
@@ -92,7 +95,9 @@ def _cumsum(given: Arguments) -> Value:
     data = torch.flip(x.data, [axis]) if given.flag("reverse") else x.data
     total = torch.cumsum(data, dim=axis, dtype=data.dtype)
     if given.flag("exclusive"):
-        total = total - data
+        # Shifted, and not less itself: a large value would take the small ones before it along.
+        total = total.roll(1, dims=axis)
+        total[(slice(None),) * axis + (slice(0, 1),)] = 0
     return x.like(torch.flip(total, [axis]) if given.flag("reverse") else total)
 
 
