@@ -27,7 +27,7 @@ from llama_export.errors import EvaluationError
 from llama_export.targets.coreml.evaluator import Evaluator, weights
 from llama_export.targets.coreml.evaluator.arguments import Arguments
 from llama_export.targets.coreml.evaluator.ops import OPS
-from llama_export.targets.coreml.evaluator.ops_linear import product
+from llama_export.targets.coreml.evaluator.ops.linear import product
 from llama_export.targets.coreml.evaluator.packing import unpack
 from llama_export.targets.coreml.evaluator.values import Value
 from llama_export.targets.coreml.evaluator.weights import Grid, Held, ShiftScale, Stored
