@@ -103,7 +103,7 @@ class MLModel:
         if not self.loaded:
             message = "This model was not loaded or compiled with the Core ML Framework."
             raise Exception(message)  # the bare class, as the real one does
-        return "/tmp/compiled.mlmodelc"
+        return "compiled.mlmodelc"
 
     def make_state(self):
         if self.toolkit.package.form == "io":
