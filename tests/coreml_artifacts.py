@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from small_bundle import Silent
 from tiny import TINY, UNTIED, write_checkpoint
 
 from llama_export.checkpoints.hf import HfCheckpoint
@@ -94,12 +94,6 @@ class Workshop:
             quantize_to(folder / "weights", checkpoint.shapes, checkpoint.tensor, chosen, tied)
             _weights[key] = QuantizedWeights.open(folder / "weights", check_hash=False)
         return _weights[key]
-
-
-class Silent:
-    @contextmanager
-    def step(self, label):
-        yield lambda done, total: None
 
 
 def export_to(output: Path, model: str | Path = "demo", target: str = "coreml", **choices) -> Path:

@@ -7,12 +7,15 @@ has. The real signatures are held against the recorded calls in test_coreml_runt
 from __future__ import annotations
 
 import enum
+import json
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 from fake_coreml import CACHES, FakePackage
+
+from llama_export.targets.coreml.evaluator import messages
 
 REFUSED = 'Error compiling model: "unknown operator".'
 
@@ -48,6 +51,20 @@ class MLState:
         self.proxy.write_state(name, wrapped(value).astype(np.float16))
 
 
+def write_package(path: Path, form: str) -> Path:
+    """Write what is read of a package before Core ML loads it: its default function's name."""
+    model = messages._model_class()()
+    model.specificationVersion = 9
+    model.mlProgram.version = 1
+    model.description.defaultFunctionName = "decode" if form == "fixed" else ""
+    path.mkdir()
+    (path / "Data").mkdir()
+    (path / "Data/model.mlmodel").write_bytes(model.SerializeToString())
+    entry = {"rootModelIdentifier": "1", "itemInfoEntries": {"1": {"path": "model.mlmodel"}}}
+    (path / "Manifest.json").write_text(json.dumps(entry))
+    return path
+
+
 class Toolkit:
     """The module `coremltools`, for one package.
 
@@ -64,16 +81,7 @@ class Toolkit:
         self.predicts: list[tuple[tuple, dict]] = []
         self.given: list[dict[str, np.ndarray]] = []
         self.models = SimpleNamespace(MLModel=self._load)
-        self.utils = SimpleNamespace(load_spec=self._load_spec)
         self.ComputeUnit = ComputeUnit
-
-    def _load_spec(self, model_path):
-        assert type(model_path) is str
-        if not Path(model_path).exists():
-            message = f"unable to open {model_path}"
-            raise RuntimeError(message)
-        default = "decode" if self.package.form == "fixed" else ""
-        return SimpleNamespace(description=SimpleNamespace(defaultFunctionName=default))
 
     def _load(self, *args, **kwargs):
         self.loads.append((args, kwargs))

@@ -15,12 +15,11 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from resealing import reseal
 
-from llama_export.bundle import Bundle, seal
+from llama_export.bundle import Bundle
 from llama_export.config import LlamaConfig
-from llama_export.manifest import Manifest
 from llama_export.rope import inverse_frequencies, rope_tables
-from llama_export.targets.onnx.read_back import read_back
 
 LAYER = 1  # of three
 TABLE = "model.embed_tokens.weight"
@@ -111,27 +110,6 @@ def inject(folder: Path, fault: Callable[[Artifact], None], *, relabel: bool = F
     fault(artifact)
     artifact.write()
     return reseal(folder, relabel=relabel)
-
-
-def reseal(folder: Path, *, relabel: bool) -> Bundle:
-    old = Manifest.read(folder / "manifest.json")
-    quantization = dict(old.quantization)
-    if relabel:
-        quantization["tensors"] = {
-            name: {"codes_sha256": codes, "scales_sha256": scales}
-            for name, (codes, scales) in read_back(folder / "model.onnx").items()
-        }
-    seal(
-        folder,
-        target=old.target,
-        artifact=old.artifact,
-        model=old.model,
-        graph=old.graph,
-        quantization=quantization,
-        tokenizer=old.tokenizer,
-        created_with=old.created_with,
-    )
-    return Bundle.open(folder)
 
 
 def _turn(artifact: Artifact, layer: int | None, inv_freq: torch.Tensor, first: int) -> None:

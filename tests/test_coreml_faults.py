@@ -16,6 +16,7 @@ import pytest
 import tiny
 import torch
 from coreml_artifacts import export_to
+from resealing import reseal
 
 pytest.importorskip("coremltools", reason="needs the coreml extra")
 from coreml_programs import quiet
@@ -23,10 +24,9 @@ from coreml_programs import quiet
 with quiet():
     from coremltools.proto import Model_pb2
 
-from llama_export.bundle import Bundle, seal
+from llama_export.bundle import Bundle
 from llama_export.checkpoints.hf import HfCheckpoint
 from llama_export.config import LlamaConfig
-from llama_export.manifest import Manifest
 from llama_export.rope import inverse_frequencies, rope_tables
 from llama_export.targets import registry
 from llama_export.targets.coreml.evaluator.package import Package
@@ -249,18 +249,7 @@ def inject(folder: Path, fault: Callable[[Saved], None]) -> Bundle:
     saved = Saved(folder)
     fault(saved)
     saved.write()
-    old = Manifest.read(folder / "manifest.json")
-    seal(
-        folder,
-        target=old.target,
-        artifact=old.artifact,
-        model=old.model,
-        graph=old.graph,
-        quantization=old.quantization,
-        tokenizer=old.tokenizer,
-        created_with=old.created_with,
-    )
-    return Bundle.open(folder)
+    return reseal(folder)
 
 
 def test_without_a_fault_it_passes_and_nothing_is_located(exported, copied):

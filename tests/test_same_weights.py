@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from coreml_artifacts import Silent
+from small_bundle import Silent
 
 pytest.importorskip("coremltools", reason="needs the coreml extra")
 pytest.importorskip("executorch", reason="needs the executorch extra")

@@ -11,7 +11,8 @@ import platform
 import re
 import warnings
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ import numpy as np
 
 from llama_export.errors import BackendUnavailableError, BundleError, UsageError
 from llama_export.quiet import silenced
+from llama_export.targets.coreml.evaluator.package import Package
 from llama_export.targets.coreml.runner import Array
 from llama_export.targets.coreml.toolkit import HINT, coremltools_version, import_coremltools
 
@@ -34,6 +36,7 @@ DEFAULT_COMPUTE_UNITS = "cpuAndGPU"
 OLDEST_MACOS = 15
 # Of how many calls a function's inputs are held; see `CoremlRuntime`.
 _HELD_CALLS = 2
+_AGAIN = "export the bundle again"
 _ELSEWHERE = "the evaluator runs the same package on every system"
 # What coremltools puts before Core ML's own words.
 _PREAMBLE = re.compile(r"^You will not be able to run predict\(\).*?exception message was: ", re.S)
@@ -85,10 +88,8 @@ class CoremlState:
         Raises:
             BundleError: the package has none of that name.
         """
-        try:
+        with self._reached(name):
             return np.require(self.inner.read_state(name), requirements=["W"])
-        except Exception as error:  # pybind's and Core ML's own; it is re-raised as ours
-            raise self._failure(name, error) from error
 
     def write_state(self, name: str, value: Array) -> None:
         """Replace a cache by a copy of an array of its shape.
@@ -96,14 +97,11 @@ class CoremlState:
         Raises:
             BundleError: the package has none of that name, or of another shape.
         """
-        try:
+        with self._reached(name):
             self.inner.write_state(name, _fed(value))
-        except Exception as error:  # as above
-            raise self._failure(name, error) from error
 
-    def _failure(self, name: str, error: Exception) -> BundleError:
-        message = f"Core ML cannot reach the state {name!r} of {self._package}: {error}"
-        return BundleError(message, "export the bundle again")
+    def _reached(self, name: str) -> AbstractContextManager[None]:
+        return _in_our_words(f"Core ML cannot reach the state {name!r} of {self._package}")
 
 
 class CoremlRuntime:
@@ -160,13 +158,7 @@ class CoremlRuntime:
             message = f"compute units: expected {known}, found {compute_units!r}"
             raise UsageError(message)
         require_core_ml()
-        toolkit = import_coremltools(verbose=verbose)
-        try:
-            description = toolkit.utils.load_spec(str(package)).description
-        except Exception as error:  # protobuf's and coremltools' own; it is re-raised as ours
-            message = f"coremltools cannot read {package}: {error}"
-            raise BundleError(message, "export the bundle again") from error
-        default = description.defaultFunctionName or None
+        default = Package.open(package).model.description.defaultFunctionName or None
         return cls(package, default, compute_units=compute_units, verbose=verbose)
 
     @property
@@ -181,12 +173,9 @@ class CoremlRuntime:
             BundleError: Core ML cannot load the package, or it keeps no caches.
         """
         model = self._model(self._default)
-        try:
-            with silenced(verbose=self._verbose):
-                return CoremlState(model.make_state(), self._package)
-        except Exception as error:  # coremltools raises the bare class; it is re-raised as ours
-            message = f"Core ML makes no state for {self._package}: {error}"
-            raise BundleError(message, "export the bundle again") from error
+        what = f"Core ML makes no state for {self._package}"
+        with _in_our_words(what), silenced(verbose=self._verbose):
+            return CoremlState(model.make_state(), self._package)
 
     def predict(
         self,
@@ -213,15 +202,13 @@ class CoremlRuntime:
         model = self._model(name)
         given = {key: _fed(value) for key, value in inputs.items()}
         self._held.setdefault(name, deque(maxlen=_HELD_CALLS)).append(list(given.values()))
-        try:
-            with silenced(verbose=self._verbose or not first):
-                if state is None:
-                    results = model.predict(given)
-                else:
-                    results = model.predict(given, state=state.inner)
-        except Exception as error:  # pybind's and Core ML's own; it is re-raised as ours
-            message = f"Core ML cannot run {self._called(name)} on {self._units}: {error}"
-            raise BundleError(message, f"try other compute units; {_ELSEWHERE}") from error
+        what = f"Core ML cannot run {self._called(name)} on {self._units}"
+        hint = f"try other compute units; {_ELSEWHERE}"
+        with _in_our_words(what, hint), silenced(verbose=self._verbose or not first):
+            if state is None:
+                results = model.predict(given)
+            else:
+                results = model.predict(given, state=state.inner)
         return {key: np.asarray(value) for key, value in results.items()}
 
     def _model(self, name: str | None) -> MLModel:
@@ -237,24 +224,49 @@ class CoremlRuntime:
         """
         toolkit = import_coremltools(verbose=self._verbose)
         said: list[warnings.WarningMessage] = []
-        try:
-            with silenced(verbose=self._verbose), warnings.catch_warnings(record=True) as said:
-                warnings.simplefilter("always")
-                model = toolkit.models.MLModel(
-                    str(self._package),
-                    compute_units=toolkit.ComputeUnit[self._units],
-                    function_name=name,
-                )
-                model.get_compiled_model_path()
-        except Exception as error:  # of several libraries; it is re-raised as ours
+
+        def words(error: Exception) -> str:
             refusals = [str(one.message) for one in said if one.category is RuntimeWarning]
-            words = _PREAMBLE.sub("", refusals[-1]) if refusals else str(error)
-            message = f"Core ML cannot load {self._called(name)} for {self._units}: {words}"
-            raise BundleError(message, f"export the bundle again; {_ELSEWHERE}") from error
+            return _PREAMBLE.sub("", refusals[-1]) if refusals else str(error)
+
+        what = f"Core ML cannot load {self._called(name)} for {self._units}"
+        hint = f"{_AGAIN}; {_ELSEWHERE}"
+        with (
+            _in_our_words(what, hint, words),
+            silenced(verbose=self._verbose),
+            warnings.catch_warnings(record=True) as caught,
+        ):
+            said = caught
+            warnings.simplefilter("always")
+            model = toolkit.models.MLModel(
+                str(self._package),
+                compute_units=toolkit.ComputeUnit[self._units],
+                function_name=name,
+            )
+            model.get_compiled_model_path()
         return model
 
     def _called(self, name: str | None) -> str:
         return str(self._package) if name is None else f"the function {name} of {self._package}"
+
+
+@contextmanager
+def _in_our_words(
+    what: str, hint: str = _AGAIN, words: Callable[[Exception], str] = str
+) -> Iterator[None]:
+    """Turn what coremltools raises into our error.
+
+    It raises `Exception` itself where there is no model or no state, so that no narrower class
+    would catch it; what comes out of Core ML is another class from macOS to macOS.
+
+    Raises:
+        BundleError: `what`, and the words of the cause.
+    """
+    try:
+        yield
+    except Exception as error:
+        message = f"{what}: {words(error)}"
+        raise BundleError(message, hint) from error
 
 
 def _fed(value: Array) -> Array:

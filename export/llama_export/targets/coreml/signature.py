@@ -56,6 +56,11 @@ def cache_shape(config: LlamaConfig, length: int | str) -> tuple[int | str, ...]
     return (config.num_hidden_layers, 1, config.num_key_value_heads, length, config.head_dim)
 
 
+def prefill_tokens(max_context: int) -> int:
+    """Return how many tokens a call of `prefill` takes."""
+    return min(PREFILL_TOKENS, max_context)
+
+
 def graph_spec(config: LlamaConfig, max_context: int, form: CoremlForm) -> GraphSpec:
     """Return the package's signature, as the manifest has it."""
     vocab_size = config.vocab_size
@@ -89,7 +94,7 @@ def graph_spec(config: LlamaConfig, max_context: int, form: CoremlForm) -> Graph
             max_context=max_context,
             all_logits=False,
             states=states,
-            functions={PREFILL: min(PREFILL_TOKENS, max_context), DECODE: 1},
+            functions={PREFILL: prefill_tokens(max_context), DECODE: 1},
         )
     mask = (1, 1, "mask_rows", "total_length")
     return GraphSpec(

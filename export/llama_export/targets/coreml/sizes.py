@@ -22,7 +22,7 @@ from llama_export.parts import (
     merge,
     weights_kind,
 )
-from llama_export.targets.coreml.signature import FIXED, PREFILL_TOKENS, CoremlForm
+from llama_export.targets.coreml.signature import FIXED, CoremlForm, prefill_tokens
 from llama_quantize.scheme import Float, GroupedInt, Scheme
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -141,9 +141,8 @@ def _constants(
     for size in sorted({shape[0] for shape in shapes.values() if len(shape) == 2}):
         yield Part(GRAPH, size * _HALF, 0)  # of each width one bias of zeros
     if form.fixed:
-        count = min(PREFILL_TOKENS, max_context)
         yield Part(GRAPH, max_context * _SINGLE, 0)
-        yield Part(GRAPH, count * _SINGLE, 0)
+        yield Part(GRAPH, prefill_tokens(max_context) * _SINGLE, 0)
 
 
 def _matrix(name: str, shape: tuple[int, ...], scheme: Scheme, *, by_row: bool) -> Iterator[Part]:

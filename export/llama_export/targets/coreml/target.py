@@ -13,7 +13,7 @@ from llama_export.graph import GraphSpec
 from llama_export.parts import ArtifactParts
 from llama_export.taps import Tapped
 from llama_export.targets import About, FloatArray, Lowered, LoweringOptions
-from llama_export.targets.coreml.signature import DECODE, FIXED, MAIN, CoremlForm
+from llama_export.targets.coreml.signature import FIXED, MAIN, CoremlForm
 
 if TYPE_CHECKING:
     from llama_export.config import LlamaConfig
@@ -104,8 +104,7 @@ def open_session(
         from llama_export.targets.coreml.runtime import CoremlRuntime
         from llama_export.targets.coreml.session import CoremlSession
 
-        default = DECODE if spec.functions else None
-        return CoremlSession(CoremlRuntime(artifact, default, verbose=verbose), spec)
+        return CoremlSession(CoremlRuntime.open(artifact, verbose=verbose), spec)
     return evaluated(artifact, spec, threads=threads, exact=accuracy_level == EXACT_LEVEL)
 
 

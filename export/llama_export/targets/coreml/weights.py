@@ -54,10 +54,10 @@ class WeightSet:
         return values
 
     def matrix(self, name: str) -> tuple[NDArray[Any], ...]:
-        """Return a matrix: codes int8 `[N, K]` and scales float16 `[N, G]`, or floats `[N, K]`.
+        """Return a matrix: codes `[N, K]` and scales float16 `[N, G]`, or floats `[N, K]`.
 
         Raises:
-            LoweringError: floats that float16 cannot hold.
+            LoweringError: floats that are not float16, or scales that float16 cannot hold.
         """
         if name not in self._arrays:
             tensor = self._weights.get(name)
@@ -65,18 +65,13 @@ class WeightSet:
                 scales = _exact_scales(name, tensor.scales)
                 self._arrays[name] = (self._codes(tensor), scales)
             else:
-                self._arrays[name] = (_as_float16(name, tensor),)
+                self._arrays[name] = (_float16(name, tensor),)
         return self._arrays[name]
 
-    def is_int4(self, name: str) -> bool:
-        """Say whether a matrix is stored in 4 bits."""
-        tensor = self._weights.get(name)
-        return isinstance(tensor, QuantizedTensor) and tensor.scheme.bits == 4
-
-    def _codes(self, tensor: QuantizedTensor) -> NDArray[np.int8]:
+    def _codes(self, tensor: QuantizedTensor) -> NDArray[Any]:
         if tensor.scheme.bits == 4:
-            return self._store.unpacked(tensor.codes)
-        codes: NDArray[np.int8] = tensor.codes.numpy()
+            return self._store.unpacked(tensor.codes).view(_int4())
+        codes: NDArray[Any] = tensor.codes.numpy()
         return codes
 
 
@@ -117,8 +112,6 @@ class WeightEmitter:
         if len(arrays) == 1:
             return shared_const(stem, arrays[0])
         codes, scales = arrays
-        if self._arrays.is_int4(name):
-            codes = codes.view(_int4())
         return Builder.constexpr_blockwise_shift_scale(
             data=shared_const(f"{stem}__codes", codes),
             scale=shared_const(f"{stem}__scales", scales),
@@ -161,11 +154,11 @@ def _exact_scales(name: str, scales: Tensor) -> NDArray[np.float16]:
     return values
 
 
-def _as_float16(name: str, tensor: Tensor) -> NDArray[np.float16]:
-    """Turn a float matrix into float16, which Core ML computes in.
+def _float16(name: str, tensor: Tensor) -> NDArray[np.float16]:
+    """Return a float matrix, which Core ML takes in float16 alone.
 
     Raises:
-        LoweringError: a value is beyond float16's range.
+        LoweringError: it is of another type.
     """
     if tensor.dtype != torch.float16:
         message = f"{name}: {str(tensor.dtype).removeprefix('torch.')} has no form in Core ML"

@@ -92,12 +92,13 @@ def kv_bytes_per_token(spec: GraphSpec) -> int:
 def _load(model: Path) -> onnx.ModelProto:
     try:
         import onnx
+        from google.protobuf.message import DecodeError
     except ImportError as error:
         message = f"onnx is needed to read {model.name}, and it cannot be imported: {error}"
         raise BackendUnavailableError(message, "pip install onnx, of the extra 'onnx'") from None
     try:
         return onnx.load(str(model), load_external_data=False)
-    except Exception as error:  # protobuf's own class, and it is re-raised as ours
+    except DecodeError as error:
         message = f"{model} is no ONNX graph: {error}"
         raise BundleError(message, "export the bundle again") from error
 
