@@ -22,10 +22,12 @@ from coreml_artifacts import (
     export_to,
     workshop,
 )
-from tiny import MULTI_HEAD, TINY, UNTIED, random_tokens
+from safetensors.torch import load_file, save_file
+from tiny import MULTI_HEAD, TINY, UNTIED, random_tokens, write_checkpoint
 
 pytest.importorskip("coremltools", reason="needs the coreml extra")
 
+from llama_export.checkpoints.hf import HfCheckpoint
 from llama_export.config import LlamaConfig
 from llama_export.graph import GraphSpec
 from llama_export.rope import inverse_frequencies, rope_tables
@@ -40,6 +42,7 @@ from llama_export.trace import trace
 from llama_export.verify.metrics import compare_logits
 from llama_quantize.recipe import recipe
 from llama_quantize.tensor import QuantizedTensor
+from llama_quantize.weights import QuantizedWeights, quantize_to
 
 pytestmark = pytest.mark.coreml
 __all__ = ["workshop"]
@@ -91,6 +94,23 @@ def test_rounding_to_float16_costs_little(workshop, form):
     error = rel_rms(expected[69:], found)
     assert SAME_REL_RMS < error < HALF_REL_RMS
     assert compare_logits(expected[69:], found).top1 == 1
+
+
+def test_the_norms_of_a_large_residual_stream_do_not_overflow(tmp_path):
+    """Llamas have values in the thousands at the first token: their squares leave float16."""
+    folder = write_checkpoint(tmp_path / "checkpoint", UNTIED)
+    file = folder / "model.safetensors"
+    state = load_file(file)
+    state["model.embed_tokens.weight"] *= 10_000
+    save_file(state, file)
+    checkpoint = HfCheckpoint.open(folder)
+    quantize_to(tmp_path / "weights", checkpoint.shapes, checkpoint.tensor, INT4, {})
+    weights = QuantizedWeights.open(tmp_path / "weights")
+    spec = lower(trace(UNTIED, 64), weights, tmp_path, STATE, ABOUT)
+    package = Package(tmp_path / "model.mlpackage", UNTIED, weights, spec)
+    expected = package.expected(TOKENS[:40])[-1]
+    found = package.session("fp16").prefill(TOKENS[:40])
+    assert rel_rms(expected, found) < HALF_REL_RMS
 
 
 def test_all_forms_hold_the_same_cache(workshop):

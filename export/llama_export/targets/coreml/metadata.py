@@ -15,7 +15,6 @@ from llama_export.targets.coreml.signature import CoremlForm
 # swift-transformers fetches the tokenizer of the repository that stands under this key.
 _HUB_KEY = "co.huggingface.exporters.name"
 _PREFIX = "llama_export."
-_DATE_KEY = "com.github.apple.coremltools.conversion_date"
 COMPUTE_UNITS = "cpuAndGPU"
 # An app may not map more without them.
 _LARGE_BYTES = 2_000_000_000
@@ -63,7 +62,6 @@ def describe_model(model: Any, spec: GraphSpec, form: CoremlForm, about: About) 
     metadata.author = about.author
     metadata.license = about.notice.strip()
     metadata.versionString = about.version
-    metadata.userDefined.pop(_DATE_KEY, None)
     for key, value in _user_metadata(spec, form, about).items():
         metadata.userDefined[key] = value
     for holder in (description, *description.functions):

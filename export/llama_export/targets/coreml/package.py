@@ -1,7 +1,7 @@
 """Write functions as a Core ML package, the same bytes each time, described for Xcode.
 
-coremltools puts a date and random identifiers into what it writes; both are taken out here. It
-knows packages and their metadata; it knows no operators.
+coremltools gives a package random identifiers, and its maps another order in each run; both are
+fixed here. It knows packages and their metadata; it knows no operators.
 """
 
 from __future__ import annotations
