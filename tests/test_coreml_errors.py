@@ -280,6 +280,12 @@ def test_a_constant_that_lacks_a_part(copied, damage):
         read_back(copied / "model.mlpackage")
 
 
+def test_the_package_alone_is_no_bundle(copied):
+    with pytest.raises(BundleError) as caught:
+        Bundle.open(copied / "model.mlpackage")
+    assert caught.value.hint == f"did you mean {copied}?"
+
+
 def test_a_manifest_of_another_signature(copied):
     raw = json.loads((copied / "manifest.json").read_text())
     del raw["graph"]["states"]

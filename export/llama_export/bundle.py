@@ -254,6 +254,8 @@ def _content_fault(path: Path, entry: FileEntry, progress: Progress | None) -> s
 
 
 def _nearby_hint(folder: Path) -> str:
+    if (folder.parent / MANIFEST_NAME).is_file():  # a Core ML package is a folder in a bundle
+        return f"did you mean {folder.parent}?"
     bundles = sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST_NAME}"))
     if bundles:
         return "did you mean " + " or ".join(str(folder / name) for name in bundles) + "?"
