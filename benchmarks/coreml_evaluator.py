@@ -20,7 +20,7 @@ from typing import Annotated, Any, TypeAlias
 import numpy as np
 import typer
 
-from llama_export.targets.coreml import Evaluator, EvaluatorState
+from coreml_evaluator import Evaluator, EvaluatorState
 
 Var: TypeAlias = Any  # coremltools has no types
 GROUP = 32

@@ -28,7 +28,7 @@ import sys, time
 sys.path.insert(0, {benchmarks!r})
 from pathlib import Path
 from measure import memory_of
-from llama_export.bundle import Bundle
+from llama_export.bundle.bundle import Bundle
 from llama_export.targets.registry import open_session
 import os
 bundle = Bundle.open(Path({bundle!r}))

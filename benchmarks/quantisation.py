@@ -15,15 +15,15 @@ from typing import Annotated
 import torch
 import typer
 
-from llama_export.checkpoints.hf import HfCheckpoint
-from llama_export.hub import resolve_model
-from llama_export.tokenizer import Tokenizer
-from llama_export.verify.metrics import compare_logits
-from llama_export.verify.reference import reference_logits
+from llama_export.checkpoints.hugging_face import HfCheckpoint
+from llama_export.llama.streamed import reference_logits
+from llama_export.sources.resolve import resolve_model
+from llama_export.tokenizer.tokenizer import Tokenizer
+from llama_export.verify.measure.metrics import compare_logits
+from llama_quantize.checkpoint.store import quantize_to
+from llama_quantize.checkpoint.weights import QuantizedWeights
 from llama_quantize.recipe import QuantRecipe, QuantRule, recipe
 from llama_quantize.scheme import Float, GroupedInt
-from llama_quantize.store import quantize_to
-from llama_quantize.weights import QuantizedWeights
 
 WINDOW = 512
 TIED = {"lm_head.weight": "model.embed_tokens.weight"}

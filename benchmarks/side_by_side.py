@@ -212,7 +212,7 @@ def others_cores(before: tuple[float, float], elapsed_s: float) -> float:
 def describe_machine(threads: int) -> dict[str, Any]:
     """Say what the figures were measured on, as it is before anything is loaded."""
     sys.path[:0] = [str(ROOT / name) for name in ("export", "quantize")]
-    from llama_export.bandwidth import BUFFER_BYTES, read_bandwidth
+    from llama_export.examine.bandwidth import BUFFER_BYTES, read_bandwidth
 
     setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     cpu = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from llama_export import cli
-from llama_export.tokenizer import Tokenizer, tokenizer_config, write_tokenizer_json
+from llama_export.cli import app
+from llama_export.tokenizer.tokenizer import Tokenizer, tokenizer_config, write_tokenizer_json
 
 # Not every token is the join of two others: " king" is found only as a whole piece.
 SMALL_TOKENS = (
@@ -113,7 +113,7 @@ def command(
             piped = io.TextIOWrapper(io.BytesIO(stdin)) if isinstance(stdin, bytes) else stdin
             monkeypatch.setattr(sys, "stdin", piped)
         with pytest.raises(SystemExit) as stopped:
-            cli.main()
+            app.main()
         output = capsys.readouterr()
         return stopped.value.code or 0, output.out, output.err
 

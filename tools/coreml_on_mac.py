@@ -24,18 +24,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llama_export.bundle import Bundle
+from llama_export.bundle.bundle import Bundle
+from llama_export.bundle.graph_spec import GraphSpec
 from llama_export.errors import LlamaExportError, PromptError
-from llama_export.graph import GraphSpec
-from llama_export.targets import FloatArray, Session
-from llama_export.targets.coreml.runner import Runner
-from llama_export.targets.coreml.runtime import COMPUTE_UNITS, CoremlRuntime
-from llama_export.targets.coreml.session import CoremlSession
+from llama_export.targets.coreml.lowering.toolkit import coremltools_version
+from llama_export.targets.coreml.running.core_ml import COMPUTE_UNITS, CoremlRuntime
+from llama_export.targets.coreml.running.runner import Runner
+from llama_export.targets.coreml.running.session import CoremlSession
 from llama_export.targets.coreml.signature import CAUSAL_MASK, INPUT_IDS, LOGITS
-from llama_export.targets.coreml.toolkit import coremltools_version
-from llama_export.tokenizer import Tokenizer
-from llama_export.verify.metrics import LogitMetrics, compare_logits
-from llama_export.verify.thresholds import thresholds_for
+from llama_export.targets.session import FloatArray, Session
+from llama_export.tokenizer.tokenizer import Tokenizer
+from llama_export.verify.judge.limits import thresholds_for
+from llama_export.verify.measure.metrics import LogitMetrics, compare_logits
 
 # Longer than a call of `prefill` takes, so that a whole chunk, a padded one and steps run.
 PROMPT = """\
@@ -212,7 +212,7 @@ def examine_bundle(
 
 def evaluator(package: Path, mode: str) -> Runner[Any]:
     """Load a package into the evaluator."""
-    from llama_export.targets.coreml.evaluator import Evaluator
+    from coreml_evaluator import Evaluator
 
     return Evaluator.open(package, mode=mode)
 

@@ -25,9 +25,9 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from torch import Tensor, nn
 from torch.nn import functional
 
-from llama_export.config import LlamaConfig, RopeScaling
-from llama_export.model import Llama
-from llama_export.special_tokens import LLAMA3_SPLIT, SPECIAL_TOKENS
+from llama_export.llama.config import LlamaConfig, RopeScaling
+from llama_export.llama.model import Llama
+from llama_export.tokenizer.special_tokens import LLAMA3_SPLIT, SPECIAL_TOKENS
 
 RANKS = 3840
 CONFIG = LlamaConfig(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from protocol import serve
 
-from llama_export.bundle import Bundle
+from llama_export.bundle.bundle import Bundle
 from llama_export.targets.registry import open_session
 
 RUNTIMES: Mapping[str, Sequence[str]] = {

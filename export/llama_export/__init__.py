@@ -9,16 +9,17 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from llama_export.version import __version__
+
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from llama_export.chat import Message
-    from llama_export.conversation import Conversation
     from llama_export.errors import LlamaExportError
-    from llama_export.sampling import Sampling
-    from llama_export.text_session import TextSession
+    from llama_export.generation.conversation import Conversation
+    from llama_export.generation.sampling import Sampling
+    from llama_export.generation.text_session import TextSession
+    from llama_export.tokenizer.chat_format import Message
 
-__version__ = "0.1.0"
 __all__ = [
     "Conversation",
     "LlamaExportError",
@@ -30,11 +31,11 @@ __all__ = [
 ]
 
 _PLACES = {
-    "Conversation": "llama_export.conversation",
+    "Conversation": "llama_export.generation.conversation",
     "LlamaExportError": "llama_export.errors",
-    "Message": "llama_export.chat",
-    "Sampling": "llama_export.sampling",
-    "TextSession": "llama_export.text_session",
+    "Message": "llama_export.tokenizer.chat_format",
+    "Sampling": "llama_export.generation.sampling",
+    "TextSession": "llama_export.generation.text_session",
 }
 
 
@@ -59,7 +60,7 @@ def load(
         BackendUnavailableError: the target's runtime is not installed.
         PromptError: `saved` is missing, damaged, or of another bundle.
     """
-    from llama_export.text_session import TextSession
+    from llama_export.generation.text_session import TextSession
 
     session = TextSession.open(bundle, threads=threads, max_context=max_context)
     if saved is not None:

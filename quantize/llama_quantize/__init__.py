@@ -6,6 +6,9 @@ streams a model through it, `QuantizedWeights` maps the result.
 
 from __future__ import annotations
 
+from llama_quantize.checkpoint.store import quantize_to
+from llama_quantize.checkpoint.summary import QuantSummary, TensorStats
+from llama_quantize.checkpoint.weights import QuantizedWeights
 from llama_quantize.errors import QuantizationError
 from llama_quantize.groupwise import dequantize_groups, quantize_groups
 from llama_quantize.packing import pack_int4, unpack_int4
@@ -19,10 +22,7 @@ from llama_quantize.recipe import (
     recipe,
 )
 from llama_quantize.scheme import Float, GroupedInt, Scheme, scheme_from_json
-from llama_quantize.store import quantize_to
-from llama_quantize.summary import QuantSummary, TensorStats
 from llama_quantize.tensor import QuantizedTensor
-from llama_quantize.weights import QuantizedWeights
 
 __all__ = [
     "DEFAULT_GROUP_SIZE",

@@ -13,19 +13,20 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
-from llama_export.activations import RoundedInputs
-from llama_export.bundle import Bundle
+from llama_export.bundle.bundle import Bundle
+from llama_export.bundle.graph_spec import GraphSpec
 from llama_export.errors import BackendUnavailableError, BundleError, UsageError
-from llama_export.graph import GraphSpec
-from llama_export.parts import ArtifactParts
-from llama_export.taps import Probe
-from llama_export.targets import About, FloatArray, Lowered, LoweringOptions, Session
+from llama_export.llama.activations import RoundedInputs
+from llama_export.llama.intermediates import Probe
+from llama_export.targets.footprint import ArtifactParts
+from llama_export.targets.session import FloatArray, Session
+from llama_export.targets.target import About, Lowered, LoweringOptions
 
 if TYPE_CHECKING:
-    from llama_export.config import LlamaConfig
-    from llama_export.trace import TracedLlama
+    from llama_export.llama.config import LlamaConfig
+    from llama_export.llama.trace import TracedLlama
+    from llama_quantize.checkpoint.weights import QuantizedWeights
     from llama_quantize.scheme import Scheme
-    from llama_quantize.weights import QuantizedWeights
 
 TARGETS = ("onnx", "executorch", "coreml")
 
@@ -267,8 +268,8 @@ def probe(bundle: Bundle, *, threads: int | None = None) -> Probe | None:
     """Return what looks inside an artifact while it runs in exact arithmetic.
 
     The probe takes chunks of tokens, one call of the artifact each, and gives what each chunk held
-    at the points of `llama_export.taps`. It raises BundleError when the runtime cannot load or run
-    the artifact. None: this target's artifacts cannot be looked into.
+    at the points of `llama_export.llama.intermediates`. It raises BundleError when the runtime
+    cannot load or run the artifact. None: this target's artifacts cannot be looked into.
 
     Args:
         bundle: of any target that runs on this machine.

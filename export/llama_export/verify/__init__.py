@@ -5,8 +5,8 @@ error is those weights against the checkpoint's. Nothing here knows a runtime: a
 through `llama_export.targets.Session`.
 """
 
-from llama_export.verify.report import Row, VerifyReport
-from llama_export.verify.table import report_table
+from llama_export.verify.report.table import report_table
+from llama_export.verify.rows import Row, VerifyReport
 from llama_export.verify.verify import verify_bundle
 
 __all__ = ["Row", "VerifyReport", "report_table", "verify_bundle"]

@@ -13,8 +13,8 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Protocol
 
-from llama_export.config import LlamaConfig
 from llama_export.errors import PromptError
+from llama_export.llama.config import LlamaConfig
 
 # Multiply-adds of the whole run. A step costs about one per parameter: 1.24 billion for 1B.
 _FULL_WORK = 3e11

@@ -11,35 +11,35 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_export.errors import BundleError
-from llama_export.machine import Machine
-from llama_export.verify.beside import limits_of_runtime, runtime_rows
-from llama_export.verify.eager import Eager, QuantisedEager
-from llama_export.verify.exact import Exact, exact_calls, measure_exact
+from llama_export.system.machine import Machine
+from llama_export.verify.artifact import Subject, refuse_other_model, subject_of
 from llama_export.verify.findings import Divergence
-from llama_export.verify.judge import (
+from llama_export.verify.judge.limits import thresholds_for
+from llama_export.verify.judge.sessions import session_rows
+from llama_export.verify.judge.steps import step_rows
+from llama_export.verify.judge.terms import (
     lowering_rows,
     quantisation_rows,
     strictly,
     with_rounding,
 )
-from llama_export.verify.judge_sessions import session_rows
-from llama_export.verify.judge_steps import step_rows
-from llama_export.verify.locate import MOST_POSITIONS, locate
-from llama_export.verify.report import Row, VerifyReport, judged, unchecked
+from llama_export.verify.locate.locate import MOST_POSITIONS, locate
+from llama_export.verify.measure.eager import Eager, QuantisedEager
+from llama_export.verify.measure.exact import Exact, exact_calls, measure_exact
+from llama_export.verify.measure.runtime import limits_of_runtime, runtime_rows
+from llama_export.verify.measure.shipped import Shipped, measure_shipped
+from llama_export.verify.measure.single_steps import compare_steps, stepped_caches
+from llama_export.verify.measure.structure import fewest_bits, structure_rows
+from llama_export.verify.report.plot_data import gather_series
+from llama_export.verify.rows import Row, VerifyReport, judged, unchecked
 from llama_export.verify.samples import Budget, Text, plan_budget
-from llama_export.verify.series import gather_series
-from llama_export.verify.shipped import Shipped, measure_shipped
-from llama_export.verify.steps import compare_steps, stepped_caches
-from llama_export.verify.structure import fewest_bits, structure_rows
-from llama_export.verify.subject import Subject, refuse_other_model, subject_of
-from llama_export.verify.thresholds import thresholds_for
 
 if TYPE_CHECKING:
-    from llama_export.activations import RoundedInputs
-    from llama_export.bundle import Bundle
-    from llama_export.checkpoints.hf import HfCheckpoint
-    from llama_export.ops import KeyValue
-    from llama_quantize.weights import QuantizedWeights
+    from llama_export.bundle.bundle import Bundle
+    from llama_export.checkpoints.hugging_face import HfCheckpoint
+    from llama_export.llama.activations import RoundedInputs
+    from llama_export.llama.attention import KeyValue
+    from llama_quantize.checkpoint.weights import QuantizedWeights
 
 Progress = Callable[[int, int], None]
 

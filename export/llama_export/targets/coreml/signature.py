@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llama_export.config import LlamaConfig
-from llama_export.graph import GraphSpec, TensorSpec
+from llama_export.bundle.graph_spec import GraphSpec, TensorSpec
+from llama_export.llama.config import LlamaConfig
 
 INPUT_IDS = "inputIds"
 CAUSAL_MASK = "causalMask"

@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
-from llama_export.config import LlamaConfig
 from llama_export.errors import UsageError
-from llama_export.parts import (
+from llama_export.llama.config import LlamaConfig
+from llama_export.llama.names import HEAD, TABLE
+from llama_export.targets.coreml.signature import FIXED, CoremlForm, prefill_tokens
+from llama_export.targets.footprint import (
     GRAPH,
     NORMS,
     PADDING,
@@ -22,7 +24,6 @@ from llama_export.parts import (
     merge,
     weights_kind,
 )
-from llama_export.targets.coreml.signature import FIXED, CoremlForm, prefill_tokens
 from llama_quantize.scheme import Float, GroupedInt, Scheme
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -37,7 +38,6 @@ _HEADER_BYTES, _RECORD_BYTES, _ALIGNMENT = 64, 64, 64
 _HALF, _SINGLE = 2, 4
 # Below that `prefill` would be `decode`.
 _FEWEST_FIXED = 2
-_TABLE, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 # model.mlmodel, from packages of 2 to 28 layers: a function's beginning and end, and a layer.
 _GRAPH_BYTES, _GRAPH_LAYER_BYTES = 13_400, 17_400
 
@@ -136,7 +136,7 @@ def _constants(
             yield Part(NORMS, shape[0] * _SINGLE, shape[0] * _SINGLE)
             continue
         # A token's lookup reads one row; a tied table is the head too, which reads them all.
-        by_row = name == _TABLE and _HEAD in shapes
+        by_row = name == TABLE and HEAD in shapes
         yield from _matrix(name, shape, schemes[name], by_row=by_row)
     for size in sorted({shape[0] for shape in shapes.values() if len(shape) == 2}):
         yield Part(GRAPH, size * _HALF, 0)  # of each width one bias of zeros
@@ -146,7 +146,7 @@ def _constants(
 
 
 def _matrix(name: str, shape: tuple[int, ...], scheme: Scheme, *, by_row: bool) -> Iterator[Part]:
-    is_table = name in (_TABLE, _HEAD)
+    is_table = name in (TABLE, HEAD)
     if isinstance(scheme, Float):
         kind = weights_kind("float16", is_table=is_table)
         yield _stored(kind, shape, math.prod(shape) * _HALF, by_row=by_row)

@@ -7,20 +7,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llama_export.activations import RoundedInputs
+from llama_export.bundle.graph_spec import GraphSpec
 from llama_export.errors import UsageError
-from llama_export.graph import GraphSpec
-from llama_export.parts import ArtifactParts
-from llama_export.taps import Tapped
-from llama_export.targets import About, FloatArray, Lowered, LoweringOptions
+from llama_export.llama.activations import RoundedInputs
+from llama_export.llama.intermediates import Tapped
 from llama_export.targets.coreml.signature import FIXED, MAIN, CoremlForm
+from llama_export.targets.footprint import ArtifactParts
+from llama_export.targets.session import FloatArray
+from llama_export.targets.target import About, Lowered, LoweringOptions
 
 if TYPE_CHECKING:
-    from llama_export.config import LlamaConfig
-    from llama_export.targets.coreml.session import CoremlSession
-    from llama_export.trace import TracedLlama
+    from llama_export.llama.config import LlamaConfig
+    from llama_export.llama.trace import TracedLlama
+    from llama_export.targets.coreml.running.session import CoremlSession
+    from llama_quantize.checkpoint.weights import QuantizedWeights
     from llama_quantize.scheme import Scheme
-    from llama_quantize.weights import QuantizedWeights
 
 TOOLKITS = ("coremltools",)
 # A package sets memory apart for the whole cache of a conversation: 2048 positions of the 1B are
@@ -82,8 +83,8 @@ def lower(
     about: About,
 ) -> Lowered:
     """Write the package into a folder."""
-    from llama_export.targets.coreml.lower import PACKAGE
-    from llama_export.targets.coreml.lower import lower as lower_coreml
+    from llama_export.targets.coreml.lowering.lower import PACKAGE
+    from llama_export.targets.coreml.lowering.lower import lower as lower_coreml
 
     graph = lower_coreml(traced, weights, folder, _form(options), about)
     return Lowered(PACKAGE, graph)
@@ -98,11 +99,11 @@ def open_session(
     verbose: bool,
 ) -> CoremlSession:
     """Load a package: into Core ML on a Mac, else into the evaluator; at level 1 always that."""
-    from llama_export.targets.coreml.runtime import runs_core_ml
+    from llama_export.targets.coreml.running.core_ml import runs_core_ml
 
     if accuracy_level is None and runs_core_ml():
-        from llama_export.targets.coreml.runtime import CoremlRuntime
-        from llama_export.targets.coreml.session import CoremlSession
+        from llama_export.targets.coreml.running.core_ml import CoremlRuntime
+        from llama_export.targets.coreml.running.session import CoremlSession
 
         return CoremlSession(CoremlRuntime.open(artifact, verbose=verbose), spec)
     return evaluated(artifact, spec, threads=threads, exact=accuracy_level == EXACT_LEVEL)
@@ -110,14 +111,14 @@ def open_session(
 
 def stand_in() -> str:
     """Say what runs a package where there is no Core ML; empty on a Mac."""
-    from llama_export.targets.coreml.runtime import runs_core_ml
+    from llama_export.targets.coreml.running.core_ml import runs_core_ml
 
     return "" if runs_core_ml() else "the evaluator"
 
 
 def open_reference(artifact: Path, spec: GraphSpec, *, threads: int | None) -> CoremlSession | None:
     """Load a package into the evaluator where `open_session` takes Core ML; else None."""
-    from llama_export.targets.coreml.runtime import runs_core_ml
+    from llama_export.targets.coreml.running.core_ml import runs_core_ml
 
     return evaluated(artifact, spec, threads=threads, exact=False) if runs_core_ml() else None
 
@@ -133,8 +134,8 @@ def evaluated(
         threads: of PyTorch; None leaves it as it is.
         exact: round nothing to float16.
     """
-    from llama_export.targets.coreml.evaluator import Evaluator
-    from llama_export.targets.coreml.session import CoremlSession
+    from coreml_evaluator import Evaluator
+    from llama_export.targets.coreml.running.session import CoremlSession
 
     mode = "fp32" if exact else "fp16"
     return CoremlSession(Evaluator.open(artifact, mode=mode, threads=threads), spec)
@@ -142,21 +143,21 @@ def evaluated(
 
 def read_back(artifact: Path) -> dict[str, tuple[str, str]]:
     """Hash the codes and scales that a package holds, read from its own bytes."""
-    from llama_export.targets.coreml.read_back import read_back
+    from llama_export.targets.coreml.reading.read_back import read_back
 
     return read_back(artifact)
 
 
 def read_back_floats(artifact: Path) -> dict[str, str]:
     """Hash the norms and float matrices that a package holds, as float32 values."""
-    from llama_export.targets.coreml.read_back import read_back_floats
+    from llama_export.targets.coreml.reading.read_back import read_back_floats
 
     return read_back_floats(artifact)
 
 
 def read_back_rotary(artifact: Path) -> dict[str, FloatArray]:
     """Read the rotary tables that a package holds: "cos NAME" and "sin NAME" `[C, D/2]`."""
-    from llama_export.targets.coreml.read_back import read_back_rotary
+    from llama_export.targets.coreml.reading.read_back import read_back_rotary
 
     return read_back_rotary(artifact)
 
@@ -170,14 +171,14 @@ def probe(
     artifact: Path, spec: GraphSpec, chunks: Sequence[Sequence[int]], *, threads: int | None
 ) -> tuple[Tapped, ...]:
     """Run chunks of tokens from an empty cache, rounding nothing, and look inside."""
-    from llama_export.targets.coreml.probe import probe
+    from llama_export.targets.coreml.running.probe import probe
 
     return probe(artifact, spec, chunks, threads=threads)
 
 
 def describe(artifact: Path, spec: GraphSpec) -> ArtifactParts:
     """Say what a package is made of, in bytes; no weight is read."""
-    from llama_export.targets.coreml.describe import describe
+    from llama_export.targets.coreml.reading.describe import describe
 
     return describe(artifact, spec)
 

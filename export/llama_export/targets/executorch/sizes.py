@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from llama_export.config import LlamaConfig
-from llama_export.parts import (
+from llama_export.llama.config import LlamaConfig
+from llama_export.llama.names import HEAD, TABLE
+from llama_export.targets.executorch.xnnpack.placeholders import product_form
+from llama_export.targets.footprint import (
     GRAPH,
     NORMS,
     PADDING,
@@ -22,15 +24,13 @@ from llama_export.parts import (
     merge,
     weights_kind,
 )
-from llama_export.targets import LoweringOptions
-from llama_export.targets.executorch.products import product_form
+from llama_export.targets.target import LoweringOptions
 from llama_quantize.scheme import GroupedInt, Scheme
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 _FLOAT_BYTES = 4
 _ITEM_BYTES = {"float32": 4, "float16": 2}
-_TABLE, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 # Program and delegates, from artifacts of 2 to 28 layers.
 _GRAPH_BYTES, _GRAPH_LAYER_BYTES = 13_900, 11_350
 # Padding, the mean's row and epsilons.
@@ -62,7 +62,7 @@ def predict(
     """
     row_bytes = config.head_dim // 2 * _FLOAT_BYTES
     parts = [Part(ROTARY, 2 * max_context * row_bytes, 2 * row_bytes)]
-    tied = _HEAD not in shapes
+    tied = HEAD not in shapes
     # Vulkan's delegate holds a table of its own.
     once = tied and options.share_table and options.delegate != "vulkan"
     for name, shape in shapes.items():
@@ -71,9 +71,9 @@ def predict(
             parts.append(Part(NORMS, size_bytes, size_bytes))
         else:
             # The head reads the table's own bytes, all of them; or a copy.
-            parts += _matrix(name, shape, schemes[name], looked_up=name == _TABLE and not once)
+            parts += _matrix(name, shape, schemes[name], looked_up=name == TABLE and not once)
     if tied and not once:
-        parts += _matrix(_HEAD, shapes[_TABLE], schemes[_TABLE], looked_up=False)
+        parts += _matrix(HEAD, shapes[TABLE], schemes[TABLE], looked_up=False)
     layers = config.num_hidden_layers
     parts.append(Part(GRAPH, _GRAPH_BYTES + layers * _GRAPH_LAYER_BYTES, 0))
     padding = _PADDING_BYTES + layers * _PADDING_LAYER_BYTES
@@ -98,7 +98,7 @@ def resident_bytes(
     """
     total = _RUNTIME_BYTES
     for name, shape in shapes.items():
-        if len(shape) != 2 or (name == _TABLE and _HEAD in shapes):
+        if len(shape) != 2 or (name == TABLE and HEAD in shapes):
             continue
         scheme, (rows, columns) = schemes[name], shape
         if isinstance(scheme, GroupedInt):
@@ -110,7 +110,7 @@ def resident_bytes(
 def _matrix(name: str, shape: tuple[int, ...], scheme: Scheme, *, looked_up: bool) -> list[Part]:
     """Return a matrix's codes and scales; of a lookup a row is read, of a product all."""
     form = product_form(name, scheme, shape)
-    kind = weights_kind(f"int{form.bits}", is_table=name in (_TABLE, _HEAD))
+    kind = weights_kind(f"int{form.bits}", is_table=name in (TABLE, HEAD))
     scale_bytes = 2 if form.bits == 4 else _FLOAT_BYTES
     found = []
     for part, row_bytes in (

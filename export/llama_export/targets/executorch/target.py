@@ -7,19 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llama_export.activations import RoundedInputs
+from llama_export.bundle.graph_spec import GraphSpec
 from llama_export.errors import BackendUnavailableError, UsageError
-from llama_export.graph import GraphSpec
-from llama_export.parts import ArtifactParts
-from llama_export.targets import About, FloatArray, Lowered, LoweringOptions
-from llama_export.targets.executorch.runtime import require_version
+from llama_export.llama.activations import RoundedInputs
+from llama_export.targets.executorch.running.runtime import require_version
+from llama_export.targets.footprint import ArtifactParts
+from llama_export.targets.session import FloatArray
+from llama_export.targets.target import About, Lowered, LoweringOptions
 
 if TYPE_CHECKING:
-    from llama_export.config import LlamaConfig
-    from llama_export.targets.executorch.session import ExecutorchSession
-    from llama_export.trace import TracedLlama
+    from llama_export.llama.config import LlamaConfig
+    from llama_export.llama.trace import TracedLlama
+    from llama_export.targets.executorch.running.session import ExecutorchSession
+    from llama_quantize.checkpoint.weights import QuantizedWeights
     from llama_quantize.scheme import Scheme
-    from llama_quantize.weights import QuantizedWeights
 
 TOOLKITS = ("executorch",)
 # The runtime sets memory apart for the whole cache when it loads a program: 2048 positions of the
@@ -63,8 +64,8 @@ def lower(
     about: About,
 ) -> Lowered:
     """Write the artifact into a folder."""
-    from llama_export.targets.executorch.lower import MODEL_FILE, PteOptions
-    from llama_export.targets.executorch.lower import lower as lower_executorch
+    from llama_export.targets.executorch.xnnpack.lower import MODEL_FILE, PteOptions
+    from llama_export.targets.executorch.xnnpack.lower import lower as lower_executorch
 
     chosen = PteOptions(
         kv_cache=options.kv_cache or "state",
@@ -76,7 +77,7 @@ def lower(
     if options.delegate == XNNPACK:
         graph = lower_executorch(traced, weights, folder, chosen, stop_token_ids=stops)
         return Lowered(MODEL_FILE, graph)
-    from llama_export.targets.executorch.whole_graph import lower_whole
+    from llama_export.targets.executorch.single_delegate.lower import lower_whole
 
     graph, report = lower_whole(
         traced, weights, folder, chosen, delegate=options.delegate, stop_token_ids=stops
@@ -106,42 +107,42 @@ def open_session(
     if name != XNNPACK:
         message = f"{artifact} is lowered for {name}, and cannot run here"
         raise BackendUnavailableError(message, "export without --delegate to run it here")
-    from llama_export.targets.executorch.session import ExecutorchSession
+    from llama_export.targets.executorch.running.session import ExecutorchSession
 
     return ExecutorchSession.open(artifact, spec, threads=threads, verbose=verbose)
 
 
 def read_back(artifact: Path) -> dict[str, tuple[str, str]]:
     """Hash the codes and scales that an artifact holds, read from its own bytes."""
-    from llama_export.targets.executorch.read_back import read_back
+    from llama_export.targets.executorch.reading.read_back import read_back
 
     return read_back(artifact)
 
 
 def read_back_floats(artifact: Path) -> dict[str, str]:
     """Hash the norms that an artifact holds, as float32 values."""
-    from llama_export.targets.executorch.read_back import read_back_floats
+    from llama_export.targets.executorch.reading.read_back import read_back_floats
 
     return read_back_floats(artifact)
 
 
 def read_back_rotary(artifact: Path) -> dict[str, FloatArray]:
     """Read the rotary tables that an artifact holds: "cos NAME" and "sin NAME" `[C, D/2]`."""
-    from llama_export.targets.executorch.read_back import read_back_rotary
+    from llama_export.targets.executorch.reading.read_back import read_back_rotary
 
     return read_back_rotary(artifact)
 
 
 def rounded_inputs(artifact: Path) -> RoundedInputs | None:
     """Say which products of an artifact round their input; None: not known for this machine."""
-    from llama_export.targets.executorch.activations import rounded_inputs
+    from llama_export.targets.executorch.reading.activations import rounded_inputs
 
     return rounded_inputs(artifact)
 
 
 def describe(artifact: Path, spec: GraphSpec) -> ArtifactParts:
     """Say what an artifact is made of, in bytes; no weight is read."""
-    from llama_export.targets.executorch.describe import describe
+    from llama_export.targets.executorch.reading.describe import describe
 
     return describe(artifact, spec)
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
-from llama_export.config import LlamaConfig
-from llama_export.parts import (
+from llama_export.llama.config import LlamaConfig
+from llama_export.llama.names import HEAD, TABLE
+from llama_export.targets.footprint import (
     GRAPH,
     NORMS,
     PADDING,
@@ -22,7 +23,7 @@ from llama_export.parts import (
     merge,
     weights_kind,
 )
-from llama_export.targets.onnx.blocks import block_size
+from llama_export.targets.onnx.lowering.blocks import block_size
 from llama_quantize.scheme import Float, GroupedInt, Scheme
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -33,8 +34,6 @@ _FLOAT_BYTES = 4
 _GRAPH_BYTES, _GRAPH_LAYER_BYTES = 2_200, 5_850
 # Python, onnxruntime's library and its own tables: what is left of the measured memory.
 _RUNTIME_BYTES = 75_000_000
-_TABLE = "model.embed_tokens.weight"
-_HEAD = "lm_head.weight"
 _SCALE_BYTES = 2
 # Packed for the CPU, a block of weights has its scale and the sum of its codes, float32 both.
 _PACKED_BLOCK_BYTES = 8
@@ -77,7 +76,7 @@ def resident_bytes(shapes: Shapes, schemes: Mapping[str, Scheme]) -> int:
     """
     total = _RUNTIME_BYTES
     for name, shape in shapes.items():
-        if len(shape) != 2 or (name == _TABLE and _HEAD in shapes):
+        if len(shape) != 2 or (name == TABLE and HEAD in shapes):
             continue
         scheme = schemes[name]
         weights = math.prod(shape)
@@ -96,8 +95,8 @@ def _regions(
     for _ in ("cos", "sin"):
         row_bytes = config.head_dim // 2 * _FLOAT_BYTES
         yield Part(ROTARY, max_context * row_bytes, row_bytes)
-    tied = _HEAD not in shapes
-    yield from _matrix([_TABLE], shapes, schemes, by_row=not tied)
+    tied = HEAD not in shapes
+    yield from _matrix([TABLE], shapes, schemes, by_row=not tied)
     for layer in range(config.num_hidden_layers):
         stem = f"model.layers.{layer}"
         for norm in ("input_layernorm", "post_attention_layernorm"):
@@ -109,7 +108,7 @@ def _regions(
             yield from _matrix([f"{stem}.mlp.{part}_proj.weight"], shapes, schemes)
     yield _norm(shapes["model.norm.weight"])
     if not tied:
-        yield from _matrix([_HEAD], shapes, schemes)
+        yield from _matrix([HEAD], shapes, schemes)
 
 
 def _norm(shape: tuple[int, ...]) -> Part:
@@ -123,7 +122,7 @@ def _matrix(
     """Give the regions of some weights stacked along their rows: codes and scales, or floats."""
     scheme, columns = schemes[names[0]], shapes[names[0]][1]
     rows = sum(shapes[name][0] for name in names)
-    is_table = names[0] in (_TABLE, _HEAD)
+    is_table = names[0] in (TABLE, HEAD)
     if isinstance(scheme, Float):
         kind = weights_kind(scheme.dtype, is_table=is_table)
         yield _region(kind, rows, columns * _SCALE_BYTES, by_row=by_row)

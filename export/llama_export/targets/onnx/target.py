@@ -6,19 +6,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llama_export.activations import RoundedInputs
+from llama_export.bundle.graph_spec import GraphSpec
 from llama_export.errors import UsageError
-from llama_export.graph import GraphSpec
-from llama_export.parts import ArtifactParts
-from llama_export.taps import Tapped
-from llama_export.targets import About, FloatArray, Lowered, LoweringOptions
-from llama_export.targets.onnx.session import OnnxSession
+from llama_export.llama.activations import RoundedInputs
+from llama_export.llama.intermediates import Tapped
+from llama_export.targets.footprint import ArtifactParts
+from llama_export.targets.onnx.running.session import OnnxSession
+from llama_export.targets.session import FloatArray
+from llama_export.targets.target import About, Lowered, LoweringOptions
 
 if TYPE_CHECKING:
-    from llama_export.config import LlamaConfig
-    from llama_export.trace import TracedLlama
+    from llama_export.llama.config import LlamaConfig
+    from llama_export.llama.trace import TracedLlama
+    from llama_quantize.checkpoint.weights import QuantizedWeights
     from llama_quantize.scheme import Scheme
-    from llama_quantize.weights import QuantizedWeights
 
 TOOLKITS = ("onnx", "onnxruntime")
 DEFAULT_MAX_CONTEXT = 8192
@@ -46,10 +47,10 @@ def lower(
     about: About,
 ) -> Lowered:
     """Write the artifact, and what its stock clients need beside it, into a folder."""
-    from llama_export.targets.onnx.genai import write_genai_config
-    from llama_export.targets.onnx.lower import MODEL_FILE
-    from llama_export.targets.onnx.lower import lower as lower_onnx
-    from llama_export.targets.onnx.transformers_js import transformers_js_keys
+    from llama_export.targets.onnx.lowering.genai import write_genai_config
+    from llama_export.targets.onnx.lowering.lower import MODEL_FILE
+    from llama_export.targets.onnx.lowering.lower import lower as lower_onnx
+    from llama_export.targets.onnx.lowering.transformers_js import transformers_js_keys
 
     graph = lower_onnx(
         traced,
@@ -78,28 +79,28 @@ def open_session(
 
 def read_back(artifact: Path) -> dict[str, tuple[str, str]]:
     """Hash the codes and scales that an artifact holds, read from its own bytes."""
-    from llama_export.targets.onnx.read_back import read_back
+    from llama_export.targets.onnx.reading.read_back import read_back
 
     return read_back(artifact)
 
 
 def read_back_floats(artifact: Path) -> dict[str, str]:
     """Hash the norms and float matrices that an artifact holds, as float32 values."""
-    from llama_export.targets.onnx.read_back import read_back_floats
+    from llama_export.targets.onnx.reading.read_back import read_back_floats
 
     return read_back_floats(artifact)
 
 
 def read_back_rotary(artifact: Path) -> dict[str, FloatArray]:
     """Read the rotary tables that an artifact holds: "cos NAME" and "sin NAME" `[C, D/2]`."""
-    from llama_export.targets.onnx.read_back import read_back_rotary
+    from llama_export.targets.onnx.reading.read_back import read_back_rotary
 
     return read_back_rotary(artifact)
 
 
 def rounded_inputs(artifact: Path) -> RoundedInputs | None:
     """Say which products of an artifact round their input; None: not known for this machine."""
-    from llama_export.targets.onnx.activations import rounded_inputs
+    from llama_export.targets.onnx.reading.activations import rounded_inputs
 
     return rounded_inputs(artifact)
 
@@ -108,14 +109,14 @@ def probe(
     artifact: Path, spec: GraphSpec, chunks: Sequence[Sequence[int]], *, threads: int | None
 ) -> tuple[Tapped, ...]:
     """Run chunks of tokens from an empty cache in exact arithmetic, and look inside."""
-    from llama_export.targets.onnx.probe import probe
+    from llama_export.targets.onnx.running.probe import probe
 
     return probe(artifact, spec, chunks, threads=threads)
 
 
 def describe(artifact: Path, spec: GraphSpec) -> ArtifactParts:
     """Say what an artifact is made of, in bytes; no weight is read."""
-    from llama_export.targets.onnx.describe import describe
+    from llama_export.targets.onnx.reading.describe import describe
 
     return describe(artifact, spec)
 

@@ -46,7 +46,7 @@ class LlamaExportCommand(BaseOptimumCLICommand):
         """Take llama-export's options."""
         import typer
 
-        from llama_export.cli import app
+        from llama_export.cli.app import app
 
         for option in typer.main.get_command(app).params:
             # argparse takes a per cent sign for a value to fill in.
@@ -64,7 +64,7 @@ class LlamaExportCommand(BaseOptimumCLICommand):
 
     def run(self) -> None:
         """Run llama-export with what was given; it ends the process with its own exit code."""
-        from llama_export.cli import main
+        from llama_export.cli.app import main
 
         folder = ["--output", self.args.output] if self.args.output else []
         # Its messages and hints speak of it by this name.

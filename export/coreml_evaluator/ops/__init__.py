@@ -1,0 +1,19 @@
+"""The table of ops: what the evaluator knows."""
+
+from __future__ import annotations
+
+from coreml_evaluator.arguments import Op
+from coreml_evaluator.ops import creation, elementwise, gather, linear, reduction, shape, slicing
+
+OPS: dict[str, Op] = {
+    **creation.OPS,
+    **elementwise.OPS,
+    **gather.OPS,
+    **linear.OPS,
+    **reduction.OPS,
+    **shape.OPS,
+    **slicing.OPS,
+}
+READ, WRITE = "read_state", "write_state"
+UPDATE = "slice_update"
+KNOWN = frozenset({*OPS, READ, WRITE})

@@ -1,0 +1,262 @@
+"""A bundle on disk: a folder of files and the manifest.json that names and hashes each of them.
+
+`seal` makes one out of a folder, `Bundle.open` checks everything that is cheap (manifest, paths,
+presence, lengths), `Bundle.check_hashes` reads every byte. Files that the manifest does not list
+are ignored by `open`, because a desktop or a user may leave some, and returned by `check_hashes`;
+no path of a manifest can lead to one. The module knows nothing of targets, tokenizers or of how
+a folder gets to its place (`publish`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from llama_export.bundle.manifest import (
+    FORMAT_VERSION,
+    MANIFEST_NAME,
+    FileEntry,
+    Manifest,
+    ModelInfo,
+    path_fault,
+)
+from llama_export.errors import BundleError, OutputError
+
+_CHUNK_BYTES = 4 * 2**20
+_DAMAGED_HINT = "the bundle was changed or is incomplete: copy it again, or export it again"
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A folder whose manifest was checked and whose files are there, in their full length."""
+
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, folder: Path) -> Bundle:
+        """Read and check a bundle, all but the hashes.
+
+        Raises:
+            BundleError: no folder, no manifest, a manifest that is damaged or of a newer format,
+                or files that are missing, of another length, or reached through a symbolic link.
+        """
+        if not folder.is_dir():
+            found = "is a file" if folder.exists() else "does not exist"
+            message = f"{folder} {found}; a bundle is a folder that holds {MANIFEST_NAME}"
+            raise BundleError(message, "give the folder that the export wrote")
+        manifest = folder / MANIFEST_NAME
+        if manifest.is_symlink() or not manifest.is_file():
+            message = f"{folder} holds no plain file {MANIFEST_NAME}, so it is no bundle"
+            raise BundleError(message, _nearby_hint(folder))
+        bundle = cls(folder, Manifest.read(manifest))
+        faults = [
+            f"{name} {fault}"
+            for name, entry in sorted(bundle.manifest.files.items())
+            if (fault := _file_fault(folder, name, entry))
+        ]
+        if faults:
+            message = f"{folder}: " + "; ".join(faults)
+            raise BundleError(message, _DAMAGED_HINT)
+        return bundle
+
+    @property
+    def size_bytes(self) -> int:
+        """The listed files together, the manifest not counted."""
+        return sum(entry.size_bytes for entry in self.manifest.files.values())
+
+    @property
+    def artifact(self) -> Path:
+        """The file, or for a Core ML package the folder, that the runtime loads."""
+        return self.path(self.manifest.artifact)
+
+    def path(self, name: str) -> Path:
+        """Return the place of a listed file, or of the artifact.
+
+        Raises:
+            BundleError: the manifest does not list it.
+        """
+        if name not in self.manifest.files and name != self.manifest.artifact:
+            message = f"{self.folder} has no file {name!r} in its manifest"
+            raise BundleError(message, "`manifest.files` names the files of this bundle")
+        return self.folder.joinpath(*name.split("/"))
+
+    def check_hashes(self, progress: Progress | None = None) -> tuple[str, ...]:
+        """Read every listed file and compare it with the manifest.
+
+        Args:
+            progress: called with the bytes read since its last call; they sum to `size_bytes`.
+
+        Returns:
+            The files in the folder that the manifest does not list; they harm nothing.
+
+        Raises:
+            BundleError: names every file that is changed, truncated, missing or unreadable.
+        """
+        faults = []
+        for name, entry in sorted(self.manifest.files.items()):
+            # Bundle.open looked too, but hours may have passed.
+            fault = _file_fault(self.folder, name, entry)
+            if not fault:
+                fault = _content_fault(self.path(name), entry, progress)
+            faults += [f"{name} {fault}"] if fault else []
+        if faults:
+            message = f"{self.folder}: " + "; ".join(faults)
+            raise BundleError(message, _DAMAGED_HINT)
+        listed = {MANIFEST_NAME, *self.manifest.files}
+        return tuple(name for name, _ in _walk(self.folder) if name not in listed)
+
+
+def hash_file(path: Path, progress: Progress | None = None) -> FileEntry:
+    """Hash a file in chunks of bounded memory.
+
+    Args:
+        path: the file.
+        progress: called with the bytes read since its last call.
+
+    Raises:
+        OSError: the file cannot be read; the caller knows whether it is input or output.
+    """
+    digest = hashlib.sha256()
+    size_bytes = 0
+    buffer = bytearray(_CHUNK_BYTES)
+    view = memoryview(buffer)
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            digest.update(view[:count])
+            size_bytes += count
+            if progress is not None:
+                progress(count)
+    return FileEntry(digest.hexdigest(), size_bytes)
+
+
+def seal(
+    folder: Path,
+    *,
+    target: str,
+    artifact: str,
+    model: ModelInfo,
+    graph: Mapping[str, Any],
+    quantization: Mapping[str, Any],
+    tokenizer: Mapping[str, Any],
+    created_with: Mapping[str, str],
+    progress: Progress | None = None,
+) -> Manifest:
+    """Hash every file in a folder and write its manifest.json, last of all.
+
+    Args:
+        folder: the finished folder; a manifest.json in it is replaced.
+        target: the target's name, such as "onnx".
+        artifact: what the runtime loads, as a path inside the folder.
+        model: where the weights come from.
+        graph: `GraphSpec.to_json()`.
+        quantization: recipe, group_size, bits_per_weight, sqnr_db, tensors (hashes by name).
+        tokenizer: file, vocab_size, bos_token_id, stop_token_ids.
+        created_with: versions by package name.
+        progress: called with the bytes hashed since its last call.
+
+    Returns:
+        The manifest, as a reader will get it.
+
+    Raises:
+        BundleError: the folder holds a symbolic link or a name that no manifest may hold, or a
+            field is not what `Manifest` says. Nothing is written then.
+        OutputError: a file cannot be read or the manifest cannot be written.
+    """
+    try:
+        files = {name: hash_file(path, progress) for name, path in _files_to_seal(folder)}
+        draft = Manifest(
+            format_version=FORMAT_VERSION,
+            target=target,
+            artifact=artifact,
+            model=model,
+            graph=graph,
+            quantization=quantization,
+            tokenizer=tokenizer,
+            files=files,
+            created_with=created_with,
+        )
+        text = draft.to_text()
+        # What would be refused on reading must not be written.
+        manifest = Manifest.from_text(text, where=str(folder / MANIFEST_NAME))
+        (folder / MANIFEST_NAME).write_bytes(text.encode("utf-8"))
+    except OSError as error:
+        message = f"{folder} cannot be sealed: {error.strerror or error}"
+        raise OutputError(message, "free some space, or choose another output folder") from error
+    return manifest
+
+
+def _files_to_seal(folder: Path) -> list[tuple[str, Path]]:
+    found = [item for item in _walk(folder, onerror=_raise) if item[0] != MANIFEST_NAME]
+    # A link would be hashed as what it points to, and a pipe would never end.
+    faults = [
+        f"{name} is no plain file" for name, path in found if not stat.S_ISREG(path.lstat().st_mode)
+    ]
+    faults += [f"{name!a} {reason}" for name, _ in found if (reason := path_fault(name))]
+    if faults:
+        message = f"{folder} cannot be sealed: " + "; ".join(faults)
+        raise BundleError(message, "this is a fault of the export: report it")
+    return found
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _walk(folder: Path, onerror: Callable[[OSError], None] | None = None) -> list[tuple[str, Path]]:
+    """List every file and link below a folder with its POSIX path, following no link."""
+    found = []
+    for root, folders, names in os.walk(folder, onerror=onerror):
+        links = [name for name in folders if (Path(root) / name).is_symlink()]
+        for path in (Path(root) / name for name in [*names, *links]):
+            found.append((path.relative_to(folder).as_posix(), path))
+    return sorted(found)
+
+
+def _file_fault(folder: Path, name: str, entry: FileEntry) -> str:
+    """Say what is wrong with a listed file, short of reading it; empty when nothing is."""
+    place = folder
+    try:
+        for part in PurePosixPath(name).parts:
+            place = place / part
+            mode = place.lstat().st_mode
+            if stat.S_ISLNK(mode):
+                return f"is reached through a symbolic link ({place.name})"
+        size_bytes = place.lstat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return "is missing"
+    except OSError as error:
+        return f"cannot be looked at ({error.strerror or error})"
+    if not stat.S_ISREG(mode):
+        return "is no plain file"
+    if size_bytes < entry.size_bytes:
+        return f"is truncated: expected {entry.size_bytes} bytes, found {size_bytes}"
+    if size_bytes > entry.size_bytes:
+        return f"is too long: expected {entry.size_bytes} bytes, found {size_bytes}"
+    return ""
+
+
+def _content_fault(path: Path, entry: FileEntry, progress: Progress | None) -> str:
+    try:
+        found = hash_file(path, progress)
+    except OSError as error:
+        return f"cannot be read ({error.strerror or error})"
+    if found == entry:
+        return ""
+    return f"is changed: expected sha256 {entry.sha256[:12]}..., found {found.sha256[:12]}..."
+
+
+def _nearby_hint(folder: Path) -> str:
+    if (folder.parent / MANIFEST_NAME).is_file():  # a Core ML package is a folder in a bundle
+        return f"did you mean {folder.parent}?"
+    bundles = sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST_NAME}"))
+    if bundles:
+        return "did you mean " + " or ".join(str(folder / name) for name in bundles) + "?"
+    return "give the folder that the export wrote, such as OUT/onnx"

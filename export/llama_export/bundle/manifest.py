@@ -1,0 +1,330 @@
+"""manifest.json: what a bundle holds, parsed strictly and written the same way every time.
+
+It knows the fields, their types, which paths may stand in a bundle and how they depend on each
+other. It never looks at the files that it names, and it knows nothing of what `graph` and
+`model.config` mean: their owners (`GraphSpec`, `LlamaConfig`) parse them.
+schemas/manifest.schema.json says the same in JSON Schema.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeGuard
+
+from llama_export.errors import BundleError
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+
+_SIZE_LIMIT_BYTES = 16 * 2**20  # an 8B model's manifest is under 200 kB
+_FAULTS_SHOWN = 20
+_TENSOR_HASHES = ("codes_sha256", "scales_sha256")
+_DAMAGED_HINT = "the bundle was changed or is damaged: export it again"
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_REVISION = re.compile(r"[0-9a-f]{7,64}")
+_TARGET = re.compile(r"[a-z][a-z0-9_-]*")
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
+# Starts with a digit and holds no slash, so that neither a path nor a host name gets in.
+_VERSION = re.compile(r"[0-9][0-9A-Za-z.+!_-]*")
+_ABSOLUTE = re.compile(r"[/\\~]|[A-Za-z]:[/\\]")
+_NAME = re.compile(r"(?!" + _ABSOLUTE.pattern + r")[^\x00-\x1f\x7f]+")
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """The fingerprint of one file: its SHA-256 in lower-case hex, and its length."""
+
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Which model the bundle was made from; `config` is `LlamaConfig.to_hf()`."""
+
+    name: str
+    hub_id: str | None
+    revision: str | None
+    config: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The whole of manifest.json, one field a key."""
+
+    format_version: int
+    target: str
+    artifact: str
+    model: ModelInfo
+    graph: Mapping[str, Any]
+    quantization: Mapping[str, Any]
+    tokenizer: Mapping[str, Any]
+    files: Mapping[str, FileEntry]
+    created_with: Mapping[str, str]
+
+    @classmethod
+    def read(cls, path: Path) -> Manifest:
+        """Read a manifest.json.
+
+        Raises:
+            BundleError: it is missing, no valid JSON, of a newer format, or a field is wrong.
+        """
+        try:
+            with path.open("rb") as file:
+                data = file.read(_SIZE_LIMIT_BYTES + 1)
+            text = data.decode("utf-8")
+        except OSError as error:
+            message = f"{path} cannot be read: {error.strerror or error}"
+            raise BundleError(message, "give a folder that holds a manifest.json") from error
+        except UnicodeDecodeError as error:
+            message = f"{path} is not UTF-8: {error}"
+            raise BundleError(message, _DAMAGED_HINT) from None
+        if len(data) > _SIZE_LIMIT_BYTES:
+            message = f"{path} is longer than {_SIZE_LIMIT_BYTES} bytes: that is no manifest"
+            raise BundleError(message, _DAMAGED_HINT)
+        return cls.from_text(text, where=str(path))
+
+    @classmethod
+    def from_text(cls, text: str, where: str = MANIFEST_NAME) -> Manifest:
+        """Parse the text of a manifest.json; a key given twice, NaN and infinity are refused.
+
+        Raises:
+            BundleError: no valid JSON, a newer format, or a field is wrong.
+        """
+        try:
+            raw = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+        except (ValueError, RecursionError) as error:
+            message = f"{where} is not valid JSON: {error}"
+            raise BundleError(message, _DAMAGED_HINT) from None
+        return cls.from_json(raw, where=where)
+
+    @classmethod
+    def from_json(cls, raw: object, where: str = MANIFEST_NAME) -> Manifest:
+        """Check every field and build a manifest.
+
+        Raises:
+            BundleError: a newer format (both versions named), or the list of all faults.
+        """
+        if not isinstance(raw, dict):
+            message = f"{where}: expected a JSON object, found {type(raw).__name__}"
+            raise BundleError(message, _DAMAGED_HINT)
+        _refuse_newer(raw.get("format_version"), where)
+        faults: list[str] = []
+        manifest = _parse(_Object(raw, "", faults))
+        if faults := faults or _cross_faults(manifest):
+            more = len(faults) - _FAULTS_SHOWN
+            shown = faults[:_FAULTS_SHOWN] + ([f"and {more} more faults"] if more > 0 else [])
+            # A changed manifest must not steer the terminal that shows the message.
+            plain = (c if c.isprintable() else ascii(c)[1:-1] for c in "; ".join(shown))
+            message = f"{where}: {''.join(plain)}"
+            raise BundleError(message, _DAMAGED_HINT)
+        return manifest
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON object, as `from_json` takes it."""
+        return asdict(self)
+
+    def to_text(self) -> str:
+        """Return the file's text: sorted keys, two spaces, a newline at the end.
+
+        Raises:
+            BundleError: a field holds something that JSON cannot, such as NaN or a Path.
+        """
+        try:
+            text = json.dumps(self.to_json(), sort_keys=True, indent=2, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            message = f"{MANIFEST_NAME} cannot be written: {error}"
+            raise BundleError(message, "this is a fault of the export: report it") from error
+        return text + "\n"
+
+
+def path_fault(path: str) -> str:
+    """Say why a path may not stand in a manifest; empty when it may.
+
+    Allowed is a relative POSIX path that names a file inside the folder and means the same on
+    every system: no `..`, no backslash, no drive letter, no control character.
+    """
+    parts = path.split("/")
+    if path.startswith("/") or _ABSOLUTE.match(path):
+        return "is not relative"
+    if ".." in parts:
+        return "leads out of the folder"
+    if "" in parts or "." in parts:
+        return "has an empty part or a '.'"
+    if "\\" in path or ":" in path:
+        return "holds a backslash or a colon"
+    if not all(32 <= ord(c) != 127 and not 0xD800 <= ord(c) <= 0xDFFF for c in path):
+        return "holds a control character or half a surrogate pair"
+    if path == MANIFEST_NAME:
+        return "is the manifest itself"
+    return ""
+
+
+def _refuse_newer(version: object, where: str) -> None:
+    if isinstance(version, int) and not isinstance(version, bool) and version > FORMAT_VERSION:
+        message = (
+            f"{where} has format_version {version}; "
+            f"this llama-export reads format_version {FORMAT_VERSION}"
+        )
+        raise BundleError(message, "update llama-export, or export the model again with this one")
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            message = f"the key {key!r} is given twice"
+            raise ValueError(message)
+        result[key] = value
+    return result
+
+
+def _no_constant(name: str) -> object:
+    message = f"{name} is no JSON number"
+    raise ValueError(message)
+
+
+class _Object:
+    """Typed reads of one JSON object; each fault goes to a shared list, and reading goes on."""
+
+    def __init__(self, raw: Mapping[str, Any], where: str, faults: list[str]) -> None:
+        self.raw = raw
+        self._where = where
+        self._faults = faults
+
+    def fault(self, key: str, expected: str) -> None:
+        found = "nothing" if key not in self.raw else f"{self.raw[key]!r:.80}"
+        self._faults.append(f"{self._where}{key} must be {expected}, found {found}")
+
+    def only(self, keys: Iterable[str]) -> None:
+        for key in sorted(set(self.raw) - set(keys)):
+            self._faults.append(f"{self._where}{key:.80} is no key of this format")
+
+    def text(self, key: str, pattern: re.Pattern[str], expected: str) -> str:
+        value = self.raw.get(key)
+        if not isinstance(value, str) or not pattern.fullmatch(value):
+            self.fault(key, expected)
+            return ""
+        return value
+
+    def is_null(self, key: str) -> bool:
+        return key in self.raw and self.raw[key] is None
+
+    def integer(self, key: str, minimum: int = 0) -> int:
+        value = self.raw.get(key)
+        if not _is_integer(value) or value < minimum:
+            self.fault(key, f"a whole number of at least {minimum}")
+            return minimum
+        return value
+
+    def number(self, key: str) -> None:
+        value = self.raw.get(key)
+        if not _is_integer(value) and not (isinstance(value, float) and math.isfinite(value)):
+            self.fault(key, "a finite number")
+
+    def child(self, key: str) -> _Object:
+        value = self.raw.get(key)
+        if isinstance(value, dict):
+            return _Object(value, f"{self._where}{key}.", self._faults)
+        self.fault(key, "an object")
+        return _Object({}, "", [])  # its own faults would only repeat this one
+
+
+def _is_integer(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _parse(top: _Object) -> Manifest:
+    top.only(Manifest.__dataclass_fields__)
+    return Manifest(
+        format_version=top.integer("format_version", minimum=1),
+        target=top.text("target", _TARGET, "a target's name in lower case"),
+        artifact=_path(top, "artifact"),
+        model=_parse_model(top.child("model")),
+        graph=top.child("graph").raw,
+        quantization=_check_quantization(top.child("quantization")),
+        tokenizer=_check_tokenizer(top.child("tokenizer")),
+        files=_parse_files(top.child("files")),
+        created_with=_parse_versions(top.child("created_with")),
+    )
+
+
+def _path(owner: _Object, key: str) -> str:
+    value = owner.raw.get(key)
+    reason = path_fault(value) if isinstance(value, str) else "is no text"
+    if reason:
+        owner.fault(key, f"a path inside the folder (this one {reason})")
+    return str(value)
+
+
+def _parse_model(model: _Object) -> ModelInfo:
+    model.only(ModelInfo.__dataclass_fields__)
+    return ModelInfo(
+        name=model.text("name", _NAME, "a name, not a path"),
+        hub_id=None if model.is_null("hub_id") else model.text("hub_id", _HUB_ID, "owner/name"),
+        revision=None if model.is_null("revision") else model.text("revision", _REVISION, "hex"),
+        config=model.child("config").raw,
+    )
+
+
+def _check_quantization(quantization: _Object) -> Mapping[str, Any]:
+    """Check the fields that every bundle has; a recipe may add its own."""
+    quantization.text("recipe", _NAME, "a recipe's name")
+    quantization.number("bits_per_weight")
+    if not quantization.is_null("group_size"):
+        quantization.integer("group_size", minimum=1)
+    if not quantization.is_null("sqnr_db"):
+        quantization.number("sqnr_db")
+    tensors = quantization.child("tensors")
+    for name in tensors.raw:
+        hashes = tensors.child(name)
+        hashes.only(_TENSOR_HASHES)
+        for key in _TENSOR_HASHES:
+            hashes.text(key, _SHA256, "64 hex digits")
+    return quantization.raw
+
+
+def _check_tokenizer(tokenizer: _Object) -> Mapping[str, Any]:
+    _path(tokenizer, "file")
+    size = tokenizer.integer("vocab_size", minimum=1)
+    if tokenizer.integer("bos_token_id") >= size:
+        tokenizer.fault("bos_token_id", f"inside the vocabulary of {size}")
+    stops = tokenizer.raw.get("stop_token_ids")
+    if not (isinstance(stops, list) and stops and all(_is_integer(i) for i in stops)):
+        tokenizer.fault("stop_token_ids", "a list of at least one token id")
+    elif not all(0 <= token < size for token in stops):
+        tokenizer.fault("stop_token_ids", f"inside the vocabulary of {size}")
+    return tokenizer.raw
+
+
+def _parse_files(files: _Object) -> Mapping[str, FileEntry]:
+    result = {}
+    for path in files.raw:
+        if reason := path_fault(path):
+            files.fault(path, f"named by a path inside the folder (this one {reason})")
+        entry = files.child(path)
+        entry.only(FileEntry.__dataclass_fields__)
+        sha256 = entry.text("sha256", _SHA256, "64 hex digits")
+        result[path] = FileEntry(sha256, entry.integer("size_bytes"))
+    return result
+
+
+def _parse_versions(versions: _Object) -> Mapping[str, str]:
+    return {name: versions.text(name, _VERSION, "a version number") for name in versions.raw}
+
+
+def _cross_faults(manifest: Manifest) -> list[str]:
+    faults = []
+    # A Core ML package is a folder: its files are listed, not itself.
+    folders = {str(parent) for path in manifest.files for parent in PurePosixPath(path).parents}
+    if manifest.artifact not in manifest.files and manifest.artifact not in folders:
+        faults.append(f"artifact {manifest.artifact!r} is not among the files")
+    if manifest.tokenizer["file"] not in manifest.files:
+        faults.append(f"tokenizer.file {manifest.tokenizer['file']!r} is not among the files")
+    return faults

@@ -1,0 +1,212 @@
+"""`llama-export bench`: how fast a bundle runs on this machine, and in how much memory."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llama_export.cli.options import BundleArgument, Json, Threads, Verbose, open_console
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_CACHED_BYTES = 64_000_000
+_PARTS = {"prompt_lengths": "--prompt-lengths", "contexts": "--contexts"}
+
+
+def bench(
+    bundle: BundleArgument,
+    prompt_lengths: Annotated[
+        str | None,
+        typer.Option(help="Tokens of the prompts.", show_default="128,512"),
+    ] = None,
+    contexts: Annotated[
+        str | None,
+        typer.Option(help="Positions in the cache to decode at.", show_default="128,1024"),
+    ] = None,
+    decode_tokens: Annotated[
+        int | None, typer.Option(help="Tokens to decode for one sample.", show_default="16")
+    ] = None,
+    repeat: Annotated[
+        int | None, typer.Option(help="Samples of each figure.", show_default="5")
+    ] = None,
+    threads: Threads = None,
+    quick: Annotated[bool, typer.Option("--quick", help="One length, fewer samples.")] = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Measure loading, time to the first token, prefill, decode and memory."""
+    console = open_console(verbose)
+    from rich.console import Console
+
+    from llama_export.bundle.bundle import Bundle
+    from llama_export.bundle.graph_spec import GraphSpec
+    from llama_export.cli.terminal import TerminalProgress
+    from llama_export.examine.bandwidth import buffer_bytes_for, read_bandwidth
+    from llama_export.examine.bench import measure, parse_lengths, plan_bench
+    from llama_export.system.machine import Machine
+    from llama_export.targets.registry import describe, open_session, require_measurable
+
+    opened = Bundle.open(bundle)
+    require_measurable(opened)
+    machine = Machine()
+    lengths, at = (
+        None if text is None else parse_lengths(option, text)
+        for option, text in zip(_PARTS.values(), (prompt_lengths, contexts), strict=True)
+    )
+    plan = plan_bench(
+        GraphSpec.from_json(opened.manifest.graph).max_context,
+        prompt_lengths=lengths,
+        contexts=at,
+        decode_tokens=decode_tokens,
+        repeat=repeat,
+        quick=quick,
+    )
+    progress = TerminalProgress(console)
+    with progress.step("Measuring") as advance:
+        found = measure(
+            lambda: open_session(opened, threads=threads, verbose=verbose),
+            plan,
+            machine,
+            ordinary_tokens=opened.manifest.tokenizer["bos_token_id"] or 1,
+            progress=advance,
+        )
+    # Only now: its buffer must not be in the memory that was measured.
+    used_threads = threads or machine.physical_cores()
+    with progress.step("Measuring the memory's speed"):
+        buffer_bytes = buffer_bytes_for(machine.available_bytes())
+        bandwidth = read_bandwidth(used_threads, buffer_bytes, machine.clock)
+    parts = describe(opened)
+    manifest = opened.manifest
+    report = {
+        "format_version": 1,
+        "bundle": {
+            "folder": str(bundle),
+            "model": manifest.model.name,
+            "target": manifest.target,
+            "recipe": manifest.quantization["recipe"],
+            "group_size": manifest.quantization["group_size"],
+            "size_bytes": opened.size_bytes,
+        },
+        "machine": {
+            "cores": machine.cores(),
+            "physical_cores": machine.physical_cores(),
+            "memory_bytes": machine.memory_bytes(),
+        },
+        "settings": {
+            "threads": used_threads,
+            "threads_chosen_by": "the runtime's default" if threads is None else "--threads",
+            "prompt_lengths": list(plan.prompt_lengths),
+            "contexts": list(plan.contexts),
+            "decode_tokens": plan.decode_tokens,
+            "repeat": plan.repeat,
+            "warm_up": 1,
+        },
+        **found.to_json(),
+        "bandwidth": bandwidth.to_json(),
+        "reads": [
+            _reads(
+                parts.read_bytes_per_token(each.context), each.tokens_per_s.median, bandwidth.best
+            )
+            | {"context": each.context}
+            for each in found.decode
+        ],
+        "fits_caches": (fits_caches := parts.read_bytes_per_token(0) < _CACHED_BYTES),
+        "notes": _notes(fits_caches=fits_caches),
+    }
+    if as_json:
+        typer.echo(json.dumps(report, indent=2))
+    else:
+        Console().print(bench_table(report))
+    if found.was_busy:
+        cores = max(found.others_before, found.others_during)
+        console.print(
+            f"[bold]note:[/] other processes kept {cores:.1f} cores busy; "
+            "measure again when the machine is idle",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _reads(bytes_per_token: int, tokens_per_s: float, bandwidth: float) -> dict[str, Any]:
+    """Say what decoding reads, and how much of what the memory gives that is."""
+    rate = bytes_per_token * tokens_per_s
+    return {
+        "bytes_per_token": bytes_per_token,
+        "bytes_per_s": round(rate),
+        "share_of_bandwidth": round(rate / bandwidth, 3),
+    }
+
+
+def _notes(*, fits_caches: bool) -> list[str]:
+    notes = [
+        "load is the first one in this process; whether the files were in the system's cache "
+        "is not known",
+        "reads for each token are bytes of the files and of the KV cache; a runtime that packs its "
+        "weights reads more",
+    ]
+    if fits_caches:
+        notes.append(
+            "the weights may fit into the processor's caches: a share of bandwidth would say "
+            "nothing, and is left blank"
+        )
+    return notes
+
+
+def bench_table(report: dict[str, Any]) -> Table:
+    """Lay the figures out: one a row, median and spread."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from llama_export.cli.terminal import format_bytes
+
+    bundle, settings = report["bundle"], report["settings"]
+    table = Table(
+        title=f"{escape(bundle['folder'])}: {escape(bundle['model'])}, {bundle['recipe']}, "
+        f"{settings['threads']} threads ({settings['threads_chosen_by']})",
+        title_justify="left",
+        caption="; ".join(report["notes"]) + ".",
+        caption_justify="left",
+    )
+    table.add_column("")
+    table.add_column("median", justify="right")
+    table.add_column("least to most", justify="right")
+    table.add_row("load", f"{report['load_s']:.2f} s", "")
+    table.add_row("memory after loading", format_bytes(report["resident_bytes"]), "")
+    table.add_row("memory at its peak", format_bytes(report["peak_resident_bytes"]), "")
+    first = f"first call, {report['first_call_tokens']} tokens"
+    table.add_row(first, f"{report['first_call_s']:.3f} s", "")
+    for row in report["prefill"]:
+        time, speed = row["first_token_s"], row["tokens_per_s"]
+        label = f"prompt of {row['tokens']}"
+        table.add_row(
+            f"{label}, to the first token",
+            f"{time['median']:.3f} s",
+            f"{time['least']:.3f} to {time['most']:.3f}",
+        )
+        table.add_row(f"{label}, prefill", *_speeds(speed))
+    for row, reads in zip(report["decode"], report["reads"], strict=True):
+        table.add_row(f"decode at {row['context']}", *_speeds(row["tokens_per_s"]))
+        table.add_row(
+            "  reads for each token",
+            format_bytes(reads["bytes_per_token"]),
+            "" if report["fits_caches"] else f"{reads['share_of_bandwidth']:.0%} of bandwidth",
+        )
+    speed = report["bandwidth"]
+    table.add_row(
+        "memory read, best",
+        f"{speed['best_bytes_per_s'] / 1e9:.1f} GB/s",
+        f"from {speed['worst_bytes_per_s'] / 1e9:.1f}",
+    )
+    table.add_row(
+        "other processes",
+        f"{max(report['others_before'], report['others_during']):.2f} cores",
+        "busy" if report["was_busy"] else "idle enough",
+    )
+    return table
+
+
+def _speeds(speed: dict[str, float]) -> tuple[str, str]:
+    return f"{speed['median']:.1f} tokens/s", f"{speed['least']:.1f} to {speed['most']:.1f}"

@@ -1,0 +1,92 @@
+"""What a chat says about itself: figures, notes and help. It decides nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from llama_export.generation.conversation import Overflow
+    from llama_export.generation.decoding import GenerationStats
+    from llama_export.generation.sampling import Sampling
+
+HELP = """\
+/system TEXT      say how the model is to behave; /system alone shows it, /system off ends it
+/reset            forget the conversation; the system message stays
+/retry            answer the last message again, with other random numbers
+/undo             take the last message and its answer back
+/save FILE        write the conversation, with its cache, into a file
+/load FILE        go on with a saved conversation; /load --text FILE with one of another bundle
+/stats            say how long the conversation is and how answers are drawn
+/quit             end (Ctrl-D does too)
+A line that ends in \\ goes on in the next one; \"\"\" begins and ends a message of several lines.
+A message that begins with a slash is written with two: //usr. Ctrl-C stops an answer and keeps it.
+"""
+
+_ENDINGS = {
+    "length": "cut at --max-tokens",
+    "context full": "cut: the context is full",
+    "interrupted": "stopped by you; what is there was kept",
+}
+
+
+def stats_line(stats: GenerationStats) -> str:
+    """Write the figures of a single text in one line."""
+    return (
+        f"{stats.prompt_tokens} prompt tokens, first token after "
+        f"{stats.time_to_first_token_s:.2f} s; {_tokens(stats, 'new token')}"
+        f"{_speed(stats, ' at {:.1f} tokens/s')}; seed {stats.seed}; stopped: {stats.stop_reason}"
+    )
+
+
+def answer_line(stats: GenerationStats, cached: int, max_context: int) -> str:
+    """Write the figures of one answer, and how full the context is, in one line."""
+    line = (
+        f"{_tokens(stats, 'token')}{_speed(stats, ', {:.1f} tok/s')}, first token after "
+        f"{stats.time_to_first_token_s:.2f} s, context {cached} of {max_context}"
+    )
+    ending = _ENDINGS.get(stats.stop_reason)
+    return f"{line} ({ending})" if ending else line
+
+
+def overflow_hint(overflow: Overflow, *, interactive: bool) -> str:
+    """Say what to do about a message that does not fit, in the words of the command line."""
+    if overflow.too_long:
+        return overflow.hint
+    drop = "--overflow drop-oldest drops the oldest messages"
+    begin = "/reset begins anew, " if interactive else ""
+    return f"{begin}{drop}; or use {overflow.larger_context}"
+
+
+def _tokens(stats: GenerationStats, word: str) -> str:
+    return f"{stats.new_tokens} {word}{'' if stats.new_tokens == 1 else 's'}"
+
+
+def _speed(stats: GenerationStats, words: str) -> str:
+    """Write the speed of decoding; one token has none, for it came from the prompt."""
+    return words.format(stats.decode_tokens_per_s) if stats.new_tokens > 1 else ""
+
+
+def sampling_words(sampling: Sampling) -> str:
+    """Write how tokens are drawn in one line."""
+    values = vars(sampling) | {"seed": "fresh" if sampling.seed is None else sampling.seed}
+    return ", ".join(f"{name.replace('_', '-')} {value}" for name, value in values.items())
+
+
+def say(console: Console, text: str, style: str = "") -> None:
+    """Print a message on stderr: not wrapped, no markup, nothing coloured by itself."""
+    console.print(text, style=style or None, markup=False, highlight=False, soft_wrap=True)
+
+
+def say_stand_in(console: Console, stand_in: str) -> None:
+    """Say that something else computes here what the runtime would; nothing where that runs."""
+    if stand_in:
+        text = f"note: {stand_in} runs this artifact here, as its runtime would but slowly"
+        say(console, f"{text}; the speed says nothing about a phone.")
+
+
+def say_base_model(console: Console, name: str) -> None:
+    """Say that a model was not trained to answer."""
+    text = f"note: {name} is a base model. It goes on with a text, and was not trained to answer"
+    say(console, f"{text}; an Instruct model is.")

@@ -1,0 +1,174 @@
+"""`llama-export inspect`: what is inside a bundle, without running it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llama_export.cli.options import Json, Verbose, open_console
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from llama_export.examine.inspection import Inspection, TensorGroup
+
+
+def inspect(
+    folder: Annotated[
+        Path, typer.Argument(help="A bundle, or the weights/ of an export.", show_default=False)
+    ],
+    hashes: Annotated[
+        bool, typer.Option("--hashes", help="Read every file and compare its hash.")
+    ] = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Say what is inside a bundle: parts, inputs and outputs, files, origin."""
+    console = open_console(verbose)
+    from rich.console import Console
+
+    found = _look(folder, console, hashes=hashes)
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), indent=2))
+        return
+    output = Console()
+    for table in tables(found):
+        output.print(table)
+
+
+def _look(folder: Path, console: Console, *, hashes: bool) -> Inspection:
+    from llama_export.bundle.bundle import Bundle
+    from llama_export.bundle.manifest import MANIFEST_NAME
+    from llama_export.cli.terminal import TerminalProgress
+    from llama_export.examine.inspection import RECORD_FILE, inspect_bundle, inspect_weights
+
+    progress = TerminalProgress(console)
+    if (folder / RECORD_FILE).is_file() and not (folder / MANIFEST_NAME).exists():
+        with progress.step(f"Opening {folder}"):
+            return inspect_weights(folder, check_hashes=hashes)
+    bundle = Bundle.open(folder)
+    if not hashes:
+        return inspect_bundle(bundle)
+    done = 0
+    with progress.step("Hashing the files") as advance:
+
+        def count(size_bytes: int) -> None:
+            nonlocal done
+            done += size_bytes
+            advance(done, bundle.size_bytes)
+
+        return inspect_bundle(bundle, check_hashes=True, progress=count)
+
+
+def tables(found: Inspection) -> Iterator[Table]:
+    """Lay an inspection out, each table at most 80 columns wide."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from llama_export.cli.terminal import format_bytes
+
+    overview = Table(title=escape(found.folder), title_justify="left", show_header=False)
+    overview.add_column("", no_wrap=True)
+    overview.add_column("", overflow="fold")
+    for key, value in _facts(found).items():
+        overview.add_row(key, escape(value))
+    yield overview
+    sizes = Table("part", title="What takes the space", title_justify="left")
+    sizes.add_column("size", justify="right")
+    sizes.add_column("share", justify="right")
+    for part in found.parts:
+        share = part.size_bytes / found.size_bytes
+        sizes.add_row(part.kind, format_bytes(part.size_bytes), f"{share:.1%}")
+    sizes.add_section()
+    sizes.add_row("together", format_bytes(found.size_bytes), "100.0%")
+    yield sizes
+    if found.inputs:
+        yield _signature(found)
+    files = Table("file", title="Files", title_justify="left")
+    files.add_column("size", justify="right")
+    files.add_column("what")
+    for file in found.files:
+        files.add_row(escape(file.name), format_bytes(file.size_bytes), file.purpose)
+    yield files
+
+
+def _signature(found: Inspection) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    signature = Table("", "name", title="Inputs and outputs", title_justify="left")
+    signature.add_column("type")
+    signature.add_column("shape")
+    for label, groups in (
+        ("in", found.inputs),
+        ("out", found.outputs),
+        ("kept", found.states),
+    ):
+        for group in groups:
+            signature.add_row(label, group.names, group.dtype, escape(_shape(group)))
+    return signature
+
+
+def _shape(group: TensorGroup) -> str:
+    return "[" + ", ".join(str(size) for size in group.shape) + "]"
+
+
+def _facts(found: Inspection) -> dict[str, str]:
+    """Choose what a reader wants to see first."""
+    from llama_export.cli.terminal import format_bytes
+
+    model, how, graph = found.model, found.quantization, found.graph
+    revision = (model.get("revision") or "")[:12]
+    origin = " at ".join(part for part in (model.get("hub_id") or "", revision) if part)
+    group = f", groups of {how['group_size']}" if how.get("group_size") else ""
+    sqnr = f", SQNR {how['sqnr_db']:.1f} dB" if how.get("sqnr_db") else ""
+    facts = {
+        "model": str(model.get("name", "unknown")) + (f" ({origin})" if origin else ""),
+        "recipe": f"{how['recipe']}{group}, {how['bits_per_weight']:.2f} bits a weight{sqnr}",
+    }
+    if graph:
+        logits = "every position" if graph["all_logits"] else "the last position"
+        facts |= {
+            "target": f"{graph['target']}, {graph['artifact']}",
+            "context": f"{graph['max_context']} tokens; logits of {logits}",
+            **({"delegate": _delegate(graph["delegate"])} if graph["delegate"] else {}),
+            **({"functions": _functions(graph["functions"])} if graph["functions"] else {}),
+            "KV cache": f"{format_bytes(graph['kv_bytes_per_token'])} a token, "
+            f"{format_bytes(graph['kv_bytes_per_token'] * graph['max_context'])} when full",
+            "read for a token": f"{format_bytes(graph['read_bytes_per_token'])}, and the KV cache",
+        }
+    if found.tokenizer:
+        ids, names = found.tokenizer["stop_token_ids"], found.tokenizer["stop_token_names"]
+        stops = ", ".join(
+            f"{token} {name or ''}".strip() for token, name in zip(ids, names, strict=True)
+        )
+        facts["tokens"] = f"{found.tokenizer['vocab_size']} in {found.tokenizer['file']}"
+        facts["stops at"] = stops
+    if found.created_with:
+        facts["made with"] = ", ".join(f"{name} {v}" for name, v in found.created_with.items())
+    facts["licence"] = found.licence
+    facts["hashes"] = found.hashes + (" (--hashes checks them)" if "not" in found.hashes else "")
+    if found.unlisted:
+        facts["not in the manifest"] = ", ".join(found.unlisted)
+    return facts
+
+
+def _functions(functions: Mapping[str, int]) -> str:
+    """Say which functions there are, and how many tokens a call of each takes."""
+    named = (f"{name} ({size} tokens)" for name, size in functions.items())
+    return ", ".join(named).replace("(1 tokens)", "(1 token)")
+
+
+def _delegate(report: Mapping[str, Any]) -> str:
+    """Say what computes inside a `.pte`, how much of it, and whether that was ever run."""
+    outside = sum(report["outside"].values())
+    return (
+        f"{report['name']}, {report['status']}: {report['delegate_calls']} calls with "
+        f"{report['products_inside']} of {report['products']} products, {outside} other operators"
+    )

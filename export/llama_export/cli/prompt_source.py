@@ -1,0 +1,63 @@
+"""Where a command's text comes from: an option, a file, or all of stdin."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from llama_export.errors import PromptError
+
+
+def read_text(path: Path) -> str:
+    """Return a file's text; `-` is all of stdin.
+
+    Raises:
+        PromptError: it cannot be read, or is not UTF-8.
+    """
+    from llama_export.cli.terminal import read_stdin
+
+    if str(path) == "-":
+        return read_stdin()
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        message = f"{path} cannot be read: {error.strerror or error}"
+        raise PromptError(message, "give a text file, or '-' for stdin") from None
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        message = f"{path} is not UTF-8: byte {raw[error.start]:#04x} at position {error.start}"
+        raise PromptError(message, "convert the text to UTF-8 first") from None
+
+
+def read_prompt(prompt: str | None, file: Path | None) -> str:
+    """Return the prompt of --prompt or --file, or all of stdin.
+
+    Raises:
+        PromptError: there is none or more than one, it is empty, or it is not UTF-8.
+    """
+    refuse_both(prompt, file)
+    if file is not None:
+        text = read_text(file)
+    elif prompt is not None and prompt != "-":
+        text = prompt
+    elif prompt is None and sys.stdin.isatty():
+        message = "there is no prompt"
+        raise PromptError(message, 'give --prompt "Once upon a time", or pipe a text in')
+    else:
+        text = read_text(Path("-"))
+    if not text:
+        message = "the prompt is empty"
+        raise PromptError(message, 'give a text, such as --prompt "Once upon a time"')
+    return text
+
+
+def refuse_both(prompt: str | None, file: Path | None) -> None:
+    """Refuse two prompts.
+
+    Raises:
+        PromptError: both are given.
+    """
+    if prompt is not None and file is not None:
+        message = "there are two prompts: --prompt and --file"
+        raise PromptError(message, "give one of them")

@@ -1,0 +1,208 @@
+"""What the user sees: progress bars on stderr, results on stdout, errors with their hint.
+
+It knows rich and the shapes of our results; it decides nothing. `quieten` keeps other projects'
+warnings off the screen.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table
+
+from llama_export.errors import NOTICE, PromptError
+
+if TYPE_CHECKING:
+    # Both import torch, which `generate` does without.
+    from llama_export.exporting.pipeline import ExportResult
+    from llama_export.verify.rows import VerifyReport
+
+_MB = 1_000_000
+
+
+def quieten() -> None:
+    """Silence warnings and log lines of the libraries; our own notices have a level above them."""
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+
+@dataclass(frozen=True)
+class TerminalProgress:
+    """Steps with a spinner, a bar where the length is known, and the time each took."""
+
+    console: Console
+
+    @contextmanager
+    def step(self, label: str) -> Iterator[Callable[[int, int], None]]:
+        """Show one step; its line stays when it is done."""
+        columns = (
+            SpinnerColumn(finished_text="[green]✓"),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=self.console) as bars:
+            task = bars.add_task(label, total=None)
+            try:
+                yield lambda done, total: bars.update(task, completed=done, total=total)
+            except BaseException:
+                bars.remove_task(task)  # a spinner that stands still looks like one that waits
+                raise
+            bars.update(task, completed=1, total=1)
+
+
+def format_bytes(size_bytes: int) -> str:
+    """Write a size in decimal units, as file managers and phone shops do."""
+    if size_bytes >= 1000 * _MB:
+        return f"{size_bytes / _MB / 1000:.2f} GB"
+    if size_bytes >= _MB:
+        return f"{size_bytes / _MB:.1f} MB"
+    return f"{size_bytes / 1000:.1f} kB"
+
+
+def _recipe(quantization: Mapping[str, Any]) -> str:
+    group_size = quantization["group_size"]
+    return f"{quantization['recipe']}" + (f", groups of {group_size}" if group_size else "")
+
+
+def _decibels(sqnr_db: float | None) -> str:
+    return "exact" if sqnr_db is None else f"{sqnr_db:.1f} dB"
+
+
+def export_table(result: ExportResult) -> Table:
+    """Summarise an export: one column a target."""
+    table = Table(
+        title=f"{escape(str(result.output))} in {result.elapsed_s:.1f} s", title_justify="left"
+    )
+    table.add_column("")
+    columns: list[dict[str, str]] = []
+    for exported in result.bundles:
+        manifest = exported.bundle.manifest
+        table.add_column(manifest.target, justify="right")
+        size = sum(entry.size_bytes for entry in manifest.files.values())
+        facts = {
+            "bundle": escape(str(exported.bundle.folder)),
+            "size": format_bytes(size),
+            "recipe": _recipe(manifest.quantization),
+            "bits per weight": f"{manifest.quantization['bits_per_weight']:.2f}",
+            "weights' SQNR": _decibels(manifest.quantization["sqnr_db"]),
+            "context": f"{manifest.graph['max_context']} tokens",
+        }
+        if exported.report is None:
+            status = manifest.graph.get("delegate", {}).get("status", "")
+            facts["verified"] = f"no ({status})" if "not run" in status else "no (--no-verify)"
+        else:
+            facts |= headlines(exported.report)
+        columns.append(facts)
+    for key in dict.fromkeys(key for facts in columns for key in facts):
+        table.add_row(key, *(facts.get(key, "") for facts in columns))
+    return table
+
+
+def headlines(report: VerifyReport) -> dict[str, str]:
+    """Give the few figures of a verification that a user wants to see first."""
+    from llama_export.verify.report.wording import format_kl, found_terms, same_token
+
+    labels = {
+        "exact": "lowering error, same arithmetic",
+        "shipped": "lowering error, as shipped",
+        "quantisation": "quantisation error",
+    }
+    measured = {found.term.key: found for found in found_terms(report) if found.kl is not None}
+    figures = {
+        label: f"KL {format_kl(measured[key])}" for key, label in labels.items() if key in measured
+    }
+    if "quantisation" in measured:
+        figures["same next token as original"] = same_token(measured["quantisation"])
+    return figures | {"verified": "passed" if report.passed else "FAILED"}
+
+
+def write_text(text: str) -> None:
+    """Write a piece of a streamed text to stdout at once."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def read_stdin() -> str:
+    """Return all of stdin.
+
+    Raises:
+        PromptError: it is not UTF-8.
+    """
+    raw = sys.stdin.buffer.read()
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        message = f"stdin is not UTF-8: byte {raw[error.start]:#04x} at position {error.start}"
+        raise PromptError(message, "convert the text to UTF-8 first") from None
+
+
+def show_report(report: VerifyReport, *, as_json: bool, every_row: bool = False) -> None:
+    """Print a verification on stdout: the summary and the failures, or every row."""
+    from llama_export.verify.report.table import report_table
+    from llama_export.verify.rows import report_text
+
+    if as_json:
+        write_text(report_text(report))
+    else:
+        Console().print(report_table(report, every_row=every_row))
+
+
+def show_error(console: Console, message: str, hint: str) -> None:
+    """Print an error and what to do next, without markup or wrapping surprises."""
+    _say(console, "[bold red]error:[/] ", message)
+    if hint:
+        _say(console, "[bold]what to do:[/] ", hint)
+
+
+def show_notices(console: Console) -> None:
+    """Let what our own modules want the user to know appear on the console."""
+    handler = _NoticeHandler(NOTICE)
+    handler.console = console
+    logger = logging.getLogger("llama_export")
+    logger.handlers = [handler]
+    logger.propagate = False
+
+
+class _NoticeHandler(logging.Handler):
+    console: Console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _say(self.console, "[bold]note:[/] ", record.getMessage())
+
+
+def _say(console: Console, label: str, text: str) -> None:
+    """Print a label and a text that may hold anything, a path above all: not wrapped, no markup."""
+    console.print(label, end="", highlight=False)
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def next_steps(console: Console, bundle: Path, *, runs_here: bool) -> None:
+    """Say what a user may want to type after an export."""
+    quoted = shlex.quote(str(bundle))
+    console.print("\nNext:", highlight=False)
+    commands = (f'generate {quoted} --prompt "Once upon a time"', f"verify {quoted}")
+    for command in commands if runs_here else (f"inspect {quoted}",):
+        console.print(f"  llama-export {command}", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,306 @@
+"""Measure a session: loading, time to the first token, prefill, decode at several contexts, memory.
+
+It drives a `Session` and takes its readings from a `Host`, so that any target can be measured and
+a test can give both. It says nothing about what a good figure is, and it knows no runtime.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from llama_export.errors import UsageError
+from llama_export.system.machine import CpuTimes, others_busy_cores
+from llama_export.targets.session import Session
+
+DEFAULT_PROMPT_LENGTHS = (128, 512)
+DEFAULT_CONTEXTS = (128, 1024)
+QUICK_LENGTHS = (128,)
+# Other processes that keep more than this of one core busy make the figures doubtful.
+BUSY_CORES = 0.15
+_LOOK_S = 0.5
+
+Progress = Callable[[int, int], None]
+
+
+class Host(Protocol):
+    """The readings that a measurement takes; `machine.Machine` gives them."""
+
+    def clock(self) -> float:
+        """Return seconds, for differences only."""
+
+    def wait(self, seconds: float) -> None:
+        """Do nothing for a while."""
+
+    def cpu_times(self) -> CpuTimes:
+        """Return the processor time spent so far."""
+
+    def load_average(self) -> float:
+        """Return the mean number of running processes over the last minute."""
+
+    def resident_bytes(self) -> int:
+        """Return what this process holds in memory."""
+
+    def peak_resident_bytes(self) -> int:
+        """Return the most that it ever held."""
+
+
+@dataclass(frozen=True)
+class BenchPlan:
+    """What is measured.
+
+    Args:
+        prompt_lengths: prefills of an empty cache, in tokens.
+        contexts: positions in the cache when decoding begins.
+        decode_tokens: steps of one sample.
+        repeat: samples of each figure; one more comes first and is not counted.
+    """
+
+    prompt_lengths: tuple[int, ...] = DEFAULT_PROMPT_LENGTHS
+    contexts: tuple[int, ...] = DEFAULT_CONTEXTS
+    decode_tokens: int = 16
+    repeat: int = 5
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Samples of one figure."""
+
+    median: float
+    least: float
+    most: float
+
+    @classmethod
+    def of(cls, samples: Sequence[float]) -> Spread:
+        """Summarise samples; there is at least one."""
+        return cls(statistics.median(samples), min(samples), max(samples))
+
+
+@dataclass(frozen=True)
+class PrefillFigures:
+    """A prompt of `tokens`: the first token is there after `first_token_s`."""
+
+    tokens: int
+    first_token_s: Spread
+    tokens_per_s: Spread
+
+
+@dataclass(frozen=True)
+class DecodeFigures:
+    """Steps of one token each, from a cache of `context` positions on."""
+
+    context: int
+    tokens_per_s: Spread
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """All figures of one artifact.
+
+    Args:
+        load_s: until the session is ready; the first in this process.
+        resident_bytes: after loading, whole process.
+        peak_resident_bytes: of the whole process, over its life.
+        first_call_s: the very first prefill, of `first_call_tokens`; slower than later ones.
+        others_before: cores that other processes kept busy before.
+        others_during: the same while it was measured.
+    """
+
+    load_s: float
+    resident_before_bytes: int
+    resident_bytes: int
+    peak_resident_bytes: int
+    first_call_tokens: int
+    first_call_s: float
+    prefill: tuple[PrefillFigures, ...]
+    decode: tuple[DecodeFigures, ...]
+    others_before: float
+    others_during: float
+    load_average: float
+
+    @property
+    def was_busy(self) -> bool:
+        """Whether other processes took enough to make the figures doubtful."""
+        return max(self.others_before, self.others_during) > BUSY_CORES
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {**asdict(self), "was_busy": self.was_busy}
+
+
+def parse_lengths(option: str, text: str) -> tuple[int, ...]:
+    """Read a list of lengths, such as "128,512".
+
+    Raises:
+        UsageError: nothing, or something that is no whole number above 0.
+    """
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words or not all(word.isdecimal() and int(word) > 0 for word in words):
+        message = f"{option}: expected whole numbers above 0, separated by commas, found {text!r}"
+        raise UsageError(message, f"for example {option} 128,512")
+    return tuple(dict.fromkeys(int(word) for word in words))
+
+
+def plan_bench(
+    max_context: int,
+    *,
+    prompt_lengths: tuple[int, ...] | None = None,
+    contexts: tuple[int, ...] | None = None,
+    decode_tokens: int | None = None,
+    repeat: int | None = None,
+    quick: bool = False,
+) -> BenchPlan:
+    """Fill in what was not asked for, with what the artifact has room for.
+
+    Args:
+        max_context: of the artifact.
+        prompt_lengths: None: 128 and 512, those that fit.
+        contexts: None: 128 and 1024, those that fit.
+        decode_tokens: None: 16.
+        repeat: None: 5.
+        quick: one length, fewer samples, where nothing was asked for.
+
+    Raises:
+        UsageError: a length is beyond the artifact's context, or a count is below 1.
+    """
+    repeat = repeat if repeat is not None else (2 if quick else 5)
+    steps = decode_tokens if decode_tokens is not None else (8 if quick else 16)
+    for option, count in (("--repeat", repeat), ("--decode-tokens", steps)):
+        if count < 1:
+            message = f"{option}: expected at least 1, found {count}"
+            raise UsageError(message)
+    room = max_context - steps
+    if room < 1:
+        message = f"--decode-tokens: expected less than the artifact's context of {max_context}, "
+        raise UsageError(message + f"found {steps}", "measure fewer steps")
+    if prompt_lengths is None:
+        prompt_lengths = _fitting(QUICK_LENGTHS if quick else DEFAULT_PROMPT_LENGTHS, max_context)
+    if contexts is None:
+        contexts = _fitting(QUICK_LENGTHS if quick else DEFAULT_CONTEXTS, room)
+    _require_fit("--prompt-lengths", prompt_lengths, max_context, "")
+    _require_fit("--contexts", contexts, room, f", with {steps} tokens to decode")
+    return BenchPlan(prompt_lengths, contexts, steps, repeat)
+
+
+def measure(
+    open_session: Callable[[], Session],
+    plan: BenchPlan,
+    host: Host,
+    *,
+    ordinary_tokens: int,
+    progress: Progress,
+) -> BenchResult:
+    """Load a session and measure it.
+
+    Args:
+        open_session: loads the artifact.
+        plan: what is measured; it fits the artifact.
+        host: the readings.
+        ordinary_tokens: prompts are drawn, always the same, from ids below this.
+        progress: told of the samples done, and of how many there are.
+    """
+    started = host.cpu_times()
+    host.wait(_LOOK_S)
+    before = host.cpu_times()
+    resident_before = host.resident_bytes()
+    begun = host.clock()
+    session = open_session()
+    load_s = host.clock() - begun
+    resident = host.resident_bytes()
+    prompts = _Prompts(ordinary_tokens)
+    total = (plan.repeat + 1) * (len(plan.prompt_lengths) + len(plan.contexts))
+    count = _Counter(progress, total)
+    first_call_s = _first_token_s(session, prompts.of(plan.prompt_lengths[0]), host)
+    prefill = tuple(
+        _prefill(session, prompts.of(length), plan, host, count) for length in plan.prompt_lengths
+    )
+    decode = tuple(
+        _decode(session, prompts.of(context), plan, host, count) for context in plan.contexts
+    )
+    return BenchResult(
+        load_s=load_s,
+        resident_before_bytes=resident_before,
+        resident_bytes=resident,
+        peak_resident_bytes=host.peak_resident_bytes(),
+        first_call_tokens=plan.prompt_lengths[0],
+        first_call_s=first_call_s,
+        prefill=prefill,
+        decode=decode,
+        others_before=round(others_busy_cores(started, before), 3),
+        others_during=round(others_busy_cores(before, host.cpu_times()), 3),
+        load_average=round(host.load_average(), 2),
+    )
+
+
+class _Prompts:
+    """Prompts of any length: the beginnings of one sequence of ordinary tokens."""
+
+    def __init__(self, ordinary_tokens: int) -> None:
+        self._ordinary_tokens = ordinary_tokens
+
+    def of(self, length: int) -> list[int]:
+        random = np.random.default_rng(0)
+        return [int(token) for token in random.integers(0, self._ordinary_tokens, length)]
+
+
+class _Counter:
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+
+    def step(self) -> None:
+        self._done += 1
+        self._progress(self._done, self._total)
+
+
+def _first_token_s(session: Session, prompt: Sequence[int], host: Host) -> float:
+    """Time a prefill of an empty cache until its first token is chosen."""
+    session.rewind(0)
+    begun = host.clock()
+    session.prefill(prompt).argmax()
+    return host.clock() - begun
+
+
+def _prefill(
+    session: Session, prompt: Sequence[int], plan: BenchPlan, host: Host, count: _Counter
+) -> PrefillFigures:
+    samples = []
+    for _ in range(plan.repeat + 1):
+        samples.append(_first_token_s(session, prompt, host))
+        count.step()
+    counted = samples[1:]
+    speeds = [len(prompt) / max(sample, 1e-9) for sample in counted]
+    return PrefillFigures(len(prompt), Spread.of(counted), Spread.of(speeds))
+
+
+def _decode(
+    session: Session, prompt: Sequence[int], plan: BenchPlan, host: Host, count: _Counter
+) -> DecodeFigures:
+    """Fill the cache once, then decode from there again and again."""
+    session.rewind(0)
+    first = int(session.prefill(prompt).argmax())
+    speeds = []
+    for _ in range(plan.repeat + 1):
+        session.rewind(len(prompt))
+        token = first
+        begun = host.clock()
+        for _ in range(plan.decode_tokens):
+            token = int(session.prefill([token]).argmax())
+        speeds.append(plan.decode_tokens / max(host.clock() - begun, 1e-9))
+        count.step()
+    return DecodeFigures(len(prompt), Spread.of(speeds[1:]))
+
+
+def _fitting(lengths: tuple[int, ...], room: int) -> tuple[int, ...]:
+    return tuple(length for length in lengths if length <= room) or (room,)
+
+
+def _require_fit(option: str, lengths: tuple[int, ...], room: int, why: str) -> None:
+    wrong = [length for length in lengths if not 1 <= length <= room]
+    if wrong or not lengths:
+        found = ", ".join(map(str, wrong)) or "nothing"
+        message = f"{option}: the artifact has room for 1 to {room}{why}, found {found}"
+        raise UsageError(message, "measure less, or export with a larger --max-context")

@@ -1,0 +1,1 @@
+"""Text from a bundle: sessions, conversations, sampling. Knows no target and no terminal."""

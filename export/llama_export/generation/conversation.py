@@ -1,0 +1,331 @@
+"""A conversation: turns, what of them is in the KV cache, and what to do when they do not fit.
+
+Each turn keeps its token ids, an answer those that the model wrote. The whole dialog is given to
+the session every time, which reads only what its cache lacks; so undoing, answering again and
+another system message need nothing of their own. It knows no terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from llama_export.errors import PromptError
+from llama_export.generation.sampling import Sampling
+from llama_export.generation.session_file import Saved, Turn, read_saved, write_saved
+from llama_export.generation.text_session import TextSession
+from llama_export.generation.text_stream import Completion, TextStream
+from llama_export.generation.validation import as_text, as_user_text, require_whole
+from llama_export.tokenizer.chat_format import (
+    Message,
+    answer_beginning,
+    encode_answer,
+    encode_message,
+)
+
+# What a user says: the text alone, a message, or `{"role": "user", "content": ...}`.
+UserMessage = str | Message | Mapping[str, object]
+
+DEFAULT_MAX_TOKENS = 512
+# An answer of fewer tokens is hardly one: the conversation is full before that.
+_LEAST_ANSWER_TOKENS = 16
+
+
+@dataclass(frozen=True)
+class Overflow:
+    """The next turn does not fit.
+
+    Args:
+        needed: tokens of the conversation with the new message.
+        max_context: positions of the context.
+        dropped_turns: how many of the oldest messages would have to go.
+        kept_tokens: what would be left, and read again; None when even the new message alone is
+            too long.
+        larger_context: where more positions are to be had.
+        too_long: what must be shorter where dropping turns is no help; else "".
+    """
+
+    needed: int
+    max_context: int
+    dropped_turns: int
+    kept_tokens: int | None
+    larger_context: str
+    too_long: str = ""
+
+    @property
+    def hint(self) -> str:
+        """What to do next."""
+        remedy = "drop the oldest turns, begin anew"
+        if self.too_long:
+            remedy = f"shorten the {self.too_long}"
+        return f"{remedy}, or use {self.larger_context}"
+
+    def __str__(self) -> str:
+        return (
+            f"the conversation with this message is {self.needed} tokens long, and the context "
+            f"has {self.max_context}, which must hold the answer too"
+        )
+
+
+class Conversation:
+    """Turns of a user and a model on one session.
+
+    Args:
+        session: whose cache and tokenizer are used; forks of it can hold other conversations.
+        system: how the model is to behave; "" for nothing.
+        sampling: how answers are drawn. With a seed, the answers use it, the next one, and so on.
+        max_tokens: the most tokens of an answer.
+
+    Raises:
+        PromptError: a part is no text.
+        UsageError: `max_tokens` is no whole number of at least 1.
+    """
+
+    def __init__(
+        self,
+        session: TextSession,
+        *,
+        system: str = "",
+        sampling: Sampling | None = None,
+        max_tokens: int = DEFAULT_MAX_TOKENS,
+    ) -> None:
+        require_whole("max_tokens", max_tokens)
+        self.session = session
+        self.sampling = sampling or Sampling()
+        self.max_tokens = max_tokens
+        self._system: Turn | None = None
+        self._turns: list[Turn] = []
+        self._answers = 0
+        self.system = system
+
+    @property
+    def system(self) -> str:
+        """The system message; setting it keeps the turns, which are then read again."""
+        return self._system.text if self._system else ""
+
+    @system.setter
+    def system(self, text: str) -> None:
+        given = as_text("the system message", text)
+        self.session.end_stream()
+        self._system = self._encoded("system", given) if given.strip() else None
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """The user's and the model's turns, oldest first."""
+        return tuple(self._turns)
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """Everything that was said, the system message first."""
+        turns = [self._system, *self._turns] if self._system else self._turns
+        return tuple(Message(turn.role, turn.text) for turn in turns)
+
+    @property
+    def length(self) -> int:
+        """How many tokens the conversation has."""
+        return len(self._token_ids(self._turns))
+
+    @property
+    def cached(self) -> int:
+        """How many of its tokens are in the cache, and need no reading.
+
+        Fewer than `length` after an answer too: its last token and its end are read with the next
+        message.
+        """
+        ids = self._token_ids(self._turns)
+        following = [*ids, *answer_beginning(self.session.tokenizer)]
+        return min(self.session.cache.shared_length(following), len(ids))
+
+    def send(self, text: UserMessage) -> Completion:
+        """Say something and return the whole answer.
+
+        Raises:
+            PromptError: the text is blank, does not fit into the context, or is no user's.
+        """
+        stream = self.stream(text)
+        for _ in stream:
+            pass
+        return stream.completion
+
+    def stream(self, text: UserMessage) -> TextStream:
+        """Say something and return the answer piece by piece.
+
+        Both become turns when the stream ends, also when it is closed before its time; when not
+        one token was written, neither does.
+
+        Raises:
+            PromptError: the text is blank, does not fit into the context, or is no user's.
+        """
+        self.session.end_stream()
+        return self._answer(self._turns, self._encoded("user", as_user_text(text)))
+
+    def retry(self) -> TextStream:
+        """Answer the last message again, with other random numbers.
+
+        The old answer is replaced when the stream ends.
+
+        Raises:
+            PromptError: there is no answer yet.
+        """
+        question = self._question()
+        return self._answer(self._turns[:-2], question)
+
+    def undo(self) -> str:
+        """Take the last message and its answer back, and return the message.
+
+        Raises:
+            PromptError: there is none.
+        """
+        question = self._question()
+        del self._turns[-2:]
+        return question.text
+
+    def reset(self) -> None:
+        """Forget every turn; the system message stays."""
+        self.session.end_stream()
+        self._turns.clear()
+
+    def overflow(self, text: UserMessage) -> Overflow | None:
+        """Say why a message does not fit, and what would make it fit; None when it does.
+
+        Raises:
+            PromptError: the text is blank, or no user's.
+        """
+        self.session.end_stream()
+        return self._overflow(self._turns, self._encoded("user", as_user_text(text)))
+
+    def drop_oldest(self, count: int) -> None:
+        """Forget the oldest turns; the system message stays.
+
+        Args:
+            count: an even number, so that the conversation still begins with the user.
+        """
+        self.session.end_stream()
+        del self._turns[:count]
+
+    def save(self, path: str | Path) -> None:
+        """Write the conversation with its KV cache into a file.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        self.session.end_stream()
+        turns = [self._system, *self._turns] if self._system else self._turns
+        token_ids = [*self._token_ids(self._turns), *answer_beginning(self.session.tokenizer)]
+        shared = self.session.cache.shared_length(token_ids)
+        saved = Saved(
+            bundle=self.session.identity,
+            token_ids=tuple(token_ids[:shared]),
+            layers=self.session.cache.layers(shared),
+            turns=tuple(turns),
+            sampling=self.sampling,
+            max_tokens=self.max_tokens,
+        )
+        write_saved(Path(path), saved)
+
+    @classmethod
+    def load(
+        cls, session: TextSession, path: str | Path, *, text_only: bool = False
+    ) -> Conversation:
+        """Go on with a saved conversation.
+
+        Args:
+            session: of the same bundle; its cache is replaced.
+            path: what `save` wrote.
+            text_only: take over what was said and read it anew, so that any bundle may have
+                written the file.
+
+        Raises:
+            PromptError: the file is missing, damaged, holds no conversation, is of another bundle
+                or of a newer version, or does not fit into this context.
+        """
+        saved = read_saved(Path(path), None if text_only else session.identity)
+        turns = list(saved.turns)
+        system = turns.pop(0).text if turns and turns[0].role == "system" else ""
+        roles = [turn.role for turn in turns]
+        if saved.max_tokens < 1 or roles != ["user", "assistant"] * (len(roles) // 2):
+            message = f"{path} holds a text, and no conversation"
+            raise PromptError(message, "`llama_export.load(bundle, saved=...)` takes a text over")
+        conversation = cls(
+            session, system=system, sampling=saved.sampling, max_tokens=saved.max_tokens
+        )
+        if text_only:
+            turns = [conversation._encoded(turn.role, turn.text) for turn in turns]
+        else:
+            session.adopt(saved)
+        conversation._turns = turns
+        conversation._answers = len(turns) // 2  # a seed goes on where it was
+        return conversation
+
+    def _encoded(self, role: str, text: str) -> Turn:
+        if role == "user" and not text.strip():
+            message = "the message is empty"
+            raise PromptError(message, "give a text of at least one character")
+        token_ids = encode_message(self.session.tokenizer, Message(role, text))
+        return Turn(role, text, tuple(token_ids))
+
+    def _question(self) -> Turn:
+        """Return the last message, whose answer follows it."""
+        self.session.end_stream()
+        if not self._turns:
+            message = "there is no answer yet"
+            raise PromptError(message, "say something first")
+        return self._turns[-2]
+
+    def _token_ids(self, turns: Sequence[Turn]) -> list[int]:
+        ids = [self.session.tokenizer.bos_token_id]
+        for turn in [self._system, *turns] if self._system else turns:
+            ids += turn.token_ids
+        return ids
+
+    def _answer(self, earlier: Sequence[Turn], question: Turn) -> TextStream:
+        if overflow := self._overflow(earlier, question):
+            raise PromptError(str(overflow), overflow.hint)
+        before = [*earlier, question]
+        beginning = answer_beginning(self.session.tokenizer)
+        sampling = self.sampling
+        if sampling.seed is not None:
+            sampling = replace(sampling, seed=sampling.seed + self._answers)
+        self._answers += 1
+
+        def remember(completion: Completion) -> None:
+            if not completion.token_ids and completion.stats.stop_reason == "interrupted":
+                return
+            tokenizer = self.session.tokenizer
+            text = tokenizer.decode(completion.token_ids)
+            ids = encode_answer(tokenizer, completion.token_ids)
+            self._turns = [*before, Turn("assistant", text, tuple(ids))]
+
+        return self.session.stream(
+            [*self._token_ids(before), *beginning],
+            max_tokens=self.max_tokens,
+            sampling=sampling,
+            on_end=remember,
+        )
+
+    def _overflow(self, earlier: Sequence[Turn], question: Turn) -> Overflow | None:
+        """Compare the conversation and its next answer with the context."""
+        most, larger = self.session.max_context, self.session.larger_context
+        require_whole("max_tokens", self.max_tokens)
+        beginning = len(answer_beginning(self.session.tokenizer))
+        needed = len(self._token_ids([*earlier, question])) + beginning
+        least = min(self.max_tokens, _LEAST_ANSWER_TOKENS)
+        if needed + least <= most:
+            return None
+        # Once something must go, a quarter of the context is made free: not every turn again.
+        room = max(min(self.max_tokens, most // 4), least)
+        for dropped in range(2, len(earlier) + 1, 2):
+            kept = len(self._token_ids([*earlier[dropped:], question])) + beginning
+            if kept + (least if dropped == len(earlier) else room) <= most:
+                return Overflow(needed, most, dropped, kept, larger)
+        return Overflow(needed, most, len(earlier), None, larger, self._too_long(question))
+
+    def _too_long(self, question: Turn) -> str:
+        """Say what must be shorter when a message does not even fit alone."""
+        system = len(self._system.token_ids) if self._system else 0
+        both = len(self._token_ids([question])) + len(answer_beginning(self.session.tokenizer))
+        room = self.session.max_context - min(self.max_tokens, _LEAST_ANSWER_TOKENS)
+        if system and both - len(question.token_ids) > room:
+            return "system message"
+        return "message or the system message" if system and both - system <= room else "message"

@@ -1,0 +1,171 @@
+"""Write with a `Session`: prefill once, then one token a step.
+
+It knows token ids and when a text ends; how a token is drawn is in `sampling`. It does not know
+runtimes, and no text.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from llama_export.errors import PromptError
+from llama_export.generation.sampling import Sampling, penalise, sample
+from llama_export.targets.session import FloatArray
+
+__all__ = ["Generation", "GenerationStats", "Predictor", "Sampling", "sample"]
+
+
+class Predictor(Protocol):
+    """What generation needs of a session."""
+
+    @property
+    def max_context(self) -> int:
+        """The most positions that the cache can hold."""
+
+    @property
+    def position(self) -> int:
+        """How many tokens the cache holds."""
+
+    def prefill(self, input_ids: Sequence[int]) -> FloatArray:
+        """Append tokens and return the logits `[V]` after the last of them."""
+
+
+@dataclass(frozen=True)
+class GenerationStats:
+    """What a generation took.
+
+    Args:
+        prompt_tokens: length of the whole prompt.
+        new_tokens: how many were given out.
+        time_to_first_token_s: for reading what the cache did not hold of the prompt.
+        decode_s: from then on.
+        stop_reason: "stop token", "stop text", "length", "context full", or "interrupted" as long
+            as it has not ended.
+        reused_tokens: how many of the prompt's tokens the cache already held.
+        seed: of the random numbers; with it the same text can be had again.
+    """
+
+    prompt_tokens: int
+    new_tokens: int
+    time_to_first_token_s: float
+    decode_s: float
+    stop_reason: str
+    reused_tokens: int = 0
+    seed: int = 0
+
+    @property
+    def decode_tokens_per_s(self) -> float:
+        """Tokens after the first, per second."""
+        return (self.new_tokens - 1) / self.decode_s if self.new_tokens > 1 else 0.0
+
+    def to_json(self) -> dict[str, object]:
+        """Return every figure, the speed included."""
+        return {**vars(self), "decode_tokens_per_s": self.decode_tokens_per_s}
+
+
+class Generation:
+    """Iterate over new token ids; `stats` is up to date after each of them.
+
+    Args:
+        session: the prompt is appended at its position.
+        input_ids: the prompt, or the rest of it that the session's cache does not hold.
+        sampling: how tokens are drawn.
+        stop_token_ids: end the text and are not given out. The repetition penalty spares them:
+            every earlier turn of a chat holds one, and answers would never end.
+        max_tokens: the most new tokens.
+        vocab_size: draw from the first so many ids; a model's table may be padded beyond its
+            tokenizer. None: all.
+        cached_ids: the beginning of the prompt, which the cache holds already.
+
+    Raises:
+        PromptError: the prompt is empty or does not fit.
+    """
+
+    def __init__(
+        self,
+        session: Predictor,
+        input_ids: Sequence[int],
+        *,
+        sampling: Sampling,
+        stop_token_ids: Collection[int],
+        max_tokens: int,
+        vocab_size: int | None = None,
+        cached_ids: Sequence[int] = (),
+    ) -> None:
+        total = session.position + len(input_ids)
+        if total > session.max_context:
+            message = (
+                f"the prompt is {len(cached_ids) + len(input_ids)} tokens long, and the context "
+                f"has room for {session.max_context - session.position + len(cached_ids)} of "
+                f"{session.max_context}"
+            )
+            hint = "shorten it, or export with a larger --max-context if the model has more"
+            raise PromptError(message, hint)
+        self._session = session
+        self._input_ids = input_ids
+        self._sampling = sampling.with_seed()
+        self._stop_token_ids = frozenset(stop_token_ids)
+        self._max_tokens = max_tokens
+        self._vocab_size = vocab_size
+        self._seen = {*cached_ids, *input_ids} - self._stop_token_ids
+        self._prompt_tokens = len(cached_ids) + len(input_ids)
+        self._reused_tokens = len(cached_ids)
+        self.stats = self._figures(0, 0.0, 0.0, "interrupted")
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield token ids as they are drawn."""
+        random = np.random.default_rng(self._sampling.seed)
+        begun = time.perf_counter()
+        logits = self._session.prefill(self._input_ids)
+        first_token_at = time.perf_counter()
+        for count in range(1, self._max_tokens + 1):
+            token = self._draw(logits, random)
+            stopped = token in self._stop_token_ids
+            reason = self._stop_reason(count, stopped=stopped)
+            self.stats = self._figures(
+                count - stopped,
+                first_token_at - begun,
+                time.perf_counter() - first_token_at,
+                reason,
+            )
+            if stopped:
+                return
+            yield token
+            if reason != "interrupted":
+                return
+            logits = self._session.prefill([token])
+
+    def _draw(self, logits: FloatArray, random: np.random.Generator) -> int:
+        known = logits[: self._vocab_size]
+        token = sample(
+            penalise(known, self._seen, self._sampling.repetition_penalty), self._sampling, random
+        )
+        if token not in self._stop_token_ids:
+            self._seen.add(token)
+        return token
+
+    def _stop_reason(self, count: int, *, stopped: bool) -> str:
+        """Say why the token just drawn is the last one; "interrupted" while it is not."""
+        if stopped:
+            return "stop token"
+        if self._session.position >= self._session.max_context:
+            return "context full"
+        return "length" if count == self._max_tokens else "interrupted"
+
+    def _figures(
+        self, new_tokens: int, first_token_s: float, decode_s: float, reason: str
+    ) -> GenerationStats:
+        return GenerationStats(
+            prompt_tokens=self._prompt_tokens,
+            new_tokens=new_tokens,
+            time_to_first_token_s=first_token_s,
+            decode_s=decode_s,
+            stop_reason=reason,
+            reused_tokens=self._reused_tokens,
+            seed=self._sampling.seed or 0,
+        )

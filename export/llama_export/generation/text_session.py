@@ -1,0 +1,300 @@
+"""A bundle opened for text: what `llama_export.load` gives.
+
+Every call says its whole text, and none changes what another one gives; what the KV cache already
+holds of a text is not read again. It brings a session, a tokenizer and a sampler together, and
+knows nothing of terminals. A conversation that remembers its turns is in `conversation`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from llama_export.bundle.bundle import Bundle
+from llama_export.bundle.manifest import Manifest
+from llama_export.errors import BundleError, PromptError
+from llama_export.generation.decoding import Generation
+from llama_export.generation.prefix_cache import KeptCache
+from llama_export.generation.sampling import Sampling
+from llama_export.generation.session_file import BundleIdentity, Saved, read_saved, write_saved
+from llama_export.generation.text_stream import Completion, TextStream
+from llama_export.generation.validation import as_messages, as_prompt, require_whole
+from llama_export.sources.resolve import DEMO
+from llama_export.targets.registry import open_session, stand_in
+from llama_export.targets.session import FloatArray
+from llama_export.tokenizer.chat_format import Message, encode_dialog
+from llama_export.tokenizer.special_tokens import END_OF_TURN, SPECIAL_TOKENS
+from llama_export.tokenizer.tokenizer import Tokenizer
+
+# A text, which gets `<|begin_of_text|>` in front, or token ids, which are taken as they are.
+Prompt = str | Sequence[int]
+
+DEFAULT_MAX_TOKENS = 256
+
+
+class TextSession:
+    """A loaded bundle with one KV cache.
+
+    Args:
+        cache: of its artifact.
+        tokenizer: of its model.
+        manifest: of the bundle.
+        for_chat: whether the model was trained to answer.
+    """
+
+    def __init__(
+        self, cache: KeptCache, tokenizer: Tokenizer, manifest: Manifest, *, for_chat: bool
+    ) -> None:
+        self.cache = cache
+        self.tokenizer = tokenizer
+        self.identity = BundleIdentity.of(manifest)
+        self.name = manifest.model.name
+        self.for_chat = for_chat
+        self._manifest = manifest
+        self._stream: TextStream | None = None
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | Path,
+        *,
+        threads: int | None = None,
+        max_context: int | None = None,
+        verbose: bool = False,
+    ) -> TextSession:
+        """Load a bundle.
+
+        Args:
+            folder: the bundle's.
+            threads: of the runtime, from 1 to the number of cores; None: one a core.
+            max_context: use at most so many of the bundle's positions; None: all.
+            verbose: let the runtime's messages through.
+
+        Raises:
+            UsageError: a number is out of its range.
+            BundleError: it is no bundle, or a damaged one.
+            BackendUnavailableError: the target's runtime is not installed.
+        """
+        if threads is not None:
+            require_whole("threads", threads, os.cpu_count() or 1, "cores of this machine")
+        bundle = Bundle.open(Path(folder))
+        most = int(bundle.manifest.graph["max_context"])
+        if max_context is not None:
+            require_whole("max_context", max_context, most, "positions of this bundle")
+        tokenizer = Tokenizer.load(bundle.path(str(bundle.manifest.tokenizer["file"])))
+        session = open_session(bundle, threads=threads, verbose=verbose)
+        cache = KeptCache(session, max_context=max_context)
+        return cls(cache, tokenizer, bundle.manifest, for_chat=_is_for_chat(bundle))
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """What the KV cache holds."""
+        return self.cache.tokens
+
+    @property
+    def stand_in(self) -> str:
+        """What runs the artifact here in place of its runtime; empty where that runs it."""
+        return stand_in(self._manifest.target)
+
+    @property
+    def position(self) -> int:
+        """How many tokens the KV cache holds."""
+        return self.cache.position
+
+    @property
+    def max_context(self) -> int:
+        """The most tokens of a prompt and its answer together."""
+        return self.cache.max_context
+
+    @property
+    def larger_context(self) -> str:
+        """Where more positions are to be had, for the hint of an error."""
+        most = int(self._manifest.graph["max_context"])
+        if self.max_context < most:
+            return f"a larger --context (max_context in Python): this bundle has {most} positions"
+        return "an export with a larger --max-context, if the model has more"
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """Return a prompt's token ids.
+
+        Raises:
+            PromptError: it is empty, or neither a text nor token ids.
+            TokenizerError: the text holds a lone surrogate.
+        """
+        given = as_prompt(prompt)
+        if not given:
+            message = "the prompt is empty"
+            raise PromptError(message, "give a text of at least one character")
+        if isinstance(given, str):
+            return [self.tokenizer.bos_token_id, *self.tokenizer.encode(given)]
+        return given
+
+    def stream(
+        self,
+        prompt: Prompt,
+        *,
+        max_tokens: int = DEFAULT_MAX_TOKENS,
+        sampling: Sampling | None = None,
+        stop: Sequence[str] = (),
+        on_end: Callable[[Completion], None] | None = None,
+    ) -> TextStream:
+        """Go on with a text, piece by piece.
+
+        A session writes one text at a time: any other call on it ends this one.
+
+        Args:
+            prompt: the whole text so far, or its token ids.
+            max_tokens: the most new tokens.
+            sampling: how they are drawn; None: `Sampling()`, a fresh seed each time.
+            stop: end before the first of these texts.
+            on_end: called with what was written, when the stream ends in any way.
+
+        Raises:
+            PromptError: the prompt is empty, longer than the context, or no prompt at all.
+            UsageError: an option is out of its range.
+        """
+        self.end_stream()
+        require_whole("max_tokens", max_tokens)
+        token_ids = self.encode(prompt)
+        if len(token_ids) > self.max_context:
+            message = (
+                f"the prompt is {len(token_ids)} tokens long, and the context has room for "
+                f"{self.max_context}"
+            )
+            raise PromptError(message, f"shorten it, or use {self.larger_context}")
+        shared = self.cache.keep(token_ids)
+        generation = Generation(
+            self.cache,
+            token_ids[shared:],
+            sampling=sampling or Sampling(),
+            stop_token_ids=self._manifest.tokenizer["stop_token_ids"],
+            max_tokens=max_tokens,
+            vocab_size=self.tokenizer.vocab_size,
+            cached_ids=token_ids[:shared],
+        )
+        self._stream = TextStream(generation, self.tokenizer, stop=stop, on_end=on_end)
+        return self._stream
+
+    def generate(
+        self,
+        prompt: Prompt,
+        *,
+        max_tokens: int = DEFAULT_MAX_TOKENS,
+        sampling: Sampling | None = None,
+        stop: Sequence[str] = (),
+    ) -> Completion:
+        """Go on with a text; as `stream`, all at once."""
+        return _drained(self.stream(prompt, max_tokens=max_tokens, sampling=sampling, stop=stop))
+
+    def chat(
+        self,
+        messages: Sequence[Message | Mapping[str, object]],
+        *,
+        max_tokens: int = DEFAULT_MAX_TOKENS,
+        sampling: Sampling | None = None,
+        stop: Sequence[str] = (),
+    ) -> Completion:
+        """Answer the last message of a dialog, given whole.
+
+        Args:
+            messages: each a `Message` or a mapping, `{"role": ..., "content": ...}`.
+            max_tokens: the most tokens of the answer.
+            sampling: how they are drawn; None: `Sampling()`, a fresh seed each time.
+            stop: end before the first of these texts.
+
+        Raises:
+            PromptError: there is no message, one has another shape, or they do not fit into the
+                context.
+            UsageError: an option is out of its range.
+        """
+        token_ids = encode_dialog(self.tokenizer, as_messages(messages))
+        return self.generate(token_ids, max_tokens=max_tokens, sampling=sampling, stop=stop)
+
+    def logits(self, prompt: Prompt) -> FloatArray:
+        """Return the logits `[V]` of the token after a text, as an array of your own.
+
+        Raises:
+            PromptError: the prompt is empty, or longer than the context.
+        """
+        self.end_stream()
+        token_ids = self.encode(prompt)
+        shared = self.cache.keep(token_ids)
+        result: FloatArray = self.cache.prefill(token_ids[shared:])[: self.tokenizer.vocab_size]
+        return result.copy()
+
+    def rewind(self, position: int) -> None:
+        """Let the cache forget every token from `position` on; 0 forgets all.
+
+        Raises:
+            PromptError: there is no such position.
+        """
+        self.end_stream()
+        self.cache.rewind(position)
+
+    def fork(self) -> TextSession:
+        """Return a second session with a copy of the cache; the weights are shared."""
+        self.end_stream()
+        return TextSession(
+            self.cache.fork(), self.tokenizer, self._manifest, for_chat=self.for_chat
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write the tokens and the KV cache into a file.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        self.end_stream()
+        layers = self.cache.layers(self.position)
+        write_saved(Path(path), Saved(self.identity, self.tokens, layers))
+
+    def restore(self, path: str | Path) -> None:
+        """Replace the KV cache by a saved one.
+
+        Raises:
+            PromptError: the file is missing, damaged, of another bundle, or of a newer version.
+        """
+        self.adopt(read_saved(Path(path), self.identity))
+
+    def adopt(self, saved: Saved) -> None:
+        """Replace the KV cache by one that was read.
+
+        Raises:
+            PromptError: it does not fit into this context.
+        """
+        self.end_stream()
+        self.cache.restore(saved.token_ids, saved.layers)
+
+    def end_stream(self) -> None:
+        """End a stream that is not finished: its next token would go to the wrong place."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close()
+
+
+def _drained(stream: TextStream) -> Completion:
+    for _ in stream:
+        pass
+    return stream.completion
+
+
+def _is_for_chat(bundle: Bundle) -> bool:
+    """Tell whether a model was trained on turns: it has a template, and its own end of turn.
+
+    The demo has both, to look like the real ones, and knows nothing but tales.
+    """
+    manifest = bundle.manifest
+    if manifest.model.name == DEMO or "tokenizer_config.json" not in manifest.files:
+        return False
+    path = bundle.path("tokenizer_config.json")
+    try:
+        keys = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        message = f"{path} cannot be read: {error}"
+        raise BundleError(message, "export the bundle again") from error
+    ends = manifest.model.config.get("eos_token_id")
+    end_of_turn = int(manifest.tokenizer["bos_token_id"]) + SPECIAL_TOKENS.index(END_OF_TURN)
+    has_end = end_of_turn in (ends if isinstance(ends, list | tuple) else [ends])
+    return has_end and isinstance(keys, dict) and "chat_template" in keys

@@ -1,0 +1,140 @@
+"""What a Python caller may give, checked: prompts, messages, whole numbers.
+
+It knows shapes alone: no tokenizer, no session, and no limit of a model.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from typing import SupportsIndex
+
+from llama_export.errors import PromptError, UsageError
+from llama_export.tokenizer.chat_format import Message
+
+_MESSAGE_HINT = 'give {"role": "user", "content": "..."}, or a llama_export.Message'
+
+
+def require_whole(name: str, value: object, most: int | None = None, what: str = "") -> None:
+    """Refuse what is no whole number from 1 to `most`.
+
+    Args:
+        name: of the argument.
+        value: what was given for it.
+        most: the largest that goes; None: any.
+        what: `most` is the number of these.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    whole = _whole(value)
+    if whole is None or whole < 1 or (most is not None and whole > most):
+        wanted = "at least 1" if most is None else f"1 to {most}, the {what}"
+        message = f"{name}: expected {wanted}; found {value!r:.80}"
+        raise UsageError(message, "" if whole is not None else "give a whole number")
+
+
+def as_text(name: str, value: object) -> str:
+    """Return a text.
+
+    Raises:
+        PromptError: it is something else.
+    """
+    if not isinstance(value, str):
+        message = f"{name}: expected a text, found {value!r:.80}"
+        raise PromptError(message, 'give the text alone; "" for none')
+    return value
+
+
+def as_prompt(prompt: object) -> str | list[int]:
+    """Return a text, or token ids as a list.
+
+    Args:
+        prompt: a text, or a sequence or an array `[S]` of whole numbers.
+
+    Raises:
+        PromptError: it is neither.
+    """
+    if isinstance(prompt, str):
+        return prompt
+    is_sequence = isinstance(prompt, Sequence) or hasattr(prompt, "__array__")
+    if not is_sequence or isinstance(prompt, bytes | bytearray | memoryview):
+        message = f"the prompt: expected a text or a list of token ids, found {prompt!r:.80}"
+        raise PromptError(message, "a dialog goes to `chat`")
+    return [_token_id(each) for each in _each(prompt)]
+
+
+def as_messages(messages: object) -> list[Message]:
+    """Return the messages of a dialog.
+
+    Args:
+        messages: a sequence; each a `Message`, or a mapping of its role and its content.
+
+    Raises:
+        PromptError: it is something else.
+    """
+    if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence):
+        message = f"the dialog: expected a list of messages, found {messages!r:.80}"
+        raise PromptError(message, f"in a list, {_MESSAGE_HINT}")
+    return [as_message(each) for each in messages]
+
+
+def as_message(value: object) -> Message:
+    """Return one message.
+
+    Raises:
+        PromptError: it is no `Message`, and no mapping of just a role and a content.
+    """
+    if isinstance(value, Message):
+        return value
+    if not isinstance(value, Mapping) or set(value) != {"role", "content"}:
+        message = f"a message: expected its role and its content, found {value!r:.80}"
+        raise PromptError(message, _MESSAGE_HINT)
+    role = value["role"]
+    if not isinstance(role, str):
+        message = f"a message's role: expected a text, found {role!r:.80}"
+        raise PromptError(message, _MESSAGE_HINT)
+    return Message(role, value["content"])
+
+
+def as_user_text(value: object) -> str:
+    """Return the text of what a user says.
+
+    Args:
+        value: the text alone, or a user's message.
+
+    Raises:
+        PromptError: it is neither, or somebody else's message.
+    """
+    if isinstance(value, str):
+        return value
+    found = as_message(value)
+    if found.role != "user":
+        message = f"a conversation is sent the user's messages, found one of the {found.role}"
+        raise PromptError(message, "give the text alone; `system` is set on the conversation")
+    return str(found.content)
+
+
+def _each(prompt: object) -> Iterable[object]:
+    try:
+        return list(prompt) if isinstance(prompt, Iterable) else [prompt]
+    except TypeError:  # an array without a dimension
+        return [prompt]
+
+
+def _token_id(value: object) -> int:
+    whole = _whole(value)
+    if whole is None:
+        message = f"a token id: expected a whole number, found {value!r:.80}"
+        raise PromptError(message, "give ids as `encode` gives them")
+    return whole
+
+
+def _whole(value: object) -> int | None:
+    """Return a whole number of any library as an int; None for what is none, True included."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value) if isinstance(value, SupportsIndex) else None
+    except TypeError:  # an array has the method, and may still be no number
+        return None

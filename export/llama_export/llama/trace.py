@@ -1,0 +1,117 @@
+"""Trace `Llama` once, without weights, into a graph of about ten kinds of node.
+
+`torch.export` in the pre-decomposition ATen IR keeps `linear`, `embedding`, `rms_norm` and `silu`
+whole, and `llama_export::attention` is one node. The weights stay on the meta device: a lowering
+looks them up by name. This module knows nothing of any target.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.export import Dim, ExportedProgram, export
+from torch.fx import Node
+
+from llama_export.errors import LoweringError
+from llama_export.llama.config import LlamaConfig
+from llama_export.llama.model import Llama
+
+EMBEDDING = torch.ops.aten.embedding.default
+LINEAR = torch.ops.aten.linear.default
+RMS_NORM = torch.ops.aten.rms_norm.default
+SILU = torch.ops.aten.silu.default
+MUL = torch.ops.aten.mul.Tensor
+ADD = torch.ops.aten.add.Tensor
+ATTENTION = torch.ops.llama_export.attention.default
+GETITEM = operator.getitem
+
+
+@dataclass(frozen=True)
+class TracedLlama:
+    """The graph of one forward pass with a KV cache of `max_context` slots.
+
+    Args:
+        program: user inputs are `input_ids` `[B, S]`, `position` `[]`, then per layer the keys and
+            the values `[B, K, C, D]`; outputs are the logits, then the caches in the same order.
+        weight_names: placeholder name -> Hugging Face weight name.
+    """
+
+    config: LlamaConfig
+    max_context: int
+    program: ExportedProgram
+    weight_names: Mapping[str, str]
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Names of the user-input placeholders, in the order of the call."""
+        return tuple(str(name) for name in self.program.graph_signature.user_inputs)
+
+    def weight_name(self, argument: object) -> str:
+        """Return the Hugging Face name of a node's argument.
+
+        Raises:
+            LoweringError: the argument is no weight.
+        """
+        name = self.weight_names.get(str(argument))
+        if name is None:
+            message = f"the traced graph uses {argument} as a weight, but it is none"
+            raise LoweringError(message, "report it with the model's config.json")
+        return name
+
+    def walk(self, handlers: Mapping[Any, Callable[[Node], None]]) -> None:
+        """Call the handler of every computing node, in order, and that of the output last.
+
+        Args:
+            handlers: by operator; the output's key is the string "output".
+
+        Raises:
+            LoweringError: a node has no handler; nothing falls back silently.
+        """
+        for node in self.program.graph.nodes:
+            if node.op == "placeholder":
+                continue
+            handler = handlers.get(node.op if node.op == "output" else node.target)
+            if handler is None:
+                message = (
+                    f"the traced graph has a node that this target cannot lower: {node.target}"
+                )
+                raise LoweringError(message, "report it with the model's config.json")
+            handler(node)
+
+
+def trace(config: LlamaConfig, max_context: int) -> TracedLlama:
+    """Trace the model of a config; batch size and sequence length stay dynamic."""
+    with torch.device("meta"):
+        model = Llama(config).eval()
+        input_ids = torch.zeros(2, 8, dtype=torch.int64)
+        position = torch.zeros((), dtype=torch.int64)
+        past = model.empty_cache(max_context, batch_size=2)
+    batch, sequence = Dim("batch"), Dim("sequence")
+    program = export(
+        model,
+        (input_ids, position, past),
+        dynamic_shapes=(
+            {0: batch, 1: sequence},
+            {},
+            [({0: batch}, {0: batch}) for _ in past],
+        ),
+        strict=False,
+    )
+    names = program.graph_signature.inputs_to_parameters
+    return TracedLlama(config, max_context, program, dict(names))
+
+
+def number(value: object) -> float:
+    """Return an argument of a node as the number that it must be.
+
+    Raises:
+        LoweringError: it is another thing.
+    """
+    if not isinstance(value, int | float):
+        message = f"expected a number in the traced graph, found {value!r}"
+        raise LoweringError(message)
+    return float(value)

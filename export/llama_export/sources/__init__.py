@@ -1,0 +1,1 @@
+"""From what `--model` says to an opened model: names, downloads, licences."""

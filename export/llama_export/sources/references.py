@@ -1,0 +1,65 @@
+"""What a bundle is held against: the quantised weights and the checkpoint that it was made from.
+
+It finds and opens them; it compares nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from llama_export.bundle.bundle import Bundle
+from llama_export.checkpoints.hugging_face import HfCheckpoint
+from llama_export.errors import UsageError
+from llama_export.sources.resolve import ALIASES, DEMO, resolve_model
+from llama_export.sources.source import WEIGHTS_FOLDER
+from llama_quantize.checkpoint.store import RECORD_FILE
+from llama_quantize.checkpoint.weights import QuantizedWeights
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a bundle is compared with; a part that is not at hand is None."""
+
+    weights: QuantizedWeights | None
+    checkpoint: HfCheckpoint | None
+
+
+def reference_for(
+    bundle: Bundle,
+    checkpoint: str | None,
+    weights: Path | None,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+) -> Reference:
+    """Find the quantised weights and the checkpoint that a bundle was made from.
+
+    Args:
+        bundle: opened.
+        checkpoint: as `--model` takes it; None: the demo for a demo bundle, else nothing.
+        weights: the folder of the quantised weights; None: `weights/` beside the bundle, if there.
+        revision: of the checkpoint; None: the commit that the bundle was made from.
+        token: of the hub; None: the saved one.
+
+    Raises:
+        LlamaExportError, QuantizationError: what was named cannot be opened.
+    """
+    beside = bundle.folder.resolve().parent / WEIGHTS_FOLDER
+    if weights is None and (beside / RECORD_FILE).is_file():
+        weights = beside
+    elif weights is not None and not (weights / RECORD_FILE).is_file():
+        found_there = "holds no quantised weights" if weights.is_dir() else "does not exist"
+        message = f"--weights: {weights} {found_there}"
+        raise UsageError(message, f"give the folder {WEIGHTS_FOLDER}/ that the export wrote")
+    model = bundle.manifest.model
+    if checkpoint is None and (model.name, model.hub_id) == (DEMO, None):
+        checkpoint = DEMO
+    found = None
+    if checkpoint is not None:
+        # The commit that the bundle was made from, not what the branch has become.
+        same = ALIASES.get(checkpoint, checkpoint) == model.hub_id
+        wanted = revision or (model.revision if same else None)
+        resolved = resolve_model(checkpoint, revision=wanted, token=token)
+        found = HfCheckpoint.open(resolved.folder)
+    return Reference(None if weights is None else QuantizedWeights.open(weights), found)

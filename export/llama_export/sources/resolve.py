@@ -1,0 +1,141 @@
+"""Find the model that `--model` names: the demo, an alias, a local folder or a hub repository.
+
+It knows names. What is fetched of a repository, and how, is `repository`'s business.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from llama_export.errors import CheckpointError, HubError
+from llama_export.sources.repository import Progress, fetch
+
+DEMO = "demo"
+DEMO_FOLDER = Path(__file__).parents[1] / "demo"
+
+ALIASES: Mapping[str, str] = {
+    "3.2-1B": "meta-llama/Llama-3.2-1B",
+    "3.2-1B-Instruct": "meta-llama/Llama-3.2-1B-Instruct",
+    "3.2-3B": "meta-llama/Llama-3.2-3B",
+    "3.2-3B-Instruct": "meta-llama/Llama-3.2-3B-Instruct",
+    "3.1-8B": "meta-llama/Llama-3.1-8B",
+    "3.1-8B-Instruct": "meta-llama/Llama-3.1-8B-Instruct",
+    "3-8B": "meta-llama/Meta-Llama-3-8B",
+    "3-8B-Instruct": "meta-llama/Meta-Llama-3-8B-Instruct",
+}
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model's files are, and where they came from.
+
+    Attributes:
+        name: what to call it: the alias, the folder's name, the repository's name, or `demo`.
+        folder: the checkpoint folder.
+        hub_id: the repository; None for the demo and for local folders.
+        revision: the repository's commit.
+    """
+
+    name: str
+    folder: Path
+    hub_id: str | None
+    revision: str | None
+
+
+def resolve_model(
+    model: str,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    progress: Progress | None = None,
+) -> ModelSource:
+    """Find a model by name, downloading it where needed.
+
+    The first that fits counts: `demo`; an alias; what is written as a path (`./x`, `/x`, `~/x`,
+    `x/`); an existing folder; a hub id `organisation/name`. So a folder called `demo` or `3.2-1B`
+    is meant only by `./demo` or `./3.2-1B`.
+
+    Args:
+        model: the name.
+        revision: branch, tag or commit of the repository.
+        token: a hub token; without it HF_TOKEN and the cached login are tried.
+        progress: told of the bytes downloaded.
+
+    Raises:
+        HubError: the name is unknown, or the download failed.
+        GatedModelError: the licence is not accepted, or there is no token.
+        CheckpointError: the folder does not exist.
+        OutputError: the download cannot be written.
+    """
+    named = name_model(model, revision=revision)
+    if named.folder is not None:
+        return ModelSource(named.name, named.folder, None, None)
+    folder, commit = fetch(named.hub_id, revision=revision, token=token, progress=progress)
+    return ModelSource(named.name, folder, named.hub_id, commit)
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """What a name means, before anything is fetched; `folder` is None for what is on the hub."""
+
+    name: str
+    folder: Path | None
+    hub_id: str
+
+
+def name_model(model: str, *, revision: str | None = None) -> NamedModel:
+    """Find what `--model` names, as `resolve_model` does, and fetch nothing.
+
+    Raises:
+        HubError: the name is unknown, or a local folder was given a revision.
+        CheckpointError: the folder does not exist.
+    """
+    if model in ALIASES:
+        return NamedModel(model, None, ALIASES[model])
+    folder = _local_folder(model)
+    if folder is not None:
+        if revision is not None:
+            message = f"--revision {revision} is for hub models, and {model} is a local folder"
+            raise HubError(message, "leave --revision out")
+        return NamedModel(DEMO if model == DEMO else folder.resolve().name, folder, "")
+    if not _HUB_ID.fullmatch(model):
+        raise _unknown(model)
+    return NamedModel(model.partition("/")[2], None, model)
+
+
+def _local_folder(model: str) -> Path | None:
+    if model == DEMO:
+        if not (DEMO_FOLDER / "config.json").is_file():
+            message = f"the demo model is missing from this installation: {DEMO_FOLDER}"
+            raise CheckpointError(message, "install llama-export again")
+        return DEMO_FOLDER
+    written_as_path = model.startswith((".", "/", "~", "\\")) or model.endswith(("/", "\\"))
+    # Only a `~` that was typed as such: Path drops the `./` of `./~name`.
+    folder = Path(os.path.expanduser(model))  # noqa: PTH111
+    if model and folder.is_dir():
+        return folder
+    if written_as_path or folder.is_absolute():
+        fault = "is a file, not a folder" if folder.exists() else "does not exist"
+        message = f"the checkpoint folder {folder} {fault}"
+        hint = "name a folder that holds config.json and model.safetensors"
+        raise CheckpointError(message, hint)
+    return None
+
+
+def _unknown(model: str) -> HubError:
+    known = (DEMO, *ALIASES)
+    lowered = {name.lower(): name for name in known}
+    wanted = model.lower().removeprefix("meta-").removeprefix("llama-").removeprefix("llama")
+    close = [lowered[name] for name in difflib.get_close_matches(wanted, lowered, n=3)]
+    message = f"there is no model called {model!r}"
+    if close:
+        message += f"; did you mean {' or '.join(close)}?"
+    hint = f"use {', '.join(known)}, a hub id such as {ALIASES['3.2-1B']}, or a folder"
+    return HubError(message, hint)

@@ -1,0 +1,1 @@
+"""From the traced graph to a Core ML package, built in MIL."""

@@ -1,0 +1,248 @@
+"""Lower a traced Llama to a Core ML package: one handler per kind of node, one walk a function.
+
+Products, attention and activations are float16. The residual stream and the norms are float32, so
+that no square can overflow and a hundred sums do not round; they are small. It knows the traced
+operators and MIL's forms of them; weights, caches and the file are its neighbours' business.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch.fx import Node
+
+from llama_export.bundle.graph_spec import GraphSpec
+from llama_export.errors import LoweringError
+from llama_export.llama import trace
+from llama_export.llama.trace import TracedLlama
+from llama_export.targets.coreml import signature
+from llama_export.targets.coreml.lowering.attention import IoCache, StateCache, attend
+from llama_export.targets.coreml.lowering.code_store import code_store
+from llama_export.targets.coreml.lowering.package import Part, full_disk_named, save_package
+from llama_export.targets.coreml.lowering.positions import Steps, fixed_steps, flexible_steps
+from llama_export.targets.coreml.lowering.toolkit import import_coremltools
+from llama_export.targets.coreml.lowering.weights import WeightEmitter, WeightSet
+from llama_export.targets.coreml.signature import CoremlForm, graph_spec
+from llama_export.targets.target import About
+from llama_quantize.checkpoint.weights import QuantizedWeights
+
+if TYPE_CHECKING:
+    from coremltools.converters.mil.mil import Var
+
+PACKAGE = "model.mlpackage"
+_REPORT = "report it with the model's config.json"
+
+
+def lower(
+    traced: TracedLlama,
+    weights: QuantizedWeights,
+    folder: Path,
+    form: CoremlForm,
+    about: About,
+) -> GraphSpec:
+    """Write model.mlpackage.
+
+    Args:
+        traced: the graph; its `max_context` is the length of the caches.
+        weights: the quantised checkpoint, mapped.
+        folder: exists; gets the package. Meanwhile the codes lie in it, one a byte.
+        form: which package.
+        about: what its metadata say.
+
+    Raises:
+        BackendUnavailableError: coremltools cannot be imported.
+        LoweringError: a node or a scheme has no form in Core ML.
+        OutputError: the disk is full.
+    """
+    import_coremltools()
+    spec = graph_spec(traced.config, traced.max_context, form)
+    calls: Mapping[str, int | None] = spec.functions or {signature.MAIN: None}
+    path = folder / PACKAGE
+    with full_disk_named(path), tempfile.TemporaryDirectory(dir=folder) as name:
+        scratch = Path(name)
+        with code_store(scratch) as store:
+            arrays = WeightSet(weights, store)
+            parts = [_function(name, count, traced, arrays, form) for name, count in calls.items()]
+            save_package(parts, spec, path, scratch, form, about)
+    return spec
+
+
+def _function(
+    name: str, count: int | None, traced: TracedLlama, arrays: WeightSet, form: CoremlForm
+) -> Part:
+    """Build one function.
+
+    Args:
+        name: of the function.
+        count: tokens of a call; None: any number.
+        traced: the graph.
+        arrays: the weights.
+        form: which package.
+    """
+    from coremltools.converters.mil.mil import Function
+
+    from llama_export.targets.coreml.lowering.inputs import declare, opset
+
+    declared = declare(traced.config, traced.max_context, count, form)
+    with Function(declared.placeholders, opset(form)) as function:
+        outputs = _Lowering(traced, arrays, form, function.inputs, count).run()
+        function.set_outputs(outputs)
+    return Part(name, function, declared.types)
+
+
+class _Lowering:
+    """The state of one walk: which value each traced node has become."""
+
+    def __init__(
+        self,
+        traced: TracedLlama,
+        arrays: WeightSet,
+        form: CoremlForm,
+        inputs: Mapping[str, Var],
+        count: int | None,
+    ) -> None:
+        self._traced = traced
+        self._emitter = WeightEmitter(arrays)
+        self._form = form
+        self._inputs = inputs
+        self._count = count
+        self._values: dict[str, Any] = {traced.input_names[0]: inputs[signature.INPUT_IDS]}
+        self._layers = 0
+        self._outputs: list[Var] = []
+        # In the order of the graph: what a call is about comes before the first layer.
+        self._cache = IoCache(inputs) if form.kv_cache == "io" else StateCache(inputs)
+        self._steps = self._derive_steps()
+        self._head = _first_output(traced)
+
+    def run(self) -> Sequence[Var]:
+        """Emit everything; return the outputs."""
+        self._traced.walk(
+            {
+                trace.EMBEDDING: self._embedding,
+                trace.RMS_NORM: self._rms_norm,
+                trace.LINEAR: self._linear,
+                trace.ATTENTION: self._attention,
+                trace.GETITEM: self._getitem,
+                trace.SILU: self._silu,
+                trace.MUL: self._mul,
+                trace.ADD: self._add,
+                "output": self._output,
+            }
+        )
+        return self._outputs
+
+    def _derive_steps(self) -> Steps:
+        config, max_context = self._traced.config, self._traced.max_context
+        if self._count is None:
+            return flexible_steps(self._inputs, self._cache.before, config, max_context)
+        return fixed_steps(self._inputs, self._count, config, max_context)
+
+    def _embedding(self, node: Node) -> None:
+        from coremltools.converters.mil.mil import Builder as mb
+
+        table = self._emitter.matrix(self._traced.weight_name(node.args[0]))
+        self._values[node.name] = mb.gather(x=table, indices=self._value(node.args[1]), axis=0)
+
+    def _rms_norm(self, node: Node) -> None:
+        """Normalise in float32: in float16 a square overflows beyond 256."""
+        from coremltools.converters.mil.mil import Builder as mb
+
+        x, _, weight, eps = node.args
+        wide = self._as(x, "fp32")
+        mean = mb.reduce_mean(x=mb.square(x=wide), axes=[-1], keep_dims=True)
+        scale = mb.rsqrt(x=mean, epsilon=trace.number(eps))
+        gamma = self._emitter.vector(self._traced.weight_name(weight))
+        normed = mb.mul(x=mb.mul(x=wide, y=scale), y=gamma)
+        self._values[node.name] = mb.cast(x=normed, dtype="fp16")
+
+    def _linear(self, node: Node) -> None:
+        from coremltools.converters.mil.mil import Builder as mb
+
+        x = self._as(node.args[0], "fp16")
+        is_head = node.name == self._head
+        if is_head and self._count is not None and self._count > 1:
+            last = mb.sub(x=self._inputs[signature.LENGTH], y=1, name="last_token")
+            x = mb.gather(x=x, indices=last, axis=1, name="last_hidden")
+        matrix = self._emitter.matrix(self._traced.weight_name(node.args[1]))
+        name = signature.LOGITS if is_head else node.name
+        bias = self._emitter.zeros(matrix.shape[0])
+        self._values[node.name] = mb.linear(x=x, weight=matrix, bias=bias, name=name)
+
+    def _attention(self, node: Node) -> None:
+        query, key, value = (self._as(argument, "fp16") for argument in node.args[:3])
+        self._values[node.name] = attend(
+            (query, key, value),
+            self._layers,
+            self._cache,
+            self._steps,
+            self._traced.config,
+            fused=self._form.deployment_target != "iOS17",
+        )
+        self._layers += 1
+
+    def _getitem(self, node: Node) -> None:
+        """Take the mixed values; the caches are the cache's own business."""
+        source, index = node.args
+        self._values[node.name] = self._values[str(source)] if index == 0 else None
+
+    def _silu(self, node: Node) -> None:
+        from coremltools.converters.mil.mil import Builder as mb
+
+        self._values[node.name] = mb.silu(x=self._as(node.args[0], "fp16"))
+
+    def _mul(self, node: Node) -> None:
+        from coremltools.converters.mil.mil import Builder as mb
+
+        left, right = (self._as(argument, "fp16") for argument in node.args)
+        self._values[node.name] = mb.mul(x=left, y=right)
+
+    def _add(self, node: Node) -> None:
+        """Add to the residual stream, in float32."""
+        from coremltools.converters.mil.mil import Builder as mb
+
+        left, right = (self._as(argument, "fp32") for argument in node.args)
+        self._values[node.name] = mb.add(x=left, y=right)
+
+    def _output(self, node: Node) -> None:
+        self._outputs = [self._value(self._head)]
+        if isinstance(self._cache, IoCache):
+            self._outputs += self._cache.outputs()
+
+    def _as(self, argument: object, dtype: str) -> Var:
+        """Return the value of a traced node in a type, casting it once."""
+        from coremltools.converters.mil.mil import Builder as mb
+        from coremltools.converters.mil.mil import types
+
+        value = self._value(argument)
+        if value.dtype == types.string_to_builtin(dtype):
+            return value
+        key = f"{argument} as {dtype}"
+        if key not in self._values:
+            self._values[key] = mb.cast(x=value, dtype=dtype)
+        return self._values[key]
+
+    def _value(self, argument: object) -> Var:
+        value = self._values.get(str(argument))
+        if value is None:
+            message = f"the traced graph uses {argument}, which has no value in Core ML"
+            raise LoweringError(message, _REPORT)
+        return value
+
+
+def _first_output(traced: TracedLlama) -> str:
+    """Return the name of the node that gives the logits.
+
+    Raises:
+        LoweringError: it is not a product.
+    """
+    (output,) = (node for node in traced.program.graph.nodes if node.op == "output")
+    first: Any = output.args[0]
+    while isinstance(first, list | tuple):
+        first = first[0]
+    if first.target != trace.LINEAR:
+        message = f"expected the first output to be a product, found {first.target}"
+        raise LoweringError(message, _REPORT)
+    return str(first)

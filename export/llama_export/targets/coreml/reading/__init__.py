@@ -1,0 +1,1 @@
+"""What a Core ML package holds, read from its bytes without running it."""

@@ -1,0 +1,129 @@
+"""The calls that append tokens to a conversation: what each is given, and what it gives back.
+
+Pure functions. They know the signatures of a package; they run nothing and keep no cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from llama_export.errors import BundleError
+from llama_export.targets.coreml.running.runner import Array
+from llama_export.targets.coreml.signature import (
+    CAUSAL_MASK,
+    DECODE,
+    INPUT_IDS,
+    LENGTH,
+    LOGITS,
+    POSITION,
+    PREFILL,
+)
+from llama_export.targets.session import FloatArray
+
+# Of one call of flexible shapes: the logits of every row come out, 256 kB a row at 1B.
+PIECE_TOKENS = 256
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a function.
+
+    Args:
+        inputs: by name; the caches are not among them.
+        rows: how many rows of logits come out.
+        function: None for the only one of a package.
+    """
+
+    inputs: Mapping[str, Array]
+    rows: int
+    function: str | None = None
+
+
+# (tokens, position of the first of them) -> the calls, in order
+Plan = Callable[[Sequence[int], int], Iterator[Call]]
+
+
+def pieces(tokens: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Cut tokens into what one call of flexible shapes takes."""
+    for start in range(0, len(tokens), PIECE_TOKENS):
+        yield tokens[start : start + PIECE_TOKENS]
+
+
+def flexible_calls(tokens: Sequence[int], position: int) -> Iterator[Call]:
+    """Plan calls of the one function of flexible shapes.
+
+    The mask hides nothing, as the graph is causal by itself; its length says where the tokens go.
+    """
+    end = position
+    for piece in pieces(tokens):
+        end += len(piece)
+        mask = np.zeros((1, 1, 1, end), dtype=np.float16)
+        yield Call({INPUT_IDS: token_ids(piece), CAUSAL_MASK: mask}, rows=len(piece))
+
+
+def fixed_calls(prefill_tokens: int, max_context: int) -> Plan:
+    """Return the plan for the two functions of fixed shapes.
+
+    Args:
+        prefill_tokens: what a call of `prefill` takes; fewer are padded.
+        max_context: `prefill` writes its padding too, so that must fit as well.
+    """
+
+    def plan(tokens: Sequence[int], position: int) -> Iterator[Call]:
+        done = 0
+        while done < len(tokens):
+            at = position + done
+            piece = tokens[done : done + prefill_tokens]
+            if len(piece) == 1 or at + prefill_tokens > max_context:
+                piece = piece[:1]
+                yield Call(
+                    {INPUT_IDS: token_ids(piece), POSITION: _number(at)}, rows=1, function=DECODE
+                )
+            else:
+                inputs = {
+                    INPUT_IDS: token_ids(piece, width=prefill_tokens),
+                    POSITION: _number(at),
+                    LENGTH: _number(len(piece)),
+                }
+                yield Call(inputs, rows=1, function=PREFILL)
+            done += len(piece)
+
+    return plan
+
+
+def token_ids(tokens: Sequence[int], width: int | None = None) -> Array:
+    """Return tokens as an input, int32 `[1, width]`, padded with zeros behind them."""
+    ids = np.zeros((1, len(tokens) if width is None else width), dtype=np.int32)
+    ids[0, : len(tokens)] = tokens
+    return ids
+
+
+def output(results: Mapping[str, Array], name: str, shape: tuple[int, ...]) -> Array:
+    """Return one output of a call.
+
+    Raises:
+        BundleError: there is none of that name, or it has another shape.
+    """
+    found = results.get(name)
+    if found is None or found.shape != shape:
+        what = "nothing" if found is None else f"{found.shape}"
+        message = f"the package's output {name!r}: expected the shape {shape}, found {what}"
+        raise BundleError(message, "export the bundle again")
+    return found
+
+
+def last_logits(results: Mapping[str, Array], rows: int, vocab_size: int) -> FloatArray:
+    """Return the logits of a call's last row, `[V]`, as a copy.
+
+    Raises:
+        BundleError: the call gave none, or of another shape.
+    """
+    logits = output(results, LOGITS, (1, rows, vocab_size))
+    return np.array(logits[0, -1], dtype=np.float32)
+
+
+def _number(value: int) -> Array:
+    return np.array([value], dtype=np.int32)

@@ -1,0 +1,118 @@
+"""Run a Core ML package: one conversation, on whatever can run it.
+
+The evaluator, which runs everywhere, and the real Core ML are the same to it. It knows positions
+and what a session refuses; how the caches are kept is in `caches`, what a call is given in `calls`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+from llama_export.bundle.graph_spec import GraphSpec
+from llama_export.targets.coreml.running.caches import open_caches
+from llama_export.targets.coreml.running.layout import Layout
+from llama_export.targets.coreml.running.runner import Runner, StateT
+from llama_export.targets.session import (
+    FloatArray,
+    KeyValueArrays,
+    require_fitting_cache,
+    require_held,
+    require_tokens,
+)
+
+
+class CoremlSession:
+    """A conversation; satisfies `llama_export.targets.Session`.
+
+    Args:
+        runner: the loaded package; forks share it, and its weights.
+        spec: the package's signature, from the manifest.
+
+    Raises:
+        BundleError: the signature is not a Core ML package's.
+    """
+
+    def __init__(self, runner: Runner[StateT], spec: GraphSpec) -> None:
+        self._layout = Layout.of(spec)
+        self._caches = open_caches(runner, self._layout)
+        self._position = 0
+
+    @property
+    def vocab_size(self) -> int:
+        """Length of the logits."""
+        return self._layout.vocab_size
+
+    @property
+    def max_context(self) -> int:
+        """The most positions that a conversation may have."""
+        return self._layout.max_context
+
+    @property
+    def num_layers(self) -> int:
+        """How many layers have a cache."""
+        return self._layout.layers
+
+    @property
+    def position(self) -> int:
+        """How many tokens the cache holds."""
+        return self._position
+
+    def prefill(self, input_ids: Sequence[int]) -> FloatArray:
+        """Append tokens and return the logits `[V]` after the last of them.
+
+        An error on the way leaves the conversation as it was.
+
+        Raises:
+            PromptError: there are none, one is outside the vocabulary, or they do not fit.
+            BundleError: the runtime cannot run the package, or it gives something else.
+        """
+        require_tokens(
+            input_ids,
+            self._position,
+            max_context=self.max_context,
+            vocab_size=self.vocab_size,
+        )
+        logits = self._caches.append(input_ids, self._position)
+        self._position += len(input_ids)
+        return logits
+
+    def rewind(self, position: int) -> None:
+        """Forget every token from `position` on; their rows are written again later.
+
+        Raises:
+            PromptError: the position is after the last token.
+        """
+        require_held(position, self._position)
+        self._position = position
+
+    def cache(self, layer: int) -> KeyValueArrays:
+        """Return a layer's keys and values so far, `[K, position, D]` each, as copies."""
+        return self._caches.rows(layer, self._position)
+
+    def restore(self, layers: Sequence[KeyValueArrays]) -> None:
+        """Replace the conversation with one whose cache was taken from such a session.
+
+        Args:
+            layers: what `cache` gave, layer by layer.
+
+        Raises:
+            PromptError: it is the cache of another model, or longer than the context.
+        """
+        position = require_fitting_cache(
+            layers,
+            num_layers=self.num_layers,
+            heads=self._layout.heads,
+            head_dim=self._layout.head_dim,
+            max_context=self.max_context,
+        )
+        caches = self._caches.restored(layers, position)
+        self._position = 0  # an interrupt must not leave one's rows with the other's position
+        self._caches = caches
+        self._position = position
+
+    def fork(self) -> CoremlSession:
+        """Return a second conversation that begins with the same tokens; the weights are shared."""
+        other = copy.copy(self)
+        other._caches = self._caches.fork()
+        return other

@@ -1,0 +1,1 @@
+"""What a `.pte` holds, read from its bytes without running it."""

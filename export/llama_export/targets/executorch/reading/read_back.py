@@ -1,0 +1,132 @@
+"""Read codes, scales, norms and rotary tables back out of a `.pte`, from its bytes alone.
+
+It shares no code with the lowering, so that a fault of the lowering shows here. It knows the byte
+layouts of XNNPACK's constants and of the lookup's.
+
+Shapes: N rows, K columns, C max_context, D head_dim.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from llama_export.llama.names import TABLE
+from llama_export.targets.executorch.reading.pte import Pte
+from llama_export.targets.executorch.reading.weights import (
+    Contents,
+    StoredProduct,
+    damage_named,
+    read_contents,
+)
+from llama_export.targets.session import FloatArray
+
+Bytes = np.ndarray
+
+
+def read_back(model: Path) -> dict[str, tuple[str, str]]:
+    """Hash what the artifact holds.
+
+    Returns:
+        Weight name -> SHA-256 of its codes and of its scales, in the form that
+        `QuantizedTensor.codes_sha256` and `.scales_sha256` document. The head stands under its own
+        name, whether or not it shares the lookup's bytes.
+
+    Raises:
+        BundleError: the file is damaged or laid out in another way.
+    """
+    pte = Pte.open(model)
+    contents = read_contents(pte)
+    with damage_named(model):
+        return _hashes(pte, contents)
+
+
+def read_back_floats(model: Path) -> dict[str, str]:
+    """Hash the norms.
+
+    Returns:
+        Weight name -> SHA-256 of its float32 values.
+
+    Raises:
+        BundleError: the file is damaged or laid out in another way.
+    """
+    pte = Pte.open(model)
+    with damage_named(model):
+        return {name: _sha256(pte.constant(tensor)) for name, tensor in read_contents(pte).norms}
+
+
+def read_back_rotary(model: Path) -> dict[str, FloatArray]:
+    """Read the rotary tables, "cos table" and "sin table" `[C, D/2]`.
+
+    Raises:
+        BundleError: the file is damaged or laid out in another way.
+    """
+    pte = Pte.open(model)
+    tables = {}
+    with damage_named(model):
+        for name, tensor in zip(("cos", "sin"), read_contents(pte).rotary, strict=False):
+            values = np.frombuffer(pte.constant(tensor), dtype="<f4")
+            tables[f"{name} table"] = values.reshape(tensor.sizes[0], -1)
+    return tables
+
+
+def _hashes(pte: Pte, contents: Contents) -> dict[str, tuple[str, str]]:
+    codes, scales = contents.lookup
+    hashes = {TABLE: (_sha256(pte.constant(codes)), _sha256(_as_bfloat16(pte.constant(scales))))}
+    waiting: dict[str, StoredProduct] = {}
+    for product in contents.products:
+        if product.half == 0:
+            waiting[product.weight] = product
+            continue
+        first = waiting.pop(product.weight, None)
+        hashes[product.weight] = (
+            _codes_sha256(pte, contents, first, product),
+            _scales_sha256(pte, contents, first, product),
+        )
+    return hashes
+
+
+def _codes_sha256(
+    pte: Pte, contents: Contents, first: StoredProduct | None, product: StoredProduct
+) -> str:
+    rows, columns = product.blob.rows, product.blob.columns * product.blob.bits // 8
+    parts = [
+        np.frombuffer(pte.segment(part.codes_segment), np.uint8).reshape(rows, columns)
+        for part in (first, product)
+        if part is not None
+    ]
+    return _sha256(_joined(parts, contents.head_dim))
+
+
+def _scales_sha256(
+    pte: Pte, contents: Contents, first: StoredProduct | None, product: StoredProduct
+) -> str:
+    """Hash scales as bfloat16, which group scales are stored as and row scales must be exact in."""
+    parts = []
+    for part in (first, product):
+        if part is None:
+            continue
+        stored = pte.segment(part.scales_segment)
+        as_bfloat16 = stored if part.blob.bits == 4 else _as_bfloat16(stored)
+        parts.append(np.frombuffer(as_bfloat16, np.uint8).reshape(part.blob.rows, -1))
+    return _sha256(_joined(parts, contents.head_dim))
+
+
+def _joined(parts: list[Bytes], head_dim: int) -> bytes:
+    """Put two halves of every head together again, row by row."""
+    if len(parts) == 1:
+        return parts[0].tobytes()
+    halves = [part.reshape(-1, 1, head_dim // 2, part.shape[1]) for part in parts]
+    return np.concatenate(halves, axis=1).tobytes()
+
+
+def _as_bfloat16(stored: bytes) -> bytes:
+    """Keep the upper halves of float32 values; where one would be rounded, leave all as found."""
+    halves = np.frombuffer(stored, "<u2").reshape(-1, 2)
+    return halves[:, 1].tobytes() if not halves[:, 0].any() else stored
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,183 @@
+"""What a `.pte` of ours holds: its products by the names of their weights, its norms and tables.
+
+The file has no names of weights, so they are told by where they stand: the delegates in the order
+of their calls, and in each the products in the order of computation. That order is the artifact's
+layout, and is written down here apart from the lowering, so that a fault of the lowering shows.
+
+Shapes: C max_context, E hidden_size, D head_dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from llama_export.errors import BundleError
+from llama_export.llama.names import HEAD
+from llama_export.targets.executorch.reading.pte import Call, Pte, PteTensor
+from llama_export.targets.executorch.reading.xnnpack_blob import BlobProduct, XnnpackBlob, read_blob
+
+LOOKUP = "quantized_decomposed::embedding_byte.dtype_out"
+ATTENTION = "llama::custom_sdpa.out"
+SLICE = "aten::slice_copy.Tensor_out"
+_HINT = "export the bundle again"
+
+# q_proj and k_proj are two products each, of the first and the second half of every head.
+_BEFORE = ("q_proj", "q_proj", "k_proj", "k_proj", "v_proj")
+_AFTER = ("self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+
+
+@dataclass(frozen=True)
+class StoredProduct:
+    """One product of the file.
+
+    Args:
+        weight: name of its weight.
+        half: 0 or 1 for the half of each head that it is; None for a whole weight.
+        blob: what the delegate says of it.
+        codes_segment: where its codes are.
+        scales_segment: where its scales are.
+    """
+
+    weight: str
+    half: int | None
+    blob: BlobProduct
+    codes_segment: int
+    scales_segment: int
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Everything that was found.
+
+    Args:
+        products: in the order of computation.
+        norms: name and tensor of each.
+        lookup: codes and scales of the token table, of the lookup.
+        rotary: cosines and sines.
+        head_dim: D.
+        delegate_calls: how many.
+    """
+
+    products: tuple[StoredProduct, ...]
+    norms: tuple[tuple[str, PteTensor], ...]
+    lookup: tuple[PteTensor, PteTensor]
+    rotary: tuple[PteTensor, ...]
+    head_dim: int
+    delegate_calls: int
+
+
+def read_contents(pte: Pte) -> Contents:
+    """Find everything in a file.
+
+    Raises:
+        BundleError: it is damaged, or laid out in another way.
+    """
+    with damage_named(pte.path):
+        return _contents(pte)
+
+
+@contextmanager
+def damage_named(path: Path) -> Iterator[None]:
+    """Turn what a reader of a damaged file stumbles over into one error.
+
+    Raises:
+        BundleError: with the file's name.
+    """
+    try:
+        yield
+    except (ValueError, LookupError, ArithmeticError) as error:
+        message = f"{path} is damaged, or not laid out as ours are: {error}"
+        raise BundleError(message, _HINT) from error
+
+
+def _contents(pte: Pte) -> Contents:
+    attentions = [call for call in pte.calls if call.operator == ATTENTION]
+    delegates = [call for call in pte.calls if call.delegate >= 0]
+    if len(delegates) != len(attentions) + 1:
+        message = f"{len(delegates)} delegate calls around {len(attentions)} attentions"
+        raise ValueError(message)
+    products: list[StoredProduct] = []
+    norms: list[tuple[str, PteTensor]] = []
+    for number, call in enumerate(delegates):
+        products += _products(pte, call, _product_names(number, len(attentions)))
+        names = _norm_names(number, len(attentions))
+        norms += zip(names, _norm_tensors(pte, call, len(names)), strict=True)
+    codes, scales = (
+        pte.tensors[value]
+        for call in pte.calls
+        if call.operator == LOOKUP
+        for value in call.arguments[:2]
+    )
+    head_dim = pte.tensors[attentions[0].arguments[0]].sizes[-1]
+    tables = [
+        pte.tensors[call.arguments[0]]
+        for call in pte.calls
+        if call.operator == SLICE and pte.tensors[call.arguments[0]].constant
+    ]
+    return Contents(
+        tuple(products), tuple(norms), (codes, scales), tuple(tables), head_dim, len(delegates)
+    )
+
+
+def _product_names(number: int, layers: int) -> list[str]:
+    """Name the products of the delegate between attention `number - 1` and `number`."""
+    names = []
+    if number > 0:
+        names += [f"model.layers.{number - 1}.{part}.weight" for part in _AFTER]
+    if number < layers:
+        names += [f"model.layers.{number}.self_attn.{part}.weight" for part in _BEFORE]
+    else:
+        names.append(HEAD)
+    return names
+
+
+def _norm_names(number: int, layers: int) -> list[str]:
+    names = []
+    if number > 0:
+        names.append(f"model.layers.{number - 1}.post_attention_layernorm.weight")
+    last = number == layers
+    names.append("model.norm.weight" if last else f"model.layers.{number}.input_layernorm.weight")
+    return names
+
+
+def _products(pte: Pte, call: Call, names: Sequence[str]) -> Iterator[StoredProduct]:
+    blob = delegate_blob(pte, call)
+    quantised = [product for product in blob.products if product.scales is not None]
+    halves: dict[str, int] = {}
+    for name, product in zip(names, quantised, strict=True):
+        half = None
+        if names.count(name) == 2:
+            half = halves[name] = halves.get(name, -1) + 1
+        codes, scales = (
+            pte.named[blob.constants[index].key] for index in (product.codes, product.scales or 0)
+        )
+        yield StoredProduct(name, half, product, codes, scales)
+
+
+def delegate_blob(pte: Pte, call: Call) -> XnnpackBlob:
+    """Read the delegate that an instruction calls.
+
+    Raises:
+        ValueError: it is none of XNNPACK's, or damaged.
+    """
+    return read_blob(pte.segment(pte.delegates[call.delegate][1]))
+
+
+def _norm_tensors(pte: Pte, call: Call, count: int) -> list[PteTensor]:
+    """Return the vectors that a delegate is given: its norms, in their order; not the epsilon."""
+    given = [pte.tensors.get(value) for value in call.arguments]
+    found = [
+        tensor
+        for tensor in given
+        if tensor is not None
+        and tensor.constant
+        and len(tensor.sizes) == 1
+        and (tensor.sizes[0] > 1)
+    ]
+    if len(found) != count:
+        message = f"a delegate is given {len(found)} norms where {count} were expected"
+        raise ValueError(message)
+    return found

@@ -1,0 +1,1 @@
+"""A `.pte` in ExecuTorch's runtime, as a session."""

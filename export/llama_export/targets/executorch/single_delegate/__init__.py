@@ -1,0 +1,1 @@
+"""From the traced graph to a `.pte` with one delegate that takes the model whole."""

@@ -1,0 +1,247 @@
+"""The forward pass around the delegates: token lookup, KV cache, attention, and the calls.
+
+What is exported here is small: every stretch is already a delegate, and stands in the graph as one
+call. It knows ExecuTorch's operators for Llama models; it does not know what a stretch computes.
+
+Shapes: S tokens, C cache capacity, E hidden_size, H query heads, K key/value heads, D head_dim,
+V vocab_size.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram, export
+
+from llama_export.llama.config import LlamaConfig
+from llama_export.llama.rope import inverse_frequencies, rope_tables
+from llama_export.targets.executorch.xnnpack.delegate import DelegateTemplate
+from llama_export.targets.executorch.xnnpack.plan import HIDDEN, KEY, LOGITS, MIXED, QUERY, VALUE
+from llama_export.targets.executorch.xnnpack.segment_module import StretchKind
+
+if TYPE_CHECKING:
+    from executorch.exir.lowered_backend_module import LoweredBackendModule
+
+STATE, IO = "state", "io"
+KV_DTYPES: Mapping[str, torch.dtype] = {"float32": torch.float32, "float16": torch.float16}
+_EXAMPLE_TOKENS = 5
+
+
+@dataclass(frozen=True)
+class DelegateCall:
+    """One stretch of one layer, lowered and filled.
+
+    Args:
+        kind: of the stretch.
+        template: its lowered form.
+        data: the delegate with this layer's keys.
+        keys: of the constants that it asks for.
+        norms: float32 `[E]` each, in the order of `StretchKind.norms`.
+        epsilon: of the norms.
+    """
+
+    kind: StretchKind
+    template: DelegateTemplate
+    data: bytes
+    keys: tuple[str, ...]
+    norms: tuple[Tensor, ...]
+    epsilon: float
+
+
+@dataclass(frozen=True)
+class OuterForm:
+    """What the forward pass looks like from outside.
+
+    Args:
+        config: the model's shape.
+        max_context: C.
+        kv_cache: `STATE` or `IO`.
+        kv_dtype: a key of `KV_DTYPES`.
+        all_logits: whether every position's logits come out.
+    """
+
+    config: LlamaConfig
+    max_context: int
+    kv_cache: str
+    kv_dtype: str
+    all_logits: bool
+
+
+class OuterModule(nn.Module):
+    """`forward(tokens, input_pos)`, with the caches behind them if they are inputs.
+
+    Args:
+        form: what it looks like from outside.
+        calls: one more than there are layers.
+    """
+
+    def __init__(self, form: OuterForm, calls: Sequence[DelegateCall]) -> None:
+        super().__init__()
+        self._form = form
+        self._calls = calls
+        config = form.config
+        self.table: Tensor
+        self.table_scales: Tensor
+        self.cos: Tensor
+        self.sin: Tensor
+        # One row stands for the table, whose bytes and rows are put in when the file is written.
+        self.register_buffer("table", torch.zeros(1, config.hidden_size, dtype=torch.int8))
+        # Negative, so that it is not taken for the same constant as an epsilon.
+        self.register_buffer("table_scales", -torch.ones(1, 1))
+        tables = rope_tables(inverse_frequencies(config), torch.arange(form.max_context))
+        for name, table in zip(("cos", "sin"), tables, strict=True):
+            self.register_buffer(name, table[:, None].contiguous())
+        for number, call in enumerate(calls):
+            self.add_module(f"stretch_{number}", _lowered(call, form.max_context))
+            self.register_buffer(f"epsilon_{number}", torch.tensor([call.epsilon]))
+            for place, norm in enumerate(call.norms):
+                self.register_buffer(f"norm_{number}_{place}", norm)
+        if form.kv_cache == STATE:
+            for name, cache in zip(cache_names(config), empty_caches(form), strict=True):
+                self.register_buffer(name, cache)
+
+    def forward(self, tokens: Tensor, input_pos: Tensor, *caches: Tensor) -> Tensor:
+        """Map int64 `[1, S]` and `[1]` to the logits, `[1, V]` or `[1, S, V]`."""
+        known, llama = torch.ops.quantized_decomposed, torch.ops.llama
+        form, length = self._form, tokens.shape[1]
+        start = cast("int", input_pos[0].item())
+        torch._check(start >= 0)
+        torch._check(start + length <= form.max_context)
+        hidden = known.embedding_byte.dtype(
+            self.table, self.table_scales, None, -128, 127, tokens, dtype=torch.float32
+        )
+        tables = (self.cos.narrow(0, start, length), self.sin.narrow(0, start, length))
+        kept = caches or tuple(getattr(self, name) for name in cache_names(form.config))
+        values = {HIDDEN: hidden} | self._call(0, {HIDDEN: hidden}, tables)
+        dtype = KV_DTYPES[form.kv_dtype]
+        for layer in range(form.config.num_hidden_layers):
+            key_cache, value_cache = kept[2 * layer], kept[2 * layer + 1]
+            llama.update_cache(values[KEY].to(dtype), key_cache, start)
+            llama.update_cache(values[VALUE].to(dtype), value_cache, start)
+            query, hidden, first = values[QUERY].to(dtype), values[HIDDEN], start
+            if self._calls[layer + 1].kind.stretch.last_row:
+                query, hidden, first = query[:, -1:], hidden[:, -1:], start + length - 1
+            mixed = llama.custom_sdpa(query, key_cache, value_cache, first, None, 0.0, True, None)
+            mixed = mixed.to(torch.float32)
+            values = {HIDDEN: hidden} | self._call(
+                layer + 1, {HIDDEN: hidden, MIXED: mixed}, tables
+            )
+        logits: Tensor = values[LOGITS]
+        return logits if form.all_logits else logits[:, 0]
+
+    def _call(
+        self, number: int, values: Mapping[str, Tensor], tables: tuple[Tensor, Tensor]
+    ) -> dict[str, Tensor]:
+        """Call a stretch; give its results by what they are."""
+        call = self._calls[number]
+        given = [values[name] for name in call.kind.stretch.inputs]
+        given += [getattr(self, f"norm_{number}_{place}") for place in range(len(call.norms))]
+        given.append(getattr(self, f"epsilon_{number}"))
+        given += tables if call.kind.rotates else ()
+        lowered = getattr(self, f"stretch_{number}")
+        results = lowered(*(given[index] for index in call.template.arguments))
+        names = result_names(call.kind)
+        return {
+            names[index]: result
+            for index, result in zip(call.template.outputs, results, strict=True)
+        }
+
+
+def result_names(kind: StretchKind) -> tuple[str, ...]:
+    """Say what a stretch's outputs are, in their order."""
+    count = len(kind.stretch.outputs)
+    return (LOGITS,) if count == 1 else (HIDDEN, QUERY, KEY, VALUE)[4 - count :]
+
+
+def cache_names(config: LlamaConfig) -> tuple[str, ...]:
+    """Name the caches in the order of the layers, the keys before the values."""
+    layers = range(config.num_hidden_layers)
+    return tuple(f"{part}_cache_{layer}" for layer in layers for part in ("key", "value"))
+
+
+def empty_caches(form: OuterForm) -> tuple[Tensor, ...]:
+    """Make the caches, `[1, C, K, D]` each."""
+    config = form.config
+    shape = (1, form.max_context, config.num_key_value_heads, config.head_dim)
+    return tuple(torch.zeros(shape, dtype=KV_DTYPES[form.kv_dtype]) for _ in cache_names(config))
+
+
+def export_outer(form: OuterForm, calls: Sequence[DelegateCall]) -> ExportedProgram:
+    """Export the forward pass; the number of tokens stays dynamic."""
+    tokens = torch.zeros(1, min(_EXAMPLE_TOKENS, form.max_context), dtype=torch.int64)
+    caches = empty_caches(form) if form.kv_cache == IO else ()
+    length = Dim("tokens", min=1, max=form.max_context) if tokens.shape[1] > 1 else None
+    shapes: tuple[Any, ...] = ({1: length} if length else None, None)
+    shapes += ((None,) * len(caches),) if caches else ()
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return export(
+            OuterModule(form, calls).eval(),
+            (tokens, torch.zeros(1, dtype=torch.int64), *caches),
+            dynamic_shapes=shapes,
+            strict=False,
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )
+
+
+class _Shapes(nn.Module):
+    """Has a stretch's signature and computes nothing: what the exporter traces in its place."""
+
+    def __init__(self, call: DelegateCall) -> None:
+        super().__init__()
+        self._call = call
+
+    def forward(self, *arguments: Tensor) -> tuple[Tensor, ...]:
+        kind = self._call.kind
+        inputs = dict(zip(self._call.template.arguments, arguments, strict=True))
+        hidden = inputs[0]
+        length = hidden.shape[1]
+        rows = {
+            step.output: form.rows
+            for step in kind.stretch.steps
+            if step.output in (QUERY, KEY, VALUE)
+            and step.weight is not None
+            and (form := kind.forms[step.weight]) is not None
+        }
+        results = {
+            HIDDEN: (1, length, kind.hidden_size),
+            **{name: (1, length, n // kind.head_dim, kind.head_dim) for name, n in rows.items()},
+        }
+        last = kind.stretch.steps[-1]
+        if last.weight is not None and (form := kind.forms[last.weight]) is not None:
+            results[LOGITS] = (1, length, form.rows)
+        names = result_names(kind)
+        return tuple(hidden.new_zeros(results[names[i]]) for i in self._call.template.outputs)
+
+
+def _lowered(call: DelegateCall, max_context: int) -> LoweredBackendModule:
+    """Wrap a filled delegate, so that it can be called where a graph is exported.
+
+    Its constants are stand-ins, each different: their bytes are put in when the file is written.
+    """
+    from executorch.exir._serialize._named_data_store import NamedDataStore
+    from executorch.exir.lowered_backend_module import LoweredBackendModule
+
+    store = NamedDataStore()
+    for key in call.keys:
+        store.add_named_data(key, key.encode(), alignment=16)
+    from llama_export.targets.executorch.xnnpack.delegate import example_inputs
+
+    inputs, dynamic = example_inputs(call.kind, max_context)
+    order = call.template.arguments
+    with torch.no_grad():
+        shapes = export(
+            _Shapes(call).eval(),
+            tuple(inputs[index] for index in order),
+            dynamic_shapes=(tuple(dynamic[index] for index in order),),
+            strict=False,
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )
+    return LoweredBackendModule(
+        shapes, call.template.backend, call.data, [], store.get_named_data_store_output()
+    )

@@ -1,0 +1,254 @@
+"""Lower a traced Llama to ExecuTorch: one `.pte` that the phone runners load as it is.
+
+The story: cut the graph at its attentions, lower each kind of stretch once, fill in each layer's
+keys, export the forward pass around the calls, and put the weights' bytes into the emitted file.
+It knows that order; each step is a module of its own.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from torch import Tensor
+
+from llama_export.bundle.graph_spec import GraphSpec, TensorSpec
+from llama_export.errors import LoweringError
+from llama_export.llama.trace import TracedLlama
+from llama_export.targets.executorch.reading.pte import Pte
+from llama_export.targets.executorch.reading.xnnpack_blob import read_blob
+from llama_export.targets.executorch.running.runtime import load_toolkit
+from llama_export.targets.executorch.xnnpack.delegate import CODES, DelegateTemplate, lower_kind
+from llama_export.targets.executorch.xnnpack.host_program import (
+    IO,
+    DelegateCall,
+    OuterForm,
+    cache_names,
+    export_outer,
+)
+from llama_export.targets.executorch.xnnpack.partition import XNNPACK, report_of
+from llama_export.targets.executorch.xnnpack.placeholders import ProductForm, product_form
+from llama_export.targets.executorch.xnnpack.plan import Stretch, plan
+from llama_export.targets.executorch.xnnpack.segment_module import WHOLE, StretchKind, kind_of
+from llama_export.targets.executorch.xnnpack.weight_bytes import (
+    Piece,
+    codes_piece,
+    kept_piece,
+    scales_piece,
+)
+from llama_export.targets.executorch.xnnpack.write import LookupTable, pour
+from llama_quantize.checkpoint.weights import QuantizedWeights
+from llama_quantize.tensor import QuantizedTensor
+
+MODEL_FILE = "model.pte"
+
+
+@dataclass(frozen=True)
+class PteOptions:
+    """What a user may choose about a `.pte`.
+
+    Args:
+        kv_cache: "state" keeps it inside, as ExecuTorch's runners expect; "io" makes it inputs.
+        kv_dtype: "float32" or "float16".
+        all_logits: give every position's logits.
+        share_table: store a tied table once.
+    """
+
+    kv_cache: str = "state"
+    kv_dtype: str = "float32"
+    all_logits: bool = False
+    share_table: bool = True
+
+
+def lower(
+    traced: TracedLlama,
+    weights: QuantizedWeights,
+    folder: Path,
+    options: PteOptions,
+    *,
+    stop_token_ids: tuple[int, ...],
+) -> GraphSpec:
+    """Write model.pte.
+
+    Args:
+        traced: the graph; its `max_context` is the cache's capacity.
+        weights: the quantised checkpoint, mapped.
+        folder: exists; gets the file.
+        options: what the user chose.
+        stop_token_ids: tokens at which the runner stops.
+
+    Raises:
+        BackendUnavailableError: executorch is not there, or is another version.
+        LoweringError: a node or a scheme has no form in XNNPACK.
+    """
+    load_toolkit()
+    whole = plan(traced, all_logits=options.all_logits)
+    form = OuterForm(
+        traced.config, traced.max_context, options.kv_cache, options.kv_dtype, options.all_logits
+    )
+    filler = _Filler(traced, weights)
+    calls = [filler.call(stretch) for stretch in whole.stretches]
+    table = _table(weights, whole.table)
+    with TemporaryDirectory(dir=folder, prefix=".emitted-") as scratch:
+        emitted = Path(scratch) / MODEL_FILE
+        _emit(form, calls, stop_token_ids, emitted)
+        pour(
+            emitted,
+            folder / MODEL_FILE,
+            filler.pieces,
+            table,
+            share_table=options.share_table,
+        )
+    products = sum(len(call.kind.products()) for call in calls)
+    report = report_of(Pte.open(folder / MODEL_FILE), XNNPACK, products)
+    delegate = {**report.to_json(), "kv_dtype": form.kv_dtype}
+    return replace(graph_spec(form), delegate=delegate)
+
+
+class _Filler:
+    """Turns stretches into calls; lowers each kind of stretch once."""
+
+    def __init__(self, traced: TracedLlama, weights: QuantizedWeights) -> None:
+        self.pieces: dict[str, Piece] = {}
+        self._traced = traced
+        self._weights = weights
+        self._templates: dict[StretchKind, DelegateTemplate] = {}
+
+    def call(self, stretch: Stretch) -> DelegateCall:
+        """Lower a stretch, and give its delegate the keys of its own weights."""
+        config = self._traced.config
+        tensors = [self._weights.get(name) for name in stretch.weights]
+        forms = [_form(name, tensor) for name, tensor in zip(stretch.weights, tensors, strict=True)]
+        kind = kind_of(stretch, forms, config.hidden_size, config.head_dim)
+        if kind not in self._templates:
+            self._templates[kind] = lower_kind(kind, self._traced.max_context)
+        template = self._templates[kind]
+        data, keys = self._fill(kind, template, tensors)
+        floats = [tensors[slot] for slot in kind.norms()]
+        norms = tuple(norm.float() for norm in floats if isinstance(norm, Tensor))
+        epsilon = next(step.epsilon for step in stretch.steps if step.kind == "norm")
+        return DelegateCall(kind, template, data, keys, norms, epsilon)
+
+    def _fill(
+        self,
+        kind: StretchKind,
+        template: DelegateTemplate,
+        tensors: list[QuantizedTensor | Tensor],
+    ) -> tuple[bytes, tuple[str, ...]]:
+        """Overwrite the placeholders' keys in a copy of the delegate."""
+        data, keys = bytearray(template.data), list(template.kept)
+        parts, constants = kind.products(), read_blob(template.data).constants
+        for index, filling in template.fillings.items():
+            part = parts[filling.product - 1]
+            tensor = tensors[part.slot]
+            if not isinstance(tensor, QuantizedTensor):
+                message = f"product {filling.product} of a stretch has a weight without codes"
+                raise LoweringError(message, "report it with the model's config.json")
+            make = codes_piece if filling.part == CODES else scales_piece
+            piece = make(tensor, part.rows, kind.head_dim)
+            old, new = constants[index], piece.key.encode()
+            if len(new) != len(old.key) or piece.size_bytes != old.size_bytes:
+                message = (
+                    f"a weight of {piece.size_bytes} bytes does not fit where the delegate has "
+                    f"{old.size_bytes}"
+                )
+                raise LoweringError(message, "report it with the model's config.json")
+            data[old.key_at : old.key_at + len(new)] = new
+            self.pieces[piece.key] = piece
+            keys.append(piece.key)
+        self.pieces |= {key: kept_piece(key, value) for key, value in template.kept.items()}
+        return bytes(data), tuple(keys)
+
+
+def _form(name: str, tensor: QuantizedTensor | Tensor) -> ProductForm | None:
+    if not isinstance(tensor, QuantizedTensor):
+        if tensor.ndim == 1:
+            return None
+        message = f"{name} is stored as {tensor.dtype}; ExecuTorch's products are int4 or int8"
+        raise LoweringError(message, "export with --quantize int4")
+    return product_form(name, tensor.scheme, tensor.shape)
+
+
+def _table(weights: QuantizedWeights, name: str) -> LookupTable:
+    tensor = weights.get(name)
+    if not isinstance(tensor, QuantizedTensor) or tensor.scheme.label != "int8 row":
+        label = weights.scheme(name).label
+        message = f"the token table is stored as {label}; ExecuTorch's lookup wants int8 rows"
+        raise LoweringError(message, "export with --quantize int4")
+    codes, scales = (make(tensor, WHOLE, 2) for make in (codes_piece, scales_piece))
+    return LookupTable(codes, scales, tensor.shape[0])
+
+
+def _emit(
+    form: OuterForm, calls: list[DelegateCall], stop_token_ids: tuple[int, ...], path: Path
+) -> None:
+    """Export the forward pass around the calls, and let ExecuTorch write it."""
+    from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge
+    from executorch.exir.passes import MemoryPlanningPass
+    from executorch.exir.passes.sym_shape_eval_pass import ConstraintBasedSymShapeEvalPass
+
+    program = export_outer(form, calls)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        edge = to_edge(
+            program,
+            compile_config=EdgeCompileConfig(_check_ir_validity=False),
+            constant_methods=runner_metadata(form, stop_token_ids),
+        )
+        emitted = edge.to_executorch(
+            ExecutorchBackendConfig(
+                extract_delegate_segments=True,
+                memory_planning_pass=MemoryPlanningPass(alloc_graph_input=False),
+                sym_shape_eval_pass=ConstraintBasedSymShapeEvalPass(),
+                # The session reads and restores the caches by these names.
+                emit_mutable_buffer_names=True,
+            )
+        )
+        with path.open("wb") as file:
+            emitted.write_to_file(file)
+
+
+def runner_metadata(form: OuterForm, stop_token_ids: tuple[int, ...]) -> Mapping[str, Any]:
+    """Return the methods that ExecuTorch's runners ask before they run a model."""
+    config = form.config
+    return {
+        "get_bos_id": config.bos_token_id,
+        "get_eos_ids": list(stop_token_ids),
+        # Both equal: the runner takes a smaller one for a sliding window, and writes past the end.
+        "get_max_seq_len": form.max_context,
+        "get_max_context_len": form.max_context,
+        "get_vocab_size": config.vocab_size,
+        "get_n_layers": config.num_hidden_layers,
+        "get_n_bos": 1,
+        "get_n_eos": 1,
+        "use_kv_cache": True,
+        "use_sdpa_with_kv_cache": True,
+        "enable_dynamic_shape": True,
+    }
+
+
+def graph_spec(form: OuterForm) -> GraphSpec:
+    """Return the artifact's signature: what ExecuTorch's runners call."""
+    config = form.config
+    shape = (1, form.max_context, config.num_key_value_heads, config.head_dim)
+    caches = tuple(
+        TensorSpec(name, form.kv_dtype, shape)
+        for name in (cache_names(config) if form.kv_cache == IO else ())
+    )
+    rows = ("sequence_length",) if form.all_logits else ()
+    return GraphSpec(
+        inputs=(
+            TensorSpec("tokens", "int64", (1, "sequence_length")),
+            TensorSpec("input_pos", "int64", (1,)),
+            *caches,
+        ),
+        # Caches that are inputs are changed in place: they come out where they went in.
+        outputs=(TensorSpec("logits", "float32", (1, *rows, config.vocab_size)),),
+        kv_cache=form.kv_cache,
+        max_context=form.max_context,
+        all_logits=form.all_logits,
+    )

@@ -1,0 +1,214 @@
+"""Cut a traced Llama into stretches between attentions, each of which becomes one delegate call.
+
+Attention and the token lookup are operators of the runtime; everything between two attentions is
+one `Stretch` of norms, products and elementwise steps. Layers are alike, so their stretches are
+equal but for the names of their weights, and each kind is lowered once. It knows the traced
+operators; it does not know what the delegate calls them.
+
+Shapes: S tokens, E hidden_size, H query heads, K key/value heads, D head_dim.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch.fx import Node
+
+from llama_export.errors import LoweringError
+from llama_export.llama import trace
+from llama_export.llama.trace import TracedLlama
+
+# The values that enter and leave a stretch.
+HIDDEN = "hidden"  # [1, S, E]
+MIXED = "mixed"  # [1, S, H, D], what attention gave
+QUERY = "query"  # [1, S, H, D], rotated
+KEY = "key"  # [1, S, K, D], rotated
+VALUE = "value"  # [1, S, K, D]
+LOGITS = "logits"  # [1, S, V]
+
+_HINT = "report it with the model's config.json"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One computation inside a stretch.
+
+    Args:
+        kind: "norm", "linear", "rotated", "heads", "silu", "mul" or "add".
+        inputs: values by name: a stretch's input, or an earlier step's result.
+        output: the result's name.
+        weight: which of the stretch's weights it uses; None: none.
+        epsilon: of a norm.
+    """
+
+    kind: str
+    inputs: tuple[str, ...]
+    output: str
+    weight: int | None = None
+    epsilon: float = 0.0
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """What is computed between two attentions.
+
+    Args:
+        inputs: the values that come in, in the order of the call.
+        steps: in the order of computation.
+        outputs: the values that go out, by the name of their step: the residual sum if it was
+            computed here, then the query, the key and the value; or the logits.
+        weights: names of the checkpoint's tensors, in the order of `Step.weight`.
+        last_row: only the last token's row is computed.
+    """
+
+    inputs: tuple[str, ...]
+    steps: tuple[Step, ...]
+    outputs: tuple[str, ...]
+    weights: tuple[str, ...]
+    last_row: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole forward pass: a lookup, then stretches with an attention between each two.
+
+    Args:
+        table: name of the embedding's weight.
+        stretches: one more than there are layers.
+    """
+
+    table: str
+    stretches: tuple[Stretch, ...]
+
+
+def plan(traced: TracedLlama, *, all_logits: bool) -> Plan:
+    """Cut a traced model.
+
+    Args:
+        traced: the graph.
+        all_logits: compute the logits of every position. Otherwise all that follows the last
+            attention is computed for the last token alone.
+
+    Raises:
+        LoweringError: the graph is not the one of a Llama.
+    """
+    cutter = _Cutter(traced, all_logits=all_logits)
+    traced.walk(
+        {
+            trace.EMBEDDING: cutter.embedding,
+            trace.RMS_NORM: cutter.rms_norm,
+            trace.LINEAR: cutter.linear,
+            trace.ATTENTION: cutter.attention,
+            trace.GETITEM: cutter.getitem,
+            trace.SILU: cutter.silu,
+            trace.MUL: cutter.mul,
+            trace.ADD: cutter.add,
+            "output": cutter.output,
+        }
+    )
+    return Plan(cutter.table, tuple(cutter.stretches))
+
+
+class _Cutter:
+    """The state of one walk: which value of the open stretch each traced node has become."""
+
+    def __init__(self, traced: TracedLlama, *, all_logits: bool) -> None:
+        self.table = ""
+        self.stretches: list[Stretch] = []
+        self._traced = traced
+        self._all_logits = all_logits
+        self._layers = traced.config.num_hidden_layers
+        self._values: dict[str, str] = {}
+        self._steps: list[Step] = []
+        self._weights: list[str] = []
+        self._inputs: tuple[str, ...] = (HIDDEN,)
+
+    def embedding(self, node: Node) -> None:
+        self.table = self._traced.weight_name(node.args[0])
+        self._values[node.name] = HIDDEN
+
+    def rms_norm(self, node: Node) -> None:
+        x, _, weight, epsilon = node.args
+        if not isinstance(epsilon, float):
+            message = f"{node.name}: expected a number as epsilon, found {epsilon!r}"
+            raise LoweringError(message, _HINT)
+        slot = self._slot(self._traced.weight_name(weight))
+        self._add_step(node, Step("norm", (self._value(x),), "", slot, epsilon))
+
+    def linear(self, node: Node) -> None:
+        x, weight = node.args[0], node.args[1]
+        slot = self._slot(self._traced.weight_name(weight))
+        self._add_step(node, Step("linear", (self._value(x),), "", slot))
+
+    def attention(self, node: Node) -> None:
+        """Close the stretch: the query and the key leave it rotated, all three in heads."""
+        names = [str(argument) for argument in node.args[:3]]
+        for name, kind, output in zip(
+            names, ("rotated", "rotated", "heads"), (QUERY, KEY, VALUE), strict=True
+        ):
+            self._into_heads(name, kind, output)
+        # The residual sum is the one value that is used again on the other side: the last one,
+        # or the embedding itself, which does not pass through the stretch.
+        sums = [step.output for step in self._steps if step.kind == "add"]
+        hidden = sums[-1] if sums else HIDDEN
+        kept = next(name for name, value in self._values.items() if value == hidden)
+        self._close((*sums[-1:], QUERY, KEY, VALUE))
+        self._inputs = (HIDDEN, MIXED)
+        self._values = {kept: HIDDEN, f"{node.name}:0": MIXED}
+
+    def getitem(self, node: Node) -> None:
+        source, index = node.args
+        if index == 0:
+            self._values[node.name] = self._values[f"{source}:0"]
+
+    def silu(self, node: Node) -> None:
+        self._add_step(node, Step("silu", (self._value(node.args[0]),), ""))
+
+    def mul(self, node: Node) -> None:
+        self._add_step(node, Step("mul", tuple(map(self._value, node.args)), ""))
+
+    def add(self, node: Node) -> None:
+        self._add_step(node, Step("add", tuple(map(self._value, node.args)), ""))
+
+    def output(self, node: Node) -> None:
+        outputs = node.args[0]
+        logits = outputs[0] if isinstance(outputs, list | tuple) else outputs
+        if self._layers != len(self.stretches):
+            message = f"expected {self._layers} attentions, found {len(self.stretches)}"
+            raise LoweringError(message, _HINT)
+        last = self._steps[-1]
+        if last.kind != "linear" or self._value(logits) != last.output:
+            message = f"expected the first output to be the last product, found {logits}"
+            raise LoweringError(message, _HINT)
+        self._close((last.output,), last_row=not self._all_logits)
+
+    def _into_heads(self, name: str, kind: str, output: str) -> None:
+        """Turn a product that attention takes into one that leaves the stretch in heads."""
+        found = [i for i, step in enumerate(self._steps) if step.output == self._values.get(name)]
+        if len(found) != 1 or self._steps[found[0]].kind != "linear":
+            message = f"{name}: expected attention's {output} to be a product with a weight"
+            raise LoweringError(message, _HINT)
+        product = self._steps[found[0]]
+        self._steps[found[0]] = Step(kind, product.inputs, output, product.weight)
+
+    def _add_step(self, node: Node, step: Step) -> None:
+        output = f"v{len(self._steps)}"
+        self._steps.append(Step(step.kind, step.inputs, output, step.weight, step.epsilon))
+        self._values[node.name] = output
+
+    def _close(self, outputs: tuple[str, ...], *, last_row: bool = False) -> None:
+        self.stretches.append(
+            Stretch(self._inputs, tuple(self._steps), outputs, tuple(self._weights), last_row)
+        )
+        self._steps, self._weights = [], []
+
+    def _slot(self, weight: str) -> int:
+        self._weights.append(weight)
+        return len(self._weights) - 1
+
+    def _value(self, argument: object) -> str:
+        value = self._values.get(str(argument))
+        if value is None:
+            message = f"the traced graph uses {argument}, which this stretch does not have"
+            raise LoweringError(message, _HINT)
+        return value

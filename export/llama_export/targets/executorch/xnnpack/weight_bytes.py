@@ -1,0 +1,81 @@
+"""The bytes that stand in the file: codes and scales of a weight, as the kernels read them.
+
+XNNPACK keeps two 4-bit codes a byte, each plus 8, the even one in the low nibble, which is how our
+codes are stored; its group scales are bfloat16, its row scales float32. So nothing is converted but
+a row's scale, exactly. Bytes are read from the mapped checkpoint when they are written, a block of
+rows at a time.
+
+Shapes: N rows, K columns, G groups a row, D head_dim.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from llama_export.targets.executorch.xnnpack.segment_module import FIRST_HALVES, WHOLE
+from llama_quantize.tensor import QuantizedTensor
+
+_BLOCK_ROWS = 4096
+_SCALES_PREFIX = "scale_"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A run of bytes that is not in memory yet.
+
+    Args:
+        key: under which the delegate finds it: the hash of the bytes, so that no two weights can
+            be taken for each other, whatever is loaded beside them.
+        size_bytes: its length.
+        chunks: gives the bytes.
+    """
+
+    key: str
+    size_bytes: int
+    chunks: Callable[[], Iterator[bytes]]
+
+
+def codes_piece(tensor: QuantizedTensor, rows: str, head_dim: int) -> Piece:
+    """Return the codes of some rows.
+
+    Args:
+        tensor: the weight.
+        rows: `WHOLE`, or one half of each head's.
+        head_dim: D.
+    """
+    return _piece(_rows(tensor.codes, rows, head_dim), "")
+
+
+def scales_piece(tensor: QuantizedTensor, rows: str, head_dim: int) -> Piece:
+    """Return the scales of some rows: bfloat16 `[N, G]` for 4 bits, float32 `[N]` for 8."""
+    scales = _rows(tensor.scales, rows, head_dim)
+    return _piece(scales if tensor.scheme.bits == 4 else scales.float(), _SCALES_PREFIX)
+
+
+def kept_piece(key: str, value: bytes) -> Piece:
+    """Return bytes that are in memory already, and stay as they are."""
+    return Piece(key, len(value), lambda: iter([value]))
+
+
+def _rows(matrix: Tensor, rows: str, head_dim: int) -> Tensor:
+    """Return `[N, columns]`, or of each head's D rows the first or the second half."""
+    if rows == WHOLE:
+        return matrix
+    halves: Tensor = matrix.unflatten(0, (-1, 2, head_dim // 2))
+    return halves[:, 0 if rows == FIRST_HALVES else 1].flatten(0, 1)
+
+
+def _piece(matrix: Tensor, prefix: str) -> Piece:
+    def chunks() -> Iterator[bytes]:
+        for block in matrix.split(_BLOCK_ROWS):
+            yield block.contiguous().view(torch.uint8).numpy().tobytes()
+
+    digest = hashlib.sha256()
+    for chunk in chunks():
+        digest.update(chunk)
+    return Piece(prefix + digest.hexdigest(), matrix.numel() * matrix.element_size(), chunks)

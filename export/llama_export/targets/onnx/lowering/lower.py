@@ -1,0 +1,288 @@
+"""Lower a traced Llama to ONNX: one handler per kind of node, one pass.
+
+A linear and an add are not emitted where they stand but where they are used, so that q, k and v
+become one packed product, and an add followed by a norm becomes one operator. It knows the traced
+operators and onnxruntime's best forms of them; weights' bytes are `weights.py`'s business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.fx import Node
+
+from llama_export.bundle.graph_spec import GraphSpec, TensorSpec
+from llama_export.errors import LoweringError
+from llama_export.llama import trace
+from llama_export.llama.config import LlamaConfig
+from llama_export.llama.rope import inverse_frequencies, rope_tables
+from llama_export.llama.trace import TracedLlama
+from llama_export.targets.onnx.lowering.data import DataWriter
+from llama_export.targets.onnx.lowering.graph_builder import MICROSOFT, GraphBuilder
+from llama_export.targets.onnx.lowering.weights import WeightEmitter
+from llama_quantize.checkpoint.weights import QuantizedWeights
+
+MODEL_FILE = "model.onnx"
+DATA_FILE = "model.onnx_data"
+
+
+@dataclass(frozen=True)
+class _Linear:
+    """A product that is not emitted yet."""
+
+    x: str
+    weight: str
+    name: str
+
+
+@dataclass(frozen=True)
+class _Add:
+    """A residual sum that is not emitted yet."""
+
+    left: str
+    right: str
+    name: str
+
+
+_Value = str | _Linear | _Add
+
+
+def lower(
+    traced: TracedLlama,
+    weights: QuantizedWeights,
+    folder: Path,
+    *,
+    accuracy_level: int = 4,
+    all_logits: bool = False,
+) -> GraphSpec:
+    """Write model.onnx and its data file.
+
+    Args:
+        traced: the graph; its `max_context` is the number of rows in the rotary tables.
+        weights: the quantised checkpoint, mapped.
+        folder: exists; gets the two files.
+        accuracy_level: of the 4-bit products: 1 computes in float32, 4 in int8.
+        all_logits: give the logits of every position, not of the last alone.
+
+    Raises:
+        LoweringError: a node or a scheme has no ONNX form.
+    """
+    if traced.config.head_dim % 16:
+        message = (
+            f"head_dim is {traced.config.head_dim}; GroupQueryAttention needs a multiple of 16"
+        )
+        raise LoweringError(message, "this shape cannot run in onnxruntime's fused attention")
+    spec = graph_spec(traced.config, traced.max_context, all_logits=all_logits)
+    with (folder / DATA_FILE).open("wb") as file:
+        builder = GraphBuilder(DataWriter(file), DATA_FILE)
+        emitter = WeightEmitter(builder, weights, accuracy_level)
+        _Lowering(traced, builder, emitter, all_logits=all_logits).run()
+    builder.write(folder / MODEL_FILE, spec)
+    return spec
+
+
+def graph_spec(config: LlamaConfig, max_context: int, *, all_logits: bool) -> GraphSpec:
+    """Return the artifact's signature: the names that onnxruntime's clients expect."""
+    heads, size = config.num_key_value_heads, config.head_dim
+    past = ("batch_size", heads, "past_sequence_length", size)
+    present = ("batch_size", heads, "total_sequence_length", size)
+    layers = range(config.num_hidden_layers)
+    length: int | str = "sequence_length" if all_logits else 1
+    return GraphSpec(
+        inputs=(
+            TensorSpec("input_ids", "int64", ("batch_size", "sequence_length")),
+            TensorSpec("attention_mask", "int64", ("batch_size", "total_sequence_length")),
+            *(
+                TensorSpec(f"past_key_values.{layer}.{part}", "float32", past)
+                for layer in layers
+                for part in ("key", "value")
+            ),
+        ),
+        outputs=(
+            TensorSpec("logits", "float32", ("batch_size", length, config.vocab_size)),
+            *(
+                TensorSpec(f"present.{layer}.{part}", "float32", present)
+                for layer in layers
+                for part in ("key", "value")
+            ),
+        ),
+        kv_cache="io",
+        max_context=max_context,
+        all_logits=all_logits,
+    )
+
+
+class _Lowering:
+    """The state of one walk: which value each traced node has become."""
+
+    def __init__(
+        self,
+        traced: TracedLlama,
+        builder: GraphBuilder,
+        emitter: WeightEmitter,
+        *,
+        all_logits: bool,
+    ) -> None:
+        self._traced = traced
+        self._builder = builder
+        self._emitter = emitter
+        self._all_logits = all_logits
+        self._values: dict[str, _Value] = {traced.input_names[0]: "input_ids"}
+        self._tuples: dict[str, tuple[str, ...]] = {}
+        self._layers = 0
+
+    def run(self) -> None:
+        self._emit_positions()
+        self._traced.walk(
+            {
+                trace.EMBEDDING: self._embedding,
+                trace.RMS_NORM: self._rms_norm,
+                trace.LINEAR: self._linear,
+                trace.ATTENTION: self._attention,
+                trace.GETITEM: self._getitem,
+                trace.SILU: self._silu,
+                trace.MUL: self._mul,
+                trace.ADD: self._add,
+                "output": self._output,
+            }
+        )
+
+    def _emit_positions(self) -> None:
+        """Derive what `GroupQueryAttention` wants to know from the attention mask."""
+        build = self._builder
+        one = build.constant("one", "int64", [1], [1])
+        total = build.node("ReduceSum", ["attention_mask", one], ["tokens"], {"keepdims": 0})
+        last = build.node("Sub", [total, one], ["last_token"])
+        build.node("Cast", [last], ["seqlens_k"], {"to": 6})
+        shape = build.node("Shape", ["attention_mask"], ["mask_shape"])
+        index = build.constant("length_axis", "int64", [], [1])
+        length = build.node("Gather", [shape, index], ["mask_length"], {"axis": 0})
+        build.node("Cast", [length], ["total_sequence_length_int32"], {"to": 6})
+        positions = torch.arange(self._traced.max_context)
+        tables = rope_tables(inverse_frequencies(self._traced.config), positions)
+        for name, table in zip(("cos_cache", "sin_cache"), tables, strict=True):
+            build.weight(name, "float32", table.shape, [table])
+
+    def _embedding(self, node: Node) -> None:
+        table, ids = node.args[0], node.args[1]
+        self._values[node.name] = self._emitter.embedding(
+            self._traced.weight_name(table), self._value(ids), node.name
+        )
+
+    def _linear(self, node: Node) -> None:
+        x, weight = node.args[0], node.args[1]
+        self._values[node.name] = _Linear(
+            self._value(x), self._traced.weight_name(weight), node.name
+        )
+
+    def _add(self, node: Node) -> None:
+        left, right = node.args[0], node.args[1]
+        self._values[node.name] = _Add(self._value(left), self._value(right), node.name)
+
+    def _rms_norm(self, node: Node) -> None:
+        x, _, weight, eps = node.args
+        gamma = self._emitter.vector(self._traced.weight_name(weight))
+        pending = self._values.get(str(x))
+        epsilon = {"epsilon": trace.number(eps)}
+        if isinstance(pending, _Add):
+            outputs = [node.name, "", "", pending.name]
+            inputs = [pending.left, pending.right, gamma]
+            self._builder.node(
+                "SkipSimplifiedLayerNormalization", inputs, outputs, epsilon, MICROSOFT
+            )
+            self._values[str(x)] = pending.name
+        else:
+            attributes = {"axis": -1, **epsilon}
+            self._builder.node("RMSNormalization", [self._value(x), gamma], [node.name], attributes)
+        self._values[node.name] = node.name
+
+    def _attention(self, node: Node) -> None:
+        config, layer = self._traced.config, self._layers
+        self._layers += 1
+        projections = [self._values.get(str(argument)) for argument in node.args[:3]]
+        linears = [value for value in projections if isinstance(value, _Linear)]
+        if len(linears) != 3 or len({linear.x for linear in linears}) != 1:
+            message = f"{node.name}: expected q, k and v to be three products of one input"
+            raise LoweringError(message, "report it with the model's config.json")
+        packed = self._emitter.linear(
+            [linear.weight for linear in linears], linears[0].x, f"{node.name}.qkv"
+        )
+        presents = (f"present.{layer}.key", f"present.{layer}.value")
+        pasts = [f"past_key_values.{layer}.{part}" for part in ("key", "value")]
+        positions = ["seqlens_k", "total_sequence_length_int32", "cos_cache", "sin_cache"]
+        self._builder.node(
+            "GroupQueryAttention",
+            [packed, "", "", *pasts, *positions],
+            [node.name, *presents],
+            {
+                "num_heads": config.num_attention_heads,
+                "kv_num_heads": config.num_key_value_heads,
+                "scale": config.head_dim**-0.5,
+                "do_rotary": 1,
+                "rotary_interleaved": 0,
+                "local_window_size": -1,
+            },
+            MICROSOFT,
+        )
+        self._tuples[node.name] = (node.name, *presents)
+
+    def _getitem(self, node: Node) -> None:
+        source, index = node.args
+        self._values[node.name] = self._tuples[str(source)][int(str(index))]
+
+    def _silu(self, node: Node) -> None:
+        x = self._value(node.args[0])
+        self._values[node.name] = self._builder.node(
+            "QuickGelu", [x], [node.name], {"alpha": 1.0}, MICROSOFT
+        )
+
+    def _mul(self, node: Node) -> None:
+        inputs = [self._value(argument) for argument in node.args]
+        self._values[node.name] = self._builder.node("Mul", inputs, [node.name])
+
+    def _output(self, node: Node) -> None:
+        logits, *presents = _flatten(node.args[0])
+        head = self._values.get(str(logits))
+        if not isinstance(head, _Linear):
+            message = f"expected the first output to be a product, found {head!r}"
+            raise LoweringError(message, "report it with the model's config.json")
+        x = head.x if self._all_logits else self._last_row(head.x)
+        self._emitter.linear([head.weight], x, "logits")
+        expected = [
+            f"present.{layer}.{part}" for layer in range(self._layers) for part in ("key", "value")
+        ]
+        found = [self._value(present) for present in presents]
+        if found != expected:
+            message = f"the traced graph's caches come out in another order: {found[:4]}"
+            raise LoweringError(message, "report it with the model's config.json")
+
+    def _last_row(self, x: str) -> str:
+        """Keep only the last position: a prefill then pays the head once."""
+        build = self._builder
+        start = build.constant("minus_one", "int64", [1], [-1])
+        end = build.constant("to_the_end", "int64", [1], [2**31 - 1])
+        axis = build.constant("one", "int64", [1], [1])
+        return build.node("Slice", [x, start, end, axis], ["last_hidden"])
+
+    def _value(self, argument: object) -> str:
+        """Return the ONNX value of a traced node, emitting it now if it was pending."""
+        key = str(argument)
+        value = self._values.get(key)
+        if isinstance(value, _Linear):
+            value = self._emitter.linear([value.weight], value.x, value.name)
+        elif isinstance(value, _Add):
+            value = self._builder.node("Add", [value.left, value.right], [value.name])
+        elif value is None:
+            message = f"the traced graph uses {key}, which has no ONNX value"
+            raise LoweringError(message, "report it with the model's config.json")
+        self._values[key] = value
+        return value
+
+
+def _flatten(outputs: object) -> list[object]:
+    """Flatten the nested output tuple of the traced graph."""
+    if isinstance(outputs, list | tuple):
+        return [leaf for item in outputs for leaf in _flatten(item)]
+    return [outputs]

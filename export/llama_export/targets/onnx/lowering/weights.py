@@ -1,0 +1,213 @@
+"""Weights as ONNX nodes: `MatMulNBits`, rows of an int8 table, and their float forms.
+
+It turns a named weight into initializers and the node that uses them. It knows quantised tensors
+and operators' byte layouts; it does not know where in a Llama a weight stands.
+
+Scales are stored as float16, which holds every scale exactly, with a Cast in front of the operator:
+the runtime folds it when it loads, and the file is a tenth smaller than with float32 scales. (Not
+as the bfloat16 that they are: onnxruntime-web has no Cast from it.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from llama_export.errors import LoweringError
+from llama_export.targets.onnx.lowering.blocks import block_size
+from llama_export.targets.onnx.lowering.data import DataRegion, row_chunks
+from llama_export.targets.onnx.lowering.graph_builder import MICROSOFT, Attribute, GraphBuilder
+from llama_quantize.checkpoint.weights import QuantizedWeights
+from llama_quantize.tensor import QuantizedTensor
+
+# Bits=8 has no float32 kernel (it would unpack the whole weight at each call), so it stays at 4.
+INT8_ACCURACY_LEVEL = 4
+# On a node's metadata: `name:rows:scales a row` of each weight stacked in it, for a reader.
+WEIGHTS_KEY = "llama_export.weights"
+
+
+class WeightEmitter:
+    """Emit the nodes of weights; a weight that is used twice is stored once.
+
+    Args:
+        builder: gets the nodes and initializers.
+        weights: the quantised checkpoint.
+        accuracy_level: of 4-bit `MatMulNBits`: 1 computes in float32, 4 in int8.
+    """
+
+    def __init__(
+        self, builder: GraphBuilder, weights: QuantizedWeights, accuracy_level: int
+    ) -> None:
+        self._builder = builder
+        self._weights = weights
+        self._accuracy_level = accuracy_level
+        self._regions: dict[str, DataRegion] = {}
+
+    def vector(self, name: str) -> str:
+        """Add a norm's weight `[E]` as float32 and return its value's name."""
+        tensor = self._weights.get(name)
+        if isinstance(tensor, QuantizedTensor):
+            message = f"{name}: a norm's weight must not be quantised, found {tensor.scheme.label}"
+            raise LoweringError(message, "correct the recipe")
+        self._builder.weight(name, "float32", tensor.shape, [tensor.float()])
+        return name
+
+    def linear(self, names: Sequence[str], x: str, output: str) -> str:
+        """Multiply by the transpose of some weights stacked along their rows.
+
+        Args:
+            names: of the weights `[N, K]`; all of one scheme.
+            x: the input value, `[B, S, K]`.
+            output: name of the result, `[B, S, sum of N]`.
+        """
+        tensors = [self._weights.get(name) for name in names]
+        stem = "+".join(self._weights.storage_name(name) for name in names)
+        metadata = self._describe(names, tensors)
+        quantized = [tensor for tensor in tensors if isinstance(tensor, QuantizedTensor)]
+        if len({_scheme_label(tensor) for tensor in tensors}) > 1:
+            message = (
+                f"{', '.join(names)} run as one product, but their schemes differ: "
+                + ", ".join(_scheme_label(tensor) for tensor in tensors)
+            )
+            raise LoweringError(message, "give them the same scheme in the recipe")
+        if quantized:
+            return self._matmul_n_bits(stem, quantized, x, output, metadata)
+        floats = [tensor for tensor in tensors if isinstance(tensor, Tensor)]
+        weight = self._float_matrix(stem, floats)
+        attributes: dict[str, Attribute] = {"transB": 1}
+        return self._builder.node(
+            "FusedMatMul", [x, weight], [output], attributes, MICROSOFT, metadata
+        )
+
+    def embedding(self, name: str, input_ids: str, output: str) -> str:
+        """Look rows up in a table `[V, E]`: result `[B, S, E]`."""
+        table = self._weights.get(name)
+        stem = self._weights.storage_name(name)
+        metadata = self._describe([name], [table])
+        if isinstance(table, Tensor):
+            rows = self._float_initializer(f"{stem}.table", stem, [table])
+            found = self._builder.node(
+                "Gather", [rows, input_ids], [f"{output}.rows"], metadata=metadata
+            )
+            return self._builder.node("Cast", [found], [output], {"to": 1})
+        if table.scheme.bits != 8:
+            message = f"{name}: a lookup table must be int8 or float, found {table.scheme.label}"
+            raise LoweringError(message, "correct the recipe")
+        return self._quantized_rows(stem, table, input_ids, output, metadata)
+
+    def _quantized_rows(
+        self,
+        stem: str,
+        table: QuantizedTensor,
+        input_ids: str,
+        output: str,
+        metadata: dict[str, str],
+    ) -> str:
+        """Look up codes and scales and multiply them, in operators that every runtime has.
+
+        `GatherBlockQuantized` would do it in one step, but onnxruntime-web has no kernel for it.
+        """
+        build = self._builder
+        rows, columns = table.shape
+        block = block_size(table.scheme, columns, stem)
+        groups = columns // block
+        codes, scales = f"{stem}.table", f"{stem}.table_scales"
+        shape = (rows, groups, block)
+        self._share(codes, f"{stem}.codes", "uint8", shape, _code_chunks([table]))
+        factors = _scale_chunks([table], groups)
+        self._share(scales, f"{stem}.scales", "float16", (rows, groups, 1), factors)
+        zero = build.constant("int8_zero", "float32", [], [128.0])
+        to_float: dict[str, Attribute] = {"to": 1}
+        found = build.node("Gather", [codes, input_ids], [f"{output}.codes"])
+        found = build.node("Cast", [found], [f"{output}.unsigned"], to_float)
+        found = build.node("Sub", [found, zero], [f"{output}.signed"])
+        scale = build.node("Gather", [scales, input_ids], [f"{output}.float16_scales"])
+        scale = build.node("Cast", [scale], [f"{output}.scales"], to_float)
+        product = build.node("Mul", [found, scale], [f"{output}.groups"], metadata=metadata)
+        row = build.constant("embedding_row", "int64", [3], [0, 0, columns])
+        return build.node("Reshape", [product, row], [output])
+
+    def _describe(
+        self, names: Sequence[str], tensors: Sequence[QuantizedTensor | Tensor]
+    ) -> dict[str, str]:
+        """Say in a node's metadata which weights it holds."""
+        entries = []
+        for name, tensor in zip(names, tensors, strict=True):
+            groups = tensor.scales.shape[1] if isinstance(tensor, QuantizedTensor) else 0
+            entries.append(f"{self._weights.storage_name(name)}:{tensor.shape[0]}:{groups}")
+        return {WEIGHTS_KEY: " ".join(entries)}
+
+    def _matmul_n_bits(
+        self,
+        stem: str,
+        tensors: Sequence[QuantizedTensor],
+        x: str,
+        output: str,
+        metadata: dict[str, str],
+    ) -> str:
+        scheme, columns = tensors[0].scheme, tensors[0].shape[1]
+        rows = sum(tensor.shape[0] for tensor in tensors)
+        block = block_size(scheme, columns, stem)
+        shape = (rows, columns // block, block * scheme.bits // 8)
+        codes = f"{stem}.codes"
+        self._share(codes, codes, "uint8", shape, _code_chunks(tensors))
+        scales = self._scales(stem, tensors, block)
+        attributes: dict[str, Attribute] = {
+            "K": columns,
+            "N": rows,
+            "bits": scheme.bits,
+            "block_size": block,
+            "accuracy_level": self._accuracy_level if scheme.bits == 4 else INT8_ACCURACY_LEVEL,
+        }
+        return self._builder.node(
+            "MatMulNBits", [x, codes, scales], [output], attributes, MICROSOFT, metadata
+        )
+
+    def _scales(self, stem: str, tensors: Sequence[QuantizedTensor], block: int) -> str:
+        """Add float16 scales `[N, K/block]` and the Cast to float32, once."""
+        stored, cast = f"{stem}.scales", f"{stem}.scales.float32"
+        if not self._builder.has(stored):
+            columns = tensors[0].shape[1] // block
+            rows = sum(tensor.shape[0] for tensor in tensors)
+            chunks = _scale_chunks(tensors, columns)
+            self._share(stored, stored, "float16", (rows, columns), chunks)
+            self._builder.node("Cast", [stored], [cast], {"to": 1})
+        return cast
+
+    def _float_matrix(self, stem: str, tensors: Sequence[Tensor]) -> str:
+        stored, cast = f"{stem}.matrix", f"{stem}.float32"
+        self._float_initializer(stored, stem, tensors)
+        return self._builder.node("Cast", [stored], [cast], {"to": 1})
+
+    def _float_initializer(self, value: str, stem: str, tensors: Sequence[Tensor]) -> str:
+        dtype = str(tensors[0].dtype).removeprefix("torch.")
+        shape = (sum(tensor.shape[0] for tensor in tensors), tensors[0].shape[1])
+        chunks = (chunk for tensor in tensors for chunk in row_chunks(tensor))
+        self._share(value, f"{stem}.float", dtype, shape, chunks)
+        return value
+
+    def _share(
+        self, value: str, key: str, dtype: str, shape: Sequence[int], chunks: Iterator[Tensor]
+    ) -> None:
+        """Write the bytes behind `key` once; every further value points at the same region."""
+        known = self._regions.get(key)
+        self._regions[key] = self._builder.weight(value, dtype, shape, known or chunks)
+
+
+def _code_chunks(tensors: Sequence[QuantizedTensor]) -> Iterator[Tensor]:
+    """Give the operator's bytes: nibbles are stored so already; int8 becomes uint8, zero at 128."""
+    for tensor in tensors:
+        for chunk in row_chunks(tensor.codes):
+            yield chunk if tensor.scheme.bits == 4 else chunk.view(torch.uint8) ^ 0x80
+
+
+def _scale_chunks(tensors: Sequence[QuantizedTensor], columns: int) -> Iterator[Tensor]:
+    """Give float16 scales; one scale a row is spread over the row's blocks."""
+    for tensor in tensors:
+        yield tensor.scales.half().expand(-1, columns)
+
+
+def _scheme_label(tensor: QuantizedTensor | Tensor) -> str:
+    return tensor.scheme.label if isinstance(tensor, QuantizedTensor) else str(tensor.dtype)

@@ -1,0 +1,1 @@
+"""What an ONNX artifact holds, read from its bytes without running it."""

@@ -1,0 +1,139 @@
+"""Say what an ONNX artifact is made of, from its graph alone: model.onnx is read, no weight is.
+
+Each region of the data file gets its kind from the operators that use it, and a region that two
+operators share counts once. It knows the operators' inputs; it does not know how weights were
+chosen or what a Llama is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llama_export.bundle.graph_spec import GraphSpec
+from llama_export.errors import BackendUnavailableError, BundleError
+from llama_export.targets.footprint import (
+    GRAPH,
+    NORMS,
+    PADDING,
+    ROTARY,
+    SCALES,
+    ArtifactParts,
+    Part,
+    merge,
+    weights_kind,
+)
+
+if TYPE_CHECKING:
+    import onnx
+
+DATA_SUFFIX = "_data"
+FILES: Mapping[str, str] = {
+    "model.onnx": "the graph, without weights",
+    "model.onnx_data": "the weights",
+    "genai_config.json": "settings of onnxruntime-genai",
+}
+_ITEM_BYTES = {"float32": 4, "float16": 2}
+_STORAGE = {1: "float32", 2: "int8", 10: "float16", 16: "bfloat16"}
+_NORM_INPUT = {"RMSNormalization": 1, "SkipSimplifiedLayerNormalization": 2}
+_ROTARY_INPUTS = (7, 8)
+
+
+@dataclass(frozen=True)
+class _Region:
+    """A piece of the data file, and how much of it decoding a token reads."""
+
+    kind: str
+    size_bytes: int
+    read_bytes: int
+
+
+def describe(model: Path, spec: GraphSpec) -> ArtifactParts:
+    """Add up an artifact by kind.
+
+    Args:
+        model: path of model.onnx, its data file beside it.
+        spec: its signature, from the manifest.
+
+    Raises:
+        BackendUnavailableError: onnx is not installed.
+        BundleError: model.onnx is no graph, or a region is outside its data file.
+    """
+    proto = _load(model)
+    data_bytes = model.with_name(model.name + DATA_SUFFIX).stat().st_size
+    regions: dict[int, _Region] = {}
+    for offset, region in _regions(proto.graph):
+        if offset + region.size_bytes > data_bytes:
+            message = f"{model}: a weight ends at byte {offset + region.size_bytes} of {data_bytes}"
+            raise BundleError(message, "export the bundle again")
+        known = regions.get(offset, region)
+        # A tied table: the lookup reads a row, the head reads it all.
+        regions[offset] = replace(known, read_bytes=max(known.read_bytes, region.read_bytes))
+    parts = [Part(region.kind, region.size_bytes, region.read_bytes) for region in regions.values()]
+    parts.append(Part(PADDING, data_bytes - sum(part.size_bytes for part in parts), 0))
+    parts.append(Part(GRAPH, model.stat().st_size, 0))
+    counted = (model.name, model.name + DATA_SUFFIX)
+    return ArtifactParts(merge(parts), kv_bytes_per_token(spec), FILES, counted)
+
+
+def kv_bytes_per_token(spec: GraphSpec) -> int:
+    """Return what a position takes in the KV caches that the graph is given."""
+    return sum(
+        _ITEM_BYTES[tensor.dtype]
+        * math.prod(size for size in tensor.shape if isinstance(size, int))
+        for tensor in spec.inputs
+        if "past_sequence_length" in tensor.shape
+    )
+
+
+def _load(model: Path) -> onnx.ModelProto:
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError
+    except ImportError as error:
+        message = f"onnx is needed to read {model.name}, and it cannot be imported: {error}"
+        raise BackendUnavailableError(message, "pip install onnx, of the extra 'onnx'") from None
+    try:
+        return onnx.load(str(model), load_external_data=False)
+    except DecodeError as error:
+        message = f"{model} is no ONNX graph: {error}"
+        raise BundleError(message, "export the bundle again") from error
+
+
+def _regions(graph: onnx.GraphProto) -> Iterator[tuple[int, _Region]]:
+    """Give each use of a weight: where it lies, and what it is to that operator."""
+    weights = {proto.name: proto for proto in graph.initializer if proto.external_data}
+    casts = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Cast"}
+    for node in graph.node:
+        for index, kind, by_row in _uses(node, graph.output[0].name):
+            name = casts.get(node.input[index], node.input[index])
+            proto = weights.get(name)
+            if proto is None:
+                continue
+            place = {entry.key: entry.value for entry in proto.external_data}
+            size_bytes = int(place["length"])
+            read = size_bytes // proto.dims[0] if by_row else size_bytes
+            storage = _STORAGE.get(proto.data_type, "")
+            # A table's scales are looked up like its rows: `[V, G, 1]`.
+            found = SCALES if by_row and list(proto.dims[2:]) == [1] else kind.format(storage)
+            yield int(place["offset"]), _Region(found, size_bytes, read)
+
+
+def _uses(node: onnx.NodeProto, logits: str) -> Iterator[tuple[int, str, bool]]:
+    """Give the inputs of a node that may be weights: which, of what kind, and whether by row."""
+    is_head = node.output[0] == logits
+    if node.op_type == "MatMulNBits":
+        bits = next(attribute.i for attribute in node.attribute if attribute.name == "bits")
+        yield 1, weights_kind(f"int{bits}", is_table=is_head), False
+        yield 2, SCALES, False
+    elif node.op_type in ("FusedMatMul", "Gather"):
+        lookup = node.op_type == "Gather"
+        yield int(not lookup), weights_kind("{}", is_table=is_head or lookup), lookup
+    elif node.op_type in _NORM_INPUT:
+        yield _NORM_INPUT[node.op_type], NORMS, False
+    elif node.op_type == "GroupQueryAttention":
+        for index in _ROTARY_INPUTS:
+            yield index, ROTARY, True

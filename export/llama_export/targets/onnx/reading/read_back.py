@@ -1,0 +1,233 @@
+"""Read the codes and scales back out of an ONNX artifact, from its bytes alone.
+
+It shares no code with the lowering but the metadata key that says which weights a node holds, so
+that a fault of the lowering shows here. It knows the operators' byte layouts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from llama_export.errors import BundleError
+from llama_export.targets.session import FloatArray
+
+if TYPE_CHECKING:
+    import onnx
+
+WEIGHTS_KEY = "llama_export.weights"
+# Where an operator that carries the metadata has its codes and its scales. `Mul` is the last step
+# of a lookup in a table.
+_CODES_AND_SCALES = {"MatMulNBits": (1, 2), "Mul": (0, 1)}
+_STEPS_FROM_A_WEIGHT = frozenset({"Cast", "Sub", "Gather"})
+_CHUNK_ROWS = 1024
+_TORCH_TYPES = {1: torch.float32, 2: torch.uint8, 10: torch.float16, 16: torch.bfloat16}
+
+
+_NORM_INPUTS = {"RMSNormalization": 1, "SkipSimplifiedLayerNormalization": 2}
+_FLOAT_INPUTS = {"FusedMatMul": 1, "Gather": 0}
+_ROTARY_INPUTS = {"cos": 7, "sin": 8}
+
+
+@dataclass(frozen=True)
+class _Initializer:
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    offset: int
+    length: int
+
+
+def read_back(model: Path) -> dict[str, tuple[str, str]]:
+    """Hash what the artifact holds.
+
+    Returns:
+        Weight name -> SHA-256 of its codes and of its scales, in the form that
+        `QuantizedTensor.codes_sha256` and `.scales_sha256` document. Float weights are absent. A
+        table that two operators hold differently comes out twice, the second time with the
+        operator's name.
+
+    Raises:
+        BundleError: a region is outside the data file.
+    """
+    import onnx
+
+    proto = onnx.load(str(model), load_external_data=False)
+    initializers = dict(_initializers(proto.graph))
+    steps = {
+        node.output[0]: node.input[0]
+        for node in proto.graph.node
+        if node.op_type in _STEPS_FROM_A_WEIGHT
+    }
+    data = _map_data(model)
+    hashes: dict[str, tuple[str, str]] = {}
+    for node in proto.graph.node:
+        stacked = {entry.key: entry.value for entry in node.metadata_props}.get(WEIGHTS_KEY)
+        inputs = _CODES_AND_SCALES.get(node.op_type)
+        if stacked is None or inputs is None:
+            continue
+        bits = next((attribute.i for attribute in node.attribute if attribute.name == "bits"), 8)
+        codes, scales = (
+            _view(data, initializers, _weight_behind(node.input[index], steps)).flatten(1)
+            for index in inputs
+        )
+        for name, found in _hash_stacked(stacked, bits, codes, scales):
+            if hashes.setdefault(name, found) != found:
+                hashes[f"{name} in {node.name}"] = found
+    return hashes
+
+
+def read_back_floats(model: Path) -> dict[str, str]:
+    """Hash the weights that an artifact holds as floats: norms, and matrices of float recipes.
+
+    Returns:
+        Weight name -> SHA-256 of its values in float32, row by row. A table that two operators
+        hold differently comes out twice, the second time with the operator's name.
+
+    Raises:
+        BundleError: a region is outside the data file.
+    """
+    import onnx
+
+    proto = onnx.load(str(model), load_external_data=False)
+    initializers = dict(_initializers(proto.graph))
+    casts = {node.output[0]: node.input[0] for node in proto.graph.node if node.op_type == "Cast"}
+    data = _map_data(model)
+    hashes: dict[str, str] = {}
+    for node in proto.graph.node:
+        for name, values in _float_weights(node, data, initializers, casts):
+            found = _sha256(chunk.float() for chunk in values.split(_CHUNK_ROWS))
+            if hashes.setdefault(name, found) != found:
+                hashes[f"{name} in {node.name}"] = found
+    return hashes
+
+
+def read_back_rotary(model: Path) -> dict[str, FloatArray]:
+    """Read the rotary tables that attention uses.
+
+    Returns:
+        Name -> float32 `[max_context, D/2]`, for each table that any layer uses; the cosines'
+        names begin with "cos ", the sines' with "sin ". One that is computed in the graph, and
+        not stored, comes out empty.
+
+    Raises:
+        BundleError: a region is outside the data file.
+    """
+    import onnx
+
+    proto = onnx.load(str(model), load_external_data=False)
+    initializers = dict(_initializers(proto.graph))
+    data = _map_data(model)
+    tables: dict[str, FloatArray] = {}
+    for node in proto.graph.node:
+        if node.op_type == "GroupQueryAttention":
+            for part, index in _ROTARY_INPUTS.items():
+                table = _stored_or_nothing(data, initializers, node.input[index])
+                tables[f"{part} {node.input[index]}"] = table.float().numpy()
+    return tables
+
+
+def _float_weights(
+    node: onnx.NodeProto,
+    data: Tensor,
+    initializers: Mapping[str, _Initializer],
+    casts: Mapping[str, str],
+) -> Iterator[tuple[str, Tensor]]:
+    """Give the float weights of a node with their names."""
+    if node.op_type in _NORM_INPUTS:
+        name = node.input[_NORM_INPUTS[node.op_type]]
+        yield name, _stored_or_nothing(data, initializers, name)
+        return
+    stacked = {entry.key: entry.value for entry in node.metadata_props}.get(WEIGHTS_KEY)
+    index = _FLOAT_INPUTS.get(node.op_type)
+    if stacked is None or index is None:
+        return
+    stored = casts.get(node.input[index], node.input[index])
+    values = _stored_or_nothing(data, initializers, stored)
+    first = 0
+    for entry in stacked.split():
+        name, count, _ = entry.rsplit(":", 2)
+        yield name, values[first : first + int(count)]
+        first += int(count)
+
+
+def _stored_or_nothing(data: Tensor, initializers: Mapping[str, _Initializer], name: str) -> Tensor:
+    """Return what is stored; nothing where the graph computes a value that should be stored."""
+    return _view(data, initializers, name) if name in initializers else torch.empty(0, 0)
+
+
+def _weight_behind(value: str, steps: Mapping[str, str]) -> str:
+    """Go back from an operator's input to the initializer that it comes from."""
+    while value in steps:
+        value = steps[value]
+    return value
+
+
+def _hash_stacked(
+    stacked: str, bits: int, codes: Tensor, scales: Tensor
+) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Hash each weight of a node that holds several along its rows."""
+    first = 0
+    for entry in stacked.split():
+        name, count, groups = entry.rsplit(":", 2)
+        rows = slice(first, first + int(count))
+        first = rows.stop
+        chunks = (_canonical(chunk, bits) for chunk in codes[rows].split(_CHUNK_ROWS))
+        kept = _one_a_row(scales[rows]) if groups == "1" else scales[rows]
+        yield name, (_sha256(chunks), _sha256([_as_bfloat16(kept)]))
+
+
+def _sha256(tensors: Iterable[Tensor]) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _canonical(chunk: Tensor, bits: int) -> Tensor:
+    """Turn operator bytes into the form that is hashed.
+
+    `MatMulNBits` keeps two 4-bit codes a byte, each plus 8, the even one in the low nibble, which
+    is that form; its 8-bit codes are unsigned with their zero at 128.
+    """
+    return chunk if bits == 4 else (chunk ^ 0x80).view(torch.int8)
+
+
+def _as_bfloat16(scales: Tensor) -> Tensor:
+    """Turn scales into the form that is hashed; where one would be rounded, leave all as found."""
+    rounded = scales.to(torch.bfloat16)
+    return rounded if bool((rounded.to(scales.dtype) == scales).all()) else scales
+
+
+def _one_a_row(scales: Tensor) -> Tensor:
+    """Undo the spreading of a row's one scale over its blocks; if they differ, keep all."""
+    return scales[:, :1] if bool((scales == scales[:, :1]).all()) else scales
+
+
+def _initializers(graph: onnx.GraphProto) -> Iterator[tuple[str, _Initializer]]:
+    for proto in graph.initializer:
+        place: Mapping[str, str] = {entry.key: entry.value for entry in proto.external_data}
+        if place:
+            dtype = _TORCH_TYPES[proto.data_type]
+            offset, length = int(place["offset"]), int(place["length"])
+            yield proto.name, _Initializer(dtype, tuple(proto.dims), offset, length)
+
+
+def _map_data(model: Path) -> Tensor:
+    path = model.with_name(f"{model.name}_data")
+    size = path.stat().st_size
+    return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+
+
+def _view(data: Tensor, initializers: Mapping[str, _Initializer], name: str) -> Tensor:
+    place = initializers.get(name)
+    if place is None or place.offset + place.length > len(data):
+        message = f"the artifact's initializer {name!r} is missing or outside its data file"
+        raise BundleError(message, "export the bundle again")
+    flat = data[place.offset : place.offset + place.length].view(place.dtype)
+    return flat.reshape(place.shape)

@@ -1,0 +1,1 @@
+"""An ONNX artifact in onnxruntime: as a session, or tapped at its intermediates."""

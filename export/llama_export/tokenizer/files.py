@@ -1,0 +1,110 @@
+"""Find and read a Llama 3 vocabulary in either of its files; write Meta's `tokenizer.model`.
+
+A file is known by its first bytes, never by its name. Hugging Face's form is read and written
+in `tokenizer_json.py`. Nothing is encoded here.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from pathlib import Path
+
+from llama_export.errors import TokenizerError
+from llama_export.tokenizer.special_tokens import LLAMA30_SPECIAL_TOKENS, SPECIAL_TOKENS
+from llama_export.tokenizer.tokenizer_json import parse_tokenizer_json
+from llama_export.tokenizer.vocabulary import GET_ANOTHER, NOT_LLAMA3, Vocabulary, check_ranks, some
+
+# Where a checkpoint keeps its vocabulary. tokenizer.json comes first: a fine-tune that changes
+# special tokens changes them there, and leaves a stale tokenizer.model beside it.
+_NAMES = ("tokenizer.json", "tokenizer.model", "original/tokenizer.model")
+
+
+def read_vocabulary(path: Path) -> Vocabulary:
+    """Read a vocabulary from either file, or from the folder that holds one.
+
+    Raises:
+        TokenizerError: there is none, it is damaged, or it is not a Llama 3 vocabulary.
+    """
+    path = _find(path)
+    try:
+        with path.open("rb") as file:
+            head = file.read(256)
+            is_json = _is_json(head, str(path))
+            data = head + file.read()
+    except OSError as error:
+        message = f"{path} cannot be read: {error.strerror}"
+        raise TokenizerError(message, GET_ANOTHER) from None
+    return parse_tokenizer_json(data, str(path)) if is_json else _parse_ranks(data, str(path))
+
+
+def has_metas_special_tokens(vocabulary: Vocabulary) -> bool:
+    """Say whether `tokenizer.model`, which names no special tokens, can hold the vocabulary."""
+    return tuple(vocabulary.special_tokens) in (SPECIAL_TOKENS, LLAMA30_SPECIAL_TOKENS)
+
+
+def tokenizer_model_bytes(vocabulary: Vocabulary) -> bytes:
+    """Render `tokenizer.model`: a line `base64(token) rank` each, which is all that it can hold.
+
+    Raises:
+        TokenizerError: the special tokens are not Meta's, so that the file would lose them.
+    """
+    if not has_metas_special_tokens(vocabulary):
+        own = [name for name in vocabulary.special_tokens if name not in SPECIAL_TOKENS]
+        message = f"tokenizer.model cannot hold this model's own special tokens: {some(own)}"
+        raise TokenizerError(message, "write tokenizer.json, which can")
+    lines = (
+        b"%s %d\n" % (base64.b64encode(token), rank) for rank, token in enumerate(vocabulary.tokens)
+    )
+    return b"".join(lines)
+
+
+def _find(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    for name in _NAMES:
+        if (path / name).is_file():
+            return path / name
+    message = f"{path} holds no tokenizer: expected {' or '.join(_NAMES[:2])}"
+    raise TokenizerError(message, GET_ANOTHER)
+
+
+def _is_json(head: bytes, where: str) -> bool:
+    """Tell the two formats apart by the first bytes, and name what else it may be.
+
+    Raises:
+        TokenizerError: it is neither of them.
+    """
+    if head.lstrip().startswith(b"{"):
+        return True
+    if re.match(rb"[A-Za-z0-9+/]+={0,2} \d+\r?\n", head):
+        return False
+    # A protobuf: field 1 (the pieces), its length, and in it field 1 (the piece's text).
+    if re.match(rb"\n[\x03-\x7f]\n[\x01-\x7f]", head):
+        found, hint = "a SentencePiece model, as Llama 1 and 2 use it", NOT_LLAMA3
+    elif head.startswith(b"version https://git-lfs"):
+        found, hint = "a Git LFS pointer instead of the file", "run `git lfs pull`"
+    elif not head.strip():
+        found, hint = "an empty file", GET_ANOTHER
+    else:
+        found, hint = f"a file that begins with {head[:12]!r}", GET_ANOTHER
+    message = f"{where}: expected a Llama 3 vocabulary (base64 rank lines or JSON), found {found}"
+    raise TokenizerError(message, hint)
+
+
+def _parse_ranks(data: bytes, where: str) -> Vocabulary:
+    ranks: dict[bytes, int] = {}
+    for number, line in enumerate(data.splitlines(), start=1):
+        try:
+            encoded, rank = line.split()
+            token, value = base64.b64decode(encoded, validate=True), int(rank)
+        except ValueError:
+            message = f"{where}, line {number}: expected `base64 rank`, found {line[:40]!r}"
+            raise TokenizerError(message, GET_ANOTHER) from None
+        if token in ranks:
+            message = f"{where}, line {number}: the token {token!r} stands there twice"
+            raise TokenizerError(message, GET_ANOTHER)
+        ranks[token] = value
+    check_ranks(ranks, where)
+    names = enumerate(SPECIAL_TOKENS, start=len(ranks))
+    return Vocabulary(ranks, {name: token_id for token_id, name in names})

@@ -1,0 +1,187 @@
+"""Text to token ids and back, as Llama 3 does it, on tiktoken's engine.
+
+Text is only ever text: a special token that somebody types is encoded letter by letter. The chat
+format (`chat.py`) puts the special tokens in by id. Files are read in `tokenizer_files.py`.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llama_export.errors import TokenizerError
+from llama_export.tokenizer.files import (
+    has_metas_special_tokens,
+    read_vocabulary,
+    tokenizer_model_bytes,
+)
+from llama_export.tokenizer.special_tokens import BEGIN_OF_TEXT, END_OF_TURN
+from llama_export.tokenizer.tokenizer_json import tokenizer_json_bytes
+from llama_export.tokenizer.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    import tiktoken
+
+# LLAMA3_SPLIT with the same matches and no backtracking. tiktoken's regex engine keeps a state
+# for each character that it may have to give back, and aborts at a million of them. `(?>...)`
+# gives nothing back, which changes nothing here: every alternative stands at the top, with nothing
+# after it. `\s+(?!\S)` does give one character back, so it is written as: a run of blanks that ends
+# the text, or a run without its last blank, in blocks of 256 to keep few states.
+_ENGINE_SPLIT = (
+    r"(?>(?i:'s|'t|'re|'ve|'m|'ll|'d))|(?>[^\r\n\p{L}\p{N}]?\p{L}+)|(?>\p{N}{1,3})"
+    r"|(?> ?[^\s\p{L}\p{N}]+[\r\n]*)|(?>\s*[\r\n]+)"
+    r"|(?>\s+)\z|(?=\s\s)(?>(?:\s{256}(?=\s))*(?:\s(?=\s))*)|\s"
+)
+
+
+class Tokenizer:
+    """Encodes text with one vocabulary.
+
+    Args:
+        vocabulary: ranks and special tokens, as `read_vocabulary` gives them.
+    """
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.vocabulary = vocabulary
+        self._engine = _engine(vocabulary)
+
+    @classmethod
+    def load(cls, path: Path) -> Tokenizer:
+        """Load `tokenizer.model` or `tokenizer.json`, or the one that a folder holds.
+
+        Raises:
+            TokenizerError: there is none, it is damaged, or it is not a Llama 3 tokenizer.
+        """
+        return cls(read_vocabulary(path))
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, special tokens included."""
+        return self.vocabulary.size
+
+    @property
+    def special_tokens(self) -> Mapping[str, int]:
+        """Id of each special token by its name."""
+        return self.vocabulary.special_tokens
+
+    @property
+    def bos_token_id(self) -> int:
+        """Id of `<|begin_of_text|>`."""
+        return self.special_tokens[BEGIN_OF_TEXT]
+
+    def encode(self, text: str) -> list[int]:
+        """Encode text; nothing in it is taken for a special token, and none is added.
+
+        Raises:
+            TokenizerError: the text holds a lone surrogate, which is no character.
+        """
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            found = f"U+{ord(text[error.start]):04X}"
+            message = f"text cannot be encoded: a lone surrogate, {found}, at {error.start}"
+            hint = "read the text as UTF-8, without the error handler surrogateescape"
+            raise TokenizerError(message, hint) from None
+        return self._engine.encode_ordinary(text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Decode ids; bytes that are not UTF-8 become U+FFFD, special tokens their names.
+
+        Raises:
+            TokenizerError: an id is outside the vocabulary.
+        """
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        """Decode ids to the bytes they stand for; a special token gives its name.
+
+        Raises:
+            TokenizerError: an id is outside the vocabulary.
+        """
+        for token_id in ids:
+            if not 0 <= token_id < self.vocab_size:
+                message = f"token id {token_id} is outside the vocabulary of {self.vocab_size}"
+                raise TokenizerError(message, "use the tokenizer of the model that wrote the ids")
+        return self._engine.decode_bytes(ids)
+
+
+class StreamDecoder:
+    """Decodes ids one at a time and gives out whole characters only.
+
+    Args:
+        tokenizer: the vocabulary of the ids.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def push(self, token_id: int) -> str:
+        """Return the text that this id completes; an unfinished character waits for the next.
+
+        Raises:
+            TokenizerError: the id is outside the vocabulary.
+        """
+        return self._utf8.decode(self._tokenizer.decode_bytes([token_id]))
+
+    def flush(self) -> str:
+        """Return U+FFFD for a character that was never finished, else nothing; start afresh."""
+        rest = self._utf8.decode(b"", final=True)
+        self._utf8.reset()
+        return rest
+
+
+def write_tokenizer_model(tokenizer: Tokenizer, path: Path) -> None:
+    """Write Meta's `tokenizer.model`; for Meta's own vocabulary it is their file, bit for bit.
+
+    Raises:
+        TokenizerError: the model has special tokens of its own, which this file cannot hold.
+    """
+    path.write_bytes(tokenizer_model_bytes(tokenizer.vocabulary))
+
+
+def write_tokenizer_json(tokenizer: Tokenizer, path: Path) -> None:
+    """Write the `tokenizer.json` that Hugging Face's libraries load."""
+    path.write_bytes(tokenizer_json_bytes(tokenizer.vocabulary))
+
+
+def write_tokenizer_files(tokenizer: Tokenizer, folder: Path) -> str:
+    """Write every tokenizer file that can hold the vocabulary.
+
+    Returns:
+        The name of the one that loads fastest: tokenizer.model where the special tokens are Meta's.
+    """
+    write_tokenizer_json(tokenizer, folder / "tokenizer.json")
+    if not has_metas_special_tokens(tokenizer.vocabulary):
+        return "tokenizer.json"
+    write_tokenizer_model(tokenizer, folder / "tokenizer.model")
+    return "tokenizer.model"
+
+
+def tokenizer_config(tokenizer: Tokenizer) -> dict[str, object]:
+    """Return the keys of the `tokenizer_config.json` that belongs to `tokenizer.json`."""
+    template = Path(__file__).with_name("chat_template.jinja")
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": BEGIN_OF_TEXT,
+        "eos_token": END_OF_TURN,
+        # tokenizer.json says it too; transformers.js' text generation looks here alone.
+        "add_bos_token": True,
+        "clean_up_tokenization_spaces": False,
+        "model_input_names": ["input_ids", "attention_mask"],
+        "chat_template": template.read_text(encoding="utf-8"),
+    }
+
+
+def _engine(vocabulary: Vocabulary) -> tiktoken.Encoding:
+    # Here and not above: `llama-export --help` must not load it.
+    import tiktoken
+
+    return tiktoken.Encoding(
+        "llama3",
+        pat_str=_ENGINE_SPLIT,
+        mergeable_ranks=dict(vocabulary.ranks),
+        special_tokens=dict(vocabulary.special_tokens),
+    )

@@ -1,0 +1,155 @@
+"""What a tapped artifact held, laid out for comparing one operator at a time.
+
+It knows the points and how to measure a difference; it does not know what any operator computes.
+
+Shapes: S tokens of all chunks, N values a token.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from llama_export.llama import intermediates
+from llama_export.llama.config import LlamaConfig
+from llama_export.llama.intermediates import Tapped
+from llama_export.llama.streamed import ReadWeight
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The tapped artifact, and the model that it should be.
+
+    Args:
+        config: the shape.
+        read: gives a weight by its Hugging Face name.
+        chunks: the tokens, call by call.
+        tapped: what each call held.
+    """
+
+    config: LlamaConfig
+    read: ReadWeight
+    chunks: Sequence[Sequence[int]]
+    tapped: Sequence[Tapped]
+
+    @property
+    def input_ids(self) -> Tensor:
+        """Return all tokens, int64 `[S]`."""
+        return torch.tensor([token for chunk in self.chunks for token in chunk])
+
+    def has(self, point: str) -> bool:
+        """Say whether the artifact has a point, in the right shape in every call."""
+        start = 0
+        for chunk, tapped in zip(self.chunks, self.tapped, strict=True):
+            found = tapped.values.get(point)
+            if found is None or not self._fits(point, found.shape, start, len(chunk)):
+                return False
+            start += len(chunk)
+        return True
+
+    def name(self, point: str) -> str:
+        """Return what the artifact calls a point's value; the point itself where there is none."""
+        return self.tapped[0].names.get(point, point)
+
+    def rows(self, point: str) -> Tensor:
+        """Return a point's rows of all chunks, `[S, N]`."""
+        return torch.cat([torch.from_numpy(tapped.values[point]) for tapped in self.tapped])
+
+    def _fits(self, point: str, shape: tuple[int, ...], start: int, length: int) -> bool:
+        config = self.config
+        if point == intermediates.HEAD:
+            return shape in ((1, config.vocab_size), (length, config.vocab_size))
+        size, shared = config.head_dim, config.num_key_value_heads
+        part = point.split(".", 3)[-1] if point.startswith("model.layers.") else point
+        if part in (
+            intermediates.KEY,
+            intermediates.VALUE,
+            intermediates.PAST_KEY,
+            intermediates.PAST_VALUE,
+        ):
+            rows = (
+                start
+                if part in (intermediates.PAST_KEY, intermediates.PAST_VALUE)
+                else start + length
+            )
+            return shape == (shared, rows, size)
+        widths = {
+            intermediates.QKV: (config.num_attention_heads + 2 * shared) * size,
+            intermediates.MIXED: config.num_attention_heads * size,
+            **dict.fromkeys(
+                (intermediates.GATE, intermediates.UP, intermediates.ACTIVATION),
+                config.intermediate_size,
+            ),
+        }
+        return shape == (length, widths.get(part, config.hidden_size))
+
+    def head_rows(self) -> Tensor:
+        """Return the rows of the final norm that the artifact gives logits for, `[R, E]`."""
+        normed = []
+        for tapped in self.tapped:
+            count = len(tapped.values[intermediates.HEAD])
+            normed.append(torch.from_numpy(tapped.values[intermediates.FINAL_NORM])[-count:])
+        return torch.cat(normed)
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """An operator whose result is not what it should be on the artifact's own input.
+
+    Args:
+        operator: by its module path.
+        layer: None outside the layers.
+        point: where its result was tapped.
+        error: relative, in the operator's own norm.
+        limit: what it may be at most.
+        where: what differs most, in plain words.
+        explain: finds the likely cause in plain words, "" if the pattern tells none; slow.
+        rows: the first output rows that differ, where the operator holds a weight.
+    """
+
+    operator: str
+    layer: int | None
+    point: str
+    error: float
+    limit: float
+    where: str
+    explain: Callable[[], str]
+    rows: tuple[int, ...] = ()
+
+
+def relative_error(expected: Tensor, found: Tensor, scale: Tensor) -> Tensor:
+    """Measure a difference in units of what rounding could be relative to.
+
+    Args:
+        expected: any shape.
+        found: of the same shape.
+        scale: broadcast to it; zero where the result can only be exact.
+
+    Returns:
+        float64 of that shape: 0 where both are the same infinity or no number, inf where only one
+        of them is.
+    """
+    difference = (found.double() - expected.double()).abs()
+    error = difference / scale.double().clamp_min(torch.finfo(torch.float32).tiny)
+    error = torch.where(difference.isfinite(), error, math.inf)
+    both = ~expected.isfinite() & ~found.isfinite()
+    return torch.where(both | (difference == 0), 0.0, error)
+
+
+def is_explained(expected: Tensor, found: Tensor, error: float, limit: float) -> bool:
+    """Tell whether another result than the right one is what was found.
+
+    Args:
+        expected: what a suspected fault would give.
+        found: of the same shape.
+        error: how far `found` is from the right result.
+        limit: what rounding may cause.
+    """
+    scale = expected.double().square().mean().sqrt()
+    left = float(relative_error(expected, found, scale).max())
+    # Near the limit everything would fit: a suspect must take most of the error away.
+    return left <= min(max(20 * limit, min(error, 1.0) / 50), error / 5)

@@ -1,0 +1,1 @@
+"""A verification's result for terminals, programs and pages."""

@@ -1,0 +1,228 @@
+"""A verification's result: rows in sections, the figures behind them, and their form as JSON.
+
+A row's `passed` is None where nothing is judged: a figure for information, or a check that could
+not be made; its note says which. It knows no bundle, measures nothing and lays nothing out.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llama_export.verify.findings import Divergence, Series
+
+FORMAT_VERSION = 2
+
+SECTIONS: Mapping[str, str] = {
+    "structure": "Structure: the files, and the weights inside the artifact",
+    "lowering": "Lowering error: artifact against eager, same quantised weights",
+    "session": "Sessions: prefill, decode, rewinding, the end of the context",
+    "activation": "Activation rounding: the runtime's faster arithmetic",
+    "quantisation": "Quantisation error: quantised weights against the checkpoint",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a report.
+
+    Args:
+        section: a key of `SECTIONS`.
+        key: a stable name for programs.
+        name: a name for people.
+        value: what was measured; None when nothing was.
+        threshold: the upper limit; None when nothing is judged.
+        passed: None when nothing is judged.
+        note: what was found, or what is not proved.
+    """
+
+    section: str
+    key: str
+    name: str
+    value: float | None
+    threshold: float | None
+    passed: bool | None
+    note: str = ""
+
+    @property
+    def made(self) -> bool:
+        """Whether something was measured; the note of a check that was not made says why."""
+        return self.value is not None or self.threshold is not None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row's fields, but for its section."""
+        return {
+            "key": self.key,
+            "name": self.name,
+            "value": _finite(self.value),
+            "threshold": _finite(self.threshold),
+            "passed": self.passed,
+            "note": self.note,
+        }
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """Everything that a verification found.
+
+    Args:
+        target: which target's bundle.
+        model: the model's name.
+        settings: how it was measured: positions, exact_steps, quick, text.
+        rows: the report's lines.
+        measurements: the figures in full, by comparison.
+        series: what the plots show; None when nothing was kept for them.
+        divergence: where the artifact first goes wrong; None when nothing was looked for or found.
+    """
+
+    target: str
+    model: str
+    settings: Mapping[str, int | bool | str]
+    rows: tuple[Row, ...]
+    measurements: Mapping[str, Mapping[str, float | int | str | None]]
+    series: Series | None = None
+    divergence: Divergence | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether something was judged and nothing failed."""
+        judged = [row.passed for row in self.rows if row.passed is not None]
+        return bool(judged) and all(judged)
+
+    @property
+    def failures(self) -> tuple[Row, ...]:
+        """The rows that failed."""
+        return tuple(row for row in self.rows if row.passed is False)
+
+    @property
+    def unmade(self) -> tuple[Row, ...]:
+        """The rows of checks that were not made."""
+        return tuple(row for row in self.rows if not row.made)
+
+    def row(self, key: str) -> Row:
+        """Return the row of a key.
+
+        Raises:
+            KeyError: the report has no such row.
+        """
+        for row in self.rows:
+            if row.key == key:
+                return row
+        raise KeyError(key)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain JSON values, always with the same keys in the same order.
+
+        `report/report.schema.json` describes them. A figure that is not finite is None.
+        """
+        return {
+            "format_version": FORMAT_VERSION,
+            "passed": self.passed,
+            "target": self.target,
+            "model": self.model,
+            "settings": dict(self.settings),
+            "sections": {
+                section: [row.to_json() for row in self.rows if row.section == section]
+                for section in SECTIONS
+            },
+            "measurements": {
+                name: {key: _finite(figure) for key, figure in figures.items()}
+                for name, figures in self.measurements.items()
+            },
+            "divergence": None if self.divergence is None else _divergence_json(self.divergence),
+            "series": None if self.series is None else _series_json(self.series),
+        }
+
+
+def judged(
+    section: str, key: str, name: str, value: float, threshold: float, note: str = ""
+) -> Row:
+    """Make a row that passes when the value is at most the threshold; a NaN does not pass."""
+    return Row(section, key, name, value, threshold, bool(value <= threshold), note)
+
+
+def informed(section: str, key: str, name: str, value: float, note: str = "") -> Row:
+    """Make a row that is only for information."""
+    return Row(section, key, name, value, None, None, note)
+
+
+def unchecked(section: str, key: str, name: str, note: str) -> Row:
+    """Make a row for a check that could not be made; the note says what is not proved."""
+    return Row(section, key, name, None, None, None, f"{_UNCHECKED}{note}")
+
+
+def format_value(value: float | None) -> str:
+    """Write a figure with at most four digits; nothing for None."""
+    if value is None:
+        return ""
+    if value == int(value) if math.isfinite(value) else False:
+        return str(int(value))
+    return f"{value:.4g}" if abs(value) >= 1e-3 or not math.isfinite(value) else f"{value:.1e}"
+
+
+def report_text(report: VerifyReport) -> str:
+    """Write a report as JSON for a file or a pipe: a list of numbers stays on one line."""
+    return _json_lines(report.to_json(), "") + "\n"
+
+
+def _json_lines(value: object, indent: str) -> str:
+    deeper = indent + "  "
+    if isinstance(value, dict) and value:
+        items = (f"{json.dumps(key)}: {_json_lines(item, deeper)}" for key, item in value.items())
+        opening, closing = "{}"
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        items = (_json_lines(item, deeper) for item in value)
+        opening, closing = "[]"
+    else:
+        return json.dumps(value, allow_nan=False)
+    separator = f",\n{deeper}"
+    return f"{opening}\n{deeper}{separator.join(items)}\n{indent}{closing}"
+
+
+def _finite(value: object) -> object:
+    """Return the value, or None for what JSON has no number for."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _short(value: float) -> float | None:
+    """Six digits are more than a plot can show, and a third of the bytes."""
+    return float(f"{value:.6g}") if math.isfinite(value) else None
+
+
+def _divergence_json(divergence: Divergence) -> dict[str, Any]:
+    return {
+        "layer": divergence.layer,
+        "operator": divergence.operator,
+        "value": divergence.value,
+        "error": _finite(float(divergence.error)),
+        "limit": _finite(float(divergence.limit)),
+        "detail": divergence.detail,
+        "others": list(divergence.others),
+    }
+
+
+def _series_json(series: Series) -> dict[str, Any]:
+    return {
+        "kl_by_position": {
+            name: [_short(value) for value in values]
+            for name, values in series.kl_by_position.items()
+        },
+        "tensors": [
+            {
+                "name": tensor.name,
+                "bits": tensor.bits,
+                "sqnr_db": None if tensor.sqnr_db is None else _short(tensor.sqnr_db),
+                "size_bytes": tensor.size_bytes,
+            }
+            for tensor in series.tensors
+        ],
+        "logit_scatter": [[_short(eager), _short(got)] for eager, got in series.logit_scatter],
+        "sizes_bytes": {name: int(size) for name, size in series.sizes_bytes.items()},
+        "memory_bytes": {name: int(size) for name, size in series.memory_bytes.items()},
+    }
+
+
+_UNCHECKED = "not checked: "

@@ -1,0 +1,1 @@
+"""The quantised checkpoint on disk: written tensor by tensor, opened mapped."""

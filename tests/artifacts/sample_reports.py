@@ -1,0 +1,88 @@
+"""Reports made by hand: one that passed, one that failed, one with next to nothing checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from llama_export.verify.findings import Divergence, Series, TensorFigure
+from llama_export.verify.rows import VerifyReport, informed, judged, unchecked
+
+ROWS = (
+    judged("structure", "files", "files that differ from the manifest", 0, 0),
+    judged("lowering", "kl_exact", "mean KL in float32, nats", 7.3e-13, 1e-5, "750 positions"),
+    informed("lowering", "top1_exact", "same most likely token in float32", 1.0),
+    judged("session", "rewind", "a token given again", 0.0, 1e-3),
+    informed("activation", "kl_activation", "mean KL of the rounding, nats", 1.8e-4),
+    informed("activation", "top1_activation", "same most likely token", 0.9849),
+    judged("activation", "kl_shipped", "mean KL as shipped, nats", 1.9e-4, 2e-3, "int8"),
+    judged("quantisation", "kl_quantisation", "mean KL of 4-bit weights, nats", 0.0107, 0.5),
+    informed("quantisation", "top1_quantisation", "same most likely token", 0.928),
+)
+SERIES = Series(
+    kl_by_position={
+        "quantisation": tuple(0.01 + 0.001 * (i % 7) for i in range(500)),
+        "activation": tuple(1e-4 + 1e-5 * (i % 5) for i in range(500)),
+        "lowering_shipped": tuple(2e-4 + 1e-5 * (i % 3) for i in range(500)),
+        "lowering_exact": (0.0,) * 400,
+    },
+    tensors=(
+        TensorFigure("model.embed_tokens.weight", 8, 41.55, 1_056_768),
+        TensorFigure("model.layers.1.mlp.down_proj.weight", 4, 21.5, 36_864),
+        TensorFigure("model.layers.0.self_attn.q_proj.weight", 4, 20.25, 36_864),
+        TensorFigure("model.norm.weight", 16, None, 512),
+    ),
+    logit_scatter=tuple((math.sin(i), math.sin(i) + 0.01 * math.cos(i)) for i in range(2000)),
+    sizes_bytes={"int4 linears": 2_700_000, "scales": 540_000, "norms and the rest": 4_000},
+    memory_bytes={"after loading": 360_000_000, "peak while verifying": 1_210_000_000},
+)
+PASSED = VerifyReport(
+    target="onnx",
+    model="demo",
+    settings={"quick": False, "text": "built-in", "positions": 1000, "torch": "2.13.0"},
+    rows=ROWS,
+    measurements={
+        "lowering_exact": {"positions": 750, "kl_mean": 7.3e-13, "fault": ""},
+        "quantisation": {"positions": 1000, "kl_mean": 0.0107, "fault": ""},
+    },
+    series=SERIES,
+)
+DIVERGENCE = Divergence(
+    layer=3,
+    operator="model.layers.3.self_attn.q_proj",
+    value="/layers.3/qkv/output",
+    error=0.1234,
+    limit=1e-4,
+    detail="output row 17 differs most, at position 5: its scale is 1.01 times what it should be",
+    others=("model.layers.5.mlp.down_proj",),
+)
+FAILED = dataclasses.replace(
+    PASSED,
+    rows=(
+        ROWS[0],
+        judged("lowering", "kl_exact", "mean KL in float32, nats", math.inf, 1e-5, "a NaN"),
+        *ROWS[2:],
+    ),
+    divergence=DIVERGENCE,
+)
+ALONE = VerifyReport(
+    target="onnx",
+    model="demo",
+    settings={"quick": True, "text": "built-in", "positions": 32},
+    rows=(
+        ROWS[0],
+        unchecked(
+            "structure",
+            "codes_weights",
+            "tensors that differ",
+            "no quantised weights; that the artifact holds them is not proved",
+        ),
+        unchecked(
+            "quantisation",
+            "kl_quantisation",
+            "mean KL, nats",
+            "no reference checkpoint; what the quantisation cost is not proved",
+        ),
+    ),
+    measurements={},
+)

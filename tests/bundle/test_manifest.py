@@ -1,0 +1,233 @@
+"""The manifest: strict, and described by the schema in docs/."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from artifacts.sample_bundle import ABSENT, HASH, damaged, raw_manifest, rewrite, write_bundle
+
+from llama_export.bundle.bundle import Bundle
+from llama_export.bundle.manifest import Manifest, path_fault
+from llama_export.errors import BundleError
+
+SCHEMA = Path(__file__).parents[2] / "export/llama_export/bundle/schemas/manifest.schema.json"
+
+# Every way to damage a manifest: what to set (dots descend, ABSENT deletes), a word of the
+# message, and whether the schema can see it too.
+DAMAGE = [
+    ("format_version", 0, "format_version", True),
+    ("format_version", "1", "format_version", True),
+    ("format_version", True, "format_version", True),
+    ("format_version", ABSENT, "format_version", True),
+    ("target", "ONNX", "target", True),
+    ("target", 3, "target", True),
+    ("artifact", "gone.onnx", "not among the files", False),
+    ("artifact", "../model.onnx", "leads out", True),
+    ("artifact", None, "artifact", True),
+    ("extra", 1, "extra is no key", True),
+    ("model", [], "model must be an object", True),
+    ("model.name", "", "model.name", True),
+    ("model.name", "/home/me/llama", "model.name", True),
+    ("model.name", "C:\\llama", "model.name", True),
+    ("model.hub_id", "a b", "model.hub_id", True),
+    ("model.hub_id", ABSENT, "model.hub_id", True),
+    ("model.revision", "main", "model.revision", True),
+    ("model.config", None, "model.config", True),
+    ("model.path", "x", "model.path is no key", True),
+    ("graph", "io", "graph must be an object", True),
+    ("quantization.recipe", None, "quantization.recipe", True),
+    ("quantization.group_size", 0, "quantization.group_size", True),
+    ("quantization.group_size", ABSENT, "quantization.group_size", True),
+    ("quantization.group_size", 32.5, "quantization.group_size", True),
+    ("quantization.bits_per_weight", None, "bits_per_weight", True),
+    ("quantization.sqnr_db", "21", "sqnr_db", True),
+    ("quantization.sqnr_db", ABSENT, "sqnr_db", True),
+    ("quantization.tensors", [], "tensors must be an object", True),
+    ("quantization.tensors", {"w": {"codes_sha256": HASH}}, "w.scales_sha256", True),
+    ("quantization.tensors", {"w": {"codes_sha256": HASH.upper()}}, "w.codes_sha256", True),
+    ("tokenizer.file", "other.model", "not among the files", False),
+    ("tokenizer.file", "/etc/passwd", "not relative", True),
+    ("tokenizer.vocab_size", 0, "vocab_size", True),
+    ("tokenizer.bos_token_id", "x", "bos_token_id", True),
+    ("tokenizer.bos_token_id", 128256, "inside the vocabulary", False),
+    ("tokenizer.stop_token_ids", [], "stop_token_ids", True),
+    ("tokenizer.stop_token_ids", 5, "stop_token_ids", True),
+    ("tokenizer.stop_token_ids", [True], "stop_token_ids", True),
+    ("tokenizer.stop_token_ids", [128256], "inside the vocabulary", False),
+    ("files", {}, "not among the files", True),
+    ("files", {"a": 5}, "files.a must be an object", True),
+    ("files", {"a": {"sha256": HASH, "size_bytes": -1}}, "files.a.size_bytes", True),
+    ("files", {"a": {"sha256": HASH, "size_bytes": 1.5}}, "files.a.size_bytes", True),
+    ("files", {"a": {"sha256": HASH[1:], "size_bytes": 1}}, "files.a.sha256", True),
+    ("files", {"a": {"sha256": HASH, "size_bytes": 1, "x": 1}}, "files.a.x is no key", True),
+    ("created_with", {"torch": 2}, "created_with.torch", True),
+    ("created_with", {"host": "build7.example.org"}, "created_with.host", True),
+    ("created_with", {"python": "/usr/bin/python3"}, "created_with.python", True),
+]
+
+
+@pytest.fixture(scope="module")
+def schema():
+    jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
+    text = json.loads(SCHEMA.read_text())
+    jsonschema.Draft202012Validator.check_schema(text)
+    return jsonschema.Draft202012Validator(text)
+
+
+def test_a_written_manifest_fits_the_schema(tmp_path, schema):
+    raw = raw_manifest(tmp_path)
+    assert list(schema.iter_errors(raw)) == []
+    unquantised = {**raw["quantization"], "group_size": None, "sqnr_db": None, "tensors": {}}
+    raw = damaged(damaged(raw, "quantization", unquantised), "model.hub_id", None)
+    assert list(schema.iter_errors(damaged(raw, "model.revision", None))) == []
+    Manifest.from_json(damaged(raw, "model.revision", None))
+
+
+@pytest.mark.parametrize(("where", "value", "word", "in_schema"), DAMAGE)
+def test_a_wrong_field_is_named(tmp_path, where, value, word, in_schema):
+    raw = damaged(raw_manifest(tmp_path), where, value)
+    with pytest.raises(BundleError) as caught:
+        Manifest.from_json(raw)
+    assert word in caught.value.message
+    assert caught.value.hint
+
+
+def test_the_schema_refuses_what_the_reader_refuses(tmp_path, schema):
+    raw = raw_manifest(tmp_path)
+    seen = [bool(list(schema.iter_errors(damaged(raw, *case[:2])))) for case in DAMAGE]
+    assert seen == [in_schema for _, _, _, in_schema in DAMAGE]
+
+
+def test_all_faults_are_named_at_once(tmp_path):
+    raw = raw_manifest(tmp_path)
+    for where, value in (("target", 3), ("model.name", None), ("files.a", {}), ("zeta", 1)):
+        raw = damaged(raw, where, value)
+    with pytest.raises(BundleError) as caught:
+        Manifest.from_json(raw)
+    for word in ("target", "model.name", "files.a.sha256", "files.a.size_bytes", "zeta"):
+        assert word in caught.value.message
+
+
+def test_a_thousand_faults_are_counted(tmp_path):
+    raw = damaged(raw_manifest(tmp_path), "files", {f"f{i}": 1 for i in range(1000)})
+    with pytest.raises(BundleError, match="and 980 more faults") as caught:
+        Manifest.from_json(raw)
+    assert len(caught.value.message) < 5000
+
+
+def test_a_newer_format_names_both_versions(tmp_path):
+    folder = write_bundle(tmp_path / "b")
+    rewrite(folder, {"format_version": 2, "shape": "unknown"})
+    with pytest.raises(BundleError, match=r"format_version 2; .* reads format_version 1") as caught:
+        Bundle.open(folder)
+    assert "update" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff\xfe",
+        b'{"format_version": NaN}',
+        b'{"target": "a", "target": "b"}',
+        b'{"format_version": ' + b"9" * 5000 + b"}",
+        b"[" * 100_000,
+        b'{"model": {"' + b"\\u001b[2J" + b'": 1}}',
+    ],
+    ids=[
+        "empty",
+        "open",
+        "list",
+        "null",
+        "no-utf8",
+        "nan",
+        "twice",
+        "huge-number",
+        "deep",
+        "escape-codes",
+    ],
+)
+def test_no_valid_json_is_a_bundle_error(tmp_path, text):
+    folder = write_bundle(tmp_path / "b")
+    (folder / "manifest.json").write_bytes(text)
+    with pytest.raises(BundleError) as caught:
+        Bundle.open(folder)
+    assert "manifest.json" in caught.value.message
+    assert caught.value.message.isprintable()
+
+
+def test_an_endless_manifest_is_not_read(tmp_path):
+    folder = write_bundle(tmp_path / "b")
+    with (folder / "manifest.json").open("wb") as file:
+        file.truncate(2**34)
+    with pytest.raises(BundleError, match="no manifest"):
+        Bundle.open(folder)
+
+
+BAD_PATHS = [
+    "../x",
+    "a/../../x",
+    "a/..",
+    "..",
+    "/etc/passwd",
+    "//server/x",
+    "~/x",
+    "C:/x",
+    "C:\\x",
+    "c:x",
+    "a\\b",
+    "..\\x",
+    "a//b",
+    "./a",
+    "a/./b",
+    "a/",
+    ".",
+    "",
+    "a\nb",
+    "a\x00b",
+    "manifest.json",
+]
+
+
+@pytest.mark.parametrize("path", BAD_PATHS)
+def test_a_path_out_of_the_folder_is_refused(tmp_path, path):
+    folder = write_bundle(tmp_path / "b")
+    raw = json.loads((folder / "manifest.json").read_text())
+    raw["files"][path] = {"sha256": HASH, "size_bytes": 1}
+    rewrite(folder, raw)
+    with pytest.raises(BundleError, match="path inside the folder"):
+        Bundle.open(folder)
+
+
+def test_half_a_surrogate_pair_in_a_path_is_refused():
+    assert path_fault("a\ud800b")
+
+
+GOOD_PATHS = ["a", "a/b.c", "..a", "a..b/...", "é/漢字 x", ".hidden", "a~", "x/manifest.json"]
+
+
+@pytest.mark.parametrize("path", GOOD_PATHS)
+def test_an_honest_path_is_accepted(path):
+    assert path_fault(path) == ""
+
+
+def test_the_schema_accepts_the_same_paths(tmp_path, schema):
+    raw = raw_manifest(tmp_path)
+    entry = {"sha256": HASH, "size_bytes": 1}
+    fits = {
+        path: not list(schema.iter_errors({**raw, "files": {path: entry}}))
+        for path in BAD_PATHS + GOOD_PATHS
+    }
+    assert fits == {**dict.fromkeys(BAD_PATHS, False), **dict.fromkeys(GOOD_PATHS, True)}
+
+
+def test_a_key_given_twice_is_refused(tmp_path):
+    text = (write_bundle(tmp_path / "b") / "manifest.json").read_text()
+    Manifest.from_text(text)
+    with pytest.raises(BundleError, match="'target' is given twice"):
+        Manifest.from_text(text.replace('"target": "onnx"', '"target": "onnx", "target": "onnx"'))

@@ -1,0 +1,147 @@
+"""What the README and the other pages say holds: commands parse, files exist, exit codes agree."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+from typer.main import get_command
+
+from llama_export import errors
+from llama_export.cli.app import app
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PROGRAM = "llama-export"
+# Of the copy of click that typer carries.
+UsageError = typer.BadParameter.__base__
+# What ends a command of a shell line.
+SHELL_ENDS = {"|", ">", ">>", "<", "2>", "&&", ";"}
+
+
+def code_lines(page: str) -> list[str]:
+    """Return the lines of fenced blocks, continuations joined, and all inline code."""
+    fenced = re.findall(r"^```[^\n]*\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    lines = [line for block in fenced for line in block.replace("\\\n", " ").splitlines()]
+    prose = re.sub(r"^```.*?^```", "", page, flags=re.MULTILINE | re.DOTALL)
+    return [line.strip().removeprefix("$ ") for line in lines + re.findall(r"`([^`]+)`", prose)]
+
+
+def commands_in(page: str) -> list[str]:
+    """Return every command line of ours on a page."""
+    starts = re.compile(rf"(?:\S+/)?{PROGRAM} +\S")
+    return [line for line in code_lines(page) if starts.match(line)]
+
+
+def parse(line: str) -> list[str]:
+    """Parse a command line as the program would, without running it; return the commands' names.
+
+    Raises an error of typer's when it does not parse.
+    """
+    words = shlex.split(line, comments=True)
+    ends = [index for index, word in enumerate(words) if word in SHELL_ENDS]
+    arguments = words[1 : min(ends, default=len(words))]
+    command = get_command(app)
+    context, names = None, []
+    while True:
+        asks_help = "--help" in arguments
+        arguments = [word for word in arguments if word != "--help"]
+        name = names[-1] if names else PROGRAM
+        if asks_help and not arguments:
+            return names
+        context = command.make_context(name, arguments, parent=context)
+        rest = [*context._protected_args, *context.args]
+        if not rest:
+            return names
+        name, command, arguments = command.resolve_command(context, rest)
+        names.append(name)
+        if asks_help:
+            arguments = [*arguments, "--help"]
+
+
+COMMANDS = sorted(
+    {line for page in PAGES for line in commands_in(page.read_text(encoding="utf-8"))}
+)
+
+
+def test_the_readme_shows_each_command_of_the_program():
+    shown = {name for line in commands_in(README) for name in parse(line)}
+    assert shown == set(get_command(app).commands)
+    assert f"{PROGRAM} --target onnx --model 3.2-1B" in COMMANDS
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_on_a_page_parses(line):
+    parse(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"{PROGRAM} --nonsense",
+        f"{PROGRAM} --accuracy-level high",
+        f"{PROGRAM} verify",
+        f"{PROGRAM} verify one two",
+        f"{PROGRAM} generate bundle --max-tokens 0",
+        f"{PROGRAM} conjure bundle",
+    ],
+)
+def test_a_wrong_command_does_not_parse(line):
+    with pytest.raises(UsageError):
+        parse(line)
+
+
+def test_commands_are_found_in_blocks_and_in_prose():
+    block = f"```\n$ {PROGRAM} generate \\\n  b --chat\nls\n```\n"
+    page = f"Text `{PROGRAM} verify a`.\n\n{block}`{PROGRAM}`\n"
+    found = [" ".join(line.split()) for line in commands_in(page)]
+    assert found == [f"{PROGRAM} generate b --chat", f"{PROGRAM} verify a"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_files_and_links_on_a_page_exist(page):
+    text = page.read_text(encoding="utf-8")
+    named = {
+        word
+        for line in code_lines(text)
+        for word in line.split()
+        if word.startswith(("tools/", "docs/"))
+    }
+    links = {
+        target for target in re.findall(r"\]\(([^)#]+)", text) if not target.startswith("http")
+    }
+    missing = [name for name in named if not (ROOT / name.rstrip(",.")).exists()]
+    missing += [name for name in links if not (page.parent / name).exists()]
+    assert missing == []
+
+
+def test_the_two_commands_are_there():
+    lines = code_lines(README)
+    for script in ("tools/demo.py", "tools/test.py"):
+        assert f"python3 {script}" in lines
+        assert (ROOT / script).is_file()
+
+
+def exit_codes_of_the_program() -> set[int]:
+    classes = [value for value in vars(errors).values() if isinstance(value, type)]
+    ours = {value.exit_code for value in classes if issubclass(value, errors.LlamaExportError)}
+    # Success, failed verification, usage, QuantizationError, SIGINT, SIGTERM.
+    return ours | {0, 1, 2, 9, 129, 130, 141, 143}
+
+
+def test_the_table_of_exit_codes_is_complete():
+    section = README.split("## Exit codes")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| ([\d, ]+) \|", section, flags=re.MULTILINE)
+    listed = [int(code) for row in rows for code in row.split(",")]
+    assert sorted(listed) == sorted(exit_codes_of_the_program())
+
+
+def test_every_option_of_an_export_is_in_the_table_or_in_the_text():
+    for parameter in get_command(app).params:
+        spellings = [*parameter.opts, *parameter.secondary_opts]
+        named = any(f"`{spelling}`" in README for spelling in spellings)
+        assert named or spellings == ["--version"], spellings

@@ -1,0 +1,364 @@
+"""What the ExecuTorch target refuses: by name, with what to do next, and before any long work."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+from dataclasses import replace
+from importlib import metadata
+
+import pytest
+from artifacts.executorch_artifacts import CONTEXT, demo_bundle, lower_to, tiny, workshop
+from artifacts.tiny import TINY, UNTIED, write_checkpoint
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from llama_export.bundle.bundle import Bundle
+from llama_export.errors import BackendUnavailableError, BundleError, LoweringError, UsageError
+from llama_export.exporting.estimate import choose_context
+from llama_export.system import quiet
+from llama_export.targets import registry
+from llama_export.targets.executorch.reading.activations import rounded_inputs
+from llama_export.targets.executorch.reading.describe import describe
+from llama_export.targets.executorch.reading.flatbuffer import Table
+from llama_export.targets.executorch.reading.pte import Pte
+from llama_export.targets.executorch.reading.read_back import (
+    read_back,
+    read_back_floats,
+    read_back_rotary,
+)
+from llama_export.targets.executorch.reading.weights import read_contents
+from llama_export.targets.executorch.running import runtime
+from llama_export.targets.executorch.running.session import ExecutorchSession
+from llama_export.targets.executorch.running.shared_table import check_shared_table
+from llama_export.targets.executorch.xnnpack.partition import LABEL
+from llama_export.targets.target import LoweringOptions
+from llama_export.verify import verify_bundle
+from llama_quantize.errors import QuantizationError
+from llama_quantize.recipe import QuantRecipe, QuantRule, recipe
+from llama_quantize.scheme import GroupedInt
+
+pytest.importorskip("executorch", reason="needs the executorch extra")
+
+__all__ = ["demo_bundle", "tiny", "workshop"]
+
+
+# --- The toolkit ---
+
+
+def test_a_missing_toolkit_is_named_with_its_extra(monkeypatch, tiny):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if "executorch" in name else real(name),
+    )
+    for call in (
+        runtime.load_toolkit,
+        lambda: registry.require_toolkit("executorch"),
+        lambda: ExecutorchSession.open(tiny.path, tiny.spec),
+    ):
+        with pytest.raises(BackendUnavailableError, match="needs executorch, not installed") as no:
+            call()
+        assert "pip install" in no.value.hint
+        assert "the extra 'executorch'" in no.value.hint
+
+
+def test_a_folder_of_the_toolkits_name_is_no_toolkit(monkeypatch):
+    """Every bundle's folder is called `executorch`, and the current folder may be on the path."""
+
+    def nothing(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", nothing)
+    folder = importlib.machinery.ModuleSpec("executorch", None, is_package=True)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: folder)
+    for call in (runtime.load_toolkit, lambda: registry.require_toolkit("executorch")):
+        with pytest.raises(BackendUnavailableError) as no:
+            call()
+        assert "the extra 'executorch'" in no.value.hint
+
+
+def test_a_program_longer_than_its_file_is_named_and_not_read(tiny, tmp_path):
+    data = bytearray(tiny.path.read_bytes())
+    data[16:24] = (2**45).to_bytes(8, "little")
+    (tmp_path / "long.pte").write_bytes(data)
+    with pytest.raises(BundleError, match="is damaged"):
+        Pte.open(tmp_path / "long.pte")
+
+
+def test_a_cache_of_another_name_is_named(tiny, tmp_path):
+    data = tiny.path.read_bytes().replace(b"key_cache_0", b"key_cache_x")
+    (tmp_path / "other.pte").write_bytes(data)
+    with pytest.raises(BundleError, match="is damaged"):
+        ExecutorchSession.open(tmp_path / "other.pte", tiny.spec)
+
+
+def test_silence_needs_no_stderr(monkeypatch):
+    monkeypatch.setattr("sys.stderr", None)
+    with quiet.silenced():
+        pass
+
+
+def test_a_bundle_for_another_delegate_is_no_damaged_one(demo_bundle):
+    bundle = Bundle.open(demo_bundle)
+    graph = {**bundle.manifest.graph, "delegate": {"name": "vulkan", "status": LABEL}}
+    lowered = replace(bundle, manifest=replace(bundle.manifest, graph=graph))
+    for call in (
+        lambda: verify_bundle(lowered, quick=True),
+        lambda: registry.open_session(lowered),
+    ):
+        with pytest.raises(
+            BackendUnavailableError, match="lowered for vulkan, and cannot run here"
+        ):
+            call()
+
+
+@pytest.mark.parametrize("version", ["1.3.1", "1.40.0", "2.0", "1.5.0a0"])
+def test_another_version_of_the_toolkit_is_named(monkeypatch, version):
+    monkeypatch.setattr(metadata, "version", lambda _name: version)
+    with pytest.raises(BackendUnavailableError, match=f"executorch {version} is installed") as no:
+        runtime.load_toolkit()
+    assert "executorch==1.4.*" in no.value.hint
+
+
+# --- Files ---
+
+
+def opened(path, spec):
+    return lambda: ExecutorchSession.open(path, spec)
+
+
+def test_a_file_of_another_schema_is_named(tiny, tmp_path):
+    data = tiny.path.read_bytes()
+    path = tmp_path / "model.pte"
+    path.write_bytes(data[:4] + b"ET13" + data[8:])
+    with pytest.raises(BundleError, match="is of the schema ET13; this version reads ET12") as no:
+        ExecutorchSession.open(path, tiny.spec)
+    assert "executorch 1.4" in no.value.hint
+
+
+def test_files_that_are_no_programs_are_named(tiny, tmp_path):
+    path = tmp_path / "model.pte"
+    for content in (b"", b"x", b"\0" * 4096, b"GGUF" * 100, b"ET12" * 4, bytes(range(256)) * 9):
+        path.write_bytes(content)
+        with pytest.raises(BundleError, match=r"model\.pte is no ExecuTorch program") as no:
+            ExecutorchSession.open(path, tiny.spec)
+        assert no.value.hint
+    data = tiny.path.read_bytes()
+    path.write_bytes(data[:8] + b"\0" * 4 + data[12:])
+    with pytest.raises(BundleError, match="no extended header"):
+        ExecutorchSession.open(path, tiny.spec)
+    with pytest.raises(BundleError, match="cannot be read: Is a directory"):
+        ExecutorchSession.open(tmp_path, tiny.spec)
+    with pytest.raises(BundleError, match="cannot be read: No such file"):
+        ExecutorchSession.open(tmp_path / "absent.pte", tiny.spec)
+
+
+def test_a_file_that_was_cut_is_named_wherever_it_was_cut(tiny, tmp_path):
+    data, program = tiny.path.read_bytes(), len(Pte.open(tiny.path).program)
+    path = tmp_path / "model.pte"
+    cuts = (10, 63, 64, program // 2, program - 1, program, len(data) // 2, len(data) - 1)
+    for cut in cuts:
+        path.write_bytes(data[:cut])
+        with pytest.raises(BundleError, match=r"model\.pte is (damaged|no ExecuTorch)") as no:
+            ExecutorchSession.open(path, tiny.spec)
+        assert "export the bundle again" in no.value.hint
+    path.write_bytes(data)
+    assert ExecutorchSession.open(path, tiny.spec).position == 0
+
+
+def test_a_bundle_with_a_cut_artifact_is_refused_by_the_command(demo_bundle, tmp_path, command):
+    import shutil
+
+    folder = tmp_path / "executorch"
+    shutil.copytree(demo_bundle, folder)
+    data = (folder / "model.pte").read_bytes()
+    (folder / "model.pte").write_bytes(data[:-1000])
+    code, out, error = command("generate", folder, "--prompt", "The", "--temperature", "0")
+    assert code == BundleError.exit_code
+    assert out == ""
+    assert "model.pte" in error
+
+
+# --- What cannot be lowered, before anything is lowered ---
+
+MIXED_TABLE = QuantRecipe(
+    "int4 table",
+    (
+        QuantRule(r"model\.embed_tokens\.weight", GroupedInt(4, 32)),
+        QuantRule(r"lm_head\.weight", GroupedInt(8, None, clip_search=False)),
+        *(rule for rule in recipe("int4").rules if "embed" not in rule.pattern),
+    ),
+)
+
+
+def groups_of(bits: int, size: int | None) -> QuantRecipe:
+    rules = recipe("int4").rules
+    return QuantRecipe("other", (QuantRule(r".*_proj\.weight", GroupedInt(bits, size)), *rules[1:]))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        (recipe("bf16"), r"q_proj\.weight is stored as (torch\.)?bfloat16"),
+        (recipe("fp16"), r"q_proj\.weight is stored as (torch\.)?float16"),
+        (groups_of(4, 16), "has groups of 16 in rows of 128"),
+        (groups_of(8, 32), "has int8 codes in groups of 32; XNNPACK wants one scale a row"),
+    ],
+    ids=["bf16", "fp16", "int4 groups of 16", "int8 groups"],
+)
+def test_a_recipe_without_a_kernel_is_refused(workshop, tmp_path, chosen, message):
+    weights = workshop.weights(TINY, chosen)
+    with pytest.raises(LoweringError, match=message) as no:
+        lower_to(tmp_path, TINY, weights)
+    assert "--quantize int4" in no.value.hint
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_token_table_that_the_lookup_cannot_read_is_refused(workshop, tmp_path):
+    weights = workshop.weights(UNTIED, MIXED_TABLE)
+    with pytest.raises(LoweringError, match="the token table is stored as int4 g32") as no:
+        lower_to(tmp_path, UNTIED, weights)
+    assert "int8 rows" in str(no.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_quantiser_itself_has_no_groups_of_16():
+    with pytest.raises(QuantizationError, match="group size 16"):
+        recipe("int4", 16)
+
+
+def test_an_artifact_that_cannot_be_is_not_written_by_the_command(tmp_path, command):
+    folder = write_checkpoint(tmp_path / "tiny")
+    arguments = ("-t", "executorch", "-m", folder, "-o", tmp_path / "out")
+    for more, code, words in (
+        (("--quantize", "bf16"), LoweringError.exit_code, "bfloat16"),
+        (("--max-context", 0), 2, "expected 1 to 16384"),
+        (("--max-context", 16385), 2, "found 16385"),
+        (("--kv-cache", "both"), 2, "'state', 'io'"),
+        (("--kv-dtype", "int8"), 2, "'float32', 'float16'"),
+        (("--delegate", "qnn"), 2, "'xnnpack', 'vulkan', 'coreml'"),
+        (("--delegate", "vulkan", "--kv-cache", "io"), 2, "keeps a float32 KV cache inside"),
+    ):
+        found, out, error = command(*arguments, *more, columns=200)
+        assert (found, out) == (code, ""), error
+        assert words in error
+        assert not (tmp_path / "out" / "executorch").exists()
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_less_than_one_thread_is_refused(tiny, demo_bundle, command, threads):
+    for call in (
+        lambda: runtime.load_method(tiny.path, threads=threads),
+        lambda: ExecutorchSession.open(tiny.path, tiny.spec, threads=threads),
+    ):
+        with pytest.raises(UsageError, match=f"expected at least 1, found {threads}"):
+            call()
+    code, _, error = command("generate", demo_bundle, "--prompt", "x", "--threads", threads)
+    assert code == 2
+    assert "threads" in error
+
+
+def test_the_context_is_one_to_the_models_own():
+    limit = TINY.max_position_embeddings
+    assert choose_context("executorch", limit, None) == 2048
+    assert choose_context("executorch", CONTEXT, None) == CONTEXT
+    assert choose_context("executorch", limit, limit) == limit
+    for asked in (0, -5, limit + 1):
+        with pytest.raises(UsageError, match=f"expected 1 to {limit}.*found {asked}"):
+            choose_context("executorch", limit, asked)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kv_cache": "both"}, "--kv-cache: expected state or io, found 'both'"),
+        ({"kv_dtype": "bfloat16"}, "--kv-dtype: expected float32 or float16, found 'bfloat16'"),
+        ({"delegate": "qnn"}, "--delegate: expected xnnpack, vulkan or coreml, found 'qnn'"),
+        ({"delegate": "vulkan", "kv_cache": "io"}, "--delegate vulkan keeps a float32 KV cache"),
+        ({"delegate": "coreml", "all_logits": True}, "--delegate coreml keeps"),
+        ({"delegate": "vulkan", "kv_dtype": "float16"}, "--delegate vulkan keeps"),
+    ],
+)
+def test_options_that_no_artifact_has_are_refused(changes, message):
+    with pytest.raises(UsageError, match=message):
+        registry.require_options("executorch", replace(LoweringOptions(), **changes))
+
+
+def test_options_that_there_are_pass():
+    for changes in ({}, {"kv_cache": "io", "kv_dtype": "float16"}, {"share_table": False}):
+        registry.require_options("executorch", replace(LoweringOptions(), **changes))
+
+
+# --- Damage ---
+
+ENDS = (b"\xff" * 8, b"\0" * 8, b"\xff" * 4, b"\xff\xff\xff\x7f", b"\xff" * 7 + b"\x7f")
+DAMAGE = st.tuples(
+    st.floats(0, 1, exclude_max=True),
+    st.one_of(st.binary(min_size=1, max_size=8), st.sampled_from(ENDS)),
+)
+
+
+def damaged(data: bytes, places: list[tuple[int, int]], damages) -> bytes:
+    """Overwrite bytes; where is a share of the places, one after the other."""
+    changed = bytearray(data)
+    total = sum(length for _, length in places)
+    for share, value in damages:
+        at = int(share * total)
+        for start, length in places:
+            if at < length:
+                changed[start + at : start + at + len(value)] = value
+                break
+            at -= length
+    return bytes(changed[: len(data)])
+
+
+@settings(
+    max_examples=150, deadline=5000, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(damages=st.lists(DAMAGE, min_size=1, max_size=4))
+def test_damage_ends_in_an_error_of_ours_or_in_nothing(tiny, tmp_path, damages):
+    """Of the program and the delegates any bytes change: nothing else is raised, nothing hangs."""
+    pte = Pte.open(tiny.path)
+    delegates = [pte.segments[segment] for _, segment in pte.delegates]
+    places = [(0, len(pte.program))]
+    places += [(pte.segments_at + each.offset, each.size_bytes) for each in delegates]
+    path = tmp_path / "model.pte"
+    path.write_bytes(damaged(tiny.path.read_bytes(), places, damages))
+    for read in (
+        lambda: read_contents(Pte.open(path)),
+        lambda: read_back(path),
+        lambda: read_back_floats(path),
+        lambda: read_back_rotary(path),
+        lambda: rounded_inputs(path),
+        lambda: describe(path, tiny.spec),
+        lambda: check_shared_table(Pte.open(path)),
+    ):
+        caught = None
+        try:
+            read()
+        except BundleError as error:
+            caught = error
+        assert caught is None or ("model.pte" in caught.message and caught.hint)
+
+
+@settings(max_examples=300, deadline=1000)
+@given(
+    data=st.binary(max_size=200),
+    start=st.integers(-8, 210),
+    field=st.integers(0, 40),
+    form=st.sampled_from("bBhHiIqQ"),
+)
+def test_any_bytes_read_as_tables_end_in_a_value_error_or_in_nothing(data, start, field, form):
+    try:
+        table = Table.root(data, start)
+        table.number(field, form)
+        table.text(field)
+        table.numbers(field, form)
+        inner = table.table(field)
+        nested = list(table.tables(field))
+        for each in (*nested[:3], *((inner,) if inner else ())):
+            each.text(field)
+    except ValueError:
+        pass

@@ -1,0 +1,74 @@
+"""A runtime held against what computes as it should: on a Mac, Core ML against the evaluator."""
+
+from __future__ import annotations
+
+import pytest
+from artifacts import tiny
+from artifacts.subjects import TIED, make, subject_of
+from fakes.session import FakeSession
+
+from llama_export.verify import verify as verify_module
+from llama_export.verify.judge.limits import thresholds_for
+from llama_export.verify.measure.runtime import limits_of_runtime, runtime_rows
+
+LIMITS = thresholds_for("coreml")
+TOKENS = tiny.random_tokens(tiny.TINY, 40)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("beside"), tiny.TINY, TIED)
+
+
+def rows(made, reference, **runtime):
+    session = FakeSession(made.model, **runtime)
+    return runtime_rows(LIMITS, session, reference, TOKENS, quick=False)
+
+
+def test_where_the_runtime_is_the_reference_there_is_no_row(made):
+    assert rows(made, None) == []
+
+
+def test_a_runtime_that_computes_alike_passes(made):
+    (row,) = rows(made, FakeSession(made.model))
+    assert row.passed
+    assert row.value == pytest.approx(0, abs=1e-12)
+    assert "over 13 positions, 100.0% with the same" in row.note
+
+
+@pytest.mark.parametrize(
+    "runtime", [{"noise": 1.0}, {"fault": "position off by one"}], ids=["noise", "position"]
+)
+def test_a_runtime_that_computes_another_thing_is_red(made, runtime):
+    (row,) = rows(made, FakeSession(made.model), **runtime)
+    assert row.passed is False
+
+
+def test_a_short_context_is_compared_as_far_as_it_goes(made):
+    one, other = (FakeSession(made.model, max_context=1) for _ in range(2))
+    (row,) = runtime_rows(LIMITS, one, other, TOKENS, quick=False)
+    assert row.passed
+    assert "over 1 positions" in row.note
+
+
+def test_the_report_has_the_row(made):
+    subject = subject_of(
+        made,
+        target="coreml",
+        rounding=dict,
+        open_reference=lambda: FakeSession(made.model, fault="position off by one"),
+    )
+    report = verify_module.verify_subject(subject)
+    assert report.row("kl_runtime").passed is False
+    assert report.row("kl_exact").passed
+    # What a processor rounds stops no export: its limit is an estimate.
+    quick = verify_module.verify_subject(subject, quick=True).row("kl_runtime")
+    assert quick.passed is None
+    assert quick.value > LIMITS.runtime_kl.limit
+
+
+def test_a_runtime_has_the_limits_of_its_own_rounding():
+    loose = limits_of_runtime(LIMITS)
+    assert loose.shipped_kl == LIMITS.runtime_kl
+    assert loose.shipped_prefill_kl.limit == 10 * LIMITS.runtime_kl.limit
+    assert loose.exact_kl == LIMITS.exact_kl
