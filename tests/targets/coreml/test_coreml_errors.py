@@ -306,9 +306,9 @@ def test_no_space_is_named_and_leaves_nothing(tmp_path, limit_bytes):
     script = (
         "import resource, signal, sys\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        f"sys.path[:0] = {[str(Path(__file__).parent)]!r}\n"
+        f"sys.path[:0] = {[str(Path(__file__).parents[2])]!r}\n"
         "from pathlib import Path\n"
-        "from coreml_artifacts import ABOUT, STATE\n"
+        "from artifacts.coreml_artifacts import ABOUT, STATE\n"
         "from llama_export.targets.coreml.lowering.lower import lower\n"
         "from llama_export.llama.trace import trace\n"
         "from llama_export.sources.source import open_source\n"
