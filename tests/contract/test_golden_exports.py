@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from golden_exports import CASES, export_and_hash, installed
 
 GOLDEN = json.loads(Path(__file__).with_name("golden_exports.json").read_text("utf-8"))
