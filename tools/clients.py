@@ -68,8 +68,11 @@ class Clients:
         return folder / "package.json", folder / "package-lock.json"
 
     def has_optimum(self) -> bool:
-        """Say whether optimum is installed in the right version, for `.venv` as it is now."""
-        current = optimum_digest(environment.Environment(self.root, self.root / ".venv"))
+        """Whether optimum is installed in the right version, for `.venv` as it is now."""
+        try:
+            current = optimum_digest(Environment(self.root, self.root / ".venv"))
+        except SetupError:  # no `.venv`, from which its environment borrows
+            return False
         return is_stamped(self.optimum.folder, current) and self.optimum.can_run("import numpy")
 
     def has_transformers_js(self) -> bool:

@@ -109,7 +109,7 @@ def test_the_files_and_links_on_a_page_exist(page):
         word
         for line in code_lines(text)
         for word in line.split()
-        if word.startswith(("tools/", "docs/"))
+        if word.startswith(("tools/", "docs/", "tests/"))
     }
     links = {
         target for target in re.findall(r"\]\(([^)#]+)", text) if not target.startswith("http")

@@ -115,9 +115,8 @@ class WithState(torch.nn.Module):
         begin = end - input_ids.shape[-1]
         positions = torch.arange(begin, end).unsqueeze(0)
         cache = Kept(self.keyCache, self.valueCache, begin, end)
-        return self.model(
-            input_ids, attention_mask=mask, position_ids=positions, past_key_values=cache
-        ).logits
+        # By position: transformers 5.24 renamed `past_key_values` to `cache`.
+        return self.model(input_ids, mask, positions, cache).logits
 
 
 class WithInputs(torch.nn.Module):
@@ -127,9 +126,7 @@ class WithInputs(torch.nn.Module):
 
     def forward(self, input_ids, positions, mask, keys, values):
         cache = Joined(keys, values)
-        logits = self.model(
-            input_ids, attention_mask=mask, position_ids=positions, past_key_values=cache
-        ).logits
+        logits = self.model(input_ids, mask, positions, cache).logits
         return logits, *(torch.stack(part) for part in zip(*cache.new, strict=True))
 
 

@@ -182,7 +182,8 @@ def far_logits(reference, model, far, our_far, length):
             slots[:, :, far:our_far] = row[:, :, -1:]
     input_ids = tokens(length)
     positions = torch.arange(far, far + length)[None]
-    expected = reference(input_ids, past_key_values=theirs, position_ids=positions).logits
+    # By position: transformers 5.24 renamed `past_key_values` to `cache`.
+    expected = reference(input_ids, None, positions, theirs).logits
     return expected, model(input_ids, torch.tensor(our_far), cache)[0]
 
 

@@ -132,6 +132,7 @@ def test_a_failed_installation_of_optimum_leaves_no_stamp(here):
 def test_optimum_needs_the_environment_first(tmp_path):
     with pytest.raises(SetupError, match=r"tools/environment\.py test first"):
         clients.prepare_optimum(Clients(tmp_path), FakeRun())
+    assert not Clients(tmp_path).has_optimum()
 
 
 def test_an_unknown_client_is_a_usage_error(here, capsys):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -253,6 +255,53 @@ def test_the_demo_stops_at_the_first_failure_and_returns_its_status(recorded, mo
     assert demo.main() == 1
     assert len(calls) == 2
     assert all(call[-1] == "--verbose" for call in calls)
+
+
+@pytest.fixture
+def tests_command():
+    """tools/test.py, by its path: the standard library has a package `test`."""
+    path = environment.ROOT / "tools" / "test.py"
+    spec = importlib.util.spec_from_file_location("tools_test", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([], ["-m", "not slow"]),
+        (["--all"], []),
+        (["tests/llama", "-k", "rope"], ["-m", "not slow", "tests/llama", "-k", "rope"]),
+        (["-x", "--all", "tests/llama"], ["-x", "tests/llama"]),
+        (["-m", "onnx"], ["-m", "not slow", "-m", "onnx"]),
+    ],
+)
+def test_the_tests_command_runs_the_fast_tier_unless_all_are_asked_for(
+    recorded, tests_command, monkeypatch, given, expected
+):
+    calls, statuses = recorded
+    statuses["-m"] = 5
+    monkeypatch.setattr(sys, "argv", ["test.py", *given])
+    monkeypatch.setattr(os, "chdir", lambda folder: None)
+    assert tests_command.main() == 5
+    assert calls == [["python", "-m", "pytest", "-q", *expected]]
+
+
+def test_a_marker_of_the_readers_own_replaces_the_tier(tmp_path):
+    module = "import pytest\n@pytest.mark.slow\ndef test_slow(): ...\ndef test_fast(): ...\n"
+    (tmp_path / "test_tiers.py").write_text(module)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = slow\n")
+
+    def chosen(*options: str) -> list[str]:
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--collect-only", "-q"]
+        done = subprocess.run(
+            [*command, *options], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        return [line.split("::")[1] for line in done.stdout.splitlines() if "::" in line]
+
+    assert chosen("-m", "not slow") == ["test_fast"]
+    assert chosen("-m", "not slow", "-m", "slow") == ["test_slow"]
 
 
 def test_the_exact_torch_is_the_one_the_project_asks_for():
