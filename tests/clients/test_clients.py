@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from artifacts.chromium import ask_page
+from artifacts.distributions import PLUGIN, build, unpack
 
 import environment
 from clients import Clients, MissingClientError, find_chromium, find_node
@@ -328,17 +329,25 @@ def test_a_missing_client_is_named_and_fails_where_it_must_be_there(monkeypatch)
         missing("optimum", "python3 tools/clients.py optimum")
 
 
-def optimum_cli(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `optimum-cli export llama` where optimum is, with this repository's sources."""
+@pytest.fixture(scope="module")
+def optimum_cli(tmp_path_factory):
+    """`optimum-cli export llama` where optimum is, with the plug-in's wheel and our sources."""
     if not CLIENTS.has_optimum():
         missing("optimum", "python3 tools/clients.py optimum")
-    roots = os.pathsep.join(str(ROOT / root) for root in ("export", "quantize", "integrations"))
-    command = [str(CLIENTS.optimum.program("optimum-cli")), "export", "llama", *arguments]
+    pytest.importorskip("hatchling", reason="needs hatchling, of the test group")
+    wheel = build("wheel", ROOT / PLUGIN, tmp_path_factory.mktemp("wheel"))
+    plugin = unpack(wheel, tmp_path_factory.mktemp("plugin"))
+    roots = os.pathsep.join(str(root) for root in (ROOT / "export", ROOT / "quantize", plugin))
     variables = {**environment.child_environment(), "PYTHONPATH": roots, "COLUMNS": "100"}
-    return subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [str(CLIENTS.optimum.program("optimum-cli")), "export", "llama", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
+
+    return run
 
 
-def test_optimum_cli_exports_the_same_bundle(folder, tmp_path):
+def test_optimum_cli_exports_the_same_bundle(optimum_cli, folder, tmp_path):
     done = optimum_cli("--model", "demo", "-t", "onnx", "--no-verify", str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr
     theirs, ours = digests(tmp_path / "out" / "onnx"), digests(folder)
@@ -346,7 +355,7 @@ def test_optimum_cli_exports_the_same_bundle(folder, tmp_path):
     assert theirs == ours
 
 
-def test_optimum_cli_has_the_options_and_the_errors_of_llama_export():
+def test_optimum_cli_has_the_options_and_the_errors_of_llama_export(optimum_cli):
     shown = optimum_cli("--help")
     assert {"--target", "--quantize", "--no-verify", "--force"} <= set(shown.stdout.split())
     refused = optimum_cli("--model", "demo")
@@ -358,7 +367,7 @@ def documented_lines(text: str) -> dict[str, list[str]]:
     """Return the lines that each section of the document shows of its program."""
     found = {}
     for section in text.split("\n## "):
-        for program in re.findall(r"`tests/clients/([\w.]+)`", section):
+        for program in re.findall(r"`tests/clients/(?!test_)([\w.]+)`", section):
             blocks = re.findall(r"```(?:python|js)\n(.*?)```", section, flags=re.DOTALL)
             found[program] = [line.strip() for line in "".join(blocks).splitlines()]
     return found

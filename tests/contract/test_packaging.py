@@ -10,19 +10,29 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from artifacts.distributions import PLUGIN, build, names_in, run_alone, split_metadata, unpack
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = {
     "coreml_evaluator": ROOT / "export",
     "llama_export": ROOT / "export",
     "llama_quantize": ROOT / "quantize",
-    "optimum": ROOT / "integrations",
 }
-# Tops of the tree that the source distribution takes; .gitignore and PKG-INFO are hatchling's.
-SDIST_TOPS = {"export", "quantize", "integrations", "tests", "tools", "docs"}
-SDIST_FILES = {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "pyproject.toml"}
+# What the source distribution takes of the tree; .gitignore and PKG-INFO are hatchling's.
+SDIST_FOLDERS = {"apps/shared", "docs", "export", "integrations", "quantize", "tests", "tools"}
+SDIST_FILES = {
+    "CHANGELOG.md",
+    "CITATION.cff",
+    "CONTRIBUTING.md",
+    "LICENSE",
+    "README.md",
+    "RELEASING.md",
+    "SECURITY.md",
+    "pyproject.toml",
+}
 MADE_BY_HATCHLING = {".gitignore", "PKG-INFO"}
 LEFTOVERS = ("__pycache__", ".pyc", ".DS_Store", ".egg-info", ".orig", ".rej", "~")
+MOST_WHEEL_BYTES = 10_000_000
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("hatchling") is None, reason="needs hatchling, of the test group"
@@ -39,21 +49,9 @@ def files_below(folder: Path, base: Path) -> set[str]:
     return {path.as_posix() for path in relative if not is_leftover(path)}
 
 
-def build(target: str, tree: Path, output: Path) -> Path:
-    command = [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(output)]
-    done = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (built,) = output.iterdir()
-    return built
-
-
 @pytest.fixture(scope="module")
-def sdist(tmp_path_factory) -> Path:
-    return build("sdist", ROOT, tmp_path_factory.mktemp("sdist"))
-
-
-@pytest.fixture(scope="module")
-def unpacked(sdist, tmp_path_factory) -> Path:
+def unpacked_sdist(tmp_path_factory) -> Path:
+    sdist = build("sdist", ROOT, tmp_path_factory.mktemp("sdist"))
     folder = tmp_path_factory.mktemp("unpacked")
     with tarfile.open(sdist) as archive:
         archive.extractall(folder, filter="data")
@@ -62,42 +60,53 @@ def unpacked(sdist, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def wheel(unpacked, tmp_path_factory) -> Path:
+def wheel(unpacked_sdist, tmp_path_factory) -> Path:
     """The wheel, built from the source distribution as an installer would."""
-    return build("wheel", unpacked, tmp_path_factory.mktemp("wheel"))
+    return build("wheel", unpacked_sdist, tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
 def wheel_files(wheel) -> set[str]:
-    with zipfile.ZipFile(wheel) as archive:
-        return set(archive.namelist())
+    return names_in(wheel)
+
+
+@pytest.fixture(scope="module")
+def unpacked_wheel(wheel, tmp_path_factory) -> Path:
+    return unpack(wheel, tmp_path_factory.mktemp("installed"))
+
+
+@pytest.fixture(scope="module")
+def plugin_wheel(unpacked_sdist, tmp_path_factory) -> Path:
+    """The plug-in's wheel; the source distribution of llama-export carries its sources."""
+    return build("wheel", unpacked_sdist / PLUGIN, tmp_path_factory.mktemp("plugin"))
 
 
 def test_the_wheel_holds_the_packages_of_the_tree_and_nothing_else(wheel_files):
     expected = set().union(*(files_below(root / name, root) for name, root in SOURCES.items()))
-    metadata = {name for name in wheel_files if name.split("/")[0].endswith(".dist-info")}
-    assert wheel_files - metadata == expected
-
-
-def test_the_wheel_only_adds_a_file_to_optimums_namespace(wheel_files):
-    """An `__init__.py` on the way would hide optimum itself."""
-    added = {name for name in wheel_files if name.startswith("optimum/")}
-    assert added == {"optimum/commands/register/register_llama_export.py"}
+    packages, _ = split_metadata(wheel_files)
+    assert packages == expected
 
 
 @pytest.mark.parametrize(
     "needed",
     [
+        "coreml_evaluator/py.typed",
         "llama_export/py.typed",
         "llama_quantize/py.typed",
         "llama_export/demo/config.json",
         "llama_export/demo/model.safetensors",
         "llama_export/demo/tokenizer.model",
         "llama_export/demo/README.md",
+        "llama_export/bundle/schemas/manifest.schema.json",
+        "llama_export/verify/report/report.schema.json",
     ],
 )
 def test_the_wheel_holds_the_data(wheel_files, needed):
     assert needed in wheel_files
+
+
+def test_the_wheel_is_small(wheel):
+    assert wheel.stat().st_size <= MOST_WHEEL_BYTES
 
 
 def test_the_wheel_holds_the_licence_and_the_command(wheel, wheel_files):
@@ -112,11 +121,11 @@ def test_the_wheel_holds_the_licence_and_the_command(wheel, wheel_files):
     assert "Requires-Dist: torch==2.13.0" in head
 
 
-def test_the_source_distribution_has_no_stray_file(unpacked):
+def test_the_source_distribution_has_no_stray_file(unpacked_sdist):
     expected = set(SDIST_FILES)
-    for top in SDIST_TOPS:
-        expected |= files_below(ROOT / top, ROOT)
-    assert files_below(unpacked, unpacked) - MADE_BY_HATCHLING == expected
+    for folder in SDIST_FOLDERS:
+        expected |= files_below(ROOT / folder, ROOT)
+    assert files_below(unpacked_sdist, unpacked_sdist) - MADE_BY_HATCHLING == expected
 
 
 def test_the_version_is_the_packages_own(wheel):
@@ -126,12 +135,10 @@ def test_the_version_is_the_packages_own(wheel):
     assert wheel.name == f"llama_export-{version}-py3-none-any.whl"
 
 
-def test_the_quantiser_imports_from_the_wheel_without_the_exporter(wheel, tmp_path):
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(tmp_path)
+def test_the_quantiser_imports_from_the_wheel_without_the_exporter(unpacked_wheel):
     lines = (
         "import sys",
-        f"sys.path.insert(0, {str(tmp_path)!r})",
+        f"sys.path.insert(0, {str(unpacked_wheel)!r})",
         "import llama_quantize.recipe, llama_quantize.checkpoint.weights",
         "print(llama_quantize.__file__, 'llama_export' in sys.modules, sep='\\n')",
     )
@@ -139,5 +146,44 @@ def test_the_quantiser_imports_from_the_wheel_without_the_exporter(wheel, tmp_pa
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     origin, pulled_in = done.stdout.splitlines()
-    assert Path(origin).is_relative_to(tmp_path)
+    assert Path(origin).is_relative_to(unpacked_wheel)
     assert pulled_in == "False"
+
+
+# --- optimum ---
+
+
+def test_optimum_is_not_there_where_only_our_wheel_is(wheel_files, unpacked_wheel):
+    assert not [name for name in wheel_files if name.split("/")[0] == "optimum"]
+    done = run_alone(unpacked_wheel, "import llama_export", "import optimum")
+    assert done.returncode == 1
+    assert "No module named 'optimum'" in done.stderr
+
+
+def test_the_plugins_wheel_is_what_makes_it_importable(plugin_wheel, tmp_path):
+    """The test above can fail: this is what a wheel with the plug-in in it would do."""
+    folder = unpack(plugin_wheel, tmp_path)
+    assert run_alone(folder, "import optimum").returncode == 0
+
+
+def test_the_plugins_wheel_adds_one_file_to_optimums_folder(plugin_wheel):
+    """An `__init__.py` on the way would hide optimum itself."""
+    packages, metadata = split_metadata(names_in(plugin_wheel))
+    assert packages == {"optimum/commands/register/register_llama_export.py"}
+    assert {name.split("/", 1)[1] for name in metadata} == {
+        "METADATA",
+        "RECORD",
+        "WHEEL",
+        "licenses/LICENSE",
+    }
+
+
+def test_the_plugin_belongs_to_this_version_and_to_optimum(wheel, plugin_wheel):
+    _, version, _ = wheel.name.split("-", 2)
+    assert plugin_wheel.name == f"llama_export_optimum-{version}-py3-none-any.whl"
+    folder = f"llama_export_optimum-{version}.dist-info"
+    with zipfile.ZipFile(plugin_wheel) as archive:
+        head = archive.read(f"{folder}/METADATA").decode().splitlines()
+        assert archive.read(f"{folder}/licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
+    assert f"Requires-Dist: llama-export=={version}" in head
+    assert [line for line in head if line.startswith("Requires-Dist: optimum")]

@@ -1,0 +1,50 @@
+"""Write the test vectors that the apps read, in `apps/shared/vectors`.
+
+    .venv/bin/python tools/make_vectors.py [FOLDER]
+
+Python writes them from the code that users run; the apps' tests read them, and a test of ours
+compares the files with what this tool makes. The same code gives the same bytes. It knows files
+and their form; what is in them is made elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenizer_vectors import tokenizer_vectors
+
+FOLDER = Path(__file__).resolve().parents[1] / "apps" / "shared" / "vectors"
+FILES: Mapping[str, Callable[[], Mapping[str, Any]]] = {"tokenizer.json": tokenizer_vectors}
+
+
+def render(document: Mapping[str, Any]) -> bytes:
+    """Write a document as ASCII JSON, each entry of a list on a line of its own."""
+    parts = []
+    for key, value in document.items():
+        if isinstance(value, list) and value and isinstance(value[0], Mapping):
+            entries = ",\n".join(f"  {json.dumps(entry)}" for entry in value)
+            parts.append(f" {json.dumps(key)}: [\n{entries}\n ]")
+        else:
+            parts.append(f" {json.dumps(key)}: {json.dumps(value)}")
+    return ("{\n" + ",\n".join(parts) + "\n}\n").encode("ascii")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write every file into the folder named, or into the repository's own."""
+    if len(arguments) > 1:
+        print("usage: python tools/make_vectors.py [FOLDER]", file=sys.stderr)
+        return 2
+    folder = Path(arguments[0]) if arguments else FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, make in FILES.items():
+        (folder / name).write_bytes(render(make()))
+        print(folder / name)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
