@@ -1,4 +1,4 @@
-"""What stands around the code agrees with it: versions, forms, workflows; no address is invented."""
+"""What stands around the code agrees with it: versions, forms, workflows, addresses."""
 
 from __future__ import annotations
 
