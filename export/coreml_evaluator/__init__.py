@@ -1,7 +1,8 @@
 """An interpreter for saved Core ML packages, on any operating system.
 
-It reads `model.mlmodel` and `weight.bin`, and nothing else: no Core ML, no coremltools, and no code
-of this project's lowering. See docs/evaluator.md.
+It reads `model.mlmodel` and `weight.bin` and nothing else: it needs no Core ML and no coremltools,
+and shares no code with the lowering that it checks. Of llama_export it knows the error classes
+alone. docs/evaluator.md is its manual.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an op is given, and how an op is described: the ground that all ops stand on.
+"""The parameters that an op receives, and the description of an op.
 
 It knows how parameters are read and refused; it does not know any op.
 """
@@ -22,8 +22,8 @@ class OpError(Exception):
     """An op cannot be computed; the engine says which one it is.
 
     Args:
-        expected: what the op needs.
-        found: what it was given.
+        expected: the op's requirement.
+        found: the parameter that does not meet it.
     """
 
     def __init__(self, expected: str, found: str) -> None:
@@ -35,10 +35,10 @@ class Arguments:
     """The parameters of one execution of an op.
 
     Args:
-        given: by name; a list has several.
-        opset: the version of the program's ops: 5 is iOS 15's, 8 is iOS 18's.
-        workers: threads for what can be shared, and their memory.
-        overwrites: whether the op may write its result into `x`.
+        given: operands by parameter name; a list parameter has several.
+        opset: version of the program's ops: 5 is iOS 15's, 8 is iOS 18's.
+        workers: threads that share large products, with their scratch memory.
+        overwrites: permission to write the result into `x`.
     """
 
     given: Mapping[str, Sequence[Given]]
@@ -47,11 +47,11 @@ class Arguments:
     overwrites: bool = False
 
     def has(self, name: str) -> bool:
-        """Whether an optional parameter is given."""
+        """Return whether an optional parameter is given."""
         return bool(self.given.get(name))
 
     def value(self, name: str) -> Value:
-        """Return a tensor; a weight is read whole."""
+        """Return a tensor; a weight is read in full."""
         return _whole(self._one(name), name)
 
     def tensor(self, name: str) -> torch.Tensor:
@@ -59,7 +59,7 @@ class Arguments:
         return self.value(name).data
 
     def several(self, name: str) -> list[Value]:
-        """Return a list of tensors, all of one dtype."""
+        """Return a list of tensors, which must all have one dtype."""
         values = [_whole(part, name) for part in self.given.get(name, ())]
         if not values:
             raise OpError(expected=f"a list of tensors as {name}", found="none")
@@ -73,7 +73,7 @@ class Arguments:
         return tuple(values)
 
     def broadcast_pair(self, *names: str) -> tuple[Value, ...]:
-        """Return tensors, which must have one dtype, and shapes that go together."""
+        """Return tensors, which must have one dtype and shapes that broadcast."""
         values = self.pair(*names)
         shapes = [value.shape for value in values]
         for sizes in zip(*(shape[::-1] for shape in shapes), strict=False):
@@ -85,12 +85,12 @@ class Arguments:
         return values
 
     def weight(self, name: str) -> Weight | None:
-        """Return a weight that may stay where it is; None for what is computed."""
+        """Return a weight that can be read in blocks; None for a computed tensor."""
         part = self._one(name)
         return part if isinstance(part, Weight) else None
 
     def as_weight(self, name: str) -> Weight:
-        """Return a weight, or what is computed as one."""
+        """Return a weight; a computed tensor becomes one."""
         part = self._one(name)
         if isinstance(part, Weight):
             return part
@@ -116,7 +116,7 @@ class Arguments:
         return numbers[0]
 
     def number(self, name: str, default: float) -> float:
-        """Return a float, rounded as its dtype is."""
+        """Return a float, rounded to its dtype."""
         return float(self.tensor(name)) if self.has(name) else default
 
     def flag(self, name: str, default: bool = False) -> bool:
@@ -124,7 +124,7 @@ class Arguments:
         return bool(self.tensor(name)) if self.has(name) else default
 
     def flags(self, name: str, count: int) -> list[bool]:
-        """Return a list of truth values; all false when it is not given."""
+        """Return a list of truth values; all are false if it is not given."""
         if not self.has(name):
             return [False] * count
         flags = [bool(flag) for flag in self.tensor(name).reshape(-1).tolist()]
@@ -142,7 +142,7 @@ class Arguments:
         return part.text
 
     def axis(self, name: str, rank: int, default: int | None = None) -> int:
-        """Return an axis of a tensor of this rank, counted from the front."""
+        """Return an axis of a tensor of this rank, counted from the first dimension."""
         return axis_of(self.integer(name, default), rank)
 
     def _one(self, name: str) -> Given:
@@ -168,7 +168,7 @@ def _whole(part: Given, name: str) -> Value:
 
 
 def axis_of(axis: int, rank: int) -> int:
-    """Count an axis from the front.
+    """Return an axis counted from the first dimension.
 
     Raises:
         OpError: there is no such axis.
@@ -179,10 +179,10 @@ def axis_of(axis: int, rank: int) -> int:
 
 
 def require_shape(found: Sequence[int], expected: Sequence[int], name: str) -> None:
-    """Refuse another shape.
+    """Refuse a shape other than the expected one.
 
     Raises:
-        OpError: it is another one.
+        OpError: the shapes differ.
     """
     if tuple(found) != tuple(expected):
         raise OpError(
@@ -195,12 +195,12 @@ Result = Value | tuple[Value, ...]
 
 @dataclass(frozen=True)
 class Op:
-    """How an op is computed.
+    """The description of an op.
 
     Args:
-        run: from arguments to results, with dtypes by the op's own rule.
-        moves: whether results are elements of the inputs, which need no rounding.
-        aliases: whether a result may share memory with `x`; with other inputs none does.
+        run: function from arguments to results, whose dtypes follow the op's own rule.
+        moves: true if the results are elements of the inputs, which need no rounding.
+        aliases: true if a result may share memory with `x`; it never does with another input.
     """
 
     run: Callable[[Arguments], Result]
@@ -219,5 +219,5 @@ def copying(run: Callable[[Arguments], Result]) -> Op:
 
 
 def viewing(run: Callable[[Arguments], Result]) -> Op:
-    """Describe an op that looks at the same numbers in another way, mostly without a copy."""
+    """Describe an op that views the same numbers differently, usually without a copy."""
     return Op(run, moves=True, aliases=True)

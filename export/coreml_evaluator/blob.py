@@ -1,7 +1,7 @@
 """`weight.bin`: the tensors of a package, in MIL blob storage format 2, memory-mapped.
 
-A blob is found by its offset: 64 bytes say dtype, size and place of the data. This module knows
-bytes and element types; it does not know shapes nor what a tensor is for.
+A blob is found by its offset: 64 bytes hold the dtype, size and place of its data. This module
+knows bytes and element types; it does not know shapes, or what a tensor is for.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class BlobFile:
     """A mapped `weight.bin`.
 
     Args:
-        path: of the file, for messages.
-        content: uint8 `[size_bytes]`, mapped and never written.
+        path: the file, for messages.
+        content: the mapped bytes, uint8 `[size_bytes]`; never written.
     """
 
     path: Path
@@ -67,7 +67,7 @@ class BlobFile:
         """Map a file.
 
         Raises:
-            BundleError: it is missing, too short, or of another version.
+            BundleError: the file is missing, too short, or of another version.
         """
         try:
             size_bytes = path.stat().st_size if path.is_file() else None
@@ -91,14 +91,14 @@ class BlobFile:
         return cls(path, content)
 
     def read(self, offset: int, dtype: str, elements: int) -> torch.Tensor:
-        """Return a blob's elements, flat, as a view of the mapping.
+        """Return a blob's elements as a flat view of the mapping.
 
-        Sub-byte elements come packed, as uint8; uint8 and bool too.
+        Elements of less than a byte stay packed, as uint8.
 
         Args:
-            offset: of its metadata, in bytes.
-            dtype: what the program declares, by its MIL name.
-            elements: how many the program declares.
+            offset: position of the blob's metadata, in bytes.
+            dtype: MIL name of the dtype that the program declares.
+            elements: number of elements that the program declares.
 
         Raises:
             BundleError: there is no such blob, or it is not what the program declares.
@@ -140,7 +140,7 @@ class BlobFile:
         return data.view(element)
 
     def _metadata(self, offset: int, where: str) -> tuple[str, int, int]:
-        """Return dtype, size in bytes and offset of the data."""
+        """Return the dtype, the size in bytes and the offset of a blob's data."""
         if offset + _METADATA_SIZE_BYTES > len(self.content):
             message = f"{where}: outside of the file, which has {len(self.content)} bytes"
             raise BundleError(message, _DAMAGED)

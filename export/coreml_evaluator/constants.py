@@ -1,6 +1,7 @@
-"""Constants and `constexpr_` ops: from messages to values and weights, when a package is opened.
+"""Turn constants and `constexpr_` ops into values and weights when a package is opened.
 
-Nothing is dequantised here, and of a file only the places of its tensors are read.
+Nothing is dequantised here: of a weight file only the positions of its tensors are read. This
+module knows messages and storage forms; it does not know what the weights are used for.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ _LISTS = ("floats", "ints", "bools", "longInts", "doubles")
 
 
 def read_constant(proto: Message, package: Package, where: str) -> Constant:
-    """Read a `Value` message; what lies in a weight file stays there.
+    """Read a `Value` message; a tensor in a weight file stays there.
 
     Raises:
-        BundleError: it does not hold what its type says.
-        EvaluationError: no op here computes with its type.
+        BundleError: the message does not hold what its type declares.
+        EvaluationError: no op computes with that type.
     """
     declared = read_type(proto.type, where)
     if isinstance(declared, ListType):
@@ -62,7 +63,7 @@ def read_constant(proto: Message, package: Package, where: str) -> Constant:
 
 
 def _immediate(proto: Message, dtype: str, shape: tuple[int, ...], where: str) -> torch.Tensor:
-    """Return the elements that a `TensorValue` holds itself."""
+    """Return the elements that are stored in a `TensorValue` itself."""
     kind = proto.WhichOneof("value")
     elements = math.prod(shape)
     found: torch.Tensor | None = None
@@ -83,7 +84,7 @@ def _immediate(proto: Message, dtype: str, shape: tuple[int, ...], where: str) -
 
 
 def _from_bytes(raw: bytes, dtype: str, elements: int) -> torch.Tensor | None:
-    """Return elements that are stored as bytes; None when there are too few or too many."""
+    """Return elements that are stored as bytes; None if there are too few or too many."""
     bits = BITS[dtype]
     if len(raw) != -(-elements * bits // 8):
         return None
@@ -101,7 +102,7 @@ def as_weight(constant: Constant, where: str) -> Weight:
     """Return a constant as a weight.
 
     Raises:
-        EvaluationError: it is a text.
+        EvaluationError: the constant is a text.
     """
     if isinstance(constant, Weight):
         return constant
@@ -112,10 +113,10 @@ def as_weight(constant: Constant, where: str) -> Weight:
 
 
 def whole(constant: Constant, where: str) -> torch.Tensor:
-    """Return all of a constant.
+    """Return a constant's whole value.
 
     Raises:
-        EvaluationError: it is a text.
+        EvaluationError: the constant is a text.
     """
     if isinstance(constant, Value):
         return constant.data

@@ -1,4 +1,4 @@
-"""What clients see of a package: inputs, outputs and states, and whether arrays are what they ask.
+"""A package as clients see it: inputs, outputs and states, and the check of a client's arrays.
 
 It knows shapes and dtypes; it does not know what a function computes.
 """
@@ -26,10 +26,10 @@ class Feature:
     """An input, an output or a state.
 
     Args:
-        name: as clients say it.
-        dtype: numpy's name of it.
-        shape: a number, or the least and the most of it (-1: any); None: not declared.
-        shapes: the only shapes, if they are enumerated.
+        name: the name that clients use. dtype: numpy's name of the dtype. shape: a size for each
+        dimension, or its least and greatest size (-1: unlimited); None if the
+            shape is not declared.
+        shapes: the only shapes that are accepted, if they are enumerated.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Feature:
     shapes: tuple[tuple[int, ...], ...] = ()
 
     def admits(self, shape: tuple[int, ...]) -> bool:
-        """Whether an array of this shape fits."""
+        """Return whether an array of this shape is accepted."""
         if self.shapes:
             return shape in self.shapes
         if self.shape is None:
@@ -81,7 +81,7 @@ def read_signatures(model: Message) -> dict[str, Signature]:
     """Read the description of each function.
 
     Raises:
-        EvaluationError: an input is no array.
+        EvaluationError: an input is not an array.
     """
     description = model.description
     entries = {entry.name: entry for entry in description.functions} or dict.fromkeys(
@@ -103,7 +103,7 @@ def _feature(proto: Message) -> Feature:
         message = f"{proto.name}: expected an array or a state, found {kind or 'nothing known'}"
         raise EvaluationError(
             message,
-            "the evaluator takes arrays, no images nor dictionaries",
+            "the evaluator takes arrays, not images or dictionaries",
         )
     array = proto.type.stateType.arrayType if kind == "stateType" else proto.type.multiArrayType
     if array.dataType not in _DTYPES:
@@ -127,10 +127,10 @@ def _dimension(proto: Message) -> int | tuple[int, int]:
 
 
 def require_agreement(signature: Signature, function: Function) -> None:
-    """Refuse a description that speaks of other things than the program.
+    """Refuse a description that disagrees with the program.
 
     Raises:
-        EvaluationError: names, or dtypes, differ.
+        EvaluationError: names or dtypes differ.
     """
     states = function.states
     tensors = {
@@ -162,10 +162,10 @@ def require_agreement(signature: Signature, function: Function) -> None:
 def require_inputs(
     signature: Signature, inputs: Mapping[str, Array], function: str, mode: str
 ) -> None:
-    """Refuse arrays that are not what a function takes.
+    """Refuse arrays that a function does not accept.
 
     Raises:
-        EvaluationError: a name is missing or unknown, a dtype or a shape is another.
+        EvaluationError: a name is missing or unknown, or a dtype or a shape is wrong.
     """
     expected = [feature.name for feature in signature.inputs]
     if set(inputs) != set(expected):
@@ -179,12 +179,12 @@ def require_inputs(
 
 
 def require_array(feature: Feature, array: object, where: str, mode: str) -> None:
-    """Refuse what is no array, or is one of another dtype or shape, or with a NaN.
+    """Refuse anything but an array of the right dtype and shape, without a NaN.
 
-    In mode "fp32" what is float16 in the program may be float32.
+    In mode "fp32" a float16 feature also accepts float32.
 
     Raises:
-        EvaluationError: it is refused.
+        EvaluationError: the array is refused.
     """
     if not isinstance(array, np.ndarray):
         message = f"{where}: expected a numpy array, found {type(array).__name__}"

@@ -1,6 +1,6 @@
-"""Run one function: op after op, and after each op what it gave is held against what is declared.
+"""Run one function op by op, and check each result against the program's declaration.
 
-It knows the order, the checks and when a value is not needed any more; it does not know the ops.
+It knows the order, the checks and when a value is no longer needed; it does not know the ops.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Plan:
     """A function that is ready to run.
 
     Args:
-        function: what runs.
-        updates: what may be done without a copy.
-        freed: names that nobody needs after each op.
-        rounds: whether float16 results are rounded.
+        function: the function to run.
+        updates: state updates that need no copy.
+        freed: for each op, the names that no later op needs.
+        rounds: true if float16 results are rounded.
     """
 
     function: Function
@@ -49,8 +49,8 @@ class Plan:
         """Prepare a function.
 
         Raises:
-            BundleError: it reads or writes a state that it does not have.
-            EvaluationError: it uses a state's old content.
+            BundleError: the function reads or writes a state that it does not have.
+            EvaluationError: the function uses a state's old content.
         """
         require_fresh(function)
         freed: list[list[str]] = [[] for _ in range(len(function.operations) + 1)]
@@ -73,16 +73,16 @@ class Plan:
         """Run the function.
 
         Args:
-            inputs: by name, of the declared types.
-            states: the content of each, which changes; after an error it is not to be used.
-            workers: threads for the products.
-            watch: told each result as soon as it is there, whose memory may be used again later.
+            inputs: values by name, of the declared types.
+            states: content of each state, which the run changes; invalid after an error.
+            workers: threads that share the products.
+            watch: receiver of each result; the result's memory may be reused after the call.
 
         Returns:
             The outputs by name. They may share memory with states and constants.
 
         Raises:
-            EvaluationError: an op cannot be computed, or gives what is not declared.
+            EvaluationError: an op cannot be computed, or its result is not as declared.
         """
         return _Run(self, dict(inputs), states, workers, watch).outputs()
 
@@ -91,11 +91,11 @@ class _Run:
     """One execution of a plan.
 
     Args:
-        plan: what runs.
-        values: what is known so far and needed later, by name; inputs at first.
-        states: the content of each state.
-        workers: threads for the products.
-        watch: told each result.
+        plan: the plan to run.
+        values: values that are computed and still needed, by name; at first the inputs.
+        states: content of each state.
+        workers: threads that share the products.
+        watch: receiver of each result.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class _Run:
         return {name: self._output(name, part) for name, part in self._function.outputs}
 
     def _keep(self, operation: Operation, results: Sequence[Value]) -> None:
-        """Keep an op's results if they are what is declared."""
+        """Keep an op's results if they are as declared."""
         if len(results) != len(operation.outputs):
             message = (
                 f"{self._where(operation)}: the program declares {len(operation.outputs)} results, "
@@ -161,7 +161,7 @@ class _Run:
         return results if op.moves else [self._computed(value, operation) for value in results]
 
     def _computed(self, value: Value, operation: Operation) -> Value:
-        """Round a result as its dtype is, and refuse a NaN."""
+        """Round a result to its dtype, and refuse a NaN."""
         data = wrap(value.data, value.dtype)
         if self._plan.rounds:
             data = round_to(data, value.dtype)

@@ -1,6 +1,6 @@
-"""The public face: open a saved Core ML package, call its functions, keep a conversation's state.
+"""The public interface: open a saved Core ML package, call its functions, keep their states.
 
-It knows packages, modes and threads; it does not know the ops, nor language models.
+It knows packages, modes and threads; it knows neither the ops nor language models.
 """
 
 from __future__ import annotations
@@ -29,10 +29,9 @@ from llama_export.errors import EvaluationError
 
 
 class EvaluatorState:
-    """What a package keeps between calls: the caches of one conversation; zeros at first.
+    """The states of a package, such as a conversation's caches; zeros at first.
 
-    Its methods are named as those of coremltools' `MLState`. Make one with
-    `Evaluator.make_state`.
+    `Evaluator.make_state` makes one. The methods have the names of those of coremltools' `MLState`.
     """
 
     def __init__(
@@ -59,12 +58,12 @@ class EvaluatorState:
         """Replace a state's content by a copy of an array of its shape.
 
         Args:
-            name: of the state.
-            value: of the state's dtype; float16 and float32 both go, and are rounded as the mode
-                says.
+            name: name of the state.
+            value: array of the state's shape and dtype. For a float16 state float32 is accepted
+                too, and rounded unless the mode is "fp32".
 
         Raises:
-            EvaluationError: there is no such state, or the array is not what it keeps.
+            EvaluationError: there is no such state, or the array does not fit it.
         """
         feature = self._feature(name)
         dtype = self._types[name].dtype
@@ -82,9 +81,9 @@ class EvaluatorState:
 
 
 class Evaluator:
-    """An opened package: runs its functions on any operating system, from its files alone.
+    """An opened package, whose functions run on any operating system, from its files alone.
 
-    Use `open`.
+    `Evaluator.open` makes one.
     """
 
     def __init__(
@@ -106,19 +105,19 @@ class Evaluator:
     def open(
         cls, package: str | Path, *, mode: str = "fp16", threads: int | None = None
     ) -> Evaluator:
-        """Open a saved package, and look through all of its functions.
+        """Open a saved package and check all of its functions.
 
         Args:
-            package: an `.mlpackage` folder with an ML Program.
-            mode: "fp16": every result is rounded to the dtype that the program declares, as an
-                ideal backend would; "fp32": float16 is not rounded, nor are states, which shows
+            package: `.mlpackage` folder that holds an ML Program.
+            mode: "fp16" rounds every result to the dtype that the program declares, as an ideal
+                backend would; "fp32" rounds neither float16 results nor states, which shows
                 whether the structure is right.
-            threads: that multiply with weights while a function runs; None: as many as torch has.
+            threads: number of threads that multiply with weights; None for torch's own number.
 
         Raises:
             BundleError: the package is damaged, incomplete, or of an unknown version.
-            EvaluationError: the program has unknown ops, declares what cannot be, or uses what it
-                read from a state after a later write.
+            EvaluationError: the program has unknown ops, contradicts itself, or uses what it read
+                from a state after a later write.
         """
         if mode not in MODES:
             message = f"expected one of the modes {', '.join(MODES)}, found {mode!r}"
@@ -147,10 +146,10 @@ class Evaluator:
         return cls(plans, signatures, default, mode, threads)
 
     def signature(self, function: str | None = None) -> Signature:
-        """Return what a function takes and gives.
+        """Return a function's inputs, outputs and states.
 
         Args:
-            function: None for the default one.
+            function: name of the function; None for the default one.
 
         Raises:
             EvaluationError: there is no such function.
@@ -161,7 +160,7 @@ class Evaluator:
         """Return a function's ops, in the order in which they run.
 
         Args:
-            function: None for the default one.
+            function: name of the function; None for the default one.
 
         Raises:
             EvaluationError: there is no such function.
@@ -169,7 +168,7 @@ class Evaluator:
         return self._plans[self._named(function)].function
 
     def make_state(self) -> EvaluatorState:
-        """Return new states, all zeros; every function of the package takes them."""
+        """Return new states, all zeros; every function of the package accepts them."""
         features = {
             feature.name: feature
             for signature in self._signatures.values()
@@ -193,19 +192,19 @@ class Evaluator:
         """Call a function once.
 
         Args:
-            inputs: arrays by name, of the signature's dtypes and shapes. In mode "fp32" what is
-                float16 may be float32.
-            state: from `make_state`; the call changes it. After an error its content is not
-                defined.
-            function: None for the default one.
-            also: names of results inside the function to give as well; `program` has them.
+            inputs: arrays by name, of the signature's dtypes and shapes. In mode "fp32" a float16
+                input accepts float32 too.
+            state: result of `make_state`, which the call changes. After an error its content is
+                undefined.
+            function: name of the function; None for the default one.
+            also: names of results inside the function to return as well; `program` lists them.
 
         Returns:
             The outputs by name, as copies; float16 ones are float32 in mode "fp32".
 
         Raises:
-            EvaluationError: an input or the state does not fit, or an op gives what the program
-                does not declare, or a NaN.
+            EvaluationError: an input or the state does not fit, or an op's result is a NaN or not
+                as the program declares.
         """
         name = self._named(function)
         plan, signature = self._plans[name], self._signatures[name]
@@ -258,7 +257,14 @@ def evaluate(
     function: str | None = None,
     mode: str = "fp16",
 ) -> dict[str, Array]:
-    """Open a package and call a function once; see `Evaluator` for more calls.
+    """Open a package and call a function once; `Evaluator` serves more calls.
+
+    Args:
+        package: `.mlpackage` folder that holds an ML Program.
+        inputs: arrays by name, of the signature's dtypes and shapes.
+        state: states from an `Evaluator` of the same package, which the call changes.
+        function: name of the function; None for the default one.
+        mode: "fp16" or "fp32", as in `Evaluator.open`.
 
     Raises:
         BundleError: the package is damaged, incomplete, or of an unknown version.
@@ -275,7 +281,7 @@ def _dtype(plan: Plan, name: str) -> str:
 def _content(
     state: EvaluatorState | None, signature: Signature, function: str
 ) -> dict[str, torch.Tensor]:
-    """Return the tensors of a state, in the dictionary that a run changes."""
+    """Return the dictionary of a state's tensors, which a run changes."""
     needed = {feature.name for feature in signature.states}
     if state is None:
         if needed:
@@ -299,7 +305,7 @@ def _content(
 
 
 def _require_one_kind_of_states(functions: Mapping[str, Function]) -> None:
-    """States of one name are shared, so they must be of one type."""
+    """Refuse functions that declare one state differently: states are shared by name."""
     seen: dict[str, TensorType] = {}
     for function in functions.values():
         for name, type_ in function.states.items():

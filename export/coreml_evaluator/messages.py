@@ -1,8 +1,8 @@
 """Core ML's protobuf messages, as far as a saved ML Program needs them.
 
-The messages live in a pool of their own, so that they do not collide with coremltools' in the same
-process. What is not listed here is skipped when a file is read. This module knows field numbers;
-it does not know what the fields mean, nor where a file lies.
+The messages have a pool of their own, so that they do not collide with those of coremltools in the
+same process. Fields that are not listed here are skipped when a file is read. This module knows
+field numbers; it does not know what the fields mean, or where a file lies.
 
 The numbers are those of Apple's published format:
 https://apple.github.io/coremltools/mlmodel/
@@ -18,7 +18,7 @@ from llama_export.errors import BackendUnavailableError, BundleError
 # protobuf makes its classes at run time, so that their fields have no types.
 Message: TypeAlias = Any
 
-_PACKAGE = "llama_export.coreml"
+_PACKAGE = "coreml_evaluator"
 
 # Scalars are named as in a .proto file; "*" before a type: repeated; "map:": string keys;
 # "a|b:" before a type: the fields of one choice. Enums are read as int32: the wire is the same.
@@ -170,9 +170,13 @@ _OPTIONAL, _REPEATED = 1, 3
 def read_model(content: bytes, where: str) -> Message:
     """Parse a `model.mlmodel`.
 
+    Args:
+        content: bytes of the file.
+        where: name of the file, for messages.
+
     Raises:
         BackendUnavailableError: protobuf is not installed.
-        BundleError: it is not a protobuf message of this kind; `where` names the file.
+        BundleError: the bytes are not a protobuf message of this kind.
     """
     try:
         from google.protobuf.message import DecodeError
@@ -183,7 +187,9 @@ def read_model(content: bytes, where: str) -> Message:
     try:
         model.ParseFromString(content)
     except DecodeError as error:
-        message = f"{where}: not a Core ML model: its {len(content)} bytes are no protobuf message"
+        message = (
+            f"{where}: not a Core ML model: its {len(content)} bytes are not a protobuf message"
+        )
         raise BundleError(
             message,
             "the file is damaged or cut short: make the package again",
@@ -193,11 +199,11 @@ def read_model(content: bytes, where: str) -> Message:
 
 @cache
 def _model_class() -> Message:
-    """Return the class of `Model`, made once."""
+    """Return the class of `Model`, which is made once."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     file = descriptor_pb2.FileDescriptorProto(
-        name="llama_export/coreml.proto", package=_PACKAGE, syntax="proto3"
+        name="coreml_evaluator.proto", package=_PACKAGE, syntax="proto3"
     )
     for name, fields in _MESSAGES.items():
         _add_message(file.message_type.add(), name, fields)
@@ -232,7 +238,7 @@ def _add_message(proto: Message, name: str, fields: dict[str, tuple[int, str]]) 
 
 
 def _add_entry(proto: Message, name: str, kind: str) -> None:
-    """Add the hidden message that a map is a repetition of."""
+    """Add the entry message that a map field repeats."""
     _add_message(proto, name, {"key": (1, "string"), "value": (2, kind)})
     proto.options.map_entry = True
 

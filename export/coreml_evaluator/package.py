@@ -1,7 +1,7 @@
 """An `.mlpackage` folder: its manifest, its model, its weight files.
 
-Every path that a file in the package names is checked to stay in the package. This module knows
-folders and the outermost message; it does not know what a program computes.
+Every path that is named inside the package must stay inside it. This module knows folders and the
+outermost message; it does not know what a program computes.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Package:
 
     Args:
         root: the `.mlpackage` folder.
-        model_file: its `model.mlmodel`.
-        model: the parsed `Model` message, which holds an ML Program.
+        model_file: path of the `model.mlmodel`.
+        model: parsed `Model` message, which holds an ML Program.
     """
 
     root: Path
@@ -37,11 +37,11 @@ class Package:
 
     @classmethod
     def open(cls, path: Path) -> Package:
-        """Read a package's manifest and model; weights are mapped when they are asked for.
+        """Read a package's manifest and model; weights are mapped on demand.
 
         Raises:
-            BundleError: something is missing, damaged, outside of the package, or no ML Program
-                of a known version.
+            BundleError: a file is missing, damaged or outside the package, or the model is not an
+                ML Program of a known version.
         """
         root = Path(path)
         model_file = _inside(root, PurePosixPath("Data") / _model_path(root))
@@ -53,7 +53,7 @@ class Package:
         """Map a weight file by the name that the program gives it.
 
         Raises:
-            BundleError: it is missing, damaged, or outside of the package.
+            BundleError: the file is missing, damaged, or outside the package.
         """
         if name not in self._blobs:
             if not name.startswith(_MODEL_PATH):
@@ -71,7 +71,7 @@ class Package:
 
 
 def _model_path(root: Path) -> str:
-    """Return the root model's path below `Data`, from the manifest."""
+    """Return the root model's path below `Data`, as the manifest gives it."""
     file = root / "Manifest.json"
     try:
         manifest = json.loads(_content(file))
@@ -92,14 +92,14 @@ def _model_path(root: Path) -> str:
 
 
 def _inside(root: Path, relative: PurePosixPath) -> Path:
-    """Return a path in the package; what would lead out of it, also by a link, is refused."""
+    """Return a path in the package; refuse one that leads out of it, be it by a link."""
     path = root / relative
     parts = relative.parts
     leads_out = relative.is_absolute() or ".." in parts or any("\\" in part for part in parts)
     try:
         leads_out = leads_out or not path.resolve().is_relative_to(root.resolve())
     except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a NUL, too long
-        message = f"{root}: the path {str(relative)!r} is none: {error}"
+        message = f"{root}: the path {str(relative)!r} cannot be used: {error}"
         raise BundleError(message, _DAMAGED) from error
     if leads_out:
         message = f"{root}: the path {relative} leads out of the package"

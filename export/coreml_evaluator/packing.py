@@ -1,6 +1,6 @@
-"""Elements of less than a byte: how they lie in bytes, and back.
+"""Unpack elements of less than a byte.
 
-Element after element, from the lowest bit of the first byte on; one may lie in two bytes. This
+They follow one another from the lowest bit of the first byte; one may straddle two bytes. This
 module knows bits; it does not know what the numbers mean.
 """
 
@@ -10,13 +10,13 @@ import torch
 
 
 def unpack(packed: torch.Tensor, bits: int, elements: int, *, signed: bool) -> torch.Tensor:
-    """Return elements as uint8, or int8 when they are signed.
+    """Return elements as uint8, or as int8 if they are signed.
 
     Args:
-        packed: uint8 `[bytes]`.
-        bits: of an element, 1 to 7.
-        elements: how many there are.
-        signed: whether the highest bit is a sign (two's complement).
+        packed: packed bytes, uint8 `[bytes]`.
+        bits: bits of one element, 1 to 7.
+        elements: number of elements.
+        signed: true if the highest bit is a sign (two's complement).
     """
     if bits == 4:
         low, high = nibbles(packed, signed=signed)
@@ -32,7 +32,7 @@ def unpack(packed: torch.Tensor, bits: int, elements: int, *, signed: bool) -> t
 
 
 def nibbles(packed: torch.Tensor, *, signed: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the elements in the low and in the high halves of bytes, in the bytes' shape."""
+    """Return the elements in the low and in the high halves of bytes, each in the bytes' shape."""
     if not signed:
         return packed & 15, packed >> 4
     octets = packed.view(torch.int8)

@@ -1,4 +1,4 @@
-"""Weights as numbers of entries in tables, and weights of which only some are not zero.
+"""Weights that are indices into tables, and sparse weights.
 
 It knows how both become values; it does not know the program.
 """
@@ -12,13 +12,13 @@ from coreml_evaluator.weights import Grid, Weight
 
 
 class Palette(Weight):
-    """Entries of tables; a block of indices, of any shape, shares a table.
+    """Indices into tables; each block of indices, of any shape, shares a table.
 
     Args:
-        indices: unsigned numbers of entries.
-        tables: `[*groups, entries, vector]`: an entry is a value, or a vector of values.
-        grid: which table belongs to which index.
-        axis: along which a vector's values lie in the result.
+        indices: unsigned indices of entries.
+        tables: tables `[*groups, entries, vector]`; an entry is a value, or a vector of values.
+        grid: assignment of tables to indices.
+        axis: axis of the result along which a vector's values lie.
     """
 
     def __init__(self, indices: Weight, tables: Weight, grid: Grid, axis: int) -> None:
@@ -41,13 +41,13 @@ class Palette(Weight):
         return values[first - skipped : last - skipped]
 
     def pick(self, index: torch.Tensor) -> torch.Tensor:
-        """Return rows by their numbers."""
+        """Return the rows at an index."""
         if self._row_vector > 1:
             return super().pick(index)
         return self._looked_up(self._indices.pick(index), index)
 
     def _looked_up(self, codes: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
-        """Return the entries of rows of indices whose numbers are given."""
+        """Return the entries for some rows of indices, whose row numbers are given."""
         tables = self._tables.whole()
         groups, entries = tables.shape[:-2], tables.shape[-2]
         table = numbers // self._grid.blocks[0]
@@ -63,12 +63,12 @@ class Palette(Weight):
 
 
 class Sparse(Weight):
-    """Values where a mask says so, and zeros elsewhere.
+    """Values where a mask is set, and zeros elsewhere.
 
     Args:
-        values: `[count]`, in the mask's order.
+        values: values that are not zero, `[count]`, in the mask's order.
         mask: 1 where there is a value.
-        shape: of the result.
+        shape: shape of the result.
     """
 
     def __init__(self, values: Weight, mask: Weight, shape: tuple[int, ...]) -> None:
@@ -77,7 +77,7 @@ class Sparse(Weight):
         self._mask = mask
 
     def rows(self, first: int, last: int) -> torch.Tensor:
-        """Return rows; the first row's values are found by counting all before it."""
+        """Return rows; the values of all rows before them are counted to find the first."""
         mask = self._mask.rows(0, last).to(torch.bool)
         skipped = int(mask[:first].sum())
         wanted = mask[first:]
@@ -86,5 +86,5 @@ class Sparse(Weight):
         return result
 
     def pick(self, index: torch.Tensor) -> torch.Tensor:
-        """Return rows by their numbers."""
+        """Return the rows at an index."""
         return self.whole()[index]

@@ -1,4 +1,4 @@
-"""A program's functions, read from messages: typed ops whose constants are already in place.
+"""A program's functions, read from messages: typed ops with their constants in place.
 
 It knows names and types; it does not know what an op computes.
 """
@@ -24,7 +24,7 @@ _REPORT = (
 
 @dataclass(frozen=True)
 class Ref:
-    """What an op takes from an op before it, or from the function's inputs."""
+    """A reference to the result of an earlier op, or to an input of the function."""
 
     name: str
 
@@ -37,9 +37,9 @@ class Operation:
     """One op.
 
     Args:
-        type: such as `linear`.
-        inputs: operands by parameter; a list such as `concat`'s has several.
-        outputs: names and declared types.
+        type: MIL name of the op, such as `linear`.
+        inputs: operands by parameter name; a list such as `concat`'s has several.
+        outputs: names and declared types of the results.
     """
 
     type: str
@@ -48,13 +48,13 @@ class Operation:
 
     @property
     def label(self) -> str:
-        """The name in messages: that of the first output, or what is written."""
+        """The op's name in messages: its first output, or the state that it writes."""
         if self.outputs:
             return self.outputs[0][0]
         return ", ".join(self.refs("input")) or self.type
 
     def refs(self, parameter: str | None = None) -> list[str]:
-        """Return the names that are read, of one parameter or of all."""
+        """Return the names that the op reads, for one parameter or for all."""
         chosen = self.inputs.values() if parameter is None else [self.inputs.get(parameter, ())]
         return [part.name for parts in chosen for part in parts if isinstance(part, Ref)]
 
@@ -64,11 +64,11 @@ class Function:
     """One function.
 
     Args:
-        name: as clients call it.
-        opset: the version of the ops: 5 is iOS 15's, 8 is iOS 18's.
-        inputs: names and types; states are among them.
-        operations: in the order in which they run; constants are not among them.
-        outputs: names, and what they are.
+        name: the name that clients use.
+        opset: version of the ops: 5 is iOS 15's, 8 is iOS 18's.
+        inputs: types by name; states are among them.
+        operations: ops in the order in which they run, without constants.
+        outputs: names and operands of the outputs.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Function:
 
     @property
     def states(self) -> dict[str, TensorType]:
-        """The states, and what is kept in each."""
+        """The states, with the type of each one's content."""
         return {
             name: type_.wrapped
             for name, type_ in self.inputs.items()
@@ -93,14 +93,13 @@ def read_functions(
     """Read all functions of a package.
 
     Args:
-        package: opened.
-        known: the types of ops that can be run.
-        rounds: whether dequantised weights are rounded to their dtype.
+        package: the opened package.
+        known: MIL names of the ops that can be run.
+        rounds: true if dequantised weights are rounded to their dtype.
 
     Raises:
         BundleError: the program is damaged.
-        EvaluationError: some ops are not known (all are named), or a constant is not what is
-            declared.
+        EvaluationError: some ops are unknown (all are named), or a constant is not as declared.
     """
     messages = package.model.mlProgram.functions
     if not messages:
@@ -125,7 +124,7 @@ def _block(proto: Message, name: str, package: Package) -> Message:
 
 
 def _require_known(blocks: Mapping[str, Any], known: Collection[str]) -> None:
-    """Refuse a program with unknown ops: all of them at once, before anything runs."""
+    """Refuse a program with unknown ops; name them all at once, before anything runs."""
     unknown = {
         name: Counter(op.type for op in block.operations if op.type not in known)
         for name, block in blocks.items()
@@ -141,7 +140,7 @@ def _require_known(blocks: Mapping[str, Any], known: Collection[str]) -> None:
 
 
 class _Reader:
-    """Reads one function; `_constants` grows from op to op."""
+    """Reader of one function; `_constants` grows from op to op."""
 
     def __init__(self, package: Package, name: str, rounds: bool) -> None:
         self._package = package
@@ -173,7 +172,7 @@ class _Reader:
         )
 
     def _operation(self, proto: Message) -> Operation | None:
-        """Read an op; a constant is kept instead, and None returned."""
+        """Read an op; keep it and return None if it is a constant."""
         outputs = []
         for entry in proto.outputs:
             where = f"{self._name}: {entry.name} ({proto.type})"
@@ -240,7 +239,7 @@ class _Reader:
             raise BundleError(message) from error
 
     def _keep(self, constant: Constant, outputs: list[tuple[str, TensorType]], where: str) -> None:
-        """Keep a constant under its name, if it is what is declared."""
+        """Keep a constant under its name if it is as declared."""
         if len(outputs) != 1:
             message = f"{where}: expected one result, found {len(outputs)}"
             raise BundleError(message)

@@ -1,12 +1,12 @@
-"""What a function does with its states: which reads are stale, which updates may go in place.
+"""Find a function's stale reads of its states, and the updates that can be done in place.
 
-Both are found from the program alone, when it is opened. It knows which ops give their input back;
-it does not know any number.
+Both follow from the program alone, when it is opened. This module knows which ops return their
+input; it does not know any number.
 
-A value that is a whole state (read from it, updated from that, or about to be written to it) has
-the state's version: how many writes came before. Using it when there were more writes is what is
-left when coremltools' pass `remove_redundant_ops` merges reads across writes: an update of an old
-read loses what was written since. See https://github.com/apple/coremltools/pull/2786.
+A value that is a whole state (read from it, updated from such a read, or about to be written to it)
+has the state's version: the number of writes before it. A value of an older version is a sign that
+coremltools' pass `remove_redundant_ops` has merged reads across writes: an update of an old read
+loses what was written since. See https://github.com/apple/coremltools/pull/2786.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _NEVER = -1
 
 @dataclass(frozen=True)
 class Updates:
-    """What may be done without a copy.
+    """The ops that need no copy.
 
     Args:
-        in_place: numbers of the `slice_update` ops that may write into their input.
-        adopted: numbers of the `write_state` ops whose value may become the state itself.
+        in_place: indices of the `slice_update` ops that may write into their input.
+        adopted: indices of the `write_state` ops whose value may become the state itself.
     """
 
     in_place: frozenset[int]
@@ -37,10 +37,10 @@ class Updates:
 
 
 def state_of(function: Function, operation: Operation) -> str:
-    """Return the state that a read or a write is about.
+    """Return the state that an op reads or writes.
 
     Raises:
-        BundleError: it is about something else.
+        BundleError: the op names no state of the function, or more than one.
     """
     names = operation.refs("input")
     if len(names) != 1 or names[0] not in function.states:
@@ -53,10 +53,10 @@ def state_of(function: Function, operation: Operation) -> str:
 
 
 def written(function: Function, operation: Operation) -> str | None:
-    """Return the name of what a `write_state` writes; None for a constant.
+    """Return the name of the value that a `write_state` writes; None for a constant.
 
     Raises:
-        BundleError: it does not write one value.
+        BundleError: the op does not write exactly one value.
     """
     if len(operation.inputs.get("data", ())) != 1:
         message = f"{function.name}: {WRITE} to {state_of(function, operation)}: expected one value"
@@ -69,7 +69,7 @@ def require_fresh(function: Function) -> None:
     """Refuse a function that uses what it read from a state after a later write.
 
     Raises:
-        EvaluationError: it does; the message names state and op.
+        EvaluationError: an old read is used; the message names the state and the op.
     """
     versions = dict.fromkeys(function.states, 0)
     holders: dict[str, tuple[str, int]] = {}
@@ -111,8 +111,8 @@ def plan_updates(function: Function, aliasing: Mapping[str, bool]) -> Updates:
     """Find the updates of states that need no copy.
 
     Args:
-        function: whose values are fresh.
-        aliasing: whether a type of op may give memory of its `x` back.
+        function: a function that `require_fresh` accepts.
+        aliasing: for each type of op, whether its result may share memory with `x`.
     """
     planner = _Planner(function, aliasing)
     for number, operation in enumerate(function.operations):
@@ -121,7 +121,7 @@ def plan_updates(function: Function, aliasing: Mapping[str, bool]) -> Updates:
 
 
 class _Planner:
-    """Follows memory through a function: values in one group may share it."""
+    """Tracker of memory through a function: values of one group may share it."""
 
     def __init__(self, function: Function, aliasing: Mapping[str, bool]) -> None:
         self._function = function
@@ -180,7 +180,7 @@ class _Planner:
         self._join(operation.label, group)
 
     def _is_dead_after(self, source: str, group: int, number: int) -> bool:
-        """Whether nobody but this op uses the memory from here on."""
+        """Return whether no other op uses the memory from here on."""
         operation = self._function.operations[number]
         return (
             self._last_use.get(source, _NEVER) == number
@@ -192,7 +192,7 @@ class _Planner:
         )
 
     def _is_written_back(self, number: int, label: str, state: str) -> bool:
-        """Whether the next thing that is done with the state is to write this update to it."""
+        """Return whether the state's next use is the write of this update."""
         chain = {label}
         for operation in self._function.operations[number + 1 :]:
             if operation.type == UPDATE and chain.intersection(operation.refs("x")):
@@ -204,7 +204,7 @@ class _Planner:
         return False
 
     def _source_group(self, operation: Operation) -> int:
-        """Return the memory of what an op takes as `x`."""
+        """Return the memory group of an op's `x`."""
         source = next(iter(operation.refs("x")), None)
         return self._foreign if source is None else self._group_of[source]
 
@@ -218,7 +218,7 @@ class _Planner:
 
 
 def last_uses(function: Function) -> dict[str, int]:
-    """Return the number of the last op that uses each name; outputs are used after all ops."""
+    """Return the index of the last op that uses each name; outputs are used after all ops."""
     uses = {
         name: number
         for number, operation in enumerate(function.operations)

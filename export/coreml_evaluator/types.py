@@ -1,7 +1,6 @@
 """Types of a Core ML program: dtypes, shapes with unknown dimensions, and how they are read.
 
-A dtype goes by its MIL name: fp16, fp32, int32, bool, int4, ... This module knows nothing of
-values.
+A dtype has its MIL name: fp16, fp32, int32, bool, int4, ... This module knows nothing of values.
 """
 
 from __future__ import annotations
@@ -105,9 +104,9 @@ class TensorType:
     """A dtype and a shape.
 
     Args:
-        dtype: by its MIL name.
-        shape: a None is a dimension that is known at run time only. The whole shape is None when
-            even the rank is.
+        dtype: MIL name of the dtype.
+        shape: sizes; None for a dimension that is known at run time only, and None for the whole
+            shape if even the rank is unknown.
     """
 
     dtype: str
@@ -119,7 +118,7 @@ class TensorType:
         return f"{self.dtype} {format_shape(self.shape)}"
 
     def admits(self, dtype: str, shape: tuple[int, ...]) -> bool:
-        """Whether a value with this dtype and shape is of this type."""
+        """Return whether a value with this dtype and shape is of this type."""
         if dtype != self.dtype:
             return False
         if self.shape is None:
@@ -131,21 +130,21 @@ class TensorType:
 
 @dataclass(frozen=True)
 class StateType:
-    """A state: what is read from it and written to it."""
+    """A state, with the type of its content."""
 
     wrapped: TensorType
 
 
 @dataclass(frozen=True)
 class ListType:
-    """A list, which only constants are."""
+    """A list; only constants are lists."""
 
 
 ValueType = TensorType | StateType | ListType
 
 
 def format_shape(shape: tuple[int | None, ...]) -> str:
-    """Write a shape, `?` for what is not known."""
+    """Format a shape, with `?` for an unknown size."""
     return f"[{', '.join('?' if size is None else str(size) for size in shape)}]"
 
 
@@ -153,8 +152,8 @@ def read_type(proto: Message, where: str) -> ValueType:
     """Read a `ValueType` message.
 
     Raises:
-        BundleError: the message says no type.
-        EvaluationError: the type is one that no op here computes with.
+        BundleError: the message has no type.
+        EvaluationError: no op computes with the type.
     """
     kind = proto.WhichOneof("type")
     if kind == "tensorType":

@@ -1,8 +1,8 @@
-"""What the ops compute with: values, texts, and arrays as clients see them.
+"""Values and texts that the ops compute with, and arrays as clients see them.
 
 A value is a torch tensor with the dtype that the program gives it. A float16 value is held in
-float32: rounded to float16 in mode "fp16", and as it is in mode "fp32". This module knows how a
-dtype is held; it does not know ops nor files.
+float32: rounded to float16 in mode "fp16", unrounded in mode "fp32". This module knows how a dtype
+is held; it knows neither ops nor files.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Value:
     """A tensor at run time.
 
     Args:
-        data: held as `types.HELD` says of the dtype.
-        dtype: by its MIL name.
+        data: tensor of the torch dtype that `types.HELD` has for the dtype.
+        dtype: MIL name of the dtype.
     """
 
     data: torch.Tensor
@@ -45,18 +45,18 @@ class Value:
 
 @dataclass(frozen=True)
 class Text:
-    """A string, which only constants are."""
+    """A string; only constants are strings."""
 
     text: str
 
 
 def is_float(dtype: str) -> bool:
-    """Whether a dtype has a fraction, and may be NaN."""
+    """Return whether a dtype is a float, which may be NaN."""
     return dtype in FLOATS
 
 
 def round_to(data: torch.Tensor, dtype: str) -> torch.Tensor:
-    """Round to what a backend keeps of a dtype: float16 and bfloat16; others stay."""
+    """Round to float16 or bfloat16 as a backend would; other dtypes are returned as they are."""
     if dtype == "fp16":
         return data.half().to(torch.float32)
     if dtype == "bf16":
@@ -65,7 +65,7 @@ def round_to(data: torch.Tensor, dtype: str) -> torch.Tensor:
 
 
 def wrap(data: torch.Tensor, dtype: str) -> torch.Tensor:
-    """Bring an integer result that is held in a wider type back into its own range."""
+    """Wrap an integer result that is held in a wider type into its own range."""
     if dtype == "uint16":
         return data & 0xFFFF
     if dtype == "uint32":
@@ -74,12 +74,12 @@ def wrap(data: torch.Tensor, dtype: str) -> torch.Tensor:
 
 
 def has_nan(data: torch.Tensor) -> bool:
-    """Whether there is a NaN."""
+    """Return whether a tensor has a NaN."""
     return data.is_floating_point() and bool(torch.isnan(data).any())
 
 
 def from_array(array: Array, dtype: str) -> torch.Tensor:
-    """Return a copy of an array, held as the dtype is."""
+    """Return a copy of an array as a tensor that holds the dtype."""
     return torch.from_numpy(np.array(array, order="C")).to(HELD[dtype])
 
 

@@ -1,7 +1,7 @@
-"""Weights that stay in the file as they are: read, and dequantised, a block of rows at a time.
+"""Weights that stay in the file, and are read and dequantised a block of rows at a time.
 
-A row is everything at one index of the first dimension. Nothing here is ever whole in memory
-unless somebody asks for the whole. It knows numbers; it does not know the program.
+A row is everything at one index of the first dimension. No weight is ever whole in memory unless a
+caller asks for it. This module knows numbers; it does not know the program.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _BLOCK_ELEMENTS = 2**20
 
 
 class Scratch:
-    """Memory that is used again and again: fresh memory costs more than what is done in it."""
+    """Memory that is reused, because fresh memory costs more than the work done in it."""
 
     def __init__(self) -> None:
         self._buffers: dict[torch.dtype, torch.Tensor] = {}
 
     def take(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        """Return a tensor with any content; the last one of this dtype is not valid any more."""
+        """Return a tensor of arbitrary content; the previous one of this dtype becomes invalid."""
         elements = math.prod(shape)
         buffer = self._buffers.get(dtype)
         if buffer is None or buffer.numel() < elements:
@@ -39,8 +39,8 @@ class Weight(ABC):
     """A constant tensor that is read by rows.
 
     Args:
-        dtype: of its values, by its MIL name.
-        shape: of its values; at least one dimension.
+        dtype: MIL name of the values' dtype.
+        shape: shape of the values, of at least one dimension.
     """
 
     # Whether `block` gives a row's columns in the order 0, 2, ..., 1, 3, ...
@@ -52,7 +52,7 @@ class Weight(ABC):
 
     @property
     def row_elements(self) -> int:
-        """How many elements a row has."""
+        """Number of elements of a row."""
         return math.prod(self.shape[1:])
 
     @abstractmethod
@@ -60,37 +60,37 @@ class Weight(ABC):
         """Return the rows first to last - 1, `[last - first, ...]`."""
 
     def pick(self, index: torch.Tensor) -> torch.Tensor:
-        """Return rows by their numbers: int64 `[n]` in, `[n, ...]` out."""
+        """Return the rows at an index, int64 `[n]`, as `[n, ...]`."""
         rows = [self.rows(number, number + 1) for number in index.tolist()]
         return torch.cat(rows) if rows else self.rows(0, 0)
 
     def block(self, first: int, last: int, scratch: Scratch) -> torch.Tensor:
-        """Return rows as `rows` does, but perhaps in the scratch memory.
+        """Return the same rows as `rows`, possibly in the scratch memory.
 
-        What an earlier call gave is not to be used any more. The columns are in another order
-        where `splits_columns` is true.
+        The result of an earlier call becomes invalid. The columns are in another order if
+        `splits_columns` is true.
         """
         del scratch
         return self.rows(first, last)
 
     def whole(self) -> torch.Tensor:
-        """Return all of it."""
+        """Return all rows."""
         return self.rows(0, self.shape[0])
 
     def blocks(self) -> Iterator[tuple[int, int]]:
-        """Give first and last + 1 of blocks of rows that fit into the processor's caches."""
+        """Yield first and last + 1 of blocks of rows that fit the processor's caches."""
         step = max(1, _BLOCK_ELEMENTS // max(1, self.row_elements))
         for first in range(0, self.shape[0], step):
             yield first, min(first + step, self.shape[0])
 
 
 class Stored(Weight):
-    """Elements as the file has them.
+    """Elements as they are stored in the file.
 
     Args:
-        data: flat; packed as uint8 when an element is less than a byte.
-        dtype: of its values, by its MIL name.
-        shape: of its values.
+        data: flat elements; packed as uint8 if an element is less than a byte.
+        dtype: MIL name of the values' dtype.
+        shape: shape of the values.
     """
 
     def __init__(self, data: torch.Tensor, dtype: str, shape: tuple[int, ...]) -> None:
@@ -100,7 +100,7 @@ class Stored(Weight):
         self.is_packed = self._bits < 8
 
     def rows(self, first: int, last: int) -> torch.Tensor:
-        """Return rows, held as the dtype is."""
+        """Return rows, as `types.HELD` holds the dtype."""
         if not self.is_packed:
             return self._data.view(self.shape)[first:last].to(HELD[self.dtype])
         start_bit, end_bit = (row * self.row_elements * self._bits for row in (first, last))
@@ -109,7 +109,7 @@ class Stored(Weight):
         return self._unpacked(self._data[start_bit // 8 : -(-end_bit // 8)], last - first)
 
     def pick(self, index: torch.Tensor) -> torch.Tensor:
-        """Return rows by their numbers."""
+        """Return the rows at an index."""
         if not self.is_packed:
             return self._data.view(self.shape)[index].to(HELD[self.dtype])
         if self.row_elements * self._bits % 8:
@@ -117,14 +117,14 @@ class Stored(Weight):
         return self._unpacked(self._data.view(self.shape[0], -1)[index].flatten(), len(index))
 
     def block(self, first: int, last: int, scratch: Scratch) -> torch.Tensor:
-        """Return rows, floats in the scratch memory."""
+        """Return rows, in the scratch memory if they are floats."""
         if not self._data.is_floating_point():
             return self.rows(first, last)
         rows = self._data.view(self.shape)[first:last]
         return scratch.take(tuple(rows.shape), HELD[self.dtype]).copy_(rows)
 
     def packed_rows(self, first: int, last: int) -> torch.Tensor:
-        """Return the bytes of rows, `[last - first, bytes]`; whole bytes must make a row."""
+        """Return the bytes of rows, `[last - first, bytes]`; a row must be whole bytes."""
         return self._data.view(self.shape[0], -1)[first:last]
 
     def _unpacked(self, packed: torch.Tensor, rows: int) -> torch.Tensor:
@@ -133,7 +133,7 @@ class Stored(Weight):
 
 
 class Held(Weight):
-    """A small tensor that is in memory already."""
+    """A small tensor that is already in memory."""
 
     def __init__(self, data: torch.Tensor, dtype: str) -> None:
         super().__init__(dtype, tuple(data.shape))
@@ -144,23 +144,23 @@ class Held(Weight):
         return self._data[first:last]
 
     def pick(self, index: torch.Tensor) -> torch.Tensor:
-        """Return rows by their numbers."""
+        """Return the rows at an index."""
         return self._data[index]
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Which of a small tensor's elements belongs to which of a large one's, block by block.
+    """The assignment of a small tensor's elements to blocks of a large tensor.
 
     Args:
-        blocks: elements that share one, along each dimension.
+        blocks: size of a block along each dimension of the large tensor.
     """
 
     blocks: tuple[int, ...]
 
     @classmethod
     def of(cls, shape: tuple[int, ...], small: tuple[int, ...]) -> Grid | None:
-        """Return the grid, or None when the small shape does not divide the large one."""
+        """Return the grid, or None if the small shape does not divide the large one."""
         if len(shape) != len(small) or any(
             few < 1 or many % few for many, few in zip(shape, small, strict=True)
         ):
@@ -168,11 +168,11 @@ class Grid:
         return cls(tuple(many // few for many, few in zip(shape, small, strict=True)))
 
     def row_numbers(self, first: int, last: int) -> torch.Tensor:
-        """Return the small tensor's row of each large row."""
+        """Return the index of the small tensor's row for each large row."""
         return torch.arange(first, last) // self.blocks[0]
 
     def rows_of(self, small: Weight, first: int, last: int) -> torch.Tensor:
-        """Return the small tensor's rows that belong to large ones, one for each."""
+        """Return the small tensor's row for each large row."""
         if self.blocks[0] == 1:
             return small.rows(first, last)
         return small.pick(self.row_numbers(first, last))
@@ -192,14 +192,14 @@ class Grid:
 
 
 class ShiftScale(Weight):
-    """Codes, minus an offset, times a scale; offset and scale are shared by blocks of any shape.
+    """Codes minus an offset, times a scale; blocks of any shape share offset and scale.
 
     Args:
         codes: the quantised tensor.
-        scale: its dtype is the result's.
-        offset: None for none.
-        grid: which scale belongs to which code.
-        rounds: whether values are rounded to their dtype.
+        scale: scales, whose dtype is the result's.
+        offset: offsets, or None if there are none.
+        grid: assignment of scales to codes.
+        rounds: true if values are rounded to their dtype.
     """
 
     def __init__(
@@ -226,7 +226,7 @@ class ShiftScale(Weight):
         return self._round(values, Scratch())
 
     def pick(self, index: torch.Tensor) -> torch.Tensor:
-        """Return dequantised rows by their numbers, in float32."""
+        """Return the dequantised rows at an index, in float32."""
         values = self._codes.pick(index).to(torch.float32, copy=True)
         few = index // self._grid.blocks[0]
         groups = self._grid.split(values)
@@ -238,7 +238,7 @@ class ShiftScale(Weight):
     def block(self, first: int, last: int, scratch: Scratch) -> torch.Tensor:
         """Return dequantised rows in float32.
 
-        The two nibbles of a byte are not put side by side, which would cost more than all the rest.
+        The two nibbles of a byte are not interleaved: that would cost more than all the rest.
         """
         codes, count = self._codes, last - first
         values = scratch.take((count, *self.shape[1:]), torch.float32)
@@ -270,7 +270,7 @@ class ShiftScale(Weight):
 
 
 class Cast(Weight):
-    """Another weight's values under another float dtype."""
+    """Another weight's values, with another float dtype."""
 
     def __init__(self, source: Weight, dtype: str) -> None:
         super().__init__(dtype, source.shape)
@@ -281,10 +281,10 @@ class Cast(Weight):
         return self._source.rows(first, last)
 
     def pick(self, index: torch.Tensor) -> torch.Tensor:
-        """Return rows by their numbers."""
+        """Return the rows at an index."""
         return self._source.pick(index)
 
 
 def joined_columns(rows: torch.Tensor) -> torch.Tensor:
-    """Put the columns 0, 2, ..., 1, 3, ... back into their order."""
+    """Return rows whose columns 0, 2, ..., 1, 3, ... are in order again."""
     return rows.view(len(rows), 2, -1).transpose(1, 2).reshape(rows.shape)

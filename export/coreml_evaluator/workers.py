@@ -1,8 +1,9 @@
 """Threads that share the blocks of a product.
 
 Each takes whole blocks, in which torch uses one thread. torch's own threads would meet after every
-small operation, and on a machine where others compute, too, one that is not scheduled holds up all
-the others: sixty times slower was measured. It knows threads; it does not know what they compute.
+small operation, and on a busy machine a single one that is not scheduled would hold up all the
+others: this was measured to be sixty times slower. This module knows threads; it does not know what
+they compute.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class Workers:
     """Threads, and the scratch memory of each.
 
     Args:
-        pool: None computes in the thread that asks.
+        pool: pool of threads; None to compute in the calling thread.
     """
 
     def __init__(self, pool: ThreadPoolExecutor | None = None) -> None:
@@ -30,7 +31,7 @@ class Workers:
 
     @property
     def scratch(self) -> Scratch:
-        """The memory of the thread that asks."""
+        """The scratch memory of the calling thread."""
         if not hasattr(self._local, "scratch"):
             self._local.scratch = Scratch()
         scratch: Scratch = self._local.scratch
@@ -48,10 +49,10 @@ class Workers:
 
 @contextlib.contextmanager
 def open_workers(threads: int | None) -> Iterator[Workers]:
-    """Give workers, while torch computes in one thread; its own number is restored.
+    """Open workers for the time of a `with`, in which torch itself uses one thread.
 
     Args:
-        threads: how many; None: as many as torch would use.
+        threads: number of threads; None for torch's own number.
     """
     before = torch.get_num_threads()
     count = before if threads is None else threads

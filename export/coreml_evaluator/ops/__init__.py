@@ -1,12 +1,11 @@
-"""The table of ops: what the evaluator knows."""
+"""The table of the ops that the evaluator knows."""
 
 from __future__ import annotations
 
 from coreml_evaluator.arguments import Op
-from coreml_evaluator.ops import creation, elementwise, gather, linear, reduction, shape, slicing
+from coreml_evaluator.ops import elementwise, gather, linear, reduction, shape, slicing
 
 OPS: dict[str, Op] = {
-    **creation.OPS,
     **elementwise.OPS,
     **gather.OPS,
     **linear.OPS,

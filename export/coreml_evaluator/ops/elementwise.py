@@ -1,6 +1,7 @@
 """Ops on each element alone: arithmetic, comparison, logic, activations, casts.
 
-Semantics are those of MIL's documentation; where it leaves something open, the op refuses.
+The semantics are those of MIL's documentation; where it leaves a case open, the op refuses it. It
+knows values; it does not know programs or files.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def _unary(compute: _Unary, *, floats_only: bool = True) -> Op:
 
 
 def _binary(compute: _Binary, dtype: str | None = None) -> Op:
-    """Describe an op on two broadcast tensors of one dtype; `dtype` is the result's if fixed."""
+    """Describe an op on two broadcast tensors of one dtype; a fixed result's dtype is `dtype`."""
 
     def run(given: Arguments) -> Value:
         x, y = given.broadcast_pair("x", "y")
@@ -64,7 +65,7 @@ def _divide(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     _require_divisor(y)
     if bool((torch.remainder(x, y) != 0).any()):
         raise OpError(
-            expected="integers that divide (real_div of others is not defined)", found="a rest"
+            expected="integers that divide (real_div of others is not defined)", found="a remainder"
         )
     return torch.div(x, y, rounding_mode="floor")
 

@@ -1,6 +1,7 @@
-"""Gather and scatter: reading and writing by index; every index must lie in its dimension.
+"""Gather and scatter: read and write by index; every index must lie in its dimension.
 
-Up to iOS 16 an index may count from the end; from iOS 17 on it may not.
+Up to iOS 16 an index may count from the end; from iOS 17 on it may not. This module knows values;
+it does not know programs or files.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _MODES = ("add", "div", "max", "min", "mul", "sub", "update")
 
 
 def _checked(given: Arguments, indices: Value, size: int) -> torch.Tensor:
-    """Return indices into a dimension as int64, counted from the front."""
+    """Return indices into a dimension as int64, counted from its start."""
     if is_float(indices.dtype) or indices.dtype == "bool":
         raise OpError(expected="integer indices", found=indices.dtype)
     data = indices.data.to(torch.int64)
@@ -63,7 +64,7 @@ def _gather_along_axis(given: Arguments) -> Value:
 
 
 def _require_alike(shape: Sequence[int], index: Sequence[int], axis: int) -> None:
-    """Refuse indices whose shape differs elsewhere than on the axis."""
+    """Refuse indices whose shape differs from the tensor's anywhere but on the axis."""
     expected = list(shape)
     if len(index) == len(shape):
         expected[axis] = index[axis]
@@ -71,7 +72,7 @@ def _require_alike(shape: Sequence[int], index: Sequence[int], axis: int) -> Non
 
 
 def _linear_index(given: Arguments, shape: Sequence[int], indices: Value) -> torch.Tensor:
-    """Turn index tuples, on the last dimension, into numbers of rows of the flattened shape."""
+    """Return the row of the flattened shape for each index tuple on the last dimension."""
     flat = torch.zeros(indices.shape[:-1], dtype=torch.int64)
     for position, size in enumerate(shape):
         column = indices.like(indices.data[..., position])

@@ -1,7 +1,8 @@
 """Products: linear, matmul, einsum, convolution, attention.
 
-A weight is dequantised a block of rows at a time, which is multiplied with all of the input's rows
-before the next. Sums are taken in float32; only the result is rounded.
+A weight is dequantised a block of rows at a time, and each block is multiplied with all of the
+input's rows before the next. Sums are taken in float32; only the result is rounded. This module
+knows values and weights; it does not know programs or files.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def _transposed_product(x: torch.Tensor, weight: Weight, workers: Workers) -> to
 
 
 def _require_floats(*values: Value | Weight) -> None:
-    """Integers are refused: what a sum that is too large becomes is not defined."""
+    """Refuse integers: it is not defined what becomes of a sum that is too large."""
     for value in values:
         if not is_float(value.dtype):
             raise OpError(expected="floats", found=value.dtype)

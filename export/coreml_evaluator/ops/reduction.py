@@ -1,4 +1,7 @@
-"""Ops along axes: sums, extremes, softmax, norms, sorting, bands."""
+"""Ops along axes: sums, extremes, softmax, norms, sorting, bands.
+
+It knows values; it does not know programs or files.
+"""
 
 from __future__ import annotations
 

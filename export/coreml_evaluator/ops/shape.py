@@ -1,4 +1,7 @@
-"""Ops that rearrange: reshape, transpose, concatenate, split, tile, and the like."""
+"""Ops that rearrange elements, such as reshape and concat, and ops that make new tensors.
+
+It knows values; it does not know programs or files.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,10 @@ _PAD_MODES = ("constant", "reflect", "replicate")
 
 
 def target_shape(shape: Sequence[int], wanted: Sequence[int], opset: int) -> list[int]:
-    """Return what `reshape` makes of a shape: 0 keeps a dimension, -1 takes what is left.
+    """Return the shape that `reshape` gives: 0 keeps a dimension, -1 takes what is left.
 
-    Up to iOS 16 a 0 keeps the dimension at its own place; later, at its place from the right, and
-    where there is none it makes a 1.
+    Up to iOS 16 a 0 keeps the dimension at the same place from the left; later from the right, and
+    a 0 without a counterpart gives a 1.
 
     Raises:
         OpError: the numbers of elements differ.
@@ -197,12 +200,47 @@ def _extend(data: torch.Tensor, axis: int, before: int, after: int, mode: str) -
     return data.index_select(axis, index.clamp(0, size - 1))
 
 
+def _range(given: Arguments) -> Value:
+    start, end, step = given.pair("start", "end", "step")
+    first, last, stride = (value.data.item() for value in (start, end, step))
+    if not all(math.isfinite(value) for value in (first, last, stride)):
+        raise OpError(expected="finite bounds", found=f"{first}, {last}, {stride}")
+    if stride == 0:
+        raise OpError(expected="a step that is not 0", found="0")
+    count = max(0, math.ceil((last - first) / stride))
+    numbers = torch.arange(count, dtype=start.data.dtype)
+    return start.like(numbers * step.data.reshape(()) + start.data.reshape(()))
+
+
+def _filled(shape: list[int], given: Arguments) -> Value:
+    value = given.value("value") if given.has("value") else Value(torch.zeros(()), "fp32")
+    if min(shape, default=0) < 0:
+        raise OpError(expected="sizes from 0 on", found=str(shape))
+    return value.like(value.data.reshape(()).expand(shape).clone())
+
+
+def _fill(given: Arguments) -> Value:
+    return _filled(given.ints("shape"), given)
+
+
+def _fill_like(given: Arguments) -> Value:
+    return _filled(list(given.value("ref_tensor").shape), given)
+
+
+def _non_zero(given: Arguments) -> Value:
+    return Value(torch.nonzero(given.tensor("x")).to(torch.int32), "int32")
+
+
 OPS: dict[str, Op] = {
     "concat": copying(_concat),
     "expand_dims": viewing(_expand_dims),
+    "fill": computing(_fill),
+    "fill_like": computing(_fill_like),
     "flatten2d": viewing(_flatten2d),
     "identity": viewing(_identity),
+    "non_zero": computing(_non_zero),
     "pad": copying(_pad),
+    "range_1d": computing(_range),
     "reshape": viewing(_reshape),
     "reshape_like": viewing(_reshape_like),
     "reverse": copying(_reverse),

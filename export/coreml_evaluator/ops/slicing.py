@@ -1,4 +1,7 @@
-"""Slices, and updates of slices: every index must lie in its dimension, nothing is clamped."""
+"""Slices and updates of slices; every index must lie in its dimension, nothing is clamped.
+
+It knows values; it does not know programs or files.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,11 @@ from coreml_evaluator.values import Value
 
 @dataclass(frozen=True)
 class Cut:
-    """What is taken of one dimension.
+    """The part of one dimension that a slice takes.
 
     Args:
-        indices: counted from the front.
-        squeezed: whether the dimension goes away.
+        indices: indices, counted from the dimension's start.
+        squeezed: true if the dimension is removed.
     """
 
     indices: range
@@ -24,16 +27,16 @@ class Cut:
 
     @property
     def forwards(self) -> slice:
-        """The same indices in rising order."""
+        """The same indices in ascending order."""
         indices = self.indices if self.indices.step > 0 else self.indices[::-1]
         return slice(indices.start, max(indices.stop, indices.start), indices.step)
 
 
 def cuts(given: Arguments, shape: tuple[int, ...]) -> list[Cut]:
-    """Read begin, end, stride and masks of `slice_by_index` and `slice_update`.
+    """Return the part of each dimension that `slice_by_index` or `slice_update` takes.
 
     Raises:
-        OpError: an index lies outside of its dimension.
+        OpError: an index lies outside its dimension.
     """
     rank = len(shape)
     begins, ends = given.ints("begin"), given.ints("end")
@@ -59,7 +62,7 @@ def cuts(given: Arguments, shape: tuple[int, ...]) -> list[Cut]:
 
 
 def _cut(size: int, begin: int | None, end: int | None, stride: int, *, squeezed: bool) -> Cut:
-    """Resolve one dimension; None is the dimension's own start or end in the stride's direction."""
+    """Resolve one dimension; None is its own start or end in the stride's direction."""
     if squeezed:
         index = begin or 0
         if not -size <= index < size:

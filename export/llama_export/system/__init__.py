@@ -1,1 +1,1 @@
-"""The machine under us: cores, memory, huge pages, and libraries that write to the screen."""
+"""The machine: cores, memory, huge pages, and libraries that write to the screen."""

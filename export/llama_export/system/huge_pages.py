@@ -1,8 +1,8 @@
-"""Move a process's big blocks of memory into huge pages, in the background.
+"""Move a process's large blocks of memory into huge pages, in the background.
 
-A decoded token reads every weight once. In pages of 4 kB that is 250,000 translations of
-addresses a gigabyte, and costs a tenth of the decode speed. Linux gives huge pages to those who
-ask, and the runtimes do not. It knows mappings of memory; it does not know what lies in them.
+A decoded token reads every weight once. In pages of 4 kB that takes 250,000 address translations a
+gigabyte, and a tenth of the decode speed. Linux gives huge pages to a process that asks, and the
+runtimes do not ask. This module knows mappings of memory; it does not know what lies in them.
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ class Mapping:
     """A range of addresses.
 
     Args:
-        used_bytes: of it, in memory.
-        huge_bytes: of these, in huge pages already.
-        private: anonymous, writable and not the heap, a stack or a file.
+        start: first address.
+        stop: address after the last one.
+        used_bytes: bytes of the range that are in memory.
+        huge_bytes: bytes of those that are already in huge pages.
+        private: true if the range is anonymous and writable, and not the heap, a stack or a file.
     """
 
     start: int
@@ -40,7 +42,7 @@ class Mapping:
     private: bool
 
     def is_worth_it(self) -> bool:
-        """Say whether huge pages would help and cost no memory."""
+        """Return whether huge pages would help and cost no memory."""
         size_bytes = self.stop - self.start
         return (
             self.private
@@ -51,11 +53,11 @@ class Mapping:
 
 
 def use_huge_pages() -> threading.Thread | None:
-    """Ask for huge pages for every big block that is in memory now.
+    """Ask for huge pages for every large block that is in memory now.
 
     Returns:
-        The thread that does it, which nobody needs to wait for; None where the system has no huge
-        pages, or its owner has switched them off.
+        The thread that does it, which no caller needs to wait for; None if there is no such block,
+        or if the system has no huge pages or its owner has switched them off.
     """
     if not sys.platform.startswith("linux") or not _is_allowed():
         return None
@@ -68,7 +70,7 @@ def use_huge_pages() -> threading.Thread | None:
 
 
 def parse_mappings(smaps: Iterable[str]) -> Iterator[Mapping]:
-    """Read the lines of /proc/PID/smaps."""
+    """Parse the lines of /proc/PID/smaps."""
     head: list[str] = []
     sizes: dict[str, int] = {}
     for line in smaps:
@@ -102,7 +104,7 @@ def _is_allowed() -> bool:
 
 
 def _collapse(blocks: Iterable[Mapping]) -> None:
-    """Give the kernel the advice; it may refuse any of it, and nothing is lost then."""
+    """Advise the kernel; it may refuse any of it, and nothing is lost then."""
     madvise = ctypes.CDLL(None).madvise
     madvise.argtypes = (ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int)
     for block in blocks:

@@ -1,7 +1,7 @@
-"""What this machine has and how busy it is: cores, memory, free disk, processor time.
+"""Read what this machine has and how busy it is: cores, memory, free disk, processor time.
 
-It asks the operating system, through psutil, and judges nothing. It knows nothing of models,
-bundles or benchmarks.
+The operating system answers, through psutil; nothing is judged here. This module knows nothing of
+models, bundles or benchmarks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,13 @@ _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 @dataclass(frozen=True)
 class CpuTimes:
-    """Processor seconds since some start: of the whole machine when busy, and of this process."""
+    """Processor seconds since an arbitrary start.
+
+    Args:
+        at_s: time of the reading.
+        busy_s: seconds that all of the machine's cores were busy, added up.
+        own_s: seconds that this process used, of all cores.
+    """
 
     at_s: float
     busy_s: float
@@ -28,7 +34,7 @@ class CpuTimes:
 
 
 def others_busy_cores(before: CpuTimes, after: CpuTimes) -> float:
-    """Return how many cores other processes kept busy between two readings."""
+    """Return the number of cores that other processes kept busy between two readings."""
     elapsed_s = after.at_s - before.at_s
     if elapsed_s <= 0:
         return 0.0
@@ -37,10 +43,10 @@ def others_busy_cores(before: CpuTimes, after: CpuTimes) -> float:
 
 
 class Machine:
-    """Readings of this machine, at the moment of each call."""
+    """Readings of this machine at the moment of each call."""
 
     def clock(self) -> float:
-        """Return seconds, for differences only."""
+        """Return seconds that are meaningful only as differences."""
         return time.perf_counter()
 
     def cpu_times(self) -> CpuTimes:
@@ -53,19 +59,19 @@ class Machine:
         return CpuTimes(time.perf_counter(), busy_s, own.user + own.system)
 
     def wait(self, seconds: float) -> None:
-        """Do nothing for a while."""
+        """Wait for some seconds."""
         time.sleep(seconds)
 
     def load_average(self) -> float:
-        """Return the mean number of running processes over the last minute."""
+        """Return the mean number of processes that ran or wanted to run in the last minute."""
         return float(psutil.getloadavg()[0])
 
     def resident_bytes(self) -> int:
-        """Return what this process holds in memory, mapped files included."""
+        """Return the bytes that this process holds in memory, mapped files included."""
         return int(psutil.Process().memory_info().rss)
 
     def peak_resident_bytes(self) -> int:
-        """Return the most that this process ever held in memory."""
+        """Return the most bytes that this process has held in memory."""
         if sys.platform == "win32":
             return int(psutil.Process().memory_info().peak_wset)
         import resource
@@ -80,19 +86,19 @@ class Machine:
         return min(total, _cgroup_limit_bytes() or total)
 
     def available_bytes(self) -> int:
-        """Return the memory that could be had now without swapping."""
+        """Return the memory that is available now without swapping."""
         return min(int(psutil.virtual_memory().available), self.memory_bytes())
 
     def cores(self) -> int:
-        """Return the processors that a thread can run on: physical cores times threads each."""
+        """Return the number of logical processors: physical cores times threads of each."""
         return os.cpu_count() or 1
 
     def physical_cores(self) -> int:
-        """Return the physical cores, or the processors where nobody knows them."""
+        """Return the number of physical cores, or of logical ones if it is unknown."""
         return psutil.cpu_count(logical=False) or self.cores()
 
     def free_disk_bytes(self, place: Path) -> int:
-        """Return the free space where a path is or would be."""
+        """Return the free space of the disk where a path is or would be."""
         place = place.expanduser().absolute()
         while not place.exists():
             place = place.parent

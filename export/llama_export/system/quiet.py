@@ -1,6 +1,6 @@
-"""Keep from the screen what libraries write to the process's own stderr.
+"""Keep off the screen what libraries write to the process's stderr.
 
-It knows file descriptors, and no library.
+It knows file descriptors; it does not know the libraries.
 """
 
 from __future__ import annotations
@@ -13,7 +13,11 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def silenced(*, verbose: bool = False) -> Iterator[None]:
-    """Keep what libraries write to the process's stderr from the screen, meanwhile."""
+    """Discard what is written to the process's stderr for the time of a `with`.
+
+    Args:
+        verbose: true to let it through.
+    """
     if verbose:
         yield
         return
