@@ -6,7 +6,7 @@ All are made from one full-size random checkpoint and run on one machine, asked 
 (`side_by_side.py`). What was made before is kept, with the figures of its making, until `--remake`
 names it: ours, int8-head, int4-head, llama-cpp or all. Results go to `benchmarks/results/`.
 
-It says nothing of quality (the weights are random), nor of phones: this is ExecuTorch's Python
+It says nothing of quality, since the weights are random, or of phones: this is ExecuTorch's Python
 runtime, on Linux. Needs the extra `executorch`, 14 GB of disk and 10 GB of memory, and a machine
 that does nothing else.
 """
@@ -105,7 +105,7 @@ def make_all(workshop: ExecutorchWorkshop) -> Mapping[str, Made]:
 
 
 def enter(workshop: ExecutorchWorkshop, made: Mapping[str, Made]) -> list[Contestant]:
-    """Give every artifact its engine."""
+    """Pair every artifact with its engine."""
     here, llama = Path(sys.executable), workshop.llama_python()
     plain = (here, "executorch_pte.py")
     engines = {OURS: (here, "ours.py"), LLAMA_CPP: (llama, "llama_cpp_python.py")}

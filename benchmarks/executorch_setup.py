@@ -53,7 +53,7 @@ INT8_HEAD_SETTINGS = (
 
 @dataclass(frozen=True)
 class Made:
-    """An artifact, and how busy the machine was with other things when it was made."""
+    """An artifact, and how busy other processes kept the machine while it was made."""
 
     artifact: Artifact
     others_cores: float
@@ -63,11 +63,9 @@ class ExecutorchWorkshop(Workshop):
     """The work folder of `peer_setup`, with what ExecuTorch's comparison needs besides.
 
     Args:
-        folder: of everything big; kept.
-        tokenizer: of the checkpoint.
-        like: shape of the checkpoint.
-        say: gets a line of progress.
-        remake: artifacts of NAMES to make again, or ALL; the others are kept where they exist.
+        folder: work folder for everything large; it is kept. tokenizer: tokenizer file of the
+        checkpoint. like: shape of the checkpoint. say: receiver of lines of progress. remake: names
+        of artifacts to make again, of NAMES, or ALL; the others are kept if they exist.
     """
 
     def __init__(
@@ -112,9 +110,9 @@ class ExecutorchWorkshop(Workshop):
         return Artifact(output, output.stat().st_size, took)
 
     def _meta(self, *, int8_head: bool) -> Path:
-        """Rewrite the checkpoint for `export_llm`, once; nothing of this is measured.
+        """Rewrite the checkpoint for `export_llm`, once and unmeasured.
 
-        Its path must not have the word int8 or 8da4w: `export_llm` would take that for a format.
+        Its path must not contain int8 or 8da4w, which `export_llm` would take for a format.
         """
         place = self._folder / ("executorch-meta-head8" if int8_head else "executorch-meta")
         if not (place / "params.json").exists():
@@ -125,7 +123,7 @@ class ExecutorchWorkshop(Workshop):
         return place
 
     def _kept(self, name: str, make: Callable[[], Artifact]) -> Made:
-        """Return what is there with the measurement of its making, or make it now."""
+        """Return an existing artifact with its measurement, or make it now."""
         record = self._folder / f"executorch-{name}.made.json"
         if record.exists() and name not in self._remake:
             made = read_record(self._folder, record)
@@ -144,9 +142,9 @@ def export_llm_command(source: Path, output: Path, *, int8_head: bool) -> Sequen
     """Return the whole command line.
 
     Args:
-        source: a folder of `meta_checkpoint.py`.
-        output: the `.pte`.
-        int8_head: the checkpoint has an int8 head, and it is to stay so.
+        source: folder that `meta_checkpoint.py` has written.
+        output: path of the `.pte`.
+        int8_head: true if the checkpoint has an int8 head, which is kept.
     """
     return [
         *(sys.executable, "-m", "executorch.extension.llm.export.export_llm"),
@@ -160,7 +158,7 @@ def export_llm_command(source: Path, output: Path, *, int8_head: bool) -> Sequen
 
 
 def write_record(folder: Path, record: Path, made: Made) -> None:
-    """Write down what was made, and what making it took."""
+    """Record an artifact and its measurement."""
     artifact = made.artifact
     found = {
         "path": artifact.path.relative_to(folder).as_posix(),
@@ -172,7 +170,7 @@ def write_record(folder: Path, record: Path, made: Made) -> None:
 
 
 def read_record(folder: Path, record: Path) -> Made:
-    """Read what `write_record` wrote."""
+    """Read a record of `write_record`."""
     found = json.loads(record.read_text(encoding="utf-8"))
     took = Measurement(**found["took"])
     return Made(Artifact(folder / found["path"], found["size_bytes"], took), found["others_cores"])

@@ -48,7 +48,7 @@ print(json.dumps({{"load_s": loaded_s, "anonymous_bytes": anonymous, "resident_b
 
 
 def run_python(code: str) -> dict[str, float]:
-    """Run code in a process of its own and read the JSON that it prints."""
+    """Run code in a process of its own and return the JSON that it prints."""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     result: dict[str, float] = json.loads(done.stdout)
     return result

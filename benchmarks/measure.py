@@ -1,7 +1,7 @@
 """Run a command and measure its time and its peak memory, anonymous and whole.
 
 Linux only: it samples /proc/PID/status. Anonymous memory is what the machine must have; the pages
-of mapped files (`file`) are the system's cache and go when they are needed elsewhere.
+of mapped files (`file`) are the system's cache, and are given up when memory is needed elsewhere.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ INTERVAL_S = 0.01
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a command took; it ended well."""
+    """Time and memory of a command that succeeded."""
 
     elapsed_s: float
     peak_anonymous_bytes: int
@@ -28,7 +28,7 @@ def measure(command: Sequence[str], log: Path) -> Measurement:
     """Run a command to its end.
 
     Raises:
-        RuntimeError: it failed; the log's end is in the message.
+        RuntimeError: the command failed; the message has the end of the log.
     """
     begun = time.perf_counter()
     anonymous, resident = 0, 0
@@ -46,7 +46,7 @@ def measure(command: Sequence[str], log: Path) -> Measurement:
 
 
 def memory_of(pid: int) -> tuple[int, int]:
-    """Return a process's anonymous and whole resident memory; zeros when it is gone."""
+    """Return a process's anonymous and whole resident memory, or zeros if it has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError):

@@ -46,7 +46,7 @@ def main(
         bool, typer.Option("--int8-head", help="Store `output` as int8 with a scale for each row.")
     ] = False,
 ) -> None:
-    """Convert."""
+    """Rewrite one checkpoint."""
     config = json.loads((checkpoint / "config.json").read_text())
     if not config["tie_word_embeddings"]:
         message = "only a checkpoint with a tied table is understood"
@@ -99,7 +99,7 @@ def meta_weights(checkpoint: Path, config: dict[str, Any]) -> Iterator[tuple[str
 
 
 def meta_name(name: str) -> str:
-    """Translate a tensor's name."""
+    """Return Meta's name of a tensor."""
     if name in TOP:
         return TOP[name]
     _, layers, index, *middle, suffix = name.split(".")
@@ -107,7 +107,7 @@ def meta_name(name: str) -> str:
 
 
 def pairs_together(weight: torch.Tensor, heads: int) -> torch.Tensor:
-    """Order the rows of q or k so that what is rotated together lies together."""
+    """Reorder the rows of q or k so that the two rows of a rotary pair are adjacent."""
     rows, columns = weight.shape
     halves = weight.view(heads, 2, rows // heads // 2, columns)
     return halves.transpose(1, 2).reshape(rows, columns)

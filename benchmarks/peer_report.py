@@ -1,4 +1,7 @@
-"""The comparison's results as JSON, as a Markdown table and as a plot."""
+"""Write a comparison's results as JSON, as a Markdown table and as a plot.
+
+It knows figures and their layout; it does not know how they were measured.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +21,12 @@ COLOURS = ("#1f6feb", "#54aeff", "#9a6cd6", "#8c959f", "#57606a", "#d4a72c")
 
 @dataclass(frozen=True)
 class Report:
-    """What the results do not say themselves.
+    """The texts around the results.
 
     Args:
-        name: of the files.
-        title: the heading.
-        notes: Markdown after the tables: what is alike and what is not.
+        name: stem of the files' names.
+        title: heading of the report.
+        notes: Markdown after the tables, about what is alike and what is not.
     """
 
     name: str
@@ -41,7 +44,7 @@ def write_report(folder: Path, results: Mapping[str, Any], report: Report) -> No
 
 
 def markdown(results: Mapping[str, Any], report: Report) -> str:
-    """Lay the figures out as tables."""
+    """Return the figures as Markdown tables."""
     machine = results["machine"]
     bandwidth = machine["read_bandwidth"]["best_bytes_per_s"] / 1e9
     questions = list(next(iter(results["contestants"].values()))["tokens_per_s"])
@@ -95,7 +98,7 @@ def markdown(results: Mapping[str, Any], report: Report) -> str:
 
 
 def plot(results: Mapping[str, Any], path: Path) -> None:
-    """Draw one panel a question: a bar a contestant, with its range."""
+    """Draw a panel for each question, with a bar and a range for each contestant."""
     contestants = results["contestants"]
     questions = list(next(iter(contestants.values()))["tokens_per_s"])
     figure, axes = plt.subplots(1, len(questions), figsize=(11, 3.2), sharey=True)

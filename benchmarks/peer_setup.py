@@ -41,11 +41,11 @@ sys.exit(llama_cpp.llama_model_quantize(source, result, ctypes.byref(chosen)))
 
 @dataclass(frozen=True)
 class Artifact:
-    """What an exporter made, and what making it took.
+    """An exporter's result, with its measurement.
 
     Args:
-        path: a bundle's folder, or a GGUF file.
-        size_bytes: of everything there.
+        path: folder of a bundle, or a GGUF file.
+        size_bytes: size of everything there.
     """
 
     path: Path
@@ -54,7 +54,7 @@ class Artifact:
 
 
 class Workshop:
-    """The work folder: environments, the checkpoint, and what was made of it."""
+    """The work folder: environments, the checkpoint, and the artifacts made from it."""
 
     def __init__(
         self, folder: Path, tokenizer: Path, like: str, say: Callable[[str], None]
@@ -66,7 +66,7 @@ class Workshop:
         folder.mkdir(parents=True, exist_ok=True)
 
     def environment(self, name: str, packages: Sequence[Sequence[str]]) -> Path:
-        """Return the Python of an environment that holds the packages, made once."""
+        """Return the Python of an environment that holds the packages; it is made once."""
         place = self._folder / "environments" / name
         python = place / "bin" / "python"
         if not (place / "ready").exists():
@@ -111,9 +111,9 @@ class Workshop:
         """Export with onnxruntime-genai's builder: its own int4, for the CPU.
 
         Args:
-            side_files: a folder with the tokenizer.
-            last_logits: compute the head for the last position alone, as ours does; by default
-                the builder computes it for all of a prefill.
+            side_files: folder that holds the tokenizer.
+            last_logits: true to compute the head for the last position alone, as ours does; by
+                default the builder computes it for every position of a prefill.
         """
         name = "genai-last" if last_logits else "genai"
         output = self._folder / name
@@ -147,7 +147,7 @@ class Workshop:
         return Artifact(output, output.stat().st_size, took)
 
     def _hugging_face(self, side_files: Path) -> Path:
-        """Lay the checkpoint out as the hub has it: without Meta's file, which misleads peers."""
+        """Copy the checkpoint to the hub's layout, without Meta's file, which misleads peers."""
         place = self._folder / "hugging-face"
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()

@@ -30,7 +30,7 @@ TIED = {"lm_head.weight": "model.embed_tokens.weight"}
 
 
 def recipes() -> dict[str, QuantRecipe]:
-    """Return what is compared, by the name in the table."""
+    """Return the recipes that are compared, by their names in the table."""
     table_only = QuantRecipe(
         "int8 table alone",
         (

@@ -65,14 +65,14 @@ class Running:
         self.loaded = self._answer()
 
     def ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
-        """Ask and wait."""
+        """Ask a question and wait for the answer."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(question) + "\n")
         self._process.stdin.flush()
         return self._answer()
 
     def close(self) -> None:
-        """Let the process end."""
+        """End the process."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
@@ -90,16 +90,16 @@ class Running:
 def run_contest(
     contestants: Sequence[Contestant], work: Path, *, threads: int, rounds: int
 ) -> tuple[dict[str, Any], Speeds]:
-    """Load everybody, ask everybody, and let them go.
+    """Load all contestants, ask them all, and end them.
 
     Args:
-        contestants: with names of their own.
-        work: gets a log of each process.
-        threads: of every engine.
-        rounds: how often each question is asked.
+        contestants: contestants with distinct names.
+        work: folder for the logs of the processes.
+        threads: number of threads of every engine.
+        rounds: number of times that each question is asked.
 
     Returns:
-        The figures for the report, and the speeds that they are made of.
+        The figures for the report, and the speeds from which they are computed.
     """
     say("loading")
     running = {
@@ -132,10 +132,10 @@ def run_contest(
 def interleave(
     running: Mapping[str, Running], rounds: int
 ) -> tuple[dict[str, dict[str, list[float]]], list[float]]:
-    """Ask everybody in turn, forwards and backwards; the first round warms up and is not kept.
+    """Ask all in turn, forwards and backwards; the first round is a warm-up and is not kept.
 
     Returns:
-        Tokens a second by question and contestant, and how many cores others used in each round.
+        Tokens a second by question and contestant, and the cores that others used in each round.
     """
     speeds: dict[str, dict[str, list[float]]] = {}
     busy = []
@@ -157,9 +157,9 @@ def interleave(
 def load_seconds(
     contestants: Sequence[Contestant], work: Path, *, threads: int, rounds: int
 ) -> dict[str, list[float]]:
-    """Start and end everybody in turn, and note how long each took to load its file.
+    """Start and end all in turn, and return the time that each took to load its file.
 
-    The files are in the system's cache; what a library's import takes is not in it.
+    The files are in the system's cache; the import of a library is not counted.
     """
     say("loading, again and again")
     found: dict[str, list[float]] = {one.name: [] for one in contestants}
@@ -178,7 +178,7 @@ def ratios(speeds: Speeds, ours: str, peer: str) -> dict[str, dict[str, float]]:
 
 
 def quotients(above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
-    """Divide round by round, and sum up."""
+    """Divide round by round, and summarise."""
     return summary([a / b for a, b in zip(above, below, strict=True)])
 
 
@@ -192,7 +192,7 @@ def summary(values: Sequence[float]) -> dict[str, float]:
 
 
 def cpu_seconds() -> tuple[float, float]:
-    """Return the CPU time that the whole machine spent, and what this benchmark did of it."""
+    """Return the CPU time of the whole machine, and this benchmark's part of it."""
     whole = psutil.cpu_times()
     mine = 0.0
     for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
@@ -203,14 +203,14 @@ def cpu_seconds() -> tuple[float, float]:
 
 
 def others_cores(before: tuple[float, float], elapsed_s: float) -> float:
-    """Say how many cores other processes used since `before`, which `cpu_seconds` returned."""
+    """Return the cores that other processes used since `before`, a result of `cpu_seconds`."""
     after = cpu_seconds()
     others_s = (after[0] - before[0]) - (after[1] - before[1])
     return round(max(0.0, others_s) / elapsed_s, 3)
 
 
 def describe_machine(threads: int) -> dict[str, Any]:
-    """Say what the figures were measured on, as it is before anything is loaded."""
+    """Describe the machine, as it is before anything is loaded."""
     sys.path[:0] = [str(ROOT / name) for name in ("export", "quantize")]
     from llama_export.examine.bandwidth import BUFFER_BYTES, read_bandwidth
 

@@ -4,8 +4,8 @@
 
 onnxruntime and onnxruntime-genai are in `.venv` already. optimum gets an environment of its own,
 because it needs transformers 4; torch and onnxruntime in it are `.venv`'s. transformers.js is
-installed by npm, which runs no package's scripts. Chromium is only looked for. What is there in
-the right version is left alone. It knows nothing of bundles.
+installed by npm, which runs no package's scripts. Chromium is only looked for. What is there
+already in the right version is left alone. This script knows nothing of bundles.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ CHROMIUM_HINT = (
 
 
 class MissingClientError(SetupError):
-    """A client cannot be had because a program that it needs is not on this machine."""
+    """A client cannot be set up because a program that it needs is not on this machine."""
 
 
 @dataclass(frozen=True)
 class Clients:
-    """Where the clients are.
+    """The places of the clients.
 
     Args:
-        root: the repository.
+        root: folder of the repository.
     """
 
     root: Path
@@ -68,7 +68,7 @@ class Clients:
         return folder / "package.json", folder / "package-lock.json"
 
     def has_optimum(self) -> bool:
-        """Whether optimum is installed in the right version, for `.venv` as it is now."""
+        """Return whether optimum is installed in the right version, for `.venv` as it is now."""
         try:
             current = optimum_digest(Environment(self.root, self.root / ".venv"))
         except SetupError:  # no `.venv`, from which its environment borrows
@@ -76,7 +76,7 @@ class Clients:
         return is_stamped(self.optimum.folder, current) and self.optimum.can_run("import numpy")
 
     def has_transformers_js(self) -> bool:
-        """Say whether transformers.js is installed in the right version."""
+        """Return whether transformers.js is installed in the right version."""
         return is_stamped(self.js, js_digest(self))
 
 
@@ -84,7 +84,7 @@ def find_chromium(variables: Mapping[str, str] = os.environ) -> Path:
     """Return the program of a Chromium or Chrome.
 
     Raises:
-        MissingClientError: there is none, or what CHROMIUM names is none.
+        MissingClientError: there is none, or CHROMIUM names no program.
     """
     named = variables.get(CHROMIUM_VARIABLE)
     names = (named,) if named else CHROMIUM_NAMES
@@ -135,13 +135,13 @@ def js_digest(clients: Clients) -> str:
 
 
 def is_stamped(folder: Path, digest: str) -> bool:
-    """Say whether a folder was set up completely, for this digest."""
+    """Return whether a folder was set up completely, for this digest."""
     stamp = folder / "installed.sha256"
     return stamp.is_file() and stamp.read_text() == digest
 
 
 def prepare_optimum(clients: Clients, run: Runner) -> None:
-    """Make the environment of optimum; what it does not bring itself comes from `.venv`.
+    """Make the environment of optimum, which borrows from `.venv` what it does not bring itself.
 
     Raises:
         SetupError: a step failed.
@@ -191,7 +191,7 @@ def set_up(
     clients: Clients,
     run: Runner,
 ) -> None:
-    """Prepare one client if it is not there, and say so."""
+    """Prepare one client if it is not there, and print what is done."""
     if is_there():
         print(f"{client}: there already")
         return
@@ -202,7 +202,7 @@ def set_up(
 
 
 def main(arguments: Sequence[str], clients: Clients, run: Runner) -> int:
-    """Set up the clients named, or all."""
+    """Set up the named clients, or all of them."""
     known = ("optimum", "transformers.js", "chromium")
     names = arguments or known
     if any(name not in known for name in names):
@@ -220,7 +220,7 @@ def main(arguments: Sequence[str], clients: Clients, run: Runner) -> int:
 
 
 def command_line() -> int:
-    """Prepare `.venv`, which the clients borrow from, then the clients."""
+    """Prepare `.venv`, from which the clients borrow, and then the clients."""
     ours = environment.default_environment()
     environment.prepare(ours, ["test"])
     return main(sys.argv[1:], Clients(environment.ROOT), environment.run_logged)

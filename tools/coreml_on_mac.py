@@ -1,4 +1,4 @@
-"""Hold a Core ML bundle against the evaluator, on a Mac, and say what came out.
+"""Compare a Core ML bundle on a Mac with the evaluator, and print the result.
 
     python tools/coreml_on_mac.py out/coreml [--compute-units cpuOnly cpuAndGPU] [--steps 16]
 
@@ -57,10 +57,10 @@ class Finding:
     """One comparison.
 
     Args:
-        name: of what was compared.
-        metrics: how far it is from the reference; None where there is none.
-        least_top1: the smallest share of equal choices that passes.
-        fault: why there are no figures; empty when there are.
+        name: name of what was compared.
+        metrics: distance from the reference; None if there are no figures.
+        least_top1: smallest share of equal choices that passes.
+        fault: reason why there are no figures; empty if there are.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Finding:
         )
 
     def line(self) -> str:
-        """Return it as a line of the report."""
+        """Return the finding as a line of the report."""
         word = "ok  " if self.passed else "FAIL"
         if self.metrics is None or self.metrics.fault:
             return f"{word} {self.name}: {self.fault or (self.metrics and self.metrics.fault)}"
@@ -97,18 +97,18 @@ Mask = Callable[[int, int], NDArray[np.float16]]
 
 
 def causal_mask(new: int, end: int) -> NDArray[np.float16]:
-    """Return the mask of Apple's example: a row a token, what comes later is hidden."""
+    """Return the mask of Apple's example: a row for each token, later tokens are hidden."""
     later = np.triu(np.ones((new, end), dtype=bool), k=1 + end - new)
     return np.where(later, HIDDEN, np.float16(0))[None, None]
 
 
 def open_mask(new: int, end: int) -> NDArray[np.float16]:
-    """Return this project's own: one row, nothing hidden."""
+    """Return this project's own mask: one row, nothing hidden."""
     return np.zeros((1, 1, 1, end), dtype=np.float16)
 
 
 def stock_swift_mask(new: int, end: int) -> NDArray[np.float16]:
-    """Return that of swift-transformers: one row, nothing hidden, one column too many."""
+    """Return the mask of swift-transformers: one row, nothing hidden, one column too many."""
     return np.zeros((1, 1, 1, end + 1), dtype=np.float16)
 
 
@@ -122,7 +122,7 @@ MASKS: Mapping[str, Mask] = {
 def choose(
     session: Session, prompt: Sequence[int], steps: int
 ) -> tuple[list[int], NDArray[np.float32]]:
-    """Let a session write: return the tokens it chooses, and its logits `[1 + steps, V]`."""
+    """Return the tokens that a session chooses, and its logits `[1 + steps, V]`."""
     rows: list[FloatArray] = [session.prefill(prompt)]
     tokens: list[int] = []
     for _ in range(steps):
@@ -132,14 +132,14 @@ def choose(
 
 
 def follow(session: Session, prompt: Sequence[int], tokens: Sequence[int]) -> NDArray[np.float32]:
-    """Let a session read the same tokens: return its logits `[1 + steps, V]`."""
+    """Return the logits `[1 + steps, V]` of a session that reads the given tokens."""
     return np.stack([session.prefill(prompt), *(session.prefill([token]) for token in tokens)])
 
 
 def follow_with_mask(
     runner: Runner[Any], mask: Mask, prompt: Sequence[int], tokens: Sequence[int]
 ) -> NDArray[np.float32]:
-    """Do what `follow` does as a client with this mask would, the whole prompt in one call."""
+    """Return the logits of `follow` for a client with this mask, the whole prompt in one call."""
     state = runner.make_state()
     rows, end = [], 0
     for piece in (prompt, *([token] for token in tokens)):
@@ -161,12 +161,12 @@ def examine(
     """Compare one way to run a package with the reference, then each mask with its session.
 
     Args:
-        name: of the way.
-        open_runner: loads the package.
-        spec: its signature.
-        prompt: token ids.
-        tokens: that the reference chose after it.
-        expected: the reference's logits `[1 + steps, V]`.
+        name: name of the way.
+        open_runner: function that loads the package.
+        spec: signature of the package.
+        prompt: token ids of the prompt.
+        tokens: token ids that the reference chose after it.
+        expected: logits of the reference, `[1 + steps, V]`.
     """
     try:
         runner = open_runner()
@@ -193,10 +193,11 @@ def examine_bundle(
 
     Args:
         package: path of model.mlpackage.
-        spec: its signature.
-        prompt: token ids.
-        steps: tokens after the prompt.
-        compute_units: of Core ML; empty: the evaluator's float16 against its float32.
+        spec: signature of the package.
+        prompt: token ids of the prompt.
+        steps: number of tokens after the prompt.
+        compute_units: Core ML's choices of compute units; if empty, the evaluator's float16 is
+            compared with its float32.
     """
     reference = CoremlSession(evaluator(package, "fp16" if compute_units else "fp32"), spec)
     tokens, expected = choose(reference, prompt, steps)
@@ -218,7 +219,7 @@ def evaluator(package: Path, mode: str) -> Runner[Any]:
 
 
 def cut_prompt(tokens: Sequence[int], max_context: int, steps: int) -> list[int]:
-    """Return as much of a prompt as leaves room for the steps, and the one slot Swift loses.
+    """Return as much of a prompt as leaves room for the steps and for the slot that Swift loses.
 
     Raises:
         PromptError: nothing is left.
@@ -231,7 +232,7 @@ def cut_prompt(tokens: Sequence[int], max_context: int, steps: int) -> list[int]
 
 
 def machine() -> str:
-    """Say which macOS, Xcode and coremltools there are."""
+    """Return the versions of macOS, Xcode and coremltools."""
     macos = platform.mac_ver()[0]
     system = f"macOS {macos}" if macos else platform.platform(terse=True)
     try:

@@ -2,9 +2,9 @@
 
     python3 tools/demo.py [--prompt "Once upon a time"] [--output demo-out] [--verbose]
 
-Three commands, as a user would type them: export the model to ONNX, verify the bundle, let it
-write. Needs Python 3.10 or newer with pip and venv, and nothing else; no model is downloaded. The
-exit status is that of the first command that fails.
+It runs three commands, as a user would type them: export the model to ONNX, verify the bundle, and
+let it write. It needs Python 3.10 or newer with pip and venv, and nothing else; no model is
+downloaded. The exit status is that of the first command that fails.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def commands(output: str, prompt: str) -> list[list[str]]:
 
 
 def main() -> int:
-    """Prepare the environment, then run the three commands and show each before it runs."""
+    """Prepare the environment, then show and run each of the three commands."""
     parser = argparse.ArgumentParser(description="Export the demo model, verify it, let it write.")
     parser.add_argument("-o", "--output", default="demo-out", help="folder (default: demo-out)")
     parser.add_argument("--prompt", default="Once upon a time", help="how the story begins")

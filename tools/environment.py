@@ -2,10 +2,10 @@
 
     python3 tools/environment.py test lint
 
-Standard library only, because it runs before anything is installed; `tools/demo.py` and
-`tools/test.py` call it. pip's words go to `.venv/setup.log`, the screen gets one line. A set is
-installed again when pyproject.toml changed or the repository moved, and not otherwise. It knows
-nothing of what the installed commands do.
+It uses the standard library only, because it runs before anything is installed; `tools/demo.py` and
+`tools/test.py` call it. pip's output goes to `.venv/setup.log`, and one line to the screen. A set
+is installed again if pyproject.toml has changed or the repository has moved, and not otherwise.
+This script knows nothing of what the installed commands do.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class Environment:
     """A virtual environment and the repository it serves.
 
     Args:
-        root: the repository; it holds pyproject.toml.
-        folder: the environment, as a rule `.venv` in the repository.
+        root: folder of the repository, with its pyproject.toml.
+        folder: folder of the environment, as a rule `.venv` in the repository.
     """
 
     root: Path
@@ -81,26 +81,26 @@ class Environment:
 
     @property
     def log(self) -> Path:
-        """The file that takes everything pip says."""
+        """The file that receives pip's output."""
         return self.folder / "setup.log"
 
     def stamp(self, name: str) -> Path:
-        """Return the file that says for which state of the repository a set was installed."""
+        """Return the file that records for which state of the repository a set was installed."""
         return self.folder / f"installed-{name}.sha256"
 
     def digest(self) -> str:
-        """Hash what an installation depends on: the project file, and where the sources are."""
+        """Hash what an installation depends on: the project file and the place of the sources."""
         project = (self.root / "pyproject.toml").read_bytes()
         return hashlib.sha256(project + str(self.root).encode()).hexdigest()
 
     def has(self, name: str) -> bool:
-        """Say whether a set is installed for the repository as it is now."""
+        """Return whether a set is installed for the repository as it is now."""
         stamps = [self.stamp(other) for other in (SETS if name == "demo" else (name,))]
         current = self.digest()
         return any(stamp.is_file() and stamp.read_text() == current for stamp in stamps)
 
     def can_run(self, code: str) -> bool:
-        """Say whether the environment's interpreter starts and runs a line of Python."""
+        """Return whether the environment's interpreter starts and runs a line of Python."""
         command = [str(self.program("python")), "-c", code]
         variables = child_environment()
         try:
@@ -111,7 +111,7 @@ class Environment:
 
 
 def child_environment() -> dict[str, str]:
-    """Return our environment variables, less those that would pull other packages in."""
+    """Return our environment variables without those that would pull in other packages."""
     dropped = ("PYTHONPATH", "PYTHONHOME")
     kept = {key: value for key, value in os.environ.items() if key not in dropped}
     # A user-wide pip configuration may ask for `--user`, which a virtual environment refuses.
@@ -119,7 +119,7 @@ def child_environment() -> dict[str, str]:
 
 
 def run_logged(command: Sequence[str], log: Path, label: str) -> int:
-    """Run a command into the log; on a terminal, show the label and the seconds meanwhile."""
+    """Run a command with its output in the log; a terminal shows the label and the seconds."""
     shown = sys.stderr.isatty()
     begun = time.monotonic()
     with log.open("a", encoding="utf-8") as stream:
@@ -148,7 +148,7 @@ def refuse_old_python(version: tuple[int, int]) -> None:
     """Refuse an interpreter that cannot run this project.
 
     Raises:
-        SetupError: it is older than 3.10.
+        SetupError: the interpreter is older than 3.10.
     """
     if version < OLDEST_PYTHON:
         found, oldest = ("{}.{}".format(*each) for each in (version, OLDEST_PYTHON))
@@ -174,7 +174,7 @@ def refuse_without_venv() -> None:
 
 
 def create(environment: Environment, run: Runner) -> None:
-    """Make the environment, or make a broken one anew.
+    """Make the environment, or replace a broken one.
 
     Raises:
         SetupError: the folder is something else, or Python could not make the environment.
@@ -192,15 +192,15 @@ def create(environment: Environment, run: Runner) -> None:
 
 
 def prepare(environment: Environment, names: Sequence[str], run: Runner = run_logged) -> None:
-    """Make sure that the environment exists and holds the named sets; do nothing when it does.
+    """Make sure that the environment exists and holds the named sets; do nothing if it does.
 
     Args:
-        environment: where, and for which repository.
+        environment: the environment to prepare.
         names: keys of `SETS`.
-        run: runs one command; tests pass a fake.
+        run: function that runs one command; tests pass a fake.
 
     Raises:
-        SetupError: this Python is too old, or a step failed; the message ends in what to do.
+        SetupError: this Python is too old, or a step failed; the message ends with what to do.
     """
     refuse_old_python(sys.version_info[:2])
     sound = environment.can_run(f"import sys; sys.exit(sys.version_info[:2] < {OLDEST_PYTHON})")
@@ -228,7 +228,7 @@ def prepare(environment: Environment, names: Sequence[str], run: Runner = run_lo
 
 
 def fail_unless_zero(status: int, environment: Environment) -> None:
-    """Turn a failed step into an error that shows the end of the log.
+    """Raise an error that shows the end of the log if a step failed.
 
     Raises:
         SetupError: the status is not zero.
@@ -251,7 +251,7 @@ def run_program(environment: Environment, name: str, arguments: Sequence[str]) -
 
 
 def guarded(main: Callable[[], int]) -> int:
-    """Run a command of ours: a set-up error is a message and status 1, Ctrl-C is 130."""
+    """Run a script's main function; a set-up error gives a message and status 1, Ctrl-C 130."""
     try:
         return main()
     except SetupError as error:

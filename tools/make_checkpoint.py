@@ -54,13 +54,13 @@ def write_checkpoint(
     with depth.
 
     Args:
-        config: the shape.
-        output: a folder that does not exist; it appears when it is complete.
-        seed: of all weights; a tensor's values depend on it and on the tensor's name alone.
-        shard_size_bytes: the largest shard, unless a single tensor is larger.
+        config: shape of the model.
+        output: folder that does not exist yet; it appears when it is complete.
+        seed: seed of all weights; a tensor's values depend on it and on the tensor's name alone.
+        shard_size_bytes: size of the largest shard, unless a single tensor is larger.
         std: standard deviation of the weights.
-        tokenizer: copied in as tokenizer.model.
-        progress: called with the bytes written so far.
+        tokenizer: file that is copied in as tokenizer.model.
+        progress: function that is called with the number of bytes written so far.
 
     Raises:
         OutputError: the output exists or cannot be written.
@@ -124,7 +124,7 @@ def _write_weights(
 def plan_shards(
     shapes: Mapping[str, tuple[int, ...]], shard_size_bytes: int
 ) -> list[dict[str, tuple[int, ...]]]:
-    """Deal the tensors out in their order, beginning a new shard before one would be too large."""
+    """Assign the tensors to shards in order; a new shard begins before one would be too large."""
     shards: list[dict[str, tuple[int, ...]]] = [{}]
     size_bytes = 0
     for name, shape in shapes.items():
@@ -151,7 +151,7 @@ def _write_header(file: BinaryIO, shapes: Mapping[str, tuple[int, ...]]) -> None
 
 
 def _random_blocks(name: str, elements: int, seed: int, std: float) -> Iterator[torch.Tensor]:
-    """Yield a tensor's elements in order, bfloat16; a new block overwrites the one before."""
+    """Yield a tensor's elements in order, bfloat16; each block overwrites the one before."""
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
     buffer = torch.empty(min(elements, BLOCK_ELEMENTS), dtype=torch.bfloat16)
@@ -168,10 +168,10 @@ def _write_json(path: Path, value: object) -> None:
 
 
 def parse_size(text: str) -> int:
-    """Read a size such as `500MB` or `1GB`, in decimal units, as bytes.
+    """Parse a size such as `500MB` or `1GB`, in decimal units, into bytes.
 
     Raises:
-        ConfigError: it is no size.
+        ConfigError: the text is not a size.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?B)?", text.strip().upper())
     if match is None:

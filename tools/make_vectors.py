@@ -2,9 +2,9 @@
 
     .venv/bin/python tools/make_vectors.py [FOLDER]
 
-Python writes them from the code that users run; the apps' tests read them, and a test of ours
-compares the files with what this tool makes. The same code gives the same bytes. It knows files
-and their form; what is in them is made elsewhere.
+Python writes them with the code that users run; the apps' tests read them, and a test compares the
+files with what this tool makes. The same code gives the same bytes. This script knows the files and
+their form; their content is made elsewhere.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FILES: Mapping[str, Callable[[], Mapping[str, Any]]] = {"tokenizer.json": tokeni
 
 
 def render(document: Mapping[str, Any]) -> bytes:
-    """Write a document as ASCII JSON, each entry of a list on a line of its own."""
+    """Return a document as ASCII JSON, with each entry of a list on a line of its own."""
     parts = []
     for key, value in document.items():
         if isinstance(value, list) and value and isinstance(value[0], Mapping):
@@ -34,7 +34,7 @@ def render(document: Mapping[str, Any]) -> bytes:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write every file into the folder named, or into the repository's own."""
+    """Write every file into the named folder, or into the repository's own."""
     if len(arguments) > 1:
         print("usage: python tools/make_vectors.py [FOLDER]", file=sys.stderr)
         return 2

@@ -2,9 +2,9 @@
 
     python3 tools/test.py [--all] [pytest's options]
 
-Runs the fast tier, which leaves out the tests marked `slow`; `--all` runs every test. Whatever else
-is given goes on to pytest, and a `-m` of its own replaces the tier. Needs Python 3.10 or newer with
-pip and venv, and nothing else. The exit status is pytest's.
+It runs the fast tier, which leaves out the tests marked `slow`; `--all` runs every test. Other
+arguments are passed on to pytest, and a `-m` among them replaces the tier. It needs Python 3.10 or
+newer with pip and venv, and nothing else. The exit status is pytest's.
 """
 
 from __future__ import annotations

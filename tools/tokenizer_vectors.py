@@ -1,8 +1,8 @@
-"""Test vectors of the demo's tokenizer: what each text's ids are, and each id's text in a stream.
+"""Test vectors of the demo's tokenizer: texts and their ids, ids and their text in a stream.
 
 The texts are chosen for what implementations get wrong: Unicode tables older than the tokenizer's,
-blanks, merges in the wrong order, special tokens that a user typed, characters cut in two. It
-knows the tokenizer; it does not know where the vectors are kept, nor who reads them.
+blanks, merges in the wrong order, special tokens that a user typed, characters cut in two. This
+module knows the tokenizer; it does not know where the vectors are kept, or who reads them.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ TEXTS: dict[str, str] = {
     "a long word": "immediately" * 40,
     "an exclamation of 300 marks": "!" * 300,
 }
-# Before `'s`, each shows of which class a scanner takes it to be: a letter or a number ends before
-# the apostrophe, and so does a blank; anything else takes the apostrophe with it.
+# Before `'s`, each shows the class that a scanner assigns to it: after a letter, a number or a
+# blank the apostrophe begins a new piece; anything else takes the apostrophe with it.
 CLASSES: dict[str, str] = {
     "letter, Unicode 1": "\u00e9",
     "letter, Unicode 3": "\u3400",
@@ -104,7 +104,7 @@ CLASSES: dict[str, str] = {
     "no letter: emoji": "\U0001f600",
     "no letter: not assigned": "\u0378",
 }
-# Bytes that are no UTF-8, or not yet: each is a token of its own.
+# Bytes that are not UTF-8, or not yet; each is a token of its own.
 BYTES: dict[str, bytes] = {
     "a character of two bytes": b"\xc3\xa9",
     "a character of three bytes": b"\xe4\xb8\xad",

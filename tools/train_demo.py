@@ -66,13 +66,13 @@ class Schedule:
         return round(self.steps * (1 - self.decay_share))
 
     def rate(self, step: int) -> float:
-        """The share of the full learning rate: warm-up, constant, linear fall to zero."""
+        """Return the share of the full learning rate: warm-up, constant, linear fall to zero."""
         if step < self.decay_start:
             return min(1.0, (step + 1) / self.warmup_steps)
         return (self.steps - step) / (self.steps - self.decay_start)
 
     def length(self, step: int) -> int:
-        """The row length: the last quarter learns to use the whole context."""
+        """Return the row length; the last quarter learns to use the whole context."""
         return 512 if step < self.decay_start else CONFIG.max_position_embeddings
 
 
@@ -148,7 +148,7 @@ def batch_at(stories: list[tuple[Tensor, Tensor]], step: int, length: int) -> Te
 
 
 def initialise(model: Llama) -> None:
-    """Small random weights; layers start as the identity."""
+    """Initialise with small random weights; the layers start as the identity."""
     for name, parameter in model.named_parameters():
         if name.endswith(("o_proj.weight", "down_proj.weight")):
             nn.init.zeros_(parameter)
@@ -157,7 +157,7 @@ def initialise(model: Llama) -> None:
 
 
 def optimizers(model: Llama) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the layers, Adam for the table and the norms."""
+    """Return Muon for the matrices of the layers, and Adam for the table and the norms."""
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "layers" in n]
     others = [p for n, p in model.named_parameters() if p.ndim == 1 or "layers" not in n]
     return [
@@ -167,7 +167,7 @@ def optimizers(model: Llama) -> list[torch.optim.Optimizer]:
 
 
 def validation_loss(model: Llama, stream: Tensor, length: int = 512, rows: int = 32) -> float:
-    """Mean nats a token over up to `rows` rows of the stream, without dropout."""
+    """Return the mean nats a token over up to `rows` rows of the stream, without dropout."""
     model.eval()
     count = min(rows, (len(stream) - 1) // length)
     total = 0.0
@@ -181,7 +181,7 @@ def validation_loss(model: Llama, stream: Tensor, length: int = 512, rows: int =
 
 
 def add_dropout(model: Llama) -> None:
-    """Drop a share of what each layer adds; only while training."""
+    """Drop a share of what each layer adds, in training only."""
     for name, module in model.named_modules():
         if name.endswith(("o_proj", "down_proj")):
             module.register_forward_hook(
@@ -212,7 +212,7 @@ def main(
     steps: Annotated[int, typer.Option(help="Optimiser steps of 8192 tokens.")] = 3600,
     seed: int = 0,
 ) -> None:
-    """Train, or go on training, and write the checkpoint."""
+    """Train, or resume training, and write the checkpoint."""
     torch.manual_seed(seed)
     work.mkdir(parents=True, exist_ok=True)
     vocabulary = work / "tokenizer.json"

@@ -1,8 +1,8 @@
 """A `.pte` in ExecuTorch's Python runtime: `executorch_pte.py FILE THREADS`.
 
-For programs with ExecuTorch's own signature: `forward(tokens [1, S], input_pos [1])` gives logits,
-and the KV cache is inside. It knows that a call may have fewer tokens than a prompt, and nothing of
-how a program was made.
+It runs programs of ExecuTorch's own signature: `forward(tokens [1, S], input_pos [1])` returns
+logits, and the KV cache is inside. It knows that a call may take fewer tokens than a prompt has; it
+does not know how a program was made.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Program:
         self._logits = torch.empty(0)
 
     def version(self) -> str:
-        """Name the library and its version."""
+        """Return the library's name and version."""
         return f"executorch {metadata.version('executorch')}"
 
     def clear(self) -> None:

@@ -20,7 +20,7 @@ class Genai:
         self.clear()
 
     def version(self) -> str:
-        """Name the library and its version."""
+        """Return the library's name and version."""
         return f"onnxruntime-genai {onnxruntime_genai.__version__}"
 
     def clear(self) -> None:

@@ -30,7 +30,7 @@ class LlamaCpp:
         )
 
     def version(self) -> str:
-        """Name the library and its version."""
+        """Return the library's name and version."""
         return f"llama.cpp in llama-cpp-python {llama_cpp.__version__}"
 
     def clear(self) -> None:

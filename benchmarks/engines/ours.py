@@ -34,7 +34,7 @@ class Ours:
         self._session = open_session(bundle, threads=threads)
 
     def version(self) -> str:
-        """Name the library and its version."""
+        """Return the library's name and version."""
         return f"llama-export session, {self._runtime} {metadata.version(self._runtime)}"
 
     def clear(self) -> None:

@@ -1,9 +1,10 @@
-"""How a benchmark talks to an engine: one process each, one JSON line a question and an answer.
+"""The protocol between a benchmark and an engine's process: one JSON line for each message.
 
-Standard library only, since every engine lives in an environment of its own. A question is
-`{"do": "prefill", "tokens": 128}` or `{"do": "decode", "context": 128, "tokens": 16}`; the answer
-holds `elapsed_s` and the memory. The first line says what was loaded; what the libraries hold by
-then is `before_load`. Anonymous memory is what is resident and no file's.
+It uses the standard library only, since every engine lives in an environment of its own. A question
+is `{"do": "prefill", "tokens": 128}` or `{"do": "decode", "context": 128, "tokens": 16}`; the
+answer holds `elapsed_s` and the memory. The first line describes what was loaded; `before_load` is
+the memory that the libraries hold by then. Anonymous memory is resident memory that belongs to no
+file.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Engine(Protocol):
     """A loaded model with one conversation."""
 
     def version(self) -> str:
-        """Name the library and its version."""
+        """Return the library's name and version."""
 
     def clear(self) -> None:
         """Forget the conversation."""
@@ -42,12 +43,12 @@ class Engine(Protocol):
 
 
 def prompt(length: int) -> list[int]:
-    """Return a prompt that no engine can find boring."""
+    """Return a prompt without repetitions that an engine could exploit."""
     return [FIRST_TOKEN + 7 * index % VARIETY for index in range(length)]
 
 
 def serve(load: Callable[[str, int], Engine]) -> None:
-    """Load the model named on the command line, and answer until stdin ends."""
+    """Load the model named on the command line, and answer questions until stdin ends."""
     # A library's own messages must not come between the answers.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)

@@ -1,10 +1,10 @@
 """Time the Core ML evaluator on a package in the shape of Llama 3.2 1B, with random weights.
 
-    python benchmarks/coreml_evaluator.py --threads 2
+    python benchmarks/evaluator.py --threads 2
 
-The package has int4 weights in groups of 32, an int8 table that is looked up and multiplied with,
-and a KV cache as states. `--package` measures one that exists, whose function `main` takes
-`inputIds` and `causalMask` and keeps `keyCache` and `valueCache`.
+The package has int4 weights in groups of 32, an int8 table that serves both embedding and head, and
+a KV cache as states. `--package` measures an existing one, whose function `main` takes `inputIds`
+and `causalMask` and keeps `keyCache` and `valueCache`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ EPSILON = np.float32(1e-5)
 
 @dataclass(frozen=True)
 class Shape:
-    """What decides the cost: Llama 3.2 1B's by default."""
+    """The sizes that decide the cost; by default those of Llama 3.2 1B."""
 
     layers: int = 16
     hidden: int = 2048
@@ -43,7 +43,7 @@ class Shape:
 
 
 class _Graph:
-    """Writes the program: a Llama whose weights are random."""
+    """Writer of the program: a Llama with random weights."""
 
     def __init__(self, shape: Shape) -> None:
         from coremltools.converters.mil.mil import Builder
@@ -86,7 +86,7 @@ class _Graph:
         return mb.add(x=mb.mul(x=x, y=cos), y=mb.mul(x=turned, y=sin))
 
     def cached(self, state: Var, cache: Var, new: Var, layer: int, start: Var, end: Var) -> Var:
-        """Write rows of a layer; return the cache, and the layer's rows so far."""
+        """Write a layer's rows; return the cache, and the layer's rows so far."""
         mb, shape = self.mb, self.shape
         ends = [[layer + 1], [1], [shape.kv_heads], end, [shape.head_dim]]
         updated = mb.slice_update(
@@ -187,7 +187,7 @@ def write_package(path: Path, shape: Shape) -> None:
 
 
 def call(evaluator: Evaluator, state: EvaluatorState, ids: list[int], position: int) -> float:
-    """Append tokens and return how long it took, in seconds."""
+    """Append tokens and return the time in seconds."""
     inputs = {
         "inputIds": np.array([ids], np.int32),
         "causalMask": np.zeros((1, 1, 1, position + len(ids)), np.float16),
@@ -217,7 +217,7 @@ def measure(package: Path, mode: str, threads: int | None, prompt: int, steps: i
 
 
 def read_s(package: Path) -> float:
-    """Return how long it takes to add up the bytes of the weights, in seconds."""
+    """Return the time that it takes to add up the bytes of the weights, in seconds."""
     weights = np.memmap(next(package.rglob("weight.bin")), np.uint8, "r")
     began = time.perf_counter()
     weights.sum()
@@ -225,7 +225,7 @@ def read_s(package: Path) -> float:
 
 
 def resident_bytes() -> int:
-    """Return the most memory that this process had, mapped files included."""
+    """Return the most bytes that this process has held in memory, mapped files included."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -238,7 +238,7 @@ def main(
     mode: Annotated[str, typer.Option(help="fp16 or fp32.")] = "fp16",
     keep: Annotated[Path | None, typer.Option(help="Only make the package, here.")] = None,
 ) -> None:
-    """Measure a package, or one that is made for it."""
+    """Measure the given package, or one that is made for the purpose."""
     if keep is not None:
         write_package(keep, Shape(layers=layers))
         return
