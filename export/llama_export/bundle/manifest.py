@@ -18,7 +18,9 @@ from typing import Any, TypeGuard
 
 from llama_export.errors import BundleError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+# Version 1 said in a delegate's words what version 2 says in `runs_here`.
+_FIRST_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 
 _SIZE_LIMIT_BYTES = 16 * 2**20  # an 8B model's manifest is under 200 kB
@@ -56,7 +58,21 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The whole of manifest.json, one field a key."""
+    """The whole of manifest.json, one field a key.
+
+    Args:
+        format_version: version of the format; 1 has no key `runs_here`.
+        target: name of the target.
+        artifact: path inside the folder of what the runtime loads.
+        model: origin of the weights.
+        graph: `GraphSpec.to_json()`.
+        quantization: recipe, group_size, bits_per_weight, sqnr_db, tensors (hashes by name).
+        tokenizer: file, vocab_size, bos_token_id, stop_token_ids.
+        files: fingerprint of each file by its path inside the folder.
+        created_with: versions by package name.
+        runs_here: whether the runtime on the exporting machine can run the artifact; what is
+            lowered for another processor was never run.
+    """
 
     format_version: int
     target: str
@@ -67,6 +83,7 @@ class Manifest:
     tokenizer: Mapping[str, Any]
     files: Mapping[str, FileEntry]
     created_with: Mapping[str, str]
+    runs_here: bool
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
@@ -128,7 +145,10 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object, as `from_json` takes it."""
-        return asdict(self)
+        raw = asdict(self)
+        if self.format_version == _FIRST_VERSION:
+            del raw["runs_here"]
+        return raw
 
     def to_text(self) -> str:
         """Return the file's text: sorted keys, two spaces, a newline at the end.
@@ -223,6 +243,12 @@ class _Object:
             return minimum
         return value
 
+    def boolean(self, key: str) -> bool:
+        value = self.raw.get(key)
+        if not isinstance(value, bool):
+            self.fault(key, "true or false")
+        return value is True
+
     def number(self, key: str) -> None:
         value = self.raw.get(key)
         if not _is_integer(value) and not (isinstance(value, float) and math.isfinite(value)):
@@ -241,18 +267,28 @@ def _is_integer(value: object) -> TypeGuard[int]:
 
 
 def _parse(top: _Object) -> Manifest:
-    top.only(Manifest.__dataclass_fields__)
+    version = top.integer("format_version", minimum=1)
+    first = version == _FIRST_VERSION
+    top.only(name for name in Manifest.__dataclass_fields__ if name != "runs_here" or not first)
+    graph = top.child("graph").raw
     return Manifest(
-        format_version=top.integer("format_version", minimum=1),
+        format_version=version,
         target=top.text("target", _TARGET, "a target's name in lower case"),
         artifact=_path(top, "artifact"),
         model=_parse_model(top.child("model")),
-        graph=top.child("graph").raw,
+        graph=graph,
         quantization=_check_quantization(top.child("quantization")),
         tokenizer=_check_tokenizer(top.child("tokenizer")),
         files=_parse_files(top.child("files")),
         created_with=_parse_versions(top.child("created_with")),
+        runs_here=_ran_in_version_1(graph) if first else top.boolean("runs_here"),
     )
+
+
+def _ran_in_version_1(graph: Mapping[str, Any]) -> bool:
+    delegate = graph.get("delegate")
+    status = delegate.get("status") if isinstance(delegate, dict) else None
+    return "not run" not in str(status)
 
 
 def _path(owner: _Object, key: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 from coreml_evaluator.package import Package
 from llama_export.bundle.graph_spec import GraphSpec
@@ -23,11 +22,12 @@ from llama_export.targets.footprint import (
     PADDING,
     ROTARY,
     SCALES,
-    ArtifactParts,
+    Footprint,
     Part,
     merge,
     weights_kind,
 )
+from llama_export.targets.stored import StoredArtifact
 
 _STORAGE = {"fp16": "float16", "fp32": "float32"}
 _HALF_BYTES = 2
@@ -42,16 +42,13 @@ class _Use:
     read_bytes: int
 
 
-def describe(path: Path, spec: GraphSpec) -> ArtifactParts:
+def describe(artifact: StoredArtifact) -> Footprint:
     """Add up a package by kind.
-
-    Args:
-        path: of the package.
-        spec: its signature, from the manifest.
 
     Raises:
         BundleError: the package is damaged, or an array is outside its file.
     """
+    path = artifact.path
     package = Package.open(path)
     uses: dict[tuple[str, int], _Use] = {}
     files: dict[str, int] = {}
@@ -69,7 +66,7 @@ def describe(path: Path, spec: GraphSpec) -> ArtifactParts:
         raise BundleError(message, "export the bundle again")
     graph = package.model_file.stat().st_size + (path / "Manifest.json").stat().st_size
     parts += [Part(PADDING, rest, 0), Part(GRAPH, graph, 0)]
-    return ArtifactParts(merge(parts), kv_bytes_per_token(spec), FILES, COUNTED)
+    return Footprint(merge(parts), kv_bytes_per_token(artifact.spec), FILES, COUNTED)
 
 
 def kv_bytes_per_token(spec: GraphSpec) -> int:

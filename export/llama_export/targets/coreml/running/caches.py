@@ -12,6 +12,8 @@ from typing import Generic, Protocol
 
 import numpy as np
 
+from llama_export.bundle.graph_spec import IO
+from llama_export.llama.intermediates import FloatArray
 from llama_export.targets.coreml.running.calls import (
     Plan,
     fixed_calls,
@@ -30,7 +32,7 @@ from llama_export.targets.coreml.signature import (
     PRESENT_VALUES,
     VALUE_CACHE,
 )
-from llama_export.targets.session import FloatArray, KeyValueArrays
+from llama_export.targets.session import KeyValueArrays
 
 _CACHES_OUT = (PRESENT_KEYS, PRESENT_VALUES)
 
@@ -53,7 +55,7 @@ class Caches(Protocol):
 
 def open_caches(runner: Runner[StateT], layout: Layout) -> Caches:
     """Return the empty caches of a conversation."""
-    if not layout.inside:
+    if layout.kv_cache == IO:
         return IoCaches(runner, layout)
     if layout.prefill_tokens:
         return StateCaches(runner, layout, fixed_calls(layout.prefill_tokens, layout.max_context))

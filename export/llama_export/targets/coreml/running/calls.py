@@ -11,17 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from llama_export.errors import BundleError
+from llama_export.llama.intermediates import FloatArray
+from llama_export.targets.coreml.options import DECODE, PREFILL
 from llama_export.targets.coreml.running.runner import Array
 from llama_export.targets.coreml.signature import (
     CAUSAL_MASK,
-    DECODE,
     INPUT_IDS,
     LENGTH,
     LOGITS,
     POSITION,
-    PREFILL,
 )
-from llama_export.targets.session import FloatArray
 
 # Of one call of flexible shapes: the logits of every row come out, 256 kB a row at 1B.
 PIECE_TOKENS = 256

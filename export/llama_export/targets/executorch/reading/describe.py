@@ -6,7 +6,6 @@ It knows the layout; it does not know how weights were chosen or what a Llama is
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 from llama_export.bundle.graph_spec import GraphSpec
 from llama_export.llama.names import HEAD
@@ -18,11 +17,12 @@ from llama_export.targets.footprint import (
     PADDING,
     ROTARY,
     SCALES,
-    ArtifactParts,
+    Footprint,
     Part,
     merge,
     weights_kind,
 )
+from llama_export.targets.stored import StoredArtifact
 
 FILES: Mapping[str, str] = {"model.pte": "the program, its delegates and the weights"}
 _ITEM_BYTES = {"float32": 4, "float16": 2}
@@ -30,26 +30,24 @@ _XNNPACK = "XnnpackBackend"
 _DELEGATE, _CONSTANTS = "delegate and its weights", "constants beside it"
 
 
-def describe(model: Path, spec: GraphSpec) -> ArtifactParts:
+def describe(artifact: StoredArtifact) -> Footprint:
     """Add up an artifact by kind.
-
-    Args:
-        model: path of model.pte.
-        spec: its signature, from the manifest.
 
     Raises:
         BundleError: the file is damaged or laid out in another way.
     """
+    model, spec = artifact.path, artifact.spec
     pte = Pte.open(model)
     with damage_named(model):
         if {backend for backend, _ in pte.delegates} != {_XNNPACK}:
             return _opaque(pte, model.stat().st_size, spec)
     contents = read_contents(pte)
     with damage_named(model):
-        return _described(model, pte, contents, spec)
+        return _described(artifact, pte, contents)
 
 
-def _described(model: Path, pte: Pte, contents: Contents, spec: GraphSpec) -> ArtifactParts:
+def _described(artifact: StoredArtifact, pte: Pte, contents: Contents) -> Footprint:
+    model = artifact.path
     regions = dict(_regions(pte, contents))
     parts = list(regions.values())
     delegates = {segment for _, segment in pte.delegates}
@@ -57,12 +55,10 @@ def _described(model: Path, pte: Pte, contents: Contents, spec: GraphSpec) -> Ar
     parts.append(Part(GRAPH, graph, 0))
     known = sum(part.size_bytes for part in parts)
     parts.append(Part(PADDING, model.stat().st_size - known, 0))
-    return ArtifactParts(
-        merge(parts), kv_bytes_per_token(pte, contents, spec), FILES, (model.name,)
-    )
+    return Footprint(merge(parts), kv_bytes_per_token(pte, artifact.spec), FILES, (model.name,))
 
 
-def _opaque(pte: Pte, size_bytes: int, spec: GraphSpec) -> ArtifactParts:
+def _opaque(pte: Pte, size_bytes: int, spec: GraphSpec) -> Footprint:
     """Add up a file whose delegate is a format of its own: program, constants, and the rest."""
     number, _, _ = pte.constant_segment
     constants = pte.segments[number].size_bytes
@@ -73,10 +69,10 @@ def _opaque(pte: Pte, size_bytes: int, spec: GraphSpec) -> ArtifactParts:
         Part(GRAPH, pte.segments_at, 0),
     )
     per_token = int(spec.delegate.get("kv_bytes_per_token", 0))
-    return ArtifactParts(merge(parts), per_token, FILES, (next(iter(FILES)),))
+    return Footprint(merge(parts), per_token, FILES, (next(iter(FILES)),))
 
 
-def kv_bytes_per_token(pte: Pte, contents: Contents, spec: GraphSpec) -> int:
+def kv_bytes_per_token(pte: Pte, spec: GraphSpec) -> int:
     """Return what a position takes in all caches, inside the program or beside it."""
     caches = [tensor for tensor in pte.tensors.values() if "_cache_" in tensor.name]
     if caches:

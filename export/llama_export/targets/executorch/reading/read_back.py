@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from llama_export.llama.intermediates import FloatArray
 from llama_export.llama.names import TABLE
 from llama_export.targets.executorch.reading.pte import Pte
 from llama_export.targets.executorch.reading.weights import (
@@ -21,18 +22,15 @@ from llama_export.targets.executorch.reading.weights import (
     damage_named,
     read_contents,
 )
-from llama_export.targets.session import FloatArray
+from llama_export.targets.stored import StoredWeights
 
 Bytes = np.ndarray
 
 
-def read_back(model: Path) -> dict[str, tuple[str, str]]:
-    """Hash what the artifact holds.
+def read_back(model: Path) -> StoredWeights:
+    """Read the weights that a `.pte` holds.
 
-    Returns:
-        Weight name -> SHA-256 of its codes and of its scales, in the form that
-        `QuantizedTensor.codes_sha256` and `.scales_sha256` document. The head stands under its own
-        name, whether or not it shares the lookup's bytes.
+    The head stands under its own name, whether or not it shares the lookup's bytes.
 
     Raises:
         BundleError: the file is damaged or laid out in another way.
@@ -40,35 +38,15 @@ def read_back(model: Path) -> dict[str, tuple[str, str]]:
     pte = Pte.open(model)
     contents = read_contents(pte)
     with damage_named(model):
-        return _hashes(pte, contents)
+        floats = {name: _sha256(pte.constant(tensor)) for name, tensor in contents.norms}
+        return StoredWeights(_hashes(pte, contents), floats, _rotary(pte, contents))
 
 
-def read_back_floats(model: Path) -> dict[str, str]:
-    """Hash the norms.
-
-    Returns:
-        Weight name -> SHA-256 of its float32 values.
-
-    Raises:
-        BundleError: the file is damaged or laid out in another way.
-    """
-    pte = Pte.open(model)
-    with damage_named(model):
-        return {name: _sha256(pte.constant(tensor)) for name, tensor in read_contents(pte).norms}
-
-
-def read_back_rotary(model: Path) -> dict[str, FloatArray]:
-    """Read the rotary tables, "cos table" and "sin table" `[C, D/2]`.
-
-    Raises:
-        BundleError: the file is damaged or laid out in another way.
-    """
-    pte = Pte.open(model)
+def _rotary(pte: Pte, contents: Contents) -> dict[str, FloatArray]:
     tables = {}
-    with damage_named(model):
-        for name, tensor in zip(("cos", "sin"), read_contents(pte).rotary, strict=False):
-            values = np.frombuffer(pte.constant(tensor), dtype="<f4")
-            tables[f"{name} table"] = values.reshape(tensor.sizes[0], -1)
+    for name, tensor in zip(("cos", "sin"), contents.rotary, strict=False):
+        values = np.frombuffer(pte.constant(tensor), dtype="<f4")
+        tables[f"{name} table"] = values.reshape(tensor.sizes[0], -1)
     return tables
 
 

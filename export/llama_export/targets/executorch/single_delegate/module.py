@@ -135,7 +135,7 @@ class WholeModule(nn.Module):
             mixed = self._dialect.attend(query, (key, value), caches, moment)
             values = {HIDDEN: hidden, MIXED: mixed}
         (logits,) = outputs
-        return logits if self._form.all_logits else logits[:, 0]
+        return logits if self._form.options.all_logits else logits[:, 0]
 
     def _stretch(
         self, number: int, stretch: Stretch, given: Mapping[str, Tensor], moment: Moment

@@ -18,8 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export
 
+from llama_export.bundle.graph_spec import IO, STATE
 from llama_export.llama.config import LlamaConfig
 from llama_export.llama.rope import inverse_frequencies, rope_tables
+from llama_export.targets.executorch.options import ExecutorchOptions
 from llama_export.targets.executorch.xnnpack.delegate import DelegateTemplate
 from llama_export.targets.executorch.xnnpack.plan import HIDDEN, KEY, LOGITS, MIXED, QUERY, VALUE
 from llama_export.targets.executorch.xnnpack.segment_module import StretchKind
@@ -27,7 +29,6 @@ from llama_export.targets.executorch.xnnpack.segment_module import StretchKind
 if TYPE_CHECKING:
     from executorch.exir.lowered_backend_module import LoweredBackendModule
 
-STATE, IO = "state", "io"
 KV_DTYPES: Mapping[str, torch.dtype] = {"float32": torch.float32, "float16": torch.float16}
 _EXAMPLE_TOKENS = 5
 
@@ -58,18 +59,14 @@ class OuterForm:
     """What the forward pass looks like from outside.
 
     Args:
-        config: the model's shape.
+        config: shape of the model.
         max_context: C.
-        kv_cache: `STATE` or `IO`.
-        kv_dtype: a key of `KV_DTYPES`.
-        all_logits: whether every position's logits come out.
+        options: the user's choices, among them place and type of the cache.
     """
 
     config: LlamaConfig
     max_context: int
-    kv_cache: str
-    kv_dtype: str
-    all_logits: bool
+    options: ExecutorchOptions
 
 
 class OuterModule(nn.Module):
@@ -101,7 +98,7 @@ class OuterModule(nn.Module):
             self.register_buffer(f"epsilon_{number}", torch.tensor([call.epsilon]))
             for place, norm in enumerate(call.norms):
                 self.register_buffer(f"norm_{number}_{place}", norm)
-        if form.kv_cache == STATE:
+        if form.options.kv_cache == STATE:
             for name, cache in zip(cache_names(config), empty_caches(form), strict=True):
                 self.register_buffer(name, cache)
 
@@ -118,7 +115,7 @@ class OuterModule(nn.Module):
         tables = (self.cos.narrow(0, start, length), self.sin.narrow(0, start, length))
         kept = caches or tuple(getattr(self, name) for name in cache_names(form.config))
         values = {HIDDEN: hidden} | self._call(0, {HIDDEN: hidden}, tables)
-        dtype = KV_DTYPES[form.kv_dtype]
+        dtype = KV_DTYPES[form.options.kv_dtype]
         for layer in range(form.config.num_hidden_layers):
             key_cache, value_cache = kept[2 * layer], kept[2 * layer + 1]
             llama.update_cache(values[KEY].to(dtype), key_cache, start)
@@ -132,7 +129,7 @@ class OuterModule(nn.Module):
                 layer + 1, {HIDDEN: hidden, MIXED: mixed}, tables
             )
         logits: Tensor = values[LOGITS]
-        return logits if form.all_logits else logits[:, 0]
+        return logits if form.options.all_logits else logits[:, 0]
 
     def _call(
         self, number: int, values: Mapping[str, Tensor], tables: tuple[Tensor, Tensor]
@@ -168,13 +165,15 @@ def empty_caches(form: OuterForm) -> tuple[Tensor, ...]:
     """Make the caches, `[1, C, K, D]` each."""
     config = form.config
     shape = (1, form.max_context, config.num_key_value_heads, config.head_dim)
-    return tuple(torch.zeros(shape, dtype=KV_DTYPES[form.kv_dtype]) for _ in cache_names(config))
+    return tuple(
+        torch.zeros(shape, dtype=KV_DTYPES[form.options.kv_dtype]) for _ in cache_names(config)
+    )
 
 
 def export_outer(form: OuterForm, calls: Sequence[DelegateCall]) -> ExportedProgram:
     """Export the forward pass; the number of tokens stays dynamic."""
     tokens = torch.zeros(1, min(_EXAMPLE_TOKENS, form.max_context), dtype=torch.int64)
-    caches = empty_caches(form) if form.kv_cache == IO else ()
+    caches = empty_caches(form) if form.options.kv_cache == IO else ()
     length = Dim("tokens", min=1, max=form.max_context) if tokens.shape[1] > 1 else None
     shapes: tuple[Any, ...] = ({1: length} if length else None, None)
     shapes += ((None,) * len(caches),) if caches else ()

@@ -9,28 +9,28 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from torch import Tensor
 
-from llama_export.bundle.graph_spec import GraphSpec, TensorSpec
+from llama_export.bundle.graph_spec import IO, GraphSpec, TensorSpec
 from llama_export.errors import LoweringError
 from llama_export.llama.trace import TracedLlama
+from llama_export.targets.executorch.options import XNNPACK, ExecutorchOptions
 from llama_export.targets.executorch.reading.pte import Pte
 from llama_export.targets.executorch.reading.xnnpack_blob import read_blob
 from llama_export.targets.executorch.running.runtime import load_toolkit
 from llama_export.targets.executorch.xnnpack.delegate import CODES, DelegateTemplate, lower_kind
 from llama_export.targets.executorch.xnnpack.host_program import (
-    IO,
     DelegateCall,
     OuterForm,
     cache_names,
     export_outer,
 )
-from llama_export.targets.executorch.xnnpack.partition import XNNPACK, report_of
+from llama_export.targets.executorch.xnnpack.partition import report_of
 from llama_export.targets.executorch.xnnpack.placeholders import ProductForm, product_form
 from llama_export.targets.executorch.xnnpack.plan import Stretch, plan
 from llama_export.targets.executorch.xnnpack.segment_module import WHOLE, StretchKind, kind_of
@@ -47,38 +47,21 @@ from llama_quantize.tensor import QuantizedTensor
 MODEL_FILE = "model.pte"
 
 
-@dataclass(frozen=True)
-class PteOptions:
-    """What a user may choose about a `.pte`.
-
-    Args:
-        kv_cache: "state" keeps it inside, as ExecuTorch's runners expect; "io" makes it inputs.
-        kv_dtype: "float32" or "float16".
-        all_logits: give every position's logits.
-        share_table: store a tied table once.
-    """
-
-    kv_cache: str = "state"
-    kv_dtype: str = "float32"
-    all_logits: bool = False
-    share_table: bool = True
-
-
 def lower(
     traced: TracedLlama,
     weights: QuantizedWeights,
     folder: Path,
-    options: PteOptions,
+    options: ExecutorchOptions,
     *,
     stop_token_ids: tuple[int, ...],
 ) -> GraphSpec:
     """Write model.pte.
 
     Args:
-        traced: the graph; its `max_context` is the cache's capacity.
+        traced: graph of the model; its `max_context` is the cache's capacity.
         weights: the quantised checkpoint, mapped.
-        folder: exists; gets the file.
-        options: what the user chose.
+        folder: existing folder that gets the file.
+        options: the user's choices.
         stop_token_ids: tokens at which the runner stops.
 
     Raises:
@@ -87,9 +70,7 @@ def lower(
     """
     load_toolkit()
     whole = plan(traced, all_logits=options.all_logits)
-    form = OuterForm(
-        traced.config, traced.max_context, options.kv_cache, options.kv_dtype, options.all_logits
-    )
+    form = OuterForm(traced.config, traced.max_context, options)
     filler = _Filler(traced, weights)
     calls = [filler.call(stretch) for stretch in whole.stretches]
     table = _table(weights, whole.table)
@@ -105,7 +86,7 @@ def lower(
         )
     products = sum(len(call.kind.products()) for call in calls)
     report = report_of(Pte.open(folder / MODEL_FILE), XNNPACK, products)
-    delegate = {**report.to_json(), "kv_dtype": form.kv_dtype}
+    delegate = {**report.to_json(), "kv_dtype": options.kv_dtype}
     return replace(graph_spec(form), delegate=delegate)
 
 
@@ -236,10 +217,10 @@ def graph_spec(form: OuterForm) -> GraphSpec:
     config = form.config
     shape = (1, form.max_context, config.num_key_value_heads, config.head_dim)
     caches = tuple(
-        TensorSpec(name, form.kv_dtype, shape)
-        for name in (cache_names(config) if form.kv_cache == IO else ())
+        TensorSpec(name, form.options.kv_dtype, shape)
+        for name in (cache_names(config) if form.options.kv_cache == IO else ())
     )
-    rows = ("sequence_length",) if form.all_logits else ()
+    rows = ("sequence_length",) if form.options.all_logits else ()
     return GraphSpec(
         inputs=(
             TensorSpec("tokens", "int64", (1, "sequence_length")),
@@ -248,7 +229,7 @@ def graph_spec(form: OuterForm) -> GraphSpec:
         ),
         # Caches that are inputs are changed in place: they come out where they went in.
         outputs=(TensorSpec("logits", "float32", (1, *rows, config.vocab_size)),),
-        kv_cache=form.kv_cache,
+        kv_cache=form.options.kv_cache,
         max_context=form.max_context,
-        all_logits=form.all_logits,
+        all_logits=form.options.all_logits,
     )

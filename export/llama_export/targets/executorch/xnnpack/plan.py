@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from torch.fx import Node
 
 from llama_export.errors import LoweringError
-from llama_export.llama import trace
 from llama_export.llama.trace import TracedLlama
 
 # The values that enter and leave a stretch.
@@ -93,19 +92,7 @@ def plan(traced: TracedLlama, *, all_logits: bool) -> Plan:
         LoweringError: the graph is not the one of a Llama.
     """
     cutter = _Cutter(traced, all_logits=all_logits)
-    traced.walk(
-        {
-            trace.EMBEDDING: cutter.embedding,
-            trace.RMS_NORM: cutter.rms_norm,
-            trace.LINEAR: cutter.linear,
-            trace.ATTENTION: cutter.attention,
-            trace.GETITEM: cutter.getitem,
-            trace.SILU: cutter.silu,
-            trace.MUL: cutter.mul,
-            trace.ADD: cutter.add,
-            "output": cutter.output,
-        }
-    )
+    traced.walk(cutter)
     return Plan(cutter.table, tuple(cutter.stretches))
 
 

@@ -10,7 +10,6 @@ Shapes: N rows, K columns, G groups a row, D head_dim.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 
 from llama_export.targets.executorch.xnnpack.segment_module import FIRST_HALVES, WHOLE
-from llama_quantize.tensor import QuantizedTensor
+from llama_quantize.tensor import QuantizedTensor, sha256_of
 
 _BLOCK_ROWS = 4096
 _SCALES_PREFIX = "scale_"
@@ -75,7 +74,5 @@ def _piece(matrix: Tensor, prefix: str) -> Piece:
         for block in matrix.split(_BLOCK_ROWS):
             yield block.contiguous().view(torch.uint8).numpy().tobytes()
 
-    digest = hashlib.sha256()
-    for chunk in chunks():
-        digest.update(chunk)
-    return Piece(prefix + digest.hexdigest(), matrix.numel() * matrix.element_size(), chunks)
+    key = prefix + sha256_of(matrix.split(_BLOCK_ROWS))
+    return Piece(key, matrix.numel() * matrix.element_size(), chunks)
