@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
+from typing_extensions import override
+
 from llama_export.targets.costs import Costs
 from llama_export.targets.limits import Limits
 from llama_export.targets.options import TargetOptions
@@ -108,12 +110,15 @@ class Target(ABC):
     limits: ClassVar[Limits]
     costs: ClassVar[Costs]
 
+    @override
     def __init_subclass__(cls) -> None:
         own = {name for name in vars(cls) if not name.startswith("_")}
-        unknown = sorted(own - set(dir(Target)) - set(Target.__annotations__))
-        missing = sorted(set(Target.__annotations__) - own)
-        if unknown or missing:
-            message = f"{cls.__name__}: a target has no {unknown}, and must have {missing}"
+        facts = set(Target.__annotations__)
+        if unknown := own - facts - set(dir(Target)):
+            message = f"{cls.__name__}: a target has no {', '.join(sorted(unknown))}"
+            raise TypeError(message)
+        if missing := facts - own:
+            message = f"{cls.__name__}: a target must have {', '.join(sorted(missing))}"
             raise TypeError(message)
 
     @abstractmethod
@@ -255,4 +260,4 @@ class Target(ABC):
 
     def missing_hint(self) -> str:
         """Return what to do where a toolkit is not installed."""
-        return f"pip install 'llama-export[{self.name}]'"
+        return f"pip install {' '.join(self.toolkits)}, of the extra {self.name!r}"

@@ -21,9 +21,9 @@ from llama_export.errors import BundleError
 from llama_export.exporting.pipeline import ExportRequest, export_bundle
 from llama_export.sources.resolve import resolve_model
 from llama_export.sources.source import open_source
+from llama_export.targets.executorch.options import ExecutorchOptions
 from llama_export.targets.executorch.xnnpack import host_program, weight_bytes
 from llama_export.targets.executorch.xnnpack import lower as lowering
-from llama_export.targets.target import LoweringOptions
 from llama_export.verify import verify_bundle
 from llama_quantize.checkpoint.weights import QuantizedWeights
 from llama_quantize.tensor import QuantizedTensor
@@ -106,7 +106,7 @@ def test_a_float16_cache_is_verified_with_its_own_limits(lowered_once, tmp_path)
         ("executorch",),
         tmp_path / "out",
         max_context=MAX_CONTEXT,
-        options=LoweringOptions(kv_dtype="float16", kv_cache="io"),
+        options={"executorch": ExecutorchOptions(kv_dtype="float16", kv_cache="io")},
     )
     exported = export_bundle(request, Silent()).bundles[0]
     assert exported.report.passed

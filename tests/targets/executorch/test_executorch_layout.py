@@ -17,6 +17,7 @@ from llama_export.errors import LoweringError
 from llama_export.llama import trace as tracing
 from llama_export.llama.trace import trace
 from llama_export.targets.executorch import sizes
+from llama_export.targets.executorch.options import ExecutorchOptions
 from llama_export.targets.executorch.reading.describe import describe
 from llama_export.targets.executorch.reading.flatbuffer import Table, read_number, write_number
 from llama_export.targets.executorch.xnnpack.placeholders import (
@@ -44,7 +45,6 @@ from llama_export.targets.executorch.xnnpack.segment_module import (
 )
 from llama_export.targets.executorch.xnnpack.weight_bytes import codes_piece, scales_piece
 from llama_export.targets.footprint import GRAPH, PADDING
-from llama_export.targets.target import LoweringOptions
 from llama_quantize.scheme import Float, GroupedInt
 from llama_quantize.tensor import QuantizedTensor
 
@@ -361,8 +361,8 @@ def test_an_estimate_is_what_is_written(workshop, name):
         each: tuple(weights.get(each).shape) for each in weights.names() if each not in weights.tied
     }
     schemes = {each: weights.scheme(each) for each in shapes}
-    guessed = sizes.predict(config, shapes, schemes, CONTEXT, LoweringOptions(**options))
-    real = describe(artifact.path, artifact.spec)
+    guessed = sizes.predict(config, shapes, schemes, CONTEXT, ExecutorchOptions(**options))
+    real = describe(artifact.stored)
     assert sum(part.size_bytes for part in real.parts) == artifact.path.stat().st_size
     fitted = (GRAPH, PADDING)
     assert {part for part in guessed.parts if part.kind not in fitted} == {
@@ -380,17 +380,17 @@ def test_memory_grows_with_what_is_packed_alone(workshop):
         each: tuple(weights.get(each).shape) for each in weights.names() if each not in weights.tied
     }
     schemes = {each: weights.scheme(each) for each in shapes}
-    small = sizes.resident_bytes(TINY, shapes, schemes, 128)
+    small = sizes.resident_bytes(shapes, schemes)
     more = {**shapes, "model.layers.2.mlp.up_proj.weight": (256, 128)}
     more_schemes = {**schemes, "model.layers.2.mlp.up_proj.weight": GroupedInt(4, 32)}
-    grown = sizes.resident_bytes(TINY, more, more_schemes, 128)
+    grown = sizes.resident_bytes(more, more_schemes)
     assert grown - small == 256 * (64 + 4 * 2 + 8)
     norm = {**shapes, "model.layers.2.input_layernorm.weight": (128,)}
-    assert sizes.resident_bytes(TINY, norm, schemes, 128) == small
+    assert sizes.resident_bytes(norm, schemes) == small
 
 
 def test_a_scheme_without_a_kernel_has_no_size(workshop):
     shapes = {"model.layers.0.mlp.up_proj.weight": (256, 128), "lm_head.weight": (512, 128)}
     schemes = {name: GroupedInt(8, 32) for name in shapes}
     with pytest.raises(LoweringError, match="int8 codes in groups of 32"):
-        sizes.predict(TINY, shapes, schemes, 128, LoweringOptions())
+        sizes.predict(TINY, shapes, schemes, 128, ExecutorchOptions())
