@@ -1,6 +1,6 @@
 """Artifacts of the ExecuTorch target, each made once for all tests that read them.
 
-Lowering a kind of stretch takes seconds, so what was lowered for one artifact is remembered for the
+Lowering a kind of segment takes seconds, so what was lowered for one artifact is remembered for the
 next. `test_executorch.py` compares with a process that remembers nothing.
 """
 
@@ -54,7 +54,7 @@ _made: dict[object, object] = {}
 
 @contextmanager
 def remembered_kinds():
-    """Lower each kind of stretch once in this process, whatever artifact it is for."""
+    """Lower each kind of segment once in this process, whatever artifact it is for."""
 
     def remember(kind, max_context):
         key = (kind, max_context)

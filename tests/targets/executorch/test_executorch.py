@@ -28,7 +28,7 @@ from llama_export.llama.rope import inverse_frequencies, rope_tables
 from llama_export.targets.executorch.options import ExecutorchOptions
 from llama_export.targets.executorch.reading.pte import Pte
 from llama_export.targets.executorch.reading.read_back import read_back
-from llama_export.targets.executorch.reading.weights import LOOKUP, read_contents
+from llama_export.targets.executorch.reading.weights import LOOKUP, read_weights
 from llama_export.targets.executorch.running.session import ExecutorchSession
 from llama_export.targets.executorch.running.shared_table import shared_keys
 from llama_export.targets.stored import StoredArtifact
@@ -398,7 +398,7 @@ def flipped(artifact: Artifact, folder: Path, at: int) -> Path:
 def test_each_changed_byte_of_a_weight_is_read_back_under_its_name(tiny, tmp_path):
     pte = Pte.open(tiny.path)
     right = read_back(tiny.path).quantized
-    products = read_contents(pte).products
+    products = read_weights(pte).products
     assert len(products) == 2 * 9 + 1
     for product in products:
         for part, number in enumerate((product.codes_segment, product.scales_segment)):
@@ -413,7 +413,7 @@ def test_each_changed_byte_of_a_weight_is_read_back_under_its_name(tiny, tmp_pat
 
 def test_changed_norms_and_rotary_tables_are_seen(tiny, tmp_path):
     pte = Pte.open(tiny.path)
-    contents = read_contents(pte)
+    contents = read_weights(pte)
     right = read_back(tiny.path).floats
     for name, tensor in contents.norms:
         found = read_back(flipped(tiny, tmp_path, pte.constant_at(tensor.constant) + 8)).floats
@@ -435,7 +435,7 @@ def test_a_tied_table_is_stored_once(tiny, workshop):
     # Two names for the same bytes: the head's segments lie in the constants' segment.
     pte = Pte.open(tiny.path)
     constants = pte.segments[pte.constant_segment[0]]
-    head = read_contents(pte).products[-1]
+    head = read_weights(pte).products[-1]
     assert head.weight == "lm_head.weight"
     places = []
     for number in (head.codes_segment, head.scales_segment):

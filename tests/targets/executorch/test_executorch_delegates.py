@@ -30,9 +30,9 @@ from llama_export.targets.executorch.single_delegate.dialects import (
     RowProduct,
     Vulkan,
 )
-from llama_export.targets.executorch.single_delegate.lower import lower_whole
-from llama_export.targets.executorch.single_delegate.module import WholeModule
-from llama_export.targets.executorch.xnnpack.host_program import OuterForm
+from llama_export.targets.executorch.single_delegate.lower import lower_single_delegate
+from llama_export.targets.executorch.single_delegate.module import SingleDelegateModule
+from llama_export.targets.executorch.xnnpack.host_program import HostForm
 from llama_export.targets.executorch.xnnpack.lower import MODEL_FILE
 from llama_export.targets.executorch.xnnpack.partition import products_outside
 from llama_export.targets.executorch.xnnpack.plan import plan
@@ -92,7 +92,7 @@ def demo(tmp_path_factory) -> Demo:
 
 def lowered(demo: Demo, folder: Path, delegate: str) -> Lowered:
     options = ExecutorchOptions(delegate=delegate)
-    spec = lower_whole(demo.traced, demo.weights, folder, options, stop_token_ids=STOPS)
+    spec = lower_single_delegate(demo.traced, demo.weights, folder, options, stop_token_ids=STOPS)
     return Lowered(folder / MODEL_FILE, spec)
 
 
@@ -128,9 +128,11 @@ def answer(pte: Pte, name: str) -> object:
 def test_the_module_computes_what_the_eager_model_computes(demo, delegate):
     load_toolkit()
     config = demo.traced.config
-    form = OuterForm(config, CONTEXT, ExecutorchOptions())
+    form = HostForm(config, CONTEXT, ExecutorchOptions())
     dialect = Vulkan() if delegate == "vulkan" else CoreML()
-    module = WholeModule(form, plan(demo.traced, all_logits=False), demo.weights, dialect).eval()
+    module = SingleDelegateModule(
+        form, plan(demo.traced, all_logits=False), demo.weights, dialect
+    ).eval()
     expected = reference_logits(config, demo.weights.get, torch.tensor([TOKENS]))[0, -1]
     with torch.no_grad():
         if delegate == "vulkan":
@@ -232,7 +234,7 @@ def test_core_ml_takes_one_token_a_call(coreml):
 def test_what_a_delegate_does_not_take_is_refused(demo, tmp_path, delegate, options, message):
     chosen = ExecutorchOptions(delegate=delegate, **options)
     with pytest.raises(LoweringError, match=message):
-        lower_whole(demo.traced, demo.weights, tmp_path, chosen, stop_token_ids=STOPS)
+        lower_single_delegate(demo.traced, demo.weights, tmp_path, chosen, stop_token_ids=STOPS)
     assert not list(tmp_path.iterdir())
 
 

@@ -25,7 +25,7 @@ from llama_export.targets.executorch.reading.describe import describe
 from llama_export.targets.executorch.reading.flatbuffer import Table
 from llama_export.targets.executorch.reading.pte import Pte
 from llama_export.targets.executorch.reading.read_back import read_back
-from llama_export.targets.executorch.reading.weights import read_contents
+from llama_export.targets.executorch.reading.weights import read_weights
 from llama_export.targets.executorch.running import runtime
 from llama_export.targets.executorch.running.session import ExecutorchSession
 from llama_export.targets.executorch.running.shared_table import check_shared_table
@@ -324,7 +324,7 @@ def test_damage_ends_in_an_error_of_ours_or_in_nothing(tiny, tmp_path, damages):
     path = tmp_path / "model.pte"
     path.write_bytes(damaged(tiny.path.read_bytes(), places, damages))
     for read in (
-        lambda: read_contents(Pte.open(path)),
+        lambda: read_weights(Pte.open(path)),
         lambda: read_back(path),
         lambda: rounded_inputs(path),
         lambda: describe(StoredArtifact(path, tiny.spec)),

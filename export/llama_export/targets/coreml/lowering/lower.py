@@ -21,8 +21,16 @@ from llama_export.llama.trace import TracedLlama
 from llama_export.targets.coreml import signature
 from llama_export.targets.coreml.lowering.attention import IoCache, StateCache, attend
 from llama_export.targets.coreml.lowering.code_store import code_store
-from llama_export.targets.coreml.lowering.package import Part, full_disk_named, save_package
-from llama_export.targets.coreml.lowering.positions import Steps, fixed_steps, flexible_steps
+from llama_export.targets.coreml.lowering.package import (
+    PackageFunction,
+    full_disk_named,
+    save_package,
+)
+from llama_export.targets.coreml.lowering.positions import (
+    Positions,
+    fixed_positions,
+    flexible_positions,
+)
 from llama_export.targets.coreml.lowering.toolkit import import_coremltools
 from llama_export.targets.coreml.lowering.weights import WeightEmitter, WeightSet
 from llama_export.targets.coreml.options import IOS17, MAIN, CoremlOptions
@@ -75,7 +83,7 @@ def lower(
 
 def _function(
     name: str, count: int | None, traced: TracedLlama, arrays: WeightSet, options: CoremlOptions
-) -> Part:
+) -> PackageFunction:
     """Build one function.
 
     Args:
@@ -93,7 +101,7 @@ def _function(
     with Function(declared.placeholders, opset(options)) as function:
         outputs = _Lowering(traced, arrays, options, function.inputs, count).run()
         function.set_outputs(outputs)
-    return Part(name, function, declared.types)
+    return PackageFunction(name, function, declared.types)
 
 
 class _Lowering:
@@ -117,7 +125,7 @@ class _Lowering:
         self._outputs: list[Var] = []
         # In the order of the graph: what a call is about comes before the first layer.
         self._cache = IoCache(inputs) if options.kv_cache == IO else StateCache(inputs)
-        self._steps = self._derive_steps()
+        self._positions = self._derive_positions()
         self._head = _first_output(traced)
 
     def run(self) -> Sequence[Var]:
@@ -125,11 +133,11 @@ class _Lowering:
         self._traced.walk(self)
         return self._outputs
 
-    def _derive_steps(self) -> Steps:
+    def _derive_positions(self) -> Positions:
         config, max_context = self._traced.config, self._traced.max_context
         if self._count is None:
-            return flexible_steps(self._inputs, self._cache.before, config, max_context)
-        return fixed_steps(self._inputs, self._count, config, max_context)
+            return flexible_positions(self._inputs, self._cache.before, config, max_context)
+        return fixed_positions(self._inputs, self._count, config, max_context)
 
     def embedding(self, node: Node) -> None:
         from coremltools.converters.mil.mil import Builder as mb
@@ -168,7 +176,7 @@ class _Lowering:
             (query, key, value),
             self._layers,
             self._cache,
-            self._steps,
+            self._positions,
             self._traced.config,
             fused=self._options.deployment_target != IOS17,
         )

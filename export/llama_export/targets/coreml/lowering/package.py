@@ -38,7 +38,7 @@ _WRITER_FAILS = ("[MIL FileWriter]", "filesystem error")
 
 
 @dataclass(frozen=True)
-class Part:
+class PackageFunction:
     """A function of the package.
 
     Args:
@@ -53,7 +53,7 @@ class Part:
 
 
 def save_package(
-    parts: Sequence[Part],
+    parts: Sequence[PackageFunction],
     spec: GraphSpec,
     path: Path,
     scratch: Path,

@@ -13,7 +13,11 @@ from coreml_evaluator.package import Package
 from llama_export.bundle.graph_spec import GraphSpec
 from llama_export.errors import BundleError
 from llama_export.targets.coreml.lowering.names import COS_TABLE, SIN_TABLE, ZEROS
-from llama_export.targets.coreml.reading.stored_weights import Stored, Tensor, stored
+from llama_export.targets.coreml.reading.stored_weights import (
+    StoredConstant,
+    Tensor,
+    stored_constants,
+)
 from llama_export.targets.coreml.signature import KEY_CACHE, VALUE_CACHE
 from llama_export.targets.coreml.sizes import COUNTED, FILES
 from llama_export.targets.footprint import (
@@ -52,7 +56,7 @@ def describe(artifact: StoredArtifact) -> Footprint:
     package = Package.open(path)
     uses: dict[tuple[str, int], _Use] = {}
     files: dict[str, int] = {}
-    for each in stored(package):
+    for each in stored_constants(package):
         for use in _uses(each):
             place = use.tensor.file, use.tensor.offset
             known = uses.get(place)
@@ -79,7 +83,7 @@ def kv_bytes_per_token(spec: GraphSpec) -> int:
     return _HALF_BYTES * sum(rows)
 
 
-def _uses(each: Stored) -> list[_Use]:
+def _uses(each: StoredConstant) -> list[_Use]:
     rows = each.data.shape[0]
     if each.name.startswith(ZEROS):
         return [_Use(GRAPH, each.data, 0)]

@@ -14,7 +14,12 @@ import torch
 from coreml_evaluator.package import Package
 from llama_export.llama.intermediates import FloatArray
 from llama_export.targets.coreml.lowering.names import COS_TABLE, SIN_TABLE, weight_name
-from llama_export.targets.coreml.reading.stored_weights import Stored, Tensor, read, stored
+from llama_export.targets.coreml.reading.stored_weights import (
+    StoredConstant,
+    Tensor,
+    read,
+    stored_constants,
+)
 from llama_export.targets.stored import StoredWeights
 from llama_quantize.tensor import sha256_of
 
@@ -35,7 +40,7 @@ def read_back(path: Path) -> StoredWeights:
     quantized: dict[str, tuple[str, str]] = {}
     floats: dict[str, str] = {}
     rotary: dict[str, FloatArray] = {}
-    for each in stored(package):
+    for each in stored_constants(package):
         name = weight_name(each.name)
         if each.scales is not None:
             hashes = _codes_sha256(package, each), _scales_sha256(package, each.scales)
@@ -50,12 +55,12 @@ def read_back(path: Path) -> StoredWeights:
     return StoredWeights(quantized, floats, rotary)
 
 
-def _add(hashes: dict[str, Found], name: str, found: Found, each: Stored) -> None:
+def _add(hashes: dict[str, Found], name: str, found: Found, each: StoredConstant) -> None:
     if hashes.setdefault(name, found) != found:
         hashes[f"{name} at {each.data.offset}"] = found
 
 
-def _codes_sha256(package: Package, each: Stored) -> str:
+def _codes_sha256(package: Package, each: StoredConstant) -> str:
     codes = read(package, each.data)
     if each.data.dtype == "int4":
         # Two's complement in the file, code + 8 in the form that is hashed.

@@ -16,11 +16,11 @@ from llama_export.bundle.graph_spec import IO
 from llama_export.llama.intermediates import FloatArray
 from llama_export.targets.coreml.running.calls import (
     Plan,
+    chunks,
     fixed_calls,
     flexible_calls,
     last_logits,
     output,
-    pieces,
     token_ids,
 )
 from llama_export.targets.coreml.running.layout import CACHES, Layout
@@ -131,11 +131,11 @@ class IoCaches(Generic[StateT]):
         logits = np.zeros(0, dtype=np.float32)
         # A rewound conversation holds more rows than count.
         key, value = (np.ascontiguousarray(rows[:, :, :, : position + 1]) for rows in self._arrays)
-        for piece in pieces(tokens):
-            inputs = {INPUT_IDS: token_ids(piece), KEY_CACHE: key, VALUE_CACHE: value}
+        for chunk in chunks(tokens):
+            inputs = {INPUT_IDS: token_ids(chunk), KEY_CACHE: key, VALUE_CACHE: value}
             results = self._runner.predict(inputs)
-            shape = self._layout.cache_shape(key.shape[3] + len(piece))
-            logits = last_logits(results, len(piece), self._layout.vocab_size)
+            shape = self._layout.cache_shape(key.shape[3] + len(chunk))
+            logits = last_logits(results, len(chunk), self._layout.vocab_size)
             key, value = (output(results, name, shape) for name in _CACHES_OUT)
         self._arrays = key, value
         return logits

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from llama_export.bundle.graph_spec import GraphSpec
 from llama_export.llama.names import HEAD
 from llama_export.targets.executorch.reading.pte import Pte, PteTensor
-from llama_export.targets.executorch.reading.weights import Contents, damage_named, read_contents
+from llama_export.targets.executorch.reading.weights import PteWeights, damage_named, read_weights
 from llama_export.targets.footprint import (
     GRAPH,
     NORMS,
@@ -41,14 +41,14 @@ def describe(artifact: StoredArtifact) -> Footprint:
     with damage_named(model):
         if {backend for backend, _ in pte.delegates} != {_XNNPACK}:
             return _opaque(pte, model.stat().st_size, spec)
-    contents = read_contents(pte)
+    weights = read_weights(pte)
     with damage_named(model):
-        return _described(artifact, pte, contents)
+        return _described(artifact, pte, weights)
 
 
-def _described(artifact: StoredArtifact, pte: Pte, contents: Contents) -> Footprint:
+def _described(artifact: StoredArtifact, pte: Pte, weights: PteWeights) -> Footprint:
     model = artifact.path
-    regions = dict(_regions(pte, contents))
+    regions = dict(_regions(pte, weights))
     parts = list(regions.values())
     delegates = {segment for _, segment in pte.delegates}
     graph = pte.segments_at + sum(pte.segments[number].size_bytes for number in delegates)
@@ -84,17 +84,17 @@ def kv_bytes_per_token(pte: Pte, spec: GraphSpec) -> int:
     return total
 
 
-def _regions(pte: Pte, contents: Contents) -> Iterator[tuple[int, Part]]:
+def _regions(pte: Pte, weights: PteWeights) -> Iterator[tuple[int, Part]]:
     """Give every piece of the file once, by its offset; what decoding a token reads of it."""
-    codes, scales = contents.lookup
+    codes, scales = weights.lookup
     for tensor, kind in ((codes, weights_kind("int8", is_table=True)), (scales, SCALES)):
         yield _constant(pte, tensor, kind, by_row=True)
-    for tensor in contents.rotary:
+    for tensor in weights.rotary:
         yield _constant(pte, tensor, ROTARY, by_row=True)
-    for _, tensor in contents.norms:
+    for _, tensor in weights.norms:
         yield _constant(pte, tensor, NORMS, by_row=False)
     # After the lookup: where the head shares its table, the head's share counts, which is all.
-    for product in contents.products:
+    for product in weights.products:
         kind = weights_kind(f"int{product.blob.bits}", is_table=product.weight == HEAD)
         for number, named in ((product.codes_segment, kind), (product.scales_segment, SCALES)):
             segment = pte.segments[number]

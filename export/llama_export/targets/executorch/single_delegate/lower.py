@@ -29,10 +29,10 @@ from llama_export.targets.executorch.running.runtime import load_toolkit
 from llama_export.targets.executorch.single_delegate.dialects import CoreML, Vulkan
 from llama_export.targets.executorch.single_delegate.module import (
     Dialect,
-    WholeModule,
+    SingleDelegateModule,
     product_names,
 )
-from llama_export.targets.executorch.xnnpack.host_program import OuterForm
+from llama_export.targets.executorch.xnnpack.host_program import HostForm
 from llama_export.targets.executorch.xnnpack.lower import (
     MODEL_FILE,
     graph_spec,
@@ -54,7 +54,7 @@ _EXAMPLE_TOKENS = 5
 _HINT = "leave --delegate away: XNNPACK takes every product"
 
 
-def lower_whole(
+def lower_single_delegate(
     traced: TracedLlama,
     weights: QuantizedWeights,
     folder: Path,
@@ -83,9 +83,9 @@ def lower_whole(
     _check(options)
     load_toolkit()
     whole = plan(traced, all_logits=options.all_logits)
-    form = OuterForm(traced.config, traced.max_context, options)
+    form = HostForm(traced.config, traced.max_context, options)
     dialect: Dialect = Vulkan() if delegate == VULKAN else CoreML()
-    module = WholeModule(form, whole, weights, dialect).eval()
+    module = SingleDelegateModule(form, whole, weights, dialect).eval()
     metadata = dict(runner_metadata(form, stop_token_ids)) | _own_metadata(delegate)
     with _quiet():
         edge = _lowered_or_refused(_exported(module, form, delegate), delegate, metadata)
@@ -127,7 +127,7 @@ def _own_metadata(delegate: str) -> dict[str, Any]:
     return {"enable_dynamic_shape": False, "use_sdpa_with_kv_cache": False}
 
 
-def _spec(form: OuterForm, delegate: str) -> GraphSpec:
+def _spec(form: HostForm, delegate: str) -> GraphSpec:
     spec = graph_spec(form)
     if delegate == VULKAN:
         return spec
@@ -141,7 +141,7 @@ def _spec(form: OuterForm, delegate: str) -> GraphSpec:
     return replace(spec, inputs=inputs, outputs=outputs)
 
 
-def _exported(module: WholeModule, form: OuterForm, delegate: str) -> ExportedProgram:
+def _exported(module: SingleDelegateModule, form: HostForm, delegate: str) -> ExportedProgram:
     count = 1 if delegate == COREML else min(_EXAMPLE_TOKENS, form.max_context)
     length = Dim("tokens", min=1, max=form.max_context) if count > 1 else None
     with torch.no_grad():

@@ -1,7 +1,7 @@
 """The forward pass around the delegates: token lookup, KV cache, attention, and the calls.
 
-What is exported here is small: every stretch is already a delegate, and stands in the graph as one
-call. It knows ExecuTorch's operators for Llama models; it does not know what a stretch computes.
+What is exported here is small: every segment is already a delegate, and stands in the graph as one
+call. It knows ExecuTorch's operators for Llama models; it does not know what a segment computes.
 
 Shapes: S tokens, C cache capacity, E hidden_size, H query heads, K key/value heads, D head_dim,
 V vocab_size.
@@ -24,7 +24,7 @@ from llama_export.llama.rope import inverse_frequencies, rope_tables
 from llama_export.targets.executorch.options import ExecutorchOptions
 from llama_export.targets.executorch.xnnpack.delegate import DelegateTemplate
 from llama_export.targets.executorch.xnnpack.plan import HIDDEN, KEY, LOGITS, MIXED, QUERY, VALUE
-from llama_export.targets.executorch.xnnpack.segment_module import StretchKind
+from llama_export.targets.executorch.xnnpack.segment_module import SegmentKind
 
 if TYPE_CHECKING:
     from executorch.exir.lowered_backend_module import LoweredBackendModule
@@ -35,18 +35,18 @@ _EXAMPLE_TOKENS = 5
 
 @dataclass(frozen=True)
 class DelegateCall:
-    """One stretch of one layer, lowered and filled.
+    """One segment of one layer, lowered and filled.
 
     Args:
-        kind: of the stretch.
+        kind: of the segment.
         template: its lowered form.
         data: the delegate with this layer's keys.
         keys: of the constants that it asks for.
-        norms: float32 `[E]` each, in the order of `StretchKind.norms`.
+        norms: float32 `[E]` each, in the order of `SegmentKind.norms`.
         epsilon: of the norms.
     """
 
-    kind: StretchKind
+    kind: SegmentKind
     template: DelegateTemplate
     data: bytes
     keys: tuple[str, ...]
@@ -55,7 +55,7 @@ class DelegateCall:
 
 
 @dataclass(frozen=True)
-class OuterForm:
+class HostForm:
     """What the forward pass looks like from outside.
 
     Args:
@@ -69,7 +69,7 @@ class OuterForm:
     options: ExecutorchOptions
 
 
-class OuterModule(nn.Module):
+class HostModule(nn.Module):
     """`forward(tokens, input_pos)`, with the caches behind them if they are inputs.
 
     Args:
@@ -77,7 +77,7 @@ class OuterModule(nn.Module):
         calls: one more than there are layers.
     """
 
-    def __init__(self, form: OuterForm, calls: Sequence[DelegateCall]) -> None:
+    def __init__(self, form: HostForm, calls: Sequence[DelegateCall]) -> None:
         super().__init__()
         self._form = form
         self._calls = calls
@@ -94,7 +94,7 @@ class OuterModule(nn.Module):
         for name, table in zip(("cos", "sin"), tables, strict=True):
             self.register_buffer(name, table[:, None].contiguous())
         for number, call in enumerate(calls):
-            self.add_module(f"stretch_{number}", _lowered(call, form.max_context))
+            self.add_module(f"segment_{number}", _lowered(call, form.max_context))
             self.register_buffer(f"epsilon_{number}", torch.tensor([call.epsilon]))
             for place, norm in enumerate(call.norms):
                 self.register_buffer(f"norm_{number}_{place}", norm)
@@ -121,7 +121,7 @@ class OuterModule(nn.Module):
             llama.update_cache(values[KEY].to(dtype), key_cache, start)
             llama.update_cache(values[VALUE].to(dtype), value_cache, start)
             query, hidden, first = values[QUERY].to(dtype), values[HIDDEN], start
-            if self._calls[layer + 1].kind.stretch.last_row:
+            if self._calls[layer + 1].kind.segment.last_row:
                 query, hidden, first = query[:, -1:], hidden[:, -1:], start + length - 1
             mixed = llama.custom_sdpa(query, key_cache, value_cache, first, None, 0.0, True, None)
             mixed = mixed.to(torch.float32)
@@ -134,13 +134,13 @@ class OuterModule(nn.Module):
     def _call(
         self, number: int, values: Mapping[str, Tensor], tables: tuple[Tensor, Tensor]
     ) -> dict[str, Tensor]:
-        """Call a stretch; give its results by what they are."""
+        """Call a segment; give its results by what they are."""
         call = self._calls[number]
-        given = [values[name] for name in call.kind.stretch.inputs]
+        given = [values[name] for name in call.kind.segment.inputs]
         given += [getattr(self, f"norm_{number}_{place}") for place in range(len(call.norms))]
         given.append(getattr(self, f"epsilon_{number}"))
         given += tables if call.kind.rotates else ()
-        lowered = getattr(self, f"stretch_{number}")
+        lowered = getattr(self, f"segment_{number}")
         results = lowered(*(given[index] for index in call.template.arguments))
         names = result_names(call.kind)
         return {
@@ -149,9 +149,9 @@ class OuterModule(nn.Module):
         }
 
 
-def result_names(kind: StretchKind) -> tuple[str, ...]:
-    """Say what a stretch's outputs are, in their order."""
-    count = len(kind.stretch.outputs)
+def result_names(kind: SegmentKind) -> tuple[str, ...]:
+    """Say what a segment's outputs are, in their order."""
+    count = len(kind.segment.outputs)
     return (LOGITS,) if count == 1 else (HIDDEN, QUERY, KEY, VALUE)[4 - count :]
 
 
@@ -161,7 +161,7 @@ def cache_names(config: LlamaConfig) -> tuple[str, ...]:
     return tuple(f"{part}_cache_{layer}" for layer in layers for part in ("key", "value"))
 
 
-def empty_caches(form: OuterForm) -> tuple[Tensor, ...]:
+def empty_caches(form: HostForm) -> tuple[Tensor, ...]:
     """Make the caches, `[1, C, K, D]` each."""
     config = form.config
     shape = (1, form.max_context, config.num_key_value_heads, config.head_dim)
@@ -170,7 +170,7 @@ def empty_caches(form: OuterForm) -> tuple[Tensor, ...]:
     )
 
 
-def export_outer(form: OuterForm, calls: Sequence[DelegateCall]) -> ExportedProgram:
+def export_host(form: HostForm, calls: Sequence[DelegateCall]) -> ExportedProgram:
     """Export the forward pass; the number of tokens stays dynamic."""
     tokens = torch.zeros(1, min(_EXAMPLE_TOKENS, form.max_context), dtype=torch.int64)
     caches = empty_caches(form) if form.options.kv_cache == IO else ()
@@ -180,7 +180,7 @@ def export_outer(form: OuterForm, calls: Sequence[DelegateCall]) -> ExportedProg
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return export(
-            OuterModule(form, calls).eval(),
+            HostModule(form, calls).eval(),
             (tokens, torch.zeros(1, dtype=torch.int64), *caches),
             dynamic_shapes=shapes,
             strict=False,
@@ -189,7 +189,7 @@ def export_outer(form: OuterForm, calls: Sequence[DelegateCall]) -> ExportedProg
 
 
 class _Shapes(nn.Module):
-    """Has a stretch's signature and computes nothing: what the exporter traces in its place."""
+    """Has a segment's signature and computes nothing: what the exporter traces in its place."""
 
     def __init__(self, call: DelegateCall) -> None:
         super().__init__()
@@ -202,7 +202,7 @@ class _Shapes(nn.Module):
         length = hidden.shape[1]
         rows = {
             step.output: form.rows
-            for step in kind.stretch.steps
+            for step in kind.segment.steps
             if step.output in (QUERY, KEY, VALUE)
             and step.weight is not None
             and (form := kind.forms[step.weight]) is not None
@@ -211,7 +211,7 @@ class _Shapes(nn.Module):
             HIDDEN: (1, length, kind.hidden_size),
             **{name: (1, length, n // kind.head_dim, kind.head_dim) for name, n in rows.items()},
         }
-        last = kind.stretch.steps[-1]
+        last = kind.segment.steps[-1]
         if last.weight is not None and (form := kind.forms[last.weight]) is not None:
             results[LOGITS] = (1, length, form.rows)
         names = result_names(kind)

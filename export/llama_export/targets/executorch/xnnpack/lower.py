@@ -1,6 +1,6 @@
 """Lower a traced Llama to ExecuTorch: one `.pte` that the phone runners load as it is.
 
-The story: cut the graph at its attentions, lower each kind of stretch once, fill in each layer's
+The story: cut the graph at its attentions, lower each kind of segment once, fill in each layer's
 keys, export the forward pass around the calls, and put the weights' bytes into the emitted file.
 It knows that order; each step is a module of its own.
 """
@@ -26,21 +26,21 @@ from llama_export.targets.executorch.running.runtime import load_toolkit
 from llama_export.targets.executorch.xnnpack.delegate import CODES, DelegateTemplate, lower_kind
 from llama_export.targets.executorch.xnnpack.host_program import (
     DelegateCall,
-    OuterForm,
+    HostForm,
     cache_names,
-    export_outer,
+    export_host,
 )
 from llama_export.targets.executorch.xnnpack.partition import report_of
 from llama_export.targets.executorch.xnnpack.placeholders import ProductForm, product_form
-from llama_export.targets.executorch.xnnpack.plan import Stretch, plan
-from llama_export.targets.executorch.xnnpack.segment_module import WHOLE, StretchKind, kind_of
+from llama_export.targets.executorch.xnnpack.plan import Segment, plan
+from llama_export.targets.executorch.xnnpack.segment_module import WHOLE, SegmentKind, kind_of
 from llama_export.targets.executorch.xnnpack.weight_bytes import (
-    Piece,
-    codes_piece,
-    kept_piece,
-    scales_piece,
+    WeightBytes,
+    codes_bytes,
+    kept_bytes,
+    scales_bytes,
 )
-from llama_export.targets.executorch.xnnpack.write import LookupTable, pour
+from llama_export.targets.executorch.xnnpack.write import LookupTable, write_pte
 from llama_quantize.checkpoint.weights import QuantizedWeights
 from llama_quantize.tensor import QuantizedTensor
 
@@ -70,17 +70,17 @@ def lower(
     """
     load_toolkit()
     whole = plan(traced, all_logits=options.all_logits)
-    form = OuterForm(traced.config, traced.max_context, options)
+    form = HostForm(traced.config, traced.max_context, options)
     filler = _Filler(traced, weights)
-    calls = [filler.call(stretch) for stretch in whole.stretches]
+    calls = [filler.call(segment) for segment in whole.segments]
     table = _table(weights, whole.table)
     with TemporaryDirectory(dir=folder, prefix=".emitted-") as scratch:
         emitted = Path(scratch) / MODEL_FILE
         _emit(form, calls, stop_token_ids, emitted)
-        pour(
+        write_pte(
             emitted,
             folder / MODEL_FILE,
-            filler.pieces,
+            filler.weight_bytes,
             table,
             share_table=options.share_table,
         )
@@ -91,32 +91,32 @@ def lower(
 
 
 class _Filler:
-    """Turns stretches into calls; lowers each kind of stretch once."""
+    """Turns segments into calls; lowers each kind of segment once."""
 
     def __init__(self, traced: TracedLlama, weights: QuantizedWeights) -> None:
-        self.pieces: dict[str, Piece] = {}
+        self.weight_bytes: dict[str, WeightBytes] = {}
         self._traced = traced
         self._weights = weights
-        self._templates: dict[StretchKind, DelegateTemplate] = {}
+        self._templates: dict[SegmentKind, DelegateTemplate] = {}
 
-    def call(self, stretch: Stretch) -> DelegateCall:
-        """Lower a stretch, and give its delegate the keys of its own weights."""
+    def call(self, segment: Segment) -> DelegateCall:
+        """Lower a segment, and give its delegate the keys of its own weights."""
         config = self._traced.config
-        tensors = [self._weights.get(name) for name in stretch.weights]
-        forms = [_form(name, tensor) for name, tensor in zip(stretch.weights, tensors, strict=True)]
-        kind = kind_of(stretch, forms, config.hidden_size, config.head_dim)
+        tensors = [self._weights.get(name) for name in segment.weights]
+        forms = [_form(name, tensor) for name, tensor in zip(segment.weights, tensors, strict=True)]
+        kind = kind_of(segment, forms, config.hidden_size, config.head_dim)
         if kind not in self._templates:
             self._templates[kind] = lower_kind(kind, self._traced.max_context)
         template = self._templates[kind]
         data, keys = self._fill(kind, template, tensors)
         floats = [tensors[slot] for slot in kind.norms()]
         norms = tuple(norm.float() for norm in floats if isinstance(norm, Tensor))
-        epsilon = next(step.epsilon for step in stretch.steps if step.kind == "norm")
+        epsilon = next(step.epsilon for step in segment.steps if step.kind == "norm")
         return DelegateCall(kind, template, data, keys, norms, epsilon)
 
     def _fill(
         self,
-        kind: StretchKind,
+        kind: SegmentKind,
         template: DelegateTemplate,
         tensors: list[QuantizedTensor | Tensor],
     ) -> tuple[bytes, tuple[str, ...]]:
@@ -127,21 +127,21 @@ class _Filler:
             part = parts[filling.product - 1]
             tensor = tensors[part.slot]
             if not isinstance(tensor, QuantizedTensor):
-                message = f"product {filling.product} of a stretch has a weight without codes"
+                message = f"product {filling.product} of a segment has a weight without codes"
                 raise LoweringError(message, "report it with the model's config.json")
-            make = codes_piece if filling.part == CODES else scales_piece
-            piece = make(tensor, part.rows, kind.head_dim)
-            old, new = constants[index], piece.key.encode()
-            if len(new) != len(old.key) or piece.size_bytes != old.size_bytes:
+            make = codes_bytes if filling.part == CODES else scales_bytes
+            run = make(tensor, part.rows, kind.head_dim)
+            old, new = constants[index], run.key.encode()
+            if len(new) != len(old.key) or run.size_bytes != old.size_bytes:
                 message = (
-                    f"a weight of {piece.size_bytes} bytes does not fit where the delegate has "
+                    f"a weight of {run.size_bytes} bytes does not fit where the delegate has "
                     f"{old.size_bytes}"
                 )
                 raise LoweringError(message, "report it with the model's config.json")
             data[old.key_at : old.key_at + len(new)] = new
-            self.pieces[piece.key] = piece
-            keys.append(piece.key)
-        self.pieces |= {key: kept_piece(key, value) for key, value in template.kept.items()}
+            self.weight_bytes[run.key] = run
+            keys.append(run.key)
+        self.weight_bytes |= {key: kept_bytes(key, value) for key, value in template.kept.items()}
         return bytes(data), tuple(keys)
 
 
@@ -160,19 +160,19 @@ def _table(weights: QuantizedWeights, name: str) -> LookupTable:
         label = weights.scheme(name).label
         message = f"the token table is stored as {label}; ExecuTorch's lookup wants int8 rows"
         raise LoweringError(message, "export with --quantize int4")
-    codes, scales = (make(tensor, WHOLE, 2) for make in (codes_piece, scales_piece))
+    codes, scales = (make(tensor, WHOLE, 2) for make in (codes_bytes, scales_bytes))
     return LookupTable(codes, scales, tensor.shape[0])
 
 
 def _emit(
-    form: OuterForm, calls: list[DelegateCall], stop_token_ids: tuple[int, ...], path: Path
+    form: HostForm, calls: list[DelegateCall], stop_token_ids: tuple[int, ...], path: Path
 ) -> None:
     """Export the forward pass around the calls, and let ExecuTorch write it."""
     from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge
     from executorch.exir.passes import MemoryPlanningPass
     from executorch.exir.passes.sym_shape_eval_pass import ConstraintBasedSymShapeEvalPass
 
-    program = export_outer(form, calls)
+    program = export_host(form, calls)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         edge = to_edge(
@@ -193,7 +193,7 @@ def _emit(
             emitted.write_to_file(file)
 
 
-def runner_metadata(form: OuterForm, stop_token_ids: tuple[int, ...]) -> Mapping[str, Any]:
+def runner_metadata(form: HostForm, stop_token_ids: tuple[int, ...]) -> Mapping[str, Any]:
     """Return the methods that ExecuTorch's runners ask before they run a model."""
     config = form.config
     return {
@@ -212,7 +212,7 @@ def runner_metadata(form: OuterForm, stop_token_ids: tuple[int, ...]) -> Mapping
     }
 
 
-def graph_spec(form: OuterForm) -> GraphSpec:
+def graph_spec(form: HostForm) -> GraphSpec:
     """Return the artifact's signature: what ExecuTorch's runners call."""
     config = form.config
     shape = (1, form.max_context, config.num_key_value_heads, config.head_dim)
