@@ -29,11 +29,12 @@ sys.path.insert(0, {benchmarks!r})
 from pathlib import Path
 from measure import memory_of
 from llama_export.bundle.bundle import Bundle
-from llama_export.targets.registry import open_session
+from llama_export.targets import registry
+from llama_export.targets.stored import StoredArtifact
 import os
 bundle = Bundle.open(Path({bundle!r}))
 begun = time.perf_counter()
-session = open_session(bundle)
+session = registry.get(bundle.manifest.target).open_session(StoredArtifact.of(bundle))
 loaded_s = time.perf_counter() - begun
 anonymous, resident = memory_of(os.getpid())
 prompt = list(range(1000, 1128))

@@ -27,14 +27,15 @@ from numpy.typing import NDArray
 from llama_export.bundle.bundle import Bundle
 from llama_export.bundle.graph_spec import GraphSpec
 from llama_export.errors import LlamaExportError, PromptError
+from llama_export.llama.intermediates import FloatArray
 from llama_export.targets.coreml.lowering.toolkit import coremltools_version
 from llama_export.targets.coreml.running.core_ml import COMPUTE_UNITS, CoremlRuntime
 from llama_export.targets.coreml.running.runner import Runner
 from llama_export.targets.coreml.running.session import CoremlSession
 from llama_export.targets.coreml.signature import CAUSAL_MASK, INPUT_IDS, LOGITS
-from llama_export.targets.session import FloatArray, Session
+from llama_export.targets.coreml.target import CoremlTarget
+from llama_export.targets.session import Session
 from llama_export.tokenizer.tokenizer import Tokenizer
-from llama_export.verify.judge.limits import thresholds_for
 from llama_export.verify.measure.metrics import LogitMetrics, compare_logits
 
 # Longer than a call of `prefill` takes, so that a whole chunk, a padded one and steps run.
@@ -46,7 +47,7 @@ an old man to the gate of the castle, and said to the three brothers: """
 STEPS = 16
 # The evaluator rounds each result once. Core ML may add up in float16 too: nothing was measured
 # yet, so these are a tenth of what int4 weights themselves cost, and one choice in ten.
-MOST_KL_MEAN = thresholds_for("coreml").runtime_kl.limit
+MOST_KL_MEAN = CoremlTarget.limits.runtime_kl.value
 MOST_KL = 20 * MOST_KL_MEAN
 LEAST_TOP1 = 0.9
 HIDDEN = np.finfo(np.float16).min

@@ -13,7 +13,8 @@ from pathlib import Path
 from protocol import serve
 
 from llama_export.bundle.bundle import Bundle
-from llama_export.targets.registry import open_session
+from llama_export.targets import registry
+from llama_export.targets.stored import StoredArtifact
 
 RUNTIMES: Mapping[str, Sequence[str]] = {
     "onnx": ("onnxruntime",),
@@ -31,7 +32,8 @@ class Ours:
     def __init__(self, folder: str, threads: int) -> None:
         bundle = Bundle.open(Path(folder))
         self._runtime = RUNTIMES[bundle.manifest.target][0].split(".")[0]
-        self._session = open_session(bundle, threads=threads)
+        target = registry.get(bundle.manifest.target)
+        self._session = target.open_session(StoredArtifact.of(bundle), threads=threads)
 
     def version(self) -> str:
         """Return the library's name and version."""

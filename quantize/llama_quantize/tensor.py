@@ -6,6 +6,7 @@ It knows nothing of names or files; the tensors may be mapped from one.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -70,11 +71,17 @@ class QuantizedTensor:
         return unpack_int4(codes) if self.scheme.bits == 4 else codes
 
 
-def _sha256_of_rows(matrix: Tensor) -> str:
+def sha256_of(tensors: Iterable[Tensor]) -> str:
+    """Hash the elements of some tensors, one after the other, row by row."""
     digest = hashlib.sha256()
-    for part in row_blocks(matrix.shape[0], matrix.shape[1], BLOCK_WEIGHTS):
-        digest.update(matrix[part].contiguous().view(torch.uint8).numpy().data)
+    for tensor in tensors:
+        digest.update(tensor.contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _sha256_of_rows(matrix: Tensor) -> str:
+    blocks = row_blocks(matrix.shape[0], matrix.shape[1], BLOCK_WEIGHTS)
+    return sha256_of(matrix[block] for block in blocks)
 
 
 Form = tuple[torch.dtype, tuple[int, ...]]

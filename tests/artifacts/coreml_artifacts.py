@@ -18,17 +18,19 @@ from llama_export.exporting.pipeline import ExportRequest, export_bundle
 from llama_export.llama.config import LlamaConfig
 from llama_export.llama.streamed import Pass, reference_head, run_passes
 from llama_export.llama.trace import trace
+from llama_export.targets import registry
 from llama_export.targets.coreml.lowering.lower import PACKAGE, lower
+from llama_export.targets.coreml.options import CoremlOptions
 from llama_export.targets.coreml.running.session import CoremlSession
-from llama_export.targets.coreml.signature import CoremlForm
-from llama_export.targets.target import About, LoweringOptions
+from llama_export.targets.stored import StoredArtifact
+from llama_export.targets.target import ArtifactMetadata
 from llama_quantize.checkpoint.weights import QuantizedWeights, quantize_to
 from llama_quantize.recipe import QuantRecipe, recipe
 
 CONTEXT = 320
 INT4 = recipe("int4")
 TIED = {"lm_head.weight": "model.embed_tokens.weight"}
-ABOUT = About(
+ABOUT = ArtifactMetadata(
     name="tiny",
     hub_id="somebody/tiny",
     revision="0123456789abcdef",
@@ -40,10 +42,10 @@ ABOUT = About(
     weights_bytes=1000,
     version="1.2.3",
 )
-STATE = CoremlForm()
-FIXED = CoremlForm(functions="prefill+decode")
-IO = CoremlForm(kv_cache="io")
-IOS17 = CoremlForm(kv_cache="io", deployment_target="iOS17")
+STATE = CoremlOptions()
+FIXED = CoremlOptions(functions="prefill+decode")
+IO = CoremlOptions(kv_cache="io")
+IOS17 = CoremlOptions(kv_cache="io", deployment_target="iOS17")
 
 _made: dict[object, Package] = {}
 _weights: dict[object, QuantizedWeights] = {}
@@ -55,6 +57,10 @@ class Package:
     config: LlamaConfig
     weights: QuantizedWeights
     spec: GraphSpec
+
+    @property
+    def stored(self) -> StoredArtifact:
+        return StoredArtifact(self.path, self.spec)
 
     def session(self, mode: str = "fp32") -> CoremlSession:
         return CoremlSession(Evaluator.open(self.path, mode=mode), self.spec)
@@ -73,7 +79,7 @@ class Workshop:
 
     def tiny(
         self,
-        form: CoremlForm = STATE,
+        form: CoremlOptions = STATE,
         config: LlamaConfig = TINY,
         chosen: QuantRecipe = INT4,
         context: int = CONTEXT,
@@ -98,7 +104,7 @@ class Workshop:
 
 def export_to(output: Path, model: str | Path = "demo", target: str = "coreml", **choices) -> Path:
     """Export without a check; return the target's bundle."""
-    options = LoweringOptions(**choices.pop("options", {}))
+    options = {target: registry.get(target).Options(**choices.pop("options", {}))}
     request = ExportRequest(str(model), (target,), output, verify=False, options=options, **choices)
     return export_bundle(request, Silent()).bundles[0].bundle.folder
 

@@ -1,6 +1,6 @@
 """Artifacts of the ExecuTorch target, each made once for all tests that read them.
 
-Lowering a kind of stretch takes seconds, so what was lowered for one artifact is remembered for the
+Lowering a kind of segment takes seconds, so what was lowered for one artifact is remembered for the
 next. `test_executorch.py` compares with a process that remembers nothing.
 """
 
@@ -22,11 +22,12 @@ from llama_export.exporting.pipeline import ExportRequest, export_bundle
 from llama_export.llama.config import LlamaConfig
 from llama_export.llama.streamed import Pass, reference_head, run_passes
 from llama_export.llama.trace import trace
+from llama_export.targets.executorch.options import ExecutorchOptions
 from llama_export.targets.executorch.reading.activations import rounded_inputs
 from llama_export.targets.executorch.running.session import ExecutorchSession
 from llama_export.targets.executorch.xnnpack import lower as lowering
-from llama_export.targets.executorch.xnnpack.lower import MODEL_FILE, PteOptions
-from llama_export.targets.target import LoweringOptions
+from llama_export.targets.executorch.xnnpack.lower import MODEL_FILE
+from llama_export.targets.stored import StoredArtifact
 from llama_quantize.checkpoint.weights import QuantizedWeights, quantize_to
 from llama_quantize.recipe import QuantRecipe, QuantRule, recipe
 from llama_quantize.scheme import GroupedInt
@@ -53,7 +54,7 @@ _made: dict[object, object] = {}
 
 @contextmanager
 def remembered_kinds():
-    """Lower each kind of stretch once in this process, whatever artifact it is for."""
+    """Lower each kind of segment once in this process, whatever artifact it is for."""
 
     def remember(kind, max_context):
         key = (kind, max_context)
@@ -73,8 +74,12 @@ class Artifact:
     weights: QuantizedWeights
     spec: GraphSpec
 
+    @property
+    def stored(self) -> StoredArtifact:
+        return StoredArtifact(self.path, self.spec)
+
     def session(self, **options) -> ExecutorchSession:
-        return ExecutorchSession.open(self.path, self.spec, **options)
+        return ExecutorchSession.open(self.stored, **options)
 
     def expected(self, tokens: list[int], *, exact: bool = False) -> np.ndarray:
         """The eager model's logits `[S, V]`, its products' inputs rounded as the artifact says."""
@@ -86,9 +91,8 @@ class Artifact:
 
 def lower_to(folder: Path, config: LlamaConfig, weights: QuantizedWeights, **options) -> Artifact:
     with remembered_kinds():
-        spec = lowering.lower(
-            trace(config, CONTEXT), weights, folder, PteOptions(**options), stop_token_ids=STOPS
-        )
+        chosen = ExecutorchOptions(**options)
+        spec = lowering.lower(trace(config, CONTEXT), weights, folder, chosen, stop_token_ids=STOPS)
     return Artifact(folder / MODEL_FILE, config, weights, spec)
 
 
@@ -130,7 +134,7 @@ class Workshop:
                 ("executorch",),
                 output,
                 max_context=max_context,
-                options=LoweringOptions(**options),
+                options={"executorch": ExecutorchOptions(**options)},
                 keep_weights=False,
                 verify=False,
             )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+
+from artifacts.opened import stored_in
 
 from llama_export.bundle.bundle import Bundle, seal
 from llama_export.bundle.manifest import Manifest
-from llama_export.targets import registry
 
 
 def reseal(folder: Path, *, relabel: bool = False) -> Bundle:
@@ -16,16 +18,7 @@ def reseal(folder: Path, *, relabel: bool = False) -> Bundle:
     if relabel:
         quantization["tensors"] = {
             name: {"codes_sha256": codes, "scales_sha256": scales}
-            for name, (codes, scales) in registry.read_back(Bundle(folder, old)).items()
+            for name, (codes, scales) in stored_in(Bundle(folder, old)).quantized.items()
         }
-    seal(
-        folder,
-        target=old.target,
-        artifact=old.artifact,
-        model=old.model,
-        graph=old.graph,
-        quantization=quantization,
-        tokenizer=old.tokenizer,
-        created_with=old.created_with,
-    )
+    seal(folder, replace(old, quantization=quantization))
     return Bundle.open(folder)

@@ -7,35 +7,38 @@ import json
 from pathlib import Path
 
 from llama_export.bundle.bundle import seal
-from llama_export.bundle.manifest import ModelInfo
+from llama_export.bundle.manifest import FORMAT_VERSION, Manifest, ModelInfo
 from llama_export.llama.config import PRESETS
 
 HASH = "0123456789abcdef" * 4
-FIELDS = {
-    "target": "onnx",
-    "artifact": "model.onnx",
-    "model": ModelInfo(
+DRAFT = Manifest(
+    format_version=FORMAT_VERSION,
+    target="onnx",
+    artifact="model.onnx",
+    model=ModelInfo(
         name="3.2-1B",
         hub_id="meta-llama/Llama-3.2-1B",
         revision="4e20de362430cd3b72f300e6b0f18e50e7166e08",
         config=PRESETS["3.2-1B"].to_hf(),
     ),
-    "graph": {"kv_cache": "io", "max_context": 4096, "inputs": []},
-    "quantization": {
+    graph={"kv_cache": "io", "max_context": 4096, "inputs": []},
+    quantization={
         "recipe": "int4",
         "group_size": 32,
         "bits_per_weight": 4.97,
         "sqnr_db": 21.5,
         "tensors": {"model.layers.0.q_proj": {"codes_sha256": HASH, "scales_sha256": HASH}},
     },
-    "tokenizer": {
+    tokenizer={
         "file": "tokenizer.model",
         "vocab_size": 128256,
         "bos_token_id": 128000,
         "stop_token_ids": (128001, 128008, 128009),
     },
-    "created_with": {"llama-export": "0.1.0", "torch": "2.13.0+cpu"},
-}
+    created_with={"llama-export": "0.1.0", "torch": "2.13.0+cpu"},
+    files={},
+    runs_here=True,
+)
 
 # In `damaged`, takes the key away.
 ABSENT = object()
@@ -51,7 +54,7 @@ def fill(folder: Path) -> Path:
 
 
 def write_bundle(folder: Path) -> Path:
-    seal(fill(folder), **FIELDS)
+    seal(fill(folder), DRAFT)
     return folder
 
 

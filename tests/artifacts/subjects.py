@@ -94,9 +94,9 @@ def subject_of(
     """
     rounded = with_rounded_inputs(made.model, rounds)
 
-    def open_session(level):
+    def open_session(exact):
         model = copy.deepcopy(made.model) if fault == "rope scaling off" else made.model
-        shipped = level is None
+        shipped = not exact
         return FakeSession(
             rounded if shipped and rounds else model, noise=noise if shipped else 0.0, fault=fault
         )

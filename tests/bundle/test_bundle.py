@@ -7,10 +7,11 @@ import hashlib
 import json
 import os
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from artifacts.sample_bundle import FIELDS, fill, write_bundle
+from artifacts.sample_bundle import DRAFT, fill, write_bundle
 
 from llama_export.bundle import bundle as bundle_module
 from llama_export.bundle.bundle import Bundle, hash_file, seal
@@ -19,10 +20,10 @@ from llama_export.errors import BundleError, OutputError
 
 def test_a_sealed_folder_opens_with_the_same_manifest(tmp_path):
     folder = fill(tmp_path / "b")
-    manifest = seal(folder, **FIELDS)
+    manifest = seal(folder, DRAFT)
     bundle = Bundle.open(folder)
     assert bundle.manifest == manifest
-    assert bundle.manifest.format_version == 1
+    assert bundle.manifest.format_version == 2
     assert list(bundle.manifest.files) == [
         "deep/er/empty.bin",
         "model.onnx",
@@ -50,7 +51,7 @@ def test_the_same_folder_gives_the_same_bytes(tmp_path):
     assert text == json.dumps(json.loads(text), sort_keys=True, indent=2) + "\n"
     assert str(tmp_path) not in text
     assert os.uname().nodename not in text
-    seal(tmp_path / "one", **FIELDS)  # sealing again does not list the manifest
+    seal(tmp_path / "one", DRAFT)  # sealing again does not list the manifest
     assert one.read_bytes() == two.read_bytes()
 
 
@@ -59,14 +60,14 @@ def test_a_core_ml_package_may_be_a_folder(tmp_path):
     (package / "Data").mkdir(parents=True)
     (package / "Data" / "weights.bin").write_bytes(b"w")
     (tmp_path / "b" / "tokenizer.model").write_bytes(b"t")
-    seal(tmp_path / "b", **{**FIELDS, "target": "coreml", "artifact": "model.mlpackage"})
+    seal(tmp_path / "b", replace(DRAFT, target="coreml", artifact="model.mlpackage"))
     assert Bundle.open(tmp_path / "b").artifact == package
 
 
 def test_progress_counts_every_byte_once(tmp_path, monkeypatch):
     monkeypatch.setattr(bundle_module, "_CHUNK_BYTES", 1000)
     sealed, checked = [], []
-    seal(fill(tmp_path / "b"), **FIELDS, progress=sealed.append)
+    seal(fill(tmp_path / "b"), DRAFT, sealed.append)
     bundle = Bundle.open(tmp_path / "b")
     bundle.check_hashes(checked.append)
     assert sum(sealed) == sum(checked) == bundle.size_bytes
@@ -192,7 +193,7 @@ def test_seal_refuses_links_and_names_that_no_manifest_may_hold(tmp_path):
     (folder / "back\\slash").write_bytes(b"")
     os.mkfifo(folder / "pipe")
     with pytest.raises(BundleError) as caught:
-        seal(folder, **FIELDS)
+        seal(folder, DRAFT)
     for name in ("link is no plain", "folder-link is no", "pipe is no", "back\\\\slash' holds"):
         assert name in caught.value.message
     assert not (folder / "manifest.json").exists()
@@ -211,7 +212,7 @@ def test_seal_refuses_links_and_names_that_no_manifest_may_hold(tmp_path):
 def test_seal_writes_nothing_that_would_be_refused(tmp_path, field, value):
     folder = fill(tmp_path / "b")
     with pytest.raises(BundleError):
-        seal(folder, **{**FIELDS, field: value})
+        seal(folder, replace(DRAFT, **{field: value}))
     assert not (folder / "manifest.json").exists()
 
 
@@ -223,4 +224,4 @@ def test_a_full_disk_while_sealing_is_an_output_error(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OutputError, match="No space left"):
-        seal(folder, **FIELDS)
+        seal(folder, DRAFT)

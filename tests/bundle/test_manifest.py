@@ -1,4 +1,4 @@
-"""The manifest: strict, and described by the schema in docs/."""
+"""The manifest: strict, and described by the schema beside the code."""
 
 from __future__ import annotations
 
@@ -27,6 +27,9 @@ DAMAGE = [
     ("artifact", "../model.onnx", "leads out", True),
     ("artifact", None, "artifact", True),
     ("extra", 1, "extra is no key", True),
+    ("runs_here", "yes", "runs_here must be true or false", True),
+    ("runs_here", 1, "runs_here must be true or false", True),
+    ("runs_here", ABSENT, "runs_here must be true or false", True),
     ("model", [], "model must be an object", True),
     ("model.name", "", "model.name", True),
     ("model.name", "/home/me/llama", "model.name", True),
@@ -117,10 +120,41 @@ def test_a_thousand_faults_are_counted(tmp_path):
     assert len(caught.value.message) < 5000
 
 
+def first_version(raw: dict, status: str | None) -> dict:
+    """Write a manifest as the first version of the format has it."""
+    delegate = {} if status is None else {"delegate": {"name": "it", "status": status}}
+    kept = {key: value for key, value in raw.items() if key != "runs_here"}
+    return {**kept, "format_version": 1, "graph": {**raw["graph"], **delegate}}
+
+
+@pytest.mark.parametrize(
+    ("status", "runs_here"),
+    [
+        (None, True),
+        ("runs in this machine's runtime", True),
+        ("lowered, not run here", False),
+    ],
+)
+def test_the_first_version_says_in_words_whether_an_artifact_runs(tmp_path, status, runs_here):
+    folder = write_bundle(tmp_path / "b")
+    raw = first_version(raw_manifest(tmp_path), status)
+    rewrite(folder, raw)
+    found = Bundle.open(folder).manifest
+    assert found.runs_here is runs_here
+    # It is written as it was read.
+    assert json.loads(found.to_text()) == raw
+
+
+def test_the_first_version_has_no_key_of_the_second(tmp_path):
+    raw = first_version(raw_manifest(tmp_path), None) | {"runs_here": True}
+    with pytest.raises(BundleError, match="runs_here is no key of this format"):
+        Manifest.from_json(raw)
+
+
 def test_a_newer_format_names_both_versions(tmp_path):
     folder = write_bundle(tmp_path / "b")
-    rewrite(folder, {"format_version": 2, "shape": "unknown"})
-    with pytest.raises(BundleError, match=r"format_version 2; .* reads format_version 1") as caught:
+    rewrite(folder, {"format_version": 3, "shape": "unknown"})
+    with pytest.raises(BundleError, match=r"format_version 3; .* reads format_version 2") as caught:
         Bundle.open(folder)
     assert "update" in caught.value.hint
 

@@ -121,9 +121,7 @@ def test_a_wrong_artifact_fails_the_verification_with_exit_code_1(run, exported,
             if attribute.name == "epsilon":
                 attribute.f = 0.05
     (folder / "model.onnx").write_bytes(proto.SerializeToString())
-    fields = vars(Bundle.open(exported / "onnx").manifest).copy()
-    del fields["files"], fields["format_version"]
-    seal(folder, **fields)
+    seal(folder, Bundle.open(exported / "onnx").manifest)
     code, out, _ = run("verify", folder, "--weights", exported / "weights", "--quick")
     assert code == 1
     assert "FAILED" in out

@@ -22,13 +22,13 @@ import numpy as np
 import pytest
 from artifacts.chromium import ask_page
 from artifacts.distributions import PLUGIN, build, unpack
+from artifacts.opened import session_of
 
 import environment
 from clients import Clients, MissingClientError, find_chromium, find_node
 from llama_export.exporting.pipeline import ExportRequest, export_bundle
 from llama_export.generation.decoding import Generation, Sampling
 from llama_export.llama.config import LlamaConfig
-from llama_export.targets.registry import open_session
 from llama_export.tokenizer.chat_format import Message, encode_dialog
 from llama_export.tokenizer.tokenizer import Tokenizer
 
@@ -135,7 +135,7 @@ def ours(bundle) -> list[dict[str, object]]:
     """What our session writes, with the smallest distance of the best logit from the second."""
     tokenizer = Tokenizer.load(bundle.folder)
     stops = bundle.manifest.tokenizer["stop_token_ids"]
-    session = open_session(bundle, threads=1)
+    session = session_of(bundle, threads=1)
     answers = []
     for prompt in PROMPTS:
         input_ids = prompt.encode(tokenizer)
@@ -154,7 +154,7 @@ def ours(bundle) -> list[dict[str, object]]:
 
 def margins(bundle, answer) -> list[float]:
     """How far the best logit is above the second, at each new token."""
-    session = open_session(bundle, threads=1)
+    session = session_of(bundle, threads=1)
     found, fed = [], answer["prompt"]
     for token in answer["ids"]:
         second, first = np.sort(session.prefill(fed))[-2:]

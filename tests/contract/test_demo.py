@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from artifacts.opened import session_of
 
 from llama_export.checkpoints.hugging_face import HfCheckpoint
 from llama_export.exporting.pipeline import ExportRequest, export_bundle
 from llama_export.generation.decoding import Generation, Sampling
 from llama_export.llama.streamed import reference_logits
 from llama_export.sources.resolve import DEMO_FOLDER
-from llama_export.targets.registry import open_session
 from llama_export.tokenizer.tokenizer import Tokenizer
 from llama_export.verify import verify_bundle
 from llama_export.verify.measure.metrics import compare_logits
@@ -109,7 +109,7 @@ def test_the_exported_model_writes_fairy_tales(exported, tokenizer, shared_data)
     """Whole words of the training corpus, sentences, dialogue in quotes, kings and daughters."""
     corpus = (shared_data / "corpus" / "fairy-tales-train.txt").read_text().lower()
     known = set(re.findall(r"[a-z]+", corpus))
-    session = open_session(exported)
+    session = session_of(exported)
     texts = []
     for seed in range(4):
         session.rewind(0)
@@ -139,7 +139,7 @@ def test_greedy_text_is_that_of_onnxruntime_genai_on_the_bundle_as_it_is(exporte
     while not generator.is_done():
         generator.generate_next_token()
     theirs = their_tokenizer.decode(generator.get_sequence(0)[len(ids) :])
-    ours = write(open_session(exported), tokenizer, prompt, Sampling(0), 40)
+    ours = write(session_of(exported), tokenizer, prompt, Sampling(0), 40)
     assert ours == prompt + theirs
 
 

@@ -9,6 +9,8 @@ pytest.importorskip("coremltools", reason="needs the coreml extra")
 pytest.importorskip("executorch", reason="needs the executorch extra")
 pytest.importorskip("onnx", reason="needs the onnx extra")
 
+from artifacts.opened import stored_in
+
 from llama_export.exporting.pipeline import ExportRequest, export_bundle
 from llama_export.targets import registry
 from llama_export.verify.artifact import recorded_hashes
@@ -30,7 +32,7 @@ def test_codes_and_scales_are_equal_in_all_three(bundles):
     recorded = recorded_hashes(bundles["onnx"].manifest.quantization)
     assert len(recorded) == 1 + 6 * 7
     for target, bundle in bundles.items():
-        found = registry.read_back(bundle)
+        found = dict(stored_in(bundle).quantized)
         # The head is the table again where an artifact names it as well.
         head = found.pop("lm_head.weight", recorded["model.embed_tokens.weight"])
         assert found == recorded, target
@@ -38,7 +40,7 @@ def test_codes_and_scales_are_equal_in_all_three(bundles):
 
 
 def test_norms_are_equal_in_all_three(bundles):
-    onnx, executorch, coreml = (registry.read_back_floats(each) for each in bundles.values())
+    onnx, executorch, coreml = (stored_in(each).floats for each in bundles.values())
     assert coreml == onnx
     assert set(executorch.values()) == set(onnx.values())
     assert len(coreml) == 2 * 6 + 1
@@ -46,12 +48,11 @@ def test_norms_are_equal_in_all_three(bundles):
 
 def test_a_changed_byte_of_a_package_is_another_weight(bundles):
     bundle = bundles["coreml"]
-    before = registry.read_back(bundle)
+    before = stored_in(bundle).quantized
     path = bundle.artifact / "Data/com.apple.CoreML/weights/weight.bin"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    after = registry.read_back(bundle)
-    floats = registry.read_back_floats(bundle)
-    changed = sum(before[name] != after[name] for name in before)
-    assert changed == 1 or floats != registry.read_back_floats(bundles["onnx"])
+    after = stored_in(bundle)
+    changed = sum(before[name] != after.quantized[name] for name in before)
+    assert changed == 1 or after.floats != stored_in(bundles["onnx"]).floats

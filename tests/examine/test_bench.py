@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from artifacts.opened import footprint_of
 from artifacts.small_bundle import FakeMachine, export_small
 
 from llama_export.errors import UsageError
@@ -204,7 +205,6 @@ def small_buffer(monkeypatch):
 @pytest.mark.onnx
 def test_the_command_reports_json(command, bundle, small_buffer):
     from llama_export.bundle.bundle import Bundle
-    from llama_export.targets.registry import describe
 
     code, out, _ = command("bench", bundle, "--quick", "--threads", "1", "--json")
     assert code == 0
@@ -215,7 +215,7 @@ def test_the_command_reports_json(command, bundle, small_buffer):
     assert report["load_s"] > 0
     assert report["peak_resident_bytes"] >= report["resident_bytes"] * 0.99
     (reads,) = report["reads"]
-    parts = describe(Bundle.open(bundle))
+    parts = footprint_of(Bundle.open(bundle))
     assert reads["bytes_per_token"] == parts.read_bytes_per_token(128)
     speed = report["decode"][0]["tokens_per_s"]["median"]
     share = reads["bytes_per_token"] * speed / report["bandwidth"]["best_bytes_per_s"]

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from artifacts.opened import footprint_of
 from artifacts.small_bundle import export_small
 from artifacts.tiny import TINY
 
@@ -23,8 +24,7 @@ from llama_export.examine.inspection import (
     inspect_bundle,
     inspect_weights,
 )
-from llama_export.targets.footprint import ArtifactParts, Part, merge
-from llama_export.targets.registry import describe
+from llama_export.targets.footprint import Footprint, Part, merge
 from llama_quantize.errors import QuantizationError
 
 pytest.importorskip("onnxruntime", reason="needs the onnx extra")
@@ -48,7 +48,7 @@ def sizes(parts) -> dict[str, int]:
 
 def test_the_parts_are_the_weights_of_the_model(exported):
     bundle = Bundle.open(exported / "onnx")
-    found = describe(bundle)
+    found = footprint_of(bundle)
     linears = 2 * (128 * 64 * (4 + 4 + 2 + 2) + 3 * 128 * 256)
     table = TINY.vocab_size * 128
     by_kind = sizes(found.parts)
@@ -63,7 +63,7 @@ def test_the_parts_are_the_weights_of_the_model(exported):
 
 
 def test_decoding_reads_the_weights_once_and_the_cache(exported):
-    found = describe(Bundle.open(exported / "onnx"))
+    found = footprint_of(Bundle.open(exported / "onnx"))
     by_kind = sizes(found.parts)
     whole = ("int4 codes", "int8 table", "scales", "norms")
     expected = sum(by_kind[kind] for kind in whole) + 2 * 32 * 4
@@ -74,7 +74,7 @@ def test_decoding_reads_the_weights_once_and_the_cache(exported):
 
 def test_an_untied_lookup_reads_one_row(tmp_path):
     untied = replace(TINY, tie_word_embeddings=False)
-    found = describe(Bundle.open(export_small(tmp_path, untied, max_context=300) / "onnx"))
+    found = footprint_of(Bundle.open(export_small(tmp_path, untied, max_context=300) / "onnx"))
     (table,) = (part for part in found.parts if part.kind == "int8 table")
     assert table.size_bytes == 2 * TINY.vocab_size * 128
     assert table.read_bytes == TINY.vocab_size * 128 + 128
@@ -83,7 +83,7 @@ def test_an_untied_lookup_reads_one_row(tmp_path):
 def test_parts_of_a_kind_are_added_up():
     parts = merge([Part("a", 1, 1), Part("b", 5, 0), Part("a", 2, 2)])
     assert parts == (Part("b", 5, 0), Part("a", 3, 3))
-    assert ArtifactParts(parts, 10).read_bytes_per_token(2) == 23
+    assert Footprint(parts, 10).read_bytes_per_token(2) == 23
 
 
 def test_layers_are_collapsed():
@@ -243,7 +243,7 @@ def test_a_graph_that_is_none(copied):
         b"\xff" * (copied / "onnx" / "model.onnx").stat().st_size
     )
     with pytest.raises(BundleError, match="no ONNX graph"):
-        describe(Bundle.open(copied / "onnx"))
+        footprint_of(Bundle.open(copied / "onnx"))
 
 
 def test_a_weight_outside_the_data_file(copied):
@@ -251,7 +251,7 @@ def test_a_weight_outside_the_data_file(copied):
     data = copied / "onnx" / "model.onnx_data"
     data.write_bytes(data.read_bytes()[:-4096])
     with pytest.raises(BundleError, match="a weight ends at byte"):
-        describe(bundle)
+        footprint_of(bundle)
 
 
 @pytest.mark.parametrize("verb", ["inspect", "generate", "--help"])

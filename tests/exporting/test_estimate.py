@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from artifacts.opened import footprint_of
 from artifacts.small_bundle import FakeMachine, export_small
 from artifacts.tiny import TINY, UNTIED, write_checkpoint
 
@@ -20,8 +21,8 @@ from llama_export.exporting.phones import PHONES, Phone, derived_bandwidth
 from llama_export.exporting.resources import look_for_room
 from llama_export.sources.catalogue import Download, known_models, shape_of
 from llama_export.sources.resolve import ALIASES
-from llama_export.targets.registry import TARGETS, describe
-from llama_export.targets.target import LoweringOptions
+from llama_export.targets.onnx.options import OnnxOptions
+from llama_export.targets.registry import TARGETS
 from llama_quantize.errors import QuantizationError
 from llama_quantize.recipe import recipe
 
@@ -31,7 +32,7 @@ def estimated(model: str, name: str = "int4", group_size: int | None = None, **c
     context = choices.pop("max_context", None)
     options = {"verify": True, "cores": 2} | choices
     return estimate(
-        shape, ("onnx",), recipe(name, group_size), context, LoweringOptions(), **options
+        shape, ("onnx",), recipe(name, group_size), context, {"onnx": OnnxOptions()}, **options
     )
 
 
@@ -59,19 +60,19 @@ def test_an_estimate_is_what_an_export_writes(tmp_path, config, name, group_size
     output = export_small(tmp_path, config, recipe=name, **choices)
     found = estimated(str(tmp_path / "tiny"), name, **choices)
     (target,) = found.targets
-    real = describe(Bundle.open(output / "onnx"))
-    guessed = {part.kind: part for part in target.parts.parts}
+    real = footprint_of(Bundle.open(output / "onnx"))
+    guessed = {part.kind: part for part in target.footprint.parts}
     for part in real.parts:
         if part.kind != "graph":
             assert guessed.pop(part.kind) == part
     assert set(guessed) == {"graph"}
-    assert target.parts.kv_bytes_per_token == real.kv_bytes_per_token
+    assert target.footprint.kv_bytes_per_token == real.kv_bytes_per_token
     assert target.bundle_bytes == pytest.approx(size_of(output / "onnx"), rel=0.01)
     assert found.weights_bytes == pytest.approx(size_of(output / "weights"), rel=0.02)
     # The weights folder as a source: it is there already, and its own recipe counts.
     again = estimated(str(output / "weights"), "int4", max_context=max_context)
     assert (again.weights_bytes, again.recipe) == (0, name)
-    assert again.targets[0].parts == target.parts
+    assert again.targets[0].footprint == target.footprint
 
 
 # From docs/performance.md: int4 in groups of 32, context 8192.
@@ -88,12 +89,12 @@ def test_estimates_agree_with_what_was_measured(
     found = estimated(model)
     (target,) = found.targets
     file_bytes = (
-        target.parts.size_bytes
-        - {part.kind: part.size_bytes for part in target.parts.parts}["graph"]
+        target.footprint.size_bytes
+        - {part.kind: part.size_bytes for part in target.footprint.parts}["graph"]
     )
     assert file_bytes == pytest.approx(data, rel=1e-4)
     assert target.bundle_bytes == pytest.approx(bundle, rel=0.005)
-    assert target.resident_bytes == pytest.approx(resident, rel=0.01)
+    assert target.footprint.resident_bytes == pytest.approx(resident, rel=0.01)
     assert found.memory_bytes == pytest.approx(memory, rel=0.01)
     assert seconds[0] <= found.elapsed_s <= seconds[1]
     assert found.download_bytes == 2 * found.num_parameters
@@ -103,22 +104,25 @@ def test_what_changes_an_estimate(no_network):
     whole = estimated("3.2-1B")
     coarse = estimated("3.2-1B", group_size=128)
     assert coarse.targets[0].bundle_bytes < whole.targets[0].bundle_bytes
-    assert coarse.targets[0].resident_bytes < whole.targets[0].resident_bytes
+    assert coarse.targets[0].footprint.resident_bytes < whole.targets[0].footprint.resident_bytes
     assert estimated("3.2-1B", "bf16").targets[0].bundle_bytes > 2 * whole.num_parameters
     assert estimated("3.2-1B", cores=4).elapsed_s < whole.elapsed_s
     unchecked = estimated("3.2-1B", verify=False)
     assert unchecked.memory_bytes < 0.5e9 < whole.memory_bytes
     assert unchecked.elapsed_s < whole.elapsed_s
     short = estimated("3.2-1B", max_context=1024).targets[0]
-    assert whole.targets[0].parts.size_bytes - short.parts.size_bytes == 2 * 7168 * 32 * 4
+    assert whole.targets[0].footprint.size_bytes - short.footprint.size_bytes == 2 * 7168 * 32 * 4
     assert short.run_bytes(1000) - short.run_bytes(0) == 1000 * 65536
 
 
 def test_memory_grows_with_the_model():
-    sizes = [memory_bytes(count, verify=True) for count in (1_000, 5_773_056, 10**8, 10**9, 10**10)]
+    sizes = [
+        memory_bytes(["onnx"], count, verify=True)
+        for count in (1_000, 5_773_056, 10**8, 10**9, 10**10)
+    ]
     assert sizes == sorted(sizes)
     assert sizes[0] == sizes[1] == 350_000_000
-    assert memory_bytes(10**11, verify=False) < 10**9
+    assert memory_bytes(["onnx"], 10**11, verify=False) < 10**9
 
 
 def test_every_alias_has_a_shape(no_network):

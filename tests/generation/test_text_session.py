@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -537,13 +538,12 @@ def test_a_conversation_of_another_bundle_is_refused_by_both_names(
     session, saved, demo_bundle, tmp_path
 ):
     folder = shutil.copytree(demo_bundle, tmp_path / "onnx")
-    fields = vars(Bundle.open(folder).manifest).copy()
-    del fields["files"], fields["format_version"]
-    hashes = dict(fields["quantization"]["tensors"])
+    manifest = Bundle.open(folder).manifest
+    hashes = dict(manifest.quantization["tensors"])
     first = next(iter(hashes))
     hashes[first] = {"codes_sha256": "0" * 64, "scales_sha256": "0" * 64}
-    quantization = {**fields["quantization"], "recipe": "other", "tensors": hashes}
-    seal(folder, **{**fields, "quantization": quantization})
+    quantization = {**manifest.quantization, "recipe": "other", "tensors": hashes}
+    seal(folder, dataclasses.replace(manifest, quantization=quantization))
     other = llama_export.load(folder)
     with pytest.raises(PromptError) as caught:
         Conversation.load(other, saved)

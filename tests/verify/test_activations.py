@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from artifacts import tiny
+from artifacts.opened import rounded_inputs_of
 from artifacts.small_bundle import export_small
 
 from llama_export.llama.activations import ActivationQuantization
@@ -176,30 +177,29 @@ def test_a_pass_may_begin_after_the_first_ones_cache_repeated():
 def test_an_artifact_says_which_products_round(tmp_path, monkeypatch):
     pytest.importorskip("onnx")
     from llama_export.bundle.bundle import Bundle
-    from llama_export.targets import registry
+    from llama_export.targets.onnx.options import OnnxOptions
     from llama_export.targets.onnx.reading import activations
-    from llama_export.targets.registry import LoweringOptions
 
     names = [f"model.layers.0.self_attn.{part}_proj.weight" for part in "qkvo"]
     table = "model.embed_tokens.weight"
 
     def exported(name: str, recipe: str, level: int = 4):
-        options = LoweringOptions(accuracy_level=level)
+        options = {"onnx": OnnxOptions(accuracy_level=level)}
         folder = export_small(tmp_path / name, recipe=recipe, options=options)
         return Bundle.open(folder / "onnx")
 
     four, floats = exported("four", "int4"), exported("floats", "bf16")
-    found = registry.rounded_inputs(four)
+    found = rounded_inputs_of(four)
     assert len(found) == 2 * 7 + 1
     assert {found[name] for name in names} == {ActivationQuantization(8, 32)}
     assert found[table] == ActivationQuantization(8, 128)
     # The head has no float32 kernel, so that it rounds at level 1 too.
-    exact = registry.rounded_inputs(exported("exact", "int4", level=1))
+    exact = rounded_inputs_of(exported("exact", "int4", level=1))
     assert exact == {table: ActivationQuantization(8, 128)}
-    assert registry.rounded_inputs(floats) == {}
+    assert rounded_inputs_of(floats) == {}
     monkeypatch.setattr(activations.platform, "machine", lambda: "arm64")
-    assert registry.rounded_inputs(four) is None
-    assert registry.rounded_inputs(floats) == {}
+    assert rounded_inputs_of(four) is None
+    assert rounded_inputs_of(floats) == {}
 
 
 def test_codes_are_symmetric():

@@ -8,10 +8,10 @@ from artifacts.subjects import TIED, make, subject_of
 from fakes.session import FakeSession
 
 from llama_export.verify import verify as verify_module
-from llama_export.verify.judge.limits import thresholds_for
+from llama_export.verify.judge.limits import limits_for
 from llama_export.verify.measure.runtime import limits_of_runtime, runtime_rows
 
-LIMITS = thresholds_for("coreml")
+LIMITS = limits_for("coreml")
 TOKENS = tiny.random_tokens(tiny.TINY, 40)
 
 
@@ -64,11 +64,11 @@ def test_the_report_has_the_row(made):
     # What a processor rounds stops no export: its limit is an estimate.
     quick = verify_module.verify_subject(subject, quick=True).row("kl_runtime")
     assert quick.passed is None
-    assert quick.value > LIMITS.runtime_kl.limit
+    assert quick.value > LIMITS.runtime_kl.value
 
 
 def test_a_runtime_has_the_limits_of_its_own_rounding():
     loose = limits_of_runtime(LIMITS)
     assert loose.shipped_kl == LIMITS.runtime_kl
-    assert loose.shipped_prefill_kl.limit == 10 * LIMITS.runtime_kl.limit
+    assert loose.shipped_prefill_kl.value == 10 * LIMITS.runtime_kl.value
     assert loose.exact_kl == LIMITS.exact_kl

@@ -12,12 +12,15 @@ import pytest
 from artifacts import tiny
 from artifacts.subjects import TIED, floats_of, hashes_of, make, rotary_of, subject_of
 from fakes.session import FakeSession
+from fakes.target import FakeTarget
 
+from llama_export.bundle.graph_spec import IO, GraphSpec
 from llama_export.errors import BundleError
+from llama_export.targets import registry
 from llama_export.targets.registry import TARGETS
-from llama_export.verify import artifact as subject_module
+from llama_export.targets.stored import StoredWeights
 from llama_export.verify.artifact import recorded_hashes
-from llama_export.verify.judge.limits import QUANTISATION_KL, thresholds_for
+from llama_export.verify.judge.limits import QUANTISATION_KL, limits_for
 from llama_export.verify.judge.sessions import session_rows
 from llama_export.verify.judge.terms import lowering_rows, quantisation_rows
 from llama_export.verify.measure.behaviour import ContextEnd, Conversations
@@ -114,7 +117,7 @@ def test_other_codes_or_scales_fail(made, which):
     model.get_parameter(name).copy_(changed.dequantize())
     found = hashes_of(made.weights) | {name: (changed.codes_sha256(), changed.scales_sha256())}
     subject = subject_of(
-        made, read_back=lambda: found, open_session=lambda level: FakeSession(model)
+        made, read_back=lambda: found, open_session=lambda exact: FakeSession(model)
     )
     report = verify_subject(subject, quick=True)
     part = "scales" if which == "one scale" else "codes"
@@ -190,7 +193,7 @@ def test_weights_or_a_checkpoint_of_another_model_are_refused(made, tmp_path):
 
 
 def test_an_unknown_target_is_refused(made):
-    with pytest.raises(BundleError, match="no limits are known for the target 'abacus'"):
+    with pytest.raises(BundleError, match="the target 'abacus' is not known"):
         verify_subject(subject_of(made, target="abacus"), quick=True)
 
 
@@ -202,14 +205,16 @@ def test_progress_ends_at_its_total(made):
     assert [done for done, _ in seen] == list(range(1, seen[-1][1] + 1))
 
 
+GRAPH = GraphSpec(inputs=(), outputs=(), kv_cache=IO, max_context=64, all_logits=False)
+
+
 def test_a_bundle_is_taken_apart(made, monkeypatch, tmp_path):
     """`verify_bundle` reads the built-in text with the bundle's tokenizer, at both levels."""
-    from llama_export.targets import registry
-
     opened = []
     manifest = SimpleNamespace(
-        target="onnx",
-        graph={},
+        target="fake",
+        graph=GRAPH.to_json(),
+        runs_here=True,
         model=SimpleNamespace(name="tiny", config=tiny.TINY.to_hf()),
         quantization={
             "tensors": {
@@ -221,30 +226,32 @@ def test_a_bundle_is_taken_apart(made, monkeypatch, tmp_path):
     )
     bundle = SimpleNamespace(
         manifest=manifest,
+        artifact=made.checkpoint.folder / "model.onnx",
         path=lambda name: made.checkpoint.folder / name,
         check_hashes=lambda: ("notes.txt",),
+        size_bytes=7,
     )
 
-    def open_session(asked, *, threads, accuracy_level):
-        assert asked is bundle
-        opened.append((threads, accuracy_level))
+    def open_session(*, threads, exact):
+        opened.append((threads, exact))
         return FakeSession(made.model)
 
-    monkeypatch.setattr(registry, "open_session", open_session)
-    monkeypatch.setattr(registry, "read_back", lambda asked: hashes_of(made.weights))
-    monkeypatch.setattr(registry, "read_back_floats", lambda asked: floats_of(made.weights))
-    monkeypatch.setattr(registry, "read_back_rotary", lambda asked: rotary_of(tiny.TINY))
-    monkeypatch.setattr(registry, "rounded_inputs", lambda asked: {})
-    monkeypatch.setattr(subject_module, "bundle_parts", lambda asked: {"scales": 7})
+    stored = StoredWeights(hashes_of(made.weights), floats_of(made.weights), rotary_of(tiny.TINY))
+    target = FakeTarget(open_session, stored)
+    monkeypatch.setattr(registry, "get", {"fake": target}.get)
     report = verify_bundle(
         bundle, weights=made.weights, checkpoint=made.checkpoint, quick=True, threads=2
     )
     assert report.passed
-    assert opened == [(2, None), (2, 1)]
+    assert opened == [(2, False), (2, True)]
     assert report.settings["text"] == "built-in"
     assert "notes.txt" in report.row("files").note
     assert report.row("codes_manifest").passed
-    assert report.series.sizes_bytes == {"scales": 7}
+    assert report.series.sizes_bytes == {
+        "scales": 7,
+        "norms and the rest": 0,
+        "tokenizer and other files": 0,
+    }
     path = tmp_path / "own.txt"
     path.write_text("Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich.", "utf-8")
     given = verify_bundle(bundle, weights=made.weights, text=path, quick=True)
@@ -253,7 +260,7 @@ def test_a_bundle_is_taken_apart(made, monkeypatch, tmp_path):
     assert given.row("perplexity_artifact").value != built_in
 
 
-LIMITS = thresholds_for("onnx")
+LIMITS = limits_for("onnx")
 VOCAB = 4096
 
 
@@ -338,7 +345,7 @@ def test_random_weights_are_held_to_their_own_quantisation_error():
 def test_quantisation_that_gives_nan_fails_even_for_random_weights():
     rows = judge(dataclasses.replace(shipped(1e-3, 6e-3, nats=8.9), quantisation=BROKEN))
     assert rows["kl_quantisation"].passed is False
-    assert rows["kl_shipped"].threshold == LIMITS.shipped_kl_untrained.limit
+    assert rows["kl_shipped"].threshold == LIMITS.shipped_kl_untrained.value
 
 
 def test_weights_that_were_spoilt_do_not_pass_as_random():
@@ -380,16 +387,16 @@ def test_hashes_are_read_from_a_manifest():
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_limit_has_a_reason(target):
-    limits = thresholds_for(target)
+    limits = limits_for(target)
     for name, limit in vars(limits).items():
         if name == "exact_words":
             assert limit
-        elif name not in ("exact_level", "steps_stay_clean"):
+        elif name not in ("has_exact_mode", "steps_stay_clean"):
             # Only Core ML is run by two things, of which one is held against the other.
-            assert limit.limit > 0 or (name == "runtime_kl" and target != "coreml")
+            assert limit.value > 0 or (name == "runtime_kl" and target != "coreml")
             assert len(limit.reason) > 10
     assert set(QUANTISATION_KL) == {4, 8, 16}
-    assert np.isfinite(limits.exact_kl.limit)
+    assert np.isfinite(limits.exact_kl.value)
 
 
 def test_an_artifact_that_cannot_be_looked_into_still_has_a_report(made):

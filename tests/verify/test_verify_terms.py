@@ -73,7 +73,7 @@ def test_a_runtime_that_rounds_nothing_is_held_to_float32(made):
     report = verify_subject(subject_of(made, rounding=dict), quick=True)
     assert report.passed
     assert report.row("kl_activation").value == 0
-    limit = verify_module.thresholds_for("onnx").exact_kl.limit
+    limit = verify_module.limits_for("onnx").exact_kl.value
     assert report.row("kl_shipped").threshold == limit
     assert report.row("kl_shipped_emulated").value < limit
     rounded = verify_subject(subject_of(made, rounds=ROUNDING, rounding=dict), quick=True)
@@ -157,7 +157,7 @@ def test_a_short_text_is_scored_once(made):
 
 
 def test_a_context_of_one_token_is_verified(made):
-    def open_session(level):
+    def open_session(exact):
         return FakeSession(made.model, max_context=1)
 
     report = verify_subject(subject_of(made, open_session=open_session), quick=True)

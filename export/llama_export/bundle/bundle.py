@@ -12,17 +12,14 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from llama_export.bundle.manifest import (
-    FORMAT_VERSION,
     MANIFEST_NAME,
     FileEntry,
     Manifest,
-    ModelInfo,
     path_fault,
 )
 from llama_export.errors import BundleError, OutputError
@@ -137,29 +134,12 @@ def hash_file(path: Path, progress: Progress | None = None) -> FileEntry:
     return FileEntry(digest.hexdigest(), size_bytes)
 
 
-def seal(
-    folder: Path,
-    *,
-    target: str,
-    artifact: str,
-    model: ModelInfo,
-    graph: Mapping[str, Any],
-    quantization: Mapping[str, Any],
-    tokenizer: Mapping[str, Any],
-    created_with: Mapping[str, str],
-    progress: Progress | None = None,
-) -> Manifest:
+def seal(folder: Path, draft: Manifest, progress: Progress | None = None) -> Manifest:
     """Hash every file in a folder and write its manifest.json, last of all.
 
     Args:
         folder: the finished folder; a manifest.json in it is replaced.
-        target: the target's name, such as "onnx".
-        artifact: what the runtime loads, as a path inside the folder.
-        model: where the weights come from.
-        graph: `GraphSpec.to_json()`.
-        quantization: recipe, group_size, bits_per_weight, sqnr_db, tensors (hashes by name).
-        tokenizer: file, vocab_size, bos_token_id, stop_token_ids.
-        created_with: versions by package name.
+        draft: the manifest but for its `files`, which are not looked at.
         progress: called with the bytes hashed since its last call.
 
     Returns:
@@ -172,18 +152,7 @@ def seal(
     """
     try:
         files = {name: hash_file(path, progress) for name, path in _files_to_seal(folder)}
-        draft = Manifest(
-            format_version=FORMAT_VERSION,
-            target=target,
-            artifact=artifact,
-            model=model,
-            graph=graph,
-            quantization=quantization,
-            tokenizer=tokenizer,
-            files=files,
-            created_with=created_with,
-        )
-        text = draft.to_text()
+        text = replace(draft, files=files).to_text()
         # What would be refused on reading must not be written.
         manifest = Manifest.from_text(text, where=str(folder / MANIFEST_NAME))
         (folder / MANIFEST_NAME).write_bytes(text.encode("utf-8"))

@@ -11,6 +11,9 @@ from typing import Any
 
 from llama_export.errors import BundleError
 
+# Where the KV cache is: kept inside the artifact, or an input and an output of each call.
+STATE, IO = "state", "io"
+
 
 @dataclass(frozen=True)
 class TensorSpec:
@@ -26,13 +29,15 @@ class GraphSpec:
     """The artifact's signature.
 
     Args:
-        kv_cache: "io" when the KV cache is an input and an output, "state" when it is kept inside.
-        max_context: the most positions that a conversation may have.
-        all_logits: whether the logits of every position come out, or only the last one's.
+        inputs: inputs of a call.
+        outputs: outputs of a call.
+        kv_cache: `STATE` or `IO`.
+        max_context: largest number of positions in a conversation.
+        all_logits: whether the logits of every position come out, or the last one's alone.
         delegate: what computes inside a `.pte`, and how much of it; empty for other artifacts.
-        states: what a Core ML package keeps inside; empty when nothing is.
-        functions: tokens that a call of each function of a Core ML package takes, whose signature
-            above is the last one's; empty when there is one function, for any number of tokens.
+        states: arrays that a Core ML package keeps inside.
+        functions: number of tokens that a call takes, by the function of a Core ML package, whose
+            signature above is the last one's; empty when there is one function, for any number.
     """
 
     inputs: tuple[TensorSpec, ...]

@@ -9,16 +9,18 @@ schemas/manifest.schema.json says the same in JSON Schema.
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeGuard
+from typing import Any
 
+from llama_export.bundle.json_object import JsonObject, is_integer
 from llama_export.errors import BundleError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+# Version 1 said in a delegate's words what version 2 says in `runs_here`.
+_FIRST_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 
 _SIZE_LIMIT_BYTES = 16 * 2**20  # an 8B model's manifest is under 200 kB
@@ -56,7 +58,21 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The whole of manifest.json, one field a key."""
+    """The whole of manifest.json, one field a key.
+
+    Args:
+        format_version: version of the format; 1 has no key `runs_here`.
+        target: name of the target.
+        artifact: path inside the folder of what the runtime loads.
+        model: origin of the weights.
+        graph: `GraphSpec.to_json()`.
+        quantization: recipe, group_size, bits_per_weight, sqnr_db, tensors (hashes by name).
+        tokenizer: file, vocab_size, bos_token_id, stop_token_ids.
+        files: fingerprint of each file by its path inside the folder.
+        created_with: versions by package name.
+        runs_here: whether the runtime on the exporting machine can run the artifact; what is
+            lowered for another processor was never run.
+    """
 
     format_version: int
     target: str
@@ -67,6 +83,7 @@ class Manifest:
     tokenizer: Mapping[str, Any]
     files: Mapping[str, FileEntry]
     created_with: Mapping[str, str]
+    runs_here: bool
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
@@ -116,7 +133,7 @@ class Manifest:
             raise BundleError(message, _DAMAGED_HINT)
         _refuse_newer(raw.get("format_version"), where)
         faults: list[str] = []
-        manifest = _parse(_Object(raw, "", faults))
+        manifest = _parse(JsonObject(raw, "", faults))
         if faults := faults or _cross_faults(manifest):
             more = len(faults) - _FAULTS_SHOWN
             shown = faults[:_FAULTS_SHOWN] + ([f"and {more} more faults"] if more > 0 else [])
@@ -128,7 +145,10 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object, as `from_json` takes it."""
-        return asdict(self)
+        raw = asdict(self)
+        if self.format_version == _FIRST_VERSION:
+            del raw["runs_here"]
+        return raw
 
     def to_text(self) -> str:
         """Return the file's text: sorted keys, two spaces, a newline at the end.
@@ -190,72 +210,32 @@ def _no_constant(name: str) -> object:
     raise ValueError(message)
 
 
-class _Object:
-    """Typed reads of one JSON object; each fault goes to a shared list, and reading goes on."""
-
-    def __init__(self, raw: Mapping[str, Any], where: str, faults: list[str]) -> None:
-        self.raw = raw
-        self._where = where
-        self._faults = faults
-
-    def fault(self, key: str, expected: str) -> None:
-        found = "nothing" if key not in self.raw else f"{self.raw[key]!r:.80}"
-        self._faults.append(f"{self._where}{key} must be {expected}, found {found}")
-
-    def only(self, keys: Iterable[str]) -> None:
-        for key in sorted(set(self.raw) - set(keys)):
-            self._faults.append(f"{self._where}{key:.80} is no key of this format")
-
-    def text(self, key: str, pattern: re.Pattern[str], expected: str) -> str:
-        value = self.raw.get(key)
-        if not isinstance(value, str) or not pattern.fullmatch(value):
-            self.fault(key, expected)
-            return ""
-        return value
-
-    def is_null(self, key: str) -> bool:
-        return key in self.raw and self.raw[key] is None
-
-    def integer(self, key: str, minimum: int = 0) -> int:
-        value = self.raw.get(key)
-        if not _is_integer(value) or value < minimum:
-            self.fault(key, f"a whole number of at least {minimum}")
-            return minimum
-        return value
-
-    def number(self, key: str) -> None:
-        value = self.raw.get(key)
-        if not _is_integer(value) and not (isinstance(value, float) and math.isfinite(value)):
-            self.fault(key, "a finite number")
-
-    def child(self, key: str) -> _Object:
-        value = self.raw.get(key)
-        if isinstance(value, dict):
-            return _Object(value, f"{self._where}{key}.", self._faults)
-        self.fault(key, "an object")
-        return _Object({}, "", [])  # its own faults would only repeat this one
-
-
-def _is_integer(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _parse(top: _Object) -> Manifest:
-    top.only(Manifest.__dataclass_fields__)
+def _parse(top: JsonObject) -> Manifest:
+    version = top.integer("format_version", minimum=1)
+    first = version == _FIRST_VERSION
+    top.only(name for name in Manifest.__dataclass_fields__ if name != "runs_here" or not first)
+    graph = top.child("graph").raw
     return Manifest(
-        format_version=top.integer("format_version", minimum=1),
+        format_version=version,
         target=top.text("target", _TARGET, "a target's name in lower case"),
         artifact=_path(top, "artifact"),
         model=_parse_model(top.child("model")),
-        graph=top.child("graph").raw,
+        graph=graph,
         quantization=_check_quantization(top.child("quantization")),
         tokenizer=_check_tokenizer(top.child("tokenizer")),
         files=_parse_files(top.child("files")),
         created_with=_parse_versions(top.child("created_with")),
+        runs_here=_ran_in_version_1(graph) if first else top.boolean("runs_here"),
     )
 
 
-def _path(owner: _Object, key: str) -> str:
+def _ran_in_version_1(graph: Mapping[str, Any]) -> bool:
+    delegate = graph.get("delegate")
+    status = delegate.get("status") if isinstance(delegate, dict) else None
+    return "not run" not in str(status)
+
+
+def _path(owner: JsonObject, key: str) -> str:
     value = owner.raw.get(key)
     reason = path_fault(value) if isinstance(value, str) else "is no text"
     if reason:
@@ -263,7 +243,7 @@ def _path(owner: _Object, key: str) -> str:
     return str(value)
 
 
-def _parse_model(model: _Object) -> ModelInfo:
+def _parse_model(model: JsonObject) -> ModelInfo:
     model.only(ModelInfo.__dataclass_fields__)
     return ModelInfo(
         name=model.text("name", _NAME, "a name, not a path"),
@@ -273,7 +253,7 @@ def _parse_model(model: _Object) -> ModelInfo:
     )
 
 
-def _check_quantization(quantization: _Object) -> Mapping[str, Any]:
+def _check_quantization(quantization: JsonObject) -> Mapping[str, Any]:
     """Check the fields that every bundle has; a recipe may add its own."""
     quantization.text("recipe", _NAME, "a recipe's name")
     quantization.number("bits_per_weight")
@@ -290,20 +270,20 @@ def _check_quantization(quantization: _Object) -> Mapping[str, Any]:
     return quantization.raw
 
 
-def _check_tokenizer(tokenizer: _Object) -> Mapping[str, Any]:
+def _check_tokenizer(tokenizer: JsonObject) -> Mapping[str, Any]:
     _path(tokenizer, "file")
     size = tokenizer.integer("vocab_size", minimum=1)
     if tokenizer.integer("bos_token_id") >= size:
         tokenizer.fault("bos_token_id", f"inside the vocabulary of {size}")
     stops = tokenizer.raw.get("stop_token_ids")
-    if not (isinstance(stops, list) and stops and all(_is_integer(i) for i in stops)):
+    if not (isinstance(stops, list) and stops and all(is_integer(i) for i in stops)):
         tokenizer.fault("stop_token_ids", "a list of at least one token id")
     elif not all(0 <= token < size for token in stops):
         tokenizer.fault("stop_token_ids", f"inside the vocabulary of {size}")
     return tokenizer.raw
 
 
-def _parse_files(files: _Object) -> Mapping[str, FileEntry]:
+def _parse_files(files: JsonObject) -> Mapping[str, FileEntry]:
     result = {}
     for path in files.raw:
         if reason := path_fault(path):
@@ -315,7 +295,7 @@ def _parse_files(files: _Object) -> Mapping[str, FileEntry]:
     return result
 
 
-def _parse_versions(versions: _Object) -> Mapping[str, str]:
+def _parse_versions(versions: JsonObject) -> Mapping[str, str]:
     return {name: versions.text(name, _VERSION, "a version number") for name in versions.raw}
 
 

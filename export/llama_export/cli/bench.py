@@ -42,22 +42,23 @@ def bench(
     from rich.console import Console
 
     from llama_export.bundle.bundle import Bundle
-    from llama_export.bundle.graph_spec import GraphSpec
     from llama_export.cli.terminal import TerminalProgress
     from llama_export.examine.bandwidth import buffer_bytes_for, read_bandwidth
     from llama_export.examine.bench import measure, parse_lengths, plan_bench
     from llama_export.system.machine import Machine
-    from llama_export.targets.registry import describe, open_session, require_measurable
+    from llama_export.targets import registry
+    from llama_export.targets.stored import StoredArtifact
 
     opened = Bundle.open(bundle)
-    require_measurable(opened)
+    registry.require_measurable(opened)
+    target, artifact = registry.get(opened.manifest.target), StoredArtifact.of(opened)
     machine = Machine()
     lengths, at = (
         None if text is None else parse_lengths(option, text)
         for option, text in zip(_PARTS.values(), (prompt_lengths, contexts), strict=True)
     )
     plan = plan_bench(
-        GraphSpec.from_json(opened.manifest.graph).max_context,
+        artifact.spec.max_context,
         prompt_lengths=lengths,
         contexts=at,
         decode_tokens=decode_tokens,
@@ -67,7 +68,7 @@ def bench(
     progress = TerminalProgress(console)
     with progress.step("Measuring") as advance:
         found = measure(
-            lambda: open_session(opened, threads=threads, verbose=verbose),
+            lambda: target.open_session(artifact, threads=threads, verbose=verbose),
             plan,
             machine,
             ordinary_tokens=opened.manifest.tokenizer["bos_token_id"] or 1,
@@ -78,7 +79,7 @@ def bench(
     with progress.step("Measuring the memory's speed"):
         buffer_bytes = buffer_bytes_for(machine.available_bytes())
         bandwidth = read_bandwidth(used_threads, buffer_bytes, machine.clock)
-    parts = describe(opened)
+    parts = target.describe(artifact)
     manifest = opened.manifest
     report = {
         "format_version": 1,

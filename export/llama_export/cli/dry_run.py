@@ -58,7 +58,7 @@ def to_json(plan: ExportPlan) -> dict[str, object]:
 
     target = plan.estimate.targets[0]
     needed = target.run_bytes(_context(plan))
-    read = target.parts.read_bytes_per_token(_context(plan))
+    read = target.footprint.read_bytes_per_token(_context(plan))
     return {
         "format_version": 1,
         "estimate": plan.estimate.to_json(),
@@ -133,11 +133,11 @@ def plan_table(plan: ExportPlan) -> Table:
         f"{_duration(found.elapsed_s)}{', without the download' if found.download_bytes else ''}"
     )
     for target in found.targets:
-        kv = target.parts.kv_bytes_per_token
+        kv = target.footprint.kv_bytes_per_token
         rows[f"to run {target.target}, about"] = (
-            f"{format_bytes(target.resident_bytes)} loaded, and {format_bytes(kv)} for each token: "
-            f"{format_bytes(target.run_bytes(target.max_context))} when the context of "
-            f"{target.max_context} is full"
+            f"{format_bytes(target.footprint.resident_bytes)} loaded, and {format_bytes(kv)} "
+            f"for each token: {format_bytes(target.run_bytes(target.max_context))} when the "
+            f"context of {target.max_context} is full"
         )
     for key, value in rows.items():
         table.add_row(key, value)
@@ -153,7 +153,7 @@ def phone_table(plan: ExportPlan) -> Table:
 
     target = plan.estimate.targets[0]
     needed = target.run_bytes(_context(plan))
-    read = target.parts.read_bytes_per_token(_context(plan))
+    read = target.footprint.read_bytes_per_token(_context(plan))
     table = Table(
         title=f"Phones: {format_bytes(needed)} at a context of {_context(plan)}, "
         f"{format_bytes(read)} read for each token",

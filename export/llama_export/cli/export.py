@@ -155,22 +155,15 @@ def export(
         raise UsageError(message, "llama-export --target onnx --model 3.2-1B")
     console = open_console(verbose)
     from llama_export.cli.terminal import TerminalProgress, export_table, next_steps, show_report
-    from llama_export.targets.registry import parse_targets, require_wanted
-    from llama_export.targets.target import LoweringOptions
+    from llama_export.targets import registry
+    from llama_export.targets.options import with_chosen
 
-    targets = parse_targets(target)
+    targets = registry.parse_targets(target)
     typed = [name for name in context.params if _is_typed(context, name)]
-    require_wanted(typed, targets)
-    options = LoweringOptions(
-        accuracy_level=_accuracy_level(accuracy_level),
-        all_logits=all_logits,
-        kv_cache=None if kv_cache is None else kv_cache.value,
-        kv_dtype=kv_dtype.value,
-        share_table=share_table,
-        delegate=delegate.value,
-        functions=functions.value,
-        deployment_target=deployment_target.value,
-    )
+    registry.require_wanted(typed, targets)
+    values = {name: context.params[name] for name in typed}
+    chosen = {n: v.value if isinstance(v, Enum) else v for n, v in values.items()}
+    options = {name: with_chosen(registry.get(name).Options(), chosen) for name in targets}
     progress = TerminalProgress(console)
     with progress.step("Starting PyTorch"):
         from llama_export.exporting.pipeline import (
@@ -209,17 +202,9 @@ def export(
         return
     Console().print(export_table(result))
     first = result.bundles[0].bundle
-    status = first.manifest.graph.get("delegate", {}).get("status", "")
-    next_steps(console, first.folder, runs_here="not run" not in status)
+    next_steps(console, first.folder, runs_here=first.manifest.runs_here)
 
 
 def _is_typed(context: typer.Context, name: str) -> bool:
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
-
-
-def _accuracy_level(level: int) -> int:
-    if level not in (1, 4):
-        message = f"--accuracy-level: expected 1 (float32) or 4 (int8), found {level}"
-        raise UsageError(message)
-    return level

@@ -137,7 +137,7 @@ def _facts(found: Inspection) -> dict[str, str]:
         facts |= {
             "target": f"{graph['target']}, {graph['artifact']}",
             "context": f"{graph['max_context']} tokens; logits of {logits}",
-            **({"delegate": _delegate(graph["delegate"])} if graph["delegate"] else {}),
+            **({"delegate": _delegate(graph)} if graph["delegate"] else {}),
             **({"functions": _functions(graph["functions"])} if graph["functions"] else {}),
             "KV cache": f"{format_bytes(graph['kv_bytes_per_token'])} a token, "
             f"{format_bytes(graph['kv_bytes_per_token'] * graph['max_context'])} when full",
@@ -165,10 +165,14 @@ def _functions(functions: Mapping[str, int]) -> str:
     return ", ".join(named).replace("(1 tokens)", "(1 token)")
 
 
-def _delegate(report: Mapping[str, Any]) -> str:
+def _delegate(graph: Mapping[str, Any]) -> str:
     """Say what computes inside a `.pte`, how much of it, and whether that was ever run."""
+    from llama_export.cli.terminal import where_it_runs
+
+    report = graph["delegate"]
     outside = sum(report["outside"].values())
     return (
-        f"{report['name']}, {report['status']}: {report['delegate_calls']} calls with "
-        f"{report['products_inside']} of {report['products']} products, {outside} other operators"
+        f"{report['name']}, {where_it_runs(runs_here=graph['runs_here'])}: "
+        f"{report['delegate_calls']} calls with {report['products_inside']} of "
+        f"{report['products']} products, {outside} other operators"
     )

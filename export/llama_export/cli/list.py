@@ -35,16 +35,15 @@ def list_models(as_json: Json = False, verbose: Verbose = False) -> None:
 def _estimate(model: KnownModel, cores: int) -> ExportEstimate:
     from llama_export.exporting.estimate import DEFAULT_RECIPE, estimate
     from llama_export.sources.catalogue import shape_of
-    from llama_export.targets.registry import TARGETS
-    from llama_export.targets.target import LoweringOptions
+    from llama_export.targets import registry
     from llama_quantize.recipe import recipe
 
     return estimate(
         shape_of(model.name),
-        TARGETS,
+        registry.TARGETS,
         recipe(DEFAULT_RECIPE),
         None,
-        LoweringOptions(),
+        {name: registry.get(name).Options() for name in registry.TARGETS},
         verify=True,
         cores=cores,
     )

@@ -111,14 +111,19 @@ def export_table(result: ExportResult) -> Table:
             "context": f"{manifest.graph['max_context']} tokens",
         }
         if exported.report is None:
-            status = manifest.graph.get("delegate", {}).get("status", "")
-            facts["verified"] = f"no ({status})" if "not run" in status else "no (--no-verify)"
+            why = "--no-verify" if manifest.runs_here else where_it_runs(runs_here=False)
+            facts["verified"] = f"no ({why})"
         else:
             facts |= headlines(exported.report)
         columns.append(facts)
     for key in dict.fromkeys(key for facts in columns for key in facts):
         table.add_row(key, *(facts.get(key, "") for facts in columns))
     return table
+
+
+def where_it_runs(*, runs_here: bool) -> str:
+    """Return in words whether this machine's runtime can run an artifact."""
+    return "runs in this machine's runtime" if runs_here else "lowered, not run here"
 
 
 def headlines(report: VerifyReport) -> dict[str, str]:

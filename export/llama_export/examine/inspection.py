@@ -1,7 +1,7 @@
 """What is inside a bundle or a `weights/` folder: parts, inputs and outputs, files, origin.
 
 It reads manifests and headers, and no weight unless hashes are asked for. How an artifact is laid
-out is its target's business (`registry.describe`). It prints nothing.
+out is its target's business (`Target.describe`). It prints nothing.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import Any
 from llama_export.bundle.bundle import Bundle
 from llama_export.bundle.graph_spec import GraphSpec, TensorSpec
 from llama_export.bundle.manifest import MANIFEST_NAME
+from llama_export.targets import registry
 from llama_export.targets.footprint import Part
-from llama_export.targets.registry import describe
+from llama_export.targets.stored import StoredArtifact
 from llama_export.tokenizer.files import read_vocabulary
 
 RECORD_FILE = "quantization.json"
@@ -105,7 +106,7 @@ def inspect_bundle(
     """
     unlisted = bundle.check_hashes(progress) if check_hashes else ()
     manifest, spec = bundle.manifest, GraphSpec.from_json(bundle.manifest.graph)
-    artifact = describe(bundle)
+    artifact = registry.get(manifest.target).describe(StoredArtifact(bundle.artifact, spec))
     sizes = {name: entry.size_bytes for name, entry in manifest.files.items()}
     sizes[MANIFEST_NAME] = (bundle.folder / MANIFEST_NAME).stat().st_size
     parts = [
@@ -129,6 +130,7 @@ def inspect_bundle(
         graph={
             "target": manifest.target,
             "artifact": manifest.artifact,
+            "runs_here": manifest.runs_here,
             "max_context": spec.max_context,
             "all_logits": spec.all_logits,
             "kv_cache": spec.kv_cache,

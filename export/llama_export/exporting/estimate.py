@@ -1,23 +1,22 @@
 """What an export will take, before any work: sizes, memory, time, from shape and recipe alone.
 
-Sizes are computed from the layout. Memory and time are fitted to the measurements in
-docs/performance.md, made with int4 on 2 cores, and are shown as "about". It knows no machine and
-prints nothing.
+Sizes are computed from the layout. Memory and time come from each target's own measurements, made
+with int4 on 2 cores, and are shown as "about". It knows no machine and prints nothing.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from llama_export.errors import UsageError
-from llama_export.llama.names import expected_shapes
+from llama_export.llama.names import Shapes, expected_shapes
 from llama_export.sources.catalogue import ModelShape
 from llama_export.targets import registry
-from llama_export.targets.footprint import ArtifactParts
-from llama_export.targets.target import LoweringOptions
+from llama_export.targets.costs import MEASURED_CORES
+from llama_export.targets.footprint import Footprint
+from llama_export.targets.options import TargetOptions
 from llama_quantize.checkpoint.store import stored_tensors
 from llama_quantize.recipe import QuantRecipe
 from llama_quantize.scheme import Scheme
@@ -26,14 +25,6 @@ DEFAULT_RECIPE = "int4"
 # The context at which memory to run and bytes per token are quoted.
 QUOTED_CONTEXT = 1024
 
-# Parameters, then peak anonymous memory and seconds of an export, without and with its check:
-# the demo, the 1B and the 3B shape.
-_MEASURED = (
-    (5_773_056, 290e6, 350e6, 5.0, 5.7),
-    (1_235_814_400, 420e6, 2680e6, 36.2, 55.2),
-    (3_212_749_824, 430e6, 4900e6, 93.9, 147.3),
-)
-_MEASURED_CORES = 2
 # More cores than these were never measured, and reading and hashing do not get faster.
 _MOST_CORES = 8
 _START_S = 4.0
@@ -49,23 +40,26 @@ class TargetEstimate:
     """One bundle.
 
     Args:
-        max_context: positions that its KV cache has.
-        parts: the artifact by kind; exact.
-        bundle_bytes: all files, within 1 %.
-        resident_bytes: memory after loading, without a KV cache; about.
+        target: name of the target.
+        max_context: positions of its KV cache.
+        footprint: the artifact by kind, exact, and its memory when loaded, about.
+        bundle_bytes: size of all files, within 1 %.
+        memory_bytes: peak memory of its export, mapped files not counted; about.
+        elapsed_s: time of an export to this target alone, without the download; about.
         scratch_bytes: what the disk holds besides, while the bundle is made.
     """
 
     target: str
     max_context: int
-    parts: ArtifactParts
+    footprint: Footprint
     bundle_bytes: int
-    resident_bytes: int
+    memory_bytes: int
+    elapsed_s: float
     scratch_bytes: int = 0
 
     def run_bytes(self, context: int) -> int:
         """Return the memory to run it with so many positions in the cache."""
-        return self.resident_bytes + context * self.parts.kv_bytes_per_token
+        return self.footprint.resident_bytes + context * self.footprint.kv_bytes_per_token
 
     def to_json(self) -> dict[str, object]:
         """Return plain data."""
@@ -73,11 +67,13 @@ class TargetEstimate:
             "target": self.target,
             "max_context": self.max_context,
             "bundle_bytes": self.bundle_bytes,
-            "resident_bytes": self.resident_bytes,
+            "resident_bytes": self.footprint.resident_bytes,
             "scratch_bytes": self.scratch_bytes,
-            "kv_cache_bytes_per_token": self.parts.kv_bytes_per_token,
-            "read_bytes_per_token": self.parts.read_bytes_per_token(QUOTED_CONTEXT),
-            "parts": {part.kind: part.size_bytes for part in self.parts.parts},
+            "memory_bytes": self.memory_bytes,
+            "elapsed_s": round(self.elapsed_s, 1),
+            "kv_cache_bytes_per_token": self.footprint.kv_bytes_per_token,
+            "read_bytes_per_token": self.footprint.read_bytes_per_token(QUOTED_CONTEXT),
+            "parts": {part.kind: part.size_bytes for part in self.footprint.parts},
         }
 
 
@@ -86,9 +82,14 @@ class ExportEstimate:
     """A whole export.
 
     Args:
-        weights_bytes: the `weights/` folder; 0 when the source is one already.
-        memory_bytes: peak of the export, mapped files not counted; about.
-        elapsed_s: without the download; about.
+        model: name of the model.
+        num_parameters: size of the model; a tied table counts once.
+        recipe: name of the recipe.
+        group_size: number of weights that share a scale; None where there is no one number.
+        download_bytes: size of what is still to be fetched.
+        weights_bytes: size of the `weights/` folder; 0 when the source is one already.
+        targets: one estimate a target.
+        verify: whether the check is part of it.
     """
 
     model: str
@@ -98,9 +99,17 @@ class ExportEstimate:
     download_bytes: int
     weights_bytes: int
     targets: tuple[TargetEstimate, ...]
-    memory_bytes: int
-    elapsed_s: float
     verify: bool
+
+    @property
+    def memory_bytes(self) -> int:
+        """Peak memory of the export, about: the targets are made one after the other."""
+        return max(target.memory_bytes for target in self.targets)
+
+    @property
+    def elapsed_s(self) -> float:
+        """Time of the whole export, without the download; about."""
+        return sum(target.elapsed_s for target in self.targets)
 
     @property
     def disk_bytes(self) -> int:
@@ -132,7 +141,7 @@ def choose_context(target: str, config_limit: int, asked: int | None) -> int:
         UsageError: less than one, or more than the model knows.
     """
     if asked is None:
-        return min(registry.default_max_context(target), config_limit)
+        return min(registry.get(target).default_max_context, config_limit)
     if not 1 <= asked <= config_limit:
         message = f"--max-context: expected 1 to {config_limit}, which is what the model knows, "
         raise UsageError(message + f"found {asked}")
@@ -144,7 +153,7 @@ def estimate(
     targets: Sequence[str],
     chosen: QuantRecipe,
     max_context: int | None,
-    options: LoweringOptions,
+    options: Mapping[str, TargetOptions],
     *,
     verify: bool,
     cores: int,
@@ -153,21 +162,23 @@ def estimate(
 
     Args:
         shape: the model; if it is quantised already, its own recipe counts and not `chosen`.
-        targets: which bundles.
-        chosen: what becomes of each tensor.
-        max_context: what was asked for; None: each target's default.
-        options: of the artifacts.
+        targets: names of the targets.
+        chosen: recipe of the export.
+        max_context: number of positions that was asked for; None: each target's default.
+        options: each target's own options by its name.
         verify: whether the check follows.
-        cores: of the machine.
+        cores: number of the machine's cores.
 
     Raises:
         QuantizationError: the recipe does not fit the shape.
         LoweringError: a target cannot run a width.
+        UsageError: a target has no such artifact.
     """
     used = chosen if shape.weights is None else shape.weights.recipe
     shapes = expected_shapes(shape.config)
     schemes = used.resolve(shapes).schemes
     num_parameters = shape.config.num_parameters
+    layout = _Layout(shape, shapes, schemes)
     return ExportEstimate(
         model=shape.name,
         num_parameters=num_parameters,
@@ -176,53 +187,61 @@ def estimate(
         download_bytes=shape.download_bytes,
         weights_bytes=_weights_bytes(shape, shapes, schemes) if shape.weights is None else 0,
         targets=tuple(
-            _target(target, shape, shapes, schemes, max_context, options) for target in targets
+            _target(layout, target, max_context, options[target], verify=verify, cores=cores)
+            for target in targets
         ),
-        memory_bytes=memory_bytes(num_parameters, verify=verify),
-        elapsed_s=_elapsed_s(num_parameters, cores, verify=verify),
         verify=verify,
     )
 
 
-def memory_bytes(num_parameters: int, *, verify: bool) -> int:
-    """Return the peak memory of an export, about."""
-    return round(_between(num_parameters, 2 if verify else 1))
+def memory_bytes(targets: Sequence[str], num_parameters: int, *, verify: bool) -> int:
+    """Return the peak memory of an export, about: the targets are made one after the other."""
+    costs = (registry.get(target).costs for target in targets)
+    return round(max(each.of(num_parameters, verify=verify).memory_bytes for each in costs))
 
 
-def _elapsed_s(num_parameters: int, cores: int, *, verify: bool) -> float:
-    work_s = _between(num_parameters, 4 if verify else 3) - _START_S
-    return _START_S + work_s * _MEASURED_CORES / min(cores, _MOST_CORES)
+def _seconds(measured_s: float, cores: int) -> float:
+    """Spread what was measured on a few cores over a machine's; starting up takes as long."""
+    return _START_S + (measured_s - _START_S) * MEASURED_CORES / min(cores, _MOST_CORES)
 
 
-def _between(num_parameters: int, column: int) -> float:
-    """Draw straight lines through what was measured, the last one beyond the largest model."""
-    points = [(row[0], row[column]) for row in _MEASURED]
-    for left, right in itertools.pairwise(points):
-        if num_parameters <= right[0] or right == points[-1]:
-            slope = (right[1] - left[1]) / (right[0] - left[0])
-            return left[1] + slope * (max(num_parameters, points[0][0]) - left[0])
-    return points[-1][1]
+@dataclass(frozen=True)
+class _Layout:
+    """A model, with the shape and the storage form of each of its unique tensors."""
+
+    model: ModelShape
+    shapes: Shapes
+    schemes: Mapping[str, Scheme]
 
 
 def _target(
+    layout: _Layout,
     target: str,
-    shape: ModelShape,
-    shapes: Mapping[str, tuple[int, ...]],
-    schemes: Mapping[str, Scheme],
     asked: int | None,
-    options: LoweringOptions,
+    options: TargetOptions,
+    *,
+    verify: bool,
+    cores: int,
 ) -> TargetEstimate:
-    max_context = choose_context(target, shape.config.max_position_embeddings, asked)
-    parts, resident = registry.predict(target, shape.config, shapes, schemes, max_context, options)
-    manifest = _MANIFEST_BYTES + shape.config.num_hidden_layers * _MANIFEST_LAYER_BYTES
-    bundle = parts.size_bytes + shape.tokenizer_bytes + manifest + _SMALL_FILES_BYTES
-    scratch = registry.scratch_bytes(target, shapes, schemes)
-    return TargetEstimate(target, max_context, parts, bundle, resident, scratch)
+    known, config = registry.get(target), layout.model.config
+    max_context = choose_context(target, config.max_position_embeddings, asked)
+    known.check(options, layout.schemes, max_context)
+    footprint = known.predict(config, layout.shapes, layout.schemes, max_context, options)
+    manifest = _MANIFEST_BYTES + config.num_hidden_layers * _MANIFEST_LAYER_BYTES
+    files = layout.model.tokenizer_bytes + manifest + _SMALL_FILES_BYTES
+    cost = known.costs.of(config.num_parameters, verify=verify)
+    return TargetEstimate(
+        target,
+        max_context,
+        footprint,
+        bundle_bytes=footprint.size_bytes + files,
+        memory_bytes=round(cost.memory_bytes),
+        elapsed_s=_seconds(cost.elapsed_s, cores),
+        scratch_bytes=known.scratch_bytes(layout.shapes, layout.schemes),
+    )
 
 
-def _weights_bytes(
-    shape: ModelShape, shapes: Mapping[str, tuple[int, ...]], schemes: Mapping[str, Scheme]
-) -> int:
+def _weights_bytes(shape: ModelShape, shapes: Shapes, schemes: Mapping[str, Scheme]) -> int:
     forms = stored_tensors(schemes, shapes)
     data = sum(math.prod(size) * dtype.itemsize for dtype, size in forms.values())
     header = len(forms) * _HEADER_ENTRY_BYTES

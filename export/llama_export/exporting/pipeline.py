@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from llama_export.bundle.bundle import Bundle, seal
+from llama_export.bundle.manifest import FORMAT_VERSION, Manifest
 from llama_export.bundle.publish import publish, refuse_existing, scratch
 from llama_export.errors import UsageError
 from llama_export.exporting.estimate import DEFAULT_RECIPE, ExportEstimate, choose_context, estimate
 from llama_export.exporting.provenance import (
-    about_artifact,
+    artifact_metadata,
     describe_quantization,
     stops_of,
     versions_used,
@@ -32,7 +33,8 @@ from llama_export.sources.resolve import resolve_model
 from llama_export.sources.source import WEIGHTS_FOLDER, Source, open_source
 from llama_export.system.machine import Machine
 from llama_export.targets import registry
-from llama_export.targets.target import Lowered, LoweringOptions
+from llama_export.targets.options import TargetOptions
+from llama_export.targets.target import Lowered
 from llama_export.tokenizer.tokenizer import write_tokenizer_files
 from llama_export.verify import VerifyReport, verify_bundle
 from llama_quantize.checkpoint.store import quantize_to
@@ -58,6 +60,7 @@ class ExportRequest:
         recipe: "int4", "int8", "bf16" or "fp16"; None: int4, or what quantised weights have.
         group_size: weights that share a scale; None: the recipe's own.
         max_context: None: the target's own default, or the model's own if that is less.
+        options: each target's own options by its name; a target that is absent has its defaults.
         keep_weights: keep the quantised weights in `OUTPUT/weights`.
         verify: run a short verification and publish nothing that fails it.
         force: replace what is there.
@@ -69,12 +72,16 @@ class ExportRequest:
     recipe: str | None = None
     group_size: int | None = None
     max_context: int | None = None
-    options: LoweringOptions = field(default_factory=LoweringOptions)
+    options: Mapping[str, TargetOptions] = field(default_factory=dict)
     revision: str | None = None
     token: str | None = None
     keep_weights: bool = True
     verify: bool = True
     force: bool = False
+
+    def options_of(self, target: str) -> TargetOptions:
+        """Return what was chosen for a target, or the target's defaults."""
+        return self.options.get(target) or registry.get(target).Options()
 
 
 @dataclass(frozen=True)
@@ -130,7 +137,7 @@ def export_bundle(request: ExportRequest, progress: Progress) -> ExportResult:
     begun = time.perf_counter()
     for target in request.targets:
         registry.require_toolkit(target)
-        registry.require_options(target, request.options)
+        registry.get(target).check(request.options_of(target))
     chosen = recipe(request.recipe or DEFAULT_RECIPE, request.group_size)
     output = request.output or _default_output(request.model)
     # Before a download of gigabytes, not after it.
@@ -165,7 +172,7 @@ def plan_export(request: ExportRequest) -> ExportPlan:
         LlamaExportError, QuantizationError: the model, the recipe or an option cannot be used.
     """
     for target in request.targets:
-        registry.require_options(target, request.options)
+        registry.get(target).check(request.options_of(target))
     chosen = recipe(request.recipe or DEFAULT_RECIPE, request.group_size)
     shape = shape_of(request.model, revision=request.revision, token=request.token)
     machine = Machine()
@@ -174,7 +181,7 @@ def plan_export(request: ExportRequest) -> ExportPlan:
         request.targets,
         chosen,
         request.max_context,
-        request.options,
+        {target: request.options_of(target) for target in request.targets},
         verify=request.verify,
         cores=machine.cores(),
     )
@@ -208,8 +215,10 @@ def _export_target(
         traced = trace(source.config, max_context)
     with publish(output / target, force=request.force) as folder:
         with progress.step(f"Lowering to {target}"):
-            about = about_artifact(source, weights)
-            lowered = registry.lower(target, traced, weights, folder, request.options, about)
+            metadata = artifact_metadata(source, weights)
+            lowered = registry.get(target).lower(
+                traced, weights, folder, request.options_of(target), metadata
+            )
             tokenizer_file = _write_model_files(source, folder, lowered.config_keys)
         with progress.step("Hashing the files"):
             _seal(folder, target, lowered, source, weights, tokenizer_file)
@@ -287,8 +296,8 @@ def _seal(
     tokenizer_file: str,
 ) -> None:
     """Write the manifest, with the hash of every file and of every weight's codes and scales."""
-    seal(
-        folder,
+    draft = Manifest(
+        format_version=FORMAT_VERSION,
         target=target,
         artifact=lowered.artifact,
         model=source.info,
@@ -300,8 +309,11 @@ def _seal(
             "bos_token_id": source.tokenizer.bos_token_id,
             "stop_token_ids": stops_of(source),
         },
+        files={},
         created_with=versions_used(target),
+        runs_here=lowered.runs_here,
     )
+    seal(folder, draft)
 
 
 def _default_output(model: str) -> Path:

@@ -13,7 +13,7 @@ from typing import Any
 from llama_export.sources.licence import NOTICE_NAME, licence_notice
 from llama_export.sources.source import Source
 from llama_export.targets import registry
-from llama_export.targets.target import About
+from llama_export.targets.target import ArtifactMetadata
 from llama_export.tokenizer.chat_format import stop_token_ids
 from llama_export.version import __version__
 from llama_quantize.checkpoint.weights import QuantizedWeights
@@ -24,12 +24,12 @@ from llama_quantize.tensor import QuantizedTensor
 _TOKENIZER_FILE = "tokenizer.json"
 
 
-def about_artifact(source: Source, weights: QuantizedWeights) -> About:
+def artifact_metadata(source: Source, weights: QuantizedWeights) -> ArtifactMetadata:
     """Gather what an artifact may say about itself."""
     info, group_size = source.info, _group_size(weights)
     notices = licence_notice(info.name, info.hub_id, source.folder)
     groups = "" if group_size is None else f" in groups of {group_size}"
-    return About(
+    return ArtifactMetadata(
         name=info.name,
         hub_id=info.hub_id,
         revision=info.revision,
@@ -51,7 +51,7 @@ def stops_of(source: Source) -> list[int]:
 def versions_used(target: str) -> dict[str, str]:
     """Return the versions of what makes a target's bundle, by package name."""
     versions = {"llama-export": __version__, "python": platform.python_version()}
-    packages = ("torch", "safetensors", *registry.toolkits(target))
+    packages = ("torch", "safetensors", *registry.get(target).toolkits)
     installed = {distribution: _version(distribution) for distribution in packages}
     return versions | {name: value for name, value in installed.items() if value}
 

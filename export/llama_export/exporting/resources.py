@@ -179,7 +179,8 @@ def _disk_of(place: Path) -> int:
 def _memory_hint(estimate: ExportEstimate) -> str:
     if not estimate.verify:
         return "close other programs"
-    without_bytes = memory_bytes(estimate.num_parameters, verify=False)
+    targets = [target.target for target in estimate.targets]
+    without_bytes = memory_bytes(targets, estimate.num_parameters, verify=False)
     return f"close other programs; without the check, --no-verify, {_gb(without_bytes)} will do"
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from llama_export.errors import PromptError
 from llama_export.generation.sampling import Sampling, penalise, sample
-from llama_export.targets.session import FloatArray
+from llama_export.llama.intermediates import FloatArray
 
 __all__ = ["Generation", "GenerationStats", "Predictor", "Sampling", "sample"]
 

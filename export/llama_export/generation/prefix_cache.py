@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from llama_export.errors import PromptError
-from llama_export.targets.session import FloatArray, KeyValueArrays, Session
+from llama_export.llama.intermediates import FloatArray
+from llama_export.targets.session import KeyValueArrays, Session
 
 # A prompt can be stopped between two pieces, and 512 tokens of 1B took 4 s. Attention's scores
 # grow with the product of both lengths too: of 1B with 8192 positions, 32 heads in float32, a

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llama_export.errors import UsageError
-from llama_export.targets.session import FloatArray
+from llama_export.llama.intermediates import FloatArray
 
 IdArray = NDArray[np.intp]
 

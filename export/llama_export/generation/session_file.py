@@ -22,7 +22,8 @@ import numpy as np
 from llama_export.bundle.manifest import Manifest
 from llama_export.errors import LlamaExportError, OutputError, PromptError
 from llama_export.generation.sampling import Sampling
-from llama_export.targets.session import FloatArray, KeyValueArrays
+from llama_export.llama.intermediates import FloatArray
+from llama_export.targets.session import KeyValueArrays
 
 FORMAT_VERSION = 1
 

@@ -21,9 +21,10 @@ from llama_export.generation.sampling import Sampling
 from llama_export.generation.session_file import BundleIdentity, Saved, read_saved, write_saved
 from llama_export.generation.text_stream import Completion, TextStream
 from llama_export.generation.validation import as_messages, as_prompt, require_whole
+from llama_export.llama.intermediates import FloatArray
 from llama_export.sources.resolve import DEMO
-from llama_export.targets.registry import open_session, stand_in
-from llama_export.targets.session import FloatArray
+from llama_export.targets import registry
+from llama_export.targets.stored import StoredArtifact
 from llama_export.tokenizer.chat_format import Message, encode_dialog
 from llama_export.tokenizer.special_tokens import END_OF_TURN, SPECIAL_TOKENS
 from llama_export.tokenizer.tokenizer import Tokenizer
@@ -84,7 +85,8 @@ class TextSession:
         if max_context is not None:
             require_whole("max_context", max_context, most, "positions of this bundle")
         tokenizer = Tokenizer.load(bundle.path(str(bundle.manifest.tokenizer["file"])))
-        session = open_session(bundle, threads=threads, verbose=verbose)
+        target = registry.get(bundle.manifest.target)
+        session = target.open_session(StoredArtifact.of(bundle), threads=threads, verbose=verbose)
         cache = KeptCache(session, max_context=max_context)
         return cls(cache, tokenizer, bundle.manifest, for_chat=_is_for_chat(bundle))
 
@@ -96,7 +98,7 @@ class TextSession:
     @property
     def stand_in(self) -> str:
         """What runs the artifact here in place of its runtime; empty where that runs it."""
-        return stand_in(self._manifest.target)
+        return registry.get(self._manifest.target).substitute_runtime()
 
     @property
     def position(self) -> int:

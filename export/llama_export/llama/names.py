@@ -9,6 +9,9 @@ from collections.abc import Mapping
 
 from llama_export.llama.config import LlamaConfig
 
+# Of tensors, by name.
+Shapes = Mapping[str, tuple[int, ...]]
+
 TABLE = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
 

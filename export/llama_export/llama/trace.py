@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch.export import Dim, ExportedProgram, export
@@ -28,6 +28,37 @@ MUL = torch.ops.aten.mul.Tensor
 ADD = torch.ops.aten.add.Tensor
 ATTENTION = torch.ops.llama_export.attention.default
 GETITEM = operator.getitem
+
+
+class NodeHandlers(Protocol):
+    """What a lowering does with each kind of node; `TracedLlama.walk` calls them in order."""
+
+    def embedding(self, node: Node) -> None:
+        """Look tokens up: `(table, input_ids)`."""
+
+    def rms_norm(self, node: Node) -> None:
+        """Normalise: `(x, shape, weight, epsilon)`."""
+
+    def linear(self, node: Node) -> None:
+        """Multiply: `(x, weight)`."""
+
+    def attention(self, node: Node) -> None:
+        """Attend: query, key and value come first; results are a tuple."""
+
+    def getitem(self, node: Node) -> None:
+        """Take one result of attention: `(node, index)`."""
+
+    def silu(self, node: Node) -> None:
+        """Apply SiLU: `(x,)`."""
+
+    def mul(self, node: Node) -> None:
+        """Multiply elementwise: `(left, right)`."""
+
+    def add(self, node: Node) -> None:
+        """Add elementwise: `(left, right)`."""
+
+    def output(self, node: Node) -> None:
+        """Finish: the logits, then the caches."""
 
 
 @dataclass(frozen=True)
@@ -62,19 +93,27 @@ class TracedLlama:
             raise LoweringError(message, "report it with the model's config.json")
         return name
 
-    def walk(self, handlers: Mapping[Any, Callable[[Node], None]]) -> None:
+    def walk(self, handlers: NodeHandlers) -> None:
         """Call the handler of every computing node, in order, and that of the output last.
-
-        Args:
-            handlers: by operator; the output's key is the string "output".
 
         Raises:
             LoweringError: a node has no handler; nothing falls back silently.
         """
+        by_kind: Mapping[object, Callable[[Node], None]] = {
+            EMBEDDING: handlers.embedding,
+            RMS_NORM: handlers.rms_norm,
+            LINEAR: handlers.linear,
+            ATTENTION: handlers.attention,
+            GETITEM: handlers.getitem,
+            SILU: handlers.silu,
+            MUL: handlers.mul,
+            ADD: handlers.add,
+            "output": handlers.output,
+        }
         for node in self.program.graph.nodes:
             if node.op == "placeholder":
                 continue
-            handler = handlers.get(node.op if node.op == "output" else node.target)
+            handler = by_kind.get(node.op if node.op == "output" else node.target)
             if handler is None:
                 message = (
                     f"the traced graph has a node that this target cannot lower: {node.target}"

@@ -15,9 +15,9 @@ class Part:
     """Bytes of one kind.
 
     Args:
-        kind: such as "int4 codes".
-        size_bytes: in the file.
-        read_bytes: of these, what decoding one token reads.
+        kind: name of the kind, such as "int4 codes".
+        size_bytes: size in the file.
+        read_bytes: share of the size that decoding one token reads.
     """
 
     kind: str
@@ -26,20 +26,23 @@ class Part:
 
 
 @dataclass(frozen=True)
-class ArtifactParts:
+class Footprint:
     """A whole artifact.
 
     Args:
-        parts: by kind, the largest first.
-        kv_bytes_per_token: what one position adds to the KV cache, and to what decoding reads.
-        files: what each of the target's own files is.
-        counted: those of them whose bytes are among the parts.
+        parts: parts by kind, the largest first.
+        kv_bytes_per_token: growth of the KV cache, and of what decoding reads, by one position.
+        files: description of each of the target's own files.
+        counted: names of the files whose bytes are among the parts.
+        resident_bytes: memory of the loaded artifact without its KV cache, about; 0: not known, as
+            of an artifact that was described and not predicted.
     """
 
     parts: tuple[Part, ...]
     kv_bytes_per_token: int
     files: Mapping[str, str] = field(default_factory=dict)
     counted: tuple[str, ...] = ()
+    resident_bytes: int = 0
 
     @property
     def size_bytes(self) -> int:
@@ -47,7 +50,7 @@ class ArtifactParts:
         return sum(part.size_bytes for part in self.parts)
 
     def read_bytes_per_token(self, context: int) -> int:
-        """Return what decoding a token at a context reads: the weights, and the cache so far."""
+        """Return what decoding a token reads at a context: the weights, and the cache so far."""
         return sum(part.read_bytes for part in self.parts) + context * self.kv_bytes_per_token
 
 

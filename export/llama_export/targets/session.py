@@ -9,12 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from llama_export.errors import PromptError
+from llama_export.llama.intermediates import FloatArray
 
-FloatArray = NDArray[np.float32]
 KeyValueArrays = tuple[FloatArray, FloatArray]
 
 

@@ -1,38 +1,37 @@
-"""What a target is given, and what its lowering returns."""
+"""`Target`: what one export target must do, what it may do, and what it is given.
+
+The rest of the program sees targets through this class alone. It knows the order of no export and
+the format of no artifact. A module that holds a target imports neither torch nor a toolkit: each is
+imported when a method needs it.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
+
+from typing_extensions import override
+
+from llama_export.targets.costs import Costs
+from llama_export.targets.limits import Limits
+from llama_export.targets.options import TargetOptions
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from llama_export.bundle.graph_spec import GraphSpec
-
-
-@dataclass(frozen=True)
-class LoweringOptions:
-    """What a user may choose about an artifact; a target reads what concerns it.
-
-    Args:
-        accuracy_level: ONNX: of int4 products, 4 computes in int8, 1 in float32.
-        all_logits: give the logits of every position, not of the last alone.
-        kv_cache: "io" or "state"; None: what the target's clients expect.
-        kv_dtype: of the KV cache, "float32" or "float16".
-        share_table: ExecuTorch: store a tied table once.
-        delegate: ExecuTorch: "xnnpack", "vulkan" or "coreml".
-        functions: Core ML: "main" of flexible shapes, or "prefill+decode" of fixed ones.
-        deployment_target: Core ML: "iOS18" or "iOS17".
-    """
-
-    accuracy_level: int = 4
-    all_logits: bool = False
-    kv_cache: str | None = None
-    kv_dtype: str = "float32"
-    share_table: bool = True
-    delegate: str = "xnnpack"
-    functions: str = "main"
-    deployment_target: str = "iOS18"
+    from llama_export.llama.activations import RoundedInputs
+    from llama_export.llama.config import LlamaConfig
+    from llama_export.llama.intermediates import Probe
+    from llama_export.llama.names import Shapes
+    from llama_export.llama.trace import TracedLlama
+    from llama_export.targets.footprint import Footprint
+    from llama_export.targets.session import Session
+    from llama_export.targets.stored import StoredArtifact, StoredWeights
+    from llama_quantize.checkpoint.weights import QuantizedWeights
+    from llama_quantize.scheme import Scheme
 
 
 @dataclass(frozen=True)
@@ -53,20 +52,20 @@ class Lowered:
 
 
 @dataclass(frozen=True)
-class About:
+class ArtifactMetadata:
     """What an artifact may say about itself, beyond its graph.
 
     Args:
-        name: the model's.
-        hub_id: its repository on the hub; None: it did not come from there.
-        revision: the commit of it.
-        notice: the text of the bundle's NOTICE, with the licence of the weights.
-        tokenizer_file: beside the artifact.
-        bos_token_id: what a text begins with.
-        stop_token_ids: where a client should stop.
-        quantization: of the weights, in words.
-        weights_bytes: of the quantised weights.
-        version: of llama-export.
+        name: the model's name.
+        hub_id: the model's repository on the hub; None when it did not come from there.
+        revision: the repository's commit.
+        notice: text of the bundle's NOTICE, with the licence of the weights.
+        tokenizer_file: name of the tokenizer's file beside the artifact.
+        bos_token_id: token that a text begins with.
+        stop_token_ids: tokens at which a client should stop.
+        quantization: the weights' quantisation, in words.
+        weights_bytes: size of the quantised weights.
+        version: version of llama-export.
     """
 
     name: str
@@ -82,7 +81,183 @@ class About:
 
     @property
     def author(self) -> str:
-        """Who made the model, and who converted it."""
+        """The makers of the model and of the conversion."""
         owner = self.hub_id.split("/")[0] if self.hub_id and "/" in self.hub_id else ""
         converted = f"converted by llama-export {self.version}"
         return f"{owner}; {converted}" if owner else converted
+
+
+class Target(ABC):
+    """One kind of artifact: how it is made, run, read and judged.
+
+    A subclass gives every class attribute and every duty; the other methods have defaults. A public
+    name that this class does not have is refused when the subclass is made, so that a misspelt
+    method cannot pass for one that is absent.
+
+    Attributes:
+        name: the target's name on the command line and in a manifest.
+        toolkits: distributions' import names that an export needs.
+        default_max_context: positions of an artifact when nobody asks for another number.
+        Options: the class of this target's options.
+        limits: how far its artifacts may be from the eager model.
+        costs: time and memory of an export.
+    """
+
+    name: ClassVar[str]
+    toolkits: ClassVar[tuple[str, ...]]
+    default_max_context: ClassVar[int]
+    Options: ClassVar[type[TargetOptions]]
+    limits: ClassVar[Limits]
+    costs: ClassVar[Costs]
+
+    @override
+    def __init_subclass__(cls) -> None:
+        own = {name for name in vars(cls) if not name.startswith("_")}
+        facts = set(Target.__annotations__)
+        if unknown := own - facts - set(dir(Target)):
+            message = f"{cls.__name__}: a target has no {', '.join(sorted(unknown))}"
+            raise TypeError(message)
+        if missing := facts - own:
+            message = f"{cls.__name__}: a target must have {', '.join(sorted(missing))}"
+            raise TypeError(message)
+
+    @abstractmethod
+    def check(
+        self,
+        options: TargetOptions,
+        schemes: Mapping[str, Scheme] | None = None,
+        max_context: int | None = None,
+    ) -> None:
+        """Refuse an artifact that cannot be, before any work.
+
+        Args:
+            options: this target's own options.
+            schemes: storage form of each unique tensor; None while no model is known.
+            max_context: positions of the KV cache; None while no model is known.
+
+        Raises:
+            UsageError: an option, or their combination, with the values that work.
+            BackendUnavailableError: another version of the toolkit is installed.
+        """
+
+    @abstractmethod
+    def lower(
+        self,
+        traced: TracedLlama,
+        weights: QuantizedWeights,
+        folder: Path,
+        options: TargetOptions,
+        metadata: ArtifactMetadata,
+    ) -> Lowered:
+        """Write the artifact, and what its stock clients need beside it.
+
+        Args:
+            traced: graph of the model; its `max_context` is the capacity of the KV cache.
+            weights: the quantised checkpoint, mapped.
+            folder: existing folder that gets the files.
+            options: this target's own options.
+            metadata: description of the model, for artifacts that describe themselves.
+
+        Raises:
+            LoweringError: a node or a scheme has no form in this target.
+        """
+
+    @abstractmethod
+    def open_session(
+        self,
+        artifact: StoredArtifact,
+        *,
+        exact: bool = False,
+        threads: int | None = None,
+        verbose: bool = False,
+    ) -> Session:
+        """Load an artifact into its runtime.
+
+        Args:
+            artifact: the artifact.
+            exact: compute in float32, slowly; ignored where `limits.has_exact_mode` is false.
+            threads: number of runtime threads; None leaves it to the runtime.
+            verbose: let the runtime's messages through.
+
+        Raises:
+            BackendUnavailableError: this machine does not have the runtime.
+            BundleError: the runtime cannot load the artifact.
+        """
+
+    @abstractmethod
+    def stored(self, artifact: StoredArtifact) -> StoredWeights:
+        """Read an artifact's weights from its bytes, sharing no code with the lowering.
+
+        Raises:
+            BundleError: the artifact is damaged, or laid out in another way.
+        """
+
+    @abstractmethod
+    def predict(
+        self,
+        config: LlamaConfig,
+        shapes: Shapes,
+        schemes: Mapping[str, Scheme],
+        max_context: int,
+        options: TargetOptions,
+    ) -> Footprint:
+        """Predict the artifact of an export, without weights and without the toolkit.
+
+        Args:
+            config: shape of the model.
+            shapes: shape of each unique tensor.
+            schemes: storage form of each unique tensor.
+            max_context: positions of the KV cache.
+            options: this target's own options.
+
+        Raises:
+            LoweringError: a width or a scheme that no operator can run.
+        """
+
+    @abstractmethod
+    def describe(self, artifact: StoredArtifact) -> Footprint:
+        """Add up an artifact by kind, in bytes; no weight is read.
+
+        Raises:
+            BundleError: the artifact is damaged, or laid out in another way.
+        """
+
+    def rounded_inputs(self, artifact: StoredArtifact) -> RoundedInputs | None:
+        """Return how the artifact's products round their inputs; None: not known here."""
+        return None
+
+    def probe(self, artifact: StoredArtifact, *, threads: int | None = None) -> Probe | None:
+        """Return what looks inside an artifact while it runs in exact arithmetic.
+
+        The probe raises BundleError when the runtime cannot load or run the artifact.
+
+        Args:
+            artifact: the artifact.
+            threads: number of runtime threads; None leaves it to the runtime.
+
+        Returns:
+            None: this target's artifacts cannot be looked into.
+        """
+        return None
+
+    def open_reference(
+        self, artifact: StoredArtifact, *, threads: int | None = None
+    ) -> Session | None:
+        """Load an artifact into what computes as its runtime should.
+
+        Returns:
+            None: the runtime of `open_session` is itself the reference.
+        """
+        return None
+
+    def substitute_runtime(self) -> str:
+        """Name what runs an artifact here in place of its runtime; empty: the runtime does."""
+        return ""
+
+    def scratch_bytes(self, shapes: Shapes, schemes: Mapping[str, Scheme]) -> int:
+        """Return what the output's disk holds besides the artifact while it is made."""
+        return 0
+
+    def missing_hint(self) -> str:
+        """Return what to do where a toolkit is not installed."""
+        return f"pip install {' '.join(self.toolkits)}, of the extra {self.name!r}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,7 @@ class Subject:
         target: the bundle's target.
         model: the model's name.
         config: the model's shape.
-        open_session: gives a fresh session at an accuracy level; None is the level as shipped.
+        open_session: gives a fresh session, exact or as shipped.
         read_back: gives the sha256 of each quantised tensor's codes and scales in the artifact.
         check_hashes: gives the files that the manifest does not list; raises BundleError when a
             listed one is not what was written.
@@ -60,7 +61,7 @@ class Subject:
     target: str
     model: str
     config: LlamaConfig
-    open_session: Callable[[int | None], Session]
+    open_session: Callable[[bool], Session]
     read_back: Callable[[], Hashes]
     check_hashes: Callable[[], Sequence[str]]
     recorded: Hashes
@@ -100,10 +101,13 @@ def subject_of(
             and no file of the bundle is opened before the hashes were compared.
     """
     from llama_export.targets import registry
+    from llama_export.targets.stored import StoredArtifact
     from llama_export.tokenizer.tokenizer import Tokenizer
 
     registry.require_runs_here(bundle)
     manifest = bundle.manifest
+    target, artifact = registry.get(manifest.target), StoredArtifact.of(bundle)
+    stored = cache(lambda: target.stored(artifact))
     given = None if text is None else read_text(text)
 
     def tokenized() -> Text:
@@ -116,22 +120,20 @@ def subject_of(
         target=manifest.target,
         model=manifest.model.name,
         config=LlamaConfig.from_hf(manifest.model.config, where="manifest.json"),
-        open_session=lambda level: registry.open_session(
-            bundle, threads=threads, accuracy_level=level
-        ),
-        read_back=lambda: registry.read_back(bundle),
+        open_session=lambda exact: target.open_session(artifact, exact=exact, threads=threads),
+        read_back=lambda: stored().quantized,
         check_hashes=bundle.check_hashes,
         recorded=recorded_hashes(manifest.quantization),
-        read_floats=lambda: registry.read_back_floats(bundle),
-        read_rotary=lambda: registry.read_back_rotary(bundle),
+        read_floats=lambda: stored().floats,
+        read_rotary=lambda: stored().rotary,
         read_text=tokenized,
         weights=weights,
         checkpoint=checkpoint,
-        rounding=lambda: registry.rounded_inputs(bundle),
-        probe=registry.probe(bundle, threads=threads),
+        rounding=lambda: target.rounded_inputs(artifact),
+        probe=target.probe(artifact, threads=threads),
         sizes_bytes=lambda: bundle_parts(bundle),
         kv_dtype=str(manifest.graph.get("delegate", {}).get("kv_dtype", "float32")),
-        open_reference=lambda: registry.open_reference(bundle, threads=threads),
+        open_reference=lambda: target.open_reference(artifact, threads=threads),
     )
 
 
@@ -151,9 +153,11 @@ def bundle_parts(bundle: Bundle) -> dict[str, int]:
     """Add up a bundle's files in the few parts that a reader wants to see."""
     from llama_export.targets import registry
     from llama_export.targets.footprint import SCALES
+    from llama_export.targets.stored import StoredArtifact
 
     parts: dict[str, int] = {}
-    for part in registry.describe(bundle).parts:
+    footprint = registry.get(bundle.manifest.target).describe(StoredArtifact.of(bundle))
+    for part in footprint.parts:
         kind = part.kind.replace(" codes", " linears")
         kept = kind.endswith(("linears", "table", "weights")) or kind == SCALES
         name = kind if kept else _REST

@@ -14,7 +14,7 @@ from llama_export.errors import BundleError
 from llama_export.system.machine import Machine
 from llama_export.verify.artifact import Subject, refuse_other_model, subject_of
 from llama_export.verify.findings import Divergence
-from llama_export.verify.judge.limits import thresholds_for
+from llama_export.verify.judge.limits import limits_for
 from llama_export.verify.judge.sessions import session_rows
 from llama_export.verify.judge.steps import step_rows
 from llama_export.verify.judge.terms import (
@@ -89,13 +89,13 @@ def verify_subject(
         BundleError: a file was changed, the target is unknown, or the weights are of a model of
             another shape.
     """
-    limits = thresholds_for(subject.target, subject.kv_dtype)
+    limits = limits_for(subject.target, subject.kv_dtype)
     refuse_other_model(subject)
     structure = structure_rows(subject)
     reference = subject.open_reference()
     limits = limits if reference is None else limits_of_runtime(limits)
 
-    session = subject.open_session(None)
+    session = subject.open_session(False)
     memory = {"after loading": Machine().resident_bytes()}
     max_context = session.max_context
     budget = plan_budget(subject.config, max_context, quick=quick)
@@ -103,7 +103,7 @@ def verify_subject(
     # One token more than is read: the last position's prediction is scored too.
     token_ids = text.take(max(budget.longest, budget.positions + 1))
     rounding = subject.rounding() if subject.weights is not None else None
-    always = limits.exact_level is None and bool(rounding)
+    always = not limits.has_exact_mode and bool(rounding)
     tick = _counter(budget, progress, steps=budget.positions if always else 0)
     # What always rounds is compared step by step, each after the artifact's own cache.
     layers, ids = subject.config.num_hidden_layers, token_ids[: budget.positions]
@@ -124,11 +124,11 @@ def verify_subject(
     del session, reference, original  # a 1B session is 1 GB: never two at once
     if subject.checkpoint is not None:
         subject.checkpoint.release()  # 2.5 GB of mapped pages at 1B, which nobody reads any more
-    exact_session = subject.open_session(limits.exact_level)
+    exact_session = subject.open_session(limits.has_exact_mode)
     exact = measure_exact(exact_session, quantised, token_ids[: budget.longest], budget, tick)
     del exact_session
     steps = (
-        compare_steps(quantised, given, limits.step_rel_rms.limit)
+        compare_steps(quantised, given, limits.step_rel_rms.value)
         if quantised and given is not None
         else ()
     )

@@ -38,11 +38,7 @@ from llama_export.targets.coreml import signature, sizes
 from llama_export.targets.coreml.lowering import positions as steps_module
 from llama_export.targets.coreml.lowering.lower import lower
 from llama_export.targets.coreml.reading.describe import describe
-from llama_export.targets.coreml.reading.read_back import (
-    read_back,
-    read_back_floats,
-    read_back_rotary,
-)
+from llama_export.targets.coreml.reading.read_back import read_back
 from llama_export.verify.measure.metrics import compare_logits
 from llama_quantize.checkpoint.weights import QuantizedWeights, quantize_to
 from llama_quantize.recipe import recipe
@@ -262,14 +258,14 @@ def assert_read_back(package: Package) -> None:
         for name, tensor in tensors.items()
         if isinstance(tensor, QuantizedTensor)
     }
-    assert read_back(package.path) == expected
-    assert set(read_back_floats(package.path)) == set(tensors) - set(expected)
+    assert read_back(package.path).quantized == expected
+    assert set(read_back(package.path).floats) == set(tensors) - set(expected)
 
 
 def test_codes_scales_norms_and_tables_are_ours(workshop):
     package = workshop.tiny()
     assert_read_back(package)
-    tables = read_back_rotary(package.path)
+    tables = read_back(package.path).rotary
     expected = rope_tables(inverse_frequencies(TINY), torch.arange(CONTEXT))
     assert np.array_equal(tables["cos table"], expected[0].numpy())
     assert np.array_equal(tables["sin table"], expected[1].numpy())
@@ -278,7 +274,7 @@ def test_codes_scales_norms_and_tables_are_ours(workshop):
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_weights_are_stored_once_and_sizes_are_foretold(workshop, form):
     package = workshop.tiny(form)
-    found = describe(package.path, package.spec)
+    found = describe(package.stored)
     weights = package.weights
     shapes = {name: tuple(weights.get(name).shape) for name in weights.names()}
     schemes = {name: weights.scheme(name) for name in shapes}
@@ -307,7 +303,7 @@ def test_no_pass_changes_a_norm_of_ones(workshop, tmp_path):
             return torch.ones_like(found) if asked == name else found
 
     lower(trace(TINY, 32), Ones(), tmp_path, STATE, ABOUT)
-    assert name in read_back_floats(tmp_path / "model.mlpackage")
+    assert name in read_back(tmp_path / "model.mlpackage").floats
 
 
 # --- The same bytes ---
@@ -423,7 +419,7 @@ def test_the_evaluator_reads_nothing_but_the_package(workshop, tmp_path):
 def test_a_longer_context_costs_tables_only(workshop):
     config: LlamaConfig = TINY
     short, long = (
-        describe(package.path, package.spec).size_bytes
+        describe(package.stored).size_bytes
         for package in (workshop.tiny(), workshop.tiny(context=2 * CONTEXT))
     )
     tables = 2 * CONTEXT * config.head_dim // 2 * 4

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from artifacts.coreml_artifacts import ABOUT, CONTEXT, STATE, TINY, export_to, workshop
+from artifacts.opened import session_of
 from artifacts.tiny import write_checkpoint
 
 pytest.importorskip("coremltools", reason="needs the coreml extra")
@@ -32,7 +33,7 @@ from llama_export.targets.coreml import target
 from llama_export.targets.coreml.lowering import lower as lowering
 from llama_export.targets.coreml.lowering import package as package_module
 from llama_export.targets.coreml.lowering.weights import WeightSet
-from llama_export.targets.target import LoweringOptions
+from llama_export.targets.coreml.options import CoremlOptions
 from llama_export.verify import verify_bundle
 
 pytestmark = pytest.mark.coreml
@@ -141,7 +142,7 @@ def test_generate_says_what_runs_it(command, bundle):
 )
 def test_options_that_make_no_package(options, words, hint):
     with pytest.raises(UsageError) as caught:
-        registry.require_options("coreml", LoweringOptions(**options))
+        registry.get("coreml").check(CoremlOptions(**options))
     assert words in caught.value.message
     assert hint in caught.value.hint
 
@@ -258,7 +259,7 @@ def test_a_package_from_elsewhere_with_an_unknown_operator(copied):
     path.write_bytes(model.SerializeToString())
     bundle = Bundle(copied, Manifest.read(copied / "manifest.json"))
     with pytest.raises(EvaluationError) as caught:
-        registry.open_session(bundle)
+        session_of(bundle)
     assert "swish_of_tomorrow" in caught.value.message
 
 
@@ -292,7 +293,7 @@ def test_a_manifest_of_another_signature(copied):
     del raw["graph"]["states"]
     (copied / "manifest.json").write_text(json.dumps(raw))
     with pytest.raises(BundleError, match="not a Core ML package's"):
-        registry.open_session(Bundle.open(copied))
+        session_of(Bundle.open(copied))
 
 
 # --- Disk ---

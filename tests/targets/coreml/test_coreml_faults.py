@@ -16,6 +16,7 @@ import pytest
 import torch
 from artifacts import tiny
 from artifacts.coreml_artifacts import export_to
+from artifacts.opened import probe_of
 from artifacts.resealing import reseal
 
 pytest.importorskip("coremltools", reason="needs the coreml extra")
@@ -29,7 +30,6 @@ from llama_export.bundle.bundle import Bundle
 from llama_export.checkpoints.hugging_face import HfCheckpoint
 from llama_export.llama.config import LlamaConfig
 from llama_export.llama.rope import inverse_frequencies, rope_tables
-from llama_export.targets import registry
 from llama_export.targets.coreml.reading.stored_weights import stored
 from llama_export.verify import verify_bundle
 from llama_export.verify.locate.locate import locate
@@ -224,7 +224,7 @@ class Exported:
         )
 
     def locate(self, bundle: Bundle):
-        found = registry.probe(bundle, threads=1)
+        found = probe_of(bundle, threads=1)
         return locate(found, self.checkpoint.config, self.weights.get, TOKENS)
 
 

@@ -158,7 +158,7 @@ class Conversations:
 @settings(max_examples=200, deadline=None)
 def test_any_sequence_gives_what_a_fresh_session_gives(operations, form, piece):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(calls, "PIECE_TOKENS", piece)
+        patch.setattr(calls, "CHUNK_TOKENS", piece)
         conversations = Conversations(form, FakePackage(form))
         conversations.do("prefill", 7)
         for name, value in operations:
@@ -168,7 +168,7 @@ def test_any_sequence_gives_what_a_fresh_session_gives(operations, form, piece):
 @pytest.mark.parametrize("form", FORMS)
 def test_it_goes_on_after_an_error(form, monkeypatch):
     """The second of two pieces fails, when the first has been written."""
-    monkeypatch.setattr(calls, "PIECE_TOKENS", 8)
+    monkeypatch.setattr(calls, "CHUNK_TOKENS", 8)
     package = FakePackage(form)
     session = session_of(form, package)
     session.prefill(TOKENS[:5])

@@ -20,20 +20,18 @@ from artifacts.executorch_artifacts import (
     tiny,
     workshop,
 )
+from artifacts.opened import session_of
 from artifacts.tiny import MULTI_HEAD, TINY, UNTIED, random_tokens
 
 from llama_export.errors import BundleError, PromptError
 from llama_export.llama.rope import inverse_frequencies, rope_tables
+from llama_export.targets.executorch.options import ExecutorchOptions
 from llama_export.targets.executorch.reading.pte import Pte
-from llama_export.targets.executorch.reading.read_back import (
-    read_back,
-    read_back_floats,
-    read_back_rotary,
-)
-from llama_export.targets.executorch.reading.weights import LOOKUP, read_contents
+from llama_export.targets.executorch.reading.read_back import read_back
+from llama_export.targets.executorch.reading.weights import LOOKUP, read_weights
 from llama_export.targets.executorch.running.session import ExecutorchSession
 from llama_export.targets.executorch.running.shared_table import shared_keys
-from llama_export.targets.executorch.xnnpack.lower import PteOptions
+from llama_export.targets.stored import StoredArtifact
 from llama_export.verify.measure.metrics import compare_logits
 from llama_quantize.recipe import recipe
 from llama_quantize.tensor import QuantizedTensor
@@ -101,11 +99,10 @@ def test_decode_and_odd_chunks_are_prefill(tiny):
 def test_the_first_tokens_of_a_trained_model(demo_bundle):
     from llama_export.bundle.bundle import Bundle
     from llama_export.generation.text_session import TextSession
-    from llama_export.targets.registry import open_session
 
     text = TextSession.open(demo_bundle)
     ids = text.encode("The witch opened the door, and")
-    session = open_session(Bundle.open(demo_bundle))
+    session = session_of(Bundle.open(demo_bundle))
     assert np.array_equal(text.cache.prefill(ids), session.prefill(ids))
     assert session.vocab_size == 4096
     assert session.num_layers == 6
@@ -160,20 +157,22 @@ import numpy as np
 from llama_export.errors import UsageError
 from llama_export.bundle.graph_spec import GraphSpec
 from llama_export.targets.executorch.running.session import ExecutorchSession
-model, spec, tokens = Path(sys.argv[1]), GraphSpec.from_json(json.loads(sys.argv[2])), range(50)
-one = ExecutorchSession.open(model, spec, threads=1)
+from llama_export.targets.stored import StoredArtifact
+artifact = StoredArtifact(Path(sys.argv[1]), GraphSpec.from_json(json.loads(sys.argv[2])))
+tokens = range(50)
+one = ExecutorchSession.open(artifact, threads=1)
 found = one.prefill(tokens)
-same = ExecutorchSession.open(model, spec, threads=1)
+same = ExecutorchSession.open(artifact, threads=1)
 try:
-    ExecutorchSession.open(model, spec, threads=2)
+    ExecutorchSession.open(artifact, threads=2)
 except UsageError as error:
     print(error.message)
 assert np.array_equal(same.prefill(tokens), found)
-assert np.array_equal(ExecutorchSession.open(model, spec).prefill(tokens), found)
+assert np.array_equal(ExecutorchSession.open(artifact).prefill(tokens), found)
 one.rewind(0)
 assert np.array_equal(one.prefill(tokens), found)
 del one, same
-assert np.array_equal(ExecutorchSession.open(model, spec, threads=2).prefill(tokens), found)
+assert np.array_equal(ExecutorchSession.open(artifact, threads=2).prefill(tokens), found)
 """
 
 
@@ -360,7 +359,7 @@ def test_the_whole_context_can_be_used(artifact):
 
 def assert_read_back(artifact: Artifact) -> None:
     """Every code and scale is there, under its weight's name."""
-    found = read_back(artifact.path)
+    found = read_back(artifact.path).quantized
     expected = {}
     for name in (*artifact.weights.names(), "lm_head.weight"):
         tensor = artifact.weights.get(name)
@@ -376,11 +375,11 @@ def test_codes_scales_norms_and_rotary_tables_are_read_back(tiny):
 
     assert_read_back(tiny)
     names = [name for name in tiny.weights.names() if "norm" in name]
-    assert read_back_floats(tiny.path) == {
+    assert read_back(tiny.path).floats == {
         name: hashlib.sha256(tiny.weights.get(name).float().numpy().tobytes()).hexdigest()
         for name in names
     }
-    tables = read_back_rotary(tiny.path)
+    tables = read_back(tiny.path).rotary
     expected = rope_tables(inverse_frequencies(TINY), torch.arange(CONTEXT))
     for name, table in zip(("cos table", "sin table"), expected, strict=True):
         assert np.array_equal(tables[name], table.numpy())
@@ -398,14 +397,14 @@ def flipped(artifact: Artifact, folder: Path, at: int) -> Path:
 
 def test_each_changed_byte_of_a_weight_is_read_back_under_its_name(tiny, tmp_path):
     pte = Pte.open(tiny.path)
-    right = read_back(tiny.path)
-    products = read_contents(pte).products
+    right = read_back(tiny.path).quantized
+    products = read_weights(pte).products
     assert len(products) == 2 * 9 + 1
     for product in products:
         for part, number in enumerate((product.codes_segment, product.scales_segment)):
             segment = pte.segments[number]
             path = flipped(tiny, tmp_path, segment.offset + segment.size_bytes // 2)
-            found = read_back(path)
+            found = read_back(path).quantized
             changed = {name for name in right if found[name] != right[name]}
             shared = {"model.embed_tokens.weight"} if product.weight == "lm_head.weight" else set()
             assert changed == {product.weight} | shared
@@ -414,14 +413,14 @@ def test_each_changed_byte_of_a_weight_is_read_back_under_its_name(tiny, tmp_pat
 
 def test_changed_norms_and_rotary_tables_are_seen(tiny, tmp_path):
     pte = Pte.open(tiny.path)
-    contents = read_contents(pte)
-    right = read_back_floats(tiny.path)
+    contents = read_weights(pte)
+    right = read_back(tiny.path).floats
     for name, tensor in contents.norms:
-        found = read_back_floats(flipped(tiny, tmp_path, pte.constant_at(tensor.constant) + 8))
+        found = read_back(flipped(tiny, tmp_path, pte.constant_at(tensor.constant) + 8)).floats
         assert {key for key in right if found[key] != right[key]} == {name}
     for name, tensor in zip(("cos table", "sin table"), contents.rotary, strict=True):
         path = flipped(tiny, tmp_path, pte.constant_at(tensor.constant) + 3)
-        assert not np.array_equal(read_back_rotary(path)[name], read_back_rotary(tiny.path)[name])
+        assert not np.array_equal(read_back(path).rotary[name], read_back(tiny.path).rotary[name])
 
 
 def test_a_tied_table_is_stored_once(tiny, workshop):
@@ -436,7 +435,7 @@ def test_a_tied_table_is_stored_once(tiny, workshop):
     # Two names for the same bytes: the head's segments lie in the constants' segment.
     pte = Pte.open(tiny.path)
     constants = pte.segments[pte.constant_segment[0]]
-    head = read_contents(pte).products[-1]
+    head = read_weights(pte).products[-1]
     assert head.weight == "lm_head.weight"
     places = []
     for number in (head.codes_segment, head.scales_segment):
@@ -457,7 +456,7 @@ def test_a_changed_shared_table_is_not_opened(tiny, tmp_path):
     for offset, size_bytes in shared.values():
         for at in (offset, offset + size_bytes - 1):
             with pytest.raises(BundleError, match="the tied table is not what") as caught:
-                ExecutorchSession.open(flipped(tiny, tmp_path, at), tiny.spec)
+                ExecutorchSession.open(StoredArtifact(flipped(tiny, tmp_path, at), tiny.spec))
             assert "export the bundle again" in caught.value.hint
     # A place of its own for the lookup: the two would say different things.
     data = bytearray(tiny.path.read_bytes())
@@ -468,18 +467,19 @@ def test_a_changed_shared_table_is_not_opened(tiny, tmp_path):
     data[offsets_at + 8 * constant : offsets_at + 8 * constant + 8] = moved
     (tmp_path / "moved.pte").write_bytes(data)
     with pytest.raises(BundleError, match="the tied table is not what"):
-        ExecutorchSession.open(tmp_path / "moved.pte", tiny.spec)
+        ExecutorchSession.open(StoredArtifact(tmp_path / "moved.pte", tiny.spec))
 
 
 AGAIN = """
 import sys
 from pathlib import Path
 from artifacts.executorch_artifacts import CONTEXT, STOPS, TINY
-from llama_export.targets.executorch.xnnpack.lower import PteOptions, lower
+from llama_export.targets.executorch.options import ExecutorchOptions
+from llama_export.targets.executorch.xnnpack.lower import lower
 from llama_export.llama.trace import trace
 from llama_quantize.checkpoint.weights import QuantizedWeights
 weights = QuantizedWeights.open(Path(sys.argv[1]))
-lower(trace(TINY, CONTEXT), weights, Path(sys.argv[2]), PteOptions(), stop_token_ids=STOPS)
+lower(trace(TINY, CONTEXT), weights, Path(sys.argv[2]), ExecutorchOptions(), stop_token_ids=STOPS)
 """
 
 
@@ -488,7 +488,13 @@ def test_the_same_input_gives_the_same_bytes_in_another_process(tiny, workshop, 
     assert (tmp_path / "model.pte").read_bytes() == tiny.path.read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == ["model.pte"]
     assert TINY.eos_token_id == STOPS
-    assert PteOptions() == PteOptions("state", "float32", all_logits=False, share_table=True)
+    assert vars(ExecutorchOptions()) == {
+        "kv_cache": "state",
+        "all_logits": False,
+        "kv_dtype": "float32",
+        "delegate": "xnnpack",
+        "share_table": True,
+    }
 
 
 def test_there_is_one_delegate_call_around_each_two_attentions(tiny, demo_bundle):

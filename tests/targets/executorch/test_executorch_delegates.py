@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,10 +15,12 @@ from artifacts.tiny import TINY, write_checkpoint
 from llama_export.bundle.graph_spec import GraphSpec
 from llama_export.checkpoints.hugging_face import HfCheckpoint
 from llama_export.errors import LoweringError
+from llama_export.llama.names import tied_names
 from llama_export.llama.streamed import reference_logits
 from llama_export.llama.trace import TracedLlama, trace
 from llama_export.sources.resolve import resolve_model
-from llama_export.sources.source import TIED_HEAD, open_source
+from llama_export.sources.source import open_source
+from llama_export.targets.executorch.options import ExecutorchOptions
 from llama_export.targets.executorch.reading.pte import Pte
 from llama_export.targets.executorch.running.runtime import load_toolkit
 from llama_export.targets.executorch.single_delegate import lower
@@ -26,11 +30,11 @@ from llama_export.targets.executorch.single_delegate.dialects import (
     RowProduct,
     Vulkan,
 )
-from llama_export.targets.executorch.single_delegate.lower import lower_whole
-from llama_export.targets.executorch.single_delegate.module import WholeModule
-from llama_export.targets.executorch.xnnpack.host_program import OuterForm
-from llama_export.targets.executorch.xnnpack.lower import MODEL_FILE, PteOptions
-from llama_export.targets.executorch.xnnpack.partition import PartitionReport, products_outside
+from llama_export.targets.executorch.single_delegate.lower import lower_single_delegate
+from llama_export.targets.executorch.single_delegate.module import SingleDelegateModule
+from llama_export.targets.executorch.xnnpack.host_program import HostForm
+from llama_export.targets.executorch.xnnpack.lower import MODEL_FILE
+from llama_export.targets.executorch.xnnpack.partition import products_outside
 from llama_export.targets.executorch.xnnpack.plan import plan
 from llama_quantize.checkpoint.weights import QuantizedWeights, quantize_to
 from llama_quantize.recipe import QuantRecipe, QuantRule, recipe
@@ -64,7 +68,10 @@ class Demo:
 class Lowered:
     path: Path
     spec: GraphSpec
-    report: PartitionReport
+
+    @property
+    def report(self) -> Mapping[str, Any]:
+        return self.spec.delegate
 
     @property
     def pte(self) -> Pte:
@@ -79,25 +86,19 @@ def demo(tmp_path_factory) -> Demo:
     source = open_source(resolve_model("demo", revision=None, token=None))
     checkpoint = source.require_checkpoint()
     folder = tmp_path_factory.mktemp("demo") / "weights"
-    quantize_to(folder, checkpoint.shapes, checkpoint.tensor, recipe("int4"), TIED_HEAD)
+    quantize_to(folder, checkpoint.shapes, checkpoint.tensor, recipe("int4"), tied_names(TINY))
     return Demo(trace(source.config, CONTEXT), QuantizedWeights.open(folder))
 
 
 def lowered(demo: Demo, folder: Path, delegate: str) -> Lowered:
-    spec, report = lower_whole(
-        demo.traced,
-        demo.weights,
-        folder,
-        PteOptions(),
-        delegate=delegate,
-        stop_token_ids=STOPS,
-    )
-    return Lowered(folder / MODEL_FILE, spec, report)
+    options = ExecutorchOptions(delegate=delegate)
+    spec = lower_single_delegate(demo.traced, demo.weights, folder, options, stop_token_ids=STOPS)
+    return Lowered(folder / MODEL_FILE, spec)
 
 
 def tiny(folder: Path, chosen: QuantRecipe) -> Demo:
     checkpoint = HfCheckpoint.open(write_checkpoint(folder / "checkpoint", TINY))
-    quantize_to(folder / "weights", checkpoint.shapes, checkpoint.tensor, chosen, TIED_HEAD)
+    quantize_to(folder / "weights", checkpoint.shapes, checkpoint.tensor, chosen, tied_names(TINY))
     return Demo(trace(TINY, CONTEXT), QuantizedWeights.open(folder / "weights"))
 
 
@@ -127,9 +128,11 @@ def answer(pte: Pte, name: str) -> object:
 def test_the_module_computes_what_the_eager_model_computes(demo, delegate):
     load_toolkit()
     config = demo.traced.config
-    form = OuterForm(config, CONTEXT, "state", "float32", False)
+    form = HostForm(config, CONTEXT, ExecutorchOptions())
     dialect = Vulkan() if delegate == "vulkan" else CoreML()
-    module = WholeModule(form, plan(demo.traced, all_logits=False), demo.weights, dialect).eval()
+    module = SingleDelegateModule(
+        form, plan(demo.traced, all_logits=False), demo.weights, dialect
+    ).eval()
     expected = reference_logits(config, demo.weights.get, torch.tensor([TOKENS]))[0, -1]
     with torch.no_grad():
         if delegate == "vulkan":
@@ -158,22 +161,24 @@ def test_a_norm_for_core_ml_is_the_norm_and_stays_in_float16s_range():
 def test_vulkan_takes_all_but_the_lookup(demo, vulkan):
     assert [name for name, _ in vulkan.pte.delegates] == ["VulkanBackend"]
     report = vulkan.report
-    assert report.outside == {"quantized_decomposed::embedding_byte.dtype_out": 1}
-    assert report.calls == 1
+    assert report["outside"] == {"quantized_decomposed::embedding_byte.dtype_out": 1}
+    assert report["delegate_calls"] == 1
     products = 7 * demo.traced.config.num_hidden_layers + 1
-    assert (report.products_inside, report.products) == (products, products)
+    assert (report["products_inside"], report["products"]) == (products, products)
 
 
 def test_core_ml_takes_all(demo, coreml):
     assert [name for name, _ in coreml.pte.delegates] == ["CoreMLBackend"]
     products = 7 * demo.traced.config.num_hidden_layers + 1
-    assert coreml.report.to_json() == {
+    config = demo.traced.config
+    cache_bytes = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 2
+    assert coreml.report == {
         "name": "coreml",
-        "status": "lowered, not run here",
         "delegate_calls": 1,
         "outside": {},
         "products_inside": products,
         "products": products,
+        "kv_bytes_per_token": cache_bytes,
     }
 
 
@@ -220,17 +225,16 @@ def test_core_ml_takes_one_token_a_call(coreml):
 @pytest.mark.parametrize(
     ("delegate", "options", "message"),
     [
-        ("qnn", PteOptions(), "there is no delegate 'qnn'"),
-        ("vulkan", PteOptions(kv_cache="io"), "keeps the cache inside"),
-        ("coreml", PteOptions(kv_cache="io"), "keeps the cache inside"),
-        ("vulkan", PteOptions(kv_dtype="float16"), "is float32, not float16"),
+        ("qnn", {}, "there is no delegate 'qnn'"),
+        ("vulkan", {"kv_cache": "io"}, "keeps the cache inside"),
+        ("coreml", {"kv_cache": "io"}, "keeps the cache inside"),
+        ("vulkan", {"kv_dtype": "float16"}, "is float32, not float16"),
     ],
 )
 def test_what_a_delegate_does_not_take_is_refused(demo, tmp_path, delegate, options, message):
+    chosen = ExecutorchOptions(delegate=delegate, **options)
     with pytest.raises(LoweringError, match=message):
-        lower_whole(
-            demo.traced, demo.weights, tmp_path, options, delegate=delegate, stop_token_ids=STOPS
-        )
+        lower_single_delegate(demo.traced, demo.weights, tmp_path, chosen, stop_token_ids=STOPS)
     assert not list(tmp_path.iterdir())
 
 
@@ -240,7 +244,7 @@ def test_vulkan_takes_int8_rows_and_writes_the_same_bytes_again(tmp_path):
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
         result = lowered(model, tmp_path / name, "vulkan")
-        assert (result.report.calls, result.report.products_inside) == (1, 15)
+        assert (result.report["delegate_calls"], result.report["products_inside"]) == (1, 15)
         files.append(result.path.read_bytes())
     assert files[0].count(b"aten._weight_int8pack_mm.default") == 15
     assert files[0] == files[1]
@@ -249,7 +253,7 @@ def test_vulkan_takes_int8_rows_and_writes_the_same_bytes_again(tmp_path):
 def test_core_ml_takes_int8_groups(tmp_path):
     model = tiny(tmp_path, recipe("int8"))
     result = lowered(model, tmp_path, "coreml")
-    assert (result.report.calls, result.report.outside) == (1, {})
+    assert (result.report["delegate_calls"], result.report["outside"]) == (1, {})
     assert all(result.holds(tensor.codes) for tensor in model.tensors().values())
 
 

@@ -9,6 +9,7 @@ from importlib import metadata
 
 import pytest
 from artifacts.executorch_artifacts import CONTEXT, demo_bundle, lower_to, tiny, workshop
+from artifacts.opened import session_of
 from artifacts.tiny import TINY, UNTIED, write_checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,21 +19,17 @@ from llama_export.errors import BackendUnavailableError, BundleError, LoweringEr
 from llama_export.exporting.estimate import choose_context
 from llama_export.system import quiet
 from llama_export.targets import registry
+from llama_export.targets.executorch.options import ExecutorchOptions
 from llama_export.targets.executorch.reading.activations import rounded_inputs
 from llama_export.targets.executorch.reading.describe import describe
 from llama_export.targets.executorch.reading.flatbuffer import Table
 from llama_export.targets.executorch.reading.pte import Pte
-from llama_export.targets.executorch.reading.read_back import (
-    read_back,
-    read_back_floats,
-    read_back_rotary,
-)
-from llama_export.targets.executorch.reading.weights import read_contents
+from llama_export.targets.executorch.reading.read_back import read_back
+from llama_export.targets.executorch.reading.weights import read_weights
 from llama_export.targets.executorch.running import runtime
 from llama_export.targets.executorch.running.session import ExecutorchSession
 from llama_export.targets.executorch.running.shared_table import check_shared_table
-from llama_export.targets.executorch.xnnpack.partition import LABEL
-from llama_export.targets.target import LoweringOptions
+from llama_export.targets.stored import StoredArtifact
 from llama_export.verify import verify_bundle
 from llama_quantize.errors import QuantizationError
 from llama_quantize.recipe import QuantRecipe, QuantRule, recipe
@@ -56,7 +53,7 @@ def test_a_missing_toolkit_is_named_with_its_extra(monkeypatch, tiny):
     for call in (
         runtime.load_toolkit,
         lambda: registry.require_toolkit("executorch"),
-        lambda: ExecutorchSession.open(tiny.path, tiny.spec),
+        lambda: ExecutorchSession.open(tiny.stored),
     ):
         with pytest.raises(BackendUnavailableError, match="needs executorch, not installed") as no:
             call()
@@ -91,7 +88,7 @@ def test_a_cache_of_another_name_is_named(tiny, tmp_path):
     data = tiny.path.read_bytes().replace(b"key_cache_0", b"key_cache_x")
     (tmp_path / "other.pte").write_bytes(data)
     with pytest.raises(BundleError, match="is damaged"):
-        ExecutorchSession.open(tmp_path / "other.pte", tiny.spec)
+        ExecutorchSession.open(StoredArtifact(tmp_path / "other.pte", tiny.spec))
 
 
 def test_silence_needs_no_stderr(monkeypatch):
@@ -102,11 +99,11 @@ def test_silence_needs_no_stderr(monkeypatch):
 
 def test_a_bundle_for_another_delegate_is_no_damaged_one(demo_bundle):
     bundle = Bundle.open(demo_bundle)
-    graph = {**bundle.manifest.graph, "delegate": {"name": "vulkan", "status": LABEL}}
-    lowered = replace(bundle, manifest=replace(bundle.manifest, graph=graph))
+    graph = {**bundle.manifest.graph, "delegate": {"name": "vulkan"}}
+    lowered = replace(bundle, manifest=replace(bundle.manifest, graph=graph, runs_here=False))
     for call in (
         lambda: verify_bundle(lowered, quick=True),
-        lambda: registry.open_session(lowered),
+        lambda: session_of(lowered),
     ):
         with pytest.raises(
             BackendUnavailableError, match="lowered for vulkan, and cannot run here"
@@ -126,7 +123,7 @@ def test_another_version_of_the_toolkit_is_named(monkeypatch, version):
 
 
 def opened(path, spec):
-    return lambda: ExecutorchSession.open(path, spec)
+    return lambda: ExecutorchSession.open(StoredArtifact(path, spec))
 
 
 def test_a_file_of_another_schema_is_named(tiny, tmp_path):
@@ -134,7 +131,7 @@ def test_a_file_of_another_schema_is_named(tiny, tmp_path):
     path = tmp_path / "model.pte"
     path.write_bytes(data[:4] + b"ET13" + data[8:])
     with pytest.raises(BundleError, match="is of the schema ET13; this version reads ET12") as no:
-        ExecutorchSession.open(path, tiny.spec)
+        ExecutorchSession.open(StoredArtifact(path, tiny.spec))
     assert "executorch 1.4" in no.value.hint
 
 
@@ -143,16 +140,16 @@ def test_files_that_are_no_programs_are_named(tiny, tmp_path):
     for content in (b"", b"x", b"\0" * 4096, b"GGUF" * 100, b"ET12" * 4, bytes(range(256)) * 9):
         path.write_bytes(content)
         with pytest.raises(BundleError, match=r"model\.pte is no ExecuTorch program") as no:
-            ExecutorchSession.open(path, tiny.spec)
+            ExecutorchSession.open(StoredArtifact(path, tiny.spec))
         assert no.value.hint
     data = tiny.path.read_bytes()
     path.write_bytes(data[:8] + b"\0" * 4 + data[12:])
     with pytest.raises(BundleError, match="no extended header"):
-        ExecutorchSession.open(path, tiny.spec)
+        ExecutorchSession.open(StoredArtifact(path, tiny.spec))
     with pytest.raises(BundleError, match="cannot be read: Is a directory"):
-        ExecutorchSession.open(tmp_path, tiny.spec)
+        ExecutorchSession.open(StoredArtifact(tmp_path, tiny.spec))
     with pytest.raises(BundleError, match="cannot be read: No such file"):
-        ExecutorchSession.open(tmp_path / "absent.pte", tiny.spec)
+        ExecutorchSession.open(StoredArtifact(tmp_path / "absent.pte", tiny.spec))
 
 
 def test_a_file_that_was_cut_is_named_wherever_it_was_cut(tiny, tmp_path):
@@ -162,10 +159,10 @@ def test_a_file_that_was_cut_is_named_wherever_it_was_cut(tiny, tmp_path):
     for cut in cuts:
         path.write_bytes(data[:cut])
         with pytest.raises(BundleError, match=r"model\.pte is (damaged|no ExecuTorch)") as no:
-            ExecutorchSession.open(path, tiny.spec)
+            ExecutorchSession.open(StoredArtifact(path, tiny.spec))
         assert "export the bundle again" in no.value.hint
     path.write_bytes(data)
-    assert ExecutorchSession.open(path, tiny.spec).position == 0
+    assert ExecutorchSession.open(StoredArtifact(path, tiny.spec)).position == 0
 
 
 def test_a_bundle_with_a_cut_artifact_is_refused_by_the_command(demo_bundle, tmp_path, command):
@@ -251,7 +248,7 @@ def test_an_artifact_that_cannot_be_is_not_written_by_the_command(tmp_path, comm
 def test_less_than_one_thread_is_refused(tiny, demo_bundle, command, threads):
     for call in (
         lambda: runtime.load_method(tiny.path, threads=threads),
-        lambda: ExecutorchSession.open(tiny.path, tiny.spec, threads=threads),
+        lambda: ExecutorchSession.open(tiny.stored, threads=threads),
     ):
         with pytest.raises(UsageError, match=f"expected at least 1, found {threads}"):
             call()
@@ -283,12 +280,12 @@ def test_the_context_is_one_to_the_models_own():
 )
 def test_options_that_no_artifact_has_are_refused(changes, message):
     with pytest.raises(UsageError, match=message):
-        registry.require_options("executorch", replace(LoweringOptions(), **changes))
+        registry.get("executorch").check(ExecutorchOptions(**changes))
 
 
 def test_options_that_there_are_pass():
     for changes in ({}, {"kv_cache": "io", "kv_dtype": "float16"}, {"share_table": False}):
-        registry.require_options("executorch", replace(LoweringOptions(), **changes))
+        registry.get("executorch").check(ExecutorchOptions(**changes))
 
 
 # --- Damage ---
@@ -327,12 +324,10 @@ def test_damage_ends_in_an_error_of_ours_or_in_nothing(tiny, tmp_path, damages):
     path = tmp_path / "model.pte"
     path.write_bytes(damaged(tiny.path.read_bytes(), places, damages))
     for read in (
-        lambda: read_contents(Pte.open(path)),
+        lambda: read_weights(Pte.open(path)),
         lambda: read_back(path),
-        lambda: read_back_floats(path),
-        lambda: read_back_rotary(path),
         lambda: rounded_inputs(path),
-        lambda: describe(path, tiny.spec),
+        lambda: describe(StoredArtifact(path, tiny.spec)),
         lambda: check_shared_table(Pte.open(path)),
     ):
         caught = None

@@ -21,9 +21,9 @@ from llama_export.errors import BundleError
 from llama_export.exporting.pipeline import ExportRequest, export_bundle
 from llama_export.sources.resolve import resolve_model
 from llama_export.sources.source import open_source
+from llama_export.targets.executorch.options import ExecutorchOptions
 from llama_export.targets.executorch.xnnpack import host_program, weight_bytes
 from llama_export.targets.executorch.xnnpack import lower as lowering
-from llama_export.targets.target import LoweringOptions
 from llama_export.verify import verify_bundle
 from llama_quantize.checkpoint.weights import QuantizedWeights
 from llama_quantize.tensor import QuantizedTensor
@@ -71,19 +71,19 @@ def failed(bundle):
 
 
 def changed_forward(old, new):
-    """Return `OuterModule.forward` with one expression replaced."""
-    source = textwrap.dedent(inspect.getsource(host_program.OuterModule.forward))
+    """Return `HostModule.forward` with one expression replaced."""
+    source = textwrap.dedent(inspect.getsource(host_program.HostModule.forward))
     assert old in source
     names = dict(vars(host_program))
     exec(source.replace(old, new), names)
-    return mock.patch.object(host_program.OuterModule, "forward", names["forward"])
+    return mock.patch.object(host_program.HostModule, "forward", names["forward"])
 
 
 def changed_calls(change):
-    """Let every delegate call be changed after its stretch was lowered and filled."""
+    """Let every delegate call be changed after its segment was lowered and filled."""
     real = lowering._Filler.call
     return mock.patch.object(
-        lowering._Filler, "call", lambda self, stretch: change(stretch, real(self, stretch))
+        lowering._Filler, "call", lambda self, segment: change(segment, real(self, segment))
     )
 
 
@@ -106,7 +106,7 @@ def test_a_float16_cache_is_verified_with_its_own_limits(lowered_once, tmp_path)
         ("executorch",),
         tmp_path / "out",
         max_context=MAX_CONTEXT,
-        options=LoweringOptions(kv_dtype="float16", kv_cache="io"),
+        options={"executorch": ExecutorchOptions(kv_dtype="float16", kv_cache="io")},
     )
     exported = export_bundle(request, Silent()).bundles[0]
     assert exported.report.passed
@@ -146,13 +146,13 @@ def test_a_fault_around_the_delegates_is_found(export, name):
 
 
 def test_the_first_wrong_layer_is_named(export):
-    def change(stretch, call):
-        wrong = "model.layers.2.mlp.down_proj.weight" in stretch.weights
+    def change(segment, call):
+        wrong = "model.layers.2.mlp.down_proj.weight" in segment.weights
         return dataclasses.replace(call, epsilon=1.0) if wrong else call
 
     with changed_calls(change):
         found = failed(export())
-    # That stretch has the norms behind attention 2 and before attention 3.
+    # That segment has the norms behind attention 2 and before attention 3.
     assert found["cache_steps"].note.startswith("first: keys of layer 3")
 
 
@@ -164,7 +164,7 @@ def test_another_epsilon_is_found_though_rounding_hides_it(export):
 
 
 def swapped(first, second):
-    """Fill two products of a stretch with each other's weights."""
+    """Fill two products of a segment with each other's weights."""
     real = lowering._Filler._fill
 
     def fill(self, kind, template, tensors):
@@ -194,7 +194,7 @@ def test_swapped_weights_are_found_by_their_hashes(export, first, second, tensor
 
 
 def test_one_scale_a_hundredth_off_is_found(export):
-    real = weight_bytes.scales_piece
+    real = weight_bytes.scales_bytes
 
     def scales(tensor, rows, head_dim):
         if tensor.shape == (256, 768):
@@ -203,14 +203,14 @@ def test_one_scale_a_hundredth_off_is_found(export):
             tensor = QuantizedTensor(tensor.scheme, tensor.shape, tensor.codes, off)
         return real(tensor, rows, head_dim)
 
-    with mock.patch.object(lowering, "scales_piece", scales):
+    with mock.patch.object(lowering, "scales_bytes", scales):
         found = failed(export())
     first = "first: model.layers.0.mlp.down_proj.weight: other scales"
     assert found["codes_weights"].note == first
 
 
 def test_nibbles_the_other_way_round_are_found(export):
-    real = weight_bytes.codes_piece
+    real = weight_bytes.codes_bytes
 
     def codes(tensor, rows, head_dim):
         if tensor.scheme.bits == 4:
@@ -218,7 +218,7 @@ def test_nibbles_the_other_way_round_are_found(export):
             tensor = QuantizedTensor(tensor.scheme, tensor.shape, turned, tensor.scales)
         return real(tensor, rows, head_dim)
 
-    with mock.patch.object(lowering, "codes_piece", codes):
+    with mock.patch.object(lowering, "codes_bytes", codes):
         assert "codes_weights" in failed(export())
 
 

@@ -17,6 +17,7 @@ from llama_export.errors import LoweringError
 from llama_export.llama import trace as tracing
 from llama_export.llama.trace import trace
 from llama_export.targets.executorch import sizes
+from llama_export.targets.executorch.options import ExecutorchOptions
 from llama_export.targets.executorch.reading.describe import describe
 from llama_export.targets.executorch.reading.flatbuffer import Table, read_number, write_number
 from llama_export.targets.executorch.xnnpack.placeholders import (
@@ -42,9 +43,8 @@ from llama_export.targets.executorch.xnnpack.segment_module import (
     WHOLE,
     kind_of,
 )
-from llama_export.targets.executorch.xnnpack.weight_bytes import codes_piece, scales_piece
+from llama_export.targets.executorch.xnnpack.weight_bytes import codes_bytes, scales_bytes
 from llama_export.targets.footprint import GRAPH, PADDING
-from llama_export.targets.target import LoweringOptions
 from llama_quantize.scheme import Float, GroupedInt
 from llama_quantize.tensor import QuantizedTensor
 
@@ -193,7 +193,7 @@ def test_a_scheme_without_a_kernel_is_refused_by_the_weights_name(scheme, shape)
     assert no.value.hint
 
 
-# --- pieces: halves of heads ---
+# --- weight_bytes: halves of heads ---
 
 
 def quantised(rows: int, columns: int, bits: int, group: int | None, seed: int) -> QuantizedTensor:
@@ -228,32 +228,32 @@ def test_the_halves_of_every_head_make_the_whole(heads, half, groups, bits, seed
     every = list(range(tensor.shape[0]))
     for rows, expected in ((FIRST_HALVES, first), (SECOND_HALVES, second), (WHOLE, every)):
         for make, source, prefix in (
-            (codes_piece, tensor.codes, ""),
-            (scales_piece, stored, "scale_"),
+            (codes_bytes, tensor.codes, ""),
+            (scales_bytes, stored, "scale_"),
         ):
-            piece = make(tensor, rows, head_dim)
-            data = b"".join(piece.chunks())
+            run = make(tensor, rows, head_dim)
+            data = b"".join(run.chunks())
             assert data == bytes_of(source[expected])
-            assert piece.size_bytes == len(data)
-            assert piece.key == prefix + hashlib.sha256(data).hexdigest()
+            assert run.size_bytes == len(data)
+            assert run.key == prefix + hashlib.sha256(data).hexdigest()
 
 
 def test_a_piece_of_many_rows_comes_in_blocks():
     tensor = quantised(9000, 32, 8, None, 1)
-    piece = codes_piece(tensor, WHOLE, 2)
-    chunks = list(piece.chunks())
+    run = codes_bytes(tensor, WHOLE, 2)
+    chunks = list(run.chunks())
     assert [len(chunk) for chunk in chunks] == [4096 * 32, 4096 * 32, 808 * 32]
-    assert b"".join(piece.chunks()) == b"".join(chunks) == bytes_of(tensor.codes)
+    assert b"".join(run.chunks()) == b"".join(chunks) == bytes_of(tensor.codes)
 
 
 # --- plan: where the graph is cut ---
 
 
-def forms_of(stretch, config, shapes):
+def forms_of(segment, config, shapes):
     scheme = GroupedInt(4, 32)
     return [
         product_form(name, scheme, shapes[name]) if len(shapes[name]) == 2 else None
-        for name in stretch.weights
+        for name in segment.weights
     ]
 
 
@@ -266,9 +266,9 @@ def shapes_of(config) -> dict[str, tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("config", [TINY, UNTIED, MULTI_HEAD], ids=["tied", "untied", "mha"])
-def test_every_weight_stands_in_one_stretch(config):
+def test_every_weight_stands_in_one_segment(config):
     found = plan(trace(config, 64), all_logits=False)
-    names = [name for stretch in found.stretches for name in stretch.weights]
+    names = [name for segment in found.segments for name in segment.weights]
     tied = config.tie_word_embeddings
     # Traced, a tied table goes by one of its two names.
     tables = {"model.embed_tokens.weight", "lm_head.weight"}
@@ -276,26 +276,26 @@ def test_every_weight_stands_in_one_stretch(config):
     assert (found.table == names[-1]) == tied
     assert set(names[:-1]) == set(shapes_of(config)) - tables
     assert len(names) == len(set(names))
-    assert len(found.stretches) == config.num_hidden_layers + 1
+    assert len(found.segments) == config.num_hidden_layers + 1
 
 
-def test_what_goes_in_and_out_of_the_stretches():
+def test_what_goes_in_and_out_of_the_segments():
     config = dataclasses.replace(TINY, num_hidden_layers=4)
-    stretches = plan(trace(config, 64), all_logits=False).stretches
-    first, *middle, last = stretches
+    segments = plan(trace(config, 64), all_logits=False).segments
+    first, *middle, last = segments
     assert first.inputs == (HIDDEN,)
     assert first.outputs == (QUERY, KEY, VALUE)
-    for stretch in middle:
-        assert stretch.inputs == (HIDDEN, MIXED)
-        assert stretch.outputs[1:] == (QUERY, KEY, VALUE)
-        sums = [step.output for step in stretch.steps if step.kind == "add"]
-        assert stretch.outputs[0] == sums[-1]
+    for segment in middle:
+        assert segment.inputs == (HIDDEN, MIXED)
+        assert segment.outputs[1:] == (QUERY, KEY, VALUE)
+        sums = [step.output for step in segment.steps if step.kind == "add"]
+        assert segment.outputs[0] == sums[-1]
     assert last.inputs == (HIDDEN, MIXED)
     assert len(last.outputs) == 1
     assert last.steps[-1].output == last.outputs[0] != LOGITS
-    assert [stretch.last_row for stretch in stretches] == [False] * 4 + [True]
-    every = plan(trace(config, 64), all_logits=True).stretches
-    assert [stretch.last_row for stretch in every] == [False] * 5
+    assert [segment.last_row for segment in segments] == [False] * 4 + [True]
+    every = plan(trace(config, 64), all_logits=True).segments
+    assert [segment.last_row for segment in every] == [False] * 5
     kinds = [step.kind for step in middle[0].steps]
     assert kinds.count("norm") == 2
     assert kinds.count("rotated") == 2
@@ -307,19 +307,19 @@ def test_what_goes_in_and_out_of_the_stretches():
 def test_layers_that_differ_in_their_weights_alone_are_one_kind():
     config = dataclasses.replace(TINY, num_hidden_layers=4)
     shapes = shapes_of(config)
-    stretches = plan(trace(config, 64), all_logits=False).stretches
+    segments = plan(trace(config, 64), all_logits=False).segments
     kinds = [
-        kind_of(stretch, forms_of(stretch, config, shapes), config.hidden_size, config.head_dim)
-        for stretch in stretches
+        kind_of(segment, forms_of(segment, config, shapes), config.hidden_size, config.head_dim)
+        for segment in segments
     ]
     assert len(set(kinds)) == 3
     assert kinds[1] == kinds[2] == kinds[3]
     assert kinds[0] != kinds[1] != kinds[4]
     # A weight of another form makes another kind.
-    forms = forms_of(stretches[2], config, shapes)
+    forms = forms_of(segments[2], config, shapes)
     place = next(i for i, form in enumerate(forms) if form is not None)
     forms[place] = dataclasses.replace(forms[place], group_size=64)
-    other = kind_of(stretches[2], forms, config.hidden_size, config.head_dim)
+    other = kind_of(segments[2], forms, config.hidden_size, config.head_dim)
     assert other != kinds[2]
     assert [part.rows for part in kinds[0].products()] == [
         FIRST_HALVES,
@@ -361,8 +361,8 @@ def test_an_estimate_is_what_is_written(workshop, name):
         each: tuple(weights.get(each).shape) for each in weights.names() if each not in weights.tied
     }
     schemes = {each: weights.scheme(each) for each in shapes}
-    guessed = sizes.predict(config, shapes, schemes, CONTEXT, LoweringOptions(**options))
-    real = describe(artifact.path, artifact.spec)
+    guessed = sizes.predict(config, shapes, schemes, CONTEXT, ExecutorchOptions(**options))
+    real = describe(artifact.stored)
     assert sum(part.size_bytes for part in real.parts) == artifact.path.stat().st_size
     fitted = (GRAPH, PADDING)
     assert {part for part in guessed.parts if part.kind not in fitted} == {
@@ -380,17 +380,17 @@ def test_memory_grows_with_what_is_packed_alone(workshop):
         each: tuple(weights.get(each).shape) for each in weights.names() if each not in weights.tied
     }
     schemes = {each: weights.scheme(each) for each in shapes}
-    small = sizes.resident_bytes(TINY, shapes, schemes, 128)
+    small = sizes.resident_bytes(shapes, schemes)
     more = {**shapes, "model.layers.2.mlp.up_proj.weight": (256, 128)}
     more_schemes = {**schemes, "model.layers.2.mlp.up_proj.weight": GroupedInt(4, 32)}
-    grown = sizes.resident_bytes(TINY, more, more_schemes, 128)
+    grown = sizes.resident_bytes(more, more_schemes)
     assert grown - small == 256 * (64 + 4 * 2 + 8)
     norm = {**shapes, "model.layers.2.input_layernorm.weight": (128,)}
-    assert sizes.resident_bytes(TINY, norm, schemes, 128) == small
+    assert sizes.resident_bytes(norm, schemes) == small
 
 
 def test_a_scheme_without_a_kernel_has_no_size(workshop):
     shapes = {"model.layers.0.mlp.up_proj.weight": (256, 128), "lm_head.weight": (512, 128)}
     schemes = {name: GroupedInt(8, 32) for name in shapes}
     with pytest.raises(LoweringError, match="int8 codes in groups of 32"):
-        sizes.predict(TINY, shapes, schemes, 128, LoweringOptions())
+        sizes.predict(TINY, shapes, schemes, 128, ExecutorchOptions())

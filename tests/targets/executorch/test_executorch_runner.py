@@ -47,7 +47,7 @@ TEXTS = (
 class Answer:
     text: str
     prompt_tokens: int
-    pieces: int
+    weight_bytes: int
 
 
 class Runner:
@@ -64,7 +64,7 @@ class Runner:
     def generate(
         self, prompt: str, *, bos: int = 1, max_tokens: int = MAX_TOKENS, go_on: bool = False
     ) -> Answer:
-        pieces: list[str] = []
+        weight_bytes: list[str] = []
         stats: list[object] = []
         config = self._config(
             echo=False, max_new_tokens=max_tokens, temperature=0.0, num_bos=bos, num_eos=0
@@ -72,8 +72,8 @@ class Runner:
         if not go_on:
             self._runner.reset()
         with silenced():
-            self._runner.generate(prompt, config, pieces.append, stats.append)
-        return Answer("".join(pieces), stats[-1].num_prompt_tokens, len(pieces))
+            self._runner.generate(prompt, config, weight_bytes.append, stats.append)
+        return Answer("".join(weight_bytes), stats[-1].num_prompt_tokens, len(weight_bytes))
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_the_runner_writes_what_we_write(runner, ours):
         found = runner.generate(text)
         assert found.prompt_tokens == len(ours.encode(text))
         assert found.text == expected.text
-        assert found.pieces == MAX_TOKENS == expected.stats.new_tokens
+        assert found.weight_bytes == MAX_TOKENS == expected.stats.new_tokens
         written.add(found.text)
     assert len(written) == len(TEXTS)
 
@@ -123,7 +123,7 @@ def test_it_stops_at_a_stop_token(runner, ours):
     assert expected.stats.stop_reason == "stop token"
     found = runner.generate(text)
     assert found.text == expected.text + "<|eot_id|>"
-    assert found.pieces == expected.stats.new_tokens + 1 < MAX_TOKENS
+    assert found.weight_bytes == expected.stats.new_tokens + 1 < MAX_TOKENS
 
 
 def test_it_goes_on_where_it_was(runner, ours):
@@ -146,7 +146,7 @@ def test_it_fills_the_context_and_no_more(runner, ours):
     assert expected.stats.prompt_tokens == DEMO_CONTEXT - 2
     found = runner.generate(text, max_tokens=-1)
     assert found.prompt_tokens == DEMO_CONTEXT - 2
-    assert found.pieces == 2
+    assert found.weight_bytes == 2
     assert expected.text.startswith(found.text)
     with pytest.raises(RuntimeError, match="Generation failed"):
         runner.generate(text + " king king king")
@@ -172,13 +172,13 @@ def test_spaces_in_a_row_are_read_right_from_tokenizer_json_alone(demo_bundle, o
 def test_a_changed_weight_gives_another_text(demo_bundle, ours, tmp_path):
     """The comparison above can fail: one product's nibbles change places."""
     from llama_export.targets.executorch.reading.pte import Pte
-    from llama_export.targets.executorch.reading.weights import read_contents
+    from llama_export.targets.executorch.reading.weights import read_weights
 
     for name in ("model.pte", TOKENIZERS[0]):
         shutil.copy(demo_bundle / name, tmp_path)
     pte = Pte.open(tmp_path / "model.pte")
     named = "model.layers.3.mlp.down_proj.weight"
-    product = next(each for each in read_contents(pte).products if each.weight == named)
+    product = next(each for each in read_weights(pte).products if each.weight == named)
     segment = pte.segments[product.codes_segment]
     data = bytearray(pte.path.read_bytes())
     part = slice(begin := pte.segments_at + segment.offset, begin + segment.size_bytes)

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 from artifacts import tiny
+from artifacts.opened import probe_of, session_of
 
 from llama_export.bundle.bundle import Bundle
 from llama_export.checkpoints.hugging_face import HfCheckpoint
 from llama_export.cli import app
 from llama_export.errors import BundleError
 from llama_export.exporting.pipeline import ExportRequest, export_bundle
-from llama_export.targets import registry
 from llama_export.verify import verify_bundle
 from llama_export.verify.locate.locate import locate
 from llama_quantize.checkpoint.weights import QuantizedWeights
@@ -61,7 +61,7 @@ class Exported:
         config = self.checkpoint.config
 
         def probe(chunks):
-            return registry.probe(bundle, threads=1)(chunks)
+            return probe_of(bundle, threads=1)(chunks)
 
         return locate(probe, config, self.weights.get, TOKENS)
 
@@ -226,11 +226,11 @@ def test_an_artifact_that_cannot_run_is_a_named_error(exported, copied):
 
     bundle = faults.inject(copied, broken)
     with pytest.raises(BundleError, match="onnxruntime cannot"):
-        registry.probe(bundle, threads=1)([[1, 2]])
+        probe_of(bundle, threads=1)([[1, 2]])
 
 
 def test_the_points_of_the_graph_are_all_found_with_every_call_s_rows(exported):
-    tapped = registry.probe(exported.bundle, threads=1)([TOKENS[:5], TOKENS[5:6]])
+    tapped = probe_of(exported.bundle, threads=1)([TOKENS[:5], TOKENS[5:6]])
     first, second = tapped
     assert set(first.values) == set(second.values)
     assert len(first.values) == 3 + 3 * 15
@@ -239,7 +239,7 @@ def test_the_points_of_the_graph_are_all_found_with_every_call_s_rows(exported):
     assert second.values["lm_head"].shape == (1, CONFIG.vocab_size)
     assert first.names["model.layers.0.self_attn.key"] == "present.0.key"
     assert first.names["model.layers.2.self_attn.past_value"] == "past_key_values.2.value"
-    alone = registry.open_session(exported.bundle, threads=1, accuracy_level=1)
+    alone = session_of(exported.bundle, threads=1, exact=True)
     alone.prefill(TOKENS[:6])
     assert (abs(alone.prefill(TOKENS[6:7])) > 0).any()
     key, _ = alone.cache(2)

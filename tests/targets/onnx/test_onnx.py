@@ -17,10 +17,12 @@ from llama_export.errors import BundleError, LoweringError, PromptError
 from llama_export.llama.config import LlamaConfig
 from llama_export.llama.streamed import reference_logits, reference_states
 from llama_export.llama.trace import trace
-from llama_export.targets.onnx.lowering.genai import write_genai_config
+from llama_export.targets.onnx.lowering.client_files import write_genai_config
 from llama_export.targets.onnx.lowering.lower import DATA_FILE, MODEL_FILE, lower
+from llama_export.targets.onnx.options import OnnxOptions
 from llama_export.targets.onnx.reading.read_back import read_back
 from llama_export.targets.onnx.running.session import OnnxSession
+from llama_export.targets.stored import StoredArtifact
 from llama_export.tokenizer.tokenizer import Tokenizer, tokenizer_config, write_tokenizer_json
 from llama_export.verify.measure.metrics import compare_logits
 from llama_quantize.checkpoint.weights import QuantizedWeights, quantize_to
@@ -42,8 +44,8 @@ class Artifact:
     weights: QuantizedWeights
     spec: GraphSpec
 
-    def session(self, accuracy_level: int | None = 1) -> OnnxSession:
-        return OnnxSession.open(self.folder / MODEL_FILE, self.spec, accuracy_level=accuracy_level)
+    def session(self, *, exact: bool = True) -> OnnxSession:
+        return OnnxSession.open(StoredArtifact(self.folder / MODEL_FILE, self.spec), exact=exact)
 
     def expected(self, tokens: list[int]) -> np.ndarray:
         ids = torch.tensor([tokens])
@@ -65,7 +67,7 @@ def build(
     weights = QuantizedWeights.open(folder / "weights")
     out = folder / "out"
     out.mkdir()
-    spec = lower(trace(config, max_context), weights, out, all_logits=all_logits)
+    spec = lower(trace(config, max_context), weights, out, OnnxOptions(all_logits=all_logits))
     return Artifact(out, config, weights, spec)
 
 
@@ -153,12 +155,12 @@ def test_other_group_sizes(tmp_path, group_size):
 
 def test_level_4_is_near_and_not_equal(tiny):
     tokens = random_tokens(TINY, 64)
-    found = tiny.session(accuracy_level=None).prefill(tokens)
+    found = tiny.session(exact=False).prefill(tokens)
     assert 0 < kl(tiny.expected(tokens)[-1:], found[None]) < 0.1
 
 
 def test_codes_and_scales_are_read_back_bit_for_bit(tiny):
-    found = read_back(tiny.folder / MODEL_FILE)
+    found = read_back(tiny.folder / MODEL_FILE).quantized
     expected = {}
     for name in tiny.weights.names():
         tensor = tiny.weights.get(name)
@@ -185,7 +187,7 @@ def test_the_tied_table_is_stored_once_and_regions_are_page_aligned(tiny):
 
 
 def test_the_same_input_gives_the_same_bytes(tiny, tmp_path):
-    again = lower(trace(TINY, CONTEXT), tiny.weights, tmp_path)
+    again = lower(trace(TINY, CONTEXT), tiny.weights, tmp_path, OnnxOptions())
     assert again == tiny.spec
     for name in (MODEL_FILE, DATA_FILE):
         assert (tmp_path / name).read_bytes() == (tiny.folder / name).read_bytes()
@@ -224,7 +226,7 @@ def test_tokens_that_cannot_be_run_are_refused(tiny, bad):
 def test_an_artifact_that_the_runtime_cannot_load_is_named(tmp_path, tiny, capfd):
     (tmp_path / MODEL_FILE).write_bytes(b"not a model")
     with pytest.raises(BundleError, match=r"model\.onnx"):
-        OnnxSession.open(tmp_path / MODEL_FILE, tiny.spec)
+        OnnxSession.open(StoredArtifact(tmp_path / MODEL_FILE, tiny.spec))
     assert capfd.readouterr().out == ""  # the runtime would announce a second try there
 
 
@@ -250,7 +252,8 @@ def test_faults_in_the_artifact_are_seen(tiny, tmp_path):
         for name in (MODEL_FILE, DATA_FILE):
             (folder / name).write_bytes((tiny.folder / name).read_bytes())
         fault(folder)
-        session = OnnxSession.open(folder / MODEL_FILE, tiny.spec, accuracy_level=1)
+        artifact = StoredArtifact(folder / MODEL_FILE, tiny.spec)
+        session = OnnxSession.open(artifact, exact=True)
         assert kl(expected, session.prefill(tokens)[None]) > 2 * EXACT_KL, fault.__name__
 
 
@@ -320,7 +323,7 @@ def test_onnxruntime_genai_runs_the_artifact_unmodified(tiny, tmp_path):
     for _ in range(16):
         generator.generate_next_token()
         theirs.append(int(generator.get_next_tokens()[0]))
-    session = tiny.session(accuracy_level=None)
+    session = tiny.session(exact=False)
     logits, ours = session.prefill(prompt), []
     for _ in range(16):
         ours.append(int(logits.argmax()))

@@ -8,10 +8,9 @@ rows and columns of the mask, P tokens in the cache so far.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from llama_export.bundle.graph_spec import GraphSpec, TensorSpec
+from llama_export.bundle.graph_spec import IO, STATE, GraphSpec, TensorSpec
 from llama_export.llama.config import LlamaConfig
+from llama_export.targets.coreml.options import DECODE, PREFILL, CoremlOptions
 
 INPUT_IDS = "inputIds"
 CAUSAL_MASK = "causalMask"
@@ -23,32 +22,8 @@ PRESENT_KEYS = "presentKeys"
 PRESENT_VALUES = "presentValues"
 LOGITS = "logits"
 
-MAIN = "main"
-PREFILL = "prefill"
-DECODE = "decode"
 # Tokens of one call of `prefill`: a chat's turn is shorter, and a prompt is several.
 PREFILL_TOKENS = 64
-FIXED = f"{PREFILL}+{DECODE}"
-
-
-@dataclass(frozen=True)
-class CoremlForm:
-    """Which of the packages it is.
-
-    Args:
-        kv_cache: "state" or "io".
-        functions: "main", or "prefill+decode".
-        deployment_target: "iOS18" or "iOS17".
-    """
-
-    kv_cache: str = "state"
-    functions: str = MAIN
-    deployment_target: str = "iOS18"
-
-    @property
-    def fixed(self) -> bool:
-        """Whether the shapes are fixed: two functions instead of one."""
-        return self.functions == FIXED
 
 
 def cache_shape(config: LlamaConfig, length: int | str) -> tuple[int | str, ...]:
@@ -61,10 +36,10 @@ def prefill_tokens(max_context: int) -> int:
     return min(PREFILL_TOKENS, max_context)
 
 
-def graph_spec(config: LlamaConfig, max_context: int, form: CoremlForm) -> GraphSpec:
+def graph_spec(config: LlamaConfig, max_context: int, options: CoremlOptions) -> GraphSpec:
     """Return the package's signature, as the manifest has it."""
     vocab_size = config.vocab_size
-    if form.kv_cache == "io":
+    if options.kv_cache == IO:
         past, total = (cache_shape(config, name) for name in ("past_length", "total_length"))
         return GraphSpec(
             inputs=(
@@ -77,7 +52,7 @@ def graph_spec(config: LlamaConfig, max_context: int, form: CoremlForm) -> Graph
                 TensorSpec(PRESENT_KEYS, "float16", total),
                 TensorSpec(PRESENT_VALUES, "float16", total),
             ),
-            kv_cache="io",
+            kv_cache=IO,
             max_context=max_context,
             all_logits=True,
         )
@@ -86,11 +61,11 @@ def graph_spec(config: LlamaConfig, max_context: int, form: CoremlForm) -> Graph
         TensorSpec(KEY_CACHE, "float16", caches),
         TensorSpec(VALUE_CACHE, "float16", caches),
     )
-    if form.fixed:
+    if options.fixed:
         return GraphSpec(
             inputs=(TensorSpec(INPUT_IDS, "int32", (1, 1)), TensorSpec(POSITION, "int32", (1,))),
             outputs=(TensorSpec(LOGITS, "float16", (1, 1, vocab_size)),),
-            kv_cache="state",
+            kv_cache=STATE,
             max_context=max_context,
             all_logits=False,
             states=states,
@@ -103,7 +78,7 @@ def graph_spec(config: LlamaConfig, max_context: int, form: CoremlForm) -> Graph
             TensorSpec(CAUSAL_MASK, "float16", mask),
         ),
         outputs=(TensorSpec(LOGITS, "float16", (1, "sequence_length", vocab_size)),),
-        kv_cache="state",
+        kv_cache=STATE,
         max_context=max_context,
         all_logits=True,
         states=states,

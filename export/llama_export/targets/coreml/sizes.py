@@ -1,4 +1,4 @@
-"""Predict a Core ML package's parts, from shapes and schemes alone; refuse what cannot be stored.
+"""Predict a Core ML package's parts, from shapes and schemes alone.
 
 It repeats the layout of weight.bin: a header, and for each constant a record of 64 bytes and its
 data, filled up to 64. The parts are exact but for the graph; a test compares them with packages.
@@ -9,24 +9,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
-from llama_export.errors import UsageError
 from llama_export.llama.config import LlamaConfig
-from llama_export.llama.names import HEAD, TABLE
-from llama_export.targets.coreml.signature import FIXED, CoremlForm, prefill_tokens
+from llama_export.llama.names import HEAD, TABLE, Shapes
+from llama_export.targets.coreml.options import CoremlOptions
+from llama_export.targets.coreml.signature import prefill_tokens
 from llama_export.targets.footprint import (
     GRAPH,
     NORMS,
     PADDING,
     ROTARY,
     SCALES,
-    ArtifactParts,
+    Footprint,
     Part,
     merge,
     weights_kind,
 )
 from llama_quantize.scheme import Float, GroupedInt, Scheme
-
-Shapes = Mapping[str, tuple[int, ...]]
 
 FILES: Mapping[str, str] = {
     "model.mlpackage/Data/com.apple.CoreML/model.mlmodel": "the graph, without weights",
@@ -36,32 +34,8 @@ FILES: Mapping[str, str] = {
 COUNTED = tuple(FILES)
 _HEADER_BYTES, _RECORD_BYTES, _ALIGNMENT = 64, 64, 64
 _HALF, _SINGLE = 2, 4
-# Below that `prefill` would be `decode`.
-_FEWEST_FIXED = 2
 # model.mlmodel, from packages of 2 to 28 layers: a function's beginning and end, and a layer.
 _GRAPH_BYTES, _GRAPH_LAYER_BYTES = 13_400, 17_400
-
-
-def require_possible(schemes: Mapping[str, Scheme], max_context: int, form: CoremlForm) -> None:
-    """Refuse weights that a deployment target has no constants for, and a context of no chunk.
-
-    Raises:
-        UsageError: with what works.
-    """
-    if form.fixed and max_context < _FEWEST_FIXED:
-        message = (
-            f"--functions {FIXED}: expected a context of at least {_FEWEST_FIXED} tokens, "
-            f"found {max_context}"
-        )
-        raise UsageError(message, "leave --functions out")
-    if Float("bfloat16") in set(_matrices(schemes)):
-        message = "the coreml target: Core ML has no bfloat16 weights"
-        raise UsageError(message, "use --quantize fp16, or int4")
-    if form.deployment_target == "iOS17" and any(
-        isinstance(scheme, GroupedInt) for scheme in schemes.values()
-    ):
-        message = "--deployment-target iOS17: integer weights in groups need iOS 18 (macOS 15)"
-        raise UsageError(message, "use --quantize fp16 --kv-cache io there, or target iOS18")
 
 
 def predict(
@@ -69,38 +43,33 @@ def predict(
     shapes: Shapes,
     schemes: Mapping[str, Scheme],
     max_context: int,
-    form: CoremlForm,
-) -> ArtifactParts:
+    options: CoremlOptions,
+) -> Footprint:
     """Add up the package that an export would write.
 
     Args:
-        config: the model's shape.
-        shapes: of the unique tensors.
-        schemes: the storage form of each of them.
-        max_context: rows of the rotary tables.
-        form: which package.
+        config: shape of the model.
+        shapes: shape of each unique tensor.
+        schemes: storage form of each unique tensor.
+        max_context: number of rows of the rotary tables.
+        options: the user's choices.
     """
-    constants = list(_constants(config, shapes, schemes, max_context, form))
+    constants = list(_constants(config, shapes, schemes, max_context, options))
     padding = _HEADER_BYTES + sum(
         _RECORD_BYTES + -part.size_bytes % _ALIGNMENT for part in constants
     )
-    functions = 2 if form.fixed else 1
+    functions = 2 if options.fixed else 1
     graph = functions * (_GRAPH_BYTES + config.num_hidden_layers * _GRAPH_LAYER_BYTES)
-    parts = [*constants, Part(PADDING, padding, 0), Part(GRAPH, graph, 0)]
-    return ArtifactParts(merge(parts), kv_bytes_per_token(config), FILES, COUNTED)
+    parts = merge([*constants, Part(PADDING, padding, 0), Part(GRAPH, graph, 0)])
+    # A loaded package holds at least its weights, as the GPU takes them. Nothing was measured on a
+    # phone; on the CPU alone Core ML may spread int4 to float16.
+    resident = sum(part.size_bytes for part in parts)
+    return Footprint(parts, kv_bytes_per_token(config), FILES, COUNTED, resident)
 
 
 def kv_bytes_per_token(config: LlamaConfig) -> int:
     """Return what a position takes: keys and values of all layers, in float16."""
     return 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * _HALF
-
-
-def resident_bytes(parts: ArtifactParts) -> int:
-    """Return what a loaded package holds at least: its weights, as the GPU takes them.
-
-    Nothing was measured on a phone; on the CPU alone Core ML may spread int4 to float16.
-    """
-    return parts.size_bytes
 
 
 def scratch_bytes(shapes: Shapes, schemes: Mapping[str, Scheme]) -> int:
@@ -117,16 +86,12 @@ def scratch_bytes(shapes: Shapes, schemes: Mapping[str, Scheme]) -> int:
     return total
 
 
-def _matrices(schemes: Mapping[str, Scheme]) -> Iterator[Scheme]:
-    return (scheme for name, scheme in schemes.items() if not name.endswith("norm.weight"))
-
-
 def _constants(
     config: LlamaConfig,
     shapes: Shapes,
     schemes: Mapping[str, Scheme],
     max_context: int,
-    form: CoremlForm,
+    options: CoremlOptions,
 ) -> Iterator[Part]:
     row_bytes = config.head_dim // 2 * _SINGLE
     for _ in ("cos", "sin"):
@@ -140,7 +105,7 @@ def _constants(
         yield from _matrix(name, shape, schemes[name], by_row=by_row)
     for size in sorted({shape[0] for shape in shapes.values() if len(shape) == 2}):
         yield Part(GRAPH, size * _HALF, 0)  # of each width one bias of zeros
-    if form.fixed:
+    if options.fixed:
         yield Part(GRAPH, max_context * _SINGLE, 0)
         yield Part(GRAPH, prefill_tokens(max_context) * _SINGLE, 0)
 

@@ -1,220 +1,210 @@
-"""The Core ML target as the registry calls it."""
+"""The Core ML target: its facts, its limits and costs, and the way to each of its parts."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from llama_export.bundle.graph_spec import GraphSpec
-from llama_export.errors import UsageError
-from llama_export.llama.activations import RoundedInputs
-from llama_export.llama.intermediates import Tapped
-from llama_export.targets.coreml.signature import FIXED, MAIN, CoremlForm
-from llama_export.targets.footprint import ArtifactParts
-from llama_export.targets.session import FloatArray
-from llama_export.targets.target import About, Lowered, LoweringOptions
+from typing_extensions import override
+
+from llama_export.targets.coreml.options import (
+    CoremlOptions,
+    require_consistent,
+    require_fitting_context,
+    require_fitting_schemes,
+)
+from llama_export.targets.costs import Cost, Costs
+from llama_export.targets.limits import Limit, Limits
+from llama_export.targets.options import TargetOptions, own_options
+from llama_export.targets.target import ArtifactMetadata, Lowered, Target
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from llama_export.llama.activations import RoundedInputs
     from llama_export.llama.config import LlamaConfig
+    from llama_export.llama.intermediates import Probe, Tapped
+    from llama_export.llama.names import Shapes
     from llama_export.llama.trace import TracedLlama
     from llama_export.targets.coreml.running.session import CoremlSession
+    from llama_export.targets.footprint import Footprint
+    from llama_export.targets.stored import StoredArtifact, StoredWeights
     from llama_quantize.checkpoint.weights import QuantizedWeights
     from llama_quantize.scheme import Scheme
 
-TOOLKITS = ("coremltools",)
-# A package sets memory apart for the whole cache of a conversation: 2048 positions of the 1B are
-# 67 MB.
-DEFAULT_MAX_CONTEXT = 2048
-KV_CACHES = ("state", "io")
-FUNCTIONS = (MAIN, FIXED)
-DEPLOYMENT_TARGETS = ("iOS18", "iOS17")
-# The accuracy level at which the evaluator rounds nothing to float16.
-EXACT_LEVEL = 1
 # coremltools 9 has no wheel from this Python on.
 _TOO_NEW = (3, 14)
 
 
-def missing_hint() -> str:
-    """Say what to do where coremltools is not installed."""
-    if sys.platform == "win32":
-        return (
-            "it has no wheel for Windows: export on Linux, on a Mac, or in WSL; packages are "
-            "verified and run on Windows too, by the evaluator"
-        )
-    if sys.version_info >= _TOO_NEW:
-        return f"it has wheels for Python below {'.'.join(map(str, _TOO_NEW))}: use another Python"
-    return "pip install coremltools, of the extra 'coreml'"
+class CoremlTarget(Target):
+    """Core ML's package; on a Mac Core ML runs it, elsewhere the evaluator."""
 
-
-def require_options(options: LoweringOptions) -> None:
-    """Refuse what a package cannot be.
-
-    Raises:
-        UsageError: with the values that there are.
-    """
-    given = (
-        ("--kv-cache", options.kv_cache or "state", KV_CACHES),
-        ("--functions", options.functions, FUNCTIONS),
-        ("--deployment-target", options.deployment_target, DEPLOYMENT_TARGETS),
+    name: ClassVar[str] = "coreml"
+    toolkits: ClassVar[tuple[str, ...]] = ("coremltools",)
+    # A package sets memory apart for the whole cache of a conversation: 2048 positions of the 1B
+    # are 67 MB.
+    default_max_context: ClassVar[int] = 2048
+    Options: ClassVar[type[TargetOptions]] = CoremlOptions
+    # Exact is the evaluator without rounding to float16; as shipped, every result is rounded.
+    limits: ClassVar[Limits] = Limits(
+        has_exact_mode=True,
+        exact_words="in float32 (evaluated without rounding)",
+        exact_kl=Limit(1e-8, "only the order of float32 sums differs: 4e-12 measured at 1B"),
+        exact_rel_rms=Limit(1e-4, "float32 sums in another order: 3e-6 was measured at 1B"),
+        same_rel_rms=Limit(1e-4, "the same package in other portions: 3e-6 measured at 1B"),
+        cache_rel_rms=Limit(1e-4, "float32 sums in another order: 4e-6 was measured at 1B"),
+        shipped_kl=Limit(1e-4, "activations and the cache are float16: 2e-6 measured at 1B"),
+        shipped_kl_untrained=Limit(1e-4, "activations and the cache are float16"),
+        explained_kl=Limit(2.0, "activations and the cache are float16"),
+        emulated_share=Limit(2.0, "activations and the cache are float16"),
+        shipped_prefill_kl=Limit(1e-3, "one position may be ten times worse than the mean"),
+        shipped_share=Limit(1 / 3, "the runtime must not undo what careful rounding gained"),
+        emulated_kl=Limit(1e-4, "activations and the cache are float16"),
+        step_rel_rms=Limit(1e-4, "float32 sums in another order"),
+        runtime_kl=Limit(1e-3, "an estimate, as no Mac has run it: a tenth of what int4 costs"),
     )
-    for name, value, known in given:
-        if value not in known:
-            message = f"{name}: expected {' or '.join(known)}, found {value!r}"
-            raise UsageError(message, _below_ios_17(name))
-    form = _form(options)
-    if form.deployment_target == "iOS17" and form.kv_cache == "state":
-        message = "--deployment-target iOS17: a KV cache inside the package needs iOS 18"
-        raise UsageError(message, "add --kv-cache io and --quantize fp16, which iOS 17 has")
-    if form.fixed and form.kv_cache == "io":
-        message = f"--functions {FIXED} shares its KV cache as a state, and --kv-cache is io"
-        raise UsageError(message, "leave --kv-cache out")
-    if form.fixed and options.all_logits:
-        message = f"--all-logits: with --functions {FIXED} the last token's logits come out"
-        raise UsageError(message, "leave --functions out: its one function gives every row")
+    costs: ClassVar[Costs] = Costs(
+        unchecked=(
+            Cost(5_773_056, 440e6, 8.2),
+            Cost(1_235_814_400, 820e6, 51.0),
+            Cost(3_212_749_824, 1120e6, 120.0),
+        ),
+        checked=(
+            Cost(5_773_056, 500e6, 9.4),
+            Cost(1_235_814_400, 1050e6, 93.0),
+            # Derived, not measured: the slope between the two above goes on.
+            Cost(3_212_749_824, 1934e6, 227.0),
+        ),
+    )
 
+    @override
+    def check(
+        self,
+        options: TargetOptions,
+        schemes: Mapping[str, Scheme] | None = None,
+        max_context: int | None = None,
+    ) -> None:
+        own = own_options(options, CoremlOptions)
+        require_consistent(own)
+        if max_context is not None:
+            require_fitting_context(own, max_context)
+        if schemes is not None:
+            require_fitting_schemes(own, schemes)
 
-def lower(
-    traced: TracedLlama,
-    weights: QuantizedWeights,
-    folder: Path,
-    options: LoweringOptions,
-    about: About,
-) -> Lowered:
-    """Write the package into a folder."""
-    from llama_export.targets.coreml.lowering.lower import PACKAGE
-    from llama_export.targets.coreml.lowering.lower import lower as lower_coreml
+    @override
+    def lower(
+        self,
+        traced: TracedLlama,
+        weights: QuantizedWeights,
+        folder: Path,
+        options: TargetOptions,
+        metadata: ArtifactMetadata,
+    ) -> Lowered:
+        from llama_export.targets.coreml.lowering.lower import PACKAGE, lower
 
-    graph = lower_coreml(traced, weights, folder, _form(options), about)
-    return Lowered(PACKAGE, graph)
+        graph = lower(traced, weights, folder, own_options(options, CoremlOptions), metadata)
+        return Lowered(PACKAGE, graph)
 
-
-def open_session(
-    artifact: Path,
-    spec: GraphSpec,
-    *,
-    threads: int | None,
-    accuracy_level: int | None,
-    verbose: bool,
-) -> CoremlSession:
-    """Load a package: into Core ML on a Mac, else into the evaluator; at level 1 always that."""
-    from llama_export.targets.coreml.running.core_ml import runs_core_ml
-
-    if accuracy_level is None and runs_core_ml():
-        from llama_export.targets.coreml.running.core_ml import CoremlRuntime
+    @override
+    def open_session(
+        self,
+        artifact: StoredArtifact,
+        *,
+        exact: bool = False,
+        threads: int | None = None,
+        verbose: bool = False,
+    ) -> CoremlSession:
+        from llama_export.targets.coreml.running.core_ml import CoremlRuntime, runs_core_ml
         from llama_export.targets.coreml.running.session import CoremlSession
 
-        return CoremlSession(CoremlRuntime.open(artifact, verbose=verbose), spec)
-    return evaluated(artifact, spec, threads=threads, exact=accuracy_level == EXACT_LEVEL)
+        if not exact and runs_core_ml():
+            runner = CoremlRuntime.open(artifact.path, verbose=verbose)
+            return CoremlSession(runner, artifact.spec)
+        return _evaluated(artifact, threads=threads, exact=exact)
+
+    @override
+    def substitute_runtime(self) -> str:
+        from llama_export.targets.coreml.running.core_ml import runs_core_ml
+
+        return "" if runs_core_ml() else "the evaluator"
+
+    @override
+    def open_reference(
+        self, artifact: StoredArtifact, *, threads: int | None = None
+    ) -> CoremlSession | None:
+        from llama_export.targets.coreml.running.core_ml import runs_core_ml
+
+        return _evaluated(artifact, threads=threads, exact=False) if runs_core_ml() else None
+
+    @override
+    def stored(self, artifact: StoredArtifact) -> StoredWeights:
+        from llama_export.targets.coreml.reading.read_back import read_back
+
+        return read_back(artifact.path)
+
+    @override
+    def rounded_inputs(self, artifact: StoredArtifact) -> RoundedInputs:
+        # No product of a package rounds its input to integers.
+        return {}
+
+    @override
+    def probe(self, artifact: StoredArtifact, *, threads: int | None = None) -> Probe:
+        from llama_export.targets.coreml.running.probe import probe
+
+        def run(chunks: Sequence[Sequence[int]]) -> tuple[Tapped, ...]:
+            return probe(artifact, chunks, threads=threads)
+
+        return run
+
+    @override
+    def predict(
+        self,
+        config: LlamaConfig,
+        shapes: Shapes,
+        schemes: Mapping[str, Scheme],
+        max_context: int,
+        options: TargetOptions,
+    ) -> Footprint:
+        from llama_export.targets.coreml.sizes import predict
+
+        return predict(config, shapes, schemes, max_context, own_options(options, CoremlOptions))
+
+    @override
+    def describe(self, artifact: StoredArtifact) -> Footprint:
+        from llama_export.targets.coreml.reading.describe import describe
+
+        return describe(artifact)
+
+    @override
+    def scratch_bytes(self, shapes: Shapes, schemes: Mapping[str, Scheme]) -> int:
+        from llama_export.targets.coreml.sizes import scratch_bytes
+
+        return scratch_bytes(shapes, schemes)
+
+    @override
+    def missing_hint(self) -> str:
+        if sys.platform == "win32":
+            return (
+                "it has no wheel for Windows: export on Linux, on a Mac, or in WSL; packages are "
+                "verified and run on Windows too, by the evaluator"
+            )
+        if sys.version_info >= _TOO_NEW:
+            newest = ".".join(map(str, _TOO_NEW))
+            return f"it has wheels for Python below {newest}: use another Python"
+        return super().missing_hint()
 
 
-def stand_in() -> str:
-    """Say what runs a package where there is no Core ML; empty on a Mac."""
-    from llama_export.targets.coreml.running.core_ml import runs_core_ml
-
-    return "" if runs_core_ml() else "the evaluator"
-
-
-def open_reference(artifact: Path, spec: GraphSpec, *, threads: int | None) -> CoremlSession | None:
-    """Load a package into the evaluator where `open_session` takes Core ML; else None."""
-    from llama_export.targets.coreml.running.core_ml import runs_core_ml
-
-    return evaluated(artifact, spec, threads=threads, exact=False) if runs_core_ml() else None
-
-
-def evaluated(
-    artifact: Path, spec: GraphSpec, *, threads: int | None, exact: bool
-) -> CoremlSession:
+def _evaluated(artifact: StoredArtifact, *, threads: int | None, exact: bool) -> CoremlSession:
     """Load a package into the evaluator.
 
     Args:
         artifact: the package.
-        spec: its signature, from the manifest.
-        threads: of PyTorch; None leaves it as it is.
+        threads: number of PyTorch's threads; None leaves it as it is.
         exact: round nothing to float16.
     """
     from coreml_evaluator import Evaluator
     from llama_export.targets.coreml.running.session import CoremlSession
 
     mode = "fp32" if exact else "fp16"
-    return CoremlSession(Evaluator.open(artifact, mode=mode, threads=threads), spec)
-
-
-def read_back(artifact: Path) -> dict[str, tuple[str, str]]:
-    """Hash the codes and scales that a package holds, read from its own bytes."""
-    from llama_export.targets.coreml.reading.read_back import read_back
-
-    return read_back(artifact)
-
-
-def read_back_floats(artifact: Path) -> dict[str, str]:
-    """Hash the norms and float matrices that a package holds, as float32 values."""
-    from llama_export.targets.coreml.reading.read_back import read_back_floats
-
-    return read_back_floats(artifact)
-
-
-def read_back_rotary(artifact: Path) -> dict[str, FloatArray]:
-    """Read the rotary tables that a package holds: "cos NAME" and "sin NAME" `[C, D/2]`."""
-    from llama_export.targets.coreml.reading.read_back import read_back_rotary
-
-    return read_back_rotary(artifact)
-
-
-def rounded_inputs(artifact: Path) -> RoundedInputs | None:
-    """Say which products of a package round their input to integers: none."""
-    return {}
-
-
-def probe(
-    artifact: Path, spec: GraphSpec, chunks: Sequence[Sequence[int]], *, threads: int | None
-) -> tuple[Tapped, ...]:
-    """Run chunks of tokens from an empty cache, rounding nothing, and look inside."""
-    from llama_export.targets.coreml.running.probe import probe
-
-    return probe(artifact, spec, chunks, threads=threads)
-
-
-def describe(artifact: Path, spec: GraphSpec) -> ArtifactParts:
-    """Say what a package is made of, in bytes; no weight is read."""
-    from llama_export.targets.coreml.reading.describe import describe
-
-    return describe(artifact, spec)
-
-
-def predict(
-    config: LlamaConfig,
-    shapes: Mapping[str, tuple[int, ...]],
-    schemes: Mapping[str, Scheme],
-    max_context: int,
-    options: LoweringOptions,
-) -> tuple[ArtifactParts, int]:
-    """Say what an export would write, and the bytes that it would hold in memory when loaded.
-
-    Raises:
-        UsageError: the deployment target cannot hold the recipe's weights.
-    """
-    from llama_export.targets.coreml import sizes
-
-    form = _form(options)
-    sizes.require_possible(schemes, max_context, form)
-    parts = sizes.predict(config, shapes, schemes, max_context, form)
-    return parts, sizes.resident_bytes(parts)
-
-
-def scratch_bytes(shapes: Mapping[str, tuple[int, ...]], schemes: Mapping[str, Scheme]) -> int:
-    """Say what the output's disk holds besides the package while it is made."""
-    from llama_export.targets.coreml import sizes
-
-    return sizes.scratch_bytes(shapes, schemes)
-
-
-def _form(options: LoweringOptions) -> CoremlForm:
-    return CoremlForm(options.kv_cache or "state", options.functions, options.deployment_target)
-
-
-def _below_ios_17(name: str) -> str:
-    if name != "--deployment-target":
-        return ""
-    return "int4 in groups needs iOS18; iOS17 takes --quantize fp16 with --kv-cache io"
+    return CoremlSession(Evaluator.open(artifact.path, mode=mode, threads=threads), artifact.spec)

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from llama_export.llama.config import LlamaConfig
-from llama_export.llama.names import HEAD, TABLE
+from llama_export.llama.names import HEAD, TABLE, Shapes
+from llama_export.targets.executorch.options import COREML, VULKAN, ExecutorchOptions
 from llama_export.targets.executorch.xnnpack.placeholders import product_form
 from llama_export.targets.footprint import (
     GRAPH,
@@ -19,15 +20,12 @@ from llama_export.targets.footprint import (
     PADDING,
     ROTARY,
     SCALES,
-    ArtifactParts,
+    Footprint,
     Part,
     merge,
     weights_kind,
 )
-from llama_export.targets.target import LoweringOptions
 from llama_quantize.scheme import GroupedInt, Scheme
-
-Shapes = Mapping[str, tuple[int, ...]]
 
 _FLOAT_BYTES = 4
 _ITEM_BYTES = {"float32": 4, "float16": 2}
@@ -46,16 +44,16 @@ def predict(
     shapes: Shapes,
     schemes: Mapping[str, Scheme],
     max_context: int,
-    options: LoweringOptions,
-) -> ArtifactParts:
+    options: ExecutorchOptions,
+) -> Footprint:
     """Add up the artifact that an export would write.
 
     Args:
-        config: the model's shape.
-        shapes: of the unique tensors.
-        schemes: the storage form of each of them.
-        max_context: rows of the rotary tables.
-        options: type of the cache, and whether a tied table is stored once.
+        config: shape of the model.
+        shapes: shape of each unique tensor.
+        schemes: storage form of each unique tensor.
+        max_context: number of rows of the rotary tables.
+        options: the user's choices.
 
     Raises:
         LoweringError: a scheme that no kernel has.
@@ -64,7 +62,7 @@ def predict(
     parts = [Part(ROTARY, 2 * max_context * row_bytes, 2 * row_bytes)]
     tied = HEAD not in shapes
     # Vulkan's delegate holds a table of its own.
-    once = tied and options.share_table and options.delegate != "vulkan"
+    once = tied and options.share_table and options.delegate != VULKAN
     for name, shape in shapes.items():
         if len(shape) == 1:
             size_bytes = shape[0] * _FLOAT_BYTES
@@ -79,19 +77,15 @@ def predict(
     padding = _PADDING_BYTES + layers * _PADDING_LAYER_BYTES
     parts.append(Part(PADDING, padding + config.hidden_size * _FLOAT_BYTES, 0))
     heads_bytes = config.num_key_value_heads * config.head_dim * _ITEM_BYTES[_kv_dtype(options)]
-    return ArtifactParts(merge(parts), 2 * layers * heads_bytes)
+    resident = resident_bytes(shapes, schemes)
+    return Footprint(merge(parts), 2 * layers * heads_bytes, resident_bytes=resident)
 
 
-def _kv_dtype(options: LoweringOptions) -> str:
-    return "float16" if options.delegate == "coreml" else options.kv_dtype
+def _kv_dtype(options: ExecutorchOptions) -> str:
+    return "float16" if options.delegate == COREML else options.kv_dtype
 
 
-def resident_bytes(
-    config: LlamaConfig,
-    shapes: Shapes,
-    schemes: Mapping[str, Scheme],
-    max_context: int,
-) -> int:
+def resident_bytes(shapes: Shapes, schemes: Mapping[str, Scheme]) -> int:
     """Model the memory of a loaded session, without what its cache takes as it fills.
 
     Products are packed: their codes, bfloat16 scales, and eight bytes a row.

@@ -1,161 +1,158 @@
-"""The ExecuTorch target as the registry calls it."""
+"""The ExecuTorch target: its facts, its limits and costs, and the way to each of its parts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from llama_export.bundle.graph_spec import GraphSpec
+from typing_extensions import override
+
+from llama_export.bundle.graph_spec import IO
 from llama_export.errors import BackendUnavailableError, UsageError
-from llama_export.llama.activations import RoundedInputs
-from llama_export.targets.executorch.running.runtime import require_version
-from llama_export.targets.footprint import ArtifactParts
-from llama_export.targets.session import FloatArray
-from llama_export.targets.target import About, Lowered, LoweringOptions
+from llama_export.targets.costs import Cost, Costs
+from llama_export.targets.executorch.options import COREML, XNNPACK, ExecutorchOptions
+from llama_export.targets.limits import Limit, Limits
+from llama_export.targets.options import TargetOptions, own_options, require_known_choices
+from llama_export.targets.target import ArtifactMetadata, Lowered, Target
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from llama_export.llama.activations import RoundedInputs
     from llama_export.llama.config import LlamaConfig
+    from llama_export.llama.names import Shapes
     from llama_export.llama.trace import TracedLlama
     from llama_export.targets.executorch.running.session import ExecutorchSession
+    from llama_export.targets.footprint import Footprint
+    from llama_export.targets.stored import StoredArtifact, StoredWeights
     from llama_quantize.checkpoint.weights import QuantizedWeights
     from llama_quantize.scheme import Scheme
 
-TOOLKITS = ("executorch",)
-# The runtime sets memory apart for the whole cache when it loads a program: 2048 positions of the
-# 1B are 134 MB, 8192 would be 537 MB.
-DEFAULT_MAX_CONTEXT = 2048
-XNNPACK = "xnnpack"
-DELEGATES = (XNNPACK, "vulkan", "coreml")
-KV_CACHES = ("state", "io")
-KV_DTYPES = ("float32", "float16")
 
+class ExecutorchTarget(Target):
+    """ExecuTorch's `.pte`, as the phone runners load it."""
 
-def require_options(options: LoweringOptions) -> None:
-    """Refuse what a `.pte` cannot be.
-
-    Raises:
-        UsageError: with the values that there are.
-        BackendUnavailableError: another version of the toolkit is installed.
-    """
-    given = (
-        ("--delegate", options.delegate, DELEGATES),
-        ("--kv-cache", options.kv_cache or "state", KV_CACHES),
-        ("--kv-dtype", options.kv_dtype, KV_DTYPES),
+    name: ClassVar[str] = "executorch"
+    toolkits: ClassVar[tuple[str, ...]] = ("executorch",)
+    # The runtime sets memory apart for the whole cache when it loads a program: 2048 positions of
+    # the 1B are 134 MB, 8192 would be 537 MB.
+    default_max_context: ClassVar[int] = 2048
+    Options: ClassVar[type[TargetOptions]] = ExecutorchOptions
+    limits: ClassVar[Limits] = Limits(
+        has_exact_mode=False,
+        exact_words="against eager that rounds alike",
+        exact_kl=Limit(2e-3, "tipped roundings spread: 2e-4 was measured on the demo"),
+        exact_rel_rms=Limit(5e-2, "tipped roundings spread: 6e-3 was measured on the demo"),
+        same_rel_rms=Limit(5e-2, "other portions tip other roundings"),
+        cache_rel_rms=Limit(0.2, "tipped roundings spread; the worst row of all"),
+        shipped_kl=Limit(2e-3, "activations are rounded to int8: 3e-4 measured on the demo"),
+        shipped_kl_untrained=Limit(5e-2, "random layers magnify rounding, trained ones do not"),
+        explained_kl=Limit(2.0, "nothing but rounding"),
+        emulated_share=Limit(
+            1.0, "a step after the artifact's own cache: few roundings tip in one step"
+        ),
+        shipped_prefill_kl=Limit(2e-2, "one position may be ten times worse than the mean"),
+        shipped_share=Limit(1 / 3, "the runtime must not undo what careful rounding gained"),
+        emulated_kl=Limit(1e-4, "a step in which no rounding tipped differs by 1e-12"),
+        step_rel_rms=Limit(1e-5, "2e-7 was measured where no rounding tipped"),
     )
-    for name, value, known in given:
-        if value not in known:
-            message = f"{name}: expected {', '.join(known[:-1])} or {known[-1]}, found {value!r}"
-            raise UsageError(message)
-    require_version(coreml=options.delegate == "coreml")
-    if options.delegate != XNNPACK and (
-        options.kv_cache == "io" or options.kv_dtype != "float32" or options.all_logits
-    ):
-        message = f"--delegate {options.delegate} keeps a float32 KV cache inside, and one row"
-        raise UsageError(message, "leave --kv-cache, --kv-dtype and --all-logits out")
-
-
-def lower(
-    traced: TracedLlama,
-    weights: QuantizedWeights,
-    folder: Path,
-    options: LoweringOptions,
-    about: About,
-) -> Lowered:
-    """Write the artifact into a folder."""
-    from llama_export.targets.executorch.xnnpack.lower import MODEL_FILE, PteOptions
-    from llama_export.targets.executorch.xnnpack.lower import lower as lower_executorch
-
-    chosen = PteOptions(
-        kv_cache=options.kv_cache or "state",
-        kv_dtype=options.kv_dtype,
-        all_logits=options.all_logits,
-        share_table=options.share_table,
+    costs: ClassVar[Costs] = Costs(
+        unchecked=(
+            Cost(5_773_056, 385e6, 20.5),
+            Cost(1_235_814_400, 1600e6, 76.0),
+            # Derived, not measured: the slope between the two above goes on.
+            Cost(3_212_749_824, 3553e6, 165.0),
+        ),
+        checked=(
+            Cost(5_773_056, 460e6, 22.0),
+            # Derived, not measured: the export above, and what ONNX's check adds.
+            Cost(1_235_814_400, 2680e6, 95.0),
+            Cost(3_212_749_824, 4900e6, 219.0),
+        ),
     )
-    stops = about.stop_token_ids
-    if options.delegate == XNNPACK:
-        graph = lower_executorch(traced, weights, folder, chosen, stop_token_ids=stops)
-        return Lowered(MODEL_FILE, graph)
-    from llama_export.targets.executorch.single_delegate.lower import lower_whole
 
-    graph, report = lower_whole(
-        traced, weights, folder, chosen, delegate=options.delegate, stop_token_ids=stops
-    )
-    # Core ML's own format hides the cache, which it keeps in float16.
-    item_bytes = 2 if options.delegate == "coreml" else 4
-    cache = traced.config.num_key_value_heads * traced.config.head_dim * item_bytes
-    per_token = 2 * traced.config.num_hidden_layers * cache
-    delegate = {**report.to_json(), "kv_bytes_per_token": per_token}
-    return Lowered(MODEL_FILE, replace(graph, delegate=delegate), runs_here=False)
+    @override
+    def check(
+        self,
+        options: TargetOptions,
+        schemes: Mapping[str, Scheme] | None = None,
+        max_context: int | None = None,
+    ) -> None:
+        from llama_export.targets.executorch.running.runtime import require_version
 
+        own = own_options(options, ExecutorchOptions)
+        require_known_choices(own, {})
+        require_version(coreml=own.delegate == COREML)
+        if own.delegate != XNNPACK and (
+            own.kv_cache == IO or own.kv_dtype != "float32" or own.all_logits
+        ):
+            message = f"--delegate {own.delegate} keeps a float32 KV cache inside, and one row"
+            raise UsageError(message, "leave --kv-cache, --kv-dtype and --all-logits out")
 
-def open_session(
-    artifact: Path,
-    spec: GraphSpec,
-    *,
-    threads: int | None,
-    accuracy_level: int | None,
-    verbose: bool,
-) -> ExecutorchSession:
-    """Load an artifact into ExecuTorch; it has one way to compute, whatever the level.
+    @override
+    def lower(
+        self,
+        traced: TracedLlama,
+        weights: QuantizedWeights,
+        folder: Path,
+        options: TargetOptions,
+        metadata: ArtifactMetadata,
+    ) -> Lowered:
+        from llama_export.targets.executorch.single_delegate.lower import lower_single_delegate
+        from llama_export.targets.executorch.xnnpack.lower import MODEL_FILE, lower
 
-    Raises:
-        BackendUnavailableError: its delegate does not run on this machine.
-    """
-    name = spec.delegate.get("name", XNNPACK)
-    if name != XNNPACK:
-        message = f"{artifact} is lowered for {name}, and cannot run here"
-        raise BackendUnavailableError(message, "export without --delegate to run it here")
-    from llama_export.targets.executorch.running.session import ExecutorchSession
+        own = own_options(options, ExecutorchOptions)
+        runs_here = own.delegate == XNNPACK
+        make = lower if runs_here else lower_single_delegate
+        graph = make(traced, weights, folder, own, stop_token_ids=metadata.stop_token_ids)
+        return Lowered(MODEL_FILE, graph, runs_here=runs_here)
 
-    return ExecutorchSession.open(artifact, spec, threads=threads, verbose=verbose)
+    @override
+    def open_session(
+        self,
+        artifact: StoredArtifact,
+        *,
+        exact: bool = False,
+        threads: int | None = None,
+        verbose: bool = False,
+    ) -> ExecutorchSession:
+        name = artifact.spec.delegate.get("name", XNNPACK)
+        if name != XNNPACK:
+            message = f"{artifact.path} is lowered for {name}, and cannot run here"
+            raise BackendUnavailableError(message, "export without --delegate to run it here")
+        from llama_export.targets.executorch.running.session import ExecutorchSession
 
+        # It has one way to compute, exact or not.
+        return ExecutorchSession.open(artifact, threads=threads, verbose=verbose)
 
-def read_back(artifact: Path) -> dict[str, tuple[str, str]]:
-    """Hash the codes and scales that an artifact holds, read from its own bytes."""
-    from llama_export.targets.executorch.reading.read_back import read_back
+    @override
+    def stored(self, artifact: StoredArtifact) -> StoredWeights:
+        from llama_export.targets.executorch.reading.read_back import read_back
 
-    return read_back(artifact)
+        return read_back(artifact.path)
 
+    @override
+    def rounded_inputs(self, artifact: StoredArtifact) -> RoundedInputs | None:
+        from llama_export.targets.executorch.reading.activations import rounded_inputs
 
-def read_back_floats(artifact: Path) -> dict[str, str]:
-    """Hash the norms that an artifact holds, as float32 values."""
-    from llama_export.targets.executorch.reading.read_back import read_back_floats
+        return rounded_inputs(artifact.path)
 
-    return read_back_floats(artifact)
+    @override
+    def predict(
+        self,
+        config: LlamaConfig,
+        shapes: Shapes,
+        schemes: Mapping[str, Scheme],
+        max_context: int,
+        options: TargetOptions,
+    ) -> Footprint:
+        from llama_export.targets.executorch.sizes import predict
 
+        own = own_options(options, ExecutorchOptions)
+        return predict(config, shapes, schemes, max_context, own)
 
-def read_back_rotary(artifact: Path) -> dict[str, FloatArray]:
-    """Read the rotary tables that an artifact holds: "cos NAME" and "sin NAME" `[C, D/2]`."""
-    from llama_export.targets.executorch.reading.read_back import read_back_rotary
+    @override
+    def describe(self, artifact: StoredArtifact) -> Footprint:
+        from llama_export.targets.executorch.reading.describe import describe
 
-    return read_back_rotary(artifact)
-
-
-def rounded_inputs(artifact: Path) -> RoundedInputs | None:
-    """Say which products of an artifact round their input; None: not known for this machine."""
-    from llama_export.targets.executorch.reading.activations import rounded_inputs
-
-    return rounded_inputs(artifact)
-
-
-def describe(artifact: Path, spec: GraphSpec) -> ArtifactParts:
-    """Say what an artifact is made of, in bytes; no weight is read."""
-    from llama_export.targets.executorch.reading.describe import describe
-
-    return describe(artifact, spec)
-
-
-def predict(
-    config: LlamaConfig,
-    shapes: Mapping[str, tuple[int, ...]],
-    schemes: Mapping[str, Scheme],
-    max_context: int,
-    options: LoweringOptions,
-) -> tuple[ArtifactParts, int]:
-    """Say what an export would write, and the bytes that it would hold in memory when loaded."""
-    from llama_export.targets.executorch import sizes
-
-    parts = sizes.predict(config, shapes, schemes, max_context, options)
-    return parts, sizes.resident_bytes(config, shapes, schemes, max_context)
+        return describe(artifact)

@@ -11,22 +11,20 @@ import math
 from collections.abc import Iterator, Mapping
 
 from llama_export.llama.config import LlamaConfig
-from llama_export.llama.names import HEAD, TABLE
+from llama_export.llama.names import HEAD, TABLE, Shapes
 from llama_export.targets.footprint import (
     GRAPH,
     NORMS,
     PADDING,
     ROTARY,
     SCALES,
-    ArtifactParts,
+    Footprint,
     Part,
     merge,
     weights_kind,
 )
-from llama_export.targets.onnx.lowering.blocks import block_size
+from llama_export.targets.onnx.layout import block_size
 from llama_quantize.scheme import Float, GroupedInt, Scheme
-
-Shapes = Mapping[str, tuple[int, ...]]
 
 _PAGE_BYTES = 4096
 _FLOAT_BYTES = 4
@@ -41,14 +39,14 @@ _PACKED_BLOCK_BYTES = 8
 
 def predict(
     config: LlamaConfig, shapes: Shapes, schemes: Mapping[str, Scheme], max_context: int
-) -> ArtifactParts:
+) -> Footprint:
     """Add up the artifact that an export would write.
 
     Args:
-        config: the model's shape.
-        shapes: of the unique tensors.
-        schemes: the storage form of each of them.
-        max_context: rows of the rotary tables.
+        config: shape of the model.
+        shapes: shape of each unique tensor.
+        schemes: storage form of each unique tensor.
+        max_context: number of rows of the rotary tables.
 
     Raises:
         LoweringError: a width that no operator can run.
@@ -58,7 +56,8 @@ def predict(
     padding = sum(-part.size_bytes % _PAGE_BYTES for part in regions[:-1])
     graph_bytes = _GRAPH_BYTES + config.num_hidden_layers * _GRAPH_LAYER_BYTES
     parts = [*regions, Part(PADDING, padding, 0), Part(GRAPH, graph_bytes, 0)]
-    return ArtifactParts(merge(parts), kv_bytes_per_token(config))
+    resident = resident_bytes(shapes, schemes)
+    return Footprint(merge(parts), kv_bytes_per_token(config), resident_bytes=resident)
 
 
 def kv_bytes_per_token(config: LlamaConfig) -> int:

@@ -1,135 +1,160 @@
-"""The ONNX target as the registry calls it."""
+"""The ONNX target: its facts, its limits and costs, and the way to each of its parts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from llama_export.bundle.graph_spec import GraphSpec
+from typing_extensions import override
+
+from llama_export.bundle.graph_spec import IO
 from llama_export.errors import UsageError
-from llama_export.llama.activations import RoundedInputs
-from llama_export.llama.intermediates import Tapped
-from llama_export.targets.footprint import ArtifactParts
-from llama_export.targets.onnx.running.session import OnnxSession
-from llama_export.targets.session import FloatArray
-from llama_export.targets.target import About, Lowered, LoweringOptions
+from llama_export.targets.costs import Cost, Costs
+from llama_export.targets.limits import Limit, Limits
+from llama_export.targets.onnx.options import OnnxOptions
+from llama_export.targets.options import TargetOptions, own_options, require_known_choices
+from llama_export.targets.target import ArtifactMetadata, Lowered, Target
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from llama_export.llama.activations import RoundedInputs
     from llama_export.llama.config import LlamaConfig
+    from llama_export.llama.intermediates import Probe, Tapped
+    from llama_export.llama.names import Shapes
     from llama_export.llama.trace import TracedLlama
+    from llama_export.targets.footprint import Footprint
+    from llama_export.targets.onnx.running.session import OnnxSession
+    from llama_export.targets.stored import StoredArtifact, StoredWeights
     from llama_quantize.checkpoint.weights import QuantizedWeights
     from llama_quantize.scheme import Scheme
 
-TOOLKITS = ("onnx", "onnxruntime")
-DEFAULT_MAX_CONTEXT = 8192
+_HINTS = {"accuracy_level": "4 computes int4 products in int8, 1 in float32"}
 
 
-def require_options(options: LoweringOptions) -> None:
-    """Refuse what an ONNX artifact cannot be.
+class OnnxTarget(Target):
+    """onnxruntime's artifact, with the files that onnxruntime-genai and transformers.js want."""
 
-    Raises:
-        UsageError: with the options that there are.
-    """
-    if options.kv_cache not in (None, "io"):
-        message = f"--kv-cache {options.kv_cache}: an ONNX graph takes and gives its KV cache"
-        raise UsageError(message, "leave --kv-cache out for the onnx target")
-    if options.kv_dtype != "float32":
-        message = f"--kv-dtype {options.kv_dtype}: the onnx target's KV cache is float32"
-        raise UsageError(message, "leave --kv-dtype out for the onnx target")
-
-
-def lower(
-    traced: TracedLlama,
-    weights: QuantizedWeights,
-    folder: Path,
-    options: LoweringOptions,
-    about: About,
-) -> Lowered:
-    """Write the artifact, and what its stock clients need beside it, into a folder."""
-    from llama_export.targets.onnx.lowering.genai import write_genai_config
-    from llama_export.targets.onnx.lowering.lower import MODEL_FILE
-    from llama_export.targets.onnx.lowering.lower import lower as lower_onnx
-    from llama_export.targets.onnx.lowering.transformers_js import transformers_js_keys
-
-    graph = lower_onnx(
-        traced,
-        weights,
-        folder,
-        accuracy_level=options.accuracy_level,
-        all_logits=options.all_logits,
+    name: ClassVar[str] = "onnx"
+    toolkits: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime")
+    default_max_context: ClassVar[int] = 8192
+    Options: ClassVar[type[TargetOptions]] = OnnxOptions
+    limits: ClassVar[Limits] = Limits(
+        has_exact_mode=True,
+        exact_words="in float32 (accuracy level 1)",
+        exact_kl=Limit(1e-8, "only the order of float32 sums differs: 3e-11 measured at 1B"),
+        exact_rel_rms=Limit(1e-4, "float32 sums in another order: 8e-6 was measured at 1B"),
+        same_rel_rms=Limit(1e-4, "the same artifact in other portions: 7e-6 measured at 1B"),
+        cache_rel_rms=Limit(1e-4, "float32 sums in another order: 9e-6 was measured at 1B"),
+        shipped_kl=Limit(2e-3, "activations are rounded to int8: 8e-4 was measured at 1B"),
+        shipped_kl_untrained=Limit(5e-2, "random layers magnify rounding, trained ones do not"),
+        explained_kl=Limit(
+            2.0, "nothing but rounding: 0.94 to 1.05 of the emulation's KL was measured"
+        ),
+        emulated_share=Limit(
+            2.0,
+            "one float32 bit tips an int8 rounding, and that one tips more in each layer: 1.15 of "
+            "the rounding's own KL was measured at 1B, 1e-13 where none tipped",
+        ),
+        shipped_prefill_kl=Limit(2e-2, "one position may be ten times worse than the mean"),
+        shipped_share=Limit(1 / 3, "the runtime must not undo what careful rounding gained"),
+        emulated_kl=Limit(1e-8, "only the order of float32 sums differs: 3e-11 measured at 1B"),
+        step_rel_rms=Limit(1e-4, "float32 sums in another order"),
     )
-    write_genai_config(folder, traced.config, traced.max_context, MODEL_FILE)
-    return Lowered(MODEL_FILE, graph, transformers_js_keys(MODEL_FILE))
-
-
-def open_session(
-    artifact: Path,
-    spec: GraphSpec,
-    *,
-    threads: int | None,
-    accuracy_level: int | None,
-    verbose: bool,
-) -> OnnxSession:
-    """Load an artifact into onnxruntime."""
-    return OnnxSession.open(
-        artifact, spec, threads=threads, accuracy_level=accuracy_level, verbose=verbose
+    costs: ClassVar[Costs] = Costs(
+        unchecked=(
+            Cost(5_773_056, 290e6, 5.0),
+            Cost(1_235_814_400, 420e6, 36.2),
+            Cost(3_212_749_824, 430e6, 93.9),
+        ),
+        checked=(
+            Cost(5_773_056, 350e6, 5.7),
+            Cost(1_235_814_400, 2680e6, 55.2),
+            Cost(3_212_749_824, 4900e6, 147.3),
+        ),
     )
 
+    @override
+    def check(
+        self,
+        options: TargetOptions,
+        schemes: Mapping[str, Scheme] | None = None,
+        max_context: int | None = None,
+    ) -> None:
+        own = own_options(options, OnnxOptions)
+        if own.kv_cache != IO:
+            message = f"--kv-cache {own.kv_cache}: an ONNX graph takes and gives its KV cache"
+            raise UsageError(message, "leave --kv-cache out for the onnx target")
+        require_known_choices(own, _HINTS)
 
-def read_back(artifact: Path) -> dict[str, tuple[str, str]]:
-    """Hash the codes and scales that an artifact holds, read from its own bytes."""
-    from llama_export.targets.onnx.reading.read_back import read_back
+    @override
+    def lower(
+        self,
+        traced: TracedLlama,
+        weights: QuantizedWeights,
+        folder: Path,
+        options: TargetOptions,
+        metadata: ArtifactMetadata,
+    ) -> Lowered:
+        from llama_export.targets.onnx.lowering.client_files import (
+            transformers_js_keys,
+            write_genai_config,
+        )
+        from llama_export.targets.onnx.lowering.lower import MODEL_FILE, lower
 
-    return read_back(artifact)
+        graph = lower(traced, weights, folder, own_options(options, OnnxOptions))
+        write_genai_config(folder, traced.config, traced.max_context, MODEL_FILE)
+        return Lowered(MODEL_FILE, graph, transformers_js_keys(MODEL_FILE))
 
+    @override
+    def open_session(
+        self,
+        artifact: StoredArtifact,
+        *,
+        exact: bool = False,
+        threads: int | None = None,
+        verbose: bool = False,
+    ) -> OnnxSession:
+        from llama_export.targets.onnx.running.session import OnnxSession
 
-def read_back_floats(artifact: Path) -> dict[str, str]:
-    """Hash the norms and float matrices that an artifact holds, as float32 values."""
-    from llama_export.targets.onnx.reading.read_back import read_back_floats
+        return OnnxSession.open(artifact, exact=exact, threads=threads, verbose=verbose)
 
-    return read_back_floats(artifact)
+    @override
+    def stored(self, artifact: StoredArtifact) -> StoredWeights:
+        from llama_export.targets.onnx.reading.read_back import read_back
 
+        return read_back(artifact.path)
 
-def read_back_rotary(artifact: Path) -> dict[str, FloatArray]:
-    """Read the rotary tables that an artifact holds: "cos NAME" and "sin NAME" `[C, D/2]`."""
-    from llama_export.targets.onnx.reading.read_back import read_back_rotary
+    @override
+    def rounded_inputs(self, artifact: StoredArtifact) -> RoundedInputs | None:
+        from llama_export.targets.onnx.reading.activations import rounded_inputs
 
-    return read_back_rotary(artifact)
+        return rounded_inputs(artifact.path)
 
+    @override
+    def probe(self, artifact: StoredArtifact, *, threads: int | None = None) -> Probe:
+        from llama_export.targets.onnx.running.probe import probe
 
-def rounded_inputs(artifact: Path) -> RoundedInputs | None:
-    """Say which products of an artifact round their input; None: not known for this machine."""
-    from llama_export.targets.onnx.reading.activations import rounded_inputs
+        def run(chunks: Sequence[Sequence[int]]) -> tuple[Tapped, ...]:
+            return probe(artifact, chunks, threads=threads)
 
-    return rounded_inputs(artifact)
+        return run
 
+    @override
+    def predict(
+        self,
+        config: LlamaConfig,
+        shapes: Shapes,
+        schemes: Mapping[str, Scheme],
+        max_context: int,
+        options: TargetOptions,
+    ) -> Footprint:
+        from llama_export.targets.onnx.sizes import predict
 
-def probe(
-    artifact: Path, spec: GraphSpec, chunks: Sequence[Sequence[int]], *, threads: int | None
-) -> tuple[Tapped, ...]:
-    """Run chunks of tokens from an empty cache in exact arithmetic, and look inside."""
-    from llama_export.targets.onnx.running.probe import probe
+        return predict(config, shapes, schemes, max_context)
 
-    return probe(artifact, spec, chunks, threads=threads)
+    @override
+    def describe(self, artifact: StoredArtifact) -> Footprint:
+        from llama_export.targets.onnx.reading.describe import describe
 
-
-def describe(artifact: Path, spec: GraphSpec) -> ArtifactParts:
-    """Say what an artifact is made of, in bytes; no weight is read."""
-    from llama_export.targets.onnx.reading.describe import describe
-
-    return describe(artifact, spec)
-
-
-def predict(
-    config: LlamaConfig,
-    shapes: Mapping[str, tuple[int, ...]],
-    schemes: Mapping[str, Scheme],
-    max_context: int,
-    options: LoweringOptions,
-) -> tuple[ArtifactParts, int]:
-    """Say what an export would write, and the bytes that it would hold in memory when loaded."""
-    from llama_export.targets.onnx import sizes
-
-    parts = sizes.predict(config, shapes, schemes, max_context)
-    return parts, sizes.resident_bytes(shapes, schemes)
+        return describe(artifact)

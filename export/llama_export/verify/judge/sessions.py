@@ -5,7 +5,7 @@ It knows limits and reports; it runs nothing.
 
 from __future__ import annotations
 
-from llama_export.verify.judge.limits import TargetThresholds
+from llama_export.targets.limits import Limits
 from llama_export.verify.measure.behaviour import ContextEnd
 from llama_export.verify.measure.exact import Exact
 from llama_export.verify.rows import Row, judged, unchecked
@@ -14,7 +14,7 @@ _SESSION = "session"
 _SHOWN_SIZES = 6
 
 
-def session_rows(limits: TargetThresholds, exact: Exact) -> list[Row]:
+def session_rows(limits: Limits, exact: Exact) -> list[Row]:
     """Judge the artifact against itself, and against eager where the context ends."""
     same = limits.same_rel_rms
     at_once, beside = exact.at_once, exact.conversations.beside
@@ -24,7 +24,7 @@ def session_rows(limits: TargetThresholds, exact: Exact) -> list[Row]:
             "prefill_equals_decode",
             "one prefill against single steps",
             at_once.rel_rms,
-            same.limit,
+            same.value,
             at_once.fault or same.reason,
         ),
         _portions_row(limits, exact),
@@ -41,14 +41,14 @@ def session_rows(limits: TargetThresholds, exact: Exact) -> list[Row]:
             "side_by_side",
             "two conversations in turns against each alone",
             beside.rel_rms,
-            same.limit,
+            same.value,
             beside.fault or "they share the weights and nothing else",
         ),
         *_end_rows(limits, exact.end),
     ]
 
 
-def _portions_row(limits: TargetThresholds, exact: Exact) -> Row:
+def _portions_row(limits: Limits, exact: Exact) -> Row:
     worst = max(exact.portions, key=lambda each: each.metrics.rel_rms)
     ways = "; ".join(_sizes(each.sizes) for each in exact.portions)
     note = f"{sum(worst.sizes)} tokens in portions of {ways}; worst of {_sizes(worst.sizes)}"
@@ -57,7 +57,7 @@ def _portions_row(limits: TargetThresholds, exact: Exact) -> Row:
         "chunked_prefill",
         "odd portions against one prefill",
         worst.metrics.rel_rms,
-        limits.same_rel_rms.limit,
+        limits.same_rel_rms.value,
         worst.metrics.fault or note,
     )
 
@@ -67,7 +67,7 @@ def _sizes(sizes: tuple[int, ...]) -> str:
     return f"{shown}, ..." if len(sizes) > _SHOWN_SIZES else shown
 
 
-def _end_rows(limits: TargetThresholds, end: ContextEnd | None) -> list[Row]:
+def _end_rows(limits: Limits, end: ContextEnd | None) -> list[Row]:
     last = ("context_end", "relative difference of the logits at the context's last position")
     beyond = ("beyond_context", "faults when one token more than the context is given")
     if end is None:
@@ -79,7 +79,7 @@ def _end_rows(limits: TargetThresholds, end: ContextEnd | None) -> list[Row]:
         rows.append(unchecked(_SESSION, *last, note))
     else:
         note = end.lowering.fault or f"position {end.positions - 1}, every slot of the cache in use"
-        limit = limits.exact_rel_rms.limit
+        limit = limits.exact_rel_rms.value
         rows.append(judged(_SESSION, *last, end.lowering.rel_rms, limit, note))
     note = "it is refused, and the session goes on as if nothing had been asked"
     faults = [end.beyond] if end.beyond else []

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from llama_export.verify.judge.limits import TargetThresholds
+from llama_export.targets.limits import Limits
 from llama_export.verify.measure.shipped import Shipped
 from llama_export.verify.measure.single_steps import StepDifference
 from llama_export.verify.rows import Row, judged
@@ -19,13 +19,11 @@ _SPREAD = 2.0
 _ENOUGH = 8
 
 
-def step_rows(
-    limits: TargetThresholds, steps: Sequence[StepDifference], shipped: Shipped
-) -> list[Row]:
+def step_rows(limits: Limits, steps: Sequence[StepDifference], shipped: Shipped) -> list[Row]:
     """Judge the keys, values and logits of single steps; no rows where none were compared."""
     if not steps or shipped.best_step is None:
         return []
-    limit, reason = limits.step_rel_rms.limit, limits.step_rel_rms.reason
+    limit, reason = limits.step_rel_rms.value, limits.step_rel_rms.reason
     wrong = _first_wrong(steps, limit, stay_clean=limits.steps_stay_clean)
     exact = [step for step in steps if step.clean]
     note = f"{steps[-1].clean} steps of the last layer differ by float32 sums alone: {reason}"

@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from llama_export.targets.limits import Limit, Limits
 from llama_export.verify.judge.limits import (
     QUANTISATION_KL,
     SHARE_FLOOR,
     TRAINED_SHARE,
-    TargetThresholds,
-    Threshold,
 )
 from llama_export.verify.measure.exact import Exact
 from llama_export.verify.measure.metrics import LogitMetrics, Perplexity
@@ -32,16 +31,16 @@ _RANDOM = "random weights, or a text that the model does not know"
 _UNKNOWN_ROUNDING = "how this machine's runtime rounds activations is not known"
 
 
-def with_rounding(limits: TargetThresholds, shipped: Shipped) -> TargetThresholds:
+def with_rounding(limits: Limits, shipped: Shipped) -> Limits:
     """Allow what always rounds the spread of its tipped roundings, in what cannot be had without.
 
     Random layers magnify rounding many times more than trained ones, so its own cost, both in
     eager, is the measure.
     """
     rounding = shipped.activation
-    if limits.exact_level is not None or rounding is None or rounding.fault:
+    if limits.has_exact_mode or rounding is None or rounding.fault:
         return limits
-    kl, spread = limits.explained_kl.limit * rounding.kl_mean, _SPREAD * rounding.rel_rms
+    kl, spread = limits.explained_kl.value * rounding.kl_mean, _SPREAD * rounding.rel_rms
     return replace(
         limits,
         exact_kl=_at_least(limits.exact_kl, kl),
@@ -51,13 +50,11 @@ def with_rounding(limits: TargetThresholds, shipped: Shipped) -> TargetThreshold
     )
 
 
-def _at_least(threshold: Threshold, limit: float) -> Threshold:
-    return replace(threshold, limit=max(threshold.limit, limit))
+def _at_least(limit: Limit, value: float) -> Limit:
+    return replace(limit, value=max(limit.value, value))
 
 
-def lowering_rows(
-    limits: TargetThresholds, shipped: Shipped, exact: Exact, *, vocab_size: int
-) -> list[Row]:
+def lowering_rows(limits: Limits, shipped: Shipped, exact: Exact, *, vocab_size: int) -> list[Row]:
     """Judge the artifact against the eager model with the same quantised weights."""
     rows = [*_exact_rows(limits, exact), *_shipped_rows(limits, shipped, vocab_size)]
     loss = shipped.artifact_loss
@@ -83,7 +80,7 @@ def quantisation_rows(
     threshold = QUANTISATION_KL[bits]
     if metrics.fault or is_trained(shipped, vocab_size):
         note = metrics.fault or threshold.reason
-        kl = judged(_QUANTISATION, key, name, metrics.kl_mean, threshold.limit, note)
+        kl = judged(_QUANTISATION, key, name, metrics.kl_mean, threshold.value, note)
     else:
         kl = informed(_QUANTISATION, key, name, metrics.kl_mean, f"{_NOT_JUDGED}{_RANDOM}")
     return [
@@ -98,7 +95,7 @@ def quantisation_rows(
 def is_trained(shipped: Shipped, vocab_size: int) -> bool:
     """Tell whether the best model at hand predicts the text clearly better than a guess."""
     loss = shipped.checkpoint_loss or shipped.quantised_loss or shipped.artifact_loss
-    return loss.nats_per_token <= TRAINED_SHARE.limit * math.log(vocab_size)
+    return loss.nats_per_token <= TRAINED_SHARE.value * math.log(vocab_size)
 
 
 def strictly(rows: Sequence[Row]) -> list[Row]:
@@ -111,7 +108,7 @@ def strictly(rows: Sequence[Row]) -> list[Row]:
     ]
 
 
-def _exact_rows(limits: TargetThresholds, exact: Exact) -> list[Row]:
+def _exact_rows(limits: Limits, exact: Exact) -> list[Row]:
     level = limits.exact_words
     metrics, cache = exact.lowering, exact.cache
     if metrics is None or cache is None:
@@ -124,7 +121,7 @@ def _exact_rows(limits: TargetThresholds, exact: Exact) -> list[Row]:
             "kl_exact",
             f"mean KL {level}, nats",
             metrics.kl_mean,
-            limits.exact_kl.limit,
+            limits.exact_kl.value,
             metrics.fault or over + limits.exact_kl.reason,
         ),
         judged(
@@ -132,7 +129,7 @@ def _exact_rows(limits: TargetThresholds, exact: Exact) -> list[Row]:
             "rel_rms_exact",
             f"relative difference of the logits {level}",
             metrics.rel_rms,
-            limits.exact_rel_rms.limit,
+            limits.exact_rel_rms.value,
             metrics.fault or limits.exact_rel_rms.reason,
         ),
         *_spread_rows(_LOWERING, "exact", metrics),
@@ -142,13 +139,13 @@ def _exact_rows(limits: TargetThresholds, exact: Exact) -> list[Row]:
             "cache_exact",
             f"relative difference of the KV cache {level}",
             cache.value,
-            limits.cache_rel_rms.limit,
+            limits.cache_rel_rms.value,
             f"{cache.where}; {limits.cache_rel_rms.reason}",
         ),
     ]
 
 
-def _lengths_row(limits: TargetThresholds, exact: Exact) -> Row:
+def _lengths_row(limits: Limits, exact: Exact) -> Row:
     worst = max(exact.lengths, key=lambda each: each.metrics.rel_rms)
     lengths = ", ".join(str(each.length) for each in exact.lengths)
     note = f"one prefill each of {lengths} tokens; worst at {worst.length}"
@@ -157,18 +154,18 @@ def _lengths_row(limits: TargetThresholds, exact: Exact) -> Row:
         "lengths_exact",
         "relative difference of the logits after one prefill in float32",
         worst.metrics.rel_rms,
-        limits.exact_rel_rms.limit,
+        limits.exact_rel_rms.value,
         worst.metrics.fault or note,
     )
 
 
-def _shipped_rows(limits: TargetThresholds, shipped: Shipped, vocab_size: int) -> list[Row]:
+def _shipped_rows(limits: Limits, shipped: Shipped, vocab_size: int) -> list[Row]:
     metrics, prefill = shipped.lowering, shipped.prefill
     if metrics is None or prefill is None:
         note = "no quantised weights; the cost of the runtime's arithmetic is not proved"
         return [unchecked(_LOWERING, "kl_shipped", "mean KL as shipped, nats", note)]
     limit, reason = _shipped_limit(limits, shipped, vocab_size)
-    prefill_limit = max(limits.shipped_prefill_kl.limit, 4 * limit)
+    prefill_limit = max(limits.shipped_prefill_kl.value, 4 * limit)
     name = "KL after one prefill as shipped, nats"
     return [
         judged(
@@ -192,27 +189,23 @@ def _shipped_rows(limits: TargetThresholds, shipped: Shipped, vocab_size: int) -
     ]
 
 
-def _shipped_limit(
-    limits: TargetThresholds, shipped: Shipped, vocab_size: int
-) -> tuple[float, str]:
+def _shipped_limit(limits: Limits, shipped: Shipped, vocab_size: int) -> tuple[float, str]:
     """Allow what rounding explains, and a trained model no more than the tight limit."""
     tight, loose = limits.shipped_kl, limits.shipped_kl_untrained
     trained = is_trained(shipped, vocab_size)
     if shipped.activation is not None and not shipped.activation.fault:
-        explained = limits.explained_kl.limit * shipped.activation.kl_mean
-        if not trained or explained < tight.limit:
-            return max(explained, limits.emulated_kl.limit), limits.explained_kl.reason
+        explained = limits.explained_kl.value * shipped.activation.kl_mean
+        if not trained or explained < tight.value:
+            return max(explained, limits.emulated_kl.value), limits.explained_kl.reason
     if trained:
-        return tight.limit, tight.reason
+        return tight.value, tight.reason
     if shipped.quantisation is None or shipped.quantisation.fault:
-        return loose.limit, loose.reason
-    bounded = min(max(shipped.quantisation.kl_mean, tight.limit), loose.limit)
+        return loose.value, loose.reason
+    bounded = min(max(shipped.quantisation.kl_mean, tight.value), loose.value)
     return bounded, f"at most the quantisation error: {_RANDOM}"
 
 
-def _share_row(
-    limits: TargetThresholds, shipped: Shipped, metrics: LogitMetrics, vocab_size: int
-) -> Row:
+def _share_row(limits: Limits, shipped: Shipped, metrics: LogitMetrics, vocab_size: int) -> Row:
     key, name = "share_of_quantisation", "KL as shipped over that of the quantisation"
     quantisation = shipped.quantisation
     if quantisation is None:
@@ -220,17 +213,17 @@ def _share_row(
         return unchecked(_LOWERING, key, name, note)
     share = metrics.kl_mean / quantisation.kl_mean if quantisation.kl_mean > 0 else math.inf
     if quantisation.fault or metrics.fault:
-        return judged(_LOWERING, key, name, math.inf, limits.shipped_share.limit)
+        return judged(_LOWERING, key, name, math.inf, limits.shipped_share.value)
     if not is_trained(shipped, vocab_size):
         return informed(_LOWERING, key, name, share, f"{_NOT_JUDGED}{_RANDOM}")
-    if quantisation.kl_mean < SHARE_FLOOR.limit:
-        note = f"the quantisation error is below {SHARE_FLOOR.limit:g}: {SHARE_FLOOR.reason}"
+    if quantisation.kl_mean < SHARE_FLOOR.value:
+        note = f"the quantisation error is below {SHARE_FLOOR.value:g}: {SHARE_FLOOR.reason}"
         return informed(_LOWERING, key, name, share, note)
     reason = limits.shipped_share.reason
-    return judged(_LOWERING, key, name, share, limits.shipped_share.limit, reason)
+    return judged(_LOWERING, key, name, share, limits.shipped_share.value, reason)
 
 
-def _activation_rows(limits: TargetThresholds, shipped: Shipped) -> list[Row]:
+def _activation_rows(limits: Limits, shipped: Shipped) -> list[Row]:
     """Judge the artifact against eager with its rounding emulated; say what rounding costs."""
     key, name = "kl_shipped_emulated", "mean KL as shipped against eager that rounds alike, nats"
     activation, emulated = shipped.activation, shipped.emulated
@@ -241,7 +234,7 @@ def _activation_rows(limits: TargetThresholds, shipped: Shipped) -> list[Row]:
             unchecked(_ACTIVATION, "kl_activation", "mean KL of rounding, nats", missing),
             unchecked(_ACTIVATION, key, name, note),
         ]
-    limit = max(limits.emulated_kl.limit, limits.emulated_share.limit * activation.kl_mean)
+    limit = max(limits.emulated_kl.value, limits.emulated_share.value * activation.kl_mean)
     return [
         informed(
             _ACTIVATION,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llama_export.verify.judge.limits import TargetThresholds, Threshold
+from llama_export.targets.limits import Limit, Limits
 from llama_export.verify.measure.feed import Logits, prefill, single_steps
 from llama_export.verify.measure.metrics import LogitMetrics, compare_logits
 from llama_export.verify.rows import Row, informed, judged
@@ -25,7 +25,7 @@ _PREFILLED, _STEPS = 20, 12
 _REFERENCE = "the evaluator"
 
 
-def limits_of_runtime(limits: TargetThresholds) -> TargetThresholds:
+def limits_of_runtime(limits: Limits) -> Limits:
     """Return the limits where the artifact as shipped runs in a runtime with its own rounding."""
     loose = limits.runtime_kl
     return replace(
@@ -33,12 +33,12 @@ def limits_of_runtime(limits: TargetThresholds) -> TargetThresholds:
         shipped_kl=loose,
         shipped_kl_untrained=loose,
         emulated_kl=loose,
-        shipped_prefill_kl=Threshold(10 * loose.limit, limits.shipped_prefill_kl.reason),
+        shipped_prefill_kl=Limit(10 * loose.value, limits.shipped_prefill_kl.reason),
     )
 
 
 def runtime_rows(
-    limits: TargetThresholds,
+    limits: Limits,
     session: Session,
     reference: Session | None,
     input_ids: Sequence[int],
@@ -65,7 +65,7 @@ def runtime_rows(
     )
     if quick and not metrics.fault:
         return [informed("lowering", key, name, metrics.kl_mean, note)]
-    return [judged("lowering", key, name, metrics.kl_mean, limits.runtime_kl.limit, note)]
+    return [judged("lowering", key, name, metrics.kl_mean, limits.runtime_kl.value, note)]
 
 
 def compare_sessions(

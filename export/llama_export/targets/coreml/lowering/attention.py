@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
     from coremltools.converters.mil.mil import Var
 
-    from llama_export.targets.coreml.lowering.positions import Steps
+    from llama_export.targets.coreml.lowering.positions import Positions
 
 
 class Cache(Protocol):
     """Where keys and values of earlier tokens are."""
 
-    def append(self, layer: int, rows: tuple[Var, Var], steps: Steps) -> tuple[Var, Var]:
+    def append(self, layer: int, rows: tuple[Var, Var], positions: Positions) -> tuple[Var, Var]:
         """Add new keys and values `[1, K, q, D]`; return all of the layer's, `[1, K, e, D]`."""
 
 
@@ -49,14 +49,14 @@ class StateCache:
         self.before = (keys, values)
         self._current = [keys, values]
 
-    def append(self, layer: int, rows: tuple[Var, Var], steps: Steps) -> tuple[Var, Var]:
+    def append(self, layer: int, rows: tuple[Var, Var], positions: Positions) -> tuple[Var, Var]:
         """Write the rows into their slots; return the layer's slots that attention looks at."""
         from coremltools.converters.mil.mil import Builder as mb
 
         _, _, heads, _, size = self.before[0].shape
-        begin = _index([layer], [0], [0], steps.start, [0])
-        end = _index([layer + 1], [1], [heads], steps.end, [size])
-        stop = None if steps.whole else end
+        begin = _index([layer], [0], [0], positions.start, [0])
+        end = _index([layer + 1], [1], [heads], positions.end, [size])
+        stop = None if positions.whole else end
         found = []
         for part, (state, new) in enumerate(zip(self._states, rows, strict=True)):
             update = mb.expand_dims(x=new, axes=[0])
@@ -73,7 +73,7 @@ class IoCache:
         self.before = (inputs[signature.KEY_CACHE], inputs[signature.VALUE_CACHE])
         self._after: tuple[list[Var], list[Var]] = ([], [])
 
-    def append(self, layer: int, rows: tuple[Var, Var], steps: Steps) -> tuple[Var, Var]:
+    def append(self, layer: int, rows: tuple[Var, Var], positions: Positions) -> tuple[Var, Var]:
         """Put the rows behind the layer's earlier ones."""
         from coremltools.converters.mil.mil import Builder as mb
 
@@ -99,7 +99,7 @@ def attend(
     projected: tuple[Var, Var, Var],
     layer: int,
     cache: Cache,
-    steps: Steps,
+    positions: Positions,
     config: LlamaConfig,
     *,
     fused: bool,
@@ -110,7 +110,7 @@ def attend(
         projected: query `[1, q, H*D]`, key and value `[1, q, K*D]`, before rotation.
         layer: number of the layer.
         cache: keys and values so far.
-        steps: of this call.
+        positions: of this call.
         config: the model's shape.
         fused: in the one operator that iOS 18 has, or in its parts.
 
@@ -121,17 +121,17 @@ def attend(
 
     query_heads, heads = config.num_attention_heads, config.num_key_value_heads
     query, key, value = projected
-    query = _rotated(_heads(query, query_heads, config.head_dim), steps)
-    key = _rotated(_heads(key, heads, config.head_dim), steps)
-    keys, values = cache.append(layer, (key, _heads(value, heads, config.head_dim)), steps)
+    query = _rotated(_heads(query, query_heads, config.head_dim), positions)
+    key = _rotated(_heads(key, heads, config.head_dim), positions)
+    keys, values = cache.append(layer, (key, _heads(value, heads, config.head_dim)), positions)
     folded = mb.reshape(x=query, shape=[1, heads, -1, config.head_dim])
     if fused:
         mixed = mb.scaled_dot_product_attention(
-            query=folded, key=keys, value=values, attn_mask=steps.mask
+            query=folded, key=keys, value=values, attn_mask=positions.mask
         )
     else:
         scaled = mb.mul(x=folded, y=np.float16(config.head_dim**-0.5))
-        scores = mb.add(x=mb.matmul(x=scaled, y=keys, transpose_y=True), y=steps.mask)
+        scores = mb.add(x=mb.matmul(x=scaled, y=keys, transpose_y=True), y=positions.mask)
         mixed = mb.matmul(x=mb.softmax(x=scores, axis=-1), y=values)
     unfolded = mb.reshape(x=mixed, shape=[1, query_heads, -1, config.head_dim])
     by_token = mb.transpose(x=unfolded, perm=[0, 2, 1, 3])
@@ -146,13 +146,13 @@ def _heads(x: Var, heads: int, head_dim: int) -> Var:
     return mb.transpose(x=split, perm=[0, 2, 1, 3])
 
 
-def _rotated(x: Var, steps: Steps) -> Var:
+def _rotated(x: Var, positions: Positions) -> Var:
     """Rotate the pairs `(i, i + D/2)` of `[1, heads, q, D]`."""
     from coremltools.converters.mil.mil import Builder as mb
 
     first, second = mb.split(x=x, num_splits=2, axis=-1)
     swapped = mb.concat(values=[second, first], axis=-1)
-    return mb.add(x=mb.mul(x=x, y=steps.cos), y=mb.mul(x=swapped, y=steps.sin))
+    return mb.add(x=mb.mul(x=x, y=positions.cos), y=mb.mul(x=swapped, y=positions.sin))
 
 
 def _layer(cache: Var, layer: int, end: Var | None) -> Var:

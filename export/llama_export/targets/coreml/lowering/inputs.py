@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from llama_export.bundle.graph_spec import IO
 from llama_export.llama.config import LlamaConfig
 from llama_export.targets.coreml import signature
-from llama_export.targets.coreml.signature import CoremlForm, cache_shape
+from llama_export.targets.coreml.options import CoremlOptions
+from llama_export.targets.coreml.signature import cache_shape
 
 
 @dataclass(frozen=True)
@@ -22,29 +24,31 @@ class Declared:
     """A function's inputs.
 
     Args:
-        placeholders: by name, states too.
-        types: of the inputs, with the ranges of their shapes; empty when all are fixed.
+        placeholders: inputs and states by name.
+        types: types of the inputs, with the ranges of their shapes; empty when all are fixed.
     """
 
     placeholders: Mapping[str, Any]
     types: tuple[Any, ...]
 
 
-def opset(form: CoremlForm) -> Any:  # noqa: ANN401 - coremltools' enumeration has no types
+def opset(options: CoremlOptions) -> Any:  # noqa: ANN401 - coremltools' enumeration has no types
     """Return the operators that a package may use."""
     import coremltools
 
-    return getattr(coremltools.target, form.deployment_target)
+    return getattr(coremltools.target, options.deployment_target)
 
 
-def declare(config: LlamaConfig, max_context: int, count: int | None, form: CoremlForm) -> Declared:
+def declare(
+    config: LlamaConfig, max_context: int, count: int | None, options: CoremlOptions
+) -> Declared:
     """Declare a function's inputs and states.
 
     Args:
-        config: the model's shape.
-        max_context: slots of the caches.
-        count: tokens of a call; None: any number.
-        form: which package.
+        config: shape of the model.
+        max_context: number of slots of the caches.
+        count: number of tokens of a call; None: any number.
+        options: the user's choices.
     """
     from coremltools.converters.mil.mil import Builder as mb
     from coremltools.converters.mil.mil import types
@@ -56,7 +60,7 @@ def declare(config: LlamaConfig, max_context: int, count: int | None, form: Core
         if count > 1:
             inputs[signature.LENGTH] = mb.placeholder((1,), types.int32)
         return Declared({**inputs, **_states(config, max_context)}, ())
-    if form.kv_cache == "io":
+    if options.kv_cache == IO:
         return _flexible_io(config, max_context)
     return _flexible_state(config, max_context)
 

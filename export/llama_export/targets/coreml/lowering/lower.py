@@ -14,19 +14,28 @@ from typing import TYPE_CHECKING, Any
 
 from torch.fx import Node
 
-from llama_export.bundle.graph_spec import GraphSpec
+from llama_export.bundle.graph_spec import IO, GraphSpec
 from llama_export.errors import LoweringError
 from llama_export.llama import trace
 from llama_export.llama.trace import TracedLlama
 from llama_export.targets.coreml import signature
 from llama_export.targets.coreml.lowering.attention import IoCache, StateCache, attend
 from llama_export.targets.coreml.lowering.code_store import code_store
-from llama_export.targets.coreml.lowering.package import Part, full_disk_named, save_package
-from llama_export.targets.coreml.lowering.positions import Steps, fixed_steps, flexible_steps
+from llama_export.targets.coreml.lowering.package import (
+    PackageFunction,
+    full_disk_named,
+    save_package,
+)
+from llama_export.targets.coreml.lowering.positions import (
+    Positions,
+    fixed_positions,
+    flexible_positions,
+)
 from llama_export.targets.coreml.lowering.toolkit import import_coremltools
 from llama_export.targets.coreml.lowering.weights import WeightEmitter, WeightSet
-from llama_export.targets.coreml.signature import CoremlForm, graph_spec
-from llama_export.targets.target import About
+from llama_export.targets.coreml.options import IOS17, MAIN, CoremlOptions
+from llama_export.targets.coreml.signature import graph_spec
+from llama_export.targets.target import ArtifactMetadata
 from llama_quantize.checkpoint.weights import QuantizedWeights
 
 if TYPE_CHECKING:
@@ -40,17 +49,17 @@ def lower(
     traced: TracedLlama,
     weights: QuantizedWeights,
     folder: Path,
-    form: CoremlForm,
-    about: About,
+    options: CoremlOptions,
+    metadata: ArtifactMetadata,
 ) -> GraphSpec:
     """Write model.mlpackage.
 
     Args:
-        traced: the graph; its `max_context` is the length of the caches.
+        traced: graph of the model; its `max_context` is the length of the caches.
         weights: the quantised checkpoint, mapped.
-        folder: exists; gets the package. Meanwhile the codes lie in it, one a byte.
-        form: which package.
-        about: what its metadata say.
+        folder: existing folder that gets the package; meanwhile the codes lie in it, one a byte.
+        options: the user's choices.
+        metadata: description of the model.
 
     Raises:
         BackendUnavailableError: coremltools cannot be imported.
@@ -58,39 +67,41 @@ def lower(
         OutputError: the disk is full.
     """
     import_coremltools()
-    spec = graph_spec(traced.config, traced.max_context, form)
-    calls: Mapping[str, int | None] = spec.functions or {signature.MAIN: None}
+    spec = graph_spec(traced.config, traced.max_context, options)
+    calls: Mapping[str, int | None] = spec.functions or {MAIN: None}
     path = folder / PACKAGE
     with full_disk_named(path), tempfile.TemporaryDirectory(dir=folder) as name:
         scratch = Path(name)
         with code_store(scratch) as store:
             arrays = WeightSet(weights, store)
-            parts = [_function(name, count, traced, arrays, form) for name, count in calls.items()]
-            save_package(parts, spec, path, scratch, form, about)
+            parts = [
+                _function(name, count, traced, arrays, options) for name, count in calls.items()
+            ]
+            save_package(parts, spec, path, scratch, options, metadata)
     return spec
 
 
 def _function(
-    name: str, count: int | None, traced: TracedLlama, arrays: WeightSet, form: CoremlForm
-) -> Part:
+    name: str, count: int | None, traced: TracedLlama, arrays: WeightSet, options: CoremlOptions
+) -> PackageFunction:
     """Build one function.
 
     Args:
-        name: of the function.
-        count: tokens of a call; None: any number.
-        traced: the graph.
-        arrays: the weights.
-        form: which package.
+        name: name of the function.
+        count: number of tokens of a call; None: any number.
+        traced: graph of the model.
+        arrays: arrays of the weights.
+        options: the user's choices.
     """
     from coremltools.converters.mil.mil import Function
 
     from llama_export.targets.coreml.lowering.inputs import declare, opset
 
-    declared = declare(traced.config, traced.max_context, count, form)
-    with Function(declared.placeholders, opset(form)) as function:
-        outputs = _Lowering(traced, arrays, form, function.inputs, count).run()
+    declared = declare(traced.config, traced.max_context, count, options)
+    with Function(declared.placeholders, opset(options)) as function:
+        outputs = _Lowering(traced, arrays, options, function.inputs, count).run()
         function.set_outputs(outputs)
-    return Part(name, function, declared.types)
+    return PackageFunction(name, function, declared.types)
 
 
 class _Lowering:
@@ -100,53 +111,41 @@ class _Lowering:
         self,
         traced: TracedLlama,
         arrays: WeightSet,
-        form: CoremlForm,
+        options: CoremlOptions,
         inputs: Mapping[str, Var],
         count: int | None,
     ) -> None:
         self._traced = traced
         self._emitter = WeightEmitter(arrays)
-        self._form = form
+        self._options = options
         self._inputs = inputs
         self._count = count
         self._values: dict[str, Any] = {traced.input_names[0]: inputs[signature.INPUT_IDS]}
         self._layers = 0
         self._outputs: list[Var] = []
         # In the order of the graph: what a call is about comes before the first layer.
-        self._cache = IoCache(inputs) if form.kv_cache == "io" else StateCache(inputs)
-        self._steps = self._derive_steps()
+        self._cache = IoCache(inputs) if options.kv_cache == IO else StateCache(inputs)
+        self._positions = self._derive_positions()
         self._head = _first_output(traced)
 
     def run(self) -> Sequence[Var]:
         """Emit everything; return the outputs."""
-        self._traced.walk(
-            {
-                trace.EMBEDDING: self._embedding,
-                trace.RMS_NORM: self._rms_norm,
-                trace.LINEAR: self._linear,
-                trace.ATTENTION: self._attention,
-                trace.GETITEM: self._getitem,
-                trace.SILU: self._silu,
-                trace.MUL: self._mul,
-                trace.ADD: self._add,
-                "output": self._output,
-            }
-        )
+        self._traced.walk(self)
         return self._outputs
 
-    def _derive_steps(self) -> Steps:
+    def _derive_positions(self) -> Positions:
         config, max_context = self._traced.config, self._traced.max_context
         if self._count is None:
-            return flexible_steps(self._inputs, self._cache.before, config, max_context)
-        return fixed_steps(self._inputs, self._count, config, max_context)
+            return flexible_positions(self._inputs, self._cache.before, config, max_context)
+        return fixed_positions(self._inputs, self._count, config, max_context)
 
-    def _embedding(self, node: Node) -> None:
+    def embedding(self, node: Node) -> None:
         from coremltools.converters.mil.mil import Builder as mb
 
         table = self._emitter.matrix(self._traced.weight_name(node.args[0]))
         self._values[node.name] = mb.gather(x=table, indices=self._value(node.args[1]), axis=0)
 
-    def _rms_norm(self, node: Node) -> None:
+    def rms_norm(self, node: Node) -> None:
         """Normalise in float32: in float16 a square overflows beyond 256."""
         from coremltools.converters.mil.mil import Builder as mb
 
@@ -158,7 +157,7 @@ class _Lowering:
         normed = mb.mul(x=mb.mul(x=wide, y=scale), y=gamma)
         self._values[node.name] = mb.cast(x=normed, dtype="fp16")
 
-    def _linear(self, node: Node) -> None:
+    def linear(self, node: Node) -> None:
         from coremltools.converters.mil.mil import Builder as mb
 
         x = self._as(node.args[0], "fp16")
@@ -171,42 +170,42 @@ class _Lowering:
         bias = self._emitter.zeros(matrix.shape[0])
         self._values[node.name] = mb.linear(x=x, weight=matrix, bias=bias, name=name)
 
-    def _attention(self, node: Node) -> None:
+    def attention(self, node: Node) -> None:
         query, key, value = (self._as(argument, "fp16") for argument in node.args[:3])
         self._values[node.name] = attend(
             (query, key, value),
             self._layers,
             self._cache,
-            self._steps,
+            self._positions,
             self._traced.config,
-            fused=self._form.deployment_target != "iOS17",
+            fused=self._options.deployment_target != IOS17,
         )
         self._layers += 1
 
-    def _getitem(self, node: Node) -> None:
+    def getitem(self, node: Node) -> None:
         """Take the mixed values; the caches are the cache's own business."""
         source, index = node.args
         self._values[node.name] = self._values[str(source)] if index == 0 else None
 
-    def _silu(self, node: Node) -> None:
+    def silu(self, node: Node) -> None:
         from coremltools.converters.mil.mil import Builder as mb
 
         self._values[node.name] = mb.silu(x=self._as(node.args[0], "fp16"))
 
-    def _mul(self, node: Node) -> None:
+    def mul(self, node: Node) -> None:
         from coremltools.converters.mil.mil import Builder as mb
 
         left, right = (self._as(argument, "fp16") for argument in node.args)
         self._values[node.name] = mb.mul(x=left, y=right)
 
-    def _add(self, node: Node) -> None:
+    def add(self, node: Node) -> None:
         """Add to the residual stream, in float32."""
         from coremltools.converters.mil.mil import Builder as mb
 
         left, right = (self._as(argument, "fp32") for argument in node.args)
         self._values[node.name] = mb.add(x=left, y=right)
 
-    def _output(self, node: Node) -> None:
+    def output(self, node: Node) -> None:
         self._outputs = [self._value(self._head)]
         if isinstance(self._cache, IoCache):
             self._outputs += self._cache.outputs()

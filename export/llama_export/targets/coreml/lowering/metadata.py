@@ -9,8 +9,8 @@ from typing import Any
 
 from llama_export.bundle.graph_spec import GraphSpec
 from llama_export.targets.coreml import signature
-from llama_export.targets.coreml.signature import CoremlForm
-from llama_export.targets.target import About
+from llama_export.targets.coreml.options import CoremlOptions
+from llama_export.targets.target import ArtifactMetadata
 
 # swift-transformers fetches the tokenizer of the repository that stands under this key.
 _HUB_KEY = "co.huggingface.exporters.name"
@@ -47,35 +47,40 @@ _IO_START = " A conversation begins with one slot of zeros."
 _LAST_ROW = "Scores of the token after the last one, float16 [1, 1, vocabulary]."
 
 
-def describe_model(model: Any, spec: GraphSpec, form: CoremlForm, about: About) -> None:  # noqa: ANN401
+def describe_model(
+    model: Any,  # noqa: ANN401 - protobuf's messages have no types
+    spec: GraphSpec,
+    options: CoremlOptions,
+    metadata: ArtifactMetadata,
+) -> None:
     """Fill in a model's description.
 
     Args:
-        model: Core ML's protobuf message, changed in place.
-        spec: the package's signature.
-        form: which package.
-        about: the model's name and origin.
+        model: Core ML's protobuf message, which is changed in place.
+        spec: signature of the package.
+        options: the user's choices.
+        metadata: the model's name and origin.
     """
     description = model.description
-    metadata = description.metadata
-    metadata.shortDescription = _summary(spec, about)
-    metadata.author = about.author
-    metadata.license = about.notice.strip()
-    metadata.versionString = about.version
-    for key, value in _user_metadata(spec, form, about).items():
-        metadata.userDefined[key] = value
+    fields = description.metadata
+    fields.shortDescription = _summary(spec, metadata)
+    fields.author = metadata.author
+    fields.license = metadata.notice.strip()
+    fields.versionString = metadata.version
+    for key, value in _user_metadata(spec, options, metadata).items():
+        fields.userDefined[key] = value
     for holder in (description, *description.functions):
         for feature in (*holder.input, *holder.output, *holder.state):
             feature.shortDescription = _describe(feature.name, spec)
 
 
-def _summary(spec: GraphSpec, about: About) -> str:
-    parts = [f"{about.name}: a language model for text, {about.quantization}."]
+def _summary(spec: GraphSpec, metadata: ArtifactMetadata) -> str:
+    parts = [f"{metadata.name}: a language model for text, {metadata.quantization}."]
     if spec.functions:
         calls = " and ".join(f"{name} ({size} tokens)" for name, size in spec.functions.items())
         parts.append(f"Functions: {calls}.")
     parts.append(f"Up to {spec.max_context} tokens. Load it with .{COMPUTE_UNITS}.")
-    if about.weights_bytes > _LARGE_BYTES:
+    if metadata.weights_bytes > _LARGE_BYTES:
         parts.append(f"An iOS app needs the entitlements {' and '.join(ENTITLEMENTS)}.")
     return " ".join(parts)
 
@@ -89,24 +94,26 @@ def _describe(name: str, spec: GraphSpec) -> str:
     return text
 
 
-def _user_metadata(spec: GraphSpec, form: CoremlForm, about: About) -> dict[str, str]:
+def _user_metadata(
+    spec: GraphSpec, options: CoremlOptions, metadata: ArtifactMetadata
+) -> dict[str, str]:
     """Return what a client may want to know, as strings, in a fixed order."""
     found = {
-        f"{_PREFIX}version": about.version,
-        f"{_PREFIX}model": about.name,
-        f"{_PREFIX}tokenizer_file": about.tokenizer_file,
-        f"{_PREFIX}bos_token_id": str(about.bos_token_id),
-        f"{_PREFIX}stop_token_ids": " ".join(map(str, about.stop_token_ids)),
+        f"{_PREFIX}version": metadata.version,
+        f"{_PREFIX}model": metadata.name,
+        f"{_PREFIX}tokenizer_file": metadata.tokenizer_file,
+        f"{_PREFIX}bos_token_id": str(metadata.bos_token_id),
+        f"{_PREFIX}stop_token_ids": " ".join(map(str, metadata.stop_token_ids)),
         f"{_PREFIX}max_context": str(spec.max_context),
         f"{_PREFIX}kv_cache": spec.kv_cache,
-        f"{_PREFIX}quantization": about.quantization,
+        f"{_PREFIX}quantization": metadata.quantization,
         f"{_PREFIX}compute_units": COMPUTE_UNITS,
-        f"{_PREFIX}deployment_target": form.deployment_target,
+        f"{_PREFIX}deployment_target": options.deployment_target,
     }
-    if about.hub_id:
-        found[_HUB_KEY] = about.hub_id
-    if about.revision:
-        found[f"{_PREFIX}revision"] = about.revision
-    if about.weights_bytes > _LARGE_BYTES:
+    if metadata.hub_id:
+        found[_HUB_KEY] = metadata.hub_id
+    if metadata.revision:
+        found[f"{_PREFIX}revision"] = metadata.revision
+    if metadata.weights_bytes > _LARGE_BYTES:
         found[f"{_PREFIX}entitlements"] = " ".join(ENTITLEMENTS)
     return found

@@ -21,8 +21,8 @@ from llama_export.errors import OutputError
 from llama_export.system.quiet import silenced
 from llama_export.targets.coreml.lowering.inputs import opset
 from llama_export.targets.coreml.lowering.metadata import describe_model
-from llama_export.targets.coreml.signature import CoremlForm
-from llama_export.targets.target import About
+from llama_export.targets.coreml.options import CoremlOptions
+from llama_export.targets.target import ArtifactMetadata
 
 MANIFEST = "Manifest.json"
 DATA_FOLDER = "Data/com.apple.CoreML"
@@ -38,13 +38,13 @@ _WRITER_FAILS = ("[MIL FileWriter]", "filesystem error")
 
 
 @dataclass(frozen=True)
-class Part:
+class PackageFunction:
     """A function of the package.
 
     Args:
-        name: of the function.
-        function: coremltools' own.
-        types: of its inputs with the ranges of their shapes; empty when they are fixed.
+        name: name of the function.
+        function: coremltools' object.
+        types: types of its inputs with the ranges of their shapes; empty when they are fixed.
     """
 
     name: str
@@ -53,22 +53,22 @@ class Part:
 
 
 def save_package(
-    parts: Sequence[Part],
+    parts: Sequence[PackageFunction],
     spec: GraphSpec,
     path: Path,
     scratch: Path,
-    form: CoremlForm,
-    about: About,
+    options: CoremlOptions,
+    metadata: ArtifactMetadata,
 ) -> None:
     """Write a package.
 
     Args:
-        parts: its functions; a client that names none gets the last.
-        spec: its signature.
-        path: of the package, which must not exist.
-        scratch: a folder on the same disk.
-        form: which package.
-        about: what its metadata say.
+        parts: functions of the package; a client that names none gets the last.
+        spec: signature of the package.
+        path: path of the package, which must not exist.
+        scratch: folder on the same disk.
+        options: the user's choices.
+        metadata: description of the model.
     """
     import coremltools as ct
     from coremltools.converters.mil.mil import Program
@@ -86,7 +86,7 @@ def save_package(
         ct.convert(
             program,
             convert_to="mlprogram",
-            minimum_deployment_target=opset(form),
+            minimum_deployment_target=opset(options),
             # "Leave the types as they are written", and not "use float32".
             compute_precision=ct.precision.FLOAT32,
             # The graph stays as it was built: coremltools would drop a norm whose weights are
@@ -95,7 +95,7 @@ def save_package(
             skip_model_load=True,
             package_dir=str(path),
         )
-    _finish(path, spec, form, about)
+    _finish(path, spec, options, metadata)
 
 
 @contextlib.contextmanager
@@ -120,14 +120,16 @@ def _unwritable(path: Path, why: str) -> OutputError:
     return OutputError(message, "free some space, or choose another output folder")
 
 
-def _finish(path: Path, spec: GraphSpec, form: CoremlForm, about: About) -> None:
+def _finish(
+    path: Path, spec: GraphSpec, options: CoremlOptions, metadata: ArtifactMetadata
+) -> None:
     """Describe the model, and take out what differs from one run to the next."""
     from coremltools.proto import Model_pb2
 
     file = path / DATA_FOLDER / MODEL_FILE
     model = Model_pb2.Model()
     model.ParseFromString(file.read_bytes())
-    describe_model(model, spec, form, about)
+    describe_model(model, spec, options, metadata)
     file.unlink()  # coremltools' own may be read by nobody else
     file.write_bytes(model.SerializeToString(deterministic=True))
     shutil.copymode(path, path / DATA_FOLDER / WEIGHTS_FOLDER)

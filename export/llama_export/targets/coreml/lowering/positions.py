@@ -33,7 +33,7 @@ HIDDEN_BY_CLIENT, HIDDEN = np.float16(-3e4), np.float16(-6e4)
 
 
 @dataclass(frozen=True)
-class Steps:
+class Positions:
     """A call's slots.
 
     Args:
@@ -53,9 +53,9 @@ class Steps:
     whole: bool
 
 
-def flexible_steps(
+def flexible_positions(
     inputs: Mapping[str, Var], caches: tuple[Var, Var], config: LlamaConfig, max_context: int
-) -> Steps:
+) -> Positions:
     """Derive a call's slots from the length of its mask, or of the cache that it was given."""
     from coremltools.converters.mil.mil import Builder as mb
 
@@ -82,14 +82,14 @@ def flexible_steps(
     groups = config.num_attention_heads // config.num_key_value_heads
     if groups > 1:
         mask = mb.tile(x=mask, reps=[1, 1, groups, 1], name="mask")
-    positions = mb.sub(x=new, y=empty, name="positions")
-    cos, sin = _rotary(positions, config, max_context)
-    return Steps(start, end, mask, cos, sin, whole=False)
+    counted = mb.sub(x=new, y=empty, name="positions")
+    cos, sin = _rotary(counted, config, max_context)
+    return Positions(start, end, mask, cos, sin, whole=False)
 
 
-def fixed_steps(
+def fixed_positions(
     inputs: Mapping[str, Var], count: int, config: LlamaConfig, max_context: int
-) -> Steps:
+) -> Positions:
     """Derive a call's slots from its position; attention looks at the whole cache."""
     from coremltools.converters.mil.mil import Builder as mb
 
@@ -102,7 +102,7 @@ def fixed_steps(
     if groups > 1 and count > 1:
         mask = mb.tile(x=mask, reps=[1, 1, groups, 1], name="mask")
     cos, sin = _rotary(new, config, max_context)
-    return Steps(start, end, mask, cos, sin, whole=True)
+    return Positions(start, end, mask, cos, sin, whole=True)
 
 
 def _size(value: Var, axis: int, name: str) -> Var:

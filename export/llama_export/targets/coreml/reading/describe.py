@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 from coreml_evaluator.package import Package
 from llama_export.bundle.graph_spec import GraphSpec
 from llama_export.errors import BundleError
 from llama_export.targets.coreml.lowering.names import COS_TABLE, SIN_TABLE, ZEROS
-from llama_export.targets.coreml.reading.stored_weights import Stored, Tensor, stored
+from llama_export.targets.coreml.reading.stored_weights import (
+    StoredConstant,
+    Tensor,
+    stored_constants,
+)
 from llama_export.targets.coreml.signature import KEY_CACHE, VALUE_CACHE
 from llama_export.targets.coreml.sizes import COUNTED, FILES
 from llama_export.targets.footprint import (
@@ -23,11 +26,12 @@ from llama_export.targets.footprint import (
     PADDING,
     ROTARY,
     SCALES,
-    ArtifactParts,
+    Footprint,
     Part,
     merge,
     weights_kind,
 )
+from llama_export.targets.stored import StoredArtifact
 
 _STORAGE = {"fp16": "float16", "fp32": "float32"}
 _HALF_BYTES = 2
@@ -42,20 +46,17 @@ class _Use:
     read_bytes: int
 
 
-def describe(path: Path, spec: GraphSpec) -> ArtifactParts:
+def describe(artifact: StoredArtifact) -> Footprint:
     """Add up a package by kind.
-
-    Args:
-        path: of the package.
-        spec: its signature, from the manifest.
 
     Raises:
         BundleError: the package is damaged, or an array is outside its file.
     """
+    path = artifact.path
     package = Package.open(path)
     uses: dict[tuple[str, int], _Use] = {}
     files: dict[str, int] = {}
-    for each in stored(package):
+    for each in stored_constants(package):
         for use in _uses(each):
             place = use.tensor.file, use.tensor.offset
             known = uses.get(place)
@@ -69,7 +70,7 @@ def describe(path: Path, spec: GraphSpec) -> ArtifactParts:
         raise BundleError(message, "export the bundle again")
     graph = package.model_file.stat().st_size + (path / "Manifest.json").stat().st_size
     parts += [Part(PADDING, rest, 0), Part(GRAPH, graph, 0)]
-    return ArtifactParts(merge(parts), kv_bytes_per_token(spec), FILES, COUNTED)
+    return Footprint(merge(parts), kv_bytes_per_token(artifact.spec), FILES, COUNTED)
 
 
 def kv_bytes_per_token(spec: GraphSpec) -> int:
@@ -82,7 +83,7 @@ def kv_bytes_per_token(spec: GraphSpec) -> int:
     return _HALF_BYTES * sum(rows)
 
 
-def _uses(each: Stored) -> list[_Use]:
+def _uses(each: StoredConstant) -> list[_Use]:
     rows = each.data.shape[0]
     if each.name.startswith(ZEROS):
         return [_Use(GRAPH, each.data, 0)]

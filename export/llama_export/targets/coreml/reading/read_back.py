@@ -6,18 +6,22 @@ shows here. It knows the byte layouts of MIL's weight files.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torch import Tensor
 
 from coreml_evaluator.package import Package
+from llama_export.llama.intermediates import FloatArray
 from llama_export.targets.coreml.lowering.names import COS_TABLE, SIN_TABLE, weight_name
-from llama_export.targets.coreml.reading.stored_weights import Stored, read, stored
-from llama_export.targets.session import FloatArray
+from llama_export.targets.coreml.reading.stored_weights import (
+    StoredConstant,
+    Tensor,
+    read,
+    stored_constants,
+)
+from llama_export.targets.stored import StoredWeights
+from llama_quantize.tensor import sha256_of
 
 _ROTARY = {COS_TABLE: "cos", SIN_TABLE: "sin"}
 _WEIGHTS = ("model.", "lm_head.")
@@ -26,84 +30,47 @@ _CHUNK = 1 << 22
 Found = TypeVar("Found", str, tuple[str, str])
 
 
-def read_back(path: Path) -> dict[str, tuple[str, str]]:
-    """Hash what the package holds.
-
-    Returns:
-        Weight name -> SHA-256 of its codes and of its scales, in the form that
-        `QuantizedTensor.codes_sha256` and `.scales_sha256` document. Float weights are absent. A
-        weight that two functions hold differently comes out twice, the second time with its place.
+def read_back(path: Path) -> StoredWeights:
+    """Read the weights that a package holds.
 
     Raises:
         BundleError: the package is damaged or laid out in another way.
     """
     package = Package.open(path)
-    hashes: dict[str, tuple[str, str]] = {}
-    for each in stored(package):
-        if each.scales is not None:
-            found = _codes_sha256(package, each), _scales_sha256(package, each)
-            _add(hashes, weight_name(each.name), found, each)
-    return hashes
-
-
-def read_back_floats(path: Path) -> dict[str, str]:
-    """Hash the weights that a package holds as floats: norms, and matrices of float recipes.
-
-    Returns:
-        Weight name -> SHA-256 of its values in float32, row by row.
-
-    Raises:
-        BundleError: the package is damaged or laid out in another way.
-    """
-    package = Package.open(path)
-    hashes: dict[str, str] = {}
-    for each in stored(package):
+    quantized: dict[str, tuple[str, str]] = {}
+    floats: dict[str, str] = {}
+    rotary: dict[str, FloatArray] = {}
+    for each in stored_constants(package):
         name = weight_name(each.name)
-        if each.scales is None and name.startswith(_WEIGHTS):
+        if each.scales is not None:
+            hashes = _codes_sha256(package, each), _scales_sha256(package, each.scales)
+            _add(quantized, name, hashes, each)
+        elif each.name in _ROTARY:
+            table = read(package, each.data).reshape(each.data.shape)
+            rotary[f"{_ROTARY[each.name]} table"] = table.numpy()
+        elif name.startswith(_WEIGHTS):
             values = read(package, each.data)
-            _add(hashes, name, _sha256(part.float() for part in values.split(_CHUNK)), each)
-    return hashes
+            found = sha256_of(part.float() for part in values.split(_CHUNK))
+            _add(floats, name, found, each)
+    return StoredWeights(quantized, floats, rotary)
 
 
-def read_back_rotary(path: Path) -> dict[str, FloatArray]:
-    """Read the rotary tables, "cos table" and "sin table" `[C, D/2]`.
-
-    Raises:
-        BundleError: the package is damaged or laid out in another way.
-    """
-    package = Package.open(path)
-    return {
-        f"{_ROTARY[each.name]} table": read(package, each.data).reshape(each.data.shape).numpy()
-        for each in stored(package)
-        if each.name in _ROTARY
-    }
-
-
-def _add(hashes: dict[str, Found], name: str, found: Found, each: Stored) -> None:
+def _add(hashes: dict[str, Found], name: str, found: Found, each: StoredConstant) -> None:
     if hashes.setdefault(name, found) != found:
         hashes[f"{name} at {each.data.offset}"] = found
 
 
-def _codes_sha256(package: Package, each: Stored) -> str:
+def _codes_sha256(package: Package, each: StoredConstant) -> str:
     codes = read(package, each.data)
     if each.data.dtype == "int4":
         # Two's complement in the file, code + 8 in the form that is hashed.
-        return _sha256(part ^ 0x88 for part in codes.split(_CHUNK))
-    return _sha256(codes.split(_CHUNK))
+        return sha256_of(part ^ 0x88 for part in codes.split(_CHUNK))
+    return sha256_of(codes.split(_CHUNK))
 
 
-def _scales_sha256(package: Package, each: Stored) -> str:
+def _scales_sha256(package: Package, where: Tensor) -> str:
     """Hash scales as bfloat16; where one would be rounded, leave all as found."""
-    if each.scales is None:
-        return ""
-    scales = read(package, each.scales)
+    scales = read(package, where)
     rounded = scales.to(torch.bfloat16)
     exact = bool((rounded.to(scales.dtype) == scales).all())
-    return _sha256([rounded if exact else scales])
-
-
-def _sha256(parts: Iterable[Tensor]) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part.contiguous().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    return sha256_of([rounded if exact else scales])

@@ -42,7 +42,7 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredConstant:
     """A constant of a program.
 
     Args:
@@ -58,13 +58,13 @@ class Stored:
     users: frozenset[str]
 
 
-def stored(package: Package) -> tuple[Stored, ...]:
+def stored_constants(package: Package) -> tuple[StoredConstant, ...]:
     """Return the constants in the weight file, of all functions; what is equal comes once.
 
     Raises:
         BundleError: a constant is not what such a program has.
     """
-    found: dict[Stored, None] = {}
+    found: dict[StoredConstant, None] = {}
     for function in _functions(package):
         users = _users(function)
         for operation in function.operations:
@@ -101,7 +101,7 @@ def _of_operation(
     operation: Any,  # noqa: ANN401 - protobuf's messages have no types
     users: dict[str, set[str]],
     where: str,
-) -> Iterator[Stored]:
+) -> Iterator[StoredConstant]:
     if operation.type not in ("const", _QUANTISED):
         return
     parts = [operation.outputs, *(each.arguments for each in operation.inputs.values())]
@@ -113,7 +113,7 @@ def _of_operation(
     if operation.type == "const":
         value = operation.attributes["val"]
         if value.WhichOneof("value") == "blobFileValue":
-            yield Stored(name, _tensor(value, f"{where}: {name}"), None, used)
+            yield StoredConstant(name, _tensor(value, f"{where}: {name}"), None, used)
         return
     if "offset" in operation.inputs or {"data", "scale"} - set(operation.inputs):
         message = f"{where}: {name} is quantised in another way: {sorted(operation.inputs)}"
@@ -122,7 +122,7 @@ def _of_operation(
         _tensor(operation.inputs[part].arguments[0].value, f"{where}: {name}")
         for part in ("data", "scale")
     )
-    yield Stored(name, data, scales, used)
+    yield StoredConstant(name, data, scales, used)
 
 
 def _tensor(value: Any, where: str) -> Tensor:  # noqa: ANN401 - protobuf's messages have no types

@@ -12,13 +12,15 @@ from typing import Generic, Protocol
 
 import numpy as np
 
+from llama_export.bundle.graph_spec import IO
+from llama_export.llama.intermediates import FloatArray
 from llama_export.targets.coreml.running.calls import (
     Plan,
+    chunks,
     fixed_calls,
     flexible_calls,
     last_logits,
     output,
-    pieces,
     token_ids,
 )
 from llama_export.targets.coreml.running.layout import CACHES, Layout
@@ -30,7 +32,7 @@ from llama_export.targets.coreml.signature import (
     PRESENT_VALUES,
     VALUE_CACHE,
 )
-from llama_export.targets.session import FloatArray, KeyValueArrays
+from llama_export.targets.session import KeyValueArrays
 
 _CACHES_OUT = (PRESENT_KEYS, PRESENT_VALUES)
 
@@ -53,7 +55,7 @@ class Caches(Protocol):
 
 def open_caches(runner: Runner[StateT], layout: Layout) -> Caches:
     """Return the empty caches of a conversation."""
-    if not layout.inside:
+    if layout.kv_cache == IO:
         return IoCaches(runner, layout)
     if layout.prefill_tokens:
         return StateCaches(runner, layout, fixed_calls(layout.prefill_tokens, layout.max_context))
@@ -129,11 +131,11 @@ class IoCaches(Generic[StateT]):
         logits = np.zeros(0, dtype=np.float32)
         # A rewound conversation holds more rows than count.
         key, value = (np.ascontiguousarray(rows[:, :, :, : position + 1]) for rows in self._arrays)
-        for piece in pieces(tokens):
-            inputs = {INPUT_IDS: token_ids(piece), KEY_CACHE: key, VALUE_CACHE: value}
+        for chunk in chunks(tokens):
+            inputs = {INPUT_IDS: token_ids(chunk), KEY_CACHE: key, VALUE_CACHE: value}
             results = self._runner.predict(inputs)
-            shape = self._layout.cache_shape(key.shape[3] + len(piece))
-            logits = last_logits(results, len(piece), self._layout.vocab_size)
+            shape = self._layout.cache_shape(key.shape[3] + len(chunk))
+            logits = last_logits(results, len(chunk), self._layout.vocab_size)
             key, value = (output(results, name, shape) for name in _CACHES_OUT)
         self._arrays = key, value
         return logits

@@ -11,20 +11,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from llama_export.errors import BundleError
+from llama_export.llama.intermediates import FloatArray
+from llama_export.targets.coreml.options import DECODE, PREFILL
 from llama_export.targets.coreml.running.runner import Array
 from llama_export.targets.coreml.signature import (
     CAUSAL_MASK,
-    DECODE,
     INPUT_IDS,
     LENGTH,
     LOGITS,
     POSITION,
-    PREFILL,
 )
-from llama_export.targets.session import FloatArray
 
 # Of one call of flexible shapes: the logits of every row come out, 256 kB a row at 1B.
-PIECE_TOKENS = 256
+CHUNK_TOKENS = 256
 
 
 @dataclass(frozen=True)
@@ -46,10 +45,10 @@ class Call:
 Plan = Callable[[Sequence[int], int], Iterator[Call]]
 
 
-def pieces(tokens: Sequence[int]) -> Iterator[Sequence[int]]:
+def chunks(tokens: Sequence[int]) -> Iterator[Sequence[int]]:
     """Cut tokens into what one call of flexible shapes takes."""
-    for start in range(0, len(tokens), PIECE_TOKENS):
-        yield tokens[start : start + PIECE_TOKENS]
+    for start in range(0, len(tokens), CHUNK_TOKENS):
+        yield tokens[start : start + CHUNK_TOKENS]
 
 
 def flexible_calls(tokens: Sequence[int], position: int) -> Iterator[Call]:
@@ -58,10 +57,10 @@ def flexible_calls(tokens: Sequence[int], position: int) -> Iterator[Call]:
     The mask hides nothing, as the graph is causal by itself; its length says where the tokens go.
     """
     end = position
-    for piece in pieces(tokens):
-        end += len(piece)
+    for chunk in chunks(tokens):
+        end += len(chunk)
         mask = np.zeros((1, 1, 1, end), dtype=np.float16)
-        yield Call({INPUT_IDS: token_ids(piece), CAUSAL_MASK: mask}, rows=len(piece))
+        yield Call({INPUT_IDS: token_ids(chunk), CAUSAL_MASK: mask}, rows=len(chunk))
 
 
 def fixed_calls(prefill_tokens: int, max_context: int) -> Plan:
@@ -76,20 +75,20 @@ def fixed_calls(prefill_tokens: int, max_context: int) -> Plan:
         done = 0
         while done < len(tokens):
             at = position + done
-            piece = tokens[done : done + prefill_tokens]
-            if len(piece) == 1 or at + prefill_tokens > max_context:
-                piece = piece[:1]
+            chunk = tokens[done : done + prefill_tokens]
+            if len(chunk) == 1 or at + prefill_tokens > max_context:
+                chunk = chunk[:1]
                 yield Call(
-                    {INPUT_IDS: token_ids(piece), POSITION: _number(at)}, rows=1, function=DECODE
+                    {INPUT_IDS: token_ids(chunk), POSITION: _number(at)}, rows=1, function=DECODE
                 )
             else:
                 inputs = {
-                    INPUT_IDS: token_ids(piece, width=prefill_tokens),
+                    INPUT_IDS: token_ids(chunk, width=prefill_tokens),
                     POSITION: _number(at),
-                    LENGTH: _number(len(piece)),
+                    LENGTH: _number(len(chunk)),
                 }
                 yield Call(inputs, rows=1, function=PREFILL)
-            done += len(piece)
+            done += len(chunk)
 
     return plan
 

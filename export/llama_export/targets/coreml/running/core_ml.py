@@ -274,7 +274,7 @@ def _in_our_words(
 
 
 def _fed(value: Array) -> Array:
-    """Return an array that coremltools can wrap: writeable, in one piece, not float16.
+    """Return an array that coremltools can wrap: writeable, contiguous, not float16.
 
     It turns float16 inputs to float32 itself, but not what is written into a state.
     """

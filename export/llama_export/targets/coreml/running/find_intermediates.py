@@ -32,7 +32,7 @@ class Points:
     joined: Mapping[str, tuple[str, ...]]
 
 
-def find_points(function: Function) -> Points:
+def find_intermediates(function: Function) -> Points:
     """Find what can be found."""
     walk = _Walk(function)
     single, joined = dict(walk.ends()), {}

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llama_export.bundle.graph_spec import GraphSpec
+from llama_export.bundle.graph_spec import IO, STATE, GraphSpec
 from llama_export.errors import BundleError
-from llama_export.targets.coreml.signature import DECODE, KEY_CACHE, LOGITS, PREFILL, VALUE_CACHE
+from llama_export.targets.coreml.options import DECODE, PREFILL
+from llama_export.targets.coreml.signature import KEY_CACHE, LOGITS, VALUE_CACHE
 
 CACHES = (KEY_CACHE, VALUE_CACHE)
 
@@ -23,11 +24,11 @@ class Layout:
     Args:
         layers: L.
         heads: K.
-        max_context: C, the most positions that a conversation may have.
+        max_context: C, the largest number of positions in a conversation.
         head_dim: D.
         vocab_size: V.
-        inside: whether the package keeps the caches.
-        prefill_tokens: what a call of the function `prefill` takes; 0: shapes are flexible.
+        kv_cache: `STATE` or `IO`.
+        prefill_tokens: number of tokens that a call of `prefill` takes; 0: shapes are flexible.
     """
 
     layers: int
@@ -35,7 +36,7 @@ class Layout:
     max_context: int
     head_dim: int
     vocab_size: int
-    inside: bool
+    kv_cache: str
     prefill_tokens: int
 
     @classmethod
@@ -56,7 +57,7 @@ class Layout:
             max_context=spec.max_context,
             head_dim=int(head_dim),
             vocab_size=int(spec.outputs[0].shape[2]),
-            inside=spec.kv_cache == "state",
+            kv_cache=spec.kv_cache,
             prefill_tokens=spec.functions.get(PREFILL, 0),
         )
 
@@ -66,33 +67,33 @@ class Layout:
 
 
 def _form_fault(spec: GraphSpec) -> str:
-    if spec.kv_cache not in ("state", "io"):
+    if spec.kv_cache not in (STATE, IO):
         return f"expected kv_cache state or io, found {spec.kv_cache!r}"
     functions = dict(spec.functions)
     known = set(functions) == {PREFILL, DECODE} and functions[DECODE] == 1 <= functions[PREFILL]
-    if functions and (spec.kv_cache == "io" or not known):
+    if functions and (spec.kv_cache == IO or not known):
         return f"expected no functions, or {PREFILL} and {DECODE} over states, found {functions}"
     return ""
 
 
 def _caches_fault(spec: GraphSpec) -> str:
-    tensors = spec.states if spec.kv_cache == "state" else spec.inputs[1:]
+    tensors = spec.states if spec.kv_cache == STATE else spec.inputs[1:]
     found = ", ".join(f"{tensor.name} {list(tensor.shape)}" for tensor in tensors) or "none"
     expected = f"expected {KEY_CACHE} and {VALUE_CACHE}, alike, [L, 1, K, positions, D]"
     shapes = _cache_shapes(spec)
     if tuple(tensor.name for tensor in tensors) != CACHES or len(shapes) != 1:
         return f"{expected}, found {found}"
-    positions = spec.max_context if spec.kv_cache == "state" else "past_length"
+    positions = spec.max_context if spec.kv_cache == STATE else "past_length"
     sizes = [size for size in shapes[0] if isinstance(size, int)]
     fits = len(shapes[0]) == 5 and shapes[0][1] == 1 and shapes[0][3] == positions
-    if not fits or min(sizes) < 1 or len(sizes) != 4 + (spec.kv_cache == "state"):
+    if not fits or min(sizes) < 1 or len(sizes) != 4 + (spec.kv_cache == STATE):
         return f"{expected}, with {positions} positions, found {found}"
     return ""
 
 
 def _cache_shapes(spec: GraphSpec) -> list[tuple[int | str, ...]]:
     """Return the caches' shape; two where they differ."""
-    tensors = spec.states if spec.kv_cache == "state" else spec.inputs[1:]
+    tensors = spec.states if spec.kv_cache == STATE else spec.inputs[1:]
     return list(dict.fromkeys(tuple(tensor.shape) for tensor in tensors))
 
 

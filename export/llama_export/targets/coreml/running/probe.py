@@ -8,33 +8,31 @@ Shapes: S tokens of a chunk, K key/value heads, D head_dim.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from coreml_evaluator import Evaluator, EvaluatorState
-from llama_export.bundle.graph_spec import GraphSpec
 from llama_export.llama import intermediates
 from llama_export.llama.intermediates import FloatArray, Tapped, in_layer
-from llama_export.targets.coreml.running.find_intermediates import Points, find_points
+from llama_export.targets.coreml.running.find_intermediates import Points, find_intermediates
 from llama_export.targets.coreml.running.runner import Array
 from llama_export.targets.coreml.running.session import CoremlSession
 from llama_export.targets.coreml.signature import INPUT_IDS, LENGTH, LOGITS
 from llama_export.targets.session import KeyValueArrays
+from llama_export.targets.stored import StoredArtifact
 
 _CACHE_NAMES = ("keyCache", "valueCache")
 
 
 def probe(
-    package: Path, spec: GraphSpec, chunks: Sequence[Sequence[int]], *, threads: int | None
+    artifact: StoredArtifact, chunks: Sequence[Sequence[int]], *, threads: int | None
 ) -> tuple[Tapped, ...]:
     """Run chunks of tokens one after the other, from an empty cache, rounding nothing.
 
     Args:
-        package: path of model.mlpackage.
-        spec: its signature, from the manifest.
-        chunks: the tokens; together at most the package's context.
-        threads: of PyTorch; None leaves it as it is.
+        artifact: the package.
+        chunks: tokens of each call; together at most the package's context.
+        threads: number of PyTorch's threads; None leaves it as it is.
 
     Returns:
         What each chunk held.
@@ -43,8 +41,8 @@ def probe(
         BundleError: the package is damaged.
         EvaluationError: the package cannot be run.
     """
-    tapping = _Tapping(Evaluator.open(package, mode="fp32", threads=threads))
-    session = CoremlSession(tapping, spec)
+    tapping = _Tapping(Evaluator.open(artifact.path, mode="fp32", threads=threads))
+    session = CoremlSession(tapping, artifact.spec)
     tapped = []
     past = _caches(session)
     for chunk in chunks:
@@ -71,7 +69,9 @@ class _Tapping:
 
     def __init__(self, evaluator: Evaluator) -> None:
         self._evaluator = evaluator
-        self._points = {name: find_points(evaluator.program(name)) for name in evaluator.functions}
+        self._points = {
+            name: find_intermediates(evaluator.program(name)) for name in evaluator.functions
+        }
         self._calls: list[tuple[dict[str, FloatArray], dict[str, str]]] = []
 
     @property

@@ -10,11 +10,11 @@ import copy
 from collections.abc import Sequence
 
 from llama_export.bundle.graph_spec import GraphSpec
+from llama_export.llama.intermediates import FloatArray
 from llama_export.targets.coreml.running.caches import open_caches
 from llama_export.targets.coreml.running.layout import Layout
 from llama_export.targets.coreml.running.runner import Runner, StateT
 from llama_export.targets.session import (
-    FloatArray,
     KeyValueArrays,
     require_fitting_cache,
     require_held,
@@ -23,11 +23,11 @@ from llama_export.targets.session import (
 
 
 class CoremlSession:
-    """A conversation; satisfies `llama_export.targets.Session`.
+    """A conversation; satisfies `Session`.
 
     Args:
         runner: the loaded package; forks share it, and its weights.
-        spec: the package's signature, from the manifest.
+        spec: signature of the package, from the manifest.
 
     Raises:
         BundleError: the signature is not a Core ML package's.

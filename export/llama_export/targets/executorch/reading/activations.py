@@ -10,7 +10,7 @@ from pathlib import Path
 from llama_export.llama.activations import ActivationQuantization, RoundedInputs
 from llama_export.llama.names import TABLE
 from llama_export.targets.executorch.reading.pte import Pte
-from llama_export.targets.executorch.reading.weights import read_contents
+from llama_export.targets.executorch.reading.weights import read_weights
 
 _ROW = ActivationQuantization(bits=8, block=None, zero_point=True)
 
@@ -24,6 +24,6 @@ def rounded_inputs(model: Path) -> RoundedInputs | None:
     Raises:
         BundleError: the file is damaged or laid out in another way.
     """
-    products = read_contents(Pte.open(model)).products
+    products = read_weights(Pte.open(model)).products
     # A tied head goes by the table's name, under which its weight is stored.
     return {TABLE: _ROW} | {product.weight: _ROW for product in products}

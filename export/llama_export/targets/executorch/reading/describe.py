@@ -6,23 +6,23 @@ It knows the layout; it does not know how weights were chosen or what a Llama is
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 from llama_export.bundle.graph_spec import GraphSpec
 from llama_export.llama.names import HEAD
 from llama_export.targets.executorch.reading.pte import Pte, PteTensor
-from llama_export.targets.executorch.reading.weights import Contents, damage_named, read_contents
+from llama_export.targets.executorch.reading.weights import PteWeights, damage_named, read_weights
 from llama_export.targets.footprint import (
     GRAPH,
     NORMS,
     PADDING,
     ROTARY,
     SCALES,
-    ArtifactParts,
+    Footprint,
     Part,
     merge,
     weights_kind,
 )
+from llama_export.targets.stored import StoredArtifact
 
 FILES: Mapping[str, str] = {"model.pte": "the program, its delegates and the weights"}
 _ITEM_BYTES = {"float32": 4, "float16": 2}
@@ -30,39 +30,35 @@ _XNNPACK = "XnnpackBackend"
 _DELEGATE, _CONSTANTS = "delegate and its weights", "constants beside it"
 
 
-def describe(model: Path, spec: GraphSpec) -> ArtifactParts:
+def describe(artifact: StoredArtifact) -> Footprint:
     """Add up an artifact by kind.
-
-    Args:
-        model: path of model.pte.
-        spec: its signature, from the manifest.
 
     Raises:
         BundleError: the file is damaged or laid out in another way.
     """
+    model, spec = artifact.path, artifact.spec
     pte = Pte.open(model)
     with damage_named(model):
         if {backend for backend, _ in pte.delegates} != {_XNNPACK}:
             return _opaque(pte, model.stat().st_size, spec)
-    contents = read_contents(pte)
+    weights = read_weights(pte)
     with damage_named(model):
-        return _described(model, pte, contents, spec)
+        return _described(artifact, pte, weights)
 
 
-def _described(model: Path, pte: Pte, contents: Contents, spec: GraphSpec) -> ArtifactParts:
-    regions = dict(_regions(pte, contents))
+def _described(artifact: StoredArtifact, pte: Pte, weights: PteWeights) -> Footprint:
+    model = artifact.path
+    regions = dict(_regions(pte, weights))
     parts = list(regions.values())
     delegates = {segment for _, segment in pte.delegates}
     graph = pte.segments_at + sum(pte.segments[number].size_bytes for number in delegates)
     parts.append(Part(GRAPH, graph, 0))
     known = sum(part.size_bytes for part in parts)
     parts.append(Part(PADDING, model.stat().st_size - known, 0))
-    return ArtifactParts(
-        merge(parts), kv_bytes_per_token(pte, contents, spec), FILES, (model.name,)
-    )
+    return Footprint(merge(parts), kv_bytes_per_token(pte, artifact.spec), FILES, (model.name,))
 
 
-def _opaque(pte: Pte, size_bytes: int, spec: GraphSpec) -> ArtifactParts:
+def _opaque(pte: Pte, size_bytes: int, spec: GraphSpec) -> Footprint:
     """Add up a file whose delegate is a format of its own: program, constants, and the rest."""
     number, _, _ = pte.constant_segment
     constants = pte.segments[number].size_bytes
@@ -73,10 +69,10 @@ def _opaque(pte: Pte, size_bytes: int, spec: GraphSpec) -> ArtifactParts:
         Part(GRAPH, pte.segments_at, 0),
     )
     per_token = int(spec.delegate.get("kv_bytes_per_token", 0))
-    return ArtifactParts(merge(parts), per_token, FILES, (next(iter(FILES)),))
+    return Footprint(merge(parts), per_token, FILES, (next(iter(FILES)),))
 
 
-def kv_bytes_per_token(pte: Pte, contents: Contents, spec: GraphSpec) -> int:
+def kv_bytes_per_token(pte: Pte, spec: GraphSpec) -> int:
     """Return what a position takes in all caches, inside the program or beside it."""
     caches = [tensor for tensor in pte.tensors.values() if "_cache_" in tensor.name]
     if caches:
@@ -88,17 +84,17 @@ def kv_bytes_per_token(pte: Pte, contents: Contents, spec: GraphSpec) -> int:
     return total
 
 
-def _regions(pte: Pte, contents: Contents) -> Iterator[tuple[int, Part]]:
+def _regions(pte: Pte, weights: PteWeights) -> Iterator[tuple[int, Part]]:
     """Give every piece of the file once, by its offset; what decoding a token reads of it."""
-    codes, scales = contents.lookup
+    codes, scales = weights.lookup
     for tensor, kind in ((codes, weights_kind("int8", is_table=True)), (scales, SCALES)):
         yield _constant(pte, tensor, kind, by_row=True)
-    for tensor in contents.rotary:
+    for tensor in weights.rotary:
         yield _constant(pte, tensor, ROTARY, by_row=True)
-    for _, tensor in contents.norms:
+    for _, tensor in weights.norms:
         yield _constant(pte, tensor, NORMS, by_row=False)
     # After the lookup: where the head shares its table, the head's share counts, which is all.
-    for product in contents.products:
+    for product in weights.products:
         kind = weights_kind(f"int{product.blob.bits}", is_table=product.weight == HEAD)
         for number, named in ((product.codes_segment, kind), (product.scales_segment, SCALES)):
             segment = pte.segments[number]

@@ -13,83 +13,61 @@ from pathlib import Path
 
 import numpy as np
 
+from llama_export.llama.intermediates import FloatArray
 from llama_export.llama.names import TABLE
 from llama_export.targets.executorch.reading.pte import Pte
 from llama_export.targets.executorch.reading.weights import (
-    Contents,
+    PteWeights,
     StoredProduct,
     damage_named,
-    read_contents,
+    read_weights,
 )
-from llama_export.targets.session import FloatArray
+from llama_export.targets.stored import StoredWeights
 
 Bytes = np.ndarray
 
 
-def read_back(model: Path) -> dict[str, tuple[str, str]]:
-    """Hash what the artifact holds.
+def read_back(model: Path) -> StoredWeights:
+    """Read the weights that a `.pte` holds.
 
-    Returns:
-        Weight name -> SHA-256 of its codes and of its scales, in the form that
-        `QuantizedTensor.codes_sha256` and `.scales_sha256` document. The head stands under its own
-        name, whether or not it shares the lookup's bytes.
+    The head stands under its own name, whether or not it shares the lookup's bytes.
 
     Raises:
         BundleError: the file is damaged or laid out in another way.
     """
     pte = Pte.open(model)
-    contents = read_contents(pte)
+    weights = read_weights(pte)
     with damage_named(model):
-        return _hashes(pte, contents)
+        floats = {name: _sha256(pte.constant(tensor)) for name, tensor in weights.norms}
+        return StoredWeights(_hashes(pte, weights), floats, _rotary(pte, weights))
 
 
-def read_back_floats(model: Path) -> dict[str, str]:
-    """Hash the norms.
-
-    Returns:
-        Weight name -> SHA-256 of its float32 values.
-
-    Raises:
-        BundleError: the file is damaged or laid out in another way.
-    """
-    pte = Pte.open(model)
-    with damage_named(model):
-        return {name: _sha256(pte.constant(tensor)) for name, tensor in read_contents(pte).norms}
-
-
-def read_back_rotary(model: Path) -> dict[str, FloatArray]:
-    """Read the rotary tables, "cos table" and "sin table" `[C, D/2]`.
-
-    Raises:
-        BundleError: the file is damaged or laid out in another way.
-    """
-    pte = Pte.open(model)
+def _rotary(pte: Pte, weights: PteWeights) -> dict[str, FloatArray]:
     tables = {}
-    with damage_named(model):
-        for name, tensor in zip(("cos", "sin"), read_contents(pte).rotary, strict=False):
-            values = np.frombuffer(pte.constant(tensor), dtype="<f4")
-            tables[f"{name} table"] = values.reshape(tensor.sizes[0], -1)
+    for name, tensor in zip(("cos", "sin"), weights.rotary, strict=False):
+        values = np.frombuffer(pte.constant(tensor), dtype="<f4")
+        tables[f"{name} table"] = values.reshape(tensor.sizes[0], -1)
     return tables
 
 
-def _hashes(pte: Pte, contents: Contents) -> dict[str, tuple[str, str]]:
-    codes, scales = contents.lookup
+def _hashes(pte: Pte, weights: PteWeights) -> dict[str, tuple[str, str]]:
+    codes, scales = weights.lookup
     hashes = {TABLE: (_sha256(pte.constant(codes)), _sha256(_as_bfloat16(pte.constant(scales))))}
     waiting: dict[str, StoredProduct] = {}
-    for product in contents.products:
+    for product in weights.products:
         if product.half == 0:
             waiting[product.weight] = product
             continue
         first = waiting.pop(product.weight, None)
         hashes[product.weight] = (
-            _codes_sha256(pte, contents, first, product),
-            _scales_sha256(pte, contents, first, product),
+            _codes_sha256(pte, weights, first, product),
+            _scales_sha256(pte, weights, first, product),
         )
     return hashes
 
 
 def _codes_sha256(
-    pte: Pte, contents: Contents, first: StoredProduct | None, product: StoredProduct
+    pte: Pte, weights: PteWeights, first: StoredProduct | None, product: StoredProduct
 ) -> str:
     rows, columns = product.blob.rows, product.blob.columns * product.blob.bits // 8
     parts = [
@@ -97,11 +75,11 @@ def _codes_sha256(
         for part in (first, product)
         if part is not None
     ]
-    return _sha256(_joined(parts, contents.head_dim))
+    return _sha256(_joined(parts, weights.head_dim))
 
 
 def _scales_sha256(
-    pte: Pte, contents: Contents, first: StoredProduct | None, product: StoredProduct
+    pte: Pte, weights: PteWeights, first: StoredProduct | None, product: StoredProduct
 ) -> str:
     """Hash scales as bfloat16, which group scales are stored as and row scales must be exact in."""
     parts = []
@@ -111,7 +89,7 @@ def _scales_sha256(
         stored = pte.segment(part.scales_segment)
         as_bfloat16 = stored if part.blob.bits == 4 else _as_bfloat16(stored)
         parts.append(np.frombuffer(as_bfloat16, np.uint8).reshape(part.blob.rows, -1))
-    return _sha256(_joined(parts, contents.head_dim))
+    return _sha256(_joined(parts, weights.head_dim))
 
 
 def _joined(parts: list[Bytes], head_dim: int) -> bytes:

@@ -49,7 +49,7 @@ class StoredProduct:
 
 
 @dataclass(frozen=True)
-class Contents:
+class PteWeights:
     """Everything that was found.
 
     Args:
@@ -69,14 +69,14 @@ class Contents:
     delegate_calls: int
 
 
-def read_contents(pte: Pte) -> Contents:
+def read_weights(pte: Pte) -> PteWeights:
     """Find everything in a file.
 
     Raises:
         BundleError: it is damaged, or laid out in another way.
     """
     with damage_named(pte.path):
-        return _contents(pte)
+        return _weights_in(pte)
 
 
 @contextmanager
@@ -93,7 +93,7 @@ def damage_named(path: Path) -> Iterator[None]:
         raise BundleError(message, _HINT) from error
 
 
-def _contents(pte: Pte) -> Contents:
+def _weights_in(pte: Pte) -> PteWeights:
     attentions = [call for call in pte.calls if call.operator == ATTENTION]
     delegates = [call for call in pte.calls if call.delegate >= 0]
     if len(delegates) != len(attentions) + 1:
@@ -117,7 +117,7 @@ def _contents(pte: Pte) -> Contents:
         for call in pte.calls
         if call.operator == SLICE and pte.tensors[call.arguments[0]].constant
     ]
-    return Contents(
+    return PteWeights(
         tuple(products), tuple(norms), (codes, scales), tuple(tables), head_dim, len(delegates)
     )
 

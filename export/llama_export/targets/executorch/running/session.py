@@ -1,8 +1,8 @@
 """Run a `.pte` with ExecuTorch: conversations that share one loaded program.
 
-With `kv_cache` "state" the cache lives inside the program, which has room for one conversation. The
+With `STATE` the cache lives inside the program, which has room for one conversation. The
 session reads and writes that memory by the buffers' names; where several conversations share a
-program, the one that runs puts its own cache there first. With "io" each conversation has its own
+program, the one that runs puts its own cache there first. With `IO` each conversation has its own
 caches, which the program changes in place, so nothing is copied. It knows the program's signature;
 it does not know tokens' texts or sampling.
 """
@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llama_export.bundle.graph_spec import GraphSpec
+from llama_export.bundle.graph_spec import IO, STATE, GraphSpec
 from llama_export.errors import BundleError
+from llama_export.llama.intermediates import FloatArray
 from llama_export.system.huge_pages import use_huge_pages
 from llama_export.system.quiet import silenced
 from llama_export.targets.executorch.reading.pte import Pte
@@ -23,7 +23,6 @@ from llama_export.targets.executorch.reading.weights import damage_named
 from llama_export.targets.executorch.running.runtime import load_method
 from llama_export.targets.executorch.running.shared_table import check_shared_table
 from llama_export.targets.session import (
-    FloatArray,
     KeyValueArrays,
     require_fitting_cache,
     require_held,
@@ -34,6 +33,8 @@ if TYPE_CHECKING:
     from executorch.extension.pybindings.portable_lib import ExecuTorchMethod
     from torch import Tensor
 
+    from llama_export.targets.stored import StoredArtifact
+
 _CACHE_SUFFIX = "_cache_"
 
 
@@ -41,9 +42,10 @@ class Program:
     """A loaded forward method, and which conversation's cache is in it.
 
     Args:
-        method: ExecuTorch's own.
-        spec: the signature, from the manifest.
+        method: ExecuTorch's object.
+        spec: signature of the artifact, from the manifest.
         caches: names of the caches inside; empty when they are inputs.
+        verbose: let the runtime's messages through.
     """
 
     def __init__(
@@ -84,7 +86,7 @@ class Program:
 
 
 class ExecutorchSession:
-    """A conversation; satisfies `llama_export.targets.Session`.
+    """A conversation; satisfies `Session`.
 
     Args:
         program: the loaded program; forks share it, and its weights.
@@ -96,7 +98,7 @@ class ExecutorchSession:
         self._position = 0
         # Its own caches where they are inputs; else its rows while another conversation runs.
         self._own: list[Tensor] = []
-        if self._spec.kv_cache == "io":
+        if self._spec.kv_cache == IO:
             import torch
 
             self._own = [
@@ -107,8 +109,7 @@ class ExecutorchSession:
     @classmethod
     def open(
         cls,
-        model: Path,
-        spec: GraphSpec,
+        artifact: StoredArtifact,
         *,
         threads: int | None = None,
         verbose: bool = False,
@@ -116,21 +117,21 @@ class ExecutorchSession:
         """Load an artifact.
 
         Args:
-            model: path of model.pte.
-            spec: its signature, from the manifest.
-            threads: of the runtime; None leaves it to ExecuTorch.
+            artifact: model.pte.
+            threads: number of runtime threads; None leaves it to ExecuTorch.
             verbose: let the runtime's messages through.
 
         Raises:
             BackendUnavailableError: executorch is not installed, or is another version.
             BundleError: the program is damaged, of another schema, or cannot be loaded.
         """
+        model, spec = artifact.path, artifact.spec
         pte = Pte.open(model)
         check_shared_table(pte)
         with damage_named(model):
             named = {tensor.name for tensor in pte.tensors.values()}
         names = {name for name in named if _CACHE_SUFFIX in name}
-        if spec.kv_cache == "state" and (not names or len(names) % 2):
+        if spec.kv_cache == STATE and (not names or len(names) % 2):
             message = f"{model} keeps {len(names)} caches inside; expected keys and values a layer"
             raise BundleError(message, "export the bundle again")
         method = load_method(model, threads=threads, verbose=verbose)

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from llama_export.errors import LoweringError
-from llama_export.targets.executorch.single_delegate.module import Moment, WholeProduct
-from llama_export.targets.executorch.xnnpack.host_program import OuterForm
+from llama_export.targets.executorch.single_delegate.module import DialectProduct, Moment
+from llama_export.targets.executorch.xnnpack.host_program import HostForm
 from llama_quantize.tensor import QuantizedTensor
 
 _INT4, _INT8 = (-8, 7), (-128, 127)
@@ -26,7 +26,7 @@ _INT4, _INT8 = (-8, 7), (-128, 127)
 _SMALLEST_PEAK = 0.015625
 
 
-class AffineProduct(WholeProduct):
+class AffineProduct(DialectProduct):
     """A product with a weight in torchao's pattern.
 
     Args:
@@ -66,7 +66,7 @@ class AffineTable(AffineProduct):
         return functional.embedding(tokens, self.weight())
 
 
-class RowProduct(WholeProduct):
+class RowProduct(DialectProduct):
     """A product with int8 rows, in the pattern that becomes Vulkan's `_weight_int8pack_mm`.
 
     torchao's pattern is taken too, but not fused: the weight would become floats at each call.
@@ -112,7 +112,7 @@ class RowTable(nn.Module):
 class Vulkan:
     """Any number of tokens; int4 products round their inputs, int8 ones do not."""
 
-    def product(self, name: str, tensor: QuantizedTensor) -> WholeProduct:
+    def product(self, name: str, tensor: QuantizedTensor) -> DialectProduct:
         """Return a product of int4 groups or of int8 rows."""
         if tensor.scheme.bits == 4:
             return AffineProduct(tensor, rounds=True)
@@ -124,7 +124,7 @@ class Vulkan:
         _require_rows(name, tensor)
         return RowTable(tensor)
 
-    def cache_shape(self, form: OuterForm) -> tuple[int, int, int, int]:
+    def cache_shape(self, form: HostForm) -> tuple[int, int, int, int]:
         """Return `(1, C, K, D)`."""
         return 1, form.max_context, form.config.num_key_value_heads, form.config.head_dim
 
@@ -175,7 +175,7 @@ class Vulkan:
 class CoreML:
     """One token a call; weights alone are quantised; computes in float16."""
 
-    def product(self, name: str, tensor: QuantizedTensor) -> WholeProduct:
+    def product(self, name: str, tensor: QuantizedTensor) -> DialectProduct:
         """Return a product of int4 or int8 groups or rows."""
         return AffineProduct(tensor)
 
@@ -183,7 +183,7 @@ class CoreML:
         """Return a lookup in the same pattern: a tied table is then stored once."""
         return AffineTable(tensor)
 
-    def cache_shape(self, form: OuterForm) -> tuple[int, int, int, int]:
+    def cache_shape(self, form: HostForm) -> tuple[int, int, int, int]:
         """Return `(1, K, C, D)`: attention needs no copy of it with its axes in another order."""
         return 1, form.config.num_key_value_heads, form.max_context, form.config.head_dim
 

@@ -19,29 +19,26 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.export import Dim, ExportedProgram, export
 
-from llama_export.bundle.graph_spec import GraphSpec
+from llama_export.bundle.graph_spec import STATE, GraphSpec
 from llama_export.errors import BackendUnavailableError, LoweringError
 from llama_export.llama.trace import TracedLlama
 from llama_export.system.quiet import silenced
+from llama_export.targets.executorch.options import COREML, VULKAN, ExecutorchOptions
 from llama_export.targets.executorch.reading.pte import Pte
 from llama_export.targets.executorch.running.runtime import load_toolkit
 from llama_export.targets.executorch.single_delegate.dialects import CoreML, Vulkan
 from llama_export.targets.executorch.single_delegate.module import (
     Dialect,
-    WholeModule,
+    SingleDelegateModule,
     product_names,
 )
-from llama_export.targets.executorch.xnnpack.host_program import STATE, OuterForm
+from llama_export.targets.executorch.xnnpack.host_program import HostForm
 from llama_export.targets.executorch.xnnpack.lower import (
     MODEL_FILE,
-    PteOptions,
     graph_spec,
     runner_metadata,
 )
 from llama_export.targets.executorch.xnnpack.partition import (
-    COREML,
-    VULKAN,
-    PartitionReport,
     products_outside,
     report_of,
 )
@@ -57,26 +54,24 @@ _EXAMPLE_TOKENS = 5
 _HINT = "leave --delegate away: XNNPACK takes every product"
 
 
-def lower_whole(
+def lower_single_delegate(
     traced: TracedLlama,
     weights: QuantizedWeights,
     folder: Path,
-    options: PteOptions,
+    options: ExecutorchOptions,
     *,
-    delegate: str,
     stop_token_ids: tuple[int, ...],
-) -> tuple[GraphSpec, PartitionReport]:
+) -> GraphSpec:
     """Write model.pte for another delegate than XNNPACK.
 
     `share_table` changes nothing: Core ML always stores a tied table once, Vulkan's file has one
     for the lookup and one for the delegate. Core ML keeps the cache as float16 in any case.
 
     Args:
-        traced: the graph; its `max_context` is the cache's capacity.
+        traced: graph of the model; its `max_context` is the cache's capacity.
         weights: the quantised checkpoint, mapped.
-        folder: exists; gets the file.
-        options: what the user chose.
-        delegate: `VULKAN` or `COREML`.
+        folder: existing folder that gets the file.
+        options: the user's choices; the delegate is `VULKAN` or `COREML`.
         stop_token_ids: tokens at which the runner stops.
 
     Raises:
@@ -84,14 +79,13 @@ def lower_whole(
         LoweringError: the delegate does not exist, does not take an option or a storage form, or
             leaves a product to the runtime.
     """
-    _check(delegate, options)
+    delegate = options.delegate
+    _check(options)
     load_toolkit()
     whole = plan(traced, all_logits=options.all_logits)
-    form = OuterForm(
-        traced.config, traced.max_context, options.kv_cache, options.kv_dtype, options.all_logits
-    )
+    form = HostForm(traced.config, traced.max_context, options)
     dialect: Dialect = Vulkan() if delegate == VULKAN else CoreML()
-    module = WholeModule(form, whole, weights, dialect).eval()
+    module = SingleDelegateModule(form, whole, weights, dialect).eval()
     metadata = dict(runner_metadata(form, stop_token_ids)) | _own_metadata(delegate)
     with _quiet():
         edge = _lowered_or_refused(_exported(module, form, delegate), delegate, metadata)
@@ -102,10 +96,16 @@ def lower_whole(
             raise LoweringError(message, _HINT)
         _write(edge, folder / MODEL_FILE)
     report = report_of(Pte.open(folder / MODEL_FILE), delegate, len(names))
-    return _spec(form, delegate), report
+    # Core ML's own format hides the cache, which it keeps in float16.
+    item_bytes = 2 if delegate == COREML else 4
+    cache = traced.config.num_key_value_heads * traced.config.head_dim * item_bytes
+    per_token = 2 * traced.config.num_hidden_layers * cache
+    described = {**report.to_json(), "kv_bytes_per_token": per_token}
+    return replace(_spec(form, delegate), delegate=described)
 
 
-def _check(delegate: str, options: PteOptions) -> None:
+def _check(options: ExecutorchOptions) -> None:
+    delegate = options.delegate
     if delegate not in (VULKAN, COREML):
         message = f"there is no delegate {delegate!r} here: expected {VULKAN} or {COREML}"
         raise LoweringError(message, "leave --delegate away for XNNPACK")
@@ -127,7 +127,7 @@ def _own_metadata(delegate: str) -> dict[str, Any]:
     return {"enable_dynamic_shape": False, "use_sdpa_with_kv_cache": False}
 
 
-def _spec(form: OuterForm, delegate: str) -> GraphSpec:
+def _spec(form: HostForm, delegate: str) -> GraphSpec:
     spec = graph_spec(form)
     if delegate == VULKAN:
         return spec
@@ -141,7 +141,7 @@ def _spec(form: OuterForm, delegate: str) -> GraphSpec:
     return replace(spec, inputs=inputs, outputs=outputs)
 
 
-def _exported(module: WholeModule, form: OuterForm, delegate: str) -> ExportedProgram:
+def _exported(module: SingleDelegateModule, form: HostForm, delegate: str) -> ExportedProgram:
     count = 1 if delegate == COREML else min(_EXAMPLE_TOKENS, form.max_context)
     length = Dim("tokens", min=1, max=form.max_context) if count > 1 else None
     with torch.no_grad():

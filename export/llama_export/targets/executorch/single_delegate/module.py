@@ -1,6 +1,6 @@
 """A whole Llama as one PyTorch module with its real weights, for delegates that take it whole.
 
-The module walks the plan: a lookup, then stretches with an attention between each two. What
+The module walks the plan: a lookup, then segments with an attention between each two. What
 differs between delegates is a `Dialect`: how the position is used, how a weight is held, how a norm
 and attention are written. It knows the plan and the weights; it does not know any delegate.
 
@@ -20,8 +20,8 @@ from torch.nn import functional
 
 from llama_export.errors import LoweringError
 from llama_export.llama.rope import inverse_frequencies, rope_tables, rotate
-from llama_export.targets.executorch.xnnpack.host_program import OuterForm, cache_names
-from llama_export.targets.executorch.xnnpack.plan import HIDDEN, MIXED, Plan, Step, Stretch
+from llama_export.targets.executorch.xnnpack.host_program import HostForm, cache_names
+from llama_export.targets.executorch.xnnpack.plan import HIDDEN, MIXED, Plan, Segment, Step
 from llama_quantize.checkpoint.weights import QuantizedWeights
 from llama_quantize.tensor import QuantizedTensor
 
@@ -45,7 +45,7 @@ class Moment:
     seen: Tensor | None = None
 
 
-class WholeProduct(nn.Module):
+class DialectProduct(nn.Module):
     """`x @ weight.T`; its weight's codes are the buffer `codes`."""
 
     # Whether its input is rounded before: once for all products of one input.
@@ -55,13 +55,13 @@ class WholeProduct(nn.Module):
 class Dialect(Protocol):
     """How one delegate wants things written."""
 
-    def product(self, name: str, tensor: QuantizedTensor) -> WholeProduct:
+    def product(self, name: str, tensor: QuantizedTensor) -> DialectProduct:
         """Return a product with a weight; `LoweringError`: the delegate has none for its form."""
 
     def table(self, name: str, tensor: QuantizedTensor) -> nn.Module:
         """Return a lookup that maps int64 `[1, S]` to `[1, S, E]`; `LoweringError`: as above."""
 
-    def cache_shape(self, form: OuterForm) -> tuple[int, int, int, int]:
+    def cache_shape(self, form: HostForm) -> tuple[int, int, int, int]:
         """Return the shape of a layer's keys, and of its values."""
 
     def moment(self, tokens: Tensor, input_pos: Tensor, cos: Tensor, sin: Tensor) -> Moment:
@@ -83,7 +83,7 @@ class Dialect(Protocol):
         """Write keys and values `[1, S, K, D]`, and mix for the query `[1, S, H, D]`."""
 
 
-class WholeModule(nn.Module):
+class SingleDelegateModule(nn.Module):
     """`forward(tokens, input_pos)`: the cache stays inside.
 
     Args:
@@ -100,7 +100,7 @@ class WholeModule(nn.Module):
     sin: Tensor
 
     def __init__(
-        self, form: OuterForm, plan: Plan, weights: QuantizedWeights, dialect: Dialect
+        self, form: HostForm, plan: Plan, weights: QuantizedWeights, dialect: Dialect
     ) -> None:
         super().__init__()
         config = form.config
@@ -110,8 +110,8 @@ class WholeModule(nn.Module):
             self.register_buffer(name, table)
         self.table = dialect.table(plan.table, _quantised(weights, plan.table))
         self.products = nn.ModuleDict()
-        for number, stretch in enumerate(plan.stretches):
-            for slot, name in enumerate(stretch.weights):
+        for number, segment in enumerate(plan.segments):
+            for slot, name in enumerate(segment.weights):
                 self._add_weight(f"{number}_{slot}", name, weights)
         for name in cache_names(config):
             self.register_buffer(name, torch.zeros(dialect.cache_shape(form)))
@@ -120,12 +120,12 @@ class WholeModule(nn.Module):
         """Map int64 `[1, S]` and `[1]` to the logits, `[1, V]` or `[1, S, V]`."""
         moment = self._dialect.moment(tokens, input_pos, self.cos, self.sin)
         values: Values = {HIDDEN: self.table(tokens)}
-        for number, stretch in enumerate(self._plan.stretches):
-            if stretch.last_row:
+        for number, segment in enumerate(self._plan.segments):
+            if segment.last_row:
                 # Not before attention, as the XNNPACK file does: Vulkan writes all keys and mixes
                 # in one operator, with one position for both.
                 values = {name: value[:, -1:] for name, value in values.items()}
-            outputs = self._stretch(number, stretch, values, moment)
+            outputs = self._segment(number, segment, values, moment)
             if len(outputs) == 1:
                 break
             hidden = outputs[0] if len(outputs) == 4 else values[HIDDEN]
@@ -135,10 +135,10 @@ class WholeModule(nn.Module):
             mixed = self._dialect.attend(query, (key, value), caches, moment)
             values = {HIDDEN: hidden, MIXED: mixed}
         (logits,) = outputs
-        return logits if self._form.all_logits else logits[:, 0]
+        return logits if self._form.options.all_logits else logits[:, 0]
 
-    def _stretch(
-        self, number: int, stretch: Stretch, given: Mapping[str, Tensor], moment: Moment
+    def _segment(
+        self, number: int, segment: Segment, given: Mapping[str, Tensor], moment: Moment
     ) -> list[Tensor]:
         values = dict(given)
         config = self._form.config
@@ -146,7 +146,7 @@ class WholeModule(nn.Module):
             columns = config.num_attention_heads * config.head_dim
             values[MIXED] = values[MIXED].reshape(1, -1, columns)
         rounded: Values = {}
-        for step in stretch.steps:
+        for step in segment.steps:
             x = [values[name] for name in step.inputs]
             place = f"{number}_{step.weight}"
             if step.kind == "norm":
@@ -157,7 +157,7 @@ class WholeModule(nn.Module):
                 values[step.output] = self._shaped(step, product, moment)
             else:
                 values[step.output] = _elementwise(step, x)
-        return [values[name] for name in stretch.outputs]
+        return [values[name] for name in segment.outputs]
 
     def _input_of(self, place: str, step: Step, x: Tensor, rounded: Values) -> Tensor:
         if not self.products[place].rounds:
@@ -183,12 +183,12 @@ class WholeModule(nn.Module):
             self.products[place] = self._dialect.product(name, _quantised(weights, name))
 
 
-def product_names(plan: Plan, module: WholeModule) -> dict[str, str]:
+def product_names(plan: Plan, module: SingleDelegateModule) -> dict[str, str]:
     """Return the checkpoint's name of each product, by the name of its codes in the module."""
     return {
         f"products.{number}_{slot}.codes": name
-        for number, stretch in enumerate(plan.stretches)
-        for slot, name in enumerate(stretch.weights)
+        for number, segment in enumerate(plan.segments)
+        for slot, name in enumerate(segment.weights)
         if f"{number}_{slot}" in module.products
     }
 
@@ -200,7 +200,7 @@ def _elementwise(step: Step, x: list[Tensor]) -> Tensor:
         return x[0] * x[1]
     if step.kind == "add":
         return x[0] + x[1]
-    message = f"a stretch has no step {step.kind!r}"
+    message = f"a segment has no step {step.kind!r}"
     raise LoweringError(message, "report it with the model's config.json")
 
 

@@ -1,4 +1,4 @@
-"""Lower one kind of stretch to XNNPACK, and say which of its constants belong to which weight.
+"""Lower one kind of segment to XNNPACK, and say which of its constants belong to which weight.
 
 It goes the whole way of ExecuTorch's own exporter: torch.export, then `to_edge_transform_and_lower`
 with XNNPACK's partitioner, which here puts everything that it takes into one partition. What is
@@ -21,7 +21,7 @@ from llama_export.errors import LoweringError
 from llama_export.targets.executorch.reading.xnnpack_blob import XnnpackBlob, read_blob
 from llama_export.targets.executorch.xnnpack.placeholders import number_in_codes, number_in_scales
 from llama_export.targets.executorch.xnnpack.plan import HIDDEN, MIXED
-from llama_export.targets.executorch.xnnpack.segment_module import StretchKind, StretchModule
+from llama_export.targets.executorch.xnnpack.segment_module import SegmentKind, SegmentModule
 
 if TYPE_CHECKING:
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
@@ -37,7 +37,7 @@ class Filling:
     """What stands in for a constant of the delegate, and must be replaced.
 
     Args:
-        product: number of the product in the stretch, from 1.
+        product: number of the product in the segment, from 1.
         part: `CODES` or `SCALES`.
     """
 
@@ -47,15 +47,15 @@ class Filling:
 
 @dataclass(frozen=True)
 class DelegateTemplate:
-    """A lowered stretch, ready to be filled with a layer's weights.
+    """A lowered segment, ready to be filled with a layer's weights.
 
     Args:
         backend: the delegate's name in the file.
         data: the delegate itself.
         fillings: for each of its constants; a constant that is not here stays as it is.
         kept: bytes of the constants that stay, by key.
-        arguments: which of the stretch's inputs each argument of the call is.
-        outputs: which of the stretch's outputs each result of the call is.
+        arguments: which of the segment's inputs each argument of the call is.
+        outputs: which of the segment's outputs each result of the call is.
         nodes: how many operators it runs.
     """
 
@@ -68,11 +68,11 @@ class DelegateTemplate:
     nodes: int
 
 
-def lower_kind(kind: StretchKind, max_context: int) -> DelegateTemplate:
-    """Lower a stretch with placeholders.
+def lower_kind(kind: SegmentKind, max_context: int) -> DelegateTemplate:
+    """Lower a segment with placeholders.
 
     Args:
-        kind: the stretch.
+        kind: the segment.
         max_context: the most tokens that a call may have.
 
     Raises:
@@ -91,11 +91,11 @@ def lower_kind(kind: StretchKind, max_context: int) -> DelegateTemplate:
     return _template(kind, edge.exported_program())
 
 
-def _exported(kind: StretchKind, max_context: int) -> ExportedProgram:
+def _exported(kind: SegmentKind, max_context: int) -> ExportedProgram:
     inputs, dynamic = example_inputs(kind, max_context)
     with torch.no_grad():
         return export(
-            StretchModule(kind).eval(),
+            SegmentModule(kind).eval(),
             inputs,
             dynamic_shapes=(dynamic,),
             strict=False,
@@ -104,16 +104,16 @@ def _exported(kind: StretchKind, max_context: int) -> ExportedProgram:
 
 
 def example_inputs(
-    kind: StretchKind, max_context: int
+    kind: SegmentKind, max_context: int
 ) -> tuple[tuple[Tensor, ...], tuple[Mapping[int, Any] | None, ...]]:
     """Return tensors of the right shapes, and which of their dimensions vary."""
-    tokens = 1 if kind.stretch.last_row else min(_EXAMPLE_TOKENS, max_context)
+    tokens = 1 if kind.segment.last_row else min(_EXAMPLE_TOKENS, max_context)
     length = Dim("tokens", min=1, max=max_context) if tokens > 1 else None
     by_column: Mapping[int, Any] | None = {1: length} if length else None
     by_row: Mapping[int, Any] | None = {0: length} if length else None
     heads = (1, tokens, kind.mixed_columns // kind.head_dim, kind.head_dim)
     shapes = {HIDDEN: (1, tokens, kind.hidden_size), MIXED: heads}
-    inputs = [torch.zeros(shapes[name]) for name in kind.stretch.inputs]
+    inputs = [torch.zeros(shapes[name]) for name in kind.segment.inputs]
     dynamic = [by_column for _ in inputs]
     inputs += [torch.ones(kind.hidden_size) for _ in kind.norms()]
     inputs.append(torch.ones(1))
@@ -127,7 +127,7 @@ def example_inputs(
 def _one_partition() -> XnnpackPartitioner:
     """Return XNNPACK's partitioner with everything that it takes in one partition.
 
-    A stretch has no operator of another runtime inside, so nothing can come between.
+    A segment has no operator of another runtime inside, so nothing can come between.
     """
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from torch.fx.passes.infra.partitioner import Partition
@@ -140,13 +140,13 @@ def _one_partition() -> XnnpackPartitioner:
     return OnePartition()
 
 
-def _template(kind: StretchKind, program: ExportedProgram) -> DelegateTemplate:
+def _template(kind: SegmentKind, program: ExportedProgram) -> DelegateTemplate:
     module = program.graph_module
     calls = [node for node in module.graph.nodes if "executorch_call_delegate" in str(node.target)]
     left = [node for node in module.graph.nodes if _computes(node) and node not in calls]
     if len(calls) != 1 or left:
         names = ", ".join(sorted({str(node.target) for node in left})) or "nothing"
-        message = f"a stretch became {len(calls)} delegate calls; outside of them: {names}"
+        message = f"a segment became {len(calls)} delegate calls; outside of them: {names}"
         raise LoweringError(message, "use the executorch version that pyproject.toml names")
     lowered = getattr(module, str(calls[0].args[0]))
     blob = read_blob(lowered.processed_bytes)
@@ -162,7 +162,7 @@ def _template(kind: StretchKind, program: ExportedProgram) -> DelegateTemplate:
     inputs = [str(name) for name in program.graph_signature.user_inputs]
     outside = [str(node) for node in calls[0].args[1:] if str(node) not in inputs]
     if outside:
-        message = f"the delegate takes {', '.join(outside)} from outside the stretch"
+        message = f"the delegate takes {', '.join(outside)} from outside the segment"
         raise LoweringError(message, _HINT)
     return DelegateTemplate(
         backend=lowered.backend_id,
@@ -170,7 +170,7 @@ def _template(kind: StretchKind, program: ExportedProgram) -> DelegateTemplate:
         fillings=fillings,
         kept=kept,
         arguments=tuple(inputs.index(str(node)) for node in calls[0].args[1:]),
-        outputs=_output_order(module.graph.output_node(), len(kind.stretch.outputs)),
+        outputs=_output_order(module.graph.output_node(), len(kind.segment.outputs)),
         nodes=blob.nodes,
     )
 
@@ -181,19 +181,19 @@ def _computes(node: Node) -> bool:
     return node.op == "call_function" and not is_part and isinstance(node.meta.get("val"), Tensor)
 
 
-def _require_all_products(kind: StretchKind, blob: XnnpackBlob) -> None:
+def _require_all_products(kind: SegmentKind, blob: XnnpackBlob) -> None:
     expected = kind.products()
     found = [product for product in blob.products if product.bits in (4, 8)]
     if len(found) != len(expected) or len(blob.products) != len(expected) + len(kind.norms()):
         message = (
-            f"{len(expected)} quantised products went into a stretch, {len(found)} of them came "
+            f"{len(expected)} quantised products went into a segment, {len(found)} of them came "
             f"out in the delegate, beside {len(blob.products) - len(found)} float ones"
         )
         raise LoweringError(message, "use the executorch version that pyproject.toml names")
 
 
 def _fillings(
-    kind: StretchKind, blob: XnnpackBlob, stored: Mapping[str, bytes]
+    kind: SegmentKind, blob: XnnpackBlob, stored: Mapping[str, bytes]
 ) -> list[tuple[int, Filling]]:
     """Recognise the placeholders by the numbers that they begin with."""
     parts, found = kind.products(), []
@@ -220,7 +220,7 @@ def _fillings(
 
 
 def _output_order(output: Node, count: int) -> tuple[int, ...]:
-    """Return which output of the stretch each result of the delegate's call is."""
+    """Return which output of the segment each result of the delegate's call is."""
     # The output's inputs, in the order in which it gives them; none is given twice.
     nodes = output.all_input_nodes
     order = {int(str(node.args[1])): place for place, node in enumerate(nodes)}

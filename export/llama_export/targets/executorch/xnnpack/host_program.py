@@ -1,7 +1,7 @@
 """The forward pass around the delegates: token lookup, KV cache, attention, and the calls.
 
-What is exported here is small: every stretch is already a delegate, and stands in the graph as one
-call. It knows ExecuTorch's operators for Llama models; it does not know what a stretch computes.
+What is exported here is small: every segment is already a delegate, and stands in the graph as one
+call. It knows ExecuTorch's operators for Llama models; it does not know what a segment computes.
 
 Shapes: S tokens, C cache capacity, E hidden_size, H query heads, K key/value heads, D head_dim,
 V vocab_size.
@@ -18,34 +18,35 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export
 
+from llama_export.bundle.graph_spec import IO, STATE
 from llama_export.llama.config import LlamaConfig
 from llama_export.llama.rope import inverse_frequencies, rope_tables
+from llama_export.targets.executorch.options import ExecutorchOptions
 from llama_export.targets.executorch.xnnpack.delegate import DelegateTemplate
 from llama_export.targets.executorch.xnnpack.plan import HIDDEN, KEY, LOGITS, MIXED, QUERY, VALUE
-from llama_export.targets.executorch.xnnpack.segment_module import StretchKind
+from llama_export.targets.executorch.xnnpack.segment_module import SegmentKind
 
 if TYPE_CHECKING:
     from executorch.exir.lowered_backend_module import LoweredBackendModule
 
-STATE, IO = "state", "io"
 KV_DTYPES: Mapping[str, torch.dtype] = {"float32": torch.float32, "float16": torch.float16}
 _EXAMPLE_TOKENS = 5
 
 
 @dataclass(frozen=True)
 class DelegateCall:
-    """One stretch of one layer, lowered and filled.
+    """One segment of one layer, lowered and filled.
 
     Args:
-        kind: of the stretch.
+        kind: of the segment.
         template: its lowered form.
         data: the delegate with this layer's keys.
         keys: of the constants that it asks for.
-        norms: float32 `[E]` each, in the order of `StretchKind.norms`.
+        norms: float32 `[E]` each, in the order of `SegmentKind.norms`.
         epsilon: of the norms.
     """
 
-    kind: StretchKind
+    kind: SegmentKind
     template: DelegateTemplate
     data: bytes
     keys: tuple[str, ...]
@@ -54,25 +55,21 @@ class DelegateCall:
 
 
 @dataclass(frozen=True)
-class OuterForm:
+class HostForm:
     """What the forward pass looks like from outside.
 
     Args:
-        config: the model's shape.
+        config: shape of the model.
         max_context: C.
-        kv_cache: `STATE` or `IO`.
-        kv_dtype: a key of `KV_DTYPES`.
-        all_logits: whether every position's logits come out.
+        options: the user's choices, among them place and type of the cache.
     """
 
     config: LlamaConfig
     max_context: int
-    kv_cache: str
-    kv_dtype: str
-    all_logits: bool
+    options: ExecutorchOptions
 
 
-class OuterModule(nn.Module):
+class HostModule(nn.Module):
     """`forward(tokens, input_pos)`, with the caches behind them if they are inputs.
 
     Args:
@@ -80,7 +77,7 @@ class OuterModule(nn.Module):
         calls: one more than there are layers.
     """
 
-    def __init__(self, form: OuterForm, calls: Sequence[DelegateCall]) -> None:
+    def __init__(self, form: HostForm, calls: Sequence[DelegateCall]) -> None:
         super().__init__()
         self._form = form
         self._calls = calls
@@ -97,11 +94,11 @@ class OuterModule(nn.Module):
         for name, table in zip(("cos", "sin"), tables, strict=True):
             self.register_buffer(name, table[:, None].contiguous())
         for number, call in enumerate(calls):
-            self.add_module(f"stretch_{number}", _lowered(call, form.max_context))
+            self.add_module(f"segment_{number}", _lowered(call, form.max_context))
             self.register_buffer(f"epsilon_{number}", torch.tensor([call.epsilon]))
             for place, norm in enumerate(call.norms):
                 self.register_buffer(f"norm_{number}_{place}", norm)
-        if form.kv_cache == STATE:
+        if form.options.kv_cache == STATE:
             for name, cache in zip(cache_names(config), empty_caches(form), strict=True):
                 self.register_buffer(name, cache)
 
@@ -118,13 +115,13 @@ class OuterModule(nn.Module):
         tables = (self.cos.narrow(0, start, length), self.sin.narrow(0, start, length))
         kept = caches or tuple(getattr(self, name) for name in cache_names(form.config))
         values = {HIDDEN: hidden} | self._call(0, {HIDDEN: hidden}, tables)
-        dtype = KV_DTYPES[form.kv_dtype]
+        dtype = KV_DTYPES[form.options.kv_dtype]
         for layer in range(form.config.num_hidden_layers):
             key_cache, value_cache = kept[2 * layer], kept[2 * layer + 1]
             llama.update_cache(values[KEY].to(dtype), key_cache, start)
             llama.update_cache(values[VALUE].to(dtype), value_cache, start)
             query, hidden, first = values[QUERY].to(dtype), values[HIDDEN], start
-            if self._calls[layer + 1].kind.stretch.last_row:
+            if self._calls[layer + 1].kind.segment.last_row:
                 query, hidden, first = query[:, -1:], hidden[:, -1:], start + length - 1
             mixed = llama.custom_sdpa(query, key_cache, value_cache, first, None, 0.0, True, None)
             mixed = mixed.to(torch.float32)
@@ -132,18 +129,18 @@ class OuterModule(nn.Module):
                 layer + 1, {HIDDEN: hidden, MIXED: mixed}, tables
             )
         logits: Tensor = values[LOGITS]
-        return logits if form.all_logits else logits[:, 0]
+        return logits if form.options.all_logits else logits[:, 0]
 
     def _call(
         self, number: int, values: Mapping[str, Tensor], tables: tuple[Tensor, Tensor]
     ) -> dict[str, Tensor]:
-        """Call a stretch; give its results by what they are."""
+        """Call a segment; give its results by what they are."""
         call = self._calls[number]
-        given = [values[name] for name in call.kind.stretch.inputs]
+        given = [values[name] for name in call.kind.segment.inputs]
         given += [getattr(self, f"norm_{number}_{place}") for place in range(len(call.norms))]
         given.append(getattr(self, f"epsilon_{number}"))
         given += tables if call.kind.rotates else ()
-        lowered = getattr(self, f"stretch_{number}")
+        lowered = getattr(self, f"segment_{number}")
         results = lowered(*(given[index] for index in call.template.arguments))
         names = result_names(call.kind)
         return {
@@ -152,9 +149,9 @@ class OuterModule(nn.Module):
         }
 
 
-def result_names(kind: StretchKind) -> tuple[str, ...]:
-    """Say what a stretch's outputs are, in their order."""
-    count = len(kind.stretch.outputs)
+def result_names(kind: SegmentKind) -> tuple[str, ...]:
+    """Say what a segment's outputs are, in their order."""
+    count = len(kind.segment.outputs)
     return (LOGITS,) if count == 1 else (HIDDEN, QUERY, KEY, VALUE)[4 - count :]
 
 
@@ -164,24 +161,26 @@ def cache_names(config: LlamaConfig) -> tuple[str, ...]:
     return tuple(f"{part}_cache_{layer}" for layer in layers for part in ("key", "value"))
 
 
-def empty_caches(form: OuterForm) -> tuple[Tensor, ...]:
+def empty_caches(form: HostForm) -> tuple[Tensor, ...]:
     """Make the caches, `[1, C, K, D]` each."""
     config = form.config
     shape = (1, form.max_context, config.num_key_value_heads, config.head_dim)
-    return tuple(torch.zeros(shape, dtype=KV_DTYPES[form.kv_dtype]) for _ in cache_names(config))
+    return tuple(
+        torch.zeros(shape, dtype=KV_DTYPES[form.options.kv_dtype]) for _ in cache_names(config)
+    )
 
 
-def export_outer(form: OuterForm, calls: Sequence[DelegateCall]) -> ExportedProgram:
+def export_host(form: HostForm, calls: Sequence[DelegateCall]) -> ExportedProgram:
     """Export the forward pass; the number of tokens stays dynamic."""
     tokens = torch.zeros(1, min(_EXAMPLE_TOKENS, form.max_context), dtype=torch.int64)
-    caches = empty_caches(form) if form.kv_cache == IO else ()
+    caches = empty_caches(form) if form.options.kv_cache == IO else ()
     length = Dim("tokens", min=1, max=form.max_context) if tokens.shape[1] > 1 else None
     shapes: tuple[Any, ...] = ({1: length} if length else None, None)
     shapes += ((None,) * len(caches),) if caches else ()
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return export(
-            OuterModule(form, calls).eval(),
+            HostModule(form, calls).eval(),
             (tokens, torch.zeros(1, dtype=torch.int64), *caches),
             dynamic_shapes=shapes,
             strict=False,
@@ -190,7 +189,7 @@ def export_outer(form: OuterForm, calls: Sequence[DelegateCall]) -> ExportedProg
 
 
 class _Shapes(nn.Module):
-    """Has a stretch's signature and computes nothing: what the exporter traces in its place."""
+    """Has a segment's signature and computes nothing: what the exporter traces in its place."""
 
     def __init__(self, call: DelegateCall) -> None:
         super().__init__()
@@ -203,7 +202,7 @@ class _Shapes(nn.Module):
         length = hidden.shape[1]
         rows = {
             step.output: form.rows
-            for step in kind.stretch.steps
+            for step in kind.segment.steps
             if step.output in (QUERY, KEY, VALUE)
             and step.weight is not None
             and (form := kind.forms[step.weight]) is not None
@@ -212,7 +211,7 @@ class _Shapes(nn.Module):
             HIDDEN: (1, length, kind.hidden_size),
             **{name: (1, length, n // kind.head_dim, kind.head_dim) for name, n in rows.items()},
         }
-        last = kind.stretch.steps[-1]
+        last = kind.segment.steps[-1]
         if last.weight is not None and (form := kind.forms[last.weight]) is not None:
             results[LOGITS] = (1, length, form.rows)
         names = result_names(kind)

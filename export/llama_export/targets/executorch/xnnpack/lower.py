@@ -1,6 +1,6 @@
 """Lower a traced Llama to ExecuTorch: one `.pte` that the phone runners load as it is.
 
-The story: cut the graph at its attentions, lower each kind of stretch once, fill in each layer's
+The story: cut the graph at its attentions, lower each kind of segment once, fill in each layer's
 keys, export the forward pass around the calls, and put the weights' bytes into the emitted file.
 It knows that order; each step is a module of its own.
 """
@@ -9,76 +9,59 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from torch import Tensor
 
-from llama_export.bundle.graph_spec import GraphSpec, TensorSpec
+from llama_export.bundle.graph_spec import IO, GraphSpec, TensorSpec
 from llama_export.errors import LoweringError
 from llama_export.llama.trace import TracedLlama
+from llama_export.targets.executorch.options import XNNPACK, ExecutorchOptions
 from llama_export.targets.executorch.reading.pte import Pte
 from llama_export.targets.executorch.reading.xnnpack_blob import read_blob
 from llama_export.targets.executorch.running.runtime import load_toolkit
 from llama_export.targets.executorch.xnnpack.delegate import CODES, DelegateTemplate, lower_kind
 from llama_export.targets.executorch.xnnpack.host_program import (
-    IO,
     DelegateCall,
-    OuterForm,
+    HostForm,
     cache_names,
-    export_outer,
+    export_host,
 )
-from llama_export.targets.executorch.xnnpack.partition import XNNPACK, report_of
+from llama_export.targets.executorch.xnnpack.partition import report_of
 from llama_export.targets.executorch.xnnpack.placeholders import ProductForm, product_form
-from llama_export.targets.executorch.xnnpack.plan import Stretch, plan
-from llama_export.targets.executorch.xnnpack.segment_module import WHOLE, StretchKind, kind_of
+from llama_export.targets.executorch.xnnpack.plan import Segment, plan
+from llama_export.targets.executorch.xnnpack.segment_module import WHOLE, SegmentKind, kind_of
 from llama_export.targets.executorch.xnnpack.weight_bytes import (
-    Piece,
-    codes_piece,
-    kept_piece,
-    scales_piece,
+    WeightBytes,
+    codes_bytes,
+    kept_bytes,
+    scales_bytes,
 )
-from llama_export.targets.executorch.xnnpack.write import LookupTable, pour
+from llama_export.targets.executorch.xnnpack.write import LookupTable, write_pte
 from llama_quantize.checkpoint.weights import QuantizedWeights
 from llama_quantize.tensor import QuantizedTensor
 
 MODEL_FILE = "model.pte"
 
 
-@dataclass(frozen=True)
-class PteOptions:
-    """What a user may choose about a `.pte`.
-
-    Args:
-        kv_cache: "state" keeps it inside, as ExecuTorch's runners expect; "io" makes it inputs.
-        kv_dtype: "float32" or "float16".
-        all_logits: give every position's logits.
-        share_table: store a tied table once.
-    """
-
-    kv_cache: str = "state"
-    kv_dtype: str = "float32"
-    all_logits: bool = False
-    share_table: bool = True
-
-
 def lower(
     traced: TracedLlama,
     weights: QuantizedWeights,
     folder: Path,
-    options: PteOptions,
+    options: ExecutorchOptions,
     *,
     stop_token_ids: tuple[int, ...],
 ) -> GraphSpec:
     """Write model.pte.
 
     Args:
-        traced: the graph; its `max_context` is the cache's capacity.
+        traced: graph of the model; its `max_context` is the cache's capacity.
         weights: the quantised checkpoint, mapped.
-        folder: exists; gets the file.
-        options: what the user chose.
+        folder: existing folder that gets the file.
+        options: the user's choices.
         stop_token_ids: tokens at which the runner stops.
 
     Raises:
@@ -87,55 +70,53 @@ def lower(
     """
     load_toolkit()
     whole = plan(traced, all_logits=options.all_logits)
-    form = OuterForm(
-        traced.config, traced.max_context, options.kv_cache, options.kv_dtype, options.all_logits
-    )
+    form = HostForm(traced.config, traced.max_context, options)
     filler = _Filler(traced, weights)
-    calls = [filler.call(stretch) for stretch in whole.stretches]
+    calls = [filler.call(segment) for segment in whole.segments]
     table = _table(weights, whole.table)
     with TemporaryDirectory(dir=folder, prefix=".emitted-") as scratch:
         emitted = Path(scratch) / MODEL_FILE
         _emit(form, calls, stop_token_ids, emitted)
-        pour(
+        write_pte(
             emitted,
             folder / MODEL_FILE,
-            filler.pieces,
+            filler.weight_bytes,
             table,
             share_table=options.share_table,
         )
     products = sum(len(call.kind.products()) for call in calls)
     report = report_of(Pte.open(folder / MODEL_FILE), XNNPACK, products)
-    delegate = {**report.to_json(), "kv_dtype": form.kv_dtype}
+    delegate = {**report.to_json(), "kv_dtype": options.kv_dtype}
     return replace(graph_spec(form), delegate=delegate)
 
 
 class _Filler:
-    """Turns stretches into calls; lowers each kind of stretch once."""
+    """Turns segments into calls; lowers each kind of segment once."""
 
     def __init__(self, traced: TracedLlama, weights: QuantizedWeights) -> None:
-        self.pieces: dict[str, Piece] = {}
+        self.weight_bytes: dict[str, WeightBytes] = {}
         self._traced = traced
         self._weights = weights
-        self._templates: dict[StretchKind, DelegateTemplate] = {}
+        self._templates: dict[SegmentKind, DelegateTemplate] = {}
 
-    def call(self, stretch: Stretch) -> DelegateCall:
-        """Lower a stretch, and give its delegate the keys of its own weights."""
+    def call(self, segment: Segment) -> DelegateCall:
+        """Lower a segment, and give its delegate the keys of its own weights."""
         config = self._traced.config
-        tensors = [self._weights.get(name) for name in stretch.weights]
-        forms = [_form(name, tensor) for name, tensor in zip(stretch.weights, tensors, strict=True)]
-        kind = kind_of(stretch, forms, config.hidden_size, config.head_dim)
+        tensors = [self._weights.get(name) for name in segment.weights]
+        forms = [_form(name, tensor) for name, tensor in zip(segment.weights, tensors, strict=True)]
+        kind = kind_of(segment, forms, config.hidden_size, config.head_dim)
         if kind not in self._templates:
             self._templates[kind] = lower_kind(kind, self._traced.max_context)
         template = self._templates[kind]
         data, keys = self._fill(kind, template, tensors)
         floats = [tensors[slot] for slot in kind.norms()]
         norms = tuple(norm.float() for norm in floats if isinstance(norm, Tensor))
-        epsilon = next(step.epsilon for step in stretch.steps if step.kind == "norm")
+        epsilon = next(step.epsilon for step in segment.steps if step.kind == "norm")
         return DelegateCall(kind, template, data, keys, norms, epsilon)
 
     def _fill(
         self,
-        kind: StretchKind,
+        kind: SegmentKind,
         template: DelegateTemplate,
         tensors: list[QuantizedTensor | Tensor],
     ) -> tuple[bytes, tuple[str, ...]]:
@@ -146,21 +127,21 @@ class _Filler:
             part = parts[filling.product - 1]
             tensor = tensors[part.slot]
             if not isinstance(tensor, QuantizedTensor):
-                message = f"product {filling.product} of a stretch has a weight without codes"
+                message = f"product {filling.product} of a segment has a weight without codes"
                 raise LoweringError(message, "report it with the model's config.json")
-            make = codes_piece if filling.part == CODES else scales_piece
-            piece = make(tensor, part.rows, kind.head_dim)
-            old, new = constants[index], piece.key.encode()
-            if len(new) != len(old.key) or piece.size_bytes != old.size_bytes:
+            make = codes_bytes if filling.part == CODES else scales_bytes
+            run = make(tensor, part.rows, kind.head_dim)
+            old, new = constants[index], run.key.encode()
+            if len(new) != len(old.key) or run.size_bytes != old.size_bytes:
                 message = (
-                    f"a weight of {piece.size_bytes} bytes does not fit where the delegate has "
+                    f"a weight of {run.size_bytes} bytes does not fit where the delegate has "
                     f"{old.size_bytes}"
                 )
                 raise LoweringError(message, "report it with the model's config.json")
             data[old.key_at : old.key_at + len(new)] = new
-            self.pieces[piece.key] = piece
-            keys.append(piece.key)
-        self.pieces |= {key: kept_piece(key, value) for key, value in template.kept.items()}
+            self.weight_bytes[run.key] = run
+            keys.append(run.key)
+        self.weight_bytes |= {key: kept_bytes(key, value) for key, value in template.kept.items()}
         return bytes(data), tuple(keys)
 
 
@@ -179,19 +160,19 @@ def _table(weights: QuantizedWeights, name: str) -> LookupTable:
         label = weights.scheme(name).label
         message = f"the token table is stored as {label}; ExecuTorch's lookup wants int8 rows"
         raise LoweringError(message, "export with --quantize int4")
-    codes, scales = (make(tensor, WHOLE, 2) for make in (codes_piece, scales_piece))
+    codes, scales = (make(tensor, WHOLE, 2) for make in (codes_bytes, scales_bytes))
     return LookupTable(codes, scales, tensor.shape[0])
 
 
 def _emit(
-    form: OuterForm, calls: list[DelegateCall], stop_token_ids: tuple[int, ...], path: Path
+    form: HostForm, calls: list[DelegateCall], stop_token_ids: tuple[int, ...], path: Path
 ) -> None:
     """Export the forward pass around the calls, and let ExecuTorch write it."""
     from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge
     from executorch.exir.passes import MemoryPlanningPass
     from executorch.exir.passes.sym_shape_eval_pass import ConstraintBasedSymShapeEvalPass
 
-    program = export_outer(form, calls)
+    program = export_host(form, calls)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         edge = to_edge(
@@ -212,7 +193,7 @@ def _emit(
             emitted.write_to_file(file)
 
 
-def runner_metadata(form: OuterForm, stop_token_ids: tuple[int, ...]) -> Mapping[str, Any]:
+def runner_metadata(form: HostForm, stop_token_ids: tuple[int, ...]) -> Mapping[str, Any]:
     """Return the methods that ExecuTorch's runners ask before they run a model."""
     config = form.config
     return {
@@ -231,15 +212,15 @@ def runner_metadata(form: OuterForm, stop_token_ids: tuple[int, ...]) -> Mapping
     }
 
 
-def graph_spec(form: OuterForm) -> GraphSpec:
+def graph_spec(form: HostForm) -> GraphSpec:
     """Return the artifact's signature: what ExecuTorch's runners call."""
     config = form.config
     shape = (1, form.max_context, config.num_key_value_heads, config.head_dim)
     caches = tuple(
-        TensorSpec(name, form.kv_dtype, shape)
-        for name in (cache_names(config) if form.kv_cache == IO else ())
+        TensorSpec(name, form.options.kv_dtype, shape)
+        for name in (cache_names(config) if form.options.kv_cache == IO else ())
     )
-    rows = ("sequence_length",) if form.all_logits else ()
+    rows = ("sequence_length",) if form.options.all_logits else ()
     return GraphSpec(
         inputs=(
             TensorSpec("tokens", "int64", (1, "sequence_length")),
@@ -248,7 +229,7 @@ def graph_spec(form: OuterForm) -> GraphSpec:
         ),
         # Caches that are inputs are changed in place: they come out where they went in.
         outputs=(TensorSpec("logits", "float32", (1, *rows, config.vocab_size)),),
-        kv_cache=form.kv_cache,
+        kv_cache=form.options.kv_cache,
         max_context=form.max_context,
-        all_logits=form.all_logits,
+        all_logits=form.options.all_logits,
     )

@@ -16,17 +16,15 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from llama_export.errors import LoweringError
+from llama_export.targets.executorch.options import COREML, VULKAN, XNNPACK
 from llama_export.targets.executorch.reading.pte import Pte
 
-XNNPACK, VULKAN, COREML = "xnnpack", "vulkan", "coreml"
 # The names under which the runtime looks for them.
 BACKENDS: Mapping[str, str] = {
     XNNPACK: "XnnpackBackend",
     VULKAN: "VulkanBackend",
     COREML: "CoreMLBackend",
 }
-# What is true of a file that this machine's runtime cannot run, and of one that it can.
-LABEL, RUNS = "lowered, not run here", "runs in this machine's runtime"
 _PRODUCTS = ("aten.mm.", "aten.linear.", "aten.addmm.", "aten.bmm.")
 # What may stand between a product and the codes of its weight.
 _OF_A_WEIGHT = ("dequantize", "permute_copy", "t_copy")
@@ -37,11 +35,11 @@ class PartitionReport:
     """What went into the delegate, and what did not.
 
     Args:
-        delegate: a key of `BACKENDS`.
-        calls: of the delegate in one forward pass.
-        outside: calls of the runtime's own operators in one forward pass, by name.
-        products_inside: products with a weight that the delegate computes.
-        products: products with a weight in all.
+        delegate: one of the keys of `BACKENDS`.
+        calls: number of calls of the delegate in one forward pass.
+        outside: number of calls of the runtime's own operators in one forward pass, by name.
+        products_inside: number of products with a weight that the delegate computes.
+        products: number of products with a weight in all.
     """
 
     delegate: str
@@ -51,10 +49,9 @@ class PartitionReport:
     products: int
 
     def to_json(self) -> dict[str, Any]:
-        """Return the manifest's form, with a label that claims no run where there is none."""
+        """Return the manifest's form."""
         return {
             "name": self.delegate,
-            "status": RUNS if self.delegate == XNNPACK else LABEL,
             "delegate_calls": self.calls,
             "outside": dict(self.outside),
             "products_inside": self.products_inside,

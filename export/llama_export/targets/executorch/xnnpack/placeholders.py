@@ -1,6 +1,6 @@
-"""The quantised products of a stretch, as placeholders whose bytes are known again after lowering.
+"""The quantised products of a segment, as placeholders whose bytes are known again after lowering.
 
-A stretch is lowered once for all layers, so what is lowered are stand-ins: matrices of zeros that
+A segment is lowered once for all layers, so what is lowered are stand-ins: matrices of zeros that
 begin with a number of their own. In the finished delegate that number says which weight belongs
 there. The module knows the patterns that XNNPACK's partitioner takes for int4 groups and int8 rows
 with 8-bit dynamic activations; it does not know where the weights come from.
@@ -81,13 +81,13 @@ class Product(nn.Module):
 
     Args:
         form: of the weight.
-        number: its own in the stretch, from 1.
+        number: its own in the segment, from 1.
     """
 
     def __init__(self, form: ProductForm, number: int) -> None:
         super().__init__()
         if not 1 <= number <= MOST_PRODUCTS:
-            message = f"a stretch has more than {MOST_PRODUCTS} products"
+            message = f"a segment has more than {MOST_PRODUCTS} products"
             raise LoweringError(message, "report it with the model's config.json")
         self.form = form
         codes = torch.zeros(form.rows, form.columns, dtype=torch.int8)

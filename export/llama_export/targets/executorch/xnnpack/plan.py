@@ -1,7 +1,7 @@
-"""Cut a traced Llama into stretches between attentions, each of which becomes one delegate call.
+"""Cut a traced Llama into segments between attentions, each of which becomes one delegate call.
 
 Attention and the token lookup are operators of the runtime; everything between two attentions is
-one `Stretch` of norms, products and elementwise steps. Layers are alike, so their stretches are
+one `Segment` of norms, products and elementwise steps. Layers are alike, so their segments are
 equal but for the names of their weights, and each kind is lowered once. It knows the traced
 operators; it does not know what the delegate calls them.
 
@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from torch.fx import Node
 
 from llama_export.errors import LoweringError
-from llama_export.llama import trace
 from llama_export.llama.trace import TracedLlama
 
-# The values that enter and leave a stretch.
+# The values that enter and leave a segment.
 HIDDEN = "hidden"  # [1, S, E]
 MIXED = "mixed"  # [1, S, H, D], what attention gave
 QUERY = "query"  # [1, S, H, D], rotated
@@ -31,13 +30,13 @@ _HINT = "report it with the model's config.json"
 
 @dataclass(frozen=True)
 class Step:
-    """One computation inside a stretch.
+    """One computation inside a segment.
 
     Args:
         kind: "norm", "linear", "rotated", "heads", "silu", "mul" or "add".
-        inputs: values by name: a stretch's input, or an earlier step's result.
+        inputs: values by name: a segment's input, or an earlier step's result.
         output: the result's name.
-        weight: which of the stretch's weights it uses; None: none.
+        weight: which of the segment's weights it uses; None: none.
         epsilon: of a norm.
     """
 
@@ -49,7 +48,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Stretch:
+class Segment:
     """What is computed between two attentions.
 
     Args:
@@ -70,15 +69,15 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Plan:
-    """A whole forward pass: a lookup, then stretches with an attention between each two.
+    """A whole forward pass: a lookup, then segments with an attention between each two.
 
     Args:
         table: name of the embedding's weight.
-        stretches: one more than there are layers.
+        segments: one more than there are layers.
     """
 
     table: str
-    stretches: tuple[Stretch, ...]
+    segments: tuple[Segment, ...]
 
 
 def plan(traced: TracedLlama, *, all_logits: bool) -> Plan:
@@ -93,28 +92,16 @@ def plan(traced: TracedLlama, *, all_logits: bool) -> Plan:
         LoweringError: the graph is not the one of a Llama.
     """
     cutter = _Cutter(traced, all_logits=all_logits)
-    traced.walk(
-        {
-            trace.EMBEDDING: cutter.embedding,
-            trace.RMS_NORM: cutter.rms_norm,
-            trace.LINEAR: cutter.linear,
-            trace.ATTENTION: cutter.attention,
-            trace.GETITEM: cutter.getitem,
-            trace.SILU: cutter.silu,
-            trace.MUL: cutter.mul,
-            trace.ADD: cutter.add,
-            "output": cutter.output,
-        }
-    )
-    return Plan(cutter.table, tuple(cutter.stretches))
+    traced.walk(cutter)
+    return Plan(cutter.table, tuple(cutter.segments))
 
 
 class _Cutter:
-    """The state of one walk: which value of the open stretch each traced node has become."""
+    """The state of one walk: which value of the open segment each traced node has become."""
 
     def __init__(self, traced: TracedLlama, *, all_logits: bool) -> None:
         self.table = ""
-        self.stretches: list[Stretch] = []
+        self.segments: list[Segment] = []
         self._traced = traced
         self._all_logits = all_logits
         self._layers = traced.config.num_hidden_layers
@@ -141,14 +128,14 @@ class _Cutter:
         self._add_step(node, Step("linear", (self._value(x),), "", slot))
 
     def attention(self, node: Node) -> None:
-        """Close the stretch: the query and the key leave it rotated, all three in heads."""
+        """Close the segment: the query and the key leave it rotated, all three in heads."""
         names = [str(argument) for argument in node.args[:3]]
         for name, kind, output in zip(
             names, ("rotated", "rotated", "heads"), (QUERY, KEY, VALUE), strict=True
         ):
             self._into_heads(name, kind, output)
         # The residual sum is the one value that is used again on the other side: the last one,
-        # or the embedding itself, which does not pass through the stretch.
+        # or the embedding itself, which does not pass through the segment.
         sums = [step.output for step in self._steps if step.kind == "add"]
         hidden = sums[-1] if sums else HIDDEN
         kept = next(name for name, value in self._values.items() if value == hidden)
@@ -173,8 +160,8 @@ class _Cutter:
     def output(self, node: Node) -> None:
         outputs = node.args[0]
         logits = outputs[0] if isinstance(outputs, list | tuple) else outputs
-        if self._layers != len(self.stretches):
-            message = f"expected {self._layers} attentions, found {len(self.stretches)}"
+        if self._layers != len(self.segments):
+            message = f"expected {self._layers} attentions, found {len(self.segments)}"
             raise LoweringError(message, _HINT)
         last = self._steps[-1]
         if last.kind != "linear" or self._value(logits) != last.output:
@@ -183,7 +170,7 @@ class _Cutter:
         self._close((last.output,), last_row=not self._all_logits)
 
     def _into_heads(self, name: str, kind: str, output: str) -> None:
-        """Turn a product that attention takes into one that leaves the stretch in heads."""
+        """Turn a product that attention takes into one that leaves the segment in heads."""
         found = [i for i, step in enumerate(self._steps) if step.output == self._values.get(name)]
         if len(found) != 1 or self._steps[found[0]].kind != "linear":
             message = f"{name}: expected attention's {output} to be a product with a weight"
@@ -197,8 +184,8 @@ class _Cutter:
         self._values[node.name] = output
 
     def _close(self, outputs: tuple[str, ...], *, last_row: bool = False) -> None:
-        self.stretches.append(
-            Stretch(self._inputs, tuple(self._steps), outputs, tuple(self._weights), last_row)
+        self.segments.append(
+            Segment(self._inputs, tuple(self._steps), outputs, tuple(self._weights), last_row)
         )
         self._steps, self._weights = [], []
 
@@ -209,6 +196,6 @@ class _Cutter:
     def _value(self, argument: object) -> str:
         value = self._values.get(str(argument))
         if value is None:
-            message = f"the traced graph uses {argument}, which this stretch does not have"
+            message = f"the traced graph uses {argument}, which this segment does not have"
             raise LoweringError(message, _HINT)
         return value

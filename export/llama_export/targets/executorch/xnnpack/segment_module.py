@@ -1,6 +1,6 @@
-"""A stretch of the plan as a PyTorch module, in the forms that XNNPACK runs whole.
+"""A segment of the plan as a PyTorch module, in the forms that XNNPACK runs whole.
 
-Every step is an operator that its partitioner takes, so that a stretch becomes one delegate call.
+Every step is an operator that its partitioner takes, so that a segment becomes one delegate call.
 Two of them are not how one would write them otherwise:
 
 - The mean of a norm is a product with a row of 1/E; XNNPACK's own mean wants images.
@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from llama_export.errors import LoweringError
 from llama_export.targets.executorch.xnnpack.placeholders import Product, ProductForm, rounded
-from llama_export.targets.executorch.xnnpack.plan import MIXED, Step, Stretch
+from llama_export.targets.executorch.xnnpack.plan import MIXED, Segment, Step
 
 # Which rows of a weight a product has. A head's halves stand together: `[heads, 2, D/2]` rows.
 WHOLE, FIRST_HALVES, SECOND_HALVES = "whole", "first halves", "second halves"
@@ -31,10 +31,10 @@ WHOLE, FIRST_HALVES, SECOND_HALVES = "whole", "first halves", "second halves"
 
 @dataclass(frozen=True)
 class ProductPart:
-    """One product of a stretch: all rows of a weight, or a half of each head's.
+    """One product of a segment: all rows of a weight, or a half of each head's.
 
     Args:
-        slot: which of the stretch's weights.
+        slot: which of the segment's weights.
         rows: `WHOLE`, `FIRST_HALVES` or `SECOND_HALVES`.
         form: of these rows.
     """
@@ -45,17 +45,17 @@ class ProductPart:
 
 
 @dataclass(frozen=True)
-class StretchKind:
-    """Everything that decides how a stretch is lowered, and so what layers have in common.
+class SegmentKind:
+    """Everything that decides how a segment is lowered, and so what layers have in common.
 
     Args:
-        stretch: its names of weights left out.
+        segment: its names of weights left out.
         forms: of its quantised weights, None for a norm's.
         hidden_size: E.
         head_dim: D.
     """
 
-    stretch: Stretch
+    segment: Segment
     forms: tuple[ProductForm | None, ...]
     hidden_size: int
     head_dim: int
@@ -63,7 +63,7 @@ class StretchKind:
     def products(self) -> tuple[ProductPart, ...]:
         """Return the products in the order of their numbers, which begin at 1."""
         parts = []
-        for step in self.stretch.steps:
+        for step in self.segment.steps:
             form = None if step.weight is None else self.forms[step.weight]
             if form is None or step.weight is None:
                 continue
@@ -78,12 +78,12 @@ class StretchKind:
 
     def norms(self) -> tuple[int, ...]:
         """Return the slots of the norms' weights, which are inputs of the delegate."""
-        return tuple(_slot(step) for step in self.stretch.steps if _is_norm(step))
+        return tuple(_slot(step) for step in self.segment.steps if _is_norm(step))
 
     @property
     def mixed_columns(self) -> int:
         """Return H * D, the columns of the product that attention's result goes into; 0: none."""
-        for step in self.stretch.steps:
+        for step in self.segment.steps:
             form = None if step.weight is None else self.forms[step.weight]
             if MIXED in step.inputs and form is not None:
                 return form.columns
@@ -92,27 +92,27 @@ class StretchKind:
     @property
     def rotates(self) -> bool:
         """Say whether the rotary tables are inputs."""
-        return any(step.kind == "rotated" for step in self.stretch.steps)
+        return any(step.kind == "rotated" for step in self.segment.steps)
 
 
 def kind_of(
-    stretch: Stretch, forms: Sequence[ProductForm | None], hidden_size: int, head_dim: int
-) -> StretchKind:
-    """Return a stretch's kind: equal for stretches that differ in their weights alone."""
-    return StretchKind(replace(stretch, weights=()), tuple(forms), hidden_size, head_dim)
+    segment: Segment, forms: Sequence[ProductForm | None], hidden_size: int, head_dim: int
+) -> SegmentKind:
+    """Return a segment's kind: equal for segments that differ in their weights alone."""
+    return SegmentKind(replace(segment, weights=()), tuple(forms), hidden_size, head_dim)
 
 
-class StretchModule(nn.Module):
-    """A stretch with placeholders for its products' weights.
+class SegmentModule(nn.Module):
+    """A segment with placeholders for its products' weights.
 
-    Its inputs are the stretch's own, then the norms' weights `[E]`, then one epsilon `[1]`, then
+    Its inputs are the segment's own, then the norms' weights `[E]`, then one epsilon `[1]`, then
     the rotary tables, cosines and sines `[S, 1, D/2]` each, if it rotates.
 
     Args:
         kind: what to compute.
     """
 
-    def __init__(self, kind: StretchKind) -> None:
+    def __init__(self, kind: SegmentKind) -> None:
         super().__init__()
         self._kind = kind
         self.products = nn.ModuleList(
@@ -122,10 +122,10 @@ class StretchModule(nn.Module):
         self.register_buffer("mean", torch.full((1, kind.hidden_size), 1 / kind.hidden_size))
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Compute the stretch's outputs."""
+        """Compute the segment's outputs."""
         kind = self._kind
         given = iter(inputs)
-        values = {name: next(given) for name in kind.stretch.inputs}
+        values = {name: next(given) for name in kind.segment.inputs}
         norms = {slot: next(given) for slot in kind.norms()}
         epsilon = next(given)
         self._tables = tuple(given)
@@ -133,13 +133,13 @@ class StretchModule(nn.Module):
         self._rounded: dict[str, Tensor] = {}
         if MIXED in values:
             values[MIXED] = values[MIXED].view(1, -1, kind.mixed_columns)
-        for step in kind.stretch.steps:
+        for step in kind.segment.steps:
             x = [values[name] for name in step.inputs]
             if _is_norm(step):
                 values[step.output] = self._norm(x[0], norms[_slot(step)], epsilon)
             else:
                 values[step.output] = self._computed(step, x)
-        return tuple(values[name] for name in kind.stretch.outputs)
+        return tuple(values[name] for name in kind.segment.outputs)
 
     def _norm(self, x: Tensor, weight: Tensor, epsilon: Tensor) -> Tensor:
         mean = functional.linear(x * x, self.mean)
@@ -158,7 +158,7 @@ class StretchModule(nn.Module):
             return x[0] * x[1]
         if step.kind == "add":
             return x[0] + x[1]
-        message = f"a stretch has no step {step.kind!r}"
+        message = f"a segment has no step {step.kind!r}"
         raise LoweringError(message, "report it with the model's config.json")
 
     def _rotated(self, step: Step, x: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ Shapes: N rows, K columns, G groups a row, D head_dim.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -18,14 +17,14 @@ import torch
 from torch import Tensor
 
 from llama_export.targets.executorch.xnnpack.segment_module import FIRST_HALVES, WHOLE
-from llama_quantize.tensor import QuantizedTensor
+from llama_quantize.tensor import QuantizedTensor, sha256_of
 
 _BLOCK_ROWS = 4096
 _SCALES_PREFIX = "scale_"
 
 
 @dataclass(frozen=True)
-class Piece:
+class WeightBytes:
     """A run of bytes that is not in memory yet.
 
     Args:
@@ -40,7 +39,7 @@ class Piece:
     chunks: Callable[[], Iterator[bytes]]
 
 
-def codes_piece(tensor: QuantizedTensor, rows: str, head_dim: int) -> Piece:
+def codes_bytes(tensor: QuantizedTensor, rows: str, head_dim: int) -> WeightBytes:
     """Return the codes of some rows.
 
     Args:
@@ -48,18 +47,18 @@ def codes_piece(tensor: QuantizedTensor, rows: str, head_dim: int) -> Piece:
         rows: `WHOLE`, or one half of each head's.
         head_dim: D.
     """
-    return _piece(_rows(tensor.codes, rows, head_dim), "")
+    return _weight_bytes(_rows(tensor.codes, rows, head_dim), "")
 
 
-def scales_piece(tensor: QuantizedTensor, rows: str, head_dim: int) -> Piece:
+def scales_bytes(tensor: QuantizedTensor, rows: str, head_dim: int) -> WeightBytes:
     """Return the scales of some rows: bfloat16 `[N, G]` for 4 bits, float32 `[N]` for 8."""
     scales = _rows(tensor.scales, rows, head_dim)
-    return _piece(scales if tensor.scheme.bits == 4 else scales.float(), _SCALES_PREFIX)
+    return _weight_bytes(scales if tensor.scheme.bits == 4 else scales.float(), _SCALES_PREFIX)
 
 
-def kept_piece(key: str, value: bytes) -> Piece:
+def kept_bytes(key: str, value: bytes) -> WeightBytes:
     """Return bytes that are in memory already, and stay as they are."""
-    return Piece(key, len(value), lambda: iter([value]))
+    return WeightBytes(key, len(value), lambda: iter([value]))
 
 
 def _rows(matrix: Tensor, rows: str, head_dim: int) -> Tensor:
@@ -70,12 +69,10 @@ def _rows(matrix: Tensor, rows: str, head_dim: int) -> Tensor:
     return halves[:, 0 if rows == FIRST_HALVES else 1].flatten(0, 1)
 
 
-def _piece(matrix: Tensor, prefix: str) -> Piece:
+def _weight_bytes(matrix: Tensor, prefix: str) -> WeightBytes:
     def chunks() -> Iterator[bytes]:
         for block in matrix.split(_BLOCK_ROWS):
             yield block.contiguous().view(torch.uint8).numpy().tobytes()
 
-    digest = hashlib.sha256()
-    for chunk in chunks():
-        digest.update(chunk)
-    return Piece(prefix + digest.hexdigest(), matrix.numel() * matrix.element_size(), chunks)
+    key = prefix + sha256_of(matrix.split(_BLOCK_ROWS))
+    return WeightBytes(key, matrix.numel() * matrix.element_size(), chunks)

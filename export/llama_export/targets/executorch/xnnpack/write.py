@@ -17,7 +17,7 @@ from typing import BinaryIO
 from llama_export.errors import LoweringError
 from llama_export.targets.executorch.reading.flatbuffer import write_number
 from llama_export.targets.executorch.reading.pte import SEGMENTS_SIZE, Pte, PteTensor
-from llama_export.targets.executorch.xnnpack.weight_bytes import Piece
+from llama_export.targets.executorch.xnnpack.weight_bytes import WeightBytes
 
 # What segments are aligned to, as ExecuTorch's own writer does.
 ALIGNMENT = 128
@@ -30,8 +30,8 @@ _HINT = "use the executorch version that pyproject.toml names"
 class LookupTable:
     """The token table: its bytes, and how many rows it has."""
 
-    codes: Piece
-    scales: Piece
+    codes: WeightBytes
+    scales: WeightBytes
     rows: int
 
 
@@ -40,13 +40,13 @@ class _Placed:
     """A run of bytes with its place behind the program."""
 
     offset: int
-    source: Piece | bytes
+    source: WeightBytes | bytes
 
 
-def pour(
+def write_pte(
     emitted: Path,
     output: Path,
-    pieces: Mapping[str, Piece],
+    weight_bytes: Mapping[str, WeightBytes],
     table: LookupTable,
     *,
     share_table: bool,
@@ -56,7 +56,7 @@ def pour(
     Args:
         emitted: the `.pte` with stand-ins.
         output: the `.pte` to write.
-        pieces: by key, the bytes of the delegates' constants.
+        weight_bytes: by key, the bytes of the delegates' constants.
         table: the bytes of the token lookup.
         share_table: let a delegate's constant that has the table's bytes be the table's.
 
@@ -75,20 +75,20 @@ def pour(
         key = by_segment.get(number, "")
         if key and share_table and key in shared:
             _move(program, segment.entry.place(0), shared[key])
-            _resize(program, segment.entry.place(1), pieces[key].size_bytes)
+            _resize(program, segment.entry.place(1), weight_bytes[key].size_bytes)
             continue
         start = _aligned(end)
-        source: Piece | bytes = pieces[key] if key else pte.segment(number)
+        source: WeightBytes | bytes = weight_bytes[key] if key else pte.segment(number)
         placed.append(_Placed(start, source))
         end = start + _size(source)
         if number == constants:
-            for tensor, piece in ((scales, table.scales), (codes, table.codes)):
+            for tensor, run in ((scales, table.scales), (codes, table.codes)):
                 at = _aligned(end)
-                placed.append(_Placed(at, piece))
-                shared[piece.key] = at
+                placed.append(_Placed(at, run))
+                shared[run.key] = at
                 write_number(program, offsets_at + 8 * tensor.constant, "Q", at - start)
                 write_number(program, tensor.sizes_at, "i", table.rows)
-                end = at + piece.size_bytes
+                end = at + run.size_bytes
         _move(program, segment.entry.place(0), start)
         _resize(program, segment.entry.place(1), end - start)
     write_number(program, SEGMENTS_SIZE, "Q", end)
@@ -146,14 +146,14 @@ def _write(file: BinaryIO, segments_at: int, placed: list[_Placed]) -> None:
             file.write(chunk)
 
 
-def _chunks(source: Piece | bytes) -> Iterator[bytes]:
+def _chunks(source: WeightBytes | bytes) -> Iterator[bytes]:
     if isinstance(source, bytes):
         yield source
     else:
         yield from source.chunks()
 
 
-def _size(source: Piece | bytes) -> int:
+def _size(source: WeightBytes | bytes) -> int:
     return len(source) if isinstance(source, bytes) else source.size_bytes
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 import torch
@@ -48,9 +47,3 @@ def row_chunks(tensor: Tensor) -> Iterator[Tensor]:
     """Cut `[N, ...]` into views of whole rows, about `CHUNK_BYTES` each."""
     row_bytes = max(1, tensor[:1].numel() * tensor.element_size())
     yield from tensor.split(max(1, CHUNK_BYTES // row_bytes))
-
-
-def read_region(path: Path, region: DataRegion, dtype: torch.dtype) -> Tensor:
-    """Map a region of the file as a flat tensor; nothing is read until it is used."""
-    whole = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
-    return whole[region.offset : region.offset + region.length].view(dtype)

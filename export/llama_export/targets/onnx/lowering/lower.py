@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch.fx import Node
 
-from llama_export.bundle.graph_spec import GraphSpec, TensorSpec
+from llama_export.bundle.graph_spec import IO, GraphSpec, TensorSpec
 from llama_export.errors import LoweringError
 from llama_export.llama import trace
 from llama_export.llama.config import LlamaConfig
@@ -22,6 +22,7 @@ from llama_export.llama.trace import TracedLlama
 from llama_export.targets.onnx.lowering.data import DataWriter
 from llama_export.targets.onnx.lowering.graph_builder import MICROSOFT, GraphBuilder
 from llama_export.targets.onnx.lowering.weights import WeightEmitter
+from llama_export.targets.onnx.options import OnnxOptions
 from llama_quantize.checkpoint.weights import QuantizedWeights
 
 MODEL_FILE = "model.onnx"
@@ -53,18 +54,15 @@ def lower(
     traced: TracedLlama,
     weights: QuantizedWeights,
     folder: Path,
-    *,
-    accuracy_level: int = 4,
-    all_logits: bool = False,
+    options: OnnxOptions,
 ) -> GraphSpec:
     """Write model.onnx and its data file.
 
     Args:
-        traced: the graph; its `max_context` is the number of rows in the rotary tables.
+        traced: graph of the model; its `max_context` is the number of rows in the rotary tables.
         weights: the quantised checkpoint, mapped.
-        folder: exists; gets the two files.
-        accuracy_level: of the 4-bit products: 1 computes in float32, 4 in int8.
-        all_logits: give the logits of every position, not of the last alone.
+        folder: existing folder that gets the two files.
+        options: the user's choices.
 
     Raises:
         LoweringError: a node or a scheme has no ONNX form.
@@ -74,11 +72,11 @@ def lower(
             f"head_dim is {traced.config.head_dim}; GroupQueryAttention needs a multiple of 16"
         )
         raise LoweringError(message, "this shape cannot run in onnxruntime's fused attention")
-    spec = graph_spec(traced.config, traced.max_context, all_logits=all_logits)
+    spec = graph_spec(traced.config, traced.max_context, all_logits=options.all_logits)
     with (folder / DATA_FILE).open("wb") as file:
         builder = GraphBuilder(DataWriter(file), DATA_FILE)
-        emitter = WeightEmitter(builder, weights, accuracy_level)
-        _Lowering(traced, builder, emitter, all_logits=all_logits).run()
+        emitter = WeightEmitter(builder, weights, options.accuracy_level)
+        _Lowering(traced, builder, emitter, all_logits=options.all_logits).run()
     builder.write(folder / MODEL_FILE, spec)
     return spec
 
@@ -108,7 +106,7 @@ def graph_spec(config: LlamaConfig, max_context: int, *, all_logits: bool) -> Gr
                 for part in ("key", "value")
             ),
         ),
-        kv_cache="io",
+        kv_cache=IO,
         max_context=max_context,
         all_logits=all_logits,
     )
@@ -135,19 +133,7 @@ class _Lowering:
 
     def run(self) -> None:
         self._emit_positions()
-        self._traced.walk(
-            {
-                trace.EMBEDDING: self._embedding,
-                trace.RMS_NORM: self._rms_norm,
-                trace.LINEAR: self._linear,
-                trace.ATTENTION: self._attention,
-                trace.GETITEM: self._getitem,
-                trace.SILU: self._silu,
-                trace.MUL: self._mul,
-                trace.ADD: self._add,
-                "output": self._output,
-            }
-        )
+        self._traced.walk(self)
 
     def _emit_positions(self) -> None:
         """Derive what `GroupQueryAttention` wants to know from the attention mask."""
@@ -165,23 +151,23 @@ class _Lowering:
         for name, table in zip(("cos_cache", "sin_cache"), tables, strict=True):
             build.weight(name, "float32", table.shape, [table])
 
-    def _embedding(self, node: Node) -> None:
+    def embedding(self, node: Node) -> None:
         table, ids = node.args[0], node.args[1]
         self._values[node.name] = self._emitter.embedding(
             self._traced.weight_name(table), self._value(ids), node.name
         )
 
-    def _linear(self, node: Node) -> None:
+    def linear(self, node: Node) -> None:
         x, weight = node.args[0], node.args[1]
         self._values[node.name] = _Linear(
             self._value(x), self._traced.weight_name(weight), node.name
         )
 
-    def _add(self, node: Node) -> None:
+    def add(self, node: Node) -> None:
         left, right = node.args[0], node.args[1]
         self._values[node.name] = _Add(self._value(left), self._value(right), node.name)
 
-    def _rms_norm(self, node: Node) -> None:
+    def rms_norm(self, node: Node) -> None:
         x, _, weight, eps = node.args
         gamma = self._emitter.vector(self._traced.weight_name(weight))
         pending = self._values.get(str(x))
@@ -198,7 +184,7 @@ class _Lowering:
             self._builder.node("RMSNormalization", [self._value(x), gamma], [node.name], attributes)
         self._values[node.name] = node.name
 
-    def _attention(self, node: Node) -> None:
+    def attention(self, node: Node) -> None:
         config, layer = self._traced.config, self._layers
         self._layers += 1
         projections = [self._values.get(str(argument)) for argument in node.args[:3]]
@@ -228,21 +214,21 @@ class _Lowering:
         )
         self._tuples[node.name] = (node.name, *presents)
 
-    def _getitem(self, node: Node) -> None:
+    def getitem(self, node: Node) -> None:
         source, index = node.args
         self._values[node.name] = self._tuples[str(source)][int(str(index))]
 
-    def _silu(self, node: Node) -> None:
+    def silu(self, node: Node) -> None:
         x = self._value(node.args[0])
         self._values[node.name] = self._builder.node(
             "QuickGelu", [x], [node.name], {"alpha": 1.0}, MICROSOFT
         )
 
-    def _mul(self, node: Node) -> None:
+    def mul(self, node: Node) -> None:
         inputs = [self._value(argument) for argument in node.args]
         self._values[node.name] = self._builder.node("Mul", inputs, [node.name])
 
-    def _output(self, node: Node) -> None:
+    def output(self, node: Node) -> None:
         logits, *presents = _flatten(node.args[0])
         head = self._values.get(str(logits))
         if not isinstance(head, _Linear):

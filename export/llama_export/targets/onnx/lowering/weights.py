@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from llama_export.errors import LoweringError
-from llama_export.targets.onnx.lowering.blocks import block_size
+from llama_export.targets.onnx.layout import WEIGHTS_KEY, block_size
 from llama_export.targets.onnx.lowering.data import DataRegion, row_chunks
 from llama_export.targets.onnx.lowering.graph_builder import MICROSOFT, Attribute, GraphBuilder
 from llama_quantize.checkpoint.weights import QuantizedWeights
@@ -24,8 +24,6 @@ from llama_quantize.tensor import QuantizedTensor
 
 # Bits=8 has no float32 kernel (it would unpack the whole weight at each call), so it stays at 4.
 INT8_ACCURACY_LEVEL = 4
-# On a node's metadata: `name:rows:scales a row` of each weight stacked in it, for a reader.
-WEIGHTS_KEY = "llama_export.weights"
 
 
 class WeightEmitter:

@@ -10,7 +10,7 @@ import platform
 from pathlib import Path
 
 from llama_export.llama.activations import ActivationQuantization, RoundedInputs
-from llama_export.targets.onnx.lowering.weights import WEIGHTS_KEY
+from llama_export.targets.onnx.layout import WEIGHTS_KEY
 
 # At this accuracy level the kernel multiplies in int8: it rounds each row of its input by blocks
 # as wide as the weight's. At the levels below it multiplies floats.

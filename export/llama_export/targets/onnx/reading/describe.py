@@ -21,11 +21,12 @@ from llama_export.targets.footprint import (
     PADDING,
     ROTARY,
     SCALES,
-    ArtifactParts,
+    Footprint,
     Part,
     merge,
     weights_kind,
 )
+from llama_export.targets.stored import StoredArtifact
 
 if TYPE_CHECKING:
     import onnx
@@ -51,17 +52,17 @@ class _Region:
     read_bytes: int
 
 
-def describe(model: Path, spec: GraphSpec) -> ArtifactParts:
+def describe(artifact: StoredArtifact) -> Footprint:
     """Add up an artifact by kind.
 
     Args:
-        model: path of model.onnx, its data file beside it.
-        spec: its signature, from the manifest.
+        artifact: model.onnx, with its data file beside it.
 
     Raises:
         BackendUnavailableError: onnx is not installed.
         BundleError: model.onnx is no graph, or a region is outside its data file.
     """
+    model = artifact.path
     proto = _load(model)
     data_bytes = model.with_name(model.name + DATA_SUFFIX).stat().st_size
     regions: dict[int, _Region] = {}
@@ -76,7 +77,7 @@ def describe(model: Path, spec: GraphSpec) -> ArtifactParts:
     parts.append(Part(PADDING, data_bytes - sum(part.size_bytes for part in parts), 0))
     parts.append(Part(GRAPH, model.stat().st_size, 0))
     counted = (model.name, model.name + DATA_SUFFIX)
-    return ArtifactParts(merge(parts), kv_bytes_per_token(spec), FILES, counted)
+    return Footprint(merge(parts), kv_bytes_per_token(artifact.spec), FILES, counted)
 
 
 def kv_bytes_per_token(spec: GraphSpec) -> int:

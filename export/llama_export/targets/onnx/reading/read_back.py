@@ -1,4 +1,4 @@
-"""Read the codes and scales back out of an ONNX artifact, from its bytes alone.
+"""Read codes, scales, norms and rotary tables back out of an ONNX artifact, from its bytes alone.
 
 It shares no code with the lowering but the metadata key that says which weights a node holds, so
 that a fault of the lowering shows here. It knows the operators' byte layouts.
@@ -6,8 +6,7 @@ that a fault of the lowering shows here. It knows the operators' byte layouts.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,20 +15,20 @@ import torch
 from torch import Tensor
 
 from llama_export.errors import BundleError
-from llama_export.targets.session import FloatArray
+from llama_export.llama.intermediates import FloatArray
+from llama_export.targets.onnx.layout import WEIGHTS_KEY
+from llama_export.targets.stored import StoredWeights
+from llama_quantize.tensor import sha256_of
 
 if TYPE_CHECKING:
     import onnx
 
-WEIGHTS_KEY = "llama_export.weights"
 # Where an operator that carries the metadata has its codes and its scales. `Mul` is the last step
 # of a lookup in a table.
 _CODES_AND_SCALES = {"MatMulNBits": (1, 2), "Mul": (0, 1)}
 _STEPS_FROM_A_WEIGHT = frozenset({"Cast", "Sub", "Gather"})
 _CHUNK_ROWS = 1024
 _TORCH_TYPES = {1: torch.float32, 2: torch.uint8, 10: torch.float16, 16: torch.bfloat16}
-
-
 _NORM_INPUTS = {"RMSNormalization": 1, "SkipSimplifiedLayerNormalization": 2}
 _FLOAT_INPUTS = {"FusedMatMul": 1, "Gather": 0}
 _ROTARY_INPUTS = {"cos": 7, "sin": 8}
@@ -43,38 +42,52 @@ class _Initializer:
     length: int
 
 
-def read_back(model: Path) -> dict[str, tuple[str, str]]:
-    """Hash what the artifact holds.
-
-    Returns:
-        Weight name -> SHA-256 of its codes and of its scales, in the form that
-        `QuantizedTensor.codes_sha256` and `.scales_sha256` document. Float weights are absent. A
-        table that two operators hold differently comes out twice, the second time with the
-        operator's name.
+def read_back(model: Path) -> StoredWeights:
+    """Read the weights that an artifact holds.
 
     Raises:
         BundleError: a region is outside the data file.
     """
     import onnx
 
-    proto = onnx.load(str(model), load_external_data=False)
-    initializers = dict(_initializers(proto.graph))
+    graph = onnx.load(str(model), load_external_data=False).graph
+    stored = _Stored(_map_data(model), dict(_initializers(graph)))
+    return StoredWeights(_quantized(graph, stored), _floats(graph, stored), _rotary(graph, stored))
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """The data file, mapped, and where in it each initializer lies."""
+
+    data: Tensor
+    places: Mapping[str, _Initializer]
+
+    def view(self, name: str) -> Tensor:
+        place = self.places.get(name)
+        if place is None or place.offset + place.length > len(self.data):
+            message = f"the artifact's initializer {name!r} is missing or outside its data file"
+            raise BundleError(message, "export the bundle again")
+        flat = self.data[place.offset : place.offset + place.length].view(place.dtype)
+        return flat.reshape(place.shape)
+
+    def view_or_nothing(self, name: str) -> Tensor:
+        """Return what is stored; nothing where the graph computes what should be stored."""
+        return self.view(name) if name in self.places else torch.empty(0, 0)
+
+
+def _quantized(graph: onnx.GraphProto, stored: _Stored) -> dict[str, tuple[str, str]]:
     steps = {
-        node.output[0]: node.input[0]
-        for node in proto.graph.node
-        if node.op_type in _STEPS_FROM_A_WEIGHT
+        node.output[0]: node.input[0] for node in graph.node if node.op_type in _STEPS_FROM_A_WEIGHT
     }
-    data = _map_data(model)
     hashes: dict[str, tuple[str, str]] = {}
-    for node in proto.graph.node:
+    for node in graph.node:
         stacked = {entry.key: entry.value for entry in node.metadata_props}.get(WEIGHTS_KEY)
         inputs = _CODES_AND_SCALES.get(node.op_type)
         if stacked is None or inputs is None:
             continue
         bits = next((attribute.i for attribute in node.attribute if attribute.name == "bits"), 8)
         codes, scales = (
-            _view(data, initializers, _weight_behind(node.input[index], steps)).flatten(1)
-            for index in inputs
+            stored.view(_weight_behind(node.input[index], steps)).flatten(1) for index in inputs
         )
         for name, found in _hash_stacked(stacked, bits, codes, scales):
             if hashes.setdefault(name, found) != found:
@@ -82,83 +95,45 @@ def read_back(model: Path) -> dict[str, tuple[str, str]]:
     return hashes
 
 
-def read_back_floats(model: Path) -> dict[str, str]:
-    """Hash the weights that an artifact holds as floats: norms, and matrices of float recipes.
-
-    Returns:
-        Weight name -> SHA-256 of its values in float32, row by row. A table that two operators
-        hold differently comes out twice, the second time with the operator's name.
-
-    Raises:
-        BundleError: a region is outside the data file.
-    """
-    import onnx
-
-    proto = onnx.load(str(model), load_external_data=False)
-    initializers = dict(_initializers(proto.graph))
-    casts = {node.output[0]: node.input[0] for node in proto.graph.node if node.op_type == "Cast"}
-    data = _map_data(model)
+def _floats(graph: onnx.GraphProto, stored: _Stored) -> dict[str, str]:
+    casts = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Cast"}
     hashes: dict[str, str] = {}
-    for node in proto.graph.node:
-        for name, values in _float_weights(node, data, initializers, casts):
-            found = _sha256(chunk.float() for chunk in values.split(_CHUNK_ROWS))
+    for node in graph.node:
+        for name, values in _float_weights(node, stored, casts):
+            found = sha256_of(chunk.float() for chunk in values.split(_CHUNK_ROWS))
             if hashes.setdefault(name, found) != found:
                 hashes[f"{name} in {node.name}"] = found
     return hashes
 
 
-def read_back_rotary(model: Path) -> dict[str, FloatArray]:
-    """Read the rotary tables that attention uses.
-
-    Returns:
-        Name -> float32 `[max_context, D/2]`, for each table that any layer uses; the cosines'
-        names begin with "cos ", the sines' with "sin ". One that is computed in the graph, and
-        not stored, comes out empty.
-
-    Raises:
-        BundleError: a region is outside the data file.
-    """
-    import onnx
-
-    proto = onnx.load(str(model), load_external_data=False)
-    initializers = dict(_initializers(proto.graph))
-    data = _map_data(model)
+def _rotary(graph: onnx.GraphProto, stored: _Stored) -> dict[str, FloatArray]:
     tables: dict[str, FloatArray] = {}
-    for node in proto.graph.node:
+    for node in graph.node:
         if node.op_type == "GroupQueryAttention":
             for part, index in _ROTARY_INPUTS.items():
-                table = _stored_or_nothing(data, initializers, node.input[index])
+                table = stored.view_or_nothing(node.input[index])
                 tables[f"{part} {node.input[index]}"] = table.float().numpy()
     return tables
 
 
 def _float_weights(
-    node: onnx.NodeProto,
-    data: Tensor,
-    initializers: Mapping[str, _Initializer],
-    casts: Mapping[str, str],
+    node: onnx.NodeProto, stored: _Stored, casts: Mapping[str, str]
 ) -> Iterator[tuple[str, Tensor]]:
     """Give the float weights of a node with their names."""
     if node.op_type in _NORM_INPUTS:
         name = node.input[_NORM_INPUTS[node.op_type]]
-        yield name, _stored_or_nothing(data, initializers, name)
+        yield name, stored.view_or_nothing(name)
         return
     stacked = {entry.key: entry.value for entry in node.metadata_props}.get(WEIGHTS_KEY)
     index = _FLOAT_INPUTS.get(node.op_type)
     if stacked is None or index is None:
         return
-    stored = casts.get(node.input[index], node.input[index])
-    values = _stored_or_nothing(data, initializers, stored)
+    values = stored.view_or_nothing(casts.get(node.input[index], node.input[index]))
     first = 0
     for entry in stacked.split():
         name, count, _ = entry.rsplit(":", 2)
         yield name, values[first : first + int(count)]
         first += int(count)
-
-
-def _stored_or_nothing(data: Tensor, initializers: Mapping[str, _Initializer], name: str) -> Tensor:
-    """Return what is stored; nothing where the graph computes a value that should be stored."""
-    return _view(data, initializers, name) if name in initializers else torch.empty(0, 0)
 
 
 def _weight_behind(value: str, steps: Mapping[str, str]) -> str:
@@ -179,14 +154,7 @@ def _hash_stacked(
         first = rows.stop
         chunks = (_canonical(chunk, bits) for chunk in codes[rows].split(_CHUNK_ROWS))
         kept = _one_a_row(scales[rows]) if groups == "1" else scales[rows]
-        yield name, (_sha256(chunks), _sha256([_as_bfloat16(kept)]))
-
-
-def _sha256(tensors: Iterable[Tensor]) -> str:
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(tensor.contiguous().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+        yield name, (sha256_of(chunks), sha256_of([_as_bfloat16(kept)]))
 
 
 def _canonical(chunk: Tensor, bits: int) -> Tensor:
@@ -222,12 +190,3 @@ def _map_data(model: Path) -> Tensor:
     path = model.with_name(f"{model.name}_data")
     size = path.stat().st_size
     return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
-
-
-def _view(data: Tensor, initializers: Mapping[str, _Initializer], name: str) -> Tensor:
-    place = initializers.get(name)
-    if place is None or place.offset + place.length > len(data):
-        message = f"the artifact's initializer {name!r} is missing or outside its data file"
-        raise BundleError(message, "export the bundle again")
-    flat = data[place.offset : place.offset + place.length].view(place.dtype)
-    return flat.reshape(place.shape)

@@ -8,23 +8,19 @@ the points that cannot be found are left out. It knows operators, not what they 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llama_export.bundle.graph_spec import GraphSpec
 from llama_export.errors import BundleError
 from llama_export.llama import intermediates
 from llama_export.llama.intermediates import FloatArray, Tapped, in_layer
 from llama_export.targets.onnx.running.runtime import load_runtime
+from llama_export.targets.stored import StoredArtifact
 
 if TYPE_CHECKING:
     import onnx
     import onnxruntime
-
-# The level at which every product is computed in float32.
-EXACT_LEVEL = 1
 
 _ATTENTION = "GroupQueryAttention"
 _PRODUCTS = frozenset({"MatMulNBits", "FusedMatMul"})
@@ -37,8 +33,7 @@ _Found = Iterator[tuple[str, str]]
 
 
 def probe(
-    model: Path,
-    spec: GraphSpec,
+    artifact: StoredArtifact,
     chunks: Sequence[Sequence[int]],
     *,
     threads: int | None = None,
@@ -46,10 +41,9 @@ def probe(
     """Run chunks of tokens one after the other in exact float32, from an empty cache.
 
     Args:
-        model: path of model.onnx.
-        spec: its signature, from the manifest.
-        chunks: the tokens; together at most the artifact's context.
-        threads: of the runtime; None leaves it to onnxruntime.
+        artifact: model.onnx, with its data file beside it.
+        chunks: tokens of each call; together at most the artifact's context.
+        threads: number of runtime threads; None leaves it to onnxruntime.
 
     Returns:
         What each chunk held.
@@ -60,14 +54,14 @@ def probe(
     """
     import onnx
 
-    proto = onnx.load(str(model), load_external_data=False)
-    points = find_points(proto.graph)
+    proto = onnx.load(str(artifact.path), load_external_data=False)
+    points = find_intermediates(proto.graph)
     outputs = {value.name for value in proto.graph.output}
     extra = sorted(set(points.values()) - outputs)
-    runtime = load_runtime(model, threads=threads, accuracy_level=EXACT_LEVEL, extra_outputs=extra)
+    runtime = load_runtime(artifact.path, threads=threads, exact=True, extra_outputs=extra)
     past = {
         tensor.name: np.zeros((1, int(tensor.shape[1]), 0, int(tensor.shape[3])), np.float32)
-        for tensor in spec.inputs
+        for tensor in artifact.spec.inputs
         if tensor.name.startswith("past_key_values.")
     }
     tapped = []
@@ -80,7 +74,7 @@ def probe(
     return tuple(tapped)
 
 
-def find_points(graph: onnx.GraphProto) -> dict[str, str]:
+def find_intermediates(graph: onnx.GraphProto) -> dict[str, str]:
     """Return which value of a graph is which point; a point that has no place is absent."""
     walk = _Walk(graph)
     points = dict(walk.ends())

@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 
 # onnxruntime's own log level "error": warnings about the host are not the user's business.
 _QUIET, _VERBOSE = 3, 1
+# The accuracy level at which every product is computed in float32.
+_FLOAT32_LEVEL = 1
 
 
 def load_runtime(
     model: Path,
     *,
     threads: int | None = None,
-    accuracy_level: int | None = None,
+    exact: bool = False,
     extra_outputs: Sequence[str] = (),
     verbose: bool = False,
 ) -> onnxruntime.InferenceSession:
@@ -31,9 +33,9 @@ def load_runtime(
 
     Args:
         model: path of model.onnx.
-        threads: of the runtime; None leaves it to onnxruntime (one a physical core).
-        accuracy_level: of every quantised product; None is the artifact's own.
-        extra_outputs: names of float32 values inside the graph to give out as well.
+        threads: number of runtime threads; None leaves it to onnxruntime (one a physical core).
+        exact: compute every quantised product in float32, slowly.
+        extra_outputs: names of float32 values inside the graph that come out as well.
         verbose: let the runtime's messages through.
 
     Raises:
@@ -51,8 +53,8 @@ def load_runtime(
     if threads is not None:
         options.intra_op_num_threads = threads
     source: str | bytes = str(model)
-    if accuracy_level is not None or extra_outputs:
-        source = _changed_graph(model, accuracy_level, extra_outputs)
+    if exact or extra_outputs:
+        source = _changed_graph(model, extra_outputs, exact=exact)
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(model.parent)
         )
@@ -68,15 +70,15 @@ def load_runtime(
         raise BundleError(message, hint) from error
 
 
-def _changed_graph(model: Path, level: int | None, extra_outputs: Sequence[str]) -> bytes:
-    """Return the same graph with another accuracy level on every product, and more outputs."""
+def _changed_graph(model: Path, extra_outputs: Sequence[str], *, exact: bool) -> bytes:
+    """Return the same graph with every product exact, if wanted, and more outputs."""
     import onnx
 
     proto = onnx.load(str(model), load_external_data=False)
     for node in proto.graph.node:
         for attribute in node.attribute:
-            if level is not None and attribute.name == "accuracy_level":
-                attribute.i = level
+            if exact and attribute.name == "accuracy_level":
+                attribute.i = _FLOAT32_LEVEL
     for name in extra_outputs:
         info = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
         proto.graph.output.append(info)

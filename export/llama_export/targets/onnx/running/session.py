@@ -8,16 +8,15 @@ graph's names; it does not know tokens' texts or sampling.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from llama_export.bundle.graph_spec import GraphSpec
+from llama_export.llama.intermediates import FloatArray
 from llama_export.system.huge_pages import use_huge_pages
 from llama_export.targets.onnx.running.runtime import load_runtime
 from llama_export.targets.session import (
-    FloatArray,
     KeyValueArrays,
     require_fitting_cache,
     require_held,
@@ -27,13 +26,15 @@ from llama_export.targets.session import (
 if TYPE_CHECKING:
     import onnxruntime
 
+    from llama_export.targets.stored import StoredArtifact
+
 # Slots of the first buffers. At 1B a slot is 64 kB.
 _FIRST_SLOTS = 512
 _PAST = "past_key_values"
 
 
 class OnnxSession:
-    """A loaded artifact; satisfies `llama_export.targets.Session`.
+    """A loaded artifact; satisfies `Session`.
 
     Args:
         runtime: the loaded graph; forks share it, and its weights.
@@ -53,32 +54,27 @@ class OnnxSession:
     @classmethod
     def open(
         cls,
-        model: Path,
-        spec: GraphSpec,
+        artifact: StoredArtifact,
         *,
+        exact: bool = False,
         threads: int | None = None,
-        accuracy_level: int | None = None,
         verbose: bool = False,
     ) -> OnnxSession:
         """Load an artifact.
 
         Args:
-            model: path of model.onnx.
-            spec: its signature, from the manifest.
-            threads: of the runtime; None leaves it to onnxruntime (one a physical core).
-            accuracy_level: run every quantised product at this level instead of the artifact's
-                own; level 1 computes in float32, slowly.
+            artifact: model.onnx, with its data file beside it.
+            exact: compute every quantised product in float32, slowly.
+            threads: number of runtime threads; None leaves it to onnxruntime (one a physical core).
             verbose: let the runtime's messages through.
 
         Raises:
             BackendUnavailableError: onnxruntime is not installed.
             BundleError: the runtime cannot load the artifact.
         """
-        runtime = load_runtime(
-            model, threads=threads, accuracy_level=accuracy_level, verbose=verbose
-        )
+        runtime = load_runtime(artifact.path, threads=threads, exact=exact, verbose=verbose)
         use_huge_pages()
-        return cls(runtime, spec)
+        return cls(runtime, artifact.spec)
 
     @property
     def vocab_size(self) -> int:

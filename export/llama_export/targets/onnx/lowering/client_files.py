@@ -1,4 +1,8 @@
-"""genai_config.json: what onnxruntime-genai wants to know beside the graph."""
+"""What the stock clients of an ONNX artifact want to know beside the graph.
+
+onnxruntime-genai reads genai_config.json, transformers.js some keys of config.json. It knows their
+formats; it does not know the graph.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,12 @@ from typing import Any
 
 from llama_export.llama.config import LlamaConfig
 
-FILE_NAME = "genai_config.json"
+GENAI_FILE = "genai_config.json"
+TRANSFORMERS_JS_KEY = "transformers.js_config"
+# transformers.js makes the name of a model's file from a dtype, and this one adds no suffix. In a
+# browser its default would add "_quantized".
+_DTYPE_WITHOUT_SUFFIX = "fp32"
+_DATA_FILES = 1
 
 
 def write_genai_config(
@@ -16,7 +25,20 @@ def write_genai_config(
 ) -> None:
     """Write the description with which onnxruntime-genai runs the artifact unmodified."""
     text = json.dumps(_genai_config(config, max_context, model_file), indent=2) + "\n"
-    (folder / FILE_NAME).write_text(text, encoding="utf-8")
+    (folder / GENAI_FILE).write_text(text, encoding="utf-8")
+
+
+def transformers_js_keys(model_file: str) -> dict[str, object]:
+    """Return the keys of config.json with which transformers.js finds the artifact's files.
+
+    Args:
+        model_file: name of the graph; its data is in the one file `<model_file>_data`.
+    """
+    settings = {
+        "dtype": _DTYPE_WITHOUT_SUFFIX,
+        "use_external_data_format": {model_file: _DATA_FILES},
+    }
+    return {TRANSFORMERS_JS_KEY: settings}
 
 
 def _genai_config(config: LlamaConfig, max_context: int, model_file: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The block sizes that `MatMulNBits` runs on the CPU, and which one a weight gets.
+"""What the lowering, the forecast of sizes and the readers of an ONNX artifact must agree on.
 
 It knows schemes and widths; it imports no toolkit, so that sizes can be estimated without one.
 """
@@ -8,12 +8,14 @@ from __future__ import annotations
 from llama_export.errors import LoweringError
 from llama_quantize.scheme import GroupedInt
 
-# The larger, the fewer bytes per token.
+# On a node's metadata: `name:rows:scales a row` of each weight stacked in it.
+WEIGHTS_KEY = "llama_export.weights"
+# What `MatMulNBits` runs on the CPU. The larger, the fewer bytes per token.
 BLOCK_SIZES = (256, 128, 64, 32, 16)
 
 
 def block_size(scheme: GroupedInt, columns: int, name: str) -> int:
-    """Choose the operator's block: the group itself, or the largest that divides a whole row.
+    """Choose the block of `MatMulNBits`: the group itself, or the largest that divides a whole row.
 
     Raises:
         LoweringError: no block that the CPU operator runs divides the row.

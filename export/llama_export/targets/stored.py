@@ -1,0 +1,56 @@
+"""A lowered artifact on disk, and the weights that are read back out of its bytes.
+
+It knows a path, a signature and hashes; it does not know how any target stores a weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from llama_export.bundle.bundle import Bundle
+from llama_export.bundle.graph_spec import GraphSpec
+from llama_export.llama.intermediates import FloatArray
+
+
+@dataclass(frozen=True)
+class StoredArtifact:
+    """An artifact in its folder.
+
+    Args:
+        path: file, or for a Core ML package the folder, that the runtime loads.
+        spec: its signature, from the manifest.
+    """
+
+    path: Path
+    spec: GraphSpec
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> StoredArtifact:
+        """Return a bundle's artifact.
+
+        Raises:
+            BundleError: the manifest's graph is damaged.
+        """
+        return cls(bundle.artifact, GraphSpec.from_json(bundle.manifest.graph))
+
+
+@dataclass(frozen=True)
+class StoredWeights:
+    """Weights of an artifact, read from its own bytes.
+
+    A weight that the artifact holds twice, in two different forms, comes out twice, the second time
+    with the place in its name.
+
+    Args:
+        quantized: SHA-256 of codes and of scales by the weight's name, in the form that
+            `QuantizedTensor.codes_sha256` and `.scales_sha256` document.
+        floats: SHA-256 of norms and float matrices by the weight's name, as float32, row by row.
+        rotary: rotary tables, float32 `[C, D/2]`; the cosines' names begin with "cos ", the sines'
+            with "sin ". A table that is computed in the graph, and not stored, is empty.
+    """
+
+    quantized: Mapping[str, tuple[str, str]]
+    floats: Mapping[str, str]
+    rotary: Mapping[str, FloatArray]
