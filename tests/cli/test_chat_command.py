@@ -20,8 +20,7 @@ from artifacts.demo_bundle import demo_bundle
 from llama_export.cli.chat import loop
 from llama_export.cli.chat.input import read_message
 from llama_export.cli.chat.wording import answer_line, stats_line
-from llama_export.cli.interrupts import InterruptedBySignal, raise_on_signals
-from llama_export.cli.presses import noted_press
+from llama_export.cli.signals import InterruptedBySignal, noted_press, raise_on_signals
 from llama_export.generation.decoding import GenerationStats
 
 pytest.importorskip("onnxruntime", reason="needs the onnx extra")

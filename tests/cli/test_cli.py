@@ -339,9 +339,10 @@ def test_a_signal_during_the_export_leaves_the_old_bundle(checkpoint, exported, 
     arguments = [*map(str, export_arguments(checkpoint, output)), "--force"]
     # The quantiser waits, so that the signal finds the export half done.
     code = (
-        "import sys, time; from llama_export import cli, pipeline; "
+        "import sys, time; from llama_export.cli import app; "
+        "from llama_export.exporting import pipeline; "
         "pipeline.trace = lambda *_: (print('half', flush=True), time.sleep(60)); "
-        f"sys.argv = ['llama-export', *{arguments!r}]; cli.main()"
+        f"sys.argv = ['llama-export', *{arguments!r}]; app.main()"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code],
@@ -375,8 +376,8 @@ def test_an_export_after_a_kill_cleans_up(run, checkpoint, exported, tmp_path):
 
 def test_help_is_fast_because_torch_is_not_imported():
     code = (
-        "import sys; from llama_export import cli; sys.argv = ['llama-export', '--help']\n"
-        "try: cli.main()\n"
+        "import sys; from llama_export.cli import app; sys.argv = ['llama-export', '--help']\n"
+        "try: app.main()\n"
         "except SystemExit: print('torch' in sys.modules, 'numpy' in sys.modules)"
     )
     done = subprocess.run(
@@ -390,8 +391,8 @@ def test_generate_needs_no_torch(exported):
     """Importing it would cost two seconds and 200 MB before the first token."""
     arguments = ["llama-export", "generate", str(exported / "onnx"), "-p", "a", "-n", "2"]
     code = (
-        f"import sys; from llama_export import cli; sys.argv = {arguments!r}\n"
-        "try: cli.main()\n"
+        f"import sys; from llama_export.cli import app; sys.argv = {arguments!r}\n"
+        "try: app.main()\n"
         "except SystemExit: print('torch' in sys.modules)"
     )
     done = subprocess.run(

@@ -6,9 +6,8 @@ import re
 import shlex
 from pathlib import Path
 
+import click
 import pytest
-import typer
-from typer.main import get_command
 
 from llama_export import errors
 from llama_export.cli.app import app
@@ -17,8 +16,6 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROGRAM = "llama-export"
-# Of the copy of click that typer carries.
-UsageError = typer.BadParameter.__base__
 # What ends a command of a shell line.
 SHELL_ENDS = {"|", ">", ">>", "<", "2>", "&&", ";"}
 
@@ -38,29 +35,24 @@ def commands_in(page: str) -> list[str]:
 
 
 def parse(line: str) -> list[str]:
-    """Parse a command line as the program would, without running it; return the commands' names.
+    """Parse a command line as the program would, without running it; return the verb, if any.
 
-    Raises an error of typer's when it does not parse.
+    Raises an error of click's when it does not parse.
     """
     words = shlex.split(line, comments=True)
     ends = [index for index, word in enumerate(words) if word in SHELL_ENDS]
-    arguments = words[1 : min(ends, default=len(words))]
-    command = get_command(app)
-    context, names = None, []
-    while True:
-        asks_help = "--help" in arguments
-        arguments = [word for word in arguments if word != "--help"]
-        name = names[-1] if names else PROGRAM
-        if asks_help and not arguments:
-            return names
-        context = command.make_context(name, arguments, parent=context)
-        rest = [*context._protected_args, *context.args]
-        if not rest:
-            return names
-        name, command, arguments = command.resolve_command(context, rest)
-        names.append(name)
-        if asks_help:
-            arguments = [*arguments, "--help"]
+    arguments = [word for word in words[1 : min(ends, default=len(words))] if word != "--help"]
+    asks_help = "--help" in words
+    context = click.Context(app, info_name=PROGRAM)
+    _, rest, _ = app.make_parser(context).parse_args(list(arguments))
+    if not rest:
+        if arguments or not asks_help:
+            app.make_context(PROGRAM, arguments)
+        return []
+    name, command, rest = app.resolve_command(context, rest)
+    if rest or not asks_help:
+        command.make_context(name, rest, parent=context)
+    return [name]
 
 
 COMMANDS = sorted(
@@ -70,7 +62,7 @@ COMMANDS = sorted(
 
 def test_the_readme_shows_each_command_of_the_program():
     shown = {name for line in commands_in(README) for name in parse(line)}
-    assert shown == set(get_command(app).commands)
+    assert shown == set(app.commands)
     assert f"{PROGRAM} --target onnx --model 3.2-1B" in COMMANDS
 
 
@@ -91,7 +83,7 @@ def test_a_command_on_a_page_parses(line):
     ],
 )
 def test_a_wrong_command_does_not_parse(line):
-    with pytest.raises(UsageError):
+    with pytest.raises(click.UsageError):
         parse(line)
 
 
@@ -141,7 +133,7 @@ def test_the_table_of_exit_codes_is_complete():
 
 
 def test_every_option_of_an_export_is_in_the_table_or_in_the_text():
-    for parameter in get_command(app).params:
+    for parameter in app.params:
         spellings = [*parameter.opts, *parameter.secondary_opts]
         named = any(f"`{spelling}`" in README for spelling in spellings)
         assert named or spellings == ["--version"], spellings

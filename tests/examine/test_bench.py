@@ -283,8 +283,8 @@ def test_bench_imports_no_torch(bundle):
     code = (
         "import sys; sys.argv = ['llama-export', 'bench', sys.argv[1], '--quick', '--json',"
         " '--prompt-lengths', '4', '--contexts', '4']\n"
-        "from llama_export import cli\n"
-        "try:\n    cli.main()\nexcept SystemExit as stopped:\n    assert not stopped.code\n"
+        "from llama_export.cli import app\n"
+        "try:\n    app.main()\nexcept SystemExit as stopped:\n    assert not stopped.code\n"
         "assert 'torch' not in sys.modules\n"
     )
     root = Path(__file__).parents[2]

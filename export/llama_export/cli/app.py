@@ -1,6 +1,6 @@
-"""The command line: puts the commands together, and ends every error with its own exit code.
+"""The command line: puts the verbs together, and ends every error with its own exit code.
 
-Heavy modules are imported inside the commands, so that `--help` answers at once. Results go to
+Heavy modules are imported inside the verbs, so that `--help` answers at once. Results go to
 stdout, progress and messages to stderr.
 """
 
@@ -11,37 +11,33 @@ import os
 import sys
 from typing import NoReturn
 
-import typer
+import click
 
-from llama_export.cli.bench import bench
-from llama_export.cli.chat.chat import chat
-from llama_export.cli.export import export
-from llama_export.cli.generate import generate
-from llama_export.cli.inspect import inspect
-from llama_export.cli.interrupts import InterruptedBySignal, raise_on_signals
-from llama_export.cli.list import list_models
-from llama_export.cli.verify import verify
+from llama_export.cli.bench import BENCH
+from llama_export.cli.chat.chat import CHAT
+from llama_export.cli.export import EXPORT_SECTIONS, export
+from llama_export.cli.generate import GENERATE
+from llama_export.cli.inspect import INSPECT
+from llama_export.cli.list import LIST
+from llama_export.cli.program import NAME, Program
+from llama_export.cli.signals import InterruptedBySignal, raise_on_signals
+from llama_export.cli.target_options import TARGET_OPTIONS
+from llama_export.cli.verify import VERIFY
 from llama_export.errors import LlamaExportError
 
 # 128 + SIGPIPE: what a shell reports of a program that writes to a pipe that nobody reads.
 CLOSED_PIPE_EXIT_CODE = 141
 
-app = typer.Typer(
-    name="llama-export",
-    help="Turn a Llama checkpoint into a small quantised model that runs elsewhere, and prove it.",
-    epilog="Example: llama-export --target onnx --model 3.2-1B",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
+app = Program(
+    export,
+    EXPORT_SECTIONS,
+    (GENERATE, CHAT, VERIFY, BENCH, INSPECT, LIST),
+    gathered={"target_options": TARGET_OPTIONS},
+    examples=(
+        f"{NAME} --target onnx --model 3.2-1B",
+        f"{NAME} --target all --model demo --output bundles",
+    ),
 )
-app.callback(invoke_without_command=True)(export)
-app.command()(generate)
-app.command()(chat)
-app.command()(verify)
-app.command()(bench)
-app.command()(inspect)
-app.command("list")(list_models)
 
 
 def main() -> None:
@@ -52,7 +48,10 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
-        _run()
+        sys.exit(_run())
+    except click.UsageError as error:
+        path = NAME if error.ctx is None else error.ctx.command_path
+        _fail(_plain(error), f"{path} --help shows how it is used", error.exit_code)
     except LlamaExportError as error:
         _fail(error.message, error.hint, error.exit_code)
     except InterruptedBySignal as interrupted:
@@ -68,23 +67,27 @@ def main() -> None:
         _fail(error.message, error.hint, 9)
 
 
-def _run() -> None:
+def _run() -> int:
     """Run a command until its output is written, or until nobody reads it, as after `| head`."""
     try:
         try:
-            app()
+            with app.make_context(NAME, sys.argv[1:]) as context:
+                app.invoke(context)
+        except click.exceptions.Exit as ended:
+            return ended.exit_code
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()
     except BrokenPipeError:
         _drop_output()
-        sys.exit(CLOSED_PIPE_EXIT_CODE)
+        return CLOSED_PIPE_EXIT_CODE
     except SystemExit as stopped:
-        # typer and rich make exit code 1 of it, which is a failed verification here.
+        # rich makes exit code 1 of it, which is a failed verification here.
         if not isinstance(stopped.__context__, BrokenPipeError):
             raise
         _drop_output()
-        sys.exit(CLOSED_PIPE_EXIT_CODE)
+        return CLOSED_PIPE_EXIT_CODE
+    return 0
 
 
 def _drop_output() -> None:
@@ -97,6 +100,12 @@ def _drop_output() -> None:
             stream.flush()
         except BrokenPipeError:
             os.dup2(nowhere, stream.fileno())
+
+
+def _plain(error: click.UsageError) -> str:
+    """Write click's sentence as ours are written."""
+    message = error.format_message()
+    return f"{message[:1].lower()}{message[1:]}".rstrip(".")
 
 
 def _fail(message: str, hint: str, exit_code: int) -> NoReturn:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
-from llama_export.cli.options import BundleArgument, Json, Threads, Verbose, open_console
+from llama_export.cli.options import BUNDLE, JSON, THREADS, VERBOSE, open_console
+from llama_export.cli.verb import Section, Verb
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,25 +19,16 @@ _PARTS = {"prompt_lengths": "--prompt-lengths", "contexts": "--contexts"}
 
 
 def bench(
-    bundle: BundleArgument,
-    prompt_lengths: Annotated[
-        str | None,
-        typer.Option(help="Tokens of the prompts.", show_default="128,512"),
-    ] = None,
-    contexts: Annotated[
-        str | None,
-        typer.Option(help="Positions in the cache to decode at.", show_default="128,1024"),
-    ] = None,
-    decode_tokens: Annotated[
-        int | None, typer.Option(help="Tokens to decode for one sample.", show_default="16")
-    ] = None,
-    repeat: Annotated[
-        int | None, typer.Option(help="Samples of each figure.", show_default="5")
-    ] = None,
-    threads: Threads = None,
-    quick: Annotated[bool, typer.Option("--quick", help="One length, fewer samples.")] = False,
-    as_json: Json = False,
-    verbose: Verbose = False,
+    *,
+    bundle: Path,
+    prompt_lengths: str | None,
+    contexts: str | None,
+    decode_tokens: int | None,
+    repeat: int | None,
+    threads: int | None,
+    quick: bool,
+    as_json: bool,
+    verbose: bool,
 ) -> None:
     """Measure loading, time to the first token, prefill, decode and memory."""
     console = open_console(verbose)
@@ -118,7 +111,7 @@ def bench(
         "notes": _notes(fits_caches=fits_caches),
     }
     if as_json:
-        typer.echo(json.dumps(report, indent=2))
+        click.echo(json.dumps(report, indent=2))
     else:
         Console().print(bench_table(report))
     if found.was_busy:
@@ -211,3 +204,46 @@ def bench_table(report: dict[str, Any]) -> Table:
 
 def _speeds(speed: dict[str, float]) -> tuple[str, str]:
     return f"{speed['median']:.1f} tokens/s", f"{speed['least']:.1f} to {speed['most']:.1f}"
+
+
+BENCH = Verb(
+    "bench",
+    bench,
+    (
+        Section(
+            "What is measured",
+            (
+                click.Option(
+                    ["--prompt-lengths"],
+                    metavar="N,N",
+                    help="Tokens of the prompts.",
+                    show_default="128,512",
+                ),
+                click.Option(
+                    ["--contexts"],
+                    metavar="N,N",
+                    help="Positions in the cache to decode at.",
+                    show_default="128,1024",
+                ),
+                click.Option(
+                    ["--decode-tokens"],
+                    type=int,
+                    metavar="N",
+                    help="Tokens to decode for one sample.",
+                    show_default="16",
+                ),
+                click.Option(
+                    ["--repeat"],
+                    type=int,
+                    metavar="N",
+                    help="Samples of each figure.",
+                    show_default="5",
+                ),
+                click.Option(["--quick"], is_flag=True, help="One length, fewer samples."),
+            ),
+        ),
+        Section("Run", (THREADS, JSON, VERBOSE)),
+    ),
+    positionals=(BUNDLE,),
+    examples=("llama-export bench 3.2-1B/onnx", "llama-export bench 3.2-1B/onnx --quick --json"),
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from llama_export.errors import LlamaExportError
 
@@ -37,7 +37,7 @@ def show_plan(plan: ExportPlan, *, as_json: bool) -> None:
     from rich.console import Console
 
     if as_json:
-        typer.echo(json.dumps(to_json(plan), indent=2))
+        click.echo(json.dumps(to_json(plan), indent=2))
     else:
         console = Console()
         console.print(plan_table(plan))

@@ -3,189 +3,184 @@
 from __future__ import annotations
 
 import json
-from enum import Enum
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
 from llama_export.cli.dry_run import show_plan
-from llama_export.cli.options import Json, Verbose, open_console
+from llama_export.cli.options import JSON, PATH, VERBOSE, open_console
+from llama_export.cli.program import refuse_options_before
+from llama_export.cli.target_options import (
+    OWN_SECTIONS,
+    SHARED_OPTIONS,
+    chosen_options,
+    per_target,
+)
+from llama_export.cli.verb import Section
 from llama_export.errors import UsageError
+from llama_export.targets import registry
 from llama_export.version import __version__
 
 
-class Recipe(str, Enum):
-    """What `--quantize` takes."""
-
-    int4 = "int4"
-    int8 = "int8"
-    bf16 = "bf16"
-    fp16 = "fp16"
+def _print_version(context: click.Context, _option: click.Parameter, asked: bool) -> None:
+    if asked and not context.resilient_parsing:
+        click.echo(f"llama-export {__version__}")
+        context.exit()
 
 
-class KvCache(str, Enum):
-    """What `--kv-cache` takes."""
+EXPORT_SECTIONS = (
+    Section(
+        "Model and output",
+        (
+            click.Option(
+                ["--target", "-t"],
+                multiple=True,
+                help="onnx, executorch, coreml or all; repeat it, or use commas.",
+            ),
+            click.Option(["--model", "-m"], help="3.2-1B, a hub id, a folder, or demo."),
+            click.Option(
+                ["--output", "-o"],
+                type=PATH,
+                metavar="FOLDER",
+                help="Gets one bundle for each target.",
+                show_default="./MODEL",
+            ),
+            click.Option(["--revision"], help="Branch, tag or commit of a hub repository."),
+            click.Option(
+                ["--token"], help="Hub token.", show_default="HF_TOKEN, or the saved login"
+            ),
+            click.Option(["--force"], is_flag=True, help="Replace what is there."),
+        ),
+    ),
+    Section(
+        "Weights",
+        (
+            click.Option(
+                ["--quantize"],
+                type=click.Choice(["int4", "int8", "bf16", "fp16"]),
+                metavar="RECIPE",
+                help="Recipe of the weights.",
+                show_default="int4",
+            ),
+            click.Option(
+                ["--group-size"],
+                type=int,
+                metavar="N",
+                help="Weights that share a scale: 32, 64, 128 or 256.",
+                show_default="32",
+            ),
+            click.Option(
+                ["--keep-weights/--no-keep-weights"],
+                default=True,
+                help="Keep the quantised weights in OUTPUT/weights.",
+            ),
+        ),
+    ),
+    Section(
+        "Artifact",
+        (
+            click.Option(
+                ["--max-context"],
+                type=int,
+                metavar="N",
+                help="Positions that a conversation may have.",
+                show_default=per_target(
+                    {
+                        target: registry.get(target).default_max_context
+                        for target in registry.TARGETS
+                    }
+                ),
+            ),
+            *SHARED_OPTIONS,
+        ),
+    ),
+    *OWN_SECTIONS,
+    Section(
+        "Run",
+        (
+            click.Option(
+                ["--verify/--no-verify"],
+                default=True,
+                help="Check the artifact before it is published.",
+            ),
+            click.Option(
+                ["--dry-run"],
+                is_flag=True,
+                help="Only say what it would take: size, memory, time.",
+            ),
+            JSON,
+            VERBOSE,
+            click.Option(
+                ["--version"],
+                is_flag=True,
+                is_eager=True,
+                expose_value=False,
+                callback=_print_version,
+                help="Print the version.",
+            ),
+        ),
+    ),
+)
 
-    state = "state"
-    io = "io"
 
-
-class KvDtype(str, Enum):
-    """What `--kv-dtype` takes."""
-
-    float32 = "float32"
-    float16 = "float16"
-
-
-class Functions(str, Enum):
-    """What `--functions` takes."""
-
-    main = "main"
-    prefill_and_decode = "prefill+decode"
-
-
-class DeploymentTarget(str, Enum):
-    """What `--deployment-target` takes."""
-
-    ios17 = "iOS17"
-    ios18 = "iOS18"
-
-
-class Delegate(str, Enum):
-    """What `--delegate` takes."""
-
-    xnnpack = "xnnpack"
-    vulkan = "vulkan"
-    coreml = "coreml"
-
-
-def _version(show: bool) -> None:
-    if show:
-        typer.echo(f"llama-export {__version__}")
-        raise typer.Exit
-
-
+@click.pass_context
 def export(
-    context: typer.Context,
-    target: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--target", "-t", help="onnx, executorch, coreml or all; repeat it, or use commas."
-        ),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option("--model", "-m", help="3.2-1B, a hub id, a folder, or demo."),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Gets one bundle a target.", show_default="./MODEL"),
-    ] = None,
-    quantize: Annotated[
-        Recipe | None,
-        typer.Option(help="Recipe of the weights.", show_default="int4"),
-    ] = None,
-    group_size: Annotated[
-        int | None,
-        typer.Option(help="Weights that share a scale: 32, 64, 128 or 256.", show_default="32"),
-    ] = None,
-    max_context: Annotated[
-        int | None,
-        typer.Option(
-            help="Positions that a conversation may have.",
-            show_default="onnx: 8192, executorch and coreml: 2048",
-        ),
-    ] = None,
-    accuracy_level: Annotated[
-        int, typer.Option(help="ONNX int4 products: 4 computes in int8, 1 in float32 (slow).")
-    ] = 4,
-    all_logits: Annotated[
-        bool, typer.Option("--all-logits", help="Give every position's logits, not the last's.")
-    ] = False,
-    kv_cache: Annotated[
-        KvCache | None,
-        typer.Option(
-            help="Keep the KV cache inside (state), or take and give it (io).",
-            show_default="onnx: io, executorch and coreml: state",
-        ),
-    ] = None,
-    kv_dtype: Annotated[
-        KvDtype, typer.Option(help="ExecuTorch: type of the KV cache. Core ML's is always float16.")
-    ] = KvDtype.float32,
-    delegate: Annotated[
-        Delegate,
-        typer.Option(help="ExecuTorch: what computes; vulkan and coreml are not run here."),
-    ] = Delegate.xnnpack,
-    share_table: Annotated[
-        bool, typer.Option(help="ExecuTorch: store a tied token table once.")
-    ] = True,
-    functions: Annotated[
-        Functions, typer.Option(help="Core ML: one of any length, or two of fixed shapes.")
-    ] = Functions.main,
-    deployment_target: Annotated[
-        DeploymentTarget,
-        typer.Option(help="Core ML: iOS17 (macOS 14) takes fp16 weights and --kv-cache io."),
-    ] = DeploymentTarget.ios18,
-    revision: Annotated[
-        str | None, typer.Option(help="Branch, tag or commit of a hub repository.")
-    ] = None,
-    token: Annotated[
-        str | None, typer.Option(help="Hub token.", show_default="HF_TOKEN, or the saved login")
-    ] = None,
-    keep_weights: Annotated[
-        bool, typer.Option(help="Keep the quantised weights in OUTPUT/weights.")
-    ] = True,
-    verify: Annotated[bool, typer.Option(help="Check the artifact before it is published.")] = True,
-    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what it would take: size, memory, time.")
-    ] = False,
-    as_json: Json = False,
-    verbose: Verbose = False,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
+    context: click.Context,
+    *,
+    target: tuple[str, ...],
+    model: str | None,
+    output: Path | None,
+    revision: str | None,
+    token: str | None,
+    force: bool,
+    quantize: str | None,
+    group_size: int | None,
+    keep_weights: bool,
+    max_context: int | None,
+    target_options: Mapping[str, object],
+    verify: bool,
+    dry_run: bool,
+    as_json: bool,
+    verbose: bool,
 ) -> None:
-    """Export a model. Without a command, this is what `--target` and `--model` do."""
+    """Turn a Llama checkpoint into a small quantised model that runs elsewhere, and prove it."""
     if context.invoked_subcommand is not None:
+        refuse_options_before(context)
         return
     if not target or model is None:
         message = "an export needs both --target and --model"
         raise UsageError(message, "llama-export --target onnx --model 3.2-1B")
     console = open_console(verbose)
+    from rich.console import Console
+
     from llama_export.cli.terminal import TerminalProgress, export_table, next_steps, show_report
-    from llama_export.targets import registry
-    from llama_export.targets.options import with_chosen
+    from llama_export.exporting.request import ExportRequest, refuse_early
 
     targets = registry.parse_targets(target)
-    typed = [name for name in context.params if _is_typed(context, name)]
-    registry.require_wanted(typed, targets)
-    values = {name: context.params[name] for name in typed}
-    chosen = {n: v.value if isinstance(v, Enum) else v for n, v in values.items()}
-    options = {name: with_chosen(registry.get(name).Options(), chosen) for name in targets}
-    progress = TerminalProgress(console)
-    with progress.step("Starting PyTorch"):
-        from llama_export.exporting.pipeline import (
-            ExportRequest,
-            VerificationFailedError,
-            export_bundle,
-            plan_export,
-        )
     request = ExportRequest(
         model=model,
         targets=targets,
         output=output,
-        recipe=None if quantize is None else quantize.value,
+        recipe=quantize,
         group_size=group_size,
         max_context=max_context,
-        options=options,
+        options=chosen_options(target_options, targets),
         revision=revision,
         token=token,
         keep_weights=keep_weights,
         verify=verify,
         force=force,
     )
+    if not dry_run:
+        refuse_early(request)  # a plan shows more before it refuses
+    progress = TerminalProgress(console)
+    with progress.step("Starting PyTorch"):
+        from llama_export.exporting.pipeline import (
+            VerificationFailedError,
+            export_bundle,
+            plan_export,
+        )
     if dry_run:
         show_plan(plan_export(request), as_json=as_json)
         return
@@ -194,17 +189,10 @@ def export(
     except VerificationFailedError as failed:
         show_report(failed.report, as_json=as_json)
         console.print(f"[bold red]{failed}[/]; it was not published. --no-verify keeps it.")
-        raise typer.Exit(1) from None
-    from rich.console import Console
-
+        raise click.exceptions.Exit(1) from None
     if as_json:
-        typer.echo(json.dumps(result.to_json(), indent=2))
+        click.echo(json.dumps(result.to_json(), indent=2))
         return
     Console().print(export_table(result))
     first = result.bundles[0].bundle
     next_steps(console, first.folder, runs_here=first.manifest.runs_here)
-
-
-def _is_typed(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"

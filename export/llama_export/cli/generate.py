@@ -2,51 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
-from llama_export.cli.options import BundleArgument, Json, Threads, Verbose, open_console
+from llama_export.cli.options import BUNDLE, JSON, PATH, THREADS, VERBOSE, open_console
 from llama_export.cli.prompt_source import read_prompt
-from llama_export.cli.sampling_options import (
-    MinP,
-    RepetitionPenalty,
-    Seed,
-    Temperature,
-    TopK,
-    TopP,
-    chosen_sampling,
-)
+from llama_export.cli.sampling_options import SAMPLING, chosen_sampling
+from llama_export.cli.verb import Section, Verb
 
 if TYPE_CHECKING:
     from llama_export.generation.text_stream import TextStream
 
 
 def generate(
-    bundle: BundleArgument,
-    prompt: Annotated[
-        str | None,
-        typer.Option("--prompt", "-p", help="Text to go on from; '-' reads stdin."),
-    ] = None,
-    file: Annotated[
-        Path | None, typer.Option("--file", "-f", help="A file with the text to go on from.")
-    ] = None,
-    chat: Annotated[
-        bool, typer.Option("--chat", help="Send the prompt as a user's message (Instruct models).")
-    ] = False,
-    max_tokens: Annotated[
-        int, typer.Option("--max-tokens", "-n", min=1, help="The most new tokens.")
-    ] = 256,
-    temperature: Temperature = None,
-    top_p: TopP = None,
-    top_k: TopK = None,
-    min_p: MinP = None,
-    repetition_penalty: RepetitionPenalty = None,
-    seed: Seed = None,
-    threads: Threads = None,
-    as_json: Json = False,
-    verbose: Verbose = False,
+    *,
+    bundle: Path,
+    prompt: str | None,
+    file: Path | None,
+    chat: bool,
+    max_tokens: int,
+    sampling: Mapping[str, object],
+    threads: int | None,
+    as_json: bool,
+    verbose: bool,
 ) -> None:
     """Write text with a bundle, token by token."""
     console = open_console(verbose)
@@ -56,22 +37,14 @@ def generate(
     from llama_export.generation.text_session import TextSession
     from llama_export.tokenizer.chat_format import Message, encode_dialog
 
-    sampling = chosen_sampling(
-        Sampling(),
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        min_p=min_p,
-        repetition_penalty=repetition_penalty,
-        seed=seed,
-    )
+    drawn = chosen_sampling(Sampling(), sampling)
     text = read_prompt(prompt, file)
     session = TextSession.open(bundle, threads=threads, verbose=verbose)
     say_stand_in(console, session.stand_in)
     if chat and not session.for_chat:
         say_base_model(console, session.name)
     ids = encode_dialog(session.tokenizer, [Message("user", text)]) if chat else text
-    stream = session.stream(ids, max_tokens=max_tokens, sampling=sampling)
+    stream = session.stream(ids, max_tokens=max_tokens, sampling=drawn)
     if as_json:
         write_text(_as_json(stream, text))
     else:
@@ -93,3 +66,42 @@ def _as_json(stream: TextStream, prompt: str) -> str:
     done = stream.completion
     record = {"prompt": prompt, "text": done.text, "token_ids": done.token_ids}
     return json.dumps(record | {"stats": done.stats.to_json()}, indent=2) + "\n"
+
+
+GENERATE = Verb(
+    "generate",
+    generate,
+    (
+        Section(
+            "Prompt",
+            (
+                click.Option(
+                    ["--prompt", "-p"], metavar="TEXT", help="Text to go on from; '-' reads stdin."
+                ),
+                click.Option(
+                    ["--file", "-f"], type=PATH, help="A file with the text to go on from."
+                ),
+                click.Option(
+                    ["--chat"],
+                    is_flag=True,
+                    help="Send the prompt as a user's message (Instruct models).",
+                ),
+                click.Option(
+                    ["--max-tokens", "-n"],
+                    type=click.IntRange(min=1),
+                    default=256,
+                    metavar="N",
+                    help="The most new tokens.",
+                ),
+            ),
+        ),
+        SAMPLING,
+        Section("Run", (THREADS, JSON, VERBOSE)),
+    ),
+    positionals=(BUNDLE,),
+    gathered={"sampling": SAMPLING.options},
+    examples=(
+        'llama-export generate 3.2-1B/onnx --prompt "Once upon a time"',
+        "llama-export generate 3.2-1B/onnx --file story.txt --seed 1 -n 500",
+    ),
+)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
-from llama_export.cli.options import Json, Verbose, open_console
+from llama_export.cli.options import JSON, PATH, VERBOSE, open_console
+from llama_export.cli.verb import Positional, Section, Verb
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -19,23 +20,14 @@ if TYPE_CHECKING:
     from llama_export.examine.inspection import Inspection, TensorGroup
 
 
-def inspect(
-    folder: Annotated[
-        Path, typer.Argument(help="A bundle, or the weights/ of an export.", show_default=False)
-    ],
-    hashes: Annotated[
-        bool, typer.Option("--hashes", help="Read every file and compare its hash.")
-    ] = False,
-    as_json: Json = False,
-    verbose: Verbose = False,
-) -> None:
+def inspect(*, folder: Path, hashes: bool, as_json: bool, verbose: bool) -> None:
     """Say what is inside a bundle: parts, inputs and outputs, files, origin."""
     console = open_console(verbose)
     from rich.console import Console
 
     found = _look(folder, console, hashes=hashes)
     if as_json:
-        typer.echo(json.dumps(found.to_json(), indent=2))
+        click.echo(json.dumps(found.to_json(), indent=2))
         return
     output = Console()
     for table in tables(found):
@@ -176,3 +168,27 @@ def _delegate(graph: Mapping[str, Any]) -> str:
         f"{report['delegate_calls']} calls with {report['products_inside']} of "
         f"{report['products']} products, {outside} other operators"
     )
+
+
+INSPECT = Verb(
+    "inspect",
+    inspect,
+    (
+        Section(
+            "Options",
+            (
+                click.Option(
+                    ["--hashes"], is_flag=True, help="Read every file and compare its hash."
+                ),
+                JSON,
+                VERBOSE,
+            ),
+        ),
+    ),
+    positionals=(
+        Positional(
+            click.Argument(["folder"], type=PATH), "A bundle, or the weights/ of an export."
+        ),
+    ),
+    examples=("llama-export inspect 3.2-1B/onnx",),
+)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-import typer
+import click
 
-from llama_export.cli.options import Json, Verbose, open_console
+from llama_export.cli.options import JSON, VERBOSE, open_console
+from llama_export.cli.verb import Section, Verb
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from llama_export.sources.catalogue import KnownModel
 
 
-def list_models(as_json: Json = False, verbose: Verbose = False) -> None:
+def list_models(*, as_json: bool, verbose: bool) -> None:
     """List the models that have a name, with their size as int4 and the memory to run them."""
     open_console(verbose)
     from rich.console import Console
@@ -27,13 +28,14 @@ def list_models(as_json: Json = False, verbose: Verbose = False) -> None:
     cores = Machine().cores()
     rows = [(model, _estimate(model, cores)) for model in known_models()]
     if as_json:
-        typer.echo(json.dumps([_to_json(*row) for row in rows], indent=2))
+        click.echo(json.dumps([_to_json(*row) for row in rows], indent=2))
     else:
         Console().print(model_table(rows))
 
 
 def _estimate(model: KnownModel, cores: int) -> ExportEstimate:
-    from llama_export.exporting.estimate import DEFAULT_RECIPE, estimate
+    from llama_export.exporting.estimate import estimate
+    from llama_export.exporting.request import DEFAULT_RECIPE
     from llama_export.sources.catalogue import shape_of
     from llama_export.targets import registry
     from llama_quantize.recipe import recipe
@@ -107,3 +109,8 @@ def model_table(rows: list[tuple[KnownModel, ExportEstimate]]) -> Table:
 
 def _count(number: int) -> str:
     return f"{number / 1e9:.2f} B" if number >= 1e8 else f"{number / 1e6:.1f} M"
+
+
+LIST = Verb(
+    "list", list_models, (Section("Options", (JSON, VERBOSE)),), examples=("llama-export list",)
+)

@@ -1,29 +1,32 @@
-"""Options that several commands share, and what every command begins with."""
+"""Options that several verbs share, and what every verb begins with."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
+
+from llama_export.cli.verb import Positional
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-BundleArgument = Annotated[
-    Path, typer.Argument(help="A bundle: a folder with a manifest.json.", show_default=False)
-]
-Verbose = Annotated[
-    bool, typer.Option("--verbose", help="Let the libraries' own messages through.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Threads = Annotated[
-    int | None,
-    typer.Option(
-        min=1, max=os.cpu_count(), help="Threads of the runtime.", show_default="one a core"
-    ),
-]
+PATH = click.Path(path_type=Path)
+
+BUNDLE = Positional(
+    click.Argument(["bundle"], type=PATH), "A bundle: a folder with a manifest.json."
+)
+THREADS = click.Option(
+    ["--threads"],
+    type=click.IntRange(min=1, max=os.cpu_count()),
+    metavar="N",
+    help="Threads of the runtime.",
+    show_default="one per core",
+)
+JSON = click.Option(["--json", "as_json"], is_flag=True, help="Print the result as JSON.")
+VERBOSE = click.Option(["--verbose"], is_flag=True, help="Let the libraries' own messages through.")
 
 
 def open_console(verbose: bool) -> Console:

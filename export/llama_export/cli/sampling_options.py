@@ -1,63 +1,73 @@
-"""The options that say how tokens are drawn, for every command that writes."""
+"""The options that say how tokens are drawn, for every verb that writes text."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
+
+from llama_export.cli.verb import Section
 
 if TYPE_CHECKING:
     from llama_export.generation.sampling import Sampling
 
-Temperature = Annotated[
-    float | None, typer.Option(help="0 takes the likeliest token.", show_default="0.7")
-]
-TopP = Annotated[
-    float | None,
-    typer.Option(help="Draw from this share of the probability.", show_default="0.95"),
-]
-TopK = Annotated[
-    int | None, typer.Option(help="Draw from this many tokens; 0: all.", show_default="0")
-]
-MinP = Annotated[
-    float | None,
-    typer.Option(help="Leave out tokens below this share of the likeliest.", show_default="0"),
-]
-RepetitionPenalty = Annotated[
-    float | None,
-    typer.Option(help="Above 1: tokens that are there already less often.", show_default="1"),
-]
-Seed = Annotated[
-    int | None,
-    typer.Option(min=0, help="The same seed writes the same text.", show_default="a fresh one"),
-]
+# A verb takes them as one mapping: a saved conversation has a sampling of its own, of which only
+# what was typed is replaced.
+SAMPLING = Section(
+    "Sampling",
+    (
+        click.Option(
+            ["--temperature"],
+            type=float,
+            metavar="T",
+            help="0 takes the likeliest token.",
+            show_default="0.7",
+        ),
+        click.Option(
+            ["--top-p"],
+            type=float,
+            metavar="P",
+            help="Draw from this share of the probability.",
+            show_default="0.95",
+        ),
+        click.Option(
+            ["--top-k"],
+            type=int,
+            metavar="N",
+            help="Draw from this many tokens; 0: all.",
+            show_default="0",
+        ),
+        click.Option(
+            ["--min-p"],
+            type=float,
+            metavar="P",
+            help="Leave out tokens below this share of the likeliest.",
+            show_default="0",
+        ),
+        click.Option(
+            ["--repetition-penalty"],
+            type=float,
+            metavar="X",
+            help="Above 1, tokens that are there already come less often.",
+            show_default="1",
+        ),
+        click.Option(
+            ["--seed"],
+            type=click.IntRange(min=0),
+            metavar="N",
+            help="The same seed writes the same text.",
+            show_default="a fresh one",
+        ),
+    ),
+)
 
 
-def chosen_sampling(
-    base: Sampling,
-    *,
-    temperature: float | None,
-    top_p: float | None,
-    top_k: int | None,
-    min_p: float | None,
-    repetition_penalty: float | None,
-    seed: int | None,
-) -> Sampling:
-    """Return the base with the options that were given.
+def chosen_sampling(base: Sampling, typed: Mapping[str, Any]) -> Sampling:
+    """Return the base with the options that were typed.
 
     Raises:
         UsageError: one of them is out of its range.
     """
-    from dataclasses import replace
-
-    return replace(
-        base,
-        temperature=base.temperature if temperature is None else temperature,
-        top_p=base.top_p if top_p is None else top_p,
-        top_k=base.top_k if top_k is None else top_k,
-        min_p=base.min_p if min_p is None else min_p,
-        repetition_penalty=(
-            base.repetition_penalty if repetition_penalty is None else repetition_penalty
-        ),
-        seed=base.seed if seed is None else seed,
-    )
+    return replace(base, **typed)

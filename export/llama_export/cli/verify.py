@@ -3,51 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
-from llama_export.cli.options import BundleArgument, Json, Threads, open_console
+from llama_export.cli.options import BUNDLE, JSON, PATH, THREADS, open_console
+from llama_export.cli.verb import Section, Verb
 
 
 def verify(
-    bundle: BundleArgument,
-    checkpoint: Annotated[
-        str | None,
-        typer.Option(help="The model it was made from.", show_default="demo for the demo"),
-    ] = None,
-    revision: Annotated[
-        str | None,
-        typer.Option(
-            help="Branch, tag or commit of the checkpoint.", show_default="the bundle's own"
-        ),
-    ] = None,
-    token: Annotated[
-        str | None, typer.Option(help="Access token of the hub.", show_default="$HF_TOKEN")
-    ] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(help="The quantised weights.", show_default="BUNDLE/../weights"),
-    ] = None,
-    text: Annotated[
-        Path | None,
-        typer.Option(help="A UTF-8 text to read.", show_default="two that come with the program"),
-    ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A few positions only.")] = False,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Fail what could not be checked or judged.")
-    ] = False,
-    html: Annotated[
-        Path | None, typer.Option(help="Write the report as a page.", show_default=False)
-    ] = None,
-    threads: Threads = None,
-    as_json: Json = False,
-    verbose: Annotated[
-        bool,
-        typer.Option(
-            "--verbose", help="List every check, and let the libraries' own messages through."
-        ),
-    ] = False,
+    *,
+    bundle: Path,
+    checkpoint: str | None,
+    revision: str | None,
+    token: str | None,
+    weights: Path | None,
+    text: Path | None,
+    quick: bool,
+    strict: bool,
+    html: Path | None,
+    threads: int | None,
+    as_json: bool,
+    verbose: bool,
 ) -> None:
     """Compare a bundle with the eager model; exit code 1 when it fails."""
     console = open_console(verbose)
@@ -79,4 +55,74 @@ def verify(
         with progress.step(f"Writing {html}"):
             write_html(report, html)
     show_report(report, as_json=as_json, every_row=verbose)
-    raise typer.Exit(0 if report.passed else 1)
+    raise click.exceptions.Exit(0 if report.passed else 1)
+
+
+VERIFY = Verb(
+    "verify",
+    verify,
+    (
+        Section(
+            "Compare with",
+            (
+                click.Option(
+                    ["--checkpoint"],
+                    metavar="MODEL",
+                    help="The model it was made from.",
+                    show_default="demo for the demo",
+                ),
+                click.Option(
+                    ["--revision"],
+                    help="Branch, tag or commit of the checkpoint.",
+                    show_default="the bundle's own",
+                ),
+                click.Option(
+                    ["--token"], help="Hub token.", show_default="HF_TOKEN, or the saved login"
+                ),
+                click.Option(
+                    ["--weights"],
+                    type=PATH,
+                    metavar="FOLDER",
+                    help="The quantised weights.",
+                    show_default="BUNDLE/../weights",
+                ),
+                click.Option(
+                    ["--text"],
+                    type=PATH,
+                    metavar="FILE",
+                    help="A UTF-8 text to read.",
+                    show_default="two that come with the program",
+                ),
+            ),
+        ),
+        Section(
+            "Checks",
+            (
+                click.Option(["--quick"], is_flag=True, help="A few positions only."),
+                click.Option(
+                    ["--strict"], is_flag=True, help="Fail what could not be checked or judged."
+                ),
+            ),
+        ),
+        Section(
+            "Run",
+            (
+                THREADS,
+                click.Option(
+                    ["--html"], type=PATH, metavar="FILE", help="Write the report as a page."
+                ),
+                JSON,
+                click.Option(
+                    ["--verbose"],
+                    is_flag=True,
+                    help="List every check, and let the libraries' own messages through.",
+                ),
+            ),
+        ),
+    ),
+    positionals=(BUNDLE,),
+    examples=(
+        "llama-export verify 3.2-1B/onnx --checkpoint 3.2-1B",
+        "llama-export verify 3.2-1B/onnx --quick --html report.html",
+    ),
+)

@@ -21,7 +21,6 @@ from llama_quantize.checkpoint.store import stored_tensors
 from llama_quantize.recipe import QuantRecipe
 from llama_quantize.scheme import Scheme
 
-DEFAULT_RECIPE = "int4"
 # The context at which memory to run and bytes per token are quoted.
 QUOTED_CONTEXT = 1024
 

@@ -10,21 +10,22 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from llama_export.bundle.bundle import Bundle, seal
 from llama_export.bundle.manifest import FORMAT_VERSION, Manifest
-from llama_export.bundle.publish import publish, refuse_existing, scratch
+from llama_export.bundle.publish import publish, scratch
 from llama_export.errors import UsageError
-from llama_export.exporting.estimate import DEFAULT_RECIPE, ExportEstimate, choose_context, estimate
+from llama_export.exporting.estimate import ExportEstimate, choose_context, estimate
 from llama_export.exporting.provenance import (
     artifact_metadata,
     describe_quantization,
     stops_of,
     versions_used,
 )
+from llama_export.exporting.request import ExportRequest, refuse_early
 from llama_export.exporting.resources import Room, first_refusal, look_for_room
 from llama_export.llama.trace import trace
 from llama_export.sources.catalogue import download_of, shape_of
@@ -33,13 +34,12 @@ from llama_export.sources.resolve import resolve_model
 from llama_export.sources.source import WEIGHTS_FOLDER, Source, open_source
 from llama_export.system.machine import Machine
 from llama_export.targets import registry
-from llama_export.targets.options import TargetOptions
 from llama_export.targets.target import Lowered
 from llama_export.tokenizer.tokenizer import write_tokenizer_files
 from llama_export.verify import VerifyReport, verify_bundle
 from llama_quantize.checkpoint.store import quantize_to
 from llama_quantize.checkpoint.weights import QuantizedWeights
-from llama_quantize.recipe import QuantRecipe, recipe
+from llama_quantize.recipe import QuantRecipe
 
 
 class Progress(Protocol):
@@ -47,41 +47,6 @@ class Progress(Protocol):
 
     def step(self, label: str) -> AbstractContextManager[Callable[[int, int], None]]:
         """Show a step; the callable takes how much of it is done, and of how much."""
-
-
-@dataclass(frozen=True)
-class ExportRequest:
-    """What a user asks for.
-
-    Args:
-        model: an alias, a hub id, a folder, or "demo".
-        targets: which artifacts.
-        output: the folder that gets one bundle a target; None: `./<model>`.
-        recipe: "int4", "int8", "bf16" or "fp16"; None: int4, or what quantised weights have.
-        group_size: weights that share a scale; None: the recipe's own.
-        max_context: None: the target's own default, or the model's own if that is less.
-        options: each target's own options by its name; a target that is absent has its defaults.
-        keep_weights: keep the quantised weights in `OUTPUT/weights`.
-        verify: run a short verification and publish nothing that fails it.
-        force: replace what is there.
-    """
-
-    model: str
-    targets: tuple[str, ...]
-    output: Path | None = None
-    recipe: str | None = None
-    group_size: int | None = None
-    max_context: int | None = None
-    options: Mapping[str, TargetOptions] = field(default_factory=dict)
-    revision: str | None = None
-    token: str | None = None
-    keep_weights: bool = True
-    verify: bool = True
-    force: bool = False
-
-    def options_of(self, target: str) -> TargetOptions:
-        """Return what was chosen for a target, or the target's defaults."""
-        return self.options.get(target) or registry.get(target).Options()
 
 
 @dataclass(frozen=True)
@@ -135,14 +100,9 @@ def export_bundle(request: ExportRequest, progress: Progress) -> ExportResult:
         VerificationFailedError: an artifact does not compute what it should.
     """
     begun = time.perf_counter()
-    for target in request.targets:
-        registry.require_toolkit(target)
-        registry.get(target).check(request.options_of(target))
-    chosen = recipe(request.recipe or DEFAULT_RECIPE, request.group_size)
-    output = request.output or _default_output(request.model)
+    refuse_early(request)
+    chosen, output = request.chosen_recipe(), request.output_folder
     # Before a download of gigabytes, not after it.
-    for target in request.targets:
-        refuse_existing(output / target, force=request.force)
     plan_export(request).room.require()
     with progress.step(f"Opening {request.model}") as advance:
         model = resolve_model(
@@ -173,7 +133,7 @@ def plan_export(request: ExportRequest) -> ExportPlan:
     """
     for target in request.targets:
         registry.get(target).check(request.options_of(target))
-    chosen = recipe(request.recipe or DEFAULT_RECIPE, request.group_size)
+    chosen = request.chosen_recipe()
     shape = shape_of(request.model, revision=request.revision, token=request.token)
     machine = Machine()
     found = estimate(
@@ -185,7 +145,7 @@ def plan_export(request: ExportRequest) -> ExportPlan:
         verify=request.verify,
         cores=machine.cores(),
     )
-    output = request.output or _default_output(request.model)
+    output = request.output_folder
     # A source that is quantised already is not written again.
     weights = (WEIGHTS_FOLDER,) if request.keep_weights and found.weights_bytes else ()
     places = [output / name for name in (*request.targets, *weights)]
@@ -314,9 +274,3 @@ def _seal(
         runs_here=lowered.runs_here,
     )
     seal(folder, draft)
-
-
-def _default_output(model: str) -> Path:
-    """Name the output after the alias, the repository or the folder, in the current folder."""
-    name = Path(model).name
-    return Path(name if name not in ("", "..") else Path(model).resolve().name)

@@ -3,77 +3,39 @@
 from __future__ import annotations
 
 import sys
-from enum import Enum
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
-from llama_export.cli.options import BundleArgument, Json, Threads, Verbose, open_console
-from llama_export.cli.sampling_options import (
-    MinP,
-    RepetitionPenalty,
-    Seed,
-    Temperature,
-    TopK,
-    TopP,
-    chosen_sampling,
-)
+from llama_export.cli.options import BUNDLE, JSON, PATH, THREADS, VERBOSE, open_console
+from llama_export.cli.sampling_options import SAMPLING, chosen_sampling
+from llama_export.cli.verb import Section, Verb
 
 if TYPE_CHECKING:
     from llama_export.generation.conversation import Conversation
     from llama_export.generation.text_session import TextSession
 
-
-class OverflowChoice(str, Enum):
-    """What to do when the conversation is longer than the context."""
-
-    ASK = "ask"
-    STOP = "stop"
-    DROP_OLDEST = "drop-oldest"
+# What to do when the conversation is longer than the context.
+_ASK, _STOP, _DROP_OLDEST = "ask", "stop", "drop-oldest"
 
 
 def chat(
-    bundle: BundleArgument,
-    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="The first message.")] = None,
-    file: Annotated[
-        Path | None,
-        typer.Option("--file", "-f", help="A file with the first message; '-': all of stdin."),
-    ] = None,
-    system: Annotated[
-        str | None, typer.Option("--system", "-s", help="How the model is to behave.")
-    ] = None,
-    load: Annotated[
-        Path | None, typer.Option("--load", help="Go on with a saved conversation.")
-    ] = None,
-    save: Annotated[
-        Path | None, typer.Option("--save", help="Write the conversation there at the end.")
-    ] = None,
-    max_tokens: Annotated[
-        int | None,
-        typer.Option(
-            "--max-tokens", "-n", min=1, help="The most tokens of an answer.", show_default="512"
-        ),
-    ] = None,
-    context: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Use at most so many positions.", show_default="all that the bundle has"
-        ),
-    ] = None,
-    overflow: Annotated[
-        OverflowChoice,
-        typer.Option(help="When the context is full; 'ask' stops where nobody can be asked."),
-    ] = OverflowChoice.ASK,
-    temperature: Temperature = None,
-    top_p: TopP = None,
-    top_k: TopK = None,
-    min_p: MinP = None,
-    repetition_penalty: RepetitionPenalty = None,
-    seed: Seed = None,
-    threads: Threads = None,
-    as_json: Json = False,
-    verbose: Verbose = False,
+    *,
+    bundle: Path,
+    prompt: str | None,
+    file: Path | None,
+    system: str | None,
+    load: Path | None,
+    save: Path | None,
+    max_tokens: int | None,
+    context: int | None,
+    overflow: str,
+    sampling: Mapping[str, object],
+    threads: int | None,
+    as_json: bool,
+    verbose: bool,
 ) -> None:
     """Talk with a bundle; in a pipe, each line is a message."""
     console = open_console(verbose)
@@ -86,18 +48,7 @@ def chat(
     from llama_export.generation.session_file import refuse_unwritable
     from llama_export.generation.text_session import TextSession
 
-    def chosen(base: Sampling) -> Sampling:
-        return chosen_sampling(
-            base,
-            temperature=temperature,
-            top_p=top_p,
-            top_k=top_k,
-            min_p=min_p,
-            repetition_penalty=repetition_penalty,
-            seed=seed,
-        )
-
-    chosen(Sampling())  # a wrong option is refused before anything is loaded
+    chosen_sampling(Sampling(), sampling)  # a wrong option is refused before anything is loaded
     refuse_both(prompt, file)
     if save is not None:
         refuse_unwritable(save)
@@ -105,7 +56,7 @@ def chat(
     interactive = sys.stdin.isatty()
     session = TextSession.open(bundle, threads=threads, max_context=context, verbose=verbose)
     conversation = _begun(session, load, system, max_tokens)
-    conversation.sampling = chosen(conversation.sampling)
+    conversation.sampling = chosen_sampling(conversation.sampling, sampling)
     commands = Commands(conversation, console)
     say_stand_in(console, session.stand_in)
     if not session.for_chat:
@@ -117,8 +68,8 @@ def chat(
     settings = LoopSettings(
         interactive=interactive,
         as_json=as_json,
-        ask=interactive and overflow is OverflowChoice.ASK,
-        drop_oldest=overflow is OverflowChoice.DROP_OLDEST,
+        ask=interactive and overflow == _ASK,
+        drop_oldest=overflow == _DROP_OLDEST,
     )
     read_line = terminal_lines() if interactive else pipe_lines(sys.stdin.buffer)
     try:
@@ -141,3 +92,63 @@ def _begun(
     if max_tokens is not None:
         conversation.max_tokens = max_tokens
     return conversation
+
+
+CHAT = Verb(
+    "chat",
+    chat,
+    (
+        Section(
+            "Conversation",
+            (
+                click.Option(["--prompt", "-p"], metavar="TEXT", help="The first message."),
+                click.Option(
+                    ["--file", "-f"],
+                    type=PATH,
+                    help="A file with the first message; '-': all of stdin.",
+                ),
+                click.Option(
+                    ["--system", "-s"], metavar="TEXT", help="How the model is to behave."
+                ),
+                click.Option(
+                    ["--load"], type=PATH, metavar="FILE", help="Go on with a saved conversation."
+                ),
+                click.Option(
+                    ["--save"],
+                    type=PATH,
+                    metavar="FILE",
+                    help="Write the conversation there at the end.",
+                ),
+                click.Option(
+                    ["--max-tokens", "-n"],
+                    type=click.IntRange(min=1),
+                    metavar="N",
+                    help="The most tokens of an answer.",
+                    show_default="512",
+                ),
+                click.Option(
+                    ["--context"],
+                    type=click.IntRange(min=1),
+                    metavar="N",
+                    help="Use at most so many positions.",
+                    show_default="all that the bundle has",
+                ),
+                click.Option(
+                    ["--overflow"],
+                    type=click.Choice([_ASK, _STOP, _DROP_OLDEST]),
+                    default=_ASK,
+                    metavar="WHAT",
+                    help="When the context is full; 'ask' stops where nobody can be asked.",
+                ),
+            ),
+        ),
+        SAMPLING,
+        Section("Run", (THREADS, JSON, VERBOSE)),
+    ),
+    positionals=(BUNDLE,),
+    gathered={"sampling": SAMPLING.options},
+    examples=(
+        "llama-export chat 3.2-1B-Instruct/onnx",
+        'llama-export chat 3.2-1B-Instruct/onnx --system "Be brief." --save talk.chat',
+    ),
+)

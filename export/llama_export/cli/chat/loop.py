@@ -16,8 +16,7 @@ from rich.console import Console
 from llama_export.cli.chat.input import ReadLine, read_message
 from llama_export.cli.chat.slash_commands import Commands, Quit, Retry
 from llama_export.cli.chat.wording import answer_line, overflow_hint, say
-from llama_export.cli.interrupts import InterruptedBySignal
-from llama_export.cli.presses import Press, noted_press
+from llama_export.cli.signals import InterruptedBySignal, Press, noted_press
 from llama_export.cli.terminal import show_error, write_text
 from llama_export.errors import LlamaExportError, PromptError
 from llama_export.generation.conversation import Overflow

@@ -44,11 +44,9 @@ class LlamaExportCommand(BaseOptimumCLICommand):
     @staticmethod
     def parse_args(parser: argparse.ArgumentParser) -> None:
         """Take llama-export's options."""
-        import typer
-
         from llama_export.cli.app import app
 
-        for option in typer.main.get_command(app).params:
+        for option in app.params:
             # argparse takes a per cent sign for a value to fill in.
             text = (getattr(option, "help", None) or "").replace("%", "%%")
             if option.name == _OUTPUT:

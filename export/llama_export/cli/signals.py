@@ -1,8 +1,9 @@
-"""Ctrl-C while an answer is written is noted, and interrupts nothing by itself.
+"""SIGINT, SIGTERM and SIGHUP as an exception, so that every clean-up runs; Ctrl-C as a note.
 
-What runs looks at the note at moments of its own choosing, so nothing is torn apart. A long call
-of the runtime looks at nothing for seconds, and Python's handlers wait for its end; a thread is
-told of the signal all the same, and says that it was heard.
+While an answer is written, Ctrl-C is noted and interrupts nothing by itself. What runs looks at the
+note at moments of its own choosing, so nothing is torn apart. A long call of the runtime looks at
+nothing for seconds, and Python's handlers wait for its end; a thread is told of the signal all the
+same, and says that it was heard. The module does not know what runs.
 """
 
 from __future__ import annotations
@@ -13,14 +14,39 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from threading import Thread
 from types import FrameType
+from typing import NoReturn
 
-from llama_export.cli.interrupts import InterruptedBySignal
+
+class InterruptedBySignal(BaseException):
+    """One of these signals: unwinds through every clean-up, and ends with 128 + the signal.
+
+    Args:
+        number: number of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number
+
+
+def raise_on_signals() -> None:
+    """Let SIGINT, SIGTERM and, where the platform has it, SIGHUP raise `InterruptedBySignal`."""
+    signal.signal(signal.SIGINT, _raise_interrupted)
+    signal.signal(signal.SIGTERM, _raise_interrupted)
+    hang_up = getattr(signal, "SIGHUP", None)
+    # `nohup` sets it to be ignored, and means it.
+    if hang_up is not None and signal.getsignal(hang_up) != signal.SIG_IGN:
+        signal.signal(hang_up, _raise_interrupted)
+
+
+def _raise_interrupted(number: int, _frame: FrameType | None) -> NoReturn:
+    raise InterruptedBySignal(number)
 
 
 class Press:
-    """Whether Ctrl-C was pressed, and whether its user still waits for a sign.
+    """Whether Ctrl-C was pressed, and whether the user still waits for a sign that it was heard.
 
-    `awaited` is true until then; whoever writes something sets it to false, because the text that
+    `awaited` is true until then; whoever writes something sets it to false, because text that
     stops is sign enough.
     """
 
@@ -32,7 +58,7 @@ class Press:
         """Stop a long reading between two pieces, if Ctrl-C was pressed.
 
         Raises:
-            InterruptedBySignal: it was.
+            InterruptedBySignal: Ctrl-C was pressed.
         """
         if self.noted:
             raise InterruptedBySignal(signal.SIGINT)
@@ -43,7 +69,10 @@ def noted_press(on_first: Callable[[], None]) -> Iterator[Press]:
     """Note Ctrl-C within the block instead of raising `InterruptedBySignal`.
 
     Args:
-        on_first: called in a thread at the first press, at once, while it is awaited.
+        on_first: what to call at once, in a thread, at the first press that is awaited.
+
+    Yields:
+        The note.
     """
     press = Press()
 

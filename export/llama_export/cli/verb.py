@@ -1,0 +1,192 @@
+"""What a verb of the command line is: options under headings, a help page, and its examples.
+
+It knows click and the screen, and no verb. A page is plain text: headings and options are coloured
+on a terminal, and 80 columns are enough.
+"""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+_MOST_COLUMNS = 100
+_TERM_COLUMNS = 26
+_GAP = "  "
+
+
+@dataclass(frozen=True)
+class Section:
+    """Options that stand under one heading of a help page.
+
+    Args:
+        title: heading.
+        options: options in the order of the page.
+    """
+
+    title: str
+    options: tuple[click.Option, ...]
+
+
+@dataclass(frozen=True)
+class Positional:
+    """An argument that has no option's name, and what the page says of it."""
+
+    argument: click.Argument
+    help: str
+
+
+class Verb(click.Command):
+    """A command with a help page in sections.
+
+    Args:
+        name: what a user types.
+        callback: what runs; the first paragraph of its docstring stands on the page.
+        sections: all its options, from the top of the page down.
+        positionals: what stands on the command line without an option's name.
+        gathered: options whose values reach the callback as one mapping: what was typed of them,
+            by name. The key is the callback's argument.
+        examples: whole command lines.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        callback: Callable[..., None],
+        sections: tuple[Section, ...],
+        *,
+        positionals: tuple[Positional, ...] = (),
+        gathered: Mapping[str, tuple[click.Option, ...]] | None = None,
+        examples: tuple[str, ...],
+    ) -> None:
+        options = [option for section in sections for option in section.options]
+        super().__init__(
+            name,
+            callback=callback,
+            params=[*(positional.argument for positional in positionals), *options],
+            help=(callback.__doc__ or "").split("\n\n")[0],
+            context_settings={
+                "help_option_names": ["-h", "--help"],
+                "max_content_width": _MOST_COLUMNS,
+            },
+        )
+        self.sections = sections
+        self.positionals = positionals
+        self.gathered = gathered or {}
+        self.examples = examples
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse, and gather the options that travel together."""
+        rest = super().parse_args(ctx, args)
+        for argument, options in self.gathered.items():
+            values = {str(option.name): ctx.params.pop(str(option.name)) for option in options}
+            ctx.params[argument] = {
+                name: value for name, value in values.items() if value is not None
+            }
+        return rest
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the arguments, and the options under their headings."""
+        if self.positionals:
+            rows = [(each.argument.human_readable_name, each.help, "") for each in self.positionals]
+            write_rows(formatter, "Arguments", rows)
+        last = self.sections[-1]
+        for section in self.sections:
+            rows = [(_term(option), str(option.help), _note(option)) for option in section.options]
+            asked = self.get_help_option(ctx) if section is last else None
+            if asked is not None:
+                rows.append((_term(asked), "Show this page.", ""))
+            write_rows(formatter, section.title, rows)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples."""
+        write_heading(formatter, "Example" if len(self.examples) == 1 else "Examples")
+        for example in self.examples:
+            formatter.write(f"{_GAP}{example}\n")
+
+
+def write_heading(formatter: click.HelpFormatter, title: str) -> None:
+    """Begin a section of a page."""
+    formatter.write(f"\n{_styled(f'{title}:', bold=True)}\n")
+
+
+def write_rows(
+    formatter: click.HelpFormatter, title: str, rows: Iterable[tuple[str, str, str]]
+) -> None:
+    """Write a section of terms, what they are for, and notes; all sections have the same columns.
+
+    Args:
+        formatter: what the page is written to.
+        title: heading of the section.
+        rows: term, text and note; a note is kept on a line of its own where it does not fit.
+    """
+    write_heading(formatter, title)
+    indent = " " * (len(_GAP) + _TERM_COLUMNS + len(_GAP))
+    for term, text, note in rows:
+        lines = _wrapped(text, note, max(formatter.width - len(indent), 20))
+        shown = _GAP + _styled(term, fg="cyan")
+        if len(term) > _TERM_COLUMNS:
+            formatter.write(f"{shown}\n")
+        else:
+            padding = " " * (_TERM_COLUMNS - len(term))
+            formatter.write(f"{shown}{padding}{_GAP}{lines.pop(0)}\n")
+        for line in lines:
+            formatter.write(f"{indent}{line}\n")
+
+
+def _wrapped(text: str, note: str, width: int) -> list[str]:
+    # A word with a hyphen, such as an option, stays whole.
+    lines = textwrap.wrap(text, width, break_on_hyphens=False)
+    if note and len(lines[-1]) + len(note) < width:
+        return [*lines[:-1], f"{lines[-1]} {note}"]
+    return lines + textwrap.wrap(note, width, break_on_hyphens=False)
+
+
+def _styled(text: str, *, fg: str | None = None, bold: bool | None = None) -> str:
+    # Where the output is no terminal, click takes the colour away again.
+    return text if os.environ.get("NO_COLOR") else click.style(text, fg=fg, bold=bold)
+
+
+def _term(option: click.Option) -> str:
+    """Write an option as a user types it: `-t, --target TARGET`."""
+    short = next((f"{name}, " for name in option.opts if not name.startswith("--")), " " * 4)
+    name = spelling(option)
+    if option.secondary_opts:
+        name = f"--[no-]{name.removeprefix('--')}"
+    value = "" if option.is_flag else f" {option.metavar or name.split('-')[-1].upper()}"
+    return f"{short}{name}{value}"
+
+
+def spelling(option: click.Parameter) -> str:
+    """Return an option's long name."""
+    return max(option.opts, key=len)
+
+
+def _note(option: click.Option) -> str:
+    """Write which values an option takes, and which one it has by default."""
+    notes = [note for note in (_values(option.type), _default(option)) if note]
+    return f"[{'; '.join(notes)}]" if notes else ""
+
+
+def _values(kind: click.ParamType[Any]) -> str:
+    if isinstance(kind, click.Choice):
+        return ", ".join(map(str, kind.choices))
+    if isinstance(kind, click.IntRange) and kind.max is not None:
+        return f"{kind.min} to {kind.max}"
+    if isinstance(kind, click.IntRange):
+        return f"at least {kind.min}"
+    return ""
+
+
+def _default(option: click.Option) -> str:
+    if isinstance(option.show_default, str):
+        return f"default: {option.show_default}"
+    if option.secondary_opts:
+        return f"default: {'on' if option.default else 'off'}"
+    if option.is_flag or not isinstance(option.default, (int, float, str)):
+        return ""
+    return f"default: {option.default}"

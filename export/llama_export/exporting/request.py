@@ -1,0 +1,91 @@
+"""What a user asks of an export, and what can be refused of it before anything is opened.
+
+It imports neither torch nor a toolkit, and reads no file of a model: a request that cannot be met
+is refused at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from llama_export.bundle.publish import refuse_existing
+from llama_export.sources.resolve import name_model
+from llama_export.targets import registry
+from llama_export.targets.options import TargetOptions
+from llama_quantize.recipe import QuantRecipe, recipe
+
+DEFAULT_RECIPE = "int4"
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What a user asks for.
+
+    Args:
+        model: an alias, a hub id, a folder, or "demo".
+        targets: names of the targets.
+        output: folder that gets one bundle for each target; None: `./<model>`.
+        recipe: "int4", "int8", "bf16" or "fp16"; None: int4, or what quantised weights have.
+        group_size: number of weights that share a scale; None: the recipe's own.
+        max_context: number of positions; None: each target's default, or the model's if it is less.
+        options: each target's own options by its name; a target that is absent has its defaults.
+        revision: branch, tag or commit of a hub repository.
+        token: hub token; None: HF_TOKEN, or the saved login.
+        keep_weights: keep the quantised weights in `OUTPUT/weights`.
+        verify: run a short verification and publish nothing that fails it.
+        force: replace what is there.
+    """
+
+    model: str
+    targets: tuple[str, ...]
+    output: Path | None = None
+    recipe: str | None = None
+    group_size: int | None = None
+    max_context: int | None = None
+    options: Mapping[str, TargetOptions] = field(default_factory=dict)
+    revision: str | None = None
+    token: str | None = None
+    keep_weights: bool = True
+    verify: bool = True
+    force: bool = False
+
+    @property
+    def output_folder(self) -> Path:
+        """The output; by default it has the name of the alias, the repository or the folder."""
+        if self.output is not None:
+            return self.output
+        name = Path(self.model).name
+        return Path(name if name not in ("", "..") else Path(self.model).resolve().name)
+
+    def options_of(self, target: str) -> TargetOptions:
+        """Return what was chosen for a target, or the target's defaults."""
+        return self.options.get(target) or registry.get(target).Options()
+
+    def chosen_recipe(self) -> QuantRecipe:
+        """Return the recipe for a checkpoint that is not quantised.
+
+        Raises:
+            QuantizationError: the group size is none that the recipe has.
+        """
+        return recipe(self.recipe or DEFAULT_RECIPE, self.group_size)
+
+
+def refuse_early(request: ExportRequest) -> None:
+    """Refuse what can be refused without opening the model.
+
+    Raises:
+        BackendUnavailableError: a target's toolkit is not installed.
+        UsageError: an option is not the target's, or has a value that the target has not.
+        QuantizationError: the recipe has no such groups.
+        OutputError: an output exists, or has no name.
+        HubError, CheckpointError: there is no model of that name, or no such folder.
+    """
+    for target in request.targets:
+        registry.require_toolkit(target)
+        registry.get(target).check(request.options_of(target))
+    request.chosen_recipe()
+    for target in request.targets:
+        refuse_existing(request.output_folder / target, force=request.force)
+    name_model(request.model, revision=request.revision)
