@@ -125,7 +125,7 @@ def bench(
 
 
 def _reads(bytes_per_token: int, tokens_per_s: float, bandwidth: float) -> dict[str, Any]:
-    """Say what decoding reads, and how much of what the memory gives that is."""
+    """Return what decoding reads, and its share of what the memory can give."""
     rate = bytes_per_token * tokens_per_s
     return {
         "bytes_per_token": bytes_per_token,
@@ -150,7 +150,7 @@ def _notes(*, fits_caches: bool) -> list[str]:
 
 
 def bench_table(report: dict[str, Any]) -> Table:
-    """Lay the figures out: one a row, median and spread."""
+    """Lay the figures out in a table, with the median and the spread of each."""
     from rich.markup import escape
     from rich.table import Table
 

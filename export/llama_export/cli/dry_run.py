@@ -145,7 +145,7 @@ def plan_table(plan: ExportPlan) -> Table:
 
 
 def phone_table(plan: ExportPlan) -> Table:
-    """Say which phones could hold the first target's bundle, and what bounds its speed there."""
+    """List the phones: which could hold the first target's bundle, and what bounds its speed."""
     from rich.table import Table
 
     from llama_export.cli.terminal import format_bytes

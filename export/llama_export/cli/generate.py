@@ -31,7 +31,7 @@ def generate(
 ) -> None:
     """Write text with a bundle, token by token."""
     console = open_console(verbose)
-    from llama_export.cli.chat.wording import say_base_model, say_stand_in, stats_line
+    from llama_export.cli.chat.wording import say_base_model, say_substitute_runtime, stats_line
     from llama_export.cli.terminal import write_text
     from llama_export.generation.sampling import Sampling
     from llama_export.generation.text_session import TextSession
@@ -40,7 +40,7 @@ def generate(
     drawn = chosen_sampling(Sampling(), sampling)
     text = read_prompt(prompt, file)
     session = TextSession.open(bundle, threads=threads, verbose=verbose)
-    say_stand_in(console, session.stand_in)
+    say_substitute_runtime(console, session.stand_in)
     if chat and not session.for_chat:
         say_base_model(console, session.name)
     ids = encode_dialog(session.tokenizer, [Message("user", text)]) if chat else text

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def inspect(*, folder: Path, hashes: bool, as_json: bool, verbose: bool) -> None:
-    """Say what is inside a bundle: parts, inputs and outputs, files, origin."""
+    """Show what is inside a bundle: parts, inputs and outputs, files, origin."""
     console = open_console(verbose)
     from rich.console import Console
 
@@ -59,7 +59,7 @@ def _look(folder: Path, console: Console, *, hashes: bool) -> Inspection:
 
 
 def tables(found: Inspection) -> Iterator[Table]:
-    """Lay an inspection out, each table at most 80 columns wide."""
+    """Lay an inspection out in tables of at most 80 columns."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -152,13 +152,13 @@ def _facts(found: Inspection) -> dict[str, str]:
 
 
 def _functions(functions: Mapping[str, int]) -> str:
-    """Say which functions there are, and how many tokens a call of each takes."""
+    """Name the functions, and the number of tokens that a call of each takes."""
     named = (f"{name} ({size} tokens)" for name, size in functions.items())
     return ", ".join(named).replace("(1 tokens)", "(1 token)")
 
 
 def _delegate(graph: Mapping[str, Any]) -> str:
-    """Say what computes inside a `.pte`, how much of it, and whether that was ever run."""
+    """Describe what computes inside a `.pte`, how much of it, and whether that runs here."""
     from llama_export.cli.terminal import where_it_runs
 
     report = graph["delegate"]

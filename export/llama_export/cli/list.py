@@ -71,7 +71,7 @@ def _to_json(model: KnownModel, found: ExportEstimate) -> dict[str, object]:
 
 
 def model_table(rows: list[tuple[KnownModel, ExportEstimate]]) -> Table:
-    """Lay the models out, one a row."""
+    """Lay the models out in a table, a row for each."""
     from rich import box
     from rich.table import Table
 

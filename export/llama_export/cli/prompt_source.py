@@ -1,4 +1,4 @@
-"""Where a command's text comes from: an option, a file, or all of stdin."""
+"""Where a verb's text comes from: an option, a file, or all of stdin."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def read_text(path: Path) -> str:
     """Return a file's text; `-` is all of stdin.
 
     Raises:
-        PromptError: it cannot be read, or is not UTF-8.
+        PromptError: the file cannot be read, or is not UTF-8.
     """
     from llama_export.cli.terminal import read_stdin
 
@@ -34,7 +34,7 @@ def read_prompt(prompt: str | None, file: Path | None) -> str:
     """Return the prompt of --prompt or --file, or all of stdin.
 
     Raises:
-        PromptError: there is none or more than one, it is empty, or it is not UTF-8.
+        PromptError: no prompt or two, an empty one, or one that is not UTF-8.
     """
     refuse_both(prompt, file)
     if file is not None:
@@ -56,7 +56,7 @@ def refuse_both(prompt: str | None, file: Path | None) -> None:
     """Refuse two prompts.
 
     Raises:
-        PromptError: both are given.
+        PromptError: both `prompt` and `file` are given.
     """
     if prompt is not None and file is not None:
         message = "there are two prompts: --prompt and --file"

@@ -1,6 +1,6 @@
 """What the user sees: progress bars on stderr, results on stdout, errors with their hint.
 
-It knows rich and the shapes of our results; it decides nothing. `quieten` keeps other projects'
+It knows rich and the shapes of our results, and decides nothing. `quieten` keeps the libraries'
 warnings off the screen.
 """
 
@@ -49,13 +49,24 @@ def quieten() -> None:
 
 @dataclass(frozen=True)
 class TerminalProgress:
-    """Steps with a spinner, a bar where the length is known, and the time each took."""
+    """Steps with a spinner, a bar where the length is known, and the time each took.
+
+    Args:
+        console: where they are shown.
+    """
 
     console: Console
 
     @contextmanager
     def step(self, label: str) -> Iterator[Callable[[int, int], None]]:
-        """Show one step; its line stays when it is done."""
+        """Show one step; its line stays when it is done.
+
+        Args:
+            label: name of the step.
+
+        Yields:
+            A function that takes how much is done, and of how much.
+        """
         columns = (
             SpinnerColumn(finished_text="[green]✓"),
             TextColumn("{task.description}", markup=False),
@@ -74,7 +85,7 @@ class TerminalProgress:
 
 
 def format_bytes(size_bytes: int) -> str:
-    """Write a size in decimal units, as file managers and phone shops do."""
+    """Write a size in decimal units, as file managers and phone makers do."""
     if size_bytes >= 1000 * _MB:
         return f"{size_bytes / _MB / 1000:.2f} GB"
     if size_bytes >= _MB:
@@ -92,7 +103,7 @@ def _decibels(sqnr_db: float | None) -> str:
 
 
 def export_table(result: ExportResult) -> Table:
-    """Summarise an export: one column a target."""
+    """Summarise an export in a table with a column for each target."""
     table = Table(
         title=f"{escape(str(result.output))} in {result.elapsed_s:.1f} s", title_justify="left"
     )
@@ -127,7 +138,7 @@ def where_it_runs(*, runs_here: bool) -> str:
 
 
 def headlines(report: VerifyReport) -> dict[str, str]:
-    """Give the few figures of a verification that a user wants to see first."""
+    """Return the few figures of a verification that a user wants to see first."""
     from llama_export.verify.report.wording import format_kl, found_terms, same_token
 
     labels = {
@@ -165,7 +176,13 @@ def read_stdin() -> str:
 
 
 def show_report(report: VerifyReport, *, as_json: bool, every_row: bool = False) -> None:
-    """Print a verification on stdout: the summary and the failures, or every row."""
+    """Print a verification on stdout.
+
+    Args:
+        report: the verification.
+        as_json: print it as JSON.
+        every_row: print every check, and not the summary and the failures alone.
+    """
     from llama_export.verify.report.table import report_table
     from llama_export.verify.rows import report_text
 
@@ -176,7 +193,7 @@ def show_report(report: VerifyReport, *, as_json: bool, every_row: bool = False)
 
 
 def show_error(console: Console, message: str, hint: str) -> None:
-    """Print an error and what to do next, without markup or wrapping surprises."""
+    """Print an error and what to do next, neither wrapped nor read as markup."""
     _say(console, "[bold red]error:[/] ", message)
     if hint:
         _say(console, "[bold]what to do:[/] ", hint)
@@ -205,7 +222,13 @@ def _say(console: Console, label: str, text: str) -> None:
 
 
 def next_steps(console: Console, bundle: Path, *, runs_here: bool) -> None:
-    """Say what a user may want to type after an export."""
+    """Print what a user may want to type after an export.
+
+    Args:
+        console: where messages go.
+        bundle: folder of the first bundle.
+        runs_here: whether this machine's runtime can run the artifact.
+    """
     quoted = shlex.quote(str(bundle))
     console.print("\nNext:", highlight=False)
     commands = (f'generate {quoted} --prompt "Once upon a time"', f"verify {quoted}")

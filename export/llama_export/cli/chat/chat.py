@@ -42,7 +42,7 @@ def chat(
     from llama_export.cli.chat.input import pipe_lines, terminal_lines
     from llama_export.cli.chat.loop import ChatLoop, LoopSettings
     from llama_export.cli.chat.slash_commands import Commands
-    from llama_export.cli.chat.wording import say, say_base_model, say_stand_in
+    from llama_export.cli.chat.wording import say, say_base_model, say_substitute_runtime
     from llama_export.cli.prompt_source import read_text, refuse_both
     from llama_export.generation.sampling import Sampling
     from llama_export.generation.session_file import refuse_unwritable
@@ -58,7 +58,7 @@ def chat(
     conversation = _begun(session, load, system, max_tokens)
     conversation.sampling = chosen_sampling(conversation.sampling, sampling)
     commands = Commands(conversation, console)
-    say_stand_in(console, session.stand_in)
+    say_substitute_runtime(console, session.stand_in)
     if not session.for_chat:
         say_base_model(console, session.name)
     if load is not None:
@@ -83,7 +83,7 @@ def chat(
 def _begun(
     session: TextSession, load: Path | None, system: str | None, max_tokens: int | None
 ) -> Conversation:
-    """Return a new conversation or a saved one, with the options that were given."""
+    """Return a new conversation or a saved one, with the options that were typed."""
     from llama_export.generation.conversation import Conversation
 
     conversation = Conversation(session) if load is None else Conversation.load(session, load)

@@ -1,7 +1,7 @@
 """A user's messages, line by line: from a terminal with a prompt and a history, or from a pipe.
 
 A line that ends in a backslash goes on in the next one, and three quotes begin and end a message
-of several lines. It does not know what a message says.
+of several lines. It does not know what a message means.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ _QUOTES = '"""'
 
 def read_message(read_line: ReadLine) -> str | None:
     """Return the next message that is not blank, or None at the end of the input.
+
+    Args:
+        read_line: source of the lines.
 
     Raises:
         PromptError: a line is not UTF-8.

@@ -1,7 +1,7 @@
-"""The chat itself: take a message or a command, answer, say what it took, until the input ends.
+"""The chat itself: take a message or a command, answer, and print the figures, until input ends.
 
 In a terminal an error is shown and the chat goes on; in a pipe nobody reads it, so it ends the run.
-It knows a conversation and a console; options and bundles are `chat`'s business.
+It knows a conversation and a console, and neither options nor bundles.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _REPORTED_TOKENS = 512
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """How a chat talks.
+    """How a chat behaves.
 
     Args:
-        interactive: somebody sits there; an error does not end the chat.
-        as_json: answers as JSON objects, one a line, instead of as text.
-        ask: what to do when the context is full.
-        drop_oldest: make room without asking.
+        interactive: whether somebody sits there; an error then does not end the chat.
+        as_json: whether answers are JSON objects, each on a line, instead of text.
+        ask: whether to ask what to do when the context is full.
+        drop_oldest: whether to make room without asking.
     """
 
     interactive: bool
@@ -52,10 +52,10 @@ class ChatLoop:
     """One chat.
 
     Args:
-        commands: holds the conversation, and carries out what begins with a slash.
-        console: for everything that is no answer.
-        settings: how it talks.
-        read_line: where messages come from.
+        commands: the conversation, and the commands that begin with a slash.
+        console: where everything goes that is no answer.
+        settings: behaviour.
+        read_line: source of the messages.
     """
 
     def __init__(
@@ -70,10 +70,10 @@ class ChatLoop:
         """Talk until the input ends or /quit.
 
         Args:
-            first: a message to begin with, before anything is read.
+            first: message to begin with, before anything is read; None: begin by reading.
 
         Raises:
-            LlamaExportError: in a pipe, whatever goes wrong.
+            LlamaExportError: something went wrong, in a pipe.
             InterruptedBySignal: Ctrl-C twice at the prompt, or once in a pipe; SIGTERM or SIGHUP.
         """
         if first is not None and not self._guarded(lambda: self._say(first)):
@@ -131,10 +131,10 @@ class ChatLoop:
         return True
 
     def _make_room(self, overflow: Overflow) -> bool:
-        """Drop turns, as the options or the user say; return whether the message is to be sent.
+        """Drop turns, as the options or the user say; return whether to send the message.
 
         Raises:
-            PromptError: dropping is no help, or not wanted.
+            PromptError: dropping does not help, or is not wanted.
         """
         conversation = self._commands.conversation
         can_drop = overflow.kept_tokens is not None

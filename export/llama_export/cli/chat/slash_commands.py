@@ -1,6 +1,6 @@
-"""What a user types with a slash in a chat: each command one function over a conversation.
+"""What a user types with a slash in a chat: each command is a function over a conversation.
 
-It writes on the console only; reading lines and writing answers is the loop's business.
+It writes on the console only; the loop reads lines and writes answers.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Commands:
     """The commands of one chat.
 
     Args:
-        conversation: what they change; /load puts another in its place.
-        console: where they say what they did.
+        conversation: conversation that they change; /load puts another in its place.
+        console: where they print what they did.
     """
 
     def __init__(self, conversation: Conversation, console: Console) -> None:
@@ -61,9 +61,15 @@ class Commands:
     def run(self, line: str) -> Outcome:
         """Carry out one command.
 
+        Args:
+            line: what the user typed, with the slash.
+
+        Returns:
+            What the loop is to do next.
+
         Raises:
-            UsageError: there is no such command, or it lacks something.
-            LlamaExportError: what it does goes wrong.
+            UsageError: an unknown command, or one that lacks its file.
+            LlamaExportError: the command could not be carried out.
         """
         name, _, rest = line.partition(" ")
         command = self._commands.get(name.strip())
@@ -119,7 +125,7 @@ class Commands:
         return Done()
 
     def say_loaded(self, path: str) -> None:
-        """Say what was loaded, and how the conversation ends, so that one can go on from there."""
+        """Print what was loaded and how it ends, so that the user can go on from there."""
         conversation = self.conversation
         turns = len(conversation.turns)
         say(self._console, f"loaded {turns} messages, {conversation.length} tokens from {path}")

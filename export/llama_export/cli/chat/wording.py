@@ -1,4 +1,4 @@
-"""What a chat says about itself: figures, notes and help. It decides nothing."""
+"""The words of a chat and of `generate`: figures, notes and help. It decides nothing."""
 
 from __future__ import annotations
 
@@ -41,7 +41,13 @@ def stats_line(stats: GenerationStats) -> str:
 
 
 def answer_line(stats: GenerationStats, cached: int, max_context: int) -> str:
-    """Write the figures of one answer, and how full the context is, in one line."""
+    """Write the figures of one answer, and how full the context is, in one line.
+
+    Args:
+        stats: figures of the answer.
+        cached: number of tokens in the KV cache.
+        max_context: number of tokens that it can hold.
+    """
     line = (
         f"{_tokens(stats, 'token')}{_speed(stats, ', {:.1f} tok/s')}, first token after "
         f"{stats.time_to_first_token_s:.2f} s, context {cached} of {max_context}"
@@ -51,7 +57,12 @@ def answer_line(stats: GenerationStats, cached: int, max_context: int) -> str:
 
 
 def overflow_hint(overflow: Overflow, *, interactive: bool) -> str:
-    """Say what to do about a message that does not fit, in the words of the command line."""
+    """Return what to do about a message that does not fit, in the command line's words.
+
+    Args:
+        overflow: how far it does not fit.
+        interactive: whether somebody sits there, who can type /reset.
+    """
     if overflow.too_long:
         return overflow.hint
     drop = "--overflow drop-oldest drops the oldest messages"
@@ -64,7 +75,7 @@ def _tokens(stats: GenerationStats, word: str) -> str:
 
 
 def _speed(stats: GenerationStats, words: str) -> str:
-    """Write the speed of decoding; one token has none, for it came from the prompt."""
+    """Write the speed of decoding; a single token has none, for it came from the prompt."""
     return words.format(stats.decode_tokens_per_s) if stats.new_tokens > 1 else ""
 
 
@@ -75,18 +86,23 @@ def sampling_words(sampling: Sampling) -> str:
 
 
 def say(console: Console, text: str, style: str = "") -> None:
-    """Print a message on stderr: not wrapped, no markup, nothing coloured by itself."""
+    """Print a message on stderr, neither wrapped nor read as markup, in one style."""
     console.print(text, style=style or None, markup=False, highlight=False, soft_wrap=True)
 
 
-def say_stand_in(console: Console, stand_in: str) -> None:
-    """Say that something else computes here what the runtime would; nothing where that runs."""
-    if stand_in:
-        text = f"note: {stand_in} runs this artifact here, as its runtime would but slowly"
+def say_substitute_runtime(console: Console, substitute: str) -> None:
+    """Print a note when something else than the artifact's runtime computes here.
+
+    Args:
+        console: where messages go.
+        substitute: name of what computes; empty: the runtime does.
+    """
+    if substitute:
+        text = f"note: {substitute} runs this artifact here, as its runtime would but slowly"
         say(console, f"{text}; the speed says nothing about a phone.")
 
 
 def say_base_model(console: Console, name: str) -> None:
-    """Say that a model was not trained to answer."""
+    """Print a note that a model was not trained to answer."""
     text = f"note: {name} is a base model. It goes on with a text, and was not trained to answer"
     say(console, f"{text}; an Instruct model is.")
