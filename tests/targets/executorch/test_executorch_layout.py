@@ -23,10 +23,8 @@ from llama_export.targets.executorch.reading.flatbuffer import Table, read_numbe
 from llama_export.targets.executorch.xnnpack.placeholders import (
     MOST_PRODUCTS,
     Product,
-    ProductForm,
     number_in_codes,
     number_in_scales,
-    product_form,
 )
 from llama_export.targets.executorch.xnnpack.plan import (
     HIDDEN,
@@ -37,6 +35,7 @@ from llama_export.targets.executorch.xnnpack.plan import (
     VALUE,
     plan,
 )
+from llama_export.targets.executorch.xnnpack.product_form import ProductForm, product_form
 from llama_export.targets.executorch.xnnpack.segment_module import (
     FIRST_HALVES,
     SECOND_HALVES,

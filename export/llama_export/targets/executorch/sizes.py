@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from llama_export.llama.config import LlamaConfig
 from llama_export.llama.names import HEAD, TABLE, Shapes
 from llama_export.targets.executorch.options import COREML, VULKAN, ExecutorchOptions
-from llama_export.targets.executorch.xnnpack.placeholders import product_form
+from llama_export.targets.executorch.xnnpack.product_form import product_form
 from llama_export.targets.footprint import (
     GRAPH,
     NORMS,

@@ -31,8 +31,8 @@ from llama_export.targets.executorch.xnnpack.host_program import (
     export_host,
 )
 from llama_export.targets.executorch.xnnpack.partition import report_of
-from llama_export.targets.executorch.xnnpack.placeholders import ProductForm, product_form
 from llama_export.targets.executorch.xnnpack.plan import Segment, plan
+from llama_export.targets.executorch.xnnpack.product_form import ProductForm, product_form
 from llama_export.targets.executorch.xnnpack.segment_module import WHOLE, SegmentKind, kind_of
 from llama_export.targets.executorch.xnnpack.weight_bytes import (
     WeightBytes,

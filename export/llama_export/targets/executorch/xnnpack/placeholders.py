@@ -5,83 +5,30 @@ begin with a number of their own. In the finished delegate that number says whic
 there. The module knows the patterns that XNNPACK's partitioner takes for int4 groups and int8 rows
 with 8-bit dynamic activations; it does not know where the weights come from.
 
-Shapes: N rows, K columns, G groups a row.
+Shapes: N rows, K columns, G groups in a row.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from llama_export.errors import LoweringError
-from llama_quantize.scheme import GroupedInt, Scheme
+from llama_export.targets.executorch.xnnpack.product_form import ProductForm
 
-# A group of this many weights is what the int4 kernels of XNNPACK advance by.
-GROUP_STEP = 32
 # A placeholder's number is its first two codes, digits -8..7, and its first scale, 1 + number/128:
 # what both can hold exactly.
 _DIGITS, _BASE, _SCALE_STEPS = 2, 16, 128
 MOST_PRODUCTS = _SCALE_STEPS - 1
 
 
-@dataclass(frozen=True)
-class ProductForm:
-    """What decides how a product is lowered.
-
-    Args:
-        bits: 4 or 8.
-        rows: N.
-        columns: K.
-        group_size: columns that share a scale; K for one scale a row.
-    """
-
-    bits: int
-    rows: int
-    columns: int
-    group_size: int
-
-    @property
-    def groups(self) -> int:
-        """Scales of a row."""
-        return self.columns // self.group_size
-
-
-def product_form(name: str, scheme: Scheme, shape: tuple[int, ...]) -> ProductForm:
-    """Return the form of a weight.
-
-    Raises:
-        LoweringError: XNNPACK has no kernel for it; it says which recipes there are.
-    """
-    hint = "--quantize int4, in groups of 32, 64, 128 or 256, is what its kernels have"
-    if not isinstance(scheme, GroupedInt):
-        message = f"{name} is stored as {scheme.label}; ExecuTorch's products here are int4 or int8"
-        raise LoweringError(message, hint)
-    rows, columns = shape
-    group = scheme.group_size or columns
-    if scheme.bits not in (4, 8):
-        message = f"{name} has {scheme.bits}-bit codes; XNNPACK multiplies 4-bit and 8-bit ones"
-        raise LoweringError(message, hint)
-    if scheme.bits == 8 and group != columns:
-        message = f"{name} has int8 codes in groups of {group}; XNNPACK wants one scale a row"
-        raise LoweringError(message, hint)
-    if scheme.bits == 4 and (group % GROUP_STEP or columns % group):
-        message = (
-            f"{name} has groups of {group} in rows of {columns}; XNNPACK wants groups that are a "
-            f"multiple of {GROUP_STEP} and divide the row"
-        )
-        raise LoweringError(message, hint)
-    return ProductForm(scheme.bits, rows, columns, group)
-
-
 class Product(nn.Module):
     """`x @ weight.T` with a placeholder for the weight.
 
     Args:
-        form: of the weight.
-        number: its own in the segment, from 1.
+        form: form of the weight.
+        number: number of the product in its segment, from 1.
     """
 
     def __init__(self, form: ProductForm, number: int) -> None:

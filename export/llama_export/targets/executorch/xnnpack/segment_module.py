@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from llama_export.errors import LoweringError
-from llama_export.targets.executorch.xnnpack.placeholders import Product, ProductForm, rounded
+from llama_export.targets.executorch.xnnpack.placeholders import Product, rounded
 from llama_export.targets.executorch.xnnpack.plan import MIXED, Segment, Step
+from llama_export.targets.executorch.xnnpack.product_form import ProductForm
 
 # Which rows of a weight a product has. A head's halves stand together: `[heads, 2, D/2]` rows.
 WHOLE, FIRST_HALVES, SECOND_HALVES = "whole", "first halves", "second halves"
