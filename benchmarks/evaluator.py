@@ -15,10 +15,10 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Any, TypeAlias
 
+import click
 import numpy as np
-import typer
 
 from coreml_evaluator import Evaluator, EvaluatorState
 
@@ -229,14 +229,27 @@ def resident_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.option("--package", type=PATH, help="Measure this one.")
+@click.option(
+    "--layers", type=int, default=16, show_default=True, help="Of the package that is made."
+)
+@click.option("--threads", type=int, help="Of the evaluator.")
+@click.option("--prompt", type=int, default=20, show_default=True, help="Tokens of the prefill.")
+@click.option("--steps", type=int, default=8, show_default=True, help="Decode steps.")
+@click.option("--mode", default="fp16", show_default=True, help="fp16 or fp32.")
+@click.option("--keep", type=PATH, help="Only make the package, here.")
 def main(
-    package: Annotated[Path | None, typer.Option(help="Measure this one.")] = None,
-    layers: Annotated[int, typer.Option(help="Of the package that is made.")] = 16,
-    threads: Annotated[int | None, typer.Option(help="Of the evaluator.")] = None,
-    prompt: Annotated[int, typer.Option(help="Tokens of the prefill.")] = 20,
-    steps: Annotated[int, typer.Option(help="Decode steps.")] = 8,
-    mode: Annotated[str, typer.Option(help="fp16 or fp32.")] = "fp16",
-    keep: Annotated[Path | None, typer.Option(help="Only make the package, here.")] = None,
+    package: Path | None,
+    layers: int,
+    threads: int | None,
+    prompt: int,
+    steps: int,
+    mode: str,
+    keep: Path | None,
 ) -> None:
     """Measure the given package, or one that is made for the purpose."""
     if keep is not None:
@@ -253,4 +266,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

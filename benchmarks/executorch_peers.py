@@ -17,9 +17,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
 from executorch_setup import ALL, CONTEXT, INT4_HEAD, INT8_HEAD, NAMES, ExecutorchWorkshop, Made
 from peer_report import Report, write_report
 from peer_setup import ROOT
@@ -60,26 +60,48 @@ Load time is a median of loads in turn, with the file in the system's cache and 
 Each export was measured once; others used at most {{busy:.2f}} cores meanwhile."""
 
 
+PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.option("--tokenizer", type=PATH, required=True, help="A Llama 3 tokenizer.model.")
+@click.option("--work", type=PATH, required=True, help="Folder for environments and models; kept.")
+@click.option("--like", default="3.2-1B", show_default=True, help="Shape of the random checkpoint.")
+@click.option(
+    "--rounds", type=int, default=9, show_default=True, help="How often each question is asked."
+)
+@click.option(
+    "--loads",
+    type=int,
+    default=5,
+    show_default=True,
+    help="How often each file is loaded for its time.",
+)
+@click.option("--threads", type=int, default=2, show_default=True, help="Of every engine.")
+@click.option("--remake", multiple=True, help=f"Make again: {', '.join(NAMES)} or {ALL}.")
+@click.option(
+    "--output",
+    type=PATH,
+    default=ROOT / "benchmarks" / "results",
+    show_default=True,
+    help="Gets JSON, a table and a plot.",
+)
 def main(
-    tokenizer: Annotated[Path, typer.Option(help="A Llama 3 tokenizer.model.")],
-    work: Annotated[Path, typer.Option(help="Folder for environments and models; kept.")],
-    like: Annotated[str, typer.Option(help="Shape of the random checkpoint.")] = "3.2-1B",
-    rounds: Annotated[int, typer.Option(help="How often each question is asked.")] = 9,
-    loads: Annotated[int, typer.Option(help="How often each file is loaded for its time.")] = 5,
-    threads: Annotated[int, typer.Option(help="Of every engine.")] = 2,
-    remake: Annotated[
-        list[str] | None, typer.Option(help=f"Make again: {', '.join(NAMES)} or {ALL}.")
-    ] = None,
-    output: Annotated[Path, typer.Option(help="Gets JSON, a table and a plot.")] = (
-        ROOT / "benchmarks" / "results"
-    ),
+    tokenizer: Path,
+    work: Path,
+    like: str,
+    rounds: int,
+    loads: int,
+    threads: int,
+    remake: tuple[str, ...],
+    output: Path,
 ) -> None:
     """Make what is missing, measure, and write the results."""
-    again = remake or []
+    again = list(remake)
     unknown = sorted(set(again) - {*NAMES, ALL})
     if unknown:
         message = f"--remake: expected {', '.join(NAMES)} or {ALL}, found {', '.join(unknown)}"
-        raise typer.BadParameter(message)
+        raise click.UsageError(message)
     work = work.resolve()
     workshop = ExecutorchWorkshop(work, tokenizer.resolve(), like, say, again)
     made = make_all(workshop)
@@ -142,4 +164,4 @@ def divide(speeds: Speeds, loaded: Mapping[str, Sequence[float]]) -> dict[str, A
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

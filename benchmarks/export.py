@@ -17,9 +17,8 @@ import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 from measure import Measurement, measure
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -63,11 +62,19 @@ def measure_export(checkpoint: Path, output: Path, options: list[str]) -> Measur
     return measure(command, output.with_suffix(".log"))
 
 
+PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.option("--tokenizer", type=PATH, required=True, help="A Llama 3 tokenizer.model.")
+@click.option("--like", multiple=True, required=True, help="Shapes to measure.")
+@click.option("--work", type=PATH, help="Folder for the big files.")
+@click.option("--group-size", type=int, default=32, show_default=True, help="Of the int4 weights.")
 def main(
-    tokenizer: Annotated[Path, typer.Option(help="A Llama 3 tokenizer.model.")],
-    like: Annotated[list[str], typer.Option(help="Shapes to measure.")],
-    work: Annotated[Path | None, typer.Option(help="Folder for the big files.")] = None,
-    group_size: Annotated[int, typer.Option(help="Of the int4 weights.")] = 32,
+    tokenizer: Path,
+    like: tuple[str, ...],
+    work: Path | None,
+    group_size: int,
 ) -> None:
     """Measure and print."""
     paths = os.pathsep.join(str(ROOT / name) for name in ("export", "quantize"))
@@ -95,8 +102,8 @@ def main(
             }
             shutil.rmtree(checkpoint)
             shutil.rmtree(output)
-    typer.echo(json.dumps(results, indent=2))
+    click.echo(json.dumps(results, indent=2))
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

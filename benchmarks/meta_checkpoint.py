@@ -16,10 +16,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
+import click
 import torch
-import typer
 from safetensors import safe_open
 
 TABLE = "tok_embeddings.weight"
@@ -39,18 +39,25 @@ TOP = {"model.embed_tokens.weight": TABLE, "model.norm.weight": "norm.weight"}
 GROUP_SIZE = 32
 
 
+PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.option(
+    "--checkpoint", type=PATH, required=True, help="Folder with config.json and safetensors."
+)
+@click.option("--output", type=PATH, required=True, help="Folder for the two files.")
+@click.option("--int8-head", is_flag=True, help="Store `output` as int8 with a scale for each row.")
 def main(
-    checkpoint: Annotated[Path, typer.Option(help="Folder with config.json and safetensors.")],
-    output: Annotated[Path, typer.Option(help="Folder for the two files.")],
-    int8_head: Annotated[
-        bool, typer.Option("--int8-head", help="Store `output` as int8 with a scale for each row.")
-    ] = False,
+    checkpoint: Path,
+    output: Path,
+    int8_head: bool,
 ) -> None:
     """Rewrite one checkpoint."""
     config = json.loads((checkpoint / "config.json").read_text())
     if not config["tie_word_embeddings"]:
         message = "only a checkpoint with a tied table is understood"
-        raise typer.BadParameter(message)
+        raise click.UsageError(message)
     weights = dict(meta_weights(checkpoint, config))
     table = weights[TABLE]
     if int8_head:
@@ -122,4 +129,4 @@ def rows_to_int8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

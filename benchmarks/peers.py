@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
 from peer_report import Report, write_report
 from peer_setup import ROOT, Workshop
 from side_by_side import (
@@ -38,15 +38,31 @@ NOTES = (
 )
 
 
+PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.option("--tokenizer", type=PATH, required=True, help="A Llama 3 tokenizer.model.")
+@click.option("--work", type=PATH, required=True, help="Folder for environments and models; kept.")
+@click.option("--like", default="3.2-1B", show_default=True, help="Shape of the random checkpoint.")
+@click.option(
+    "--rounds", type=int, default=9, show_default=True, help="How often each question is asked."
+)
+@click.option("--threads", type=int, default=2, show_default=True, help="Of every engine.")
+@click.option(
+    "--output",
+    type=PATH,
+    default=ROOT / "benchmarks" / "results",
+    show_default=True,
+    help="Gets JSON, a table and a plot.",
+)
 def main(
-    tokenizer: Annotated[Path, typer.Option(help="A Llama 3 tokenizer.model.")],
-    work: Annotated[Path, typer.Option(help="Folder for environments and models; kept.")],
-    like: Annotated[str, typer.Option(help="Shape of the random checkpoint.")] = "3.2-1B",
-    rounds: Annotated[int, typer.Option(help="How often each question is asked.")] = 9,
-    threads: Annotated[int, typer.Option(help="Of every engine.")] = 2,
-    output: Annotated[Path, typer.Option(help="Gets JSON, a table and a plot.")] = (
-        ROOT / "benchmarks" / "results"
-    ),
+    tokenizer: Path,
+    work: Path,
+    like: str,
+    rounds: int,
+    threads: int,
+    output: Path,
 ) -> None:
     """Make, measure, and write the results."""
     workshop = Workshop(work.resolve(), tokenizer.resolve(), like, say)
@@ -94,4 +110,4 @@ def compare(speeds: Speeds) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

@@ -10,10 +10,9 @@ from __future__ import annotations
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
 
+import click
 import torch
-import typer
 
 from llama_export.checkpoints.hugging_face import HfCheckpoint
 from llama_export.llama.streamed import reference_logits
@@ -57,9 +56,17 @@ def without_search(searched: QuantRecipe) -> QuantRecipe:
     return QuantRecipe(f"{searched.name}-nearest", rules)
 
 
+PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.option("--text", type=PATH, required=True, help="Text that the model was not trained on.")
+@click.option(
+    "--positions", type=int, default=12000, show_default=True, help="How many tokens to compare."
+)
 def main(
-    text: Annotated[Path, typer.Option(help="Text that the model was not trained on.")],
-    positions: Annotated[int, typer.Option(help="How many tokens to compare.")] = 12000,
+    text: Path,
+    positions: int,
 ) -> None:
     """Print a Markdown table."""
     folder = resolve_model("demo").folder
@@ -67,7 +74,7 @@ def main(
     ids = Tokenizer.load(folder).encode(text.read_text(encoding="utf-8"))[:positions]
     windows = torch.tensor(ids[: len(ids) // WINDOW * WINDOW]).view(-1, WINDOW)
     reference = reference_logits(checkpoint.config, checkpoint.tensor, windows).flatten(0, 1)
-    typer.echo("| weights | bits per weight | SQNR dB | KL nats | top-1 % |\n|---|---|---|---|---|")
+    click.echo("| weights | bits per weight | SQNR dB | KL nats | top-1 % |\n|---|---|---|---|---|")
     for name, chosen in recipes().items():
         with tempfile.TemporaryDirectory() as place:
             out = Path(place)
@@ -75,11 +82,11 @@ def main(
             weights = QuantizedWeights.open(out)
             found = reference_logits(checkpoint.config, weights.get, windows).flatten(0, 1)
         metrics = compare_logits(reference.numpy(), found.numpy())
-        typer.echo(
+        click.echo(
             f"| {name} | {summary.bits_per_weight:.2f} | {summary.sqnr_db:.2f} "
             f"| {metrics.kl_mean:.5f} | {100 * metrics.top1:.1f} |"
         )
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
 import psutil
-import typer
 from peer_setup import ROOT, Artifact
 
 ENGINES = Path(__file__).resolve().parent / "engines"
@@ -230,4 +230,4 @@ def describe_machine(threads: int) -> dict[str, Any]:
 
 def say(text: str) -> None:
     """Print a line of progress."""
-    typer.echo(text, err=True)
+    click.echo(text, err=True)

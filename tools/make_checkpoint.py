@@ -19,10 +19,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from math import prod, sqrt
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import BinaryIO
 
+import click
 import torch
-import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -180,14 +180,29 @@ def parse_size(text: str) -> int:
     return int(float(match[1]) * UNITS[match[2] or ""])
 
 
+PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.option("--like", required=True, help=f"The shape: {', '.join(PRESETS)}.")
+@click.option("--output", type=PATH, required=True, help="A folder that does not exist yet.")
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="The same seed gives the same bytes."
+)
+@click.option("--shard-size", default="1GB", show_default=True, help="The largest shard.")
+@click.option("--layers", type=click.IntRange(min=1), help="Write fewer layers.")
+@click.option(
+    "--std", type=float, default=0.02, show_default=True, help="Standard deviation of the weights."
+)
+@click.option("--tokenizer", type=PATH, help="Copy in this tokenizer.model.")
 def main(
-    like: Annotated[str, typer.Option(help=f"The shape: {', '.join(PRESETS)}.")],
-    output: Annotated[Path, typer.Option(help="A folder that does not exist yet.")],
-    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
-    shard_size: Annotated[str, typer.Option(help="The largest shard.")] = "1GB",
-    layers: Annotated[int | None, typer.Option(min=1, help="Write fewer layers.")] = None,
-    std: Annotated[float, typer.Option(help="Standard deviation of the weights.")] = 0.02,
-    tokenizer: Annotated[Path | None, typer.Option(help="Copy in this tokenizer.model.")] = None,
+    like: str,
+    output: Path,
+    seed: int,
+    shard_size: str,
+    layers: int | None,
+    std: float,
+    tokenizer: Path | None,
 ) -> None:
     """Write a full-size checkpoint of random weights."""
     console = Console(stderr=True)
@@ -218,4 +233,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

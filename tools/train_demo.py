@@ -16,10 +16,9 @@ import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
 
+import click
 import torch
-import typer
 from safetensors.torch import save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
@@ -204,13 +203,33 @@ def write_checkpoint(
     (output / "training.json").write_text(figures, encoding="utf-8")
 
 
+PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.option("--train", type=PATH, required=True, help="Training text.")
+@click.option("--valid", type=PATH, required=True, help="Validation text.")
+@click.option(
+    "--work", type=PATH, default=Path(".train"), show_default=True, help="Where the state is kept."
+)
+@click.option(
+    "--output",
+    type=PATH,
+    default=Path("demo-model"),
+    show_default=True,
+    help="Where the checkpoint goes.",
+)
+@click.option(
+    "--steps", type=int, default=3600, show_default=True, help="Optimiser steps of 8192 tokens."
+)
+@click.option("--seed", type=int, default=0, show_default=True)
 def main(
-    train: Annotated[Path, typer.Option(help="Training text.")],
-    valid: Annotated[Path, typer.Option(help="Validation text.")],
-    work: Annotated[Path, typer.Option(help="Where the state is kept.")] = Path(".train"),
-    output: Annotated[Path, typer.Option(help="Where the checkpoint goes.")] = Path("demo-model"),
-    steps: Annotated[int, typer.Option(help="Optimiser steps of 8192 tokens.")] = 3600,
-    seed: int = 0,
+    train: Path,
+    valid: Path,
+    work: Path,
+    output: Path,
+    steps: int,
+    seed: int,
 ) -> None:
     """Train, or resume training, and write the checkpoint."""
     torch.manual_seed(seed)
@@ -288,4 +307,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

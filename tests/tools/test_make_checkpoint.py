@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from artifacts.tiny import TINY, UNTIED
-from typer import Typer
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 import make_checkpoint as tool
 from llama_export.checkpoints.hugging_face import INDEX_FILE, SINGLE_FILE, HfCheckpoint
@@ -151,9 +150,7 @@ def test_presets_split_as_expected():
 
 
 def run(*arguments: str):
-    app = Typer()
-    app.command()(tool.main)
-    return CliRunner().invoke(app, list(arguments))
+    return CliRunner().invoke(tool.main, list(arguments))
 
 
 def test_command_line(tmp_path, monkeypatch):
