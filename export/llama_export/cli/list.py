@@ -34,13 +34,12 @@ def list_models(as_json: Json = False, verbose: Verbose = False) -> None:
 
 def _estimate(model: KnownModel, cores: int) -> ExportEstimate:
     from llama_export.exporting.estimate import DEFAULT_RECIPE, estimate
-    from llama_export.sources.catalogue import shape_of
     from llama_export.targets.registry import TARGETS
     from llama_export.targets.target import LoweringOptions
     from llama_quantize.recipe import recipe
 
     return estimate(
-        shape_of(model.name),
+        model.shape,
         TARGETS,
         recipe(DEFAULT_RECIPE),
         None,

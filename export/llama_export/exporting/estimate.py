@@ -18,7 +18,7 @@ from llama_export.sources.catalogue import ModelShape
 from llama_export.targets import registry
 from llama_export.targets.footprint import ArtifactParts
 from llama_export.targets.target import LoweringOptions
-from llama_quantize.checkpoint.store import stored_tensors
+from llama_quantize.checkpoint.weights_file import stored_tensors
 from llama_quantize.recipe import QuantRecipe
 from llama_quantize.scheme import Scheme
 

@@ -16,7 +16,7 @@ from llama_export.errors import LoweringError
 from llama_export.llama.streamed import reference_logits
 from llama_export.llama.trace import TracedLlama, trace
 from llama_export.sources.resolve import resolve_model
-from llama_export.sources.source import TIED_HEAD, open_source
+from llama_export.sources.source import open_source
 from llama_export.targets.executorch.reading.pte import Pte
 from llama_export.targets.executorch.running.runtime import load_toolkit
 from llama_export.targets.executorch.single_delegate import lower
@@ -32,7 +32,8 @@ from llama_export.targets.executorch.xnnpack.host_program import OuterForm
 from llama_export.targets.executorch.xnnpack.lower import MODEL_FILE, PteOptions
 from llama_export.targets.executorch.xnnpack.partition import PartitionReport, products_outside
 from llama_export.targets.executorch.xnnpack.plan import plan
-from llama_quantize.checkpoint.weights import QuantizedWeights, quantize_to
+from llama_quantize.checkpoint.store import quantize_to
+from llama_quantize.checkpoint.weights import QuantizedWeights
 from llama_quantize.recipe import QuantRecipe, QuantRule, recipe
 from llama_quantize.scheme import GroupedInt
 from llama_quantize.tensor import QuantizedTensor
@@ -77,9 +78,9 @@ class Lowered:
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory) -> Demo:
     source = open_source(resolve_model("demo", revision=None, token=None))
-    checkpoint = source.require_checkpoint()
+    checkpoint = source.checkpoint
     folder = tmp_path_factory.mktemp("demo") / "weights"
-    quantize_to(folder, checkpoint.shapes, checkpoint.tensor, recipe("int4"), TIED_HEAD)
+    quantize_to(folder, checkpoint, recipe("int4"))
     return Demo(trace(source.config, CONTEXT), QuantizedWeights.open(folder))
 
 
@@ -97,7 +98,7 @@ def lowered(demo: Demo, folder: Path, delegate: str) -> Lowered:
 
 def tiny(folder: Path, chosen: QuantRecipe) -> Demo:
     checkpoint = HfCheckpoint.open(write_checkpoint(folder / "checkpoint", TINY))
-    quantize_to(folder / "weights", checkpoint.shapes, checkpoint.tensor, chosen, TIED_HEAD)
+    quantize_to(folder / "weights", checkpoint, chosen)
     return Demo(trace(TINY, CONTEXT), QuantizedWeights.open(folder / "weights"))
 
 
