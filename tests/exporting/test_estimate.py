@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 from artifacts.small_bundle import FakeMachine, export_small
 from artifacts.tiny import TINY, UNTIED, write_checkpoint
+from fakes.hub import COMMIT, REPOSITORY, Hub, nothing_of_this_machine, serve
 
 from llama_export.bundle.bundle import Bundle
 from llama_export.errors import CheckpointError, ConfigError, HubError, OutputError, UsageError
@@ -147,20 +147,11 @@ def test_another_repository_gives_its_config_alone(tmp_path, monkeypatch):
 
 
 def test_the_config_of_a_repository_is_fetched_without_its_weights(tmp_path, monkeypatch):
-    from fakes.hub import COMMIT, REPOSITORY, Hub, serve
-    from huggingface_hub import constants
-    from huggingface_hub.utils import close_session
-
     from llama_export.sources.repository import fetch
 
-    for name in list(os.environ):
-        if name.lower().endswith("_proxy") or name.startswith(("HF_", "HUGGING")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-    close_session()
     files = {"config.json": b'{"a": 1}', "model.safetensors": bytes(5_000)}
-    with serve(Hub(files)) as hub:
+    refs = tmp_path / "alone"
+    with nothing_of_this_machine(monkeypatch, tmp_path), serve(Hub(files)) as hub:
         place = {"endpoint": hub.endpoint, "cache_dir": tmp_path / "cache"}
         folder, commit = fetch(REPOSITORY, weights=False, **place)
         assert (commit, [path.name for path in folder.iterdir()]) == (COMMIT, ["config.json"])
@@ -168,15 +159,10 @@ def test_the_config_of_a_repository_is_fetched_without_its_weights(tmp_path, mon
         # What was fetched for an estimate must not look like a copy of the model.
         whole, _ = fetch(REPOSITORY, **place)
         assert sorted(path.name for path in whole.iterdir()) == ["config.json", "model.safetensors"]
-    close_session()
-    refs = tmp_path / "alone"
-    with serve(Hub(files)) as hub:
         fetch(REPOSITORY, weights=False, endpoint=hub.endpoint, cache_dir=refs)
         assert not list(refs.rglob("refs/*"))
-    close_session()
-    with pytest.raises(HubError, match="no complete copy"):
-        fetch(REPOSITORY, weights=False, endpoint="http://127.0.0.1:9", cache_dir=refs)
-    close_session()
+        with pytest.raises(HubError, match="no complete copy"):
+            fetch(REPOSITORY, weights=False, endpoint="http://127.0.0.1:9", cache_dir=refs)
 
 
 def test_what_cannot_be_estimated(tmp_path):

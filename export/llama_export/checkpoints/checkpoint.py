@@ -87,11 +87,14 @@ class Fault:
 class Format(Protocol):
     """A form that checkpoints come in. All but `open` costs little and reads no weight."""
 
-    def wanted(self, files: Collection[str]) -> WantedFiles | Fault:
-        """Choose what an export needs of a repository's files, or say why it cannot use them.
+    def wanted(self, files: Collection[str]) -> WantedFiles | Fault | None:
+        """Choose what an export needs of a repository's files.
 
         Args:
             files: paths in the repository, with `/`.
+
+        Returns:
+            The files, or why they cannot be used; None: nothing of this format is among them.
         """
 
     def is_complete(self, path: Path) -> bool:

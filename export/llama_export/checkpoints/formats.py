@@ -33,8 +33,8 @@ def wanted_files(files: Collection[str]) -> WantedFiles | Fault:
     Args:
         files: paths in the repository, with `/`.
     """
-    found = [each.wanted(files) for each in FORMATS]
-    return next((each for each in found if isinstance(each, WantedFiles)), found[-1])
+    found = [each for form in FORMATS if (each := form.wanted(files)) is not None]
+    return next((each for each in found if isinstance(each, WantedFiles)), found[0])
 
 
 def open_checkpoint(path: Path, config: LlamaConfig | None = None) -> Checkpoint:

@@ -247,7 +247,7 @@ class HuggingFaceFormat:
     """The transformers layout: a folder with config.json, a tokenizer and .safetensors files."""
 
     def wanted(self, files: Collection[str]) -> WantedFiles | Fault:
-        """Choose what an export needs of a repository, as `Format.wanted` says."""
+        """Choose what an export needs of a repository; never None: it is the common format."""
         return wanted_files(files)
 
     def is_complete(self, path: Path) -> bool:

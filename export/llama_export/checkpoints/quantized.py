@@ -19,7 +19,7 @@ from llama_export.checkpoints.hugging_face_files import (
 )
 from llama_export.llama.config import LlamaConfig
 from llama_export.tokenizer.tokenizer import Tokenizer
-from llama_quantize.checkpoint.files import WEIGHTS_FILE, is_quantized
+from llama_quantize.checkpoint.files import RECORD_FILE, WEIGHTS_FILE, is_quantized
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -89,10 +89,12 @@ class QuantizedCheckpoint:
 class QuantizedFormat:
     """The folder `weights/` of an export: quantised weights beside config.json and tokenizer."""
 
-    def wanted(self, files: Collection[str]) -> WantedFiles | Fault:
-        """Refuse every repository: an export's own weights are read from a folder alone."""
-        hint = "name the checkpoint, or download these weights and name their folder"
-        return Fault("holds no checkpoint but, at most, what an export kept", hint)
+    def wanted(self, files: Collection[str]) -> WantedFiles | Fault | None:
+        """Refuse a repository of quantised weights: they are read from a folder alone."""
+        if RECORD_FILE not in files or WEIGHTS_FILE not in files:
+            return None
+        hint = "download it and name the folder, or name the checkpoint that it was made from"
+        return Fault("holds the quantised weights of an export", hint)
 
     def is_complete(self, path: Path) -> bool:
         """Whether record, weights and config.json are there."""
