@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from llama_export.bundle.bundle import Bundle, seal
 from llama_export.bundle.publish import publish, refuse_existing, scratch
 from llama_export.errors import UsageError
+from llama_export.exporting.calibration import calibration_for
 from llama_export.exporting.estimate import DEFAULT_RECIPE, ExportEstimate, choose_context, estimate
 from llama_export.exporting.provenance import (
     about_artifact,
@@ -61,6 +62,8 @@ class ExportRequest:
         keep_weights: keep the quantised weights in `OUTPUT/weights`.
         verify: run a short verification and publish nothing that fails it.
         force: replace what is there.
+        calibration_windows: token ids that methods may be calibrated on, windows of one length;
+            no built-in recipe asks for them yet.
     """
 
     model: str
@@ -75,6 +78,7 @@ class ExportRequest:
     keep_weights: bool = True
     verify: bool = True
     force: bool = False
+    calibration_windows: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -255,6 +259,7 @@ def _quantized_weights(
                 folder,
                 checkpoint,
                 chosen,
+                calibration_for(chosen, checkpoint, request.calibration_windows),
                 progress=lambda done: advance(done, total),
                 metadata=source.identity(),
             )
