@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from llama_quantize.tensor import QuantizedTensor
+    from llama_quantize.tensor import QuantizedTensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +37,7 @@ class Calibration(Protocol):
 
     @property
     def origin(self) -> Mapping[str, str]:
-        """What decides the answers (texts, seeds, versions), for the record."""
+        """What decides the answers, such as texts, seeds and versions; kept in the record."""
 
     def inputs(self, name: str) -> InputStatistics:
         """Compute the statistics of a weight's inputs, all tensors before it being quantised.
@@ -46,9 +47,9 @@ class Calibration(Protocol):
         """
 
     def quantised(self, name: str, tensor: Tensor | QuantizedTensor) -> None:
-        """Take note of what a tensor has become; later answers are computed with it.
+        """Note what a tensor has become; later answers are computed with it.
 
         Args:
-            name: the tensor.
-            tensor: what is stored, mapped from the file that is being written.
+            name: name of the tensor.
+            tensor: stored tensor, mapped from the file that is being written.
         """

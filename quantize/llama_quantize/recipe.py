@@ -32,7 +32,7 @@ class QuantRule:
     Args:
         pattern: regular expression that matches their whole names.
         scheme: storage form.
-        method: name of the method that chooses codes and scales; not used for floats.
+        method: name of the method that chooses codes and scales; floats have none.
     """
 
     pattern: str
@@ -112,7 +112,7 @@ class QuantRecipe:
         return ResolvedRecipe(self, schemes, methods, hits)
 
     def method_of(self, name: str) -> str | None:
-        """Return the method that a tensor's codes come from; None: it has none, or no rule."""
+        """Return the method that chooses a tensor's codes; None: it has no codes, or no rule."""
         index = self._rule_of(name)
         if index is None or isinstance(self.rules[index].scheme, Float):
             return None

@@ -39,21 +39,21 @@ class Checkpoint(TensorSource, Protocol):
         """
 
     def tokenizer_config(self) -> Mapping[str, object] | None:
-        """Read the keys of its tokenizer_config.json; None: it has none.
+        """Read the keys of its tokenizer_config.json; None if it has none.
 
         Raises:
             ConfigError: it is damaged.
         """
 
     def generation_config(self) -> Mapping[str, object] | None:
-        """Read the keys of its generation_config.json; None: it has none.
+        """Read the keys of its generation_config.json; None if it has none.
 
         Raises:
             ConfigError: it is damaged.
         """
 
     def release(self) -> None:
-        """Give mapped pages back to the system; a later read maps the files again."""
+        """Return mapped pages to the system; a later read maps the files again."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class WantedFiles:
     Args:
         small: configuration, tokenizer and licence files.
         weights: files that hold the weights.
-        last: the one of the small files that is fetched after all others: where it is, all are.
+        last: the small file that is fetched after all others: a folder that has it has them all.
     """
 
     small: tuple[str, ...]
@@ -108,7 +108,7 @@ class Format(Protocol):
 
         Raises:
             ConfigError: it is missing or wrong.
-            UnsupportedModelError: the model is no Llama that can be exported.
+            UnsupportedModelError: the model is not a Llama that can be exported.
         """
 
     def read_tokenizer(self, path: Path) -> Tokenizer:

@@ -28,7 +28,7 @@ def find_format(path: Path) -> Format:
 
 
 def wanted_files(files: Collection[str]) -> WantedFiles | Fault:
-    """Choose what an export needs of a repository, or say why it cannot start from it.
+    """Choose what an export needs of a repository, or return why it cannot start from it.
 
     Args:
         files: paths in the repository, with `/`.

@@ -72,7 +72,7 @@ class HfCheckpoint:
 
         Raises:
             ConfigError: config.json is missing or wrong.
-            UnsupportedModelError: it is no Llama that can be exported.
+            UnsupportedModelError: it is not a Llama that can be exported.
             CheckpointError: a file is missing or damaged, or a tensor is missing, unexpected or
                 of the wrong shape or dtype; every fault found is named.
         """
@@ -130,7 +130,7 @@ class HfCheckpoint:
         return read_settings(self.folder / GENERATION_CONFIG_FILE)
 
     def release(self) -> None:
-        """Give the mapped pages back to the system; a later read maps the files again."""
+        """Return the mapped pages to the system; a later read maps the files again."""
         self._readers.clear()
 
     def _mapped(self, name: str) -> Tensor:
@@ -161,7 +161,7 @@ class HfCheckpoint:
 
 
 def _read_files(folder: Path, problems: list[str]) -> tuple[dict[str, str], dict[str, TensorEntry]]:
-    """Find the weight files and read their headers; the faults found are added to `problems`."""
+    """Find the weight files and read their headers; add the faults that are found to `problems`."""
     if fault := weights_fault([path.name for path in folder.iterdir() if path.is_file()]):
         message = f"{folder} {fault.text}"
         raise CheckpointError(message, fault.hint)

@@ -39,7 +39,7 @@ _MOST_PATHS = 12
 
 
 def wanted_files(files: Collection[str]) -> WantedFiles | Fault:
-    """Choose what an export needs of a repository, or say why it cannot start from these files."""
+    """Choose what an export needs of a repository, or return why it cannot start from it."""
     if fault := weights_fault(files):
         return fault
     if CONFIG_FILE not in files:
@@ -59,7 +59,7 @@ def wanted_files(files: Collection[str]) -> WantedFiles | Fault:
 
 
 def weights_fault(files: Collection[str]) -> Fault | None:
-    """Say why there are no weights to read among some files; None: there are."""
+    """Explain why there are no weights to read among some files; None if there are."""
     if SINGLE_FILE in files or INDEX_FILE in files:
         return None
     loose = sorted(name for name in files if name.endswith(".safetensors"))
@@ -116,7 +116,7 @@ def read_index(path: Path) -> dict[str, str]:
 
 
 def read_settings(path: Path) -> Mapping[str, object] | None:
-    """Read an optional JSON object, such as tokenizer_config.json; None: there is none.
+    """Read an optional JSON object, such as tokenizer_config.json; None if it is not there.
 
     Raises:
         ConfigError: it is there and damaged.

@@ -108,7 +108,7 @@ def _append(
     headers: Mapping[str, str],
     report: Callable[[int], None],
 ) -> str:
-    """Make one request, keep what it brings, and say why that may not have been everything."""
+    """Make one request, keep what it brings, and return why that may not be everything."""
     from huggingface_hub import get_session, hf_raise_for_status
 
     request = {**headers, "Accept-Encoding": "identity"}

@@ -2,9 +2,9 @@
 
 Files go into huggingface_hub's own cache, which other tools share: each is downloaded and checked
 under its checksum's name, and the commit's folder is put together only when all of them are
-there. Which files are needed, and whether a folder has them all, the formats of checkpoints say;
-nothing of what is in them is known here. huggingface_hub is imported inside the functions: it costs
-a command that downloads nothing half a second.
+there. The formats of checkpoints know which files are needed, and whether a folder has them all;
+this module knows nothing of what is in them. huggingface_hub is imported inside the functions: it
+costs a command that downloads nothing half a second.
 """
 
 from __future__ import annotations

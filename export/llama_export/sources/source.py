@@ -76,7 +76,7 @@ class Source:
 
     @property
     def original(self) -> Checkpoint | None:
-        """What the quantised weights were made from; None: it is not at hand, they are."""
+        """What quantised weights are compared with; None: the source itself is quantised."""
         return None if self.weights is not None else self.checkpoint
 
     def identity(self) -> dict[str, str]:
@@ -116,11 +116,12 @@ def describe(folder: Path, *, with_weights: bool = True) -> Description:
 
     Args:
         folder: folder of the model.
-        with_weights: whether its weights are there too, and are opened, which reads headers only;
-            of a repository, the small files can be fetched alone.
+        with_weights: whether its weights are there and are opened too, which reads headers only;
+            of a repository, the small files may have been fetched alone.
 
     Raises:
-        ConfigError, TokenizerError, UnsupportedModelError: see their readers.
+        ConfigError, TokenizerError, UnsupportedModelError: config.json or the tokenizer is missing,
+            damaged, or of a model that cannot be exported.
         CheckpointError, QuantizationError: the weights are missing, damaged or of another model.
     """
     form = find_format(folder)
@@ -136,8 +137,8 @@ def open_source(model: ModelSource, description: Description | None = None) -> S
 
     Args:
         model: folder and origin.
-        description: what `describe` returned for it; it counts if it is of this very folder, and
-            what it lacks is read now.
+        description: what `describe` returned; used if it is of this very folder, and what it lacks
+            is read now. None: all is read now.
 
     Raises:
         ConfigError, CheckpointError, TokenizerError, UnsupportedModelError, QuantizationError: as

@@ -33,7 +33,7 @@ class Record:
         summary: size and error of each tensor, and how many tensors each rule took.
         tied: names that are stored nowhere and mean another tensor.
         metadata: strings kept with the weights, such as where they came from.
-        calibration: what decided the statistics that the methods asked for; None: none asked.
+        calibration: what decided the statistics of inputs; None: no method asked for any.
         weights_sha256: hash of the weights file.
         weights_bytes: size of the weights file.
     """
@@ -137,7 +137,7 @@ def _from_version_1(data: Mapping[str, Any]) -> dict[str, Any]:
     """Move the method out of the schemes; other faults are left for the parser to refuse.
 
     Raises:
-        QuantizationError: a rule is none of version 1.
+        QuantizationError: a rule does not have the form of version 1.
     """
     upgraded = {**data, "calibration": None}
     match data:

@@ -50,7 +50,7 @@ def quantize_to(
     quantised is copied, not rounded again.
 
     Args:
-        folder: where to write; made if absent. It must not hold a checkpoint yet.
+        folder: folder to write to; made if absent. It must not hold a checkpoint yet.
         source: tensors of the model, read one after the other in the order of its names.
         recipe: rules that say what becomes of each tensor.
         calibration: answers for the inputs of the weights; needed by some methods only.
@@ -117,7 +117,7 @@ def check_ties(tied: Mapping[str, str], stored: Mapping[str, object]) -> None:
     """Refuse a tied name that is itself stored, or that means something that is not.
 
     Raises:
-        QuantizationError: see above.
+        QuantizationError: names both.
     """
     for name, target in tied.items():
         if name in stored or target not in stored:

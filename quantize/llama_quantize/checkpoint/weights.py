@@ -39,7 +39,7 @@ class QuantizedWeights:
         summary: sizes and errors, and how many tensors each rule took.
         tied: names that are stored nowhere and mean another tensor.
         metadata: strings kept with the weights.
-        calibration: what decided the statistics that the methods asked for; None: none asked.
+        calibration: what decided the statistics of inputs; None: no method asked for any.
         weights_sha256: hash of the weights file.
         size_bytes: size of both files together.
     """
