@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from llama_export.checkpoints.checkpoint import Fault, WantedFiles
 from llama_export.errors import CheckpointError, ConfigError
+from llama_export.tokenizer.files import TOKENIZER_FILES
 
 CONFIG_FILE = "config.json"
 SINGLE_FILE = "model.safetensors"
@@ -25,10 +26,8 @@ _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 _SMALL_FILES = (
     CONFIG_FILE,
     GENERATION_CONFIG_FILE,
-    "tokenizer.model",
-    "original/tokenizer.model",
-    "tokenizer.json",
     TOKENIZER_CONFIG_FILE,
+    *TOKENIZER_FILES,
     "LICENSE*",
     "USE_POLICY*",
 )

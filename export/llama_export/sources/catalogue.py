@@ -15,14 +15,13 @@ from llama_export.llama.config import PRESETS, LlamaConfig
 from llama_export.sources.repository import fetch
 from llama_export.sources.resolve import ALIASES, DEMO, DEMO_FOLDER, name_model
 from llama_export.sources.source import Description, describe
+from llama_export.tokenizer.files import TOKENIZER_FILES
 
 if TYPE_CHECKING:
     from llama_quantize.checkpoint.weights import QuantizedWeights
 
 _GATED_OWNER = "meta-llama/"
 _BF16_BYTES = 2
-_TOKENIZER_MODELS = ("tokenizer.model", "original/tokenizer.model")
-_TOKENIZER_JSONS = ("tokenizer.json",)
 # Llama 3's vocabulary as a bundle holds it: tokenizer.model and the tokenizer.json made from it.
 _LLAMA_3_VOCABULARY = 128256
 _LLAMA_3_TOKENIZER_BYTES = 2_183_982 + 6_082_682
@@ -165,8 +164,10 @@ def _tokenizer_bytes(config: LlamaConfig, folder: Path | None) -> int:
     """Return the size of both tokenizer files, from those that are there."""
     if config.vocab_size == _LLAMA_3_VOCABULARY or folder is None:
         return _LLAMA_3_TOKENIZER_BYTES
-    model_bytes, json_bytes = (
-        next((path.stat().st_size for path in map(folder.joinpath, names) if path.is_file()), 0)
-        for names in (_TOKENIZER_MODELS, _TOKENIZER_JSONS)
-    )
+    sizes = {
+        path.suffix: path.stat().st_size
+        for path in map(folder.joinpath, TOKENIZER_FILES)
+        if path.is_file()
+    }
+    model_bytes, json_bytes = sizes.get(".model", 0), sizes.get(".json")
     return model_bytes + (json_bytes or int(model_bytes * _JSON_PER_MODEL) + _JSON_SPECIAL_BYTES)
