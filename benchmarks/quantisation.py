@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 import torch
 
-from llama_export.checkpoints.hugging_face import HfCheckpoint
+from llama_export.checkpoints.formats import open_checkpoint
 from llama_export.llama.streamed import reference_logits
 from llama_export.sources.resolve import resolve_model
 from llama_export.tokenizer.tokenizer import Tokenizer
@@ -25,7 +25,6 @@ from llama_quantize.recipe import QuantRecipe, QuantRule, recipe
 from llama_quantize.scheme import Float, GroupedInt
 
 WINDOW = 512
-TIED = {"lm_head.weight": "model.embed_tokens.weight"}
 
 
 def recipes() -> dict[str, QuantRecipe]:
@@ -33,7 +32,7 @@ def recipes() -> dict[str, QuantRecipe]:
     table_only = QuantRecipe(
         "int8 table alone",
         (
-            QuantRule(r"model\.embed_tokens\.weight", GroupedInt(8, None, clip_search=False)),
+            QuantRule(r"model\.embed_tokens\.weight", GroupedInt(8, None), "nearest"),
             QuantRule(r".*", Float("bfloat16")),
         ),
     )
@@ -48,9 +47,7 @@ def recipes() -> dict[str, QuantRecipe]:
 def without_search(searched: QuantRecipe) -> QuantRecipe:
     """Return the recipe with every scale taken from its group's largest value."""
     rules = tuple(
-        QuantRule(rule.pattern, replace(rule.scheme, clip_search=False))
-        if isinstance(rule.scheme, GroupedInt)
-        else rule
+        replace(rule, method="nearest") if isinstance(rule.scheme, GroupedInt) else rule
         for rule in searched.rules
     )
     return QuantRecipe(f"{searched.name}-nearest", rules)
@@ -70,7 +67,7 @@ def main(
 ) -> None:
     """Print a Markdown table."""
     folder = resolve_model("demo").folder
-    checkpoint = HfCheckpoint.open(folder)
+    checkpoint = open_checkpoint(folder)
     ids = Tokenizer.load(folder).encode(text.read_text(encoding="utf-8"))[:positions]
     windows = torch.tensor(ids[: len(ids) // WINDOW * WINDOW]).view(-1, WINDOW)
     reference = reference_logits(checkpoint.config, checkpoint.tensor, windows).flatten(0, 1)
@@ -78,7 +75,7 @@ def main(
     for name, chosen in recipes().items():
         with tempfile.TemporaryDirectory() as place:
             out = Path(place)
-            summary = quantize_to(out, checkpoint.shapes, checkpoint.tensor, chosen, TIED)
+            summary = quantize_to(out, checkpoint, chosen)
             weights = QuantizedWeights.open(out)
             found = reference_logits(checkpoint.config, weights.get, windows).flatten(0, 1)
         metrics = compare_logits(reference.numpy(), found.numpy())

@@ -26,7 +26,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from llama_export.checkpoints.hugging_face import INDEX_FILE, SINGLE_FILE
+from llama_export.checkpoints.hugging_face_files import INDEX_FILE, SINGLE_FILE
 from llama_export.errors import ConfigError, LlamaExportError, OutputError
 from llama_export.llama.config import PRESETS, LlamaConfig
 from llama_export.llama.names import expected_shapes

@@ -1,17 +1,16 @@
 """Group-wise quantisation of weights, and one checkpoint to keep them in.
 
-It knows weights, not models and not targets. A recipe says what each tensor becomes, `quantize_to`
-streams a model through it, `QuantizedWeights` maps the result.
+It knows weights, not models and not targets. A recipe says what each tensor becomes, a method
+chooses its codes, `quantize_to` streams a model through both, `QuantizedWeights` maps the result.
+What needs torch arrives when it is used, so that a recipe can be checked without it.
 """
 
 from __future__ import annotations
 
-from llama_quantize.checkpoint.store import quantize_to
-from llama_quantize.checkpoint.summary import QuantSummary, TensorStats
-from llama_quantize.checkpoint.weights import QuantizedWeights
+import importlib
+from typing import TYPE_CHECKING
+
 from llama_quantize.errors import QuantizationError
-from llama_quantize.groupwise import dequantize_groups, quantize_groups
-from llama_quantize.packing import pack_int4, unpack_int4
 from llama_quantize.recipe import (
     DEFAULT_GROUP_SIZE,
     GROUP_SIZES,
@@ -22,14 +21,27 @@ from llama_quantize.recipe import (
     recipe,
 )
 from llama_quantize.scheme import Float, GroupedInt, Scheme, scheme_from_json
-from llama_quantize.tensor import QuantizedTensor
+
+if TYPE_CHECKING:
+    from llama_quantize.calibration import Calibration, InputStatistics
+    from llama_quantize.checkpoint.store import quantize_to
+    from llama_quantize.checkpoint.summary import QuantSummary, TensorStats
+    from llama_quantize.checkpoint.weights import QuantizedWeights
+    from llama_quantize.groupwise import dequantize_groups
+    from llama_quantize.methods.method import Method, find_method, register_method
+    from llama_quantize.packing import pack_int4, unpack_int4
+    from llama_quantize.source import TensorSource
+    from llama_quantize.tensor import QuantizedTensor
 
 __all__ = [
     "DEFAULT_GROUP_SIZE",
     "GROUP_SIZES",
     "RECIPES",
+    "Calibration",
     "Float",
     "GroupedInt",
+    "InputStatistics",
+    "Method",
     "QuantRecipe",
     "QuantRule",
     "QuantSummary",
@@ -38,12 +50,42 @@ __all__ = [
     "QuantizedWeights",
     "ResolvedRecipe",
     "Scheme",
+    "TensorSource",
     "TensorStats",
     "dequantize_groups",
+    "find_method",
     "pack_int4",
-    "quantize_groups",
     "quantize_to",
     "recipe",
+    "register_method",
     "scheme_from_json",
     "unpack_int4",
 ]
+
+_PLACES = {
+    "Calibration": "llama_quantize.calibration",
+    "InputStatistics": "llama_quantize.calibration",
+    "Method": "llama_quantize.methods.method",
+    "QuantSummary": "llama_quantize.checkpoint.summary",
+    "QuantizedTensor": "llama_quantize.tensor",
+    "QuantizedWeights": "llama_quantize.checkpoint.weights",
+    "TensorSource": "llama_quantize.source",
+    "TensorStats": "llama_quantize.checkpoint.summary",
+    "dequantize_groups": "llama_quantize.groupwise",
+    "find_method": "llama_quantize.methods.method",
+    "pack_int4": "llama_quantize.packing",
+    "quantize_to": "llama_quantize.checkpoint.store",
+    "register_method": "llama_quantize.methods.method",
+    "unpack_int4": "llama_quantize.packing",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _PLACES:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    return getattr(importlib.import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

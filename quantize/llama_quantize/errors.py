@@ -7,7 +7,7 @@ class QuantizationError(ValueError):
     """A weight, a recipe or a quantised checkpoint that cannot be used as it is.
 
     Args:
-        message: what is wrong, where, expected and found.
+        message: what is wrong and where, what was expected and what was found.
         hint: what to do next; empty when the message already says it.
     """
 

@@ -1,7 +1,8 @@
-"""Pack 4-bit codes two to a byte and back; knows nothing of scales or of what the codes mean.
+"""Pack 4-bit codes two to a byte, and unpack them.
 
 A nibble is `code + 8`; the even element of a row is the low nibble. This is exactly the byte order
-of ONNX `MatMulNBits`, so that target stores these bytes as they are.
+of ONNX `MatMulNBits`, so that target stores these bytes as they are. It knows nothing of scales or
+of what the codes mean.
 """
 
 from __future__ import annotations

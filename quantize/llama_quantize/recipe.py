@@ -1,7 +1,8 @@
-"""Which tensor becomes what: rules by name, as data. Knows no arithmetic and no files.
+"""Which tensor becomes what, and by which method: rules by name, as data.
 
 Rules are tried in order and the first match wins. Nothing is skipped in silence: a tensor that no
-rule names, and a rule that names no tensor, are errors.
+rule names, and a rule that names no tensor, are errors. It knows no arithmetic and no files, and
+no more of a method than its name.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from dataclasses import dataclass
 
 from llama_quantize.errors import QuantizationError
 from llama_quantize.scheme import Float, GroupedInt, Scheme, scheme_from_json
-from llama_quantize.tensor import stored_forms
 
 GROUP_SIZES = (32, 64, 128, 256)
 DEFAULT_GROUP_SIZE = 32
 RECIPES = ("int4", "int8", "bf16", "fp16")
+DEFAULT_METHOD = "clip_search"
 
 _LINEARS = r"model\.layers\.\d+\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj\.weight"
 # One rule for both, because a tied model has no head of its own.
@@ -26,12 +27,22 @@ _NORMS = r"model\.(norm|layers\.\d+\.(input|post_attention)_layernorm)\.weight"
 
 @dataclass(frozen=True)
 class QuantRule:
-    """Tensors whose whole name matches `pattern` take `scheme`."""
+    """What becomes of the tensors that it names.
+
+    Args:
+        pattern: regular expression that matches their whole names.
+        scheme: storage form.
+        method: name of the method that chooses codes and scales; floats have none.
+    """
 
     pattern: str
     scheme: Scheme
+    method: str = DEFAULT_METHOD
 
     def __post_init__(self) -> None:
+        if isinstance(self.scheme, Float) and self.method != DEFAULT_METHOD:
+            message = f"rule {self.pattern!r}: {self.scheme.label} needs no method {self.method!r}"
+            raise QuantizationError(message, "leave the method out; floats are rounded to nearest")
         try:
             re.compile(self.pattern)
         except re.error as error:
@@ -39,16 +50,29 @@ class QuantRule:
             raise QuantizationError(message) from error
 
     def matches(self, name: str) -> bool:
-        """Say whether the rule speaks about the tensor `name`."""
+        """Whether the rule speaks about the tensor `name`."""
         return re.fullmatch(self.pattern, name) is not None
+
+    def to_json(self) -> dict[str, object]:
+        """Describe the rule as plain data; only a form with codes has a method beside it."""
+        data: dict[str, object] = {"pattern": self.pattern, "scheme": self.scheme.to_json()}
+        return data if isinstance(self.scheme, Float) else data | {"method": self.method}
 
 
 @dataclass(frozen=True)
 class ResolvedRecipe:
-    """What a recipe means for one model: a scheme per tensor, and how often each rule was used."""
+    """What a recipe means for one model.
+
+    Args:
+        recipe: the rules.
+        schemes: storage form of each tensor.
+        methods: name of the method for each tensor that gets codes.
+        hits: number of tensors that each rule takes.
+    """
 
     recipe: QuantRecipe
     schemes: Mapping[str, Scheme]
+    methods: Mapping[str, str]
     hits: tuple[int, ...]
 
 
@@ -63,7 +87,7 @@ class QuantRecipe:
         """Choose a scheme for every tensor of a model.
 
         Args:
-            shapes: the unique tensors (a tied head is not among them) and their shapes.
+            shapes: shapes of the unique tensors, a tied head not among them.
 
         Raises:
             QuantizationError: a tensor that matches no rule, a rule that matches no tensor, or a
@@ -80,22 +104,30 @@ class QuantRecipe:
         if idle:
             message = f"recipe {self.name}: no tensor matches the pattern {_few(idle)}"
             raise QuantizationError(message, "correct the pattern, its order, or drop the rule")
-        schemes = {name: self.rules[i].scheme for name, i in used.items() if i is not None}
+        rules = {name: self.rules[index] for name, index in used.items() if index is not None}
+        schemes = {name: rule.scheme for name, rule in rules.items()}
         for name, scheme in schemes.items():
             _check_fits(name, shapes[name], scheme)
-        return ResolvedRecipe(self, schemes, hits)
+        methods = {name: method for name in shapes if (method := self.method_of(name))}
+        return ResolvedRecipe(self, schemes, methods, hits)
+
+    def method_of(self, name: str) -> str | None:
+        """Return the method that chooses a tensor's codes; None: it has no codes, or no rule."""
+        index = self._rule_of(name)
+        if index is None or isinstance(self.rules[index].scheme, Float):
+            return None
+        return self.rules[index].method
 
     def to_json(self) -> dict[str, object]:
         """Describe the recipe as plain data."""
-        rules = [{"pattern": rule.pattern, "scheme": rule.scheme.to_json()} for rule in self.rules]
-        return {"name": self.name, "rules": rules}
+        return {"name": self.name, "rules": [rule.to_json() for rule in self.rules]}
 
     @classmethod
     def from_json(cls, data: object) -> QuantRecipe:
         """Read a recipe that `to_json` wrote.
 
         Raises:
-            QuantizationError: anything missing, unknown or of the wrong type.
+            QuantizationError: anything is missing, unknown or of the wrong type.
         """
         match data:
             case {"name": str(name), "rules": [*rules], **rest} if not rest:
@@ -108,11 +140,15 @@ class QuantRecipe:
 
 
 def recipe(name: str, group_size: int | None = None) -> QuantRecipe:
-    """Give one of the built-in recipes for Llama names.
+    """Return one of the built-in recipes for Llama names.
 
     `int4` and `int8` quantise the linears in groups (32 by default) with searched scales, the token
     table and the output head as int8 with one scale a row, and keep the norms in bfloat16. `bf16`
     and `fp16` keep everything as floats.
+
+    Args:
+        name: one of `RECIPES`.
+        group_size: number of weights that share a scale, one of `GROUP_SIZES`; None: the default.
 
     Raises:
         QuantizationError: an unknown name, or a group size that is unknown or makes no sense.
@@ -132,7 +168,7 @@ def recipe(name: str, group_size: int | None = None) -> QuantRecipe:
         raise QuantizationError(message)
     rules = (
         QuantRule(_LINEARS, GroupedInt(4 if name == "int4" else 8, group)),
-        QuantRule(_TABLES, GroupedInt(8, None, clip_search=False)),
+        QuantRule(_TABLES, GroupedInt(8, None), "nearest"),
         QuantRule(_NORMS, Float("bfloat16")),
     )
     return QuantRecipe(name, rules)
@@ -142,7 +178,7 @@ def _check_fits(name: str, shape: tuple[int, ...], scheme: Scheme) -> None:
     if isinstance(scheme, Float):
         return
     try:
-        stored_forms(scheme, shape)
+        scheme.stored_shapes(shape)
     except QuantizationError as error:
         fitting = [str(g) for g in GROUP_SIZES if len(shape) == 2 and shape[1] % g == 0]
         hint = f"choose a group size of {' or '.join(fitting)}" if fitting else error.hint
@@ -152,7 +188,9 @@ def _check_fits(name: str, shape: tuple[int, ...], scheme: Scheme) -> None:
 
 def _rule_from_json(data: object) -> QuantRule:
     match data:
-        case {"pattern": str(pattern), "scheme": scheme, **rest} if not rest:
+        case {"pattern": str(pattern), "scheme": scheme, "method": str(method), **rest} if not rest:
+            return QuantRule(pattern, scheme_from_json(scheme), method)
+        case {"pattern": str(pattern), "scheme": {"type": "float"} as scheme, **rest} if not rest:
             return QuantRule(pattern, scheme_from_json(scheme))
     message = f"not a rule of a recipe: {data!r}"
     raise QuantizationError(message)

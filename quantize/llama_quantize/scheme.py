@@ -1,20 +1,24 @@
 """The vocabulary of storage forms: what a tensor's numbers become, as plain frozen data.
 
-It says nothing of how codes are chosen (groupwise), packed (packing) or which tensor gets which
-form (recipe).
+It says nothing of how codes are chosen (methods), packed (packing) or which tensor gets which form
+(recipe). torch is imported only where one of its types is asked for.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-
-import torch
+from typing import TYPE_CHECKING
 
 from llama_quantize.errors import QuantizationError
 
+if TYPE_CHECKING:
+    import torch
+
 SCALE_BITS = 16
-_FLOAT_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+FLOAT_BYTES = 2
+_FLOAT_DTYPES = ("bfloat16", "float16")
 _CODE_RANGES = {4: (-8, 7), 8: (-127, 127)}
 
 
@@ -23,14 +27,12 @@ class GroupedInt:
     """Symmetric integers with one bf16 scale per group of neighbours in a row, no zero point.
 
     Args:
-        bits: 4 (codes -8..7) or 8 (codes -127..127).
-        group_size: weights per scale; None gives each row one scale.
-        clip_search: choose each scale for the least squared error, not from the peak alone.
+        bits: width of a code, 4 (codes -8..7) or 8 (codes -127..127).
+        group_size: number of weights that share a scale; None: one scale a row.
     """
 
     bits: int
     group_size: int | None
-    clip_search: bool = True
 
     def __post_init__(self) -> None:
         if self.bits not in _CODE_RANGES:
@@ -42,12 +44,12 @@ class GroupedInt:
 
     @property
     def label(self) -> str:
-        """Name the form for people, such as `int4 g32` or `int8 row`."""
+        """Name for people, such as `int4 g32` or `int8 row`."""
         return f"int{self.bits} " + ("row" if self.group_size is None else f"g{self.group_size}")
 
     @property
     def code_range(self) -> tuple[int, int]:
-        """Give the smallest and the largest code."""
+        """Smallest and largest code."""
         return _CODE_RANGES[self.bits]
 
     def groups(self, columns: int) -> int:
@@ -65,23 +67,42 @@ class GroupedInt:
             raise QuantizationError(message, "use 8 bits, or a float type, for this tensor")
         return columns // group
 
-    def bits_per_weight(self, columns: int) -> float:
-        """Count the stored bits for each weight, scales included."""
-        return self.bits + SCALE_BITS * self.groups(columns) / columns
+    def stored_shapes(self, shape: tuple[int, ...]) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return the shapes of the stored codes and scales of a weight `[N, K]`.
+
+        Codes of 4 bits are packed two to a byte: `[N, K/2]` instead of `[N, K]`.
+
+        Raises:
+            QuantizationError: the weight is no matrix, or its rows do not divide into groups.
+        """
+        if len(shape) != 2:
+            message = f"a tensor of shape {list(shape)} cannot be stored as {self.label}: no matrix"
+            raise QuantizationError(message, "give it a float type in the recipe")
+        rows, columns = shape
+        scales = (rows, self.groups(columns))
+        return (rows, columns // 2 if self.bits == 4 else columns), scales
+
+    def size_bytes(self, shape: tuple[int, ...]) -> int:
+        """Count the stored bytes of a weight `[N, K]`, scales included.
+
+        Raises:
+            QuantizationError: as `stored_shapes`.
+        """
+        codes, scales = self.stored_shapes(shape)
+        return math.prod(codes) + math.prod(scales) * SCALE_BITS // 8
 
     def to_json(self) -> dict[str, object]:
         """Describe the form as plain data."""
-        return {
-            "type": "grouped_int",
-            "bits": self.bits,
-            "group_size": self.group_size,
-            "clip_search": self.clip_search,
-        }
+        return {"type": "grouped_int", "bits": self.bits, "group_size": self.group_size}
 
 
 @dataclass(frozen=True)
 class Float:
-    """Plain 16-bit floats: `bfloat16` or `float16`."""
+    """Plain 16-bit floats.
+
+    Args:
+        dtype: `bfloat16` or `float16`.
+    """
 
     dtype: str
 
@@ -92,13 +113,19 @@ class Float:
 
     @property
     def label(self) -> str:
-        """Name the form for people."""
+        """Name for people."""
         return self.dtype
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """Give the type that torch stores."""
-        return _FLOAT_DTYPES[self.dtype]
+        """Type that torch stores."""
+        import torch
+
+        return torch.bfloat16 if self.dtype == "bfloat16" else torch.float16
+
+    def size_bytes(self, shape: tuple[int, ...]) -> int:
+        """Count the stored bytes of a tensor."""
+        return math.prod(shape) * FLOAT_BYTES
 
     def to_json(self) -> dict[str, object]:
         """Describe the form as plain data."""
@@ -112,7 +139,7 @@ def scheme_from_json(data: object) -> Scheme:
     """Read a scheme that `to_json` wrote.
 
     Raises:
-        QuantizationError: anything missing, unknown or of the wrong type.
+        QuantizationError: anything is missing, unknown or of the wrong type.
     """
     if isinstance(data, Mapping):
         match dict(data):
@@ -122,9 +149,8 @@ def scheme_from_json(data: object) -> Scheme:
                 "type": "grouped_int",
                 "bits": int(bits),
                 "group_size": (int() | None) as group_size,
-                "clip_search": bool(clip_search),
                 **rest,
             } if not rest:
-                return GroupedInt(bits, group_size, clip_search)
+                return GroupedInt(bits, group_size)
     message = f"unknown quantisation scheme {data!r}"
     raise QuantizationError(message, "the file may come from a newer version; upgrade and retry")

@@ -23,7 +23,7 @@ class QuantizedTensor:
     """Codes and scales of a weight `[N, K]`.
 
     Args:
-        scheme: the storage form.
+        scheme: storage form.
         shape: rows N and columns K of the weight.
         codes: uint8 `[N, K/2]` (packed, see packing.py) for 4 bits, int8 `[N, K]` for 8.
         scales: bfloat16 `[N, G]`.
@@ -42,11 +42,11 @@ class QuantizedTensor:
             raise QuantizationError(message)
 
     def unpacked(self) -> Tensor:
-        """Give the codes as int8 `[N, K]`, whatever the storage."""
+        """Return the codes as int8 `[N, K]`, whatever the storage."""
         return self._unpack(self.codes)
 
     def dequantize(self, dtype: torch.dtype = torch.float32, rows: slice | None = None) -> Tensor:
-        """Give the weight, or only some `rows` of it, as floats `[N, K]`."""
+        """Return the weight, or only some `rows` of it, as floats `[N, K]`."""
         codes = self.codes[rows or slice(None)]
         scales = self.scales[rows or slice(None)]
         values = torch.empty(codes.shape[0], self.shape[1], dtype=dtype)
@@ -85,19 +85,14 @@ def _sha256_of_rows(matrix: Tensor) -> str:
 
 
 Form = tuple[torch.dtype, tuple[int, ...]]
+"""Type and shape of a stored tensor."""
 
 
 def stored_forms(scheme: GroupedInt, shape: tuple[int, ...]) -> tuple[Form, Form]:
-    """Give type and shape of the stored codes and scales of a weight `[N, K]`.
+    """Return type and shape of the stored codes and scales of a weight `[N, K]`.
 
     Raises:
-        QuantizationError: not a matrix, or a group that does not divide K.
+        QuantizationError: the weight is no matrix, or its rows do not divide into groups.
     """
-    if len(shape) != 2:
-        message = f"a tensor of shape {list(shape)} cannot be stored as {scheme.label}: no matrix"
-        raise QuantizationError(message, "give it a float type in the recipe")
-    rows, columns = shape
-    scales: Form = (torch.bfloat16, (rows, scheme.groups(columns)))
-    if scheme.bits == 4:
-        return (torch.uint8, (rows, columns // 2)), scales
-    return (torch.int8, (rows, columns)), scales
+    codes, scales = scheme.stored_shapes(shape)
+    return (torch.uint8 if scheme.bits == 4 else torch.int8, codes), (torch.bfloat16, scales)

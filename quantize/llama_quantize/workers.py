@@ -1,7 +1,7 @@
 """Threads that each run whole blocks of work, with torch's own splitting switched off meanwhile.
 
 One operation on a cache-sized chunk takes some ten microseconds, about what it costs to hand it to
-a second thread and wait. Threads that own their blocks never wait. Knows nothing of the work.
+a second thread and wait. Threads that own their blocks never wait. It knows nothing of the work.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 
 @contextmanager
 def worker_pool() -> Iterator[ThreadPoolExecutor]:
-    """Lend a pool of as many threads as torch may use; on an error the queued work is dropped."""
+    """Provide as many threads as torch may use; after an error the queued work is dropped."""
     threads = torch.get_num_threads()
     pool = ThreadPoolExecutor(threads)
     # A new thread takes this number when it first runs an operation.

@@ -24,12 +24,12 @@ from llama_export.targets.coreml.options import CoremlOptions
 from llama_export.targets.coreml.running.session import CoremlSession
 from llama_export.targets.stored import StoredArtifact
 from llama_export.targets.target import ArtifactMetadata
-from llama_quantize.checkpoint.weights import QuantizedWeights, quantize_to
+from llama_quantize.checkpoint.store import quantize_to
+from llama_quantize.checkpoint.weights import QuantizedWeights
 from llama_quantize.recipe import QuantRecipe, recipe
 
 CONTEXT = 320
 INT4 = recipe("int4")
-TIED = {"lm_head.weight": "model.embed_tokens.weight"}
 ABOUT = ArtifactMetadata(
     name="tiny",
     hub_id="somebody/tiny",
@@ -96,8 +96,7 @@ class Workshop:
         if key not in _weights:
             folder = self._folders.mktemp("weights")
             checkpoint = HfCheckpoint.open(write_checkpoint(folder / "checkpoint", config))
-            tied = TIED if config.tie_word_embeddings else {}
-            quantize_to(folder / "weights", checkpoint.shapes, checkpoint.tensor, chosen, tied)
+            quantize_to(folder / "weights", checkpoint, chosen)
             _weights[key] = QuantizedWeights.open(folder / "weights", check_hash=False)
         return _weights[key]
 

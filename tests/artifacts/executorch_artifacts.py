@@ -28,14 +28,14 @@ from llama_export.targets.executorch.running.session import ExecutorchSession
 from llama_export.targets.executorch.xnnpack import lower as lowering
 from llama_export.targets.executorch.xnnpack.lower import MODEL_FILE
 from llama_export.targets.stored import StoredArtifact
-from llama_quantize.checkpoint.weights import QuantizedWeights, quantize_to
+from llama_quantize.checkpoint.store import quantize_to
+from llama_quantize.checkpoint.weights import QuantizedWeights
 from llama_quantize.recipe import QuantRecipe, QuantRule, recipe
 from llama_quantize.scheme import GroupedInt
 
 CONTEXT = 128
 DEMO_CONTEXT = 256
 STOPS = TINY.eos_token_id
-TIED = {"lm_head.weight": "model.embed_tokens.weight"}
 INT4 = recipe("int4")
 # One scale a row, which is the int8 that XNNPACK multiplies; the built-in recipe has groups.
 INT8_ROWS = QuantRecipe(
@@ -118,10 +118,9 @@ class Workshop:
         if key not in _weights:
             folder = self._folders.mktemp("weights")
             checkpoint = HfCheckpoint.open(write_checkpoint(folder / "checkpoint", config))
-            tied = TIED if config.tie_word_embeddings else {}
             _weights[key] = folder / "weights"
             _weights[key].mkdir()
-            quantize_to(_weights[key], checkpoint.shapes, checkpoint.tensor, chosen, tied)
+            quantize_to(_weights[key], checkpoint, chosen)
         return _weights[key]
 
     def bundle(self, model: Path | str, max_context: int, **options) -> Path:

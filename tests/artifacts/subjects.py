@@ -16,11 +16,11 @@ from llama_export.llama.rope import inverse_frequencies, rope_tables
 from llama_export.llama.rounding import round_activations
 from llama_export.verify.artifact import Subject
 from llama_export.verify.samples import Text
-from llama_quantize.checkpoint.weights import QuantizedWeights, quantize_to
+from llama_quantize.checkpoint.store import quantize_to
+from llama_quantize.checkpoint.weights import QuantizedWeights
 from llama_quantize.recipe import recipe
 from llama_quantize.tensor import QuantizedTensor
 
-TIED = {"lm_head.weight": "model.embed_tokens.weight"}
 TEXT = [3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37]
 
 
@@ -31,9 +31,9 @@ class Made:
     model: torch.nn.Module
 
 
-def make(folder, config, tied, name="int4") -> Made:
+def make(folder, config, name="int4") -> Made:
     checkpoint = HfCheckpoint.open(tiny.write_checkpoint(folder / "checkpoint", config))
-    quantize_to(folder / "weights", checkpoint.shapes, checkpoint.tensor, recipe(name), tied)
+    quantize_to(folder / "weights", checkpoint, recipe(name))
     weights = QuantizedWeights.open(folder / "weights")
     return Made(checkpoint, weights, quantised_llama(config, weights))
 

@@ -65,7 +65,7 @@ def test_a_core_ml_package_may_be_a_folder(tmp_path):
 
 
 def test_progress_counts_every_byte_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(bundle_module, "_CHUNK_BYTES", 1000)
+    monkeypatch.setattr("llama_quantize.checkpoint.files._PIECE_BYTES", 1000)
     sealed, checked = [], []
     seal(fill(tmp_path / "b"), DRAFT, sealed.append)
     bundle = Bundle.open(tmp_path / "b")

@@ -21,6 +21,7 @@ from artifacts.folders import (
     write_new,
 )
 
+import llama_quantize
 from llama_export.bundle import publish as publish_module
 from llama_export.errors import OutputError
 
@@ -169,10 +170,10 @@ print(step, sorted(map(str, seen)))
 
 def start(script: str, *args: object) -> subprocess.Popen:
     command = [sys.executable, "-c", script, *map(str, args)]
-    root = Path(publish_module.__file__).parents[2]
+    roots = (Path(publish_module.__file__).parents[2], Path(llama_quantize.__file__).parents[1])
     return subprocess.Popen(
         command,
-        env={**os.environ, "PYTHONPATH": str(root)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, roots))},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

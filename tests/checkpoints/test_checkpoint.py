@@ -13,7 +13,8 @@ import torch
 from artifacts.tiny import MULTI_HEAD, TINY, UNTIED, random_llama, write_checkpoint
 from safetensors.torch import load_file, save_file
 
-from llama_export.checkpoints.hugging_face import INDEX_FILE, SINGLE_FILE, HfCheckpoint
+from llama_export.checkpoints.hugging_face import HfCheckpoint
+from llama_export.checkpoints.hugging_face_files import INDEX_FILE, SINGLE_FILE
 from llama_export.checkpoints.safetensors_header import read_header
 from llama_export.errors import CheckpointError, ConfigError
 from llama_export.llama.names import HEAD, TABLE, expected_shapes
@@ -85,7 +86,7 @@ def test_tensors_are_those_of_the_model(tmp_path, config, sharded):
     assert list(checkpoint.names) == list(checkpoint.shapes)
     assert set(checkpoint.names) == set(state)
     for name in checkpoint.names:
-        assert checkpoint.dtype(name) is torch.bfloat16
+        assert checkpoint.tensor(name).dtype is torch.bfloat16
         assert checkpoint.tensor(name).shape == checkpoint.shapes[name]
         assert torch.equal(checkpoint.tensor(name).float(), state[name])
     assert checkpoint.size_bytes == 2 * config.num_parameters
@@ -103,7 +104,7 @@ def test_names_are_in_model_order():
 def test_other_float_dtypes(folder, dtype):
     rewrite(folder, lambda s: s.update({k: v.to(dtype) for k, v in list(s.items())}))
     checkpoint = HfCheckpoint.open(folder)
-    assert checkpoint.dtype(QUERY) is checkpoint.tensor(QUERY).dtype is dtype
+    assert checkpoint.tensor(QUERY).dtype is dtype
 
 
 def test_rotary_buffers_of_old_checkpoints_are_ignored(folder):
@@ -133,9 +134,8 @@ def test_links_into_a_download_cache_are_followed(folder, tmp_path):
 
 def test_unknown_tensor_name_is_named(folder):
     checkpoint = HfCheckpoint.open(folder)
-    for ask in (checkpoint.tensor, checkpoint.dtype):
-        with pytest.raises(CheckpointError, match=r"model\.nothing"):
-            ask("model.nothing")
+    with pytest.raises(CheckpointError, match=r"model\.nothing"):
+        checkpoint.tensor("model.nothing")
 
 
 MEASURE = """

@@ -24,13 +24,11 @@ from llama_export.verify.measure.metrics import compare_logits
 from llama_export.verify.samples import built_in_text
 from llama_quantize.checkpoint.store import quantize_to
 from llama_quantize.checkpoint.weights import QuantizedWeights
-from llama_quantize.recipe import QuantRecipe, QuantRule, recipe
+from llama_quantize.recipe import QuantRecipe, recipe
 from llama_quantize.scheme import GroupedInt
 
 pytest.importorskip("onnxruntime", reason="needs the onnx extra")
 pytestmark = pytest.mark.onnx
-
-TIED = {"lm_head.weight": "model.embed_tokens.weight"}
 
 
 class Silent:
@@ -88,9 +86,7 @@ def test_the_scale_search_beats_rounding_to_nearest(checkpoint, tokenizer, tmp_p
     """The same text through both; docs/performance.md has the figures over 12,000 positions."""
     searched = recipe("int4")
     rules = tuple(
-        QuantRule(rule.pattern, replace(rule.scheme, clip_search=False))
-        if isinstance(rule.scheme, GroupedInt)
-        else rule
+        replace(rule, method="nearest") if isinstance(rule.scheme, GroupedInt) else rule
         for rule in searched.rules
     )
     ids = torch.tensor([list(built_in_text(tokenizer).take(1000))])
@@ -98,7 +94,7 @@ def test_the_scale_search_beats_rounding_to_nearest(checkpoint, tokenizer, tmp_p
     kl = []
     for index, chosen in enumerate((searched, QuantRecipe("nearest", rules))):
         folder = tmp_path / str(index)
-        quantize_to(folder, checkpoint.shapes, checkpoint.tensor, chosen, TIED)
+        quantize_to(folder, checkpoint, chosen)
         weights = QuantizedWeights.open(folder)
         found = reference_logits(checkpoint.config, weights.get, ids)[0].numpy()
         kl.append(compare_logits(reference, found).kl_mean)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from artifacts.opened import footprint_of
 from artifacts.small_bundle import FakeMachine, export_small
 from artifacts.tiny import TINY, UNTIED, write_checkpoint
+from fakes.hub import COMMIT, REPOSITORY, Hub, nothing_of_this_machine, serve
 
 from llama_export.bundle.bundle import Bundle
 from llama_export.errors import CheckpointError, ConfigError, HubError, OutputError, UsageError
@@ -145,42 +145,28 @@ def test_another_repository_gives_its_config_alone(tmp_path, monkeypatch):
 
     monkeypatch.setattr("llama_export.sources.catalogue.fetch", fetch)
     shape = shape_of("someone/Else", revision="v2", token="secret")
-    assert asked == [("someone/Else", {"revision": "v2", "token": "secret", "config_only": True})]
+    assert asked == [("someone/Else", {"revision": "v2", "token": "secret", "weights": False})]
     assert (shape.name, shape.config) == ("Else", TINY)
     assert shape.download_bytes == 2 * TINY.num_parameters
 
 
 def test_the_config_of_a_repository_is_fetched_without_its_weights(tmp_path, monkeypatch):
-    from fakes.hub import COMMIT, REPOSITORY, Hub, serve
-    from huggingface_hub import constants
-    from huggingface_hub.utils import close_session
-
     from llama_export.sources.repository import fetch
 
-    for name in list(os.environ):
-        if name.lower().endswith("_proxy") or name.startswith(("HF_", "HUGGING")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-    close_session()
     files = {"config.json": b'{"a": 1}', "model.safetensors": bytes(5_000)}
-    with serve(Hub(files)) as hub:
+    refs = tmp_path / "alone"
+    with nothing_of_this_machine(monkeypatch, tmp_path), serve(Hub(files)) as hub:
         place = {"endpoint": hub.endpoint, "cache_dir": tmp_path / "cache"}
-        folder, commit = fetch(REPOSITORY, config_only=True, **place)
+        folder, commit = fetch(REPOSITORY, weights=False, **place)
         assert (commit, [path.name for path in folder.iterdir()]) == (COMMIT, ["config.json"])
         assert hub.sent("GET", "model.safetensors") == []
         # What was fetched for an estimate must not look like a copy of the model.
         whole, _ = fetch(REPOSITORY, **place)
         assert sorted(path.name for path in whole.iterdir()) == ["config.json", "model.safetensors"]
-    close_session()
-    refs = tmp_path / "alone"
-    with serve(Hub(files)) as hub:
-        fetch(REPOSITORY, config_only=True, endpoint=hub.endpoint, cache_dir=refs)
+        fetch(REPOSITORY, weights=False, endpoint=hub.endpoint, cache_dir=refs)
         assert not list(refs.rglob("refs/*"))
-    close_session()
-    with pytest.raises(HubError, match="no complete copy"):
-        fetch(REPOSITORY, config_only=True, endpoint="http://127.0.0.1:9", cache_dir=refs)
-    close_session()
+        with pytest.raises(HubError, match="no complete copy"):
+            fetch(REPOSITORY, weights=False, endpoint="http://127.0.0.1:9", cache_dir=refs)
 
 
 def test_what_cannot_be_estimated(tmp_path):
@@ -192,10 +178,9 @@ def test_what_cannot_be_estimated(tmp_path):
         shape_of(str(tmp_path))
     with pytest.raises(HubError, match="revision"):
         shape_of("demo", revision="main")
-    narrow = replace(TINY, hidden_size=96)
-    (tmp_path / "config.json").write_text(json.dumps(narrow.to_hf()))
+    narrow = write_checkpoint(tmp_path / "narrow", replace(TINY, hidden_size=96))
     with pytest.raises(QuantizationError, match="do not divide"):
-        estimated(str(tmp_path), group_size=64)
+        estimated(str(narrow), group_size=64)
     for context in (0, -1, 8193):
         with pytest.raises(UsageError, match="--max-context"):
             choose_context("onnx", 8192, context)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REPOSITORY = "meta-llama/Llama-3.2-1B"
@@ -147,6 +151,25 @@ class _Handler(BaseHTTPRequestHandler):
             if self.hub.stall_at:
                 self.hub.go_on.wait(60)
             self.close_connection = True
+
+
+@contextmanager
+def nothing_of_this_machine(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[None]:
+    """Leave no token, no proxy and no cache of this machine to huggingface_hub meanwhile."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import close_session
+
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy") or name.startswith(("HF_", "HUGGING")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("HF_HOME", str(folder / "home"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(folder / "home" / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    close_session()
+    yield
+    close_session()
 
 
 @contextmanager

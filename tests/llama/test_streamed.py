@@ -12,7 +12,7 @@ from tolerances import FAULT_REL_RMS, SAME_MODEL_REL_RMS
 
 from llama_export.llama import streamed
 from llama_export.llama.streamed import reference_head, reference_logits, reference_states
-from llama_quantize.groupwise import quantize_groups
+from llama_quantize.methods.method import find_method
 from llama_quantize.packing import pack_int4
 from llama_quantize.scheme import GroupedInt
 from llama_quantize.tensor import QuantizedTensor
@@ -24,7 +24,7 @@ INPUT_IDS = torch.tensor(
 
 
 def quantized(weight: torch.Tensor, scheme: GroupedInt) -> QuantizedTensor:
-    codes, scales = quantize_groups(weight, scheme)
+    codes, scales = find_method("clip_search").quantize(weight, scheme)
     stored = pack_int4(codes) if scheme.bits == 4 else codes
     return QuantizedTensor(scheme, tuple(weight.shape), stored, scales)
 

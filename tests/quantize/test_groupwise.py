@@ -16,13 +16,20 @@ from llama_quantize import (
     GroupedInt,
     QuantizationError,
     dequantize_groups,
-    quantize_groups,
+    find_method,
 )
 from llama_quantize import groupwise as groupwise_module
 
 MIN_SCALE = 2.0**-17
 MAX_SCALE = 65280.0
+METHODS = ("nearest", "clip_search")
 FIXED_SUM = 1e-5  # float32 sums of the search against float64 sums here, relative
+
+
+def quantize_groups(
+    weight: torch.Tensor, scheme: GroupedInt, method: str = "clip_search"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return find_method(method).quantize(weight, scheme)
 
 
 def to_scale(values: torch.Tensor) -> torch.Tensor:
@@ -114,11 +121,11 @@ def test_no_group_is_worse_than_rounding_to_nearest(parts, bits):
 
 
 @settings(max_examples=150, deadline=None)
-@given(parts=matrices, bits=st.sampled_from([4, 8]), search=st.booleans())
-def test_codes_and_scales_are_storable_and_codes_are_the_nearest(parts, bits, search):
+@given(parts=matrices, bits=st.sampled_from([4, 8]), method=st.sampled_from(METHODS))
+def test_codes_and_scales_are_storable_and_codes_are_the_nearest(parts, bits, method):
     weight, group = build(parts)
-    scheme = GroupedInt(bits, group, search)
-    codes, scales = quantize_groups(weight, scheme)
+    scheme = GroupedInt(bits, group)
+    codes, scales = quantize_groups(weight, scheme, method)
     low, high = scheme.code_range
     assert codes.dtype == torch.int8
     assert scales.dtype == torch.bfloat16
@@ -168,8 +175,8 @@ def test_zeros_and_tiny_values_take_the_smallest_scale():
     weight = torch.zeros(3, 64)
     weight[1] = 3e-7
     weight[2, 32:] = 2.0**-17 * 5
-    for search in (True, False):
-        codes, scales = quantize_groups(weight, GroupedInt(4, 32, search))
+    for method in METHODS:
+        codes, scales = quantize_groups(weight, GroupedInt(4, 32), method)
         assert (scales[:2] == MIN_SCALE).all()
         assert (scales[2, 0], codes[:2].any(), codes[2, :32].any()) == (MIN_SCALE, False, False)
         assert stored_errors(weight, codes, scales)[4:].sum() == 0
@@ -177,7 +184,7 @@ def test_zeros_and_tiny_values_take_the_smallest_scale():
 
 def test_int8_rows_match_plain_arithmetic():
     weight = sample("gaussian", 50, 300)
-    codes, scales = quantize_groups(weight, GroupedInt(8, None, clip_search=False))
+    codes, scales = quantize_groups(weight, GroupedInt(8, None), "nearest")
     expected = (weight.float().abs().amax(1) / 127).bfloat16()
     assert scales.shape == (50, 1)
     assert torch.equal(scales[:, 0], expected)
@@ -208,14 +215,14 @@ def test_dequantize_refuses_shapes_that_do_not_match():
             dequantize_groups(codes, torch.ones(shape, dtype=torch.bfloat16))
 
 
-@pytest.mark.parametrize("search", [True, False])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, 1e6])
-def test_unusable_values_are_named_with_their_place(value, search, monkeypatch):
+def test_unusable_values_are_named_with_their_place(value, method, monkeypatch):
     monkeypatch.setattr(groupwise_module, "BLOCK_WEIGHTS", 64 * 100)
     weight = torch.randn(300, 64)
     weight[251, 17] = value
     with pytest.raises(QuantizationError, match=r"\[251, 17\]") as caught:
-        quantize_groups(weight, GroupedInt(4, 32, search))
+        quantize_groups(weight, GroupedInt(4, 32), method)
     assert caught.value.hint
 
 
@@ -257,14 +264,15 @@ def test_thread_settings_are_left_as_they_were(monkeypatch):
 # Integers, because random floats themselves depend on the vector width.
 _HASH = """
 import hashlib, torch
-from llama_quantize import GroupedInt, quantize_groups
+from llama_quantize import GroupedInt, find_method
 
 def digest():
     generator = torch.Generator().manual_seed(1)
     weight = torch.randint(-1000, 1001, (2048, 640), generator=generator) / 1000
     found = hashlib.sha256()
     for group in (32, 128):
-        for part in quantize_groups(weight * weight * weight, GroupedInt(4, group)):
+        method = find_method("clip_search")
+        for part in method.quantize(weight * weight * weight, GroupedInt(4, group)):
             found.update(part.view(torch.uint8).numpy())
     return found.hexdigest()
 """

@@ -11,8 +11,8 @@ from llama_quantize import (
     GroupedInt,
     QuantizationError,
     QuantizedTensor,
+    find_method,
     pack_int4,
-    quantize_groups,
     unpack_int4,
 )
 
@@ -77,7 +77,7 @@ def test_wrong_tensors_are_refused():
 def quantized(bits: int = 4) -> QuantizedTensor:
     torch.manual_seed(3)
     scheme = GroupedInt(bits, 32)
-    codes, scales = quantize_groups(torch.randn(6, 96), scheme)
+    codes, scales = find_method("clip_search").quantize(torch.randn(6, 96), scheme)
     return QuantizedTensor(scheme, (6, 96), pack_int4(codes) if bits == 4 else codes, scales)
 
 

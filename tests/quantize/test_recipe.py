@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +45,9 @@ def test_integer_recipes_name_every_tensor(name, bits, tied, tables):
     assert resolved.schemes["model.layers.1.mlp.down_proj.weight"] == GroupedInt(bits, 32)
     assert resolved.schemes["model.embed_tokens.weight"].label == "int8 row"
     assert resolved.schemes["model.norm.weight"] == Float("bfloat16")
+    assert resolved.methods["model.layers.1.mlp.down_proj.weight"] == "clip_search"
+    assert resolved.methods["model.embed_tokens.weight"] == "nearest"
+    assert "model.norm.weight" not in resolved.methods
     assert list(resolved.schemes) == list(llama_shapes(tied))
 
 
@@ -124,9 +131,10 @@ def test_recipes_are_data(name):
         None,
         {"type": "float", "dtype": "float8"},
         {"type": "float", "dtype": "bfloat16", "more": 1},
-        {"type": "grouped_int", "bits": 4, "group_size": 32},
-        {"type": "grouped_int", "bits": 3, "group_size": 32, "clip_search": True},
-        {"type": "grouped_int", "bits": 4, "group_size": -1, "clip_search": True},
+        {"type": "grouped_int", "bits": 4},
+        {"type": "grouped_int", "bits": 4, "group_size": 32, "clip_search": True},
+        {"type": "grouped_int", "bits": 3, "group_size": 32},
+        {"type": "grouped_int", "bits": 4, "group_size": -1},
         {"type": "codebook"},
     ],
 )
@@ -135,13 +143,71 @@ def test_unknown_schemes_are_refused(data):
         scheme_from_json(data)
 
 
+FLOAT = {"type": "float", "dtype": "bfloat16"}
+CODES = {"type": "grouped_int", "bits": 4, "group_size": 32}
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"pattern": 1},
+        {"pattern": "a", "scheme": CODES},
+        {"pattern": "a", "scheme": CODES, "method": 1},
+        {"pattern": "a", "scheme": CODES, "method": "nearest", "more": 1},
+        {"pattern": "a", "scheme": FLOAT, "more": 1},
+    ],
+)
+def test_damaged_rules_are_refused(rule):
+    with pytest.raises(QuantizationError, match="not a rule"):
+        QuantRecipe.from_json({"name": "a", "rules": [rule]})
+
+
 @pytest.mark.parametrize("data", [[], {"name": "a"}, {"name": "a", "rules": [{"pattern": 1}]}])
 def test_damaged_recipes_are_refused(data):
     with pytest.raises(QuantizationError, match="not a"):
         QuantRecipe.from_json(data)
 
 
-def test_bits_per_weight_count_the_scales():
-    assert GroupedInt(4, 32).bits_per_weight(2048) == 4.5
-    assert GroupedInt(4, 128).bits_per_weight(2048) == 4.125
-    assert GroupedInt(8, None).bits_per_weight(2048) == 8 + 16 / 2048
+def test_sizes_count_the_scales():
+    weights = 3 * 2048
+    assert GroupedInt(4, 32).size_bytes((3, 2048)) == weights * 4.5 / 8
+    assert GroupedInt(4, 128).size_bytes((3, 2048)) == weights * 4.125 / 8
+    assert GroupedInt(8, None).size_bytes((3, 2048)) == weights + 3 * 2
+    assert Float("float16").size_bytes((7,)) == 14
+
+
+def test_a_method_belongs_to_codes():
+    with pytest.raises(QuantizationError, match="needs no method"):
+        QuantRule(".*", Float("bfloat16"), "nearest")
+    # A record may name a method that this version does not have: it is origin, not storage.
+    rule = QuantRule("a", GroupedInt(4, 32), "of-tomorrow")
+    own = QuantRecipe("own", (rule,))
+    assert QuantRecipe.from_json(json.loads(json.dumps(own.to_json()))) == own
+    assert (own.method_of("a"), own.method_of("b")) == ("of-tomorrow", None)
+
+
+WITHOUT_TORCH = """
+import sys
+import llama_quantize
+from llama_quantize import recipe
+from llama_quantize.checkpoint.files import is_quantized
+recipe("int4", 32).resolve(dict.fromkeys(sys.argv[1:4], (2, 64)) | {sys.argv[4]: (64,)})
+try:
+    recipe("int4", 48)
+except llama_quantize.QuantizationError:
+    print("torch" in sys.modules, "quantize_to" in dir(llama_quantize))
+"""
+
+
+def test_a_recipe_is_judged_without_torch():
+    names = ["model.embed_tokens.weight", "lm_head.weight"]
+    names += ["model.layers.0.mlp.up_proj.weight", "model.norm.weight"]
+    root = Path(__file__).parents[2] / "quantize"
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, *names],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == ["False", "True"]

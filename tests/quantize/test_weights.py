@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fakes.source import FakeSource
 from safetensors import safe_open
 
 from llama_quantize import (
@@ -23,8 +24,8 @@ from llama_quantize import (
     QuantizedWeights,
     QuantRecipe,
     QuantRule,
+    find_method,
     pack_int4,
-    quantize_groups,
     quantize_to,
     recipe,
 )
@@ -49,9 +50,7 @@ def tensors() -> dict[str, torch.Tensor]:
 
 
 def write(folder: Path, source: dict[str, torch.Tensor] | None = None, name: str = "int4", **more):
-    source = source or tensors()
-    shapes = {key: tuple(tensor.shape) for key, tensor in source.items()}
-    return quantize_to(folder, shapes, source.__getitem__, recipe(name), TIED, **more)
+    return quantize_to(folder, FakeSource(source or tensors(), TIED), recipe(name), **more)
 
 
 def digest(path: Path) -> str:
@@ -65,7 +64,7 @@ def test_checkpoint_holds_what_quantising_gives(tmp_path):
     assert weights.names() == (TABLE, LINEAR, NORM)
     linear = weights.get(LINEAR)
     assert isinstance(linear, QuantizedTensor)
-    codes, scales = quantize_groups(source[LINEAR], GroupedInt(4, 32))
+    codes, scales = find_method("clip_search").quantize(source[LINEAR], GroupedInt(4, 32))
     assert torch.equal(linear.codes, pack_int4(codes))
     assert torch.equal(linear.scales, scales)
     assert torch.equal(weights.get(NORM), source[NORM].bfloat16())
@@ -102,9 +101,7 @@ def test_figures_are_those_of_the_tensors(tmp_path):
 
 def test_lossless_floats_have_an_infinite_ratio(tmp_path):
     source = {NORM: torch.ones(64), LINEAR: tensors()[LINEAR]}
-    summary = quantize_to(
-        tmp_path, {NORM: (64,), LINEAR: (96, 64)}, source.__getitem__, recipe("bf16"), {}
-    )
+    summary = quantize_to(tmp_path, FakeSource(source), recipe("bf16"))
     assert [stats.sqnr_db for stats in summary.stats] == [math.inf, math.inf]
     weights = QuantizedWeights.open(tmp_path)
     assert weights.summary.sqnr_db == math.inf
@@ -116,8 +113,7 @@ def test_golden_bytes(tmp_path):
     weight[0, :4] = torch.tensor([-1.0, 0.25, -0.25, 0.5])
     rules = (QuantRule("w", GroupedInt(4, 32)), QuantRule("n", Float("float16")))
     source = {"w": weight, "n": torch.tensor([1.0, -2.0])}
-    shapes = {"w": (1, 32), "n": (2,)}
-    quantize_to(tmp_path, shapes, source.__getitem__, QuantRecipe("own", rules), {})
+    quantize_to(tmp_path, FakeSource(source), QuantRecipe("own", rules))
     data = (tmp_path / "weights.safetensors").read_bytes()
     length = int.from_bytes(data[:8], "little")
     assert (8 + length) % 4096 == 0
@@ -179,10 +175,8 @@ def test_tied_names_resolve(tmp_path):
 
 @pytest.mark.parametrize("tied", [{"lm_head.weight": "absent"}, {NORM: TABLE}])
 def test_impossible_ties_are_refused(tmp_path, tied):
-    source = tensors()
-    shapes = {name: tuple(tensor.shape) for name, tensor in source.items()}
     with pytest.raises(QuantizationError, match="cannot be tied"):
-        quantize_to(tmp_path / "x", shapes, source.__getitem__, recipe("int4"), tied)
+        quantize_to(tmp_path / "x", FakeSource(tensors(), tied), recipe("int4"))
     assert not (tmp_path / "x").exists()
 
 
@@ -190,7 +184,8 @@ def test_exports_again_without_the_original(tmp_path):
     write(tmp_path / "a")
     first = QuantizedWeights.open(tmp_path / "a")
     shapes = {stats.name: stats.shape for stats in first.stats}
-    quantize_to(tmp_path / "b", shapes, first.dequantized, recipe("bf16"), first.tied)
+    source = FakeSource({}, first.tied, shapes, first.dequantized)
+    quantize_to(tmp_path / "b", source, recipe("bf16"))
     again = QuantizedWeights.open(tmp_path / "b")
     for name in first.names():
         assert torch.equal(again.get(name), first.dequantized(name, torch.bfloat16))
@@ -213,7 +208,7 @@ def test_values_that_are_not_finite_are_named(tmp_path, monkeypatch, name, place
 def test_value_beyond_float16_is_refused_not_made_infinite(tmp_path):
     source = {"a": torch.tensor([1.0, 1e5])}
     with pytest.raises(QuantizationError, match=r"a: value 100000.0 at \[1\]") as caught:
-        quantize_to(tmp_path, {"a": (2,)}, source.__getitem__, recipe("fp16"), {})
+        quantize_to(tmp_path, FakeSource(source), recipe("fp16"))
     assert "bfloat16" in caught.value.hint
 
 
@@ -222,10 +217,10 @@ def test_tensor_of_another_shape_or_type_is_refused(tmp_path):
     shapes = {name: tuple(tensor.shape) for name, tensor in source.items()}
     source[LINEAR] = source[LINEAR][:, :32]
     with pytest.raises(QuantizationError, match=rf"{LINEAR}: .*\[96, 64\], found .*\[96, 32\]"):
-        quantize_to(tmp_path, shapes, source.__getitem__, recipe("int4"), TIED)
+        quantize_to(tmp_path, FakeSource(source, TIED, shapes), recipe("int4"))
     source[LINEAR] = torch.zeros(96, 64, dtype=torch.int32)
     with pytest.raises(QuantizationError, match="int32"):
-        quantize_to(tmp_path, shapes, source.__getitem__, recipe("int4"), TIED)
+        quantize_to(tmp_path, FakeSource(source, TIED, shapes), recipe("int4"))
 
 
 def test_full_disk_surfaces_untouched_and_leaves_nothing(tmp_path, monkeypatch):
@@ -325,13 +320,15 @@ def record_of(path: Path) -> dict[str, object]:
         (lambda folder: (folder / "quantization.json").write_text("{"), "damaged"),
         (lambda folder: (folder / "quantization.json").write_bytes(b"\xff\xfe"), "damaged"),
         (lambda folder: (folder / "quantization.json").write_text("[]"), "found None None"),
-        (lambda folder: edit(folder, format_version=2), "llama-quantize 1, found .* 2"),
+        (lambda folder: edit(folder, format_version=3), "llama-quantize 1 or 2, found .* 3"),
         (lambda folder: edit(folder, format="gguf"), "found gguf"),
         (lambda folder: edit(folder, recipe={"name": "x"}), "not a recipe"),
         (lambda folder: edit(folder, hits=[1, 1]), "rules take"),
         (lambda folder: edit(folder, tied={"a": "b"}), "cannot be tied"),
         (lambda folder: edit(folder, tensors=[{}]), "not the figures"),
         (lambda folder: edit(folder, metadata={"a": 1}), "wrong type"),
+        (lambda folder: edit(folder, calibration={"a": 1}), "wrong type"),
+        (lambda folder: edit(folder, format_version=1), "not a rule"),
         (
             lambda folder: edit(folder, weights={"file": "../x", "sha256": "", "size_bytes": 0}),
             "wrong type",
@@ -385,8 +382,12 @@ def watch():
         peak = max(peak, anonymous_kb())
         time.sleep(0.002)
 
+class Source:
+    def __init__(self, shape, read):
+        self.names, self.shapes, self.tied, self.tensor = (name,), {name: shape}, {}, read
+
 def use(folder, shape, read):
-    quantize_to(folder, {name: shape}, read, own, {})
+    quantize_to(folder, Source(shape, read), own)
     stored = QuantizedWeights.open(folder).get(name)
     if isinstance(stored, QuantizedTensor):
         stored.codes_sha256(), stored.scales_sha256(), stored.dequantize(rows=slice(8))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from artifacts.tiny import write_checkpoint
-from fakes.hub import COMMIT, REPOSITORY, Hub, serve
+from fakes.hub import COMMIT, REPOSITORY, Hub, nothing_of_this_machine, serve
 
 from llama_export.checkpoints.hugging_face import HfCheckpoint
 from llama_export.errors import CheckpointError, GatedModelError, HubError, OutputError
@@ -27,26 +27,22 @@ from llama_export.sources.resolve import ALIASES, ModelSource, resolve_model
 WEIGHTS = "model.safetensors"
 SIZE = 300_000
 GATED = {"X-Error-Code": "GatedRepo"}
+UNWANTED = {
+    "original/consolidated.00.pth",
+    "original/LICENSE.txt",
+    "README.md",
+    "model.safetensors.index.json.bak",
+    "pytorch_model.bin",
+    "LICENSES/other.txt",
+}
 
 
 @pytest.fixture(autouse=True)
 def alone(tmp_path, monkeypatch):
     """No token, no proxy, no cache of this machine, no waiting."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import close_session
-
-    for name in list(os.environ):
-        if name.lower().endswith("_proxy") or name.startswith(("HF_", "HUGGING")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "home" / "token"))
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(download_module, "_FIRST_WAIT_S", 0.001)
-    close_session()
-    yield
-    close_session()
+    with nothing_of_this_machine(monkeypatch, tmp_path):
+        yield
 
 
 @pytest.fixture
@@ -59,14 +55,7 @@ def hub():
         "LICENSE.txt": b"licence",
         "USE_POLICY.md": b"policy",
     }
-    unwanted = {
-        "original/consolidated.00.pth": b"x",
-        "original/LICENSE.txt": b"x",
-        "README.md": b"x",
-        "model.safetensors.index.json.bak": b"x",
-        "pytorch_model.bin": b"x",
-        "LICENSES/other.txt": b"x",
-    }
+    unwanted = dict.fromkeys(UNWANTED, b"x")
     content = random.Random(0).randbytes(SIZE)
     with serve(Hub({**small, **unwanted, WEIGHTS: content})) as running:
         yield running
@@ -222,6 +211,29 @@ def test_sharded_weights_come_with_their_index(hub, get):
     names = {path.name for path in get().iterdir()}
     assert {*shards, "model.safetensors.index.json"} <= names
     assert "other.safetensors" not in names
+
+
+def test_shards_without_their_index_are_refused_before_the_download(hub, get):
+    del hub.files[WEIGHTS]
+    hub.files |= {f"model-0000{i}-of-00002.safetensors": b"x" for i in (1, 2)}
+    with pytest.raises(HubError, match=r"no \.safetensors weights") as caught:
+        get()
+    assert "model.safetensors.index.json" in caught.value.hint
+    assert not [r for r in hub.requests if "/resolve/" in r.path]
+
+
+def test_the_small_files_come_without_the_weights(hub, get):
+    folder = get(weights=False)
+    found = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    assert found == set(hub.files) - UNWANTED - {WEIGHTS}
+    assert hub.sent("GET", WEIGHTS) == []
+    with pytest.raises(HubError, match="no complete copy"):
+        get(endpoint=refused_port())
+    hub.requests.clear()
+    assert get() == folder
+    assert [r.path for r in hub.requests if r.method == "GET" and r.host == "store"] == [
+        f"/{WEIGHTS}"
+    ]
 
 
 def test_everything_cached_costs_one_request(hub, get):
@@ -460,8 +472,11 @@ def test_impossible_revisions(hub, get, revision):
 
 def test_repository_without_safetensors(hub, get):
     del hub.files[WEIGHTS]
-    with pytest.raises(HubError, match=r"no \.safetensors weights"):
+    with pytest.raises(HubError, match=r"no \.safetensors weights") as caught:
         get()
+    assert "pytorch_model.bin" in caught.value.message
+    assert "pickle" in caught.value.hint
+    assert not [r for r in hub.requests if "/resolve/" in r.path]
 
 
 def test_repository_without_config(hub, get):

@@ -12,7 +12,8 @@ from artifacts.tiny import TINY, UNTIED
 from click.testing import CliRunner
 
 import make_checkpoint as tool
-from llama_export.checkpoints.hugging_face import INDEX_FILE, SINGLE_FILE, HfCheckpoint
+from llama_export.checkpoints.hugging_face import HfCheckpoint
+from llama_export.checkpoints.hugging_face_files import INDEX_FILE, SINGLE_FILE
 from llama_export.errors import ConfigError, OutputError
 from llama_export.llama.config import PRESETS
 from llama_export.llama.model import Llama
@@ -32,7 +33,7 @@ def test_shards_open_as_a_checkpoint(tmp_path):
     checkpoint = HfCheckpoint.open(tmp_path / "out")
     assert checkpoint.config == UNTIED
     assert checkpoint.size_bytes == 2 * UNTIED.num_parameters == done[-1]
-    assert checkpoint.dtype("lm_head.weight") is torch.bfloat16
+    assert checkpoint.tensor("lm_head.weight").dtype is torch.bfloat16
 
 
 def test_one_shard_needs_no_index(tmp_path):

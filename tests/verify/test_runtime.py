@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from artifacts import tiny
-from artifacts.subjects import TIED, make, subject_of
+from artifacts.subjects import make, subject_of
 from fakes.session import FakeSession
 
 from llama_export.verify import verify as verify_module
@@ -17,7 +17,7 @@ TOKENS = tiny.random_tokens(tiny.TINY, 40)
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    return make(tmp_path_factory.mktemp("beside"), tiny.TINY, TIED)
+    return make(tmp_path_factory.mktemp("beside"), tiny.TINY)
 
 
 def rows(made, reference, **runtime):

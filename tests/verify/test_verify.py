@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from artifacts import tiny
-from artifacts.subjects import TIED, floats_of, hashes_of, make, rotary_of, subject_of
+from artifacts.subjects import floats_of, hashes_of, make, rotary_of, subject_of
 from fakes.session import FakeSession
 from fakes.target import FakeTarget
 
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    return make(tmp_path_factory.mktemp("made"), tiny.TINY, TIED)
+    return make(tmp_path_factory.mktemp("made"), tiny.TINY)
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +63,9 @@ def test_a_right_artifact_passes(made, quick):
 
 
 def test_an_untied_model_and_one_recipe_of_8_bits_pass(tmp_path):
-    untied = make(tmp_path / "untied", tiny.UNTIED, {})
+    untied = make(tmp_path / "untied", tiny.UNTIED)
     assert verify_subject(subject_of(untied), quick=True).passed
-    eight = make(tmp_path / "eight", tiny.MULTI_HEAD, TIED, name="int8")
+    eight = make(tmp_path / "eight", tiny.MULTI_HEAD, name="int8")
     report = verify_subject(subject_of(eight), quick=True)
     assert report.passed
     assert "8-bit" in report.row("kl_quantisation").name
@@ -185,7 +185,7 @@ def test_noise_of_a_shipped_artifact_is_judged(made):
 
 
 def test_weights_or_a_checkpoint_of_another_model_are_refused(made, tmp_path):
-    other = make(tmp_path, dataclasses.replace(tiny.TINY, intermediate_size=320), TIED)
+    other = make(tmp_path, dataclasses.replace(tiny.TINY, intermediate_size=320))
     with pytest.raises(BundleError, match="quantised weights are not the bundle's"):
         verify_subject(subject_of(made, weights=other.weights), quick=True)
     with pytest.raises(BundleError, match="describe different models"):
@@ -434,7 +434,7 @@ def test_floats_and_rotary_tables_are_compared_whole(made):
 
 
 def test_where_nothing_is_quantised_no_row_passes_for_nothing(tmp_path):
-    made = make(tmp_path, tiny.TINY, TIED, "bf16")
+    made = make(tmp_path, tiny.TINY, "bf16")
     report = verify_subject(subject_of(made, recorded={}, read_back=dict), quick=True)
     assert report.row("codes_weights").passed is None
     assert report.row("floats_weights").passed

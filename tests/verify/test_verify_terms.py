@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 from artifacts import tiny
-from artifacts.subjects import TEXT, TIED, every_product, make, subject_of
+from artifacts.subjects import TEXT, every_product, make, subject_of
 from fakes.session import FakeSession
 
 from llama_export.errors import PromptError
@@ -32,7 +32,7 @@ ROUNDING = every_product(32)
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    return make(tmp_path_factory.mktemp("made"), tiny.TINY, TIED)
+    return make(tmp_path_factory.mktemp("made"), tiny.TINY)
 
 
 def failed(report) -> set[str]:

@@ -23,8 +23,8 @@ from llama_export.bundle.manifest import (
     path_fault,
 )
 from llama_export.errors import BundleError, OutputError
+from llama_quantize.checkpoint.files import hash_into
 
-_CHUNK_BYTES = 4 * 2**20
 _DAMAGED_HINT = "the bundle was changed or is incomplete: copy it again, or export it again"
 
 Progress = Callable[[int], None]
@@ -122,15 +122,7 @@ def hash_file(path: Path, progress: Progress | None = None) -> FileEntry:
         OSError: the file cannot be read; the caller knows whether it is input or output.
     """
     digest = hashlib.sha256()
-    size_bytes = 0
-    buffer = bytearray(_CHUNK_BYTES)
-    view = memoryview(buffer)
-    with path.open("rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            digest.update(view[:count])
-            size_bytes += count
-            if progress is not None:
-                progress(count)
+    size_bytes = hash_into(digest, path, progress or (lambda _: None))
     return FileEntry(digest.hexdigest(), size_bytes)
 
 

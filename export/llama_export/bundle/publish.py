@@ -24,7 +24,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from llama_export.bundle.manifest import MANIFEST_NAME
 from llama_export.errors import OutputError
+from llama_quantize.checkpoint.files import RECORD_FILE
 
 if sys.platform == "win32":
     import msvcrt
@@ -32,7 +34,7 @@ else:
     import fcntl
 
 # A folder that holds one of these was written by us, so that --force may replace it.
-OUR_FILES = ("manifest.json", "quantization.json")
+OUR_FILES = (MANIFEST_NAME, RECORD_FILE)
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _FORBIDDEN = (errno.EACCES, errno.EPERM)

@@ -2,34 +2,40 @@
 
 Tensors are mapped, never copied: reading one touches the file's pages and nothing else. Names,
 shapes and dtypes must match the config exactly. It knows nothing of quantisation, targets or
-where the folder came from.
+where the folder came from. torch is imported when a tensor is read.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
-
+from llama_export.checkpoints.checkpoint import Fault, WantedFiles
+from llama_export.checkpoints.hugging_face_files import (
+    CONFIG_FILE,
+    GENERATION_CONFIG_FILE,
+    INDEX_FILE,
+    SINGLE_FILE,
+    TOKENIZER_CONFIG_FILE,
+    has_all_weights,
+    read_index,
+    read_settings,
+    wanted_files,
+    weights_fault,
+)
 from llama_export.checkpoints.safetensors_header import TensorEntry, read_header
 from llama_export.errors import CheckpointError
 from llama_export.llama.config import LlamaConfig
-from llama_export.llama.names import HEAD, TABLE, expected_shapes
+from llama_export.llama.names import HEAD, TABLE, expected_shapes, tied_names
+from llama_export.tokenizer.tokenizer import Tokenizer
 
-SINGLE_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
+if TYPE_CHECKING:
+    from torch import Tensor
 
-_DTYPES: Mapping[str, torch.dtype] = {
-    "BF16": torch.bfloat16,
-    "F16": torch.float16,
-    "F32": torch.float32,
-}
+_DTYPES = ("BF16", "F16", "F32")
 # Old checkpoints carry the rotary frequencies, which follow from the config.
 _IGNORED = re.compile(r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq")
 _MAX_PROBLEMS = 12
@@ -40,12 +46,12 @@ _COMPARED_ROWS = 4096
 class HfCheckpoint:
     """An open checkpoint whose every tensor was found to be what its config asks for.
 
-    Attributes:
-        folder: where it lies.
-        config: its shape.
-        names: the tensors in model order; no `lm_head.weight` when that is tied.
-        shapes: their shapes.
-        size_bytes: what these tensors take in the files.
+    Args:
+        folder: folder that holds it.
+        config: shape of the model.
+        names: names of the tensors in model order; no `lm_head.weight` when that is tied.
+        shapes: shape of each of them.
+        size_bytes: size of these tensors in the files.
     """
 
     folder: Path
@@ -53,17 +59,20 @@ class HfCheckpoint:
     names: tuple[str, ...] = field(repr=False)
     shapes: Mapping[str, tuple[int, ...]] = field(repr=False)
     size_bytes: int
-    _entries: Mapping[str, TensorEntry] = field(repr=False)
     _files: Mapping[str, str] = field(repr=False)
     _readers: dict[str, Callable[[str], Tensor]] = field(repr=False)
 
     @classmethod
-    def open(cls, folder: Path) -> HfCheckpoint:
+    def open(cls, folder: Path, config: LlamaConfig | None = None) -> HfCheckpoint:
         """Open a checkpoint folder and check all of it but the values.
+
+        Args:
+            folder: folder that holds config.json and the weights.
+            config: what its config.json says; None: it is read now.
 
         Raises:
             ConfigError: config.json is missing or wrong.
-            UnsupportedModelError: it is no Llama that can be exported.
+            UnsupportedModelError: it is not a Llama that can be exported.
             CheckpointError: a file is missing or damaged, or a tensor is missing, unexpected or
                 of the wrong shape or dtype; every fault found is named.
         """
@@ -72,7 +81,7 @@ class HfCheckpoint:
             message = f"the checkpoint folder {folder} {fault}"
             hint = "name a folder that holds config.json and model.safetensors"
             raise CheckpointError(message, hint)
-        config = LlamaConfig.read(folder / "config.json")
+        config = config or LlamaConfig.read(folder / CONFIG_FILE)
         problems: list[str] = []
         files, entries = _read_files(folder, problems)
         shapes = expected_shapes(config)
@@ -85,7 +94,6 @@ class HfCheckpoint:
             names=tuple(shapes),
             shapes=shapes,
             size_bytes=sum(entries[name].end - entries[name].start for name in shapes),
-            _entries=entries,
             _files=files,
             _readers=readers,
         )
@@ -93,9 +101,10 @@ class HfCheckpoint:
             checkpoint._check_tied_head()
         return checkpoint
 
-    def dtype(self, name: str) -> torch.dtype:
-        """Return the dtype that a tensor is stored in: bfloat16, float16 or float32."""
-        return _DTYPES[self._entry(name).dtype]
+    @property
+    def tied(self) -> Mapping[str, str]:
+        """Names that mean another tensor: the head of a tied model."""
+        return tied_names(self.config)
 
     def tensor(self, name: str) -> Tensor:
         """Map a tensor; its memory is the file's.
@@ -103,18 +112,26 @@ class HfCheckpoint:
         Raises:
             CheckpointError: there is no tensor of that name.
         """
-        self._entry(name)
-        return self._mapped(name)
-
-    def release(self) -> None:
-        """Give the mapped pages back to the system; a later read maps the files again."""
-        self._readers.clear()
-
-    def _entry(self, name: str) -> TensorEntry:
         if name not in self.shapes:
             message = f"the checkpoint {self.folder} has no tensor called {name}"
             raise CheckpointError(message)
-        return self._entries[name]
+        return self._mapped(name)
+
+    def tokenizer(self) -> Tokenizer:
+        """Load the tokenizer of the folder, as `Checkpoint.tokenizer` says."""
+        return Tokenizer.load(self.folder)
+
+    def tokenizer_config(self) -> Mapping[str, object] | None:
+        """Read its tokenizer_config.json, as `Checkpoint.tokenizer_config` says."""
+        return read_settings(self.folder / TOKENIZER_CONFIG_FILE)
+
+    def generation_config(self) -> Mapping[str, object] | None:
+        """Read its generation_config.json, as `Checkpoint.generation_config` says."""
+        return read_settings(self.folder / GENERATION_CONFIG_FILE)
+
+    def release(self) -> None:
+        """Return the mapped pages to the system; a later read maps the files again."""
+        self._readers.clear()
 
     def _mapped(self, name: str) -> Tensor:
         file = self._files[name]
@@ -124,6 +141,8 @@ class HfCheckpoint:
 
     def _check_tied_head(self) -> None:
         """Accept a stored copy of the tied table, and nothing else under the head's name."""
+        import torch
+
         table, head = self._mapped(TABLE), self._mapped(HEAD)
         same = table.dtype == head.dtype and table.shape == head.shape
         for row in range(0, table.shape[0] if same else 0, _COMPARED_ROWS):
@@ -142,15 +161,13 @@ class HfCheckpoint:
 
 
 def _read_files(folder: Path, problems: list[str]) -> tuple[dict[str, str], dict[str, TensorEntry]]:
-    """Find the weight files and read their headers; the faults found are added to `problems`."""
-    if (folder / SINGLE_FILE).is_file():
-        index = None
-        wanted = [SINGLE_FILE]
-    elif (folder / INDEX_FILE).is_file():
-        index = _read_index(folder / INDEX_FILE)
-        wanted = sorted(set(index.values()))
-    else:
-        raise _no_weights(folder)
+    """Find the weight files and read their headers; add the faults that are found to `problems`."""
+    if fault := weights_fault([path.name for path in folder.iterdir() if path.is_file()]):
+        message = f"{folder} {fault.text}"
+        raise CheckpointError(message, fault.hint)
+    single = (folder / SINGLE_FILE).is_file()
+    index = None if single else read_index(folder / INDEX_FILE)
+    wanted = [SINGLE_FILE] if index is None else sorted(set(index.values()))
     files: dict[str, str] = {}
     entries: dict[str, TensorEntry] = {}
     for name in wanted:
@@ -186,35 +203,6 @@ def _compare_index(
     return absent + unnamed
 
 
-def _read_index(path: Path) -> dict[str, str]:
-    """Read tensor name -> shard file name, refusing every path that is not inside the folder."""
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        message = f"{path} cannot be read: {error}"
-        raise CheckpointError(message, "download the file again") from None
-    index = raw.get("weight_map") if isinstance(raw, dict) else None
-    if not isinstance(index, dict) or not index:
-        message = f"{path}: expected an object weight_map of tensor names and file names"
-        raise CheckpointError(message, "download the file again")
-    unsafe = sorted({repr(name) for name in index.values() if not _is_inside(name)})
-    if unsafe:
-        message = (
-            f"{path}: a shard must be a .safetensors file inside the folder, "
-            f"found {', '.join(unsafe[:_MAX_PROBLEMS])}"
-        )
-        raise CheckpointError(message, "do not use this checkpoint: its index was tampered with")
-    return index
-
-
-def _is_inside(name: object) -> bool:
-    """Tell whether a shard's name stays in the folder, on every system's reading of it."""
-    if not isinstance(name, str) or not name.endswith(".safetensors") or "\0" in name:
-        return False
-    windows, posix = PureWindowsPath(name), PurePosixPath(name)
-    return not (windows.drive or windows.root or posix.root or ".." in windows.parts)
-
-
 def _compare(
     shapes: Mapping[str, tuple[int, ...]], entries: Mapping[str, TensorEntry], tied: bool
 ) -> list[str]:
@@ -244,28 +232,40 @@ def _raise_any(folder: Path, problems: list[str]) -> None:
     raise CheckpointError(message, hint)
 
 
-def _no_weights(folder: Path) -> CheckpointError:
-    found = sorted(path.name for path in folder.iterdir() if path.is_file())
-    loose = [name for name in found if name.endswith(".safetensors")]
-    pickles = [name for name in found if name.endswith((".bin", ".pth", ".pt"))]
-    message = f"{folder} holds neither {SINGLE_FILE} nor {INDEX_FILE}"
-    if loose:
-        hint = f"found {', '.join(loose[:4])}: download {INDEX_FILE}, which says what is in them"
-    elif pickles:
-        message += f", only {', '.join(pickles[:4])}"
-        hint = (
-            "pickle files can run code, so they are not read; take the repository's .safetensors "
-            "files, or load the model in transformers and save it with save_pretrained"
-        )
-    else:
-        hint = "download the weights into this folder"
-    return CheckpointError(message, hint)
-
-
 def _map(path: Path) -> Callable[[str], Tensor]:
+    from safetensors import SafetensorError, safe_open
+
     try:
         reader: Callable[[str], Tensor] = safe_open(path, framework="pt").get_tensor
     except (SafetensorError, OSError) as error:
         message = f"{path} cannot be mapped: {error}"
         raise CheckpointError(message, "download the file again") from None
     return reader
+
+
+class HuggingFaceFormat:
+    """The transformers layout: a folder with config.json, a tokenizer and .safetensors files."""
+
+    def wanted(self, files: Collection[str]) -> WantedFiles | Fault:
+        """Choose what an export needs of a repository; never None: it is the common format."""
+        return wanted_files(files)
+
+    def is_complete(self, path: Path) -> bool:
+        """Whether config.json and all weights are there."""
+        return (path / CONFIG_FILE).is_file() and has_all_weights(path)
+
+    def recognises(self, path: Path) -> bool:
+        """Whether the folder has a config.json."""
+        return (path / CONFIG_FILE).is_file()
+
+    def read_config(self, path: Path) -> LlamaConfig:
+        """Read config.json, as `Format.read_config` says."""
+        return LlamaConfig.read(path / CONFIG_FILE)
+
+    def read_tokenizer(self, path: Path) -> Tokenizer:
+        """Load the folder's tokenizer, as `Format.read_tokenizer` says."""
+        return Tokenizer.load(path)
+
+    def open(self, path: Path, config: LlamaConfig | None = None) -> HfCheckpoint:
+        """Open the folder, as `Format.open` says."""
+        return HfCheckpoint.open(path, config)

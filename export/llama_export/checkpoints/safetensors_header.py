@@ -30,7 +30,14 @@ ITEM_BYTES: Mapping[str, int] = {
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """One tensor of a file: its dtype in safetensors' spelling, shape and byte range."""
+    """One tensor of a file.
+
+    Args:
+        dtype: type in safetensors' spelling, such as `BF16`.
+        shape: sizes of its dimensions.
+        start: first byte, counted from the end of the header.
+        end: byte after the last.
+    """
 
     dtype: str
     shape: tuple[int, ...]
@@ -114,7 +121,7 @@ def _entry(name: str, raw: object, where: str) -> TensorEntry:
 
 
 def _are_sizes(value: object) -> TypeGuard[list[int]]:
-    """Tell whether it is a short list of whole numbers; short, because their product is taken."""
+    """Whether it is a short list of whole numbers; short, because their product is taken."""
     return (
         isinstance(value, list)
         and len(value) <= _MAX_RANK

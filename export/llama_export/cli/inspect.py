@@ -38,10 +38,11 @@ def _look(folder: Path, console: Console, *, hashes: bool) -> Inspection:
     from llama_export.bundle.bundle import Bundle
     from llama_export.bundle.manifest import MANIFEST_NAME
     from llama_export.cli.terminal import TerminalProgress
-    from llama_export.examine.inspection import RECORD_FILE, inspect_bundle, inspect_weights
+    from llama_export.examine.inspection import inspect_bundle, inspect_weights
+    from llama_quantize.checkpoint.files import is_quantized
 
     progress = TerminalProgress(console)
-    if (folder / RECORD_FILE).is_file() and not (folder / MANIFEST_NAME).exists():
+    if is_quantized(folder) and not (folder / MANIFEST_NAME).exists():
         with progress.step(f"Opening {folder}"):
             return inspect_weights(folder, check_hashes=hashes)
     bundle = Bundle.open(folder)

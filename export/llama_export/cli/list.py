@@ -36,12 +36,11 @@ def list_models(*, as_json: bool, verbose: bool) -> None:
 def _estimate(model: KnownModel, cores: int) -> ExportEstimate:
     from llama_export.exporting.estimate import estimate
     from llama_export.exporting.request import DEFAULT_RECIPE
-    from llama_export.sources.catalogue import shape_of
     from llama_export.targets import registry
     from llama_quantize.recipe import recipe
 
     return estimate(
-        shape_of(model.name),
+        model.shape,
         registry.TARGETS,
         recipe(DEFAULT_RECIPE),
         None,

@@ -19,8 +19,7 @@ from llama_export.targets import registry
 from llama_export.targets.footprint import Part
 from llama_export.targets.stored import StoredArtifact
 from llama_export.tokenizer.files import read_vocabulary
-
-RECORD_FILE = "quantization.json"
+from llama_quantize.checkpoint.files import RECORD_FILE, WEIGHTS_FILE
 
 _COMMON_FILES: Mapping[str, str] = {
     "config.json": "the model's shape",
@@ -30,7 +29,7 @@ _COMMON_FILES: Mapping[str, str] = {
     "tokenizer_config.json": "special tokens, chat template",
     "NOTICE": "whose model, which licence",
     "manifest.json": "what the bundle is, with hashes",
-    "weights.safetensors": "the quantised weights",
+    WEIGHTS_FILE: "the quantised weights",
     RECORD_FILE: "the recipe, and each tensor's error",
 }
 _LICENCE_FILES = re.compile(r"LICEN[SC]E|USE_POLICY", re.IGNORECASE)
@@ -167,8 +166,8 @@ def inspect_weights(folder: Path, *, check_hashes: bool = False) -> Inspection:
     for stats in weights.stats:
         kinds[stats.label] = kinds.get(stats.label, 0) + stats.size_bytes
     parts = [Part(kind, size, 0) for kind, size in sorted(kinds.items(), key=lambda item: -item[1])]
-    own = [name for name in sizes if name == "weights.safetensors"]
-    header = sizes["weights.safetensors"] - sum(kinds.values())
+    own = [name for name in sizes if name == WEIGHTS_FILE]
+    header = sizes[WEIGHTS_FILE] - sum(kinds.values())
     parts.append(Part("header and padding", header, 0))
     return Inspection(
         folder=str(folder),

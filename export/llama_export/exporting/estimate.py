@@ -17,7 +17,7 @@ from llama_export.targets import registry
 from llama_export.targets.costs import MEASURED_CORES
 from llama_export.targets.footprint import Footprint
 from llama_export.targets.options import TargetOptions
-from llama_quantize.checkpoint.store import stored_tensors
+from llama_quantize.checkpoint.weights_file import stored_tensors
 from llama_quantize.recipe import QuantRecipe
 from llama_quantize.scheme import Scheme
 
@@ -30,7 +30,7 @@ _START_S = 4.0
 # Of the small files: NOTICE and three configurations; manifest.json and the record by layer.
 _SMALL_FILES_BYTES = 6_000
 _MANIFEST_BYTES, _MANIFEST_LAYER_BYTES = 3_600, 2_480
-_RECORD_BYTES, _RECORD_TENSOR_BYTES = 900, 195
+_RECORD_BYTES, _RECORD_TENSOR_BYTES = 920, 220
 _HEADER_ENTRY_BYTES, _HEADER_ALIGNMENT = 120, 4096
 
 

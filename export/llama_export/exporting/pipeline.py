@@ -18,6 +18,7 @@ from llama_export.bundle.bundle import Bundle, seal
 from llama_export.bundle.manifest import FORMAT_VERSION, Manifest
 from llama_export.bundle.publish import publish, scratch
 from llama_export.errors import UsageError
+from llama_export.exporting.calibration import calibration_for
 from llama_export.exporting.estimate import ExportEstimate, choose_context, estimate
 from llama_export.exporting.provenance import (
     artifact_metadata,
@@ -28,7 +29,7 @@ from llama_export.exporting.provenance import (
 from llama_export.exporting.request import ExportRequest, refuse_early
 from llama_export.exporting.resources import Room, first_refusal, look_for_room
 from llama_export.llama.trace import trace
-from llama_export.sources.catalogue import download_of, shape_of
+from llama_export.sources.catalogue import ModelShape, download_of, shape_of
 from llama_export.sources.licence import licence_notice
 from llama_export.sources.resolve import resolve_model
 from llama_export.sources.source import WEIGHTS_FOLDER, Source, open_source
@@ -103,12 +104,13 @@ def export_bundle(request: ExportRequest, progress: Progress) -> ExportResult:
     refuse_early(request)
     chosen, output = request.chosen_recipe(), request.output_folder
     # Before a download of gigabytes, not after it.
-    plan_export(request).room.require()
+    plan = plan_export(request)
+    plan.room.require()
     with progress.step(f"Opening {request.model}") as advance:
         model = resolve_model(
             request.model, revision=request.revision, token=request.token, progress=advance
         )
-        source = open_source(model)
+        source = open_source(model, plan.shape.description)
     with _quantized_weights(source, chosen, request, output, progress) as weights:
         bundles = tuple(
             _export_target(target, weights, source, request, output, progress)
@@ -121,12 +123,13 @@ def export_bundle(request: ExportRequest, progress: Progress) -> ExportResult:
 class ExportPlan:
     """What an export would take, and what there is for it."""
 
+    shape: ModelShape
     estimate: ExportEstimate
     room: Room
 
 
 def plan_export(request: ExportRequest) -> ExportPlan:
-    """Add up what an export would take; of a repository, config.json alone is fetched.
+    """Add up what an export would take; of a repository, the small files alone are fetched.
 
     Raises:
         LlamaExportError, QuantizationError: the model, the recipe or an option cannot be used.
@@ -156,7 +159,7 @@ def plan_export(request: ExportRequest) -> ExportPlan:
         download=download_of(request.model, shape, revision=request.revision),
         taken=first_refusal(places, force=request.force),
     )
-    return ExportPlan(found, room)
+    return ExportPlan(shape, found, room)
 
 
 def _export_target(
@@ -187,7 +190,7 @@ def _export_target(
                 report = verify_bundle(
                     Bundle.open(folder),
                     weights=weights,
-                    checkpoint=source.checkpoint,
+                    checkpoint=source.original,
                     quick=True,
                     progress=advance,
                 )
@@ -212,7 +215,7 @@ def _quantized_weights(
             raise UsageError(message, hint)
         yield source.weights
         return
-    checkpoint = source.require_checkpoint()
+    checkpoint = source.checkpoint
     place = output / WEIGHTS_FOLDER
     opened = publish(place, force=request.force) if request.keep_weights else scratch(place)
     with opened as folder:
@@ -220,12 +223,11 @@ def _quantized_weights(
         with progress.step(f"Quantising to {chosen.name}") as advance:
             quantize_to(
                 folder,
-                checkpoint.shapes,
-                checkpoint.tensor,
+                checkpoint,
                 chosen,
-                source.tied,
-                source.identity(),
+                calibration_for(chosen, checkpoint, request.calibration_windows),
                 progress=lambda done: advance(done, total),
+                metadata=source.identity(),
             )
         _write_model_files(source, folder, {})
         # Hashed as they were written, a moment ago.

@@ -36,6 +36,8 @@ class ExportRequest:
         keep_weights: keep the quantised weights in `OUTPUT/weights`.
         verify: run a short verification and publish nothing that fails it.
         force: replace what is there.
+        calibration_windows: token ids that methods may be calibrated on, windows of one length;
+            no built-in recipe asks for them yet.
     """
 
     model: str
@@ -50,6 +52,7 @@ class ExportRequest:
     keep_weights: bool = True
     verify: bool = True
     force: bool = False
+    calibration_windows: tuple[tuple[int, ...], ...] = ()
 
     @property
     def output_folder(self) -> Path:

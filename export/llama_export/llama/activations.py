@@ -18,9 +18,9 @@ class ActivationQuantization:
     which always contains 0, becomes the codes' whole range.
 
     Args:
-        bits: of a signed code; 8 gives codes of -127..127, or -128..127 with a zero point.
-        block: columns that share a scale; None: the whole row.
-        zero_point: whether zero is a code of its own choice.
+        bits: width of a signed code; 8 gives codes of -127..127, or -128..127 with a zero point.
+        block: number of columns that share a scale; None: the whole row.
+        zero_point: whether the code that stands for zero is chosen too.
     """
 
     bits: int

@@ -49,13 +49,13 @@ class Tapped:
     """What an artifact held at its points while it ran one chunk of tokens.
 
     Args:
-        values: float32 by point; a point that the artifact does not have is absent.
-        names: by point, what the artifact itself calls the value.
+        values: float32 array by point; a point that the artifact does not have is absent.
+        names: what the artifact itself calls the value, by point.
     """
 
     values: Mapping[str, FloatArray]
     names: Mapping[str, str]
 
 
-# Runs chunks of tokens one after the other from an empty cache; gives what each chunk held.
+# Runs chunks of tokens one after the other from an empty cache; returns what each chunk held.
 Probe = Callable[[Sequence[Sequence[int]]], tuple[Tapped, ...]]

@@ -14,6 +14,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 TABLE = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
+FINAL_NORM = "model.norm.weight"
 
 
 def tied_names(config: LlamaConfig) -> Mapping[str, str]:
@@ -40,7 +41,7 @@ def expected_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
             f"{prefix}.mlp.up_proj.weight": (intermediate, hidden),
             f"{prefix}.mlp.down_proj.weight": (hidden, intermediate),
         }
-    shapes["model.norm.weight"] = (hidden,)
+    shapes[FINAL_NORM] = (hidden,)
     if not config.tie_word_embeddings:
         shapes[HEAD] = (config.vocab_size, hidden)
     return shapes

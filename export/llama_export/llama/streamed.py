@@ -1,4 +1,4 @@
-"""The eager model, run with one layer in memory: the reference of every comparison.
+"""The eager model, run with one layer in memory: what comparisons and calibrations are made with.
 
 It runs the very modules of `llama_export.llama.model`, in float32, over weights that are read one
 by one; the two tables are never upcast whole. Several passes over the same weights share the
@@ -21,10 +21,10 @@ from llama_export.llama.activations import EXACT_INPUTS, RoundedInputs
 from llama_export.llama.attention import KeyValue
 from llama_export.llama.config import LlamaConfig
 from llama_export.llama.model import LlamaDecoderLayer
-from llama_export.llama.names import HEAD, TABLE
+from llama_export.llama.names import FINAL_NORM, HEAD, TABLE
 from llama_export.llama.rope import inverse_frequencies
 from llama_export.llama.rounding import round_activations
-from llama_export.llama.teacher_forced import taught_layer
+from llama_export.llama.teacher_forced import teacher_forced_layer
 from llama_quantize.tensor import QuantizedTensor
 from llama_quantize.workers import worker_pool
 
@@ -41,19 +41,19 @@ class Pass:
 
     Args:
         input_ids: int64 `[B, S]`.
-        after: its first token's position. Before it stand the first pass's keys and values,
+        after: position of its first token. Before it stand the first pass's keys and values,
             repeated as often as it takes; the first pass itself begins at 0.
         rounding: products whose input is rounded as a runtime does it.
-        keep_cache: keep every layer's keys and values.
-        given: per layer an artifact's keys and values `[K, S, D]`, which every token attends to
-            instead of its predecessors' own; None: not.
+        keep_cache: whether every layer's keys and values are kept.
+        artifact_cache: an artifact's keys and values `[K, S, D]` of each layer, which every token
+            attends to instead of its predecessors' own; None: a token attends to those.
     """
 
     input_ids: Tensor
     after: int = 0
     rounding: RoundedInputs = dataclasses.field(default_factory=lambda: EXACT_INPUTS)
     keep_cache: bool = False
-    given: Sequence[KeyValue] | None = None
+    artifact_cache: Sequence[KeyValue] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +61,8 @@ class ReferenceStates:
     """What the eager model computes below its head.
 
     Args:
-        hidden: the normed hidden states, float32 `[B, S, E]`.
-        cache: per layer keys and values, float32 `[B, K, S, D]` each; empty unless asked for.
+        hidden: hidden states after the last norm, float32 `[B, S, E]`.
+        cache: keys and values of each layer, float32 `[B, K, S, D]`; empty unless asked for.
     """
 
     hidden: Tensor
@@ -73,9 +73,9 @@ def reference_logits(config: LlamaConfig, read: ReadWeight, input_ids: Tensor) -
     """Compute the eager model's logits in float32, with one layer in memory at a time.
 
     Args:
-        config: the shape.
-        read: gives a weight by its Hugging Face name, as a tensor of any float dtype or quantised:
-            `HfCheckpoint.tensor`, `QuantizedWeights.get`.
+        config: shape of the model.
+        read: function that returns a weight by its Hugging Face name, as a tensor of any float
+            dtype or quantised: `Checkpoint.tensor`, `QuantizedWeights.get`.
         input_ids: int64 `[B, S]`.
 
     Returns:
@@ -91,10 +91,10 @@ def reference_states(
     """Compute everything below the head, as `reference_logits` does.
 
     Args:
-        config: the shape.
-        read: see `reference_logits`.
+        config: shape of the model.
+        read: as in `reference_logits`.
         input_ids: int64 `[B, S]`.
-        keep_cache: return every layer's keys and values.
+        keep_cache: whether every layer's keys and values are returned.
     """
     return run_passes(config, read, [Pass(input_ids, keep_cache=keep_cache)])[0]
 
@@ -106,12 +106,11 @@ def run_passes(
     """Compute several passes below the head, layer by layer, each weight read once.
 
     Args:
-        config: the shape.
-        read: see `reference_logits`.
-        passes: run in this order within a layer.
+        config: shape of the model.
+        read: as in `reference_logits`.
+        passes: passes in the order in which they run within a layer.
     """
-    table = read(TABLE)
-    hidden = [_embed(config, table, each.input_ids) for each in passes]
+    hidden = [embed(config, read, each.input_ids) for each in passes]
     inv_freq = inverse_frequencies(config)
     caches: list[list[KeyValue]] = [[] for _ in passes]
     for index in range(config.num_hidden_layers):
@@ -119,10 +118,9 @@ def run_passes(
         for each, cache, present in zip(passes, caches, presents, strict=True):
             if each.keep_cache:
                 cache.append(present)
-    norm = _whole(read("model.norm.weight"))
-    normed = (functional.rms_norm(rows, norm.shape, norm, config.rms_norm_eps) for rows in hidden)
     return tuple(
-        ReferenceStates(rows, tuple(cache)) for rows, cache in zip(normed, caches, strict=True)
+        ReferenceStates(normed(config, read, rows), tuple(cache))
+        for rows, cache in zip(hidden, caches, strict=True)
     )
 
 
@@ -133,10 +131,10 @@ def reference_head(
     """Compute the logits of normed hidden states, a block of the head's rows at a time.
 
     Args:
-        config: the shape.
-        read: see `reference_logits`.
-        hidden: float32 `[..., E]`.
-        rounding: of the head's input, if it is named there.
+        config: shape of the model.
+        read: as in `reference_logits`.
+        hidden: hidden states after the last norm, float32 `[..., E]`.
+        rounding: products whose input is rounded, the head's perhaps among them.
 
     Returns:
         float32 `[..., V]`.
@@ -166,9 +164,42 @@ def weight_rows(weight: Weight, rows: slice | Tensor) -> Tensor:
     return part.dequantize(torch.float32)
 
 
-def _embed(config: LlamaConfig, table: Weight, input_ids: Tensor) -> Tensor:
-    rows = weight_rows(table, input_ids.flatten())
+def embed(config: LlamaConfig, read: ReadWeight, input_ids: Tensor) -> Tensor:
+    """Look tokens `[B, S]` up in the table; float32 `[B, S, E]`."""
+    rows = weight_rows(read(TABLE), input_ids.flatten())
     return rows.reshape(*input_ids.shape, config.hidden_size)
+
+
+def normed(config: LlamaConfig, read: ReadWeight, hidden: Tensor) -> Tensor:
+    """Apply the norm before the head to `[..., E]`."""
+    norm = whole(read(FINAL_NORM))
+    return functional.rms_norm(hidden, norm.shape, norm, config.rms_norm_eps)
+
+
+def load_layer(config: LlamaConfig, read: ReadWeight, index: int) -> LlamaDecoderLayer:
+    """Build one layer in float32 from weights that are read by name.
+
+    Args:
+        config: shape of the model.
+        read: as in `reference_logits`.
+        index: number of the layer, from 0.
+    """
+    with torch.device("meta"):
+        layer = LlamaDecoderLayer(config)
+    stored = {name: read(f"model.layers.{index}.{name}") for name in layer.state_dict()}
+    # A thread a weight: torch's own threads, which share each small product, cost nine times the
+    # work on a busy machine.
+    with worker_pool() as pool:
+        weights = dict(zip(stored, pool.map(whole, stored.values()), strict=True))
+    layer.load_state_dict(weights, assign=True)
+    return layer
+
+
+def whole(weight: Weight) -> Tensor:
+    """Upcast or dequantise a weight to float32."""
+    if isinstance(weight, Tensor):
+        return weight.to(torch.float32)
+    return weight.dequantize(torch.float32)
 
 
 def repeated(rows: Tensor, count: int) -> Tensor:
@@ -185,7 +216,7 @@ def _run_layer(
     inv_freq: Tensor,
 ) -> list[KeyValue]:
     """Take every pass through one layer, in place; the layer's weights are gone afterwards."""
-    layer = _layer(config, read, index)
+    layer = load_layer(config, read, index)
     presents: list[KeyValue] = []
     for number, each in enumerate(passes):
         position, past = None, None
@@ -193,9 +224,9 @@ def _run_layer(
             past = _padded(presents[0], each.after, hidden[number].shape[1])
             position = torch.tensor(each.after)
         with _rounded_inputs(layer, index, each.rounding):
-            if each.given is not None:
-                hidden[number], present = taught_layer(
-                    layer, hidden[number], each.given[index], inv_freq
+            if each.artifact_cache is not None:
+                hidden[number], present = teacher_forced_layer(
+                    layer, hidden[number], each.artifact_cache[index], inv_freq
                 )
             else:
                 hidden[number], present = layer(hidden[number], position, past, inv_freq)
@@ -234,21 +265,3 @@ def _rounding_hook(
         return (round_activations(inputs[0], rounding[name]),)
 
     return hook
-
-
-def _layer(config: LlamaConfig, read: ReadWeight, index: int) -> LlamaDecoderLayer:
-    with torch.device("meta"):
-        layer = LlamaDecoderLayer(config)
-    stored = {name: read(f"model.layers.{index}.{name}") for name in layer.state_dict()}
-    # A thread a weight: torch's own threads, which share each small product, cost nine times the
-    # work on a busy machine.
-    with worker_pool() as pool:
-        weights = dict(zip(stored, pool.map(_whole, stored.values()), strict=True))
-    layer.load_state_dict(weights, assign=True)
-    return layer
-
-
-def _whole(weight: Weight) -> Tensor:
-    if isinstance(weight, Tensor):
-        return weight.to(torch.float32)
-    return weight.dequantize(torch.float32)

@@ -18,15 +18,15 @@ from llama_export.llama.model import LlamaDecoderLayer
 from llama_export.llama.rope import rope_tables, rotate
 
 
-def taught_layer(
-    layer: LlamaDecoderLayer, hidden: Tensor, given: KeyValue, inv_freq: Tensor
+def teacher_forced_layer(
+    layer: LlamaDecoderLayer, hidden: Tensor, artifact_cache: KeyValue, inv_freq: Tensor
 ) -> tuple[Tensor, KeyValue]:
-    """Take all tokens through a layer, each after the given keys and values before it.
+    """Take all tokens through a layer, each after the artifact's keys and values before it.
 
     Args:
-        layer: its modules are called, so that hooks on them work.
-        hidden: `[1, S, E]`.
-        given: keys and values `[K, S, D]`; a token reads the rows before its own.
+        layer: layer of the model; its modules are called, so that hooks on them work.
+        hidden: hidden states `[1, S, E]`.
+        artifact_cache: keys and values `[K, S, D]`; a token reads the rows before its own.
         inv_freq: float32 `[D/2]`.
 
     Returns:
@@ -38,7 +38,7 @@ def taught_layer(
     query = rotate(_heads(attention.q_proj(normed), attention.head_dim), *tables)
     key = rotate(_heads(attention.k_proj(normed), attention.head_dim), *tables)
     value = _heads(attention.v_proj(normed), attention.head_dim)
-    mixed = _attend(query[0], (key[0], value[0]), given)
+    mixed = _attend(query[0], (key[0], value[0]), artifact_cache)
     hidden = hidden + attention.o_proj(mixed.transpose(0, 1).flatten(1)[None])
     hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
     return hidden, (key, value)
@@ -50,18 +50,18 @@ def _heads(x: Tensor, head_dim: int) -> Tensor:
     return heads.transpose(1, 2)
 
 
-def _attend(query: Tensor, own: KeyValue, given: KeyValue) -> Tensor:
-    """Attend to the given rows before a token, and to its own: `[H, S, D]`."""
+def _attend(query: Tensor, own: KeyValue, artifact_cache: KeyValue) -> Tensor:
+    """Attend to the artifact's rows before a token, and to the token's own: `[H, S, D]`."""
     groups = query.shape[0] // own[0].shape[0]
-    key, value, given_key, given_value = (
-        rows.repeat_interleave(groups, 0) for rows in (*own, *given)
+    key, value, past_key, past_value = (
+        rows.repeat_interleave(groups, 0) for rows in (*own, *artifact_cache)
     )
     scale = query.shape[-1] ** -0.5
-    scores = (query @ given_key.transpose(1, 2)) * scale
+    scores = (query @ past_key.transpose(1, 2)) * scale
     before = torch.ones(scores.shape[1:], dtype=torch.bool).tril(-1)
     scores = scores.masked_fill(~before, -torch.inf)
     scores.diagonal(dim1=1, dim2=2).copy_((query * key).sum(-1) * scale)
     shares = scores.softmax(-1)
     self_share = shares.diagonal(dim1=1, dim2=2)[..., None].clone()
-    mixed: Tensor = (shares * before) @ given_value + self_share * value
+    mixed: Tensor = (shares * before) @ past_value + self_share * value
     return mixed

@@ -66,9 +66,12 @@ class TracedLlama:
     """The graph of one forward pass with a KV cache of `max_context` slots.
 
     Args:
-        program: user inputs are `input_ids` `[B, S]`, `position` `[]`, then per layer the keys and
-            the values `[B, K, C, D]`; outputs are the logits, then the caches in the same order.
-        weight_names: placeholder name -> Hugging Face weight name.
+        config: shape of the model.
+        max_context: number of slots in the cache.
+        program: exported graph; user inputs are `input_ids` `[B, S]`, `position` `[]`, then per
+            layer the keys and the values `[B, K, C, D]`; outputs are the logits, then the caches
+            in the same order.
+        weight_names: Hugging Face name of the weight behind each placeholder.
     """
 
     config: LlamaConfig
@@ -85,7 +88,7 @@ class TracedLlama:
         """Return the Hugging Face name of a node's argument.
 
         Raises:
-            LoweringError: the argument is no weight.
+            LoweringError: the argument is not a weight.
         """
         name = self.weight_names.get(str(argument))
         if name is None:
@@ -148,7 +151,7 @@ def number(value: object) -> float:
     """Return an argument of a node as the number that it must be.
 
     Raises:
-        LoweringError: it is another thing.
+        LoweringError: it is not a number.
     """
     if not isinstance(value, int | float):
         message = f"expected a number in the traced graph, found {value!r}"

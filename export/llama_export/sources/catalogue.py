@@ -1,24 +1,27 @@
 """The models that have a name here, and the shape of whatever `--model` names.
 
-It reads no weight and downloads none: an alias's shape is known, a folder has a config.json, and
-of another repository config.json alone is fetched. It knows nothing of targets.
+It reads no weight and downloads none: an alias's shape is known, a folder is described by its own
+files, and of another repository the small files alone are fetched. It knows nothing of targets.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from llama_export.checkpoints.formats import find_format
 from llama_export.llama.config import PRESETS, LlamaConfig
 from llama_export.sources.repository import fetch
 from llama_export.sources.resolve import ALIASES, DEMO, DEMO_FOLDER, name_model
-from llama_quantize.checkpoint.store import RECORD_FILE
-from llama_quantize.checkpoint.weights import QuantizedWeights
+from llama_export.sources.source import Description, describe
+from llama_export.tokenizer.files import TOKENIZER_FILES
+
+if TYPE_CHECKING:
+    from llama_quantize.checkpoint.weights import QuantizedWeights
 
 _GATED_OWNER = "meta-llama/"
 _BF16_BYTES = 2
-_TOKENIZER_FILE = "tokenizer.model"
-_TOKENIZER_JSON = "tokenizer.json"
 # Llama 3's vocabulary as a bundle holds it: tokenizer.model and the tokenizer.json made from it.
 _LLAMA_3_VOCABULARY = 128256
 _LLAMA_3_TOKENIZER_BYTES = 2_183_982 + 6_082_682
@@ -28,7 +31,13 @@ _JSON_PER_MODEL, _JSON_SPECIAL_BYTES = 2.15, 33_800
 
 @dataclass(frozen=True)
 class KnownModel:
-    """A model with a name of its own; `hub_id` is None for the demo inside the package."""
+    """A model with a name of its own.
+
+    Args:
+        name: its name for `--model`.
+        hub_id: repository on the hub; None: the demo inside the package.
+        config: its shape.
+    """
 
     name: str
     hub_id: str | None
@@ -44,29 +53,46 @@ class KnownModel:
         """The size of the bfloat16 weights."""
         return self.config.num_parameters * _BF16_BYTES
 
+    @property
+    def shape(self) -> ModelShape:
+        """What is known without opening anything, for a list of all models."""
+        folder, download_bytes = (None, self.checkpoint_bytes) if self.hub_id else (DEMO_FOLDER, 0)
+        size_bytes = _tokenizer_bytes(self.config, folder)
+        return ModelShape(self.name, self.config, size_bytes, download_bytes)
+
 
 @dataclass(frozen=True)
 class ModelShape:
     """What is known of a model without its weights.
 
     Args:
-        name: what to call it.
+        name: name of the model.
         config: its shape.
-        tokenizer_bytes: of the tokenizer files in a bundle.
-        download_bytes: what an export would fetch if nothing is cached; 0 for a local folder.
-        weights: the quantised weights, when it is a `weights/` folder.
+        tokenizer_bytes: size of the tokenizer files in a bundle.
+        download_bytes: size of what an export fetches if nothing is cached; 0: a local folder.
+        description: what its own files say; None: an alias, of which nothing was fetched.
     """
 
     name: str
     config: LlamaConfig
     tokenizer_bytes: int
     download_bytes: int
-    weights: QuantizedWeights | None = None
+    description: Description | None = None
+
+    @property
+    def weights(self) -> QuantizedWeights | None:
+        """The quantised weights, when it is the `weights/` folder of an export."""
+        return self.description.weights if self.description is not None else None
 
 
 @dataclass(frozen=True)
 class Download:
-    """What is still to be fetched of a repository, about, and the cache that it goes to."""
+    """What is still to be fetched of a repository.
+
+    Args:
+        size_bytes: bytes that are missing, about.
+        folder: cache that they go to.
+    """
 
     size_bytes: int
     folder: Path
@@ -78,7 +104,7 @@ def known_models() -> tuple[KnownModel, ...]:
     Raises:
         ConfigError: the demo's config.json is missing or damaged.
     """
-    demo = KnownModel(DEMO, None, LlamaConfig.read(DEMO_FOLDER / "config.json"))
+    demo = KnownModel(DEMO, None, find_format(DEMO_FOLDER).read_config(DEMO_FOLDER))
     return (
         demo,
         *(KnownModel(name, hub_id, _preset(name)) for name, hub_id in ALIASES.items()),
@@ -90,19 +116,20 @@ def shape_of(model: str, *, revision: str | None = None, token: str | None = Non
 
     Raises:
         HubError, GatedModelError, OutputError: as `resolve_model`, for what is on the hub.
-        CheckpointError, ConfigError, UnsupportedModelError: the folder or its config.json.
-        QuantizationError: it holds quantised weights that are damaged.
+        CheckpointError, ConfigError, TokenizerError, UnsupportedModelError, QuantizationError: as
+            `describe`: no export can start from the folder, or from the repository's small files.
     """
     named = name_model(model, revision=revision)
-    if named.folder is not None:
-        return _folder_shape(named.name, named.folder)
     if model in ALIASES:
-        config = _preset(model)
+        return KnownModel(model, named.hub_id, _preset(model)).shape
+    if named.folder is not None:
+        found, download_bytes = describe(named.folder), 0
     else:
-        folder, _ = fetch(named.hub_id, revision=revision, token=token, config_only=True)
-        config = LlamaConfig.read(folder / "config.json")
-    download_bytes = config.num_parameters * _BF16_BYTES
-    return ModelShape(named.name, config, _tokenizer_bytes(config, None), download_bytes)
+        folder, _ = fetch(named.hub_id, revision=revision, token=token, weights=False)
+        found = describe(folder, with_weights=False)
+        download_bytes = found.config.num_parameters * _BF16_BYTES
+    size_bytes = _tokenizer_bytes(found.config, found.folder)
+    return ModelShape(named.name, found.config, size_bytes, download_bytes, found)
 
 
 def download_of(model: str, shape: ModelShape, *, revision: str | None = None) -> Download | None:
@@ -129,25 +156,18 @@ def download_of(model: str, shape: ModelShape, *, revision: str | None = None) -
 
 
 def _preset(alias: str) -> LlamaConfig:
-    """An Instruct model has its base model's shape."""
+    """Return an alias's shape; an Instruct model has its base model's."""
     return PRESETS[alias.removesuffix("-Instruct")]
-
-
-def _folder_shape(name: str, folder: Path) -> ModelShape:
-    config = LlamaConfig.read(folder / "config.json")
-    weights = None
-    if (folder / RECORD_FILE).is_file():
-        weights = QuantizedWeights.open(folder, check_hash=False)
-    return ModelShape(name, config, _tokenizer_bytes(config, folder), 0, weights)
 
 
 def _tokenizer_bytes(config: LlamaConfig, folder: Path | None) -> int:
     """Return the size of both tokenizer files, from those that are there."""
     if config.vocab_size == _LLAMA_3_VOCABULARY or folder is None:
         return _LLAMA_3_TOKENIZER_BYTES
-    sizes = [
-        (folder / name).stat().st_size if (folder / name).is_file() else 0
-        for name in (_TOKENIZER_FILE, _TOKENIZER_JSON)
-    ]
-    model_bytes = sizes[0]
-    return model_bytes + (sizes[1] or int(model_bytes * _JSON_PER_MODEL) + _JSON_SPECIAL_BYTES)
+    sizes = {
+        path.suffix: path.stat().st_size
+        for path in map(folder.joinpath, TOKENIZER_FILES)
+        if path.is_file()
+    }
+    model_bytes, json_bytes = sizes.get(".model", 0), sizes.get(".json")
+    return model_bytes + (json_bytes or int(model_bytes * _JSON_PER_MODEL) + _JSON_SPECIAL_BYTES)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llama_export.errors import HubError, OutputError
+from llama_quantize.checkpoint.files import hash_into
 
 RESUME_HINT = "what came so far is kept: run the same command again, and it goes on from there"
 
@@ -20,7 +21,6 @@ RESUME_HINT = "what came so far is kept: run the same command again, and it goes
 _ATTEMPTS = 5
 _FIRST_WAIT_S = 1.0
 _TIMEOUT_S = 30.0
-_BLOCK_BYTES = 1 << 20
 _TRY_AGAIN = (408, 429, 500, 502, 503, 504)
 _SHA256_DIGITS = 64
 
@@ -29,10 +29,10 @@ _SHA256_DIGITS = 64
 class RemoteFile:
     """A file to fetch.
 
-    Attributes:
-        name: what messages call it.
-        url: where it is; redirects are followed, and the token stays behind.
-        size_bytes: its size.
+    Args:
+        name: name for messages.
+        url: address; redirects are followed, and the token stays behind.
+        size_bytes: size of the file.
         checksum: lower-case hex, either its sha256 or (40 digits) its git blob id.
     """
 
@@ -48,9 +48,9 @@ def download(
     """Fetch a file to `target`, which appears only when all of it is there and its hash is right.
 
     Args:
-        file: what to fetch.
-        target: where to; an unfinished download waits beside it as `*.incomplete`.
-        headers: sent with each request.
+        file: file to fetch.
+        target: path that it gets; an unfinished download waits beside it as `*.incomplete`.
+        headers: headers of each request.
         report: called with the bytes that are there so far.
 
     Raises:
@@ -108,7 +108,7 @@ def _append(
     headers: Mapping[str, str],
     report: Callable[[int], None],
 ) -> str:
-    """Make one request, keep what it brings, and say why that may not have been everything."""
+    """Make one request, keep what it brings, and return why that may not be everything."""
     from huggingface_hub import get_session, hf_raise_for_status
 
     request = {**headers, "Accept-Encoding": "identity"}
@@ -146,9 +146,7 @@ def _check(file: RemoteFile, partial: Path) -> None:
     else:
         # How git names a blob. It guards against accidents, which is all that is asked of it.
         digest = hashlib.sha1(f"blob {file.size_bytes}\0".encode(), usedforsecurity=False)
-    with partial.open("rb") as stream:
-        while block := stream.read(_BLOCK_BYTES):
-            digest.update(block)
+    hash_into(digest, partial)
     if digest.hexdigest() != file.checksum:
         partial.unlink()
         message = (

@@ -51,9 +51,9 @@ def licence_notice(name: str, hub_id: str | None, folder: Path) -> Mapping[str, 
     kept below it; one that an earlier export wrote stays as it is.
 
     Args:
-        name: the model's name, as the manifest has it.
-        hub_id: the repository on the hub, if the weights came from one.
-        folder: the checkpoint's folder; `hub.DEMO_FOLDER` is the demo model.
+        name: name of the model, as the manifest has it.
+        hub_id: repository on the hub; None: the weights did not come from one.
+        folder: folder of the checkpoint; `resolve.DEMO_FOLDER` is the demo model's.
 
     Returns:
         The files' contents by name, in order of their names.

@@ -9,20 +9,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llama_export.bundle.bundle import Bundle
-from llama_export.checkpoints.hugging_face import HfCheckpoint
-from llama_export.errors import UsageError
+from llama_export.checkpoints.checkpoint import Checkpoint
+from llama_export.checkpoints.formats import open_checkpoint
+from llama_export.checkpoints.quantized import QuantizedCheckpoint
+from llama_export.errors import CheckpointError, UsageError
 from llama_export.sources.resolve import ALIASES, DEMO, resolve_model
 from llama_export.sources.source import WEIGHTS_FOLDER
-from llama_quantize.checkpoint.store import RECORD_FILE
+from llama_quantize.checkpoint.files import is_quantized
 from llama_quantize.checkpoint.weights import QuantizedWeights
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What a bundle is compared with; a part that is not at hand is None."""
+    """What a bundle is compared with.
+
+    Args:
+        weights: quantised weights that it holds; None: not at hand.
+        checkpoint: checkpoint that they were made from; None: not at hand.
+    """
 
     weights: QuantizedWeights | None
-    checkpoint: HfCheckpoint | None
+    checkpoint: Checkpoint | None
 
 
 def reference_for(
@@ -36,19 +43,20 @@ def reference_for(
     """Find the quantised weights and the checkpoint that a bundle was made from.
 
     Args:
-        bundle: opened.
-        checkpoint: as `--model` takes it; None: the demo for a demo bundle, else nothing.
-        weights: the folder of the quantised weights; None: `weights/` beside the bundle, if there.
-        revision: of the checkpoint; None: the commit that the bundle was made from.
-        token: of the hub; None: the saved one.
+        bundle: opened bundle.
+        checkpoint: name of the checkpoint, as `--model` takes it; None: the demo for a demo bundle,
+            else nothing.
+        weights: folder of the quantised weights; None: `weights/` beside the bundle, if there.
+        revision: revision of the checkpoint; None: the commit that the bundle was made from.
+        token: token of the hub; None: the saved one.
 
     Raises:
         LlamaExportError, QuantizationError: what was named cannot be opened.
     """
     beside = bundle.folder.resolve().parent / WEIGHTS_FOLDER
-    if weights is None and (beside / RECORD_FILE).is_file():
+    if weights is None and is_quantized(beside):
         weights = beside
-    elif weights is not None and not (weights / RECORD_FILE).is_file():
+    elif weights is not None and not is_quantized(weights):
         found_there = "holds no quantised weights" if weights.is_dir() else "does not exist"
         message = f"--weights: {weights} {found_there}"
         raise UsageError(message, f"give the folder {WEIGHTS_FOLDER}/ that the export wrote")
@@ -61,5 +69,8 @@ def reference_for(
         same = ALIASES.get(checkpoint, checkpoint) == model.hub_id
         wanted = revision or (model.revision if same else None)
         resolved = resolve_model(checkpoint, revision=wanted, token=token)
-        found = HfCheckpoint.open(resolved.folder)
+        found = open_checkpoint(resolved.folder)
+        if isinstance(found, QuantizedCheckpoint):
+            message = f"{resolved.folder} holds quantised weights, not what they were made from"
+            raise CheckpointError(message, "name the original checkpoint, or leave it out")
     return Reference(None if weights is None else QuantizedWeights.open(weights), found)

@@ -36,11 +36,11 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 class ModelSource:
     """Where a model's files are, and where they came from.
 
-    Attributes:
-        name: what to call it: the alias, the folder's name, the repository's name, or `demo`.
-        folder: the checkpoint folder.
-        hub_id: the repository; None for the demo and for local folders.
-        revision: the repository's commit.
+    Args:
+        name: alias, name of the folder, name of the repository, or `demo`.
+        folder: folder of the checkpoint.
+        hub_id: repository on the hub; None: the demo or a local folder.
+        revision: commit of the repository; None: as `hub_id`.
     """
 
     name: str
@@ -63,10 +63,10 @@ def resolve_model(
     is meant only by `./demo` or `./3.2-1B`.
 
     Args:
-        model: the name.
-        revision: branch, tag or commit of the repository.
-        token: a hub token; without it HF_TOKEN and the cached login are tried.
-        progress: told of the bytes downloaded.
+        model: name, as `--model` takes it.
+        revision: branch, tag or commit of the repository; None: the default branch.
+        token: token of the hub; None: HF_TOKEN or the cached login.
+        progress: called with the bytes done and the bytes in all.
 
     Raises:
         HubError: the name is unknown, or the download failed.
@@ -83,7 +83,13 @@ def resolve_model(
 
 @dataclass(frozen=True)
 class NamedModel:
-    """What a name means, before anything is fetched; `folder` is None for what is on the hub."""
+    """What a name means, before anything is fetched.
+
+    Args:
+        name: as `ModelSource.name`.
+        folder: folder of the checkpoint; None: it is on the hub.
+        hub_id: repository on the hub; empty: it is a local folder.
+    """
 
     name: str
     folder: Path | None
@@ -91,7 +97,7 @@ class NamedModel:
 
 
 def name_model(model: str, *, revision: str | None = None) -> NamedModel:
-    """Find what `--model` names, as `resolve_model` does, and fetch nothing.
+    """Find what `--model` names, as `resolve_model` does, but fetch nothing.
 
     Raises:
         HubError: the name is unknown, or a local folder was given a revision.

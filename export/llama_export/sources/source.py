@@ -1,4 +1,4 @@
-"""What an export starts from: a checkpoint, or weights that were quantised before.
+"""What an export starts from: a checkpoint of any format, with its tokenizer and its origin.
 
 It opens the folder that `--model` stands for and checks that its parts belong together. It does
 not quantise, trace or write.
@@ -6,49 +6,81 @@ not quantise, trace or write.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llama_export.bundle.manifest import ModelInfo
-from llama_export.checkpoints.hugging_face import HfCheckpoint
-from llama_export.errors import CheckpointError, ConfigError, TokenizerError
+from llama_export.checkpoints.checkpoint import Checkpoint
+from llama_export.checkpoints.formats import find_format
+from llama_export.checkpoints.quantized import QuantizedCheckpoint
+from llama_export.errors import TokenizerError
 from llama_export.llama.config import LlamaConfig
-from llama_export.llama.names import tied_names
 from llama_export.sources.resolve import ModelSource
 from llama_export.tokenizer.tokenizer import Tokenizer, tokenizer_config
-from llama_quantize.checkpoint.store import RECORD_FILE
-from llama_quantize.checkpoint.weights import QuantizedWeights
+
+if TYPE_CHECKING:
+    from llama_quantize.checkpoint.weights import QuantizedWeights
 
 WEIGHTS_FOLDER = "weights"
+"""Name of the folder beside the bundles that keeps the quantised weights."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a model's folder says of itself, read once for the plan and for the export.
+
+    Args:
+        folder: folder that it was read from.
+        config: shape of the model.
+        tokenizer: its tokenizer, which fits the shape.
+        checkpoint: the opened checkpoint; None: its weights are not fetched yet.
+    """
+
+    folder: Path
+    config: LlamaConfig
+    tokenizer: Tokenizer
+    checkpoint: Checkpoint | None
+
+    @property
+    def weights(self) -> QuantizedWeights | None:
+        """The quantised weights, if an earlier export kept them."""
+        return _weights_of(self.checkpoint)
 
 
 @dataclass(frozen=True)
 class Source:
-    """An opened model: exactly one of `checkpoint` and `weights` is there.
+    """An opened model.
 
     Args:
-        checkpoint: float weights, to be quantised.
-        weights: quantised by an earlier export (its `weights/` folder).
+        info: name, origin and config for the manifest.
+        folder: folder of the checkpoint, for its licence files.
+        tokenizer: tokenizer of the model.
+        checkpoint: its weights, of floats or quantised.
     """
 
     info: ModelInfo
     folder: Path
-    config: LlamaConfig
     tokenizer: Tokenizer
-    checkpoint: HfCheckpoint | None
-    weights: QuantizedWeights | None
+    checkpoint: Checkpoint
 
-    def require_checkpoint(self) -> HfCheckpoint:
-        """Return the float weights of a source that has no quantised ones."""
-        if self.checkpoint is None:
-            message = f"{self.folder} holds neither a checkpoint nor quantised weights"
-            raise CheckpointError(message, "name a folder with .safetensors files")
-        return self.checkpoint
+    @property
+    def config(self) -> LlamaConfig:
+        """Shape of the model."""
+        return self.checkpoint.config
+
+    @property
+    def weights(self) -> QuantizedWeights | None:
+        """The quantised weights, if an earlier export kept them; they are lowered as they are."""
+        return _weights_of(self.checkpoint)
+
+    @property
+    def original(self) -> Checkpoint | None:
+        """What quantised weights are compared with; None: the source itself is quantised."""
+        return None if self.weights is not None else self.checkpoint
 
     def identity(self) -> dict[str, str]:
-        """Say where the weights come from, to be kept with the quantised ones."""
+        """Return where the weights come from, to be kept with the quantised ones."""
         found = {"name": self.info.name, "hub_id": self.info.hub_id, "revision": self.info.revision}
         return {key: value for key, value in found.items() if value is not None}
 
@@ -58,7 +90,7 @@ class Source:
         A base model has no chat template, and a fine-tune may have another one than Llama 3.2's.
         """
         ours = tokenizer_config(self.tokenizer)
-        theirs = _read_json(self.folder / "tokenizer_config.json")
+        theirs = self.checkpoint.tokenizer_config()
         if theirs is None:
             return ours
         del ours["chat_template"]
@@ -67,9 +99,9 @@ class Source:
 
     def generation_config(self) -> dict[str, object]:
         """Return the checkpoint's generation_config.json, or the one that Meta ships."""
-        theirs = _read_json(self.folder / "generation_config.json")
+        theirs = self.checkpoint.generation_config()
         if theirs is not None:
-            return theirs
+            return dict(theirs)
         return {
             "bos_token_id": self.config.bos_token_id,
             "eos_token_id": list(self.config.eos_token_id),
@@ -78,54 +110,56 @@ class Source:
             "top_p": 0.9,
         }
 
-    @property
-    def tied(self) -> Mapping[str, str]:
-        """Weights that are another weight's storage."""
-        return tied_names(self.config)
 
+def describe(folder: Path, *, with_weights: bool = True) -> Description:
+    """Read what a model's folder says of itself, and refuse what no export can start from.
 
-def open_source(model: ModelSource) -> Source:
-    """Open a model's folder.
+    Args:
+        folder: folder of the model.
+        with_weights: whether its weights are there and are opened too, which reads headers only;
+            of a repository, the small files may have been fetched alone.
 
     Raises:
-        ConfigError, CheckpointError, TokenizerError, UnsupportedModelError: see their readers.
-        QuantizationError: the folder holds quantised weights that are damaged.
+        ConfigError, TokenizerError, UnsupportedModelError: config.json or the tokenizer is missing,
+            damaged, or of a model that cannot be exported.
+        CheckpointError, QuantizationError: the weights are missing, damaged or of another model.
     """
-    config = LlamaConfig.read(model.folder / "config.json")
-    tokenizer = Tokenizer.load(model.folder)
-    require_same_vocabulary(tokenizer, config, model.folder)
-    checkpoint, weights = None, None
-    if (model.folder / RECORD_FILE).is_file():
-        weights = QuantizedWeights.open(model.folder)
-    else:
-        checkpoint = HfCheckpoint.open(model.folder)
+    form = find_format(folder)
+    config = form.read_config(folder)
+    tokenizer = form.read_tokenizer(folder)
+    require_same_vocabulary(tokenizer, config, folder)
+    checkpoint = form.open(folder, config) if with_weights else None
+    return Description(folder, config, tokenizer, checkpoint)
+
+
+def open_source(model: ModelSource, description: Description | None = None) -> Source:
+    """Open a model's folder; quantised weights are hashed, because they are lowered as they are.
+
+    Args:
+        model: folder and origin.
+        description: what `describe` returned; used if it is of this very folder, and what it lacks
+            is read now. None: all is read now.
+
+    Raises:
+        ConfigError, CheckpointError, TokenizerError, UnsupportedModelError, QuantizationError: as
+            `describe`.
+    """
+    if description is None or description.folder != model.folder:
+        description = describe(model.folder)
+    checkpoint = description.checkpoint
+    if checkpoint is None:
+        checkpoint = find_format(model.folder).open(model.folder, description.config)
+    weights = _weights_of(checkpoint)
+    if weights is not None:
+        weights.require_unchanged()
     known = weights.metadata if weights is not None else {}
     info = ModelInfo(
         name=known.get("name", model.name),
         hub_id=known.get("hub_id", model.hub_id),
         revision=known.get("revision", model.revision),
-        config=config.to_hf(),
+        config=description.config.to_hf(),
     )
-    return Source(info, model.folder, config, tokenizer, checkpoint, weights)
-
-
-def _read_json(path: Path) -> dict[str, object] | None:
-    """Read an optional JSON object.
-
-    Raises:
-        ConfigError: it is there and damaged.
-    """
-    if not path.exists():
-        return None
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError, OSError) as error:
-        message = f"{path} cannot be read: {error}"
-        raise ConfigError(message, "download the file again, or remove it") from None
-    if not isinstance(value, dict):
-        message = f"{path}: expected a JSON object, found {type(value).__name__}"
-        raise ConfigError(message, "download the file again, or remove it")
-    return value
+    return Source(info, model.folder, description.tokenizer, checkpoint)
 
 
 def require_same_vocabulary(tokenizer: Tokenizer, config: LlamaConfig, folder: Path) -> None:
@@ -142,3 +176,7 @@ def require_same_vocabulary(tokenizer: Tokenizer, config: LlamaConfig, folder: P
             f"begins a text with {starts[0]}; config.json says {sizes[1]} and {starts[1]}"
         )
         raise TokenizerError(message, "take both files from the same repository")
+
+
+def _weights_of(checkpoint: Checkpoint | None) -> QuantizedWeights | None:
+    return checkpoint.weights if isinstance(checkpoint, QuantizedCheckpoint) else None

@@ -17,7 +17,7 @@ from llama_export.tokenizer.vocabulary import GET_ANOTHER, NOT_LLAMA3, Vocabular
 
 # Where a checkpoint keeps its vocabulary. tokenizer.json comes first: a fine-tune that changes
 # special tokens changes them there, and leaves a stale tokenizer.model beside it.
-_NAMES = ("tokenizer.json", "tokenizer.model", "original/tokenizer.model")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "original/tokenizer.model")
 
 
 def read_vocabulary(path: Path) -> Vocabulary:
@@ -62,10 +62,10 @@ def tokenizer_model_bytes(vocabulary: Vocabulary) -> bytes:
 def _find(path: Path) -> Path:
     if not path.is_dir():
         return path
-    for name in _NAMES:
+    for name in TOKENIZER_FILES:
         if (path / name).is_file():
             return path / name
-    message = f"{path} holds no tokenizer: expected {' or '.join(_NAMES[:2])}"
+    message = f"{path} holds no tokenizer: expected {' or '.join(TOKENIZER_FILES[:2])}"
     raise TokenizerError(message, GET_ANOTHER)
 
 

@@ -21,7 +21,7 @@ from llama_export.verify.samples import Text, built_in_text, read_text, tokenize
 
 if TYPE_CHECKING:
     from llama_export.bundle.bundle import Bundle
-    from llama_export.checkpoints.hugging_face import HfCheckpoint
+    from llama_export.checkpoints.checkpoint import Checkpoint
     from llama_export.targets.session import Session
     from llama_quantize.checkpoint.weights import QuantizedWeights
 
@@ -67,7 +67,7 @@ class Subject:
     recorded: Hashes
     read_text: Callable[[], Text]
     weights: QuantizedWeights | None
-    checkpoint: HfCheckpoint | None
+    checkpoint: Checkpoint | None
     read_floats: Callable[[], Mapping[str, str]] | None = None
     read_rotary: Callable[[], Mapping[str, FloatArray]] | None = None
     rounding: Callable[[], RoundedInputs | None] = lambda: None
@@ -81,7 +81,7 @@ def subject_of(
     bundle: Bundle,
     *,
     weights: QuantizedWeights | None,
-    checkpoint: HfCheckpoint | None,
+    checkpoint: Checkpoint | None,
     text: Path | None,
     threads: int | None,
 ) -> Subject:

@@ -36,7 +36,7 @@ from llama_export.verify.samples import Budget, Text, plan_budget
 
 if TYPE_CHECKING:
     from llama_export.bundle.bundle import Bundle
-    from llama_export.checkpoints.hugging_face import HfCheckpoint
+    from llama_export.checkpoints.checkpoint import Checkpoint
     from llama_export.llama.activations import RoundedInputs
     from llama_export.llama.attention import KeyValue
     from llama_quantize.checkpoint.weights import QuantizedWeights
@@ -48,7 +48,7 @@ def verify_bundle(
     bundle: Bundle,
     *,
     weights: QuantizedWeights | None = None,
-    checkpoint: HfCheckpoint | None = None,
+    checkpoint: Checkpoint | None = None,
     text: Path | None = None,
     quick: bool = False,
     strict: bool = False,

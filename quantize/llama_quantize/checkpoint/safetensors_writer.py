@@ -37,7 +37,7 @@ class SafetensorsWriter:
     to its type and there are no holes, which the format forbids.
 
     Args:
-        path: the file; it must not exist.
+        path: file to create; it must not exist.
         tensors: type and shape of each tensor.
         metadata: strings for the header.
 
@@ -59,7 +59,7 @@ class SafetensorsWriter:
             raise
 
     def __enter__(self) -> SafetensorsWriter:
-        """Hand out the writer."""
+        """Return the writer."""
         return self
 
     def __exit__(
@@ -106,7 +106,7 @@ class SafetensorsWriter:
 def _layout(
     tensors: Mapping[str, Form], metadata: Mapping[str, str]
 ) -> tuple[bytes, dict[str, tuple[int, Form]], int]:
-    """Give the header's bytes, where each tensor starts in the file, and the file's size."""
+    """Return the header's bytes, where each tensor starts in the file, and the file's size."""
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     starts: dict[str, int] = {}
     end = 0

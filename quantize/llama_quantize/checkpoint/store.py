@@ -1,16 +1,15 @@
 """Quantise a model into one checkpoint on disk, in pieces: memory never grows with a tensor.
 
 Each thread takes a block of rows from the (mapped) source, quantises it, measures it against the
-source, and writes it at its final offset. This module knows no model and no source format: it is
-given names, shapes, a way to read, and a recipe.
+source, and writes it at its final offset. Only a method that asks for a weight's inputs sees the
+whole weight. This module knows no model and no source format: it is given a source of tensors, a
+recipe and, where a method needs it, a calibration.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -18,86 +17,93 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from llama_quantize.calibration import Calibration
+from llama_quantize.checkpoint import rows
+from llama_quantize.checkpoint.files import RECORD_FILE, WEIGHTS_FILE, file_sha256
+from llama_quantize.checkpoint.record import FORMAT, Record
 from llama_quantize.checkpoint.safetensors_writer import SafetensorsWriter
-from llama_quantize.checkpoint.summary import QuantSummary, TensorStats, db_to_json, ratio_db
+from llama_quantize.checkpoint.summary import KEPT, QuantSummary, TensorStats, ratio_db
+from llama_quantize.checkpoint.weights_file import map_file, mapped_tensor, stored_tensors
 from llama_quantize.errors import QuantizationError
-from llama_quantize.groupwise import (
-    BLOCK_WEIGHTS,
-    CHUNK_WEIGHTS,
-    check_range,
-    dequantize_groups,
-    quantize_groups,
-    row_blocks,
-)
-from llama_quantize.packing import pack_int4
+from llama_quantize.groupwise import BLOCK_WEIGHTS, row_blocks
+from llama_quantize.methods.method import Method, find_method
 from llama_quantize.recipe import QuantRecipe, ResolvedRecipe
 from llama_quantize.scheme import Float, GroupedInt, Scheme
-from llama_quantize.tensor import Form, stored_forms
+from llama_quantize.source import TensorSource
+from llama_quantize.tensor import QuantizedTensor
 from llama_quantize.workers import worker_pool
 
-FORMAT = "llama-quantize"
-FORMAT_VERSION = 1
-WEIGHTS_FILE = "weights.safetensors"
-RECORD_FILE = "quantization.json"
-_SOURCES = (torch.float32, torch.bfloat16, torch.float16)
-_DAMAGED = "the weights are damaged; fetch or convert them again"
-_Block = Callable[[slice], tuple[float, float]]
+_FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def quantize_to(
     folder: Path,
-    names_shapes: Mapping[str, tuple[int, ...]],
-    read: Callable[[str], Tensor],
+    source: TensorSource,
     recipe: QuantRecipe,
-    tied: Mapping[str, str],
-    metadata: Mapping[str, str] | None = None,
+    calibration: Calibration | None = None,
     progress: Callable[[int], None] = lambda size_bytes: None,
+    metadata: Mapping[str, str] | None = None,
 ) -> QuantSummary:
     """Quantise every tensor into `folder` (`weights.safetensors` and `quantization.json`).
 
-    The same input gives the same bytes, whatever the number of threads.
+    The same input gives the same bytes, whatever the number of threads. A tensor that comes
+    quantised is copied, not rounded again.
 
     Args:
-        folder: where to write; made if absent. It must not hold a checkpoint yet.
-        names_shapes: the unique tensors in model order.
-        read: gives a tensor by name; mapped from a file, so that only pages in use are in memory.
-        recipe: what becomes of each tensor.
-        tied: names that are stored nowhere and mean another tensor, such as a tied head.
-        metadata: strings to keep with the weights, such as where they came from.
+        folder: folder to write to; made if absent. It must not hold a checkpoint yet.
+        source: tensors of the model, read one after the other in the order of its names.
+        recipe: rules that say what becomes of each tensor.
+        calibration: answers for the inputs of the weights; needed by some methods only.
         progress: called with the source bytes done so far, from the calling thread.
+        metadata: strings to keep with the weights, such as where they came from.
 
     Returns:
         Size and error of each tensor.
 
     Raises:
-        QuantizationError: the recipe does not fit, a tensor has another shape or type than
-            announced, or a weight is NaN, infinite or too large; names the tensor and the place.
+        QuantizationError: the recipe does not fit, a method is unknown or needs a calibration, a
+            tensor has another shape, type or scheme than announced, or a weight is NaN, infinite
+            or too large; names the tensor and the place.
         OSError: the disk is full, or the folder cannot be written or holds a checkpoint.
     """
-    resolved = recipe.resolve(names_shapes)
-    check_ties(tied, names_shapes)
+    resolved = recipe.resolve(source.shapes)
+    check_ties(source.tied, source.shapes)
+    methods = _methods(resolved, calibration)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / WEIGHTS_FILE
-    forms = stored_tensors(resolved.schemes, names_shapes)
+    forms = stored_tensors(resolved.schemes, source.shapes)
     stats: list[TensorStats] = []
-    energies = _Energies()
+    rounded = _Energies()
     done_bytes = 0
-    with SafetensorsWriter(path, forms, {"format": FORMAT}) as writer, worker_pool() as pool:
-        for name, shape in names_shapes.items():
-            weight = _checked(name, read(name), shape)
-            scheme = resolved.schemes[name]
-            block, parts = _plan(writer, name, weight, scheme)
+    with SafetensorsWriter(path, forms, {"format": FORMAT}) as writer:
+        for name in source.names:
+            scheme, tensor = resolved.schemes[name], source.tensor(name)
+            _check(name, tensor, source.shapes[name], resolved)
+            store = _block_work(writer, name, tensor, scheme, methods, calibration)
             own = _Energies()
-            for part, energy in zip(parts, pool.map(block, parts), strict=True):
-                own.add(*energy)
-                done_bytes += weight[part].nbytes
-                progress(done_bytes)
-            stats.append(_stats(name, scheme, shape, own))
+            # A pool a tensor: between them torch's own threads work for the calibration.
+            with worker_pool() as pool:
+                parts = _parts(source.shapes[name])
+                for part, energies in zip(parts, pool.map(store, parts), strict=True):
+                    own.add(*energies)
+                    done_bytes += _source_bytes(tensor, part)
+                    progress(done_bytes)
+            stats.append(_stats(name, tensor, resolved, own))
             if isinstance(scheme, GroupedInt):
-                energies.add(own.signal, own.noise)
-    summary = QuantSummary(tuple(stats), energies.ratio_db(), resolved.hits)
+                rounded.add(own.signal, own.noise)
+            if calibration is not None:
+                calibration.quantised(name, mapped_tensor(map_file(path), name, scheme))
+    summary = QuantSummary(tuple(stats), rounded.ratio_db(), resolved.hits)
     try:
-        _write_record(folder, resolved, summary, tied, metadata or {})
+        Record(
+            recipe=recipe,
+            summary=summary,
+            tied=source.tied,
+            metadata=metadata or {},
+            calibration=None if calibration is None else calibration.origin,
+            weights_sha256=file_sha256(path),
+            weights_bytes=path.stat().st_size,
+        ).write(folder)
     except BaseException:
         # Without its record the big file is of no use; an interrupt counts as well.
         for name in (WEIGHTS_FILE, RECORD_FILE):
@@ -111,34 +117,12 @@ def check_ties(tied: Mapping[str, str], stored: Mapping[str, object]) -> None:
     """Refuse a tied name that is itself stored, or that means something that is not.
 
     Raises:
-        QuantizationError: see above.
+        QuantizationError: names both.
     """
     for name, target in tied.items():
         if name in stored or target not in stored:
             message = f"{name} cannot be tied to {target}: expected only {target} among the tensors"
             raise QuantizationError(message)
-
-
-def stored_tensors(
-    schemes: Mapping[str, Scheme], shapes: Mapping[str, tuple[int, ...]]
-) -> dict[str, Form]:
-    """Give name, type and shape of everything in the weights file."""
-    forms: dict[str, Form] = {}
-    for name, scheme in schemes.items():
-        if isinstance(scheme, Float):
-            forms[name] = (scheme.torch_dtype, tuple(shapes[name]))
-        else:
-            forms[f"{name}.codes"], forms[f"{name}.scales"] = stored_forms(scheme, shapes[name])
-    return forms
-
-
-def file_sha256(path: Path) -> str:
-    """Hash a file without reading it into memory."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 class _Energies:
@@ -156,120 +140,100 @@ class _Energies:
         return ratio_db(self.signal, self.noise)
 
 
-def _checked(name: str, weight: Tensor, shape: tuple[int, ...]) -> Tensor:
-    if tuple(weight.shape) != tuple(shape) or weight.dtype not in _SOURCES or not shape:
-        found = f"{weight.dtype} {list(weight.shape)}"
-        message = f"{name}: expected float32, bfloat16 or float16 {list(shape)}, found {found}"
-        raise QuantizationError(message)
-    return weight
+def _methods(resolved: ResolvedRecipe, calibration: Calibration | None) -> dict[str, Method]:
+    """Find each tensor's method, before anything is written."""
+    methods = {name: find_method(method) for name, method in resolved.methods.items()}
+    for name, method in methods.items():
+        if method.needs_inputs and calibration is None:
+            message = (
+                f"{name}: the method {method.name} needs its inputs, and nothing computes them"
+            )
+            raise QuantizationError(message, "give a calibration, or name another method")
+    return methods
 
 
-def _plan(
-    writer: SafetensorsWriter, name: str, weight: Tensor, scheme: Scheme
-) -> tuple[_Block, list[slice]]:
-    """Give the work on one block of rows, and all the blocks."""
-    columns = math.prod(weight.shape[1:])
-    parts = list(row_blocks(weight.shape[0], columns, BLOCK_WEIGHTS))
-    if isinstance(scheme, Float):
-        return partial(_store_floats, writer, name, weight, scheme), parts
-    return partial(_store_groups, writer, name, weight, scheme), parts
-
-
-def _store_groups(
-    writer: SafetensorsWriter, name: str, weight: Tensor, scheme: GroupedInt, part: slice
-) -> tuple[float, float]:
-    """Quantise and write some rows; give the energies of signal and noise."""
-    try:
-        codes, scales = quantize_groups(weight[part], scheme)
-    except QuantizationError:
-        _refuse(name, weight, scheme)
-        raise
-    packed = pack_int4(codes) if scheme.bits == 4 else codes
-    writer.write(f"{name}.codes", part.start, packed)
-    writer.write(f"{name}.scales", part.start, scales)
-    signal, noise = 0.0, 0.0
-    for rows in row_blocks(len(codes), codes.shape[1], CHUNK_WEIGHTS):
-        source = weight[part][rows].float()
-        signal += _energy(source)
-        noise += _energy(dequantize_groups(codes[rows], scales[rows]).sub_(source))
-    return signal, noise
-
-
-def _store_floats(
-    writer: SafetensorsWriter, name: str, weight: Tensor, scheme: Float, part: slice
-) -> tuple[float, float]:
-    """Round and write some rows; give the energies of signal and noise."""
-    signal, noise = 0.0, 0.0
-    columns = math.prod(weight.shape[1:])
-    for rows in row_blocks(part.stop - part.start, columns, CHUNK_WEIGHTS):
-        source = weight[part][rows]
-        stored = source.to(scheme.torch_dtype)
-        first_row = part.start + rows.start
-        if not bool(stored.isfinite().all()):
-            raise _not_finite(name, source, stored, first_row)
-        writer.write(name, first_row, stored)
-        signal += _energy(source.float())
-        noise += _energy(stored.float().sub_(source))
-    return signal, noise
-
-
-def _not_finite(name: str, source: Tensor, stored: Tensor, first_row: int) -> QuantizationError:
-    place = [int(index) for index in stored.isfinite().logical_not_().nonzero()[0]]
-    value = float(source[tuple(place)])
-    place[0] += first_row
-    message = f"{name}: value {value} at {place} is not a finite {str(stored.dtype)[6:]} number"
-    hint = "store it as bfloat16" if math.isfinite(value) else _DAMAGED
-    return QuantizationError(message, hint)
-
-
-def _refuse(name: str, weight: Tensor, scheme: GroupedInt) -> None:
-    """Name the first unusable value of a tensor."""
-    try:
-        check_range(weight, scheme)
-    except QuantizationError as error:
-        message = f"{name}: {error.message}"
-        raise QuantizationError(message, error.hint) from error
-
-
-def _energy(values: Tensor) -> float:
-    return float(torch.linalg.vector_norm(values)) ** 2
-
-
-def _stats(name: str, scheme: Scheme, shape: tuple[int, ...], energies: _Energies) -> TensorStats:
-    forms = stored_tensors({name: scheme}, {name: shape}).values()
-    size_bytes = sum(math.prod(size) * dtype.itemsize for dtype, size in forms)
-    bits = 8 * size_bytes / max(1, math.prod(shape))
-    return TensorStats(name, scheme.label, tuple(shape), energies.ratio_db(), bits, size_bytes)
-
-
-def _write_record(
-    folder: Path,
-    resolved: ResolvedRecipe,
-    summary: QuantSummary,
-    tied: Mapping[str, str],
-    metadata: Mapping[str, str],
+def _check(
+    name: str, tensor: Tensor | QuantizedTensor, shape: tuple[int, ...], resolved: ResolvedRecipe
 ) -> None:
-    """Write quantization.json, last: a folder without it is not a checkpoint."""
-    weights = folder / WEIGHTS_FILE
-    record = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "recipe": resolved.recipe.to_json(),
-        "hits": list(summary.hits),
-        "bits_per_weight": round(summary.bits_per_weight, 6),
-        "sqnr_db": db_to_json(summary.sqnr_db),
-        "tensors": list(_tensor_records(summary)),
-        "tied": dict(tied),
-        "metadata": dict(metadata),
-        "weights": {
-            "file": WEIGHTS_FILE,
-            "sha256": file_sha256(weights),
-            "size_bytes": weights.stat().st_size,
-        },
-    }
-    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
-    (folder / RECORD_FILE).write_text(text + "\n", encoding="utf-8")
+    """Refuse a tensor that is not what was announced, or that would have to be rounded twice."""
+    if isinstance(tensor, QuantizedTensor):
+        scheme, fits = tensor.scheme, True
+        wanted = resolved.schemes[name]
+        if scheme != wanted:
+            message = (
+                f"{name} is quantised already, as {scheme.label}, and the recipe "
+                f"{resolved.recipe.name} wants {wanted.label}"
+            )
+            hint = "choose a recipe that keeps its form, or start from the original weights"
+            raise QuantizationError(message, hint)
+        found = scheme.label
+    else:
+        found, fits = str(tensor.dtype), tensor.dtype in _FLOATS and bool(shape)
+    if not fits or tuple(tensor.shape) != tuple(shape):
+        expected = f"float32, bfloat16 or float16 {list(shape)}"
+        message = f"{name}: expected {expected}, found {found} {list(tensor.shape)}"
+        raise QuantizationError(message)
 
 
-def _tensor_records(summary: QuantSummary) -> Iterator[dict[str, object]]:
-    return (stats.to_json() for stats in summary.stats)
+def _block_work(
+    writer: SafetensorsWriter,
+    name: str,
+    tensor: Tensor | QuantizedTensor,
+    scheme: Scheme,
+    methods: Mapping[str, Method],
+    calibration: Calibration | None,
+) -> Callable[[slice], rows.Energies]:
+    """Return the work on one block of a tensor's rows, which runs on several threads at once."""
+    if isinstance(tensor, QuantizedTensor):
+        return partial(rows.copy_rows, writer, name, tensor)
+    if isinstance(scheme, Float):
+        return partial(rows.round_rows, writer, name, tensor, scheme)
+    method = methods[name]
+    if method.needs_inputs and calibration is not None:
+        codes, scales = _quantize_whole(name, tensor, scheme, method, calibration)
+
+        def write(part: slice) -> rows.Energies:
+            return rows.write_codes(writer, name, tensor, scheme, (codes[part], scales[part]), part)
+
+        return write
+    return partial(rows.quantize_rows, writer, name, tensor, scheme, method)
+
+
+def _quantize_whole(
+    name: str, weight: Tensor, scheme: GroupedInt, method: Method, calibration: Calibration
+) -> tuple[Tensor, Tensor]:
+    """Quantise a weight whose method looks at its inputs, on the calling thread."""
+    inputs = calibration.inputs(name)
+    try:
+        return method.quantize(weight, scheme, inputs)
+    except QuantizationError as error:
+        raise rows.located(name, weight, scheme, error) from error
+
+
+def _parts(shape: tuple[int, ...]) -> list[slice]:
+    return list(row_blocks(shape[0], math.prod(shape[1:]), BLOCK_WEIGHTS))
+
+
+def _source_bytes(tensor: Tensor | QuantizedTensor, part: slice) -> int:
+    if isinstance(tensor, QuantizedTensor):
+        return tensor.codes[part].nbytes + tensor.scales[part].nbytes
+    return tensor[part].nbytes
+
+
+def _stats(
+    name: str,
+    tensor: Tensor | QuantizedTensor,
+    resolved: ResolvedRecipe,
+    energies: _Energies,
+) -> TensorStats:
+    shape, scheme = tuple(tensor.shape), resolved.schemes[name]
+    size_bytes = scheme.size_bytes(shape)
+    return TensorStats(
+        name=name,
+        label=scheme.label,
+        method=KEPT if isinstance(tensor, QuantizedTensor) else resolved.methods.get(name),
+        shape=shape,
+        sqnr_db=energies.ratio_db(),
+        bits_per_weight=8 * size_bytes / max(1, math.prod(shape)),
+        size_bytes=size_bytes,
+    )

@@ -1,4 +1,7 @@
-"""What quantising did to each tensor, in numbers; knows how to be written and read as data."""
+"""What quantising did to each tensor, in numbers, and how they are written and read as data.
+
+It knows no tensor and no file.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +10,27 @@ from dataclasses import dataclass
 
 from llama_quantize.errors import QuantizationError
 
+KEPT = "kept"
+"""In place of a method's name: the codes came as they are, from a source that was quantised."""
+
 
 @dataclass(frozen=True)
 class TensorStats:
     """Size and error of one stored tensor.
 
     Args:
-        name: the tensor.
-        label: its storage form, such as `int4 g32`.
-        shape: of the weight, not of its stored parts.
-        sqnr_db: signal to quantisation noise; infinite where nothing was lost.
+        name: name of the tensor.
+        label: storage form for people, such as `int4 g32`.
+        method: name of the method that chose the codes, or `KEPT`; None: floats, which have none.
+        shape: shape of the weight, not of its stored parts.
+        sqnr_db: ratio of signal to quantisation noise; infinite where nothing was lost.
         bits_per_weight: stored bits for each weight, scales included.
         size_bytes: stored bytes, scales included.
     """
 
     name: str
     label: str
+    method: str | None
     shape: tuple[int, ...]
     sqnr_db: float
     bits_per_weight: float
@@ -33,6 +41,7 @@ class TensorStats:
         return {
             "name": self.name,
             "label": self.label,
+            "method": self.method,
             "shape": list(self.shape),
             "sqnr_db": db_to_json(self.sqnr_db),
             "bits_per_weight": round(self.bits_per_weight, 6),
@@ -44,19 +53,27 @@ class TensorStats:
         """Read what `to_json` wrote.
 
         Raises:
-            QuantizationError: anything missing or of the wrong type.
+            QuantizationError: anything is missing or of the wrong type.
         """
         match data:
             case {
                 "name": str(name),
                 "label": str(label),
+                "method": (str() | None) as method,
                 "shape": [*shape],
                 "sqnr_db": (int() | float() | None) as sqnr_db,
                 "bits_per_weight": (int() | float()) as bits_per_weight,
                 "size_bytes": int(size_bytes),
             } if all(isinstance(size, int) and size >= 0 for size in shape):
-                ratio = db_from_json(sqnr_db)
-                return cls(name, label, tuple(shape), ratio, float(bits_per_weight), size_bytes)
+                return cls(
+                    name=name,
+                    label=label,
+                    method=method,
+                    shape=tuple(shape),
+                    sqnr_db=db_from_json(sqnr_db),
+                    bits_per_weight=float(bits_per_weight),
+                    size_bytes=size_bytes,
+                )
         message = f"not the figures of a tensor: {data!r}"
         raise QuantizationError(message)
 
@@ -66,9 +83,10 @@ class QuantSummary:
     """The figures of a whole model.
 
     Args:
-        stats: of each stored tensor, in model order.
-        sqnr_db: of all tensors stored as integers together, weighted by energy; infinite if none.
-        hits: how many tensors each rule of the recipe took.
+        stats: figures of each stored tensor, in model order.
+        sqnr_db: ratio of all tensors that were rounded to integers together, weighted by energy;
+            infinite if there are none. Codes that were kept lost nothing here and do not count.
+        hits: number of tensors that each rule of the recipe took.
     """
 
     stats: tuple[TensorStats, ...]
@@ -77,17 +95,17 @@ class QuantSummary:
 
     @property
     def weights(self) -> int:
-        """Count the unique weights."""
+        """Number of unique weights."""
         return sum(math.prod(stats.shape) for stats in self.stats)
 
     @property
     def size_bytes(self) -> int:
-        """Add up the stored bytes, scales included."""
+        """Stored bytes of all tensors, scales included."""
         return sum(stats.size_bytes for stats in self.stats)
 
     @property
     def bits_per_weight(self) -> float:
-        """Average the stored bits over the unique weights, scales included."""
+        """Stored bits for each of the unique weights, scales included."""
         return 8 * self.size_bytes / max(1, self.weights)
 
 

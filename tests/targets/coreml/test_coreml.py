@@ -40,7 +40,8 @@ from llama_export.targets.coreml.lowering.lower import lower
 from llama_export.targets.coreml.reading.describe import describe
 from llama_export.targets.coreml.reading.read_back import read_back
 from llama_export.verify.measure.metrics import compare_logits
-from llama_quantize.checkpoint.weights import QuantizedWeights, quantize_to
+from llama_quantize.checkpoint.store import quantize_to
+from llama_quantize.checkpoint.weights import QuantizedWeights
 from llama_quantize.recipe import recipe
 from llama_quantize.tensor import QuantizedTensor
 
@@ -104,7 +105,7 @@ def test_the_norms_of_a_large_residual_stream_do_not_overflow(tmp_path):
     state["model.embed_tokens.weight"] *= 10_000
     save_file(state, file)
     checkpoint = HfCheckpoint.open(folder)
-    quantize_to(tmp_path / "weights", checkpoint.shapes, checkpoint.tensor, INT4, {})
+    quantize_to(tmp_path / "weights", checkpoint, INT4)
     weights = QuantizedWeights.open(tmp_path / "weights")
     spec = lower(trace(UNTIED, 64), weights, tmp_path, STATE, ABOUT)
     package = Package(tmp_path / "model.mlpackage", UNTIED, weights, spec)

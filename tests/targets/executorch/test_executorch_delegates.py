@@ -15,7 +15,6 @@ from artifacts.tiny import TINY, write_checkpoint
 from llama_export.bundle.graph_spec import GraphSpec
 from llama_export.checkpoints.hugging_face import HfCheckpoint
 from llama_export.errors import LoweringError
-from llama_export.llama.names import tied_names
 from llama_export.llama.streamed import reference_logits
 from llama_export.llama.trace import TracedLlama, trace
 from llama_export.sources.resolve import resolve_model
@@ -36,7 +35,8 @@ from llama_export.targets.executorch.xnnpack.host_program import HostForm
 from llama_export.targets.executorch.xnnpack.lower import MODEL_FILE
 from llama_export.targets.executorch.xnnpack.partition import products_outside
 from llama_export.targets.executorch.xnnpack.plan import plan
-from llama_quantize.checkpoint.weights import QuantizedWeights, quantize_to
+from llama_quantize.checkpoint.store import quantize_to
+from llama_quantize.checkpoint.weights import QuantizedWeights
 from llama_quantize.recipe import QuantRecipe, QuantRule, recipe
 from llama_quantize.scheme import GroupedInt
 from llama_quantize.tensor import QuantizedTensor
@@ -84,9 +84,9 @@ class Lowered:
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory) -> Demo:
     source = open_source(resolve_model("demo", revision=None, token=None))
-    checkpoint = source.require_checkpoint()
+    checkpoint = source.checkpoint
     folder = tmp_path_factory.mktemp("demo") / "weights"
-    quantize_to(folder, checkpoint.shapes, checkpoint.tensor, recipe("int4"), tied_names(TINY))
+    quantize_to(folder, checkpoint, recipe("int4"))
     return Demo(trace(source.config, CONTEXT), QuantizedWeights.open(folder))
 
 
@@ -98,7 +98,7 @@ def lowered(demo: Demo, folder: Path, delegate: str) -> Lowered:
 
 def tiny(folder: Path, chosen: QuantRecipe) -> Demo:
     checkpoint = HfCheckpoint.open(write_checkpoint(folder / "checkpoint", TINY))
-    quantize_to(folder / "weights", checkpoint.shapes, checkpoint.tensor, chosen, tied_names(TINY))
+    quantize_to(folder / "weights", checkpoint, chosen)
     return Demo(trace(TINY, CONTEXT), QuantizedWeights.open(folder / "weights"))
 
 

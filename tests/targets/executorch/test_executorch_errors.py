@@ -184,7 +184,7 @@ MIXED_TABLE = QuantRecipe(
     "int4 table",
     (
         QuantRule(r"model\.embed_tokens\.weight", GroupedInt(4, 32)),
-        QuantRule(r"lm_head\.weight", GroupedInt(8, None, clip_search=False)),
+        QuantRule(r"lm_head\.weight", GroupedInt(8, None), "nearest"),
         *(rule for rule in recipe("int4").rules if "embed" not in rule.pattern),
     ),
 )

@@ -25,7 +25,8 @@ from llama_export.targets.onnx.running.session import OnnxSession
 from llama_export.targets.stored import StoredArtifact
 from llama_export.tokenizer.tokenizer import Tokenizer, tokenizer_config, write_tokenizer_json
 from llama_export.verify.measure.metrics import compare_logits
-from llama_quantize.checkpoint.weights import QuantizedWeights, quantize_to
+from llama_quantize.checkpoint.store import quantize_to
+from llama_quantize.checkpoint.weights import QuantizedWeights
 from llama_quantize.recipe import QuantRecipe, QuantRule, recipe
 from llama_quantize.scheme import GroupedInt
 
@@ -61,9 +62,8 @@ def build(
     max_context: int = CONTEXT,
 ) -> Artifact:
     checkpoint = HfCheckpoint.open(write_checkpoint(folder / "checkpoint", config))
-    tied = {"lm_head.weight": "model.embed_tokens.weight"} if config.tie_word_embeddings else {}
     (folder / "weights").mkdir()
-    quantize_to(folder / "weights", checkpoint.shapes, checkpoint.tensor, chosen, tied)
+    quantize_to(folder / "weights", checkpoint, chosen)
     weights = QuantizedWeights.open(folder / "weights")
     out = folder / "out"
     out.mkdir()

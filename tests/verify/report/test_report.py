@@ -14,7 +14,7 @@ import jsonschema
 import pytest
 from artifacts import tiny
 from artifacts.sample_reports import ALONE, DIVERGENCE, FAILED, PASSED, SERIES
-from artifacts.subjects import TIED, make, subject_of
+from artifacts.subjects import make, subject_of
 from rich.console import Console
 
 from llama_export.cli.terminal import headlines, show_report
@@ -284,7 +284,7 @@ def test_a_report_that_judged_nothing_says_so():
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     """Reports of real verifications: a right artifact, one with a NaN, one with no references."""
-    made = make(tmp_path_factory.mktemp("made"), tiny.TINY, TIED)
+    made = make(tmp_path_factory.mktemp("made"), tiny.TINY)
     alone = {"weights": None, "checkpoint": None}
     subjects = {
         "right": subject_of(made),

@@ -113,7 +113,7 @@ class QuantisedEager:
         ]
         if rounding and given is not None:
             passes.append(Pass(ids, rounding=rounding, keep_cache=True))
-            passes.append(Pass(short, rounding=rounding, keep_cache=True, given=given))
+            passes.append(Pass(short, rounding=rounding, keep_cache=True, artifact_cache=given))
         elif rounding:
             passes.append(Pass(short, rounding=rounding))
         states = run_passes(config, read, passes)

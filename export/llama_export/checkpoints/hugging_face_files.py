@@ -1,0 +1,141 @@
+"""The files of a checkpoint in the transformers layout: which are needed, and which are missing.
+
+It knows names, config.json, the tokenizer and the index of shards; it opens no weight and imports
+no torch, so that it can refuse what is missing before anything is fetched or loaded.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from llama_export.checkpoints.checkpoint import Fault, WantedFiles
+from llama_export.errors import CheckpointError, ConfigError
+from llama_export.tokenizer.files import TOKENIZER_FILES
+
+CONFIG_FILE = "config.json"
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
+GENERATION_CONFIG_FILE = "generation_config.json"
+
+_SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
+_SMALL_FILES = (
+    CONFIG_FILE,
+    GENERATION_CONFIG_FILE,
+    TOKENIZER_CONFIG_FILE,
+    *TOKENIZER_FILES,
+    "LICENSE*",
+    "USE_POLICY*",
+)
+_PICKLES = (".bin", ".pth", ".pt")
+_LAYOUT_HINT = "name a folder or repository in the transformers layout"
+_MOST_NAMES = 4
+_MOST_PATHS = 12
+
+
+def wanted_files(files: Collection[str]) -> WantedFiles | Fault:
+    """Choose what an export needs of a repository, or return why it cannot start from it."""
+    if fault := weights_fault(files):
+        return fault
+    if CONFIG_FILE not in files:
+        return Fault(f"has no {CONFIG_FILE}", _LAYOUT_HINT)
+    shards = sorted(name for name in files if _SHARD.fullmatch(name))
+    weights = [SINGLE_FILE] if SINGLE_FILE in files else [*shards, INDEX_FILE]
+    # `*` stands for any character, the slash too: a pattern must not reach into a subfolder.
+    small = sorted(
+        name
+        for name in files
+        if any(
+            name.count("/") == pattern.count("/") and fnmatch.fnmatchcase(name, pattern)
+            for pattern in _SMALL_FILES
+        )
+    )
+    return WantedFiles(tuple(small), tuple(weights), CONFIG_FILE)
+
+
+def weights_fault(files: Collection[str]) -> Fault | None:
+    """Explain why there are no weights to read among some files; None if there are."""
+    if SINGLE_FILE in files or INDEX_FILE in files:
+        return None
+    loose = sorted(name for name in files if name.endswith(".safetensors"))
+    pickles = sorted(name for name in files if name.endswith(_PICKLES))
+    text = f"has no .safetensors weights ({SINGLE_FILE}, or {INDEX_FILE} and its shards)"
+    if loose:
+        names = ", ".join(loose[:_MOST_NAMES])
+        hint = f"found {names}: download {INDEX_FILE}, which says what is in them"
+    elif pickles:
+        text += f", only {', '.join(pickles[:_MOST_NAMES])}"
+        hint = (
+            "pickle files can run code, so they are not read; take the repository's .safetensors "
+            "files, or load the model in transformers and save it with save_pretrained"
+        )
+    else:
+        hint = f"download the weights, or {_LAYOUT_HINT}"
+    return Fault(text, hint)
+
+
+def has_all_weights(folder: Path) -> bool:
+    """Whether the single file or every shard that the index names is there."""
+    if (folder / SINGLE_FILE).is_file():
+        return True
+    try:
+        index = read_index(folder / INDEX_FILE)
+    except CheckpointError:
+        return False
+    return all((folder / name).is_file() for name in set(index.values()))
+
+
+def read_index(path: Path) -> dict[str, str]:
+    """Read the shard of each tensor, refusing every path that is not inside the folder.
+
+    Raises:
+        CheckpointError: the index is damaged, or names a file elsewhere.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        message = f"{path} cannot be read: {error}"
+        raise CheckpointError(message, "download the file again") from None
+    index = raw.get("weight_map") if isinstance(raw, dict) else None
+    if not isinstance(index, dict) or not index:
+        message = f"{path}: expected an object weight_map of tensor names and file names"
+        raise CheckpointError(message, "download the file again")
+    unsafe = sorted({repr(name) for name in index.values() if not _is_inside(name)})
+    if unsafe:
+        message = (
+            f"{path}: a shard must be a .safetensors file inside the folder, "
+            f"found {', '.join(unsafe[:_MOST_PATHS])}"
+        )
+        raise CheckpointError(message, "do not use this checkpoint: its index was tampered with")
+    return index
+
+
+def read_settings(path: Path) -> Mapping[str, object] | None:
+    """Read an optional JSON object, such as tokenizer_config.json; None if it is not there.
+
+    Raises:
+        ConfigError: it is there and damaged.
+    """
+    if not path.exists():
+        return None
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, OSError) as error:
+        message = f"{path} cannot be read: {error}"
+        raise ConfigError(message, "download the file again, or remove it") from None
+    if not isinstance(value, dict):
+        message = f"{path}: expected a JSON object, found {type(value).__name__}"
+        raise ConfigError(message, "download the file again, or remove it")
+    return value
+
+
+def _is_inside(name: object) -> bool:
+    """Whether a shard's name stays in the folder, on every system's reading of it."""
+    if not isinstance(name, str) or not name.endswith(".safetensors") or "\0" in name:
+        return False
+    windows, posix = PureWindowsPath(name), PurePosixPath(name)
+    return not (windows.drive or windows.root or posix.root or ".." in windows.parts)

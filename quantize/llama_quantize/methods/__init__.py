@@ -1,0 +1,1 @@
+"""How codes and scales are chosen: one file a method, found by name."""
