@@ -242,7 +242,7 @@ def test_an_export_calibrates_what_asks_for_it(tied, tmp_path, monkeypatch):
     pytest.importorskip("onnx", reason="needs the onnx extra")
     windows = tuple(tuple(window) for window in WINDOWS.tolist())
     monkeypatch.setattr(
-        "llama_export.exporting.pipeline.recipe", lambda name, group_size: CALIBRATED
+        "llama_export.exporting.request.recipe", lambda name, group_size: CALIBRATED
     )
     output = export_small(tmp_path, TINY, calibration_windows=windows)
     weights = QuantizedWeights.open(output / "weights")

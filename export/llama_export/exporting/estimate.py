@@ -6,7 +6,6 @@ with int4 on 2 cores, and are shown as "about". It knows no machine and prints n
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,9 +16,8 @@ from llama_export.targets import registry
 from llama_export.targets.costs import MEASURED_CORES
 from llama_export.targets.footprint import Footprint
 from llama_export.targets.options import TargetOptions
-from llama_quantize.checkpoint.weights_file import stored_tensors
 from llama_quantize.recipe import QuantRecipe
-from llama_quantize.scheme import Scheme
+from llama_quantize.scheme import GroupedInt, Scheme
 
 # The context at which memory to run and bytes per token are quoted.
 QUOTED_CONTEXT = 1024
@@ -241,9 +239,10 @@ def _target(
 
 
 def _weights_bytes(shape: ModelShape, shapes: Shapes, schemes: Mapping[str, Scheme]) -> int:
-    forms = stored_tensors(schemes, shapes)
-    data = sum(math.prod(size) * dtype.itemsize for dtype, size in forms.values())
-    header = len(forms) * _HEADER_ENTRY_BYTES
+    data = sum(scheme.size_bytes(shapes[name]) for name, scheme in schemes.items())
+    # Codes and scales are an entry each.
+    entries = sum(2 if isinstance(scheme, GroupedInt) else 1 for scheme in schemes.values())
+    header = entries * _HEADER_ENTRY_BYTES
     header += -header % _HEADER_ALIGNMENT
     record = _RECORD_BYTES + len(shapes) * _RECORD_TENSOR_BYTES
     return data + header + record + shape.tokenizer_bytes + _SMALL_FILES_BYTES

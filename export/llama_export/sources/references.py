@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llama_export.bundle.bundle import Bundle
 from llama_export.checkpoints.checkpoint import Checkpoint
@@ -16,7 +17,9 @@ from llama_export.errors import CheckpointError, UsageError
 from llama_export.sources.resolve import ALIASES, DEMO, resolve_model
 from llama_export.sources.source import WEIGHTS_FOLDER
 from llama_quantize.checkpoint.files import is_quantized
-from llama_quantize.checkpoint.weights import QuantizedWeights
+
+if TYPE_CHECKING:
+    from llama_quantize.checkpoint.weights import QuantizedWeights
 
 
 @dataclass(frozen=True)
@@ -73,4 +76,11 @@ def reference_for(
         if isinstance(found, QuantizedCheckpoint):
             message = f"{resolved.folder} holds quantised weights, not what they were made from"
             raise CheckpointError(message, "name the original checkpoint, or leave it out")
-    return Reference(None if weights is None else QuantizedWeights.open(weights), found)
+    return Reference(None if weights is None else _opened(weights), found)
+
+
+def _opened(weights: Path) -> QuantizedWeights:
+    # torch comes with it, and what is refused above does not wait for torch.
+    from llama_quantize.checkpoint.weights import QuantizedWeights
+
+    return QuantizedWeights.open(weights)
