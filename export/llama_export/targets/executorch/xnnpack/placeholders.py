@@ -32,10 +32,10 @@ class ProductForm:
     """What decides how a product is lowered.
 
     Args:
-        bits: 4 or 8.
-        rows: N.
-        columns: K.
-        group_size: columns that share a scale; K for one scale a row.
+        bits: width of a code, 4 or 8.
+        rows: N, number of rows.
+        columns: K, number of columns.
+        group_size: number of columns that share a scale; K for one scale a row.
     """
 
     bits: int
@@ -45,7 +45,7 @@ class ProductForm:
 
     @property
     def groups(self) -> int:
-        """Scales of a row."""
+        """Number of scales of a row."""
         return self.columns // self.group_size
 
 
@@ -80,8 +80,8 @@ class Product(nn.Module):
     """`x @ weight.T` with a placeholder for the weight.
 
     Args:
-        form: of the weight.
-        number: its own in the segment, from 1.
+        form: form of the weight.
+        number: number of the product in its segment, from 1.
     """
 
     def __init__(self, form: ProductForm, number: int) -> None:
