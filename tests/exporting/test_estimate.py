@@ -21,6 +21,7 @@ from llama_export.exporting.phones import PHONES, Phone, derived_bandwidth
 from llama_export.exporting.resources import look_for_room
 from llama_export.sources.catalogue import Download, known_models, shape_of
 from llama_export.sources.resolve import ALIASES
+from llama_export.targets import registry
 from llama_export.targets.onnx.options import OnnxOptions
 from llama_export.targets.registry import TARGETS
 from llama_quantize.errors import QuantizationError
@@ -113,6 +114,21 @@ def test_what_changes_an_estimate(no_network):
     short = estimated("3.2-1B", max_context=1024).targets[0]
     assert whole.targets[0].footprint.size_bytes - short.footprint.size_bytes == 2 * 7168 * 32 * 4
     assert short.run_bytes(1000) - short.run_bytes(0) == 1000 * 65536
+
+
+def test_targets_are_made_one_after_the_other(no_network):
+    """Each has costs of its own: their times add up, and the largest memory is what is needed."""
+    options = {name: registry.get(name).Options() for name in TARGETS}
+    shape, chosen = shape_of("3.2-1B"), recipe("int4")
+    whole = estimate(shape, TARGETS, chosen, None, options, verify=False, cores=2)
+    each = whole.targets
+    assert [round(target.elapsed_s) for target in each] == [36, 76, 51]
+    assert [round(target.memory_bytes / 1e7) for target in each] == [42, 160, 82]
+    assert whole.elapsed_s == sum(target.elapsed_s for target in each)
+    assert whole.memory_bytes == 1_600_000_000
+    document = whole.to_json()
+    assert document["memory_bytes"] == 1_600_000_000
+    assert [target["elapsed_s"] for target in document["targets"]] == [36.2, 76.0, 51.0]
 
 
 def test_memory_grows_with_the_model():

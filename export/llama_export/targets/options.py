@@ -37,12 +37,12 @@ class OptionSpec:
     """One option, as a command line needs it.
 
     Args:
-        name: the field's name.
-        flag: the long option, such as "--kv-cache".
-        kind: `bool`, `int` or `str`.
+        name: name of the field.
+        flag: name of the long option, such as "--kv-cache".
+        kind: type of the value: `bool`, `int` or `str`.
         default: value when nobody chooses another.
         choices: values that it may have; empty when its kind says enough.
-        help: one line.
+        help: one line of help.
     """
 
     name: str

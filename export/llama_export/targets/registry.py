@@ -61,7 +61,7 @@ def require_wanted(typed: Collection[str], targets: Sequence[str]) -> None:
     """Refuse options that none of the targets has, rather than ignore them.
 
     Args:
-        typed: names of options that the user typed; those that no target has are not looked at.
+        typed: names of the options that the user typed; those that no target has are passed over.
         targets: names of the export's targets.
 
     Raises:
@@ -118,7 +118,7 @@ def require_measurable(bundle: Bundle) -> None:
 
 
 def _is_installed(name: str) -> bool:
-    """Tell a package from a folder of its name that happens to be on the path, as a bundle's is."""
+    """Return whether a package is there, and not a folder of its name such as a bundle's."""
     found = importlib.util.find_spec(name)
     if found is None or found.origin is not None:
         return found is not None

@@ -27,15 +27,15 @@ class Session(Protocol):
 
     @property
     def max_context(self) -> int:
-        """The most positions that the cache can hold."""
+        """Largest number of positions that the cache can hold."""
 
     @property
     def num_layers(self) -> int:
-        """How many layers have a cache."""
+        """Number of layers that have a cache."""
 
     @property
     def position(self) -> int:
-        """How many tokens the cache holds."""
+        """Number of tokens that the cache holds."""
 
     def prefill(self, input_ids: Sequence[int]) -> FloatArray:
         """Append tokens (one or many) and return the logits `[V]` after the last of them.
@@ -103,7 +103,7 @@ def require_fitting_cache(
     head_dim: int,
     max_context: int,
 ) -> int:
-    """Refuse the cache of another model; return how many positions it has.
+    """Refuse the cache of another model; return its number of positions.
 
     Raises:
         PromptError: it is another model's, or longer than the context.

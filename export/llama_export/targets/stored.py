@@ -20,7 +20,7 @@ class StoredArtifact:
 
     Args:
         path: file, or for a Core ML package the folder, that the runtime loads.
-        spec: its signature, from the manifest.
+        spec: signature of the artifact, from the manifest.
     """
 
     path: Path

@@ -39,9 +39,9 @@ class Lowered:
     """What a lowering wrote into the bundle's folder.
 
     Args:
-        artifact: path in the folder.
-        graph: the artifact's signature.
-        config_keys: what the target's stock clients read in config.json beyond the model's own.
+        artifact: path of the artifact in the folder.
+        graph: signature of the artifact.
+        config_keys: keys that the target's stock clients read in config.json, beyond the model's.
         runs_here: whether this machine's runtime can run it, and so prove it.
     """
 
@@ -56,14 +56,14 @@ class ArtifactMetadata:
     """What an artifact may say about itself, beyond its graph.
 
     Args:
-        name: the model's name.
-        hub_id: the model's repository on the hub; None when it did not come from there.
-        revision: the repository's commit.
+        name: name of the model.
+        hub_id: repository of the model on the hub; None when it did not come from there.
+        revision: commit of the repository.
         notice: text of the bundle's NOTICE, with the licence of the weights.
         tokenizer_file: name of the tokenizer's file beside the artifact.
         bos_token_id: token that a text begins with.
         stop_token_ids: tokens at which a client should stop.
-        quantization: the weights' quantisation, in words.
+        quantization: how the weights are quantised, in words.
         weights_bytes: size of the quantised weights.
         version: version of llama-export.
     """
@@ -96,7 +96,7 @@ class Target(ABC):
 
     Attributes:
         name: the target's name on the command line and in a manifest.
-        toolkits: distributions' import names that an export needs.
+        toolkits: import names of the packages that an export needs.
         default_max_context: positions of an artifact when nobody asks for another number.
         Options: the class of this target's options.
         limits: how far its artifacts may be from the eager model.

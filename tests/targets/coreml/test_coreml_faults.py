@@ -30,7 +30,7 @@ from llama_export.bundle.bundle import Bundle
 from llama_export.checkpoints.hugging_face import HfCheckpoint
 from llama_export.llama.config import LlamaConfig
 from llama_export.llama.rope import inverse_frequencies, rope_tables
-from llama_export.targets.coreml.reading.stored_weights import stored
+from llama_export.targets.coreml.reading.stored_weights import stored_constants
 from llama_export.verify import verify_bundle
 from llama_export.verify.locate.locate import locate
 from llama_quantize.checkpoint.weights import QuantizedWeights
@@ -54,7 +54,7 @@ class Saved:
         self.model = Model_pb2.Model()
         self.model.ParseFromString((self.data / "model.mlmodel").read_bytes())
         self.weights = bytearray((self.data / "weights/weight.bin").read_bytes())
-        self.stored = {each.name: each for each in stored(Package.open(self.package))}
+        self.stored = {each.name: each for each in stored_constants(Package.open(self.package))}
 
     @property
     def operations(self):

@@ -68,12 +68,12 @@ def predict(
 
 
 def kv_bytes_per_token(config: LlamaConfig) -> int:
-    """Return what a position takes: keys and values of all layers, in float16."""
+    """Return what one position takes: keys and values of all layers, in float16."""
     return 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * _HALF
 
 
 def scratch_bytes(shapes: Shapes, schemes: Mapping[str, Scheme]) -> int:
-    """Return what lies on the disk meanwhile: int4 codes one a byte, and the weights once more."""
+    """Return what the disk holds meanwhile: int4 codes one a byte, and the weights once more."""
     total = 0
     for name, scheme in schemes.items():
         weights = math.prod(shapes[name])

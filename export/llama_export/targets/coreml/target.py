@@ -201,7 +201,7 @@ def _evaluated(artifact: StoredArtifact, *, threads: int | None, exact: bool) ->
     Args:
         artifact: the package.
         threads: number of PyTorch's threads; None leaves it as it is.
-        exact: round nothing to float16.
+        exact: whether nothing is rounded to float16.
     """
     from coreml_evaluator import Evaluator
     from llama_export.targets.coreml.running.session import CoremlSession

@@ -61,7 +61,7 @@ def predict(
 
 
 def kv_bytes_per_token(config: LlamaConfig) -> int:
-    """Return what a position takes: keys and values of all layers, in float32."""
+    """Return what one position takes: keys and values of all layers, in float32."""
     heads_bytes = config.num_key_value_heads * config.head_dim * _FLOAT_BYTES
     return 2 * config.num_hidden_layers * heads_bytes
 
@@ -90,7 +90,7 @@ def resident_bytes(shapes: Shapes, schemes: Mapping[str, Scheme]) -> int:
 def _regions(
     config: LlamaConfig, shapes: Shapes, schemes: Mapping[str, Scheme], max_context: int
 ) -> Iterator[Part]:
-    """Give the regions of the data file, in their order as far as the last one goes."""
+    """Yield the regions of the data file, the last one last."""
     for _ in ("cos", "sin"):
         row_bytes = config.head_dim // 2 * _FLOAT_BYTES
         yield Part(ROTARY, max_context * row_bytes, row_bytes)
@@ -118,7 +118,7 @@ def _norm(shape: tuple[int, ...]) -> Part:
 def _matrix(
     names: list[str], shapes: Shapes, schemes: Mapping[str, Scheme], *, by_row: bool = False
 ) -> Iterator[Part]:
-    """Give the regions of some weights stacked along their rows: codes and scales, or floats."""
+    """Yield the regions of some weights stacked along their rows: codes and scales, or floats."""
     scheme, columns = schemes[names[0]], shapes[names[0]][1]
     rows = sum(shapes[name][0] for name in names)
     is_table = names[0] in (TABLE, HEAD)

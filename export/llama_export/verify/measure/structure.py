@@ -5,7 +5,6 @@ It compares hashes; it knows no file format and no runtime.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ from llama_export.llama.names import HEAD, TABLE
 from llama_export.llama.rope import inverse_frequencies, rope_tables
 from llama_export.verify.artifact import Subject
 from llama_export.verify.rows import Row, informed, judged, unchecked
-from llama_quantize.tensor import QuantizedTensor
+from llama_quantize.tensor import QuantizedTensor, sha256_of
 from llama_quantize.workers import worker_pool
 
 if TYPE_CHECKING:
@@ -107,17 +106,10 @@ def _rotary_row(subject: Subject) -> Row:
 def _float_hashes(weights: QuantizedWeights) -> dict[str, str]:
     floats = {name: weights.get(name) for name in weights.names() if name not in weights.tied}
     return {
-        name: _float_sha256(value)
+        name: sha256_of(chunk.float() for chunk in value.split(_CHUNK_ROWS))
         for name, value in floats.items()
         if not isinstance(value, QuantizedTensor)
     }
-
-
-def _float_sha256(values: torch.Tensor) -> str:
-    digest = hashlib.sha256()
-    for chunk in values.split(_CHUNK_ROWS):
-        digest.update(chunk.float().contiguous().numpy().data)
-    return digest.hexdigest()
 
 
 def _stored_once(subject: Subject, found: Hashes) -> Hashes:

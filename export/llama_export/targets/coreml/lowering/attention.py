@@ -108,11 +108,11 @@ def attend(
 
     Args:
         projected: query `[1, q, H*D]`, key and value `[1, q, K*D]`, before rotation.
-        layer: number of the layer.
-        cache: keys and values so far.
-        positions: of this call.
-        config: the model's shape.
-        fused: in the one operator that iOS 18 has, or in its parts.
+        layer: index of the layer.
+        cache: keys and values of earlier tokens.
+        positions: slots of this call's tokens.
+        config: shape of the model.
+        fused: use the one operator that iOS 18 has, and not its parts.
 
     Returns:
         The mixed values `[1, q, H*D]`.

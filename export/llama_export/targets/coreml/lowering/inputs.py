@@ -21,7 +21,7 @@ from llama_export.targets.coreml.signature import cache_shape
 
 @dataclass(frozen=True)
 class Declared:
-    """A function's inputs.
+    """The inputs of one function.
 
     Args:
         placeholders: inputs and states by name.

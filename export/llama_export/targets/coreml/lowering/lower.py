@@ -129,7 +129,7 @@ class _Lowering:
         self._head = _first_output(traced)
 
     def run(self) -> Sequence[Var]:
-        """Emit everything; return the outputs."""
+        """Emit the function and return its outputs."""
         self._traced.walk(self)
         return self._outputs
 

@@ -39,7 +39,7 @@ _WRITER_FAILS = ("[MIL FileWriter]", "filesystem error")
 
 @dataclass(frozen=True)
 class PackageFunction:
-    """A function of the package.
+    """One function of the package.
 
     Args:
         name: name of the function.
@@ -123,7 +123,7 @@ def _unwritable(path: Path, why: str) -> OutputError:
 def _finish(
     path: Path, spec: GraphSpec, options: CoremlOptions, metadata: ArtifactMetadata
 ) -> None:
-    """Describe the model, and take out what differs from one run to the next."""
+    """Describe the model, and remove what differs from one run to the next."""
     from coremltools.proto import Model_pb2
 
     file = path / DATA_FOLDER / MODEL_FILE
@@ -158,7 +158,7 @@ def _finish(
 
 @contextlib.contextmanager
 def _temporary_files_in(folder: Path) -> Iterator[None]:
-    """Let coremltools put its temporary weights on the output's disk, not into memory."""
+    """Make coremltools put its temporary weights on the output's disk, not into memory."""
     before = tempfile.tempdir
     tempfile.tempdir = str(folder)
     try:

@@ -19,8 +19,8 @@ import numpy as np
 from llama_export.llama.config import LlamaConfig
 from llama_export.llama.rope import inverse_frequencies, rope_tables
 from llama_export.targets.coreml import signature
-from llama_export.targets.coreml.lowering.names import COS_TABLE, SIN_TABLE
 from llama_export.targets.coreml.lowering.weights import shared_const
+from llama_export.targets.coreml.names import COS_TABLE, SIN_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,15 +34,15 @@ HIDDEN_BY_CLIENT, HIDDEN = np.float16(-3e4), np.float16(-6e4)
 
 @dataclass(frozen=True)
 class Positions:
-    """A call's slots.
+    """The slots of one call.
 
     Args:
-        start: int32 `[1]`, the slot of the first new token.
-        end: int32 `[1]`, the slot after the last one.
-        whole: attention looks at all of the cache, and not at the slots before `end` only.
-        mask: float16 `[1, 1, g*q, e]`, or of fewer rows that are all alike.
-        cos: float16 `[q, D]`.
-        sin: float16 `[q, D]`, its first half negated.
+        start: slot of the first new token, int32 `[1]`.
+        end: slot after the last new token, int32 `[1]`.
+        mask: what is added to the scores, float16 `[1, 1, g*q, e]`, or fewer rows that are alike.
+        cos: cosines of the new tokens, float16 `[q, D]`.
+        sin: sines of the new tokens, float16 `[q, D]`, the first half negated.
+        whole: whether attention looks at the whole cache, or only at the slots before `end`.
     """
 
     start: Var

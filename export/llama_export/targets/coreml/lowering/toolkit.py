@@ -17,7 +17,7 @@ HINT = "pip install 'coremltools>=9,<10', of the extra 'coreml'"
 
 
 def coremltools_version() -> str:
-    """Return the installed version, without importing it; empty when there is none."""
+    """Return the version of coremltools without importing it; empty when it is not installed."""
     try:
         return metadata.version("coremltools")
     except metadata.PackageNotFoundError:

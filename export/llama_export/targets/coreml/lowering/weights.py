@@ -15,7 +15,7 @@ from torch import Tensor
 
 from llama_export.errors import LoweringError
 from llama_export.targets.coreml.lowering.code_store import CodeStore
-from llama_export.targets.coreml.lowering.names import ZEROS, const_name
+from llama_export.targets.coreml.names import ZEROS, const_name
 from llama_quantize.checkpoint.weights import QuantizedWeights
 from llama_quantize.tensor import QuantizedTensor
 
@@ -28,7 +28,7 @@ class WeightSet:
 
     Args:
         weights: the quantised checkpoint, mapped.
-        store: takes unpacked int4 codes.
+        store: temporary file for unpacked int4 codes.
     """
 
     def __init__(self, weights: QuantizedWeights, store: CodeStore) -> None:
@@ -79,7 +79,7 @@ class WeightEmitter:
     """The constants of one function; a weight that is used twice is one constant.
 
     Args:
-        arrays: what the constants hold.
+        arrays: arrays that the constants hold.
     """
 
     def __init__(self, arrays: WeightSet) -> None:

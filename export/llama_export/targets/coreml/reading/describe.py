@@ -1,4 +1,4 @@
-"""Say what a package is made of, from its program alone: no weight is read.
+"""Describe what a package is made of, from its program alone; no weight is read.
 
 Each array of the weight file gets its kind from what uses it, and one that two functions share
 counts once. It knows constants and operators; it does not know what a Llama is.
@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from coreml_evaluator.package import Package
 from llama_export.bundle.graph_spec import GraphSpec
 from llama_export.errors import BundleError
-from llama_export.targets.coreml.lowering.names import COS_TABLE, SIN_TABLE, ZEROS
+from llama_export.llama.names import HEAD
+from llama_export.targets.coreml.names import COS_TABLE, SIN_TABLE, ZEROS, const_name
 from llama_export.targets.coreml.reading.stored_weights import (
     StoredConstant,
     Tensor,
@@ -39,7 +40,7 @@ _HALF_BYTES = 2
 
 @dataclass(frozen=True)
 class _Use:
-    """What an array is, and how much of it decoding a token reads."""
+    """The kind of an array, and how much of it decoding a token reads."""
 
     kind: str
     tensor: Tensor
@@ -74,7 +75,7 @@ def describe(artifact: StoredArtifact) -> Footprint:
 
 
 def kv_bytes_per_token(spec: GraphSpec) -> int:
-    """Return what a position takes in the caches, which are float16 `[L, 1, K, length, D]`."""
+    """Return what one position takes in the caches, float16 `[L, 1, K, length, D]` each."""
     tensors = (*spec.inputs, *spec.states)
     shapes = [tensor.shape for tensor in tensors if tensor.name in (KEY_CACHE, VALUE_CACHE)]
     rows = (
@@ -96,7 +97,7 @@ def _uses(each: StoredConstant) -> list[_Use]:
     # What is looked up only is read by row.
     shared = rows if "linear" not in each.users else 1
     storage = _STORAGE.get(each.data.dtype, each.data.dtype)
-    is_table = "gather" in each.users or each.name == "lm_head__weight"
+    is_table = "gather" in each.users or each.name == const_name(HEAD)
     kind = weights_kind(storage, is_table=is_table)
     uses = [_Use(kind, each.data, each.data.size_bytes // shared)]
     if each.scales is not None:

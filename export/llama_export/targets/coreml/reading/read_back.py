@@ -13,7 +13,8 @@ import torch
 
 from coreml_evaluator.package import Package
 from llama_export.llama.intermediates import FloatArray
-from llama_export.targets.coreml.lowering.names import COS_TABLE, SIN_TABLE, weight_name
+from llama_export.llama.names import HEAD
+from llama_export.targets.coreml.names import COS_TABLE, SIN_TABLE, weight_name
 from llama_export.targets.coreml.reading.stored_weights import (
     StoredConstant,
     Tensor,
@@ -24,7 +25,7 @@ from llama_export.targets.stored import StoredWeights
 from llama_quantize.tensor import sha256_of
 
 _ROTARY = {COS_TABLE: "cos", SIN_TABLE: "sin"}
-_WEIGHTS = ("model.", "lm_head.")
+_WEIGHTS = ("model.", HEAD)
 _CHUNK = 1 << 22
 
 Found = TypeVar("Found", str, tuple[str, str])

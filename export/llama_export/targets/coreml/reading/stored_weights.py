@@ -24,10 +24,10 @@ class Tensor:
     """An array in a weight file.
 
     Args:
-        file: as the program names it.
-        offset: of its record.
-        dtype: MIL's name.
-        shape: of the array.
+        file: name of the weight file, as the program has it.
+        offset: place of the array's record in the file.
+        dtype: MIL's name of the element type.
+        shape: shape of the array.
     """
 
     file: str
@@ -37,7 +37,7 @@ class Tensor:
 
     @property
     def size_bytes(self) -> int:
-        """Return what it takes in the file, its record not counted."""
+        """Size in the file, the record not counted."""
         return -(-math.prod(self.shape) * BITS[self.dtype] // 8)
 
 
@@ -46,9 +46,9 @@ class StoredConstant:
     """A constant of a program.
 
     Args:
-        name: of its value.
-        data: codes, or floats.
-        scales: None: it is not quantised.
+        name: name of its value.
+        data: its codes, or its floats.
+        scales: its scales; None when it is not quantised.
         users: kinds of the operators that use it.
     """
 
@@ -59,7 +59,7 @@ class StoredConstant:
 
 
 def stored_constants(package: Package) -> tuple[StoredConstant, ...]:
-    """Return the constants in the weight file, of all functions; what is equal comes once.
+    """List the constants in the weight file, of all functions, each once.
 
     Raises:
         BundleError: a constant is not what such a program has.
@@ -74,7 +74,7 @@ def stored_constants(package: Package) -> tuple[StoredConstant, ...]:
 
 
 def read(package: Package, tensor: Tensor) -> Any:  # noqa: ANN401 - torch is imported when needed
-    """Return an array's elements, flat, mapped; what is smaller than a byte comes packed.
+    """Map an array's elements as a flat tensor; elements smaller than a byte stay packed.
 
     Raises:
         BundleError: the file does not hold it.

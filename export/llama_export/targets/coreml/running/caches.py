@@ -41,20 +41,20 @@ class Caches(Protocol):
     """A conversation's caches, and the way to append to them."""
 
     def append(self, tokens: Sequence[int], position: int) -> FloatArray:
-        """Run tokens behind the first `position` ones; return the logits `[V]` of the last."""
+        """Run tokens after the first `position` ones and return the logits `[V]` of the last."""
 
     def rows(self, layer: int, position: int) -> KeyValueArrays:
         """Return copies of a layer's first rows, float32 `[K, position, D]` each."""
 
     def restored(self, layers: Sequence[KeyValueArrays], position: int) -> Caches:
-        """Return new ones of the rows that `rows` gave, of each layer."""
+        """Return new caches that hold what `rows` returned for each layer."""
 
     def fork(self) -> Caches:
-        """Return a copy that goes its own way."""
+        """Return an independent copy."""
 
 
 def open_caches(runner: Runner[StateT], layout: Layout) -> Caches:
-    """Return the empty caches of a conversation."""
+    """Return the empty caches of a new conversation."""
     if layout.kv_cache == IO:
         return IoCaches(runner, layout)
     if layout.prefill_tokens:
@@ -74,7 +74,7 @@ class StateCaches(Generic[StateT]):
         self._state = runner.make_state() if state is None else state
 
     def append(self, tokens: Sequence[int], position: int) -> FloatArray:
-        """Run tokens behind the first `position` ones; return the logits `[V]` of the last."""
+        """Run tokens after the first `position` ones and return the logits `[V]` of the last."""
         logits = np.zeros(0, dtype=np.float32)
         for call in self._plan(tokens, position):
             results = self._runner.predict(call.inputs, self._state, function=call.function)
@@ -90,7 +90,7 @@ class StateCaches(Generic[StateT]):
         return key, value
 
     def restored(self, layers: Sequence[KeyValueArrays], position: int) -> StateCaches[StateT]:
-        """Return new ones of the rows that `rows` gave, of each layer; zeros are behind them."""
+        """Return new caches that hold what `rows` returned for each layer, and zeros after it."""
         state = self._runner.make_state()
         for part, name in enumerate(CACHES):
             whole = state.read_state(name)  # zeros, of the type that the runner holds
@@ -100,7 +100,7 @@ class StateCaches(Generic[StateT]):
         return StateCaches(self._runner, self._layout, self._plan, state)
 
     def fork(self) -> StateCaches[StateT]:
-        """Return a copy that goes its own way."""
+        """Return an independent copy."""
         state = self._runner.make_state()
         for name in CACHES:
             state.write_state(name, self._state.read_state(name))
@@ -127,7 +127,7 @@ class IoCaches(Generic[StateT]):
         self._arrays = arrays
 
     def append(self, tokens: Sequence[int], position: int) -> FloatArray:
-        """Run tokens behind the first `position` ones; return the logits `[V]` of the last."""
+        """Run tokens after the first `position` ones and return the logits `[V]` of the last."""
         logits = np.zeros(0, dtype=np.float32)
         # A rewound conversation holds more rows than count.
         key, value = (np.ascontiguousarray(rows[:, :, :, : position + 1]) for rows in self._arrays)
@@ -148,7 +148,7 @@ class IoCaches(Generic[StateT]):
         return key, value
 
     def restored(self, layers: Sequence[KeyValueArrays], position: int) -> IoCaches[StateT]:
-        """Return new ones of the rows that `rows` gave, of each layer."""
+        """Return new caches that hold what `rows` returned for each layer."""
         dtype = np.float32 if self._runner.mode == "fp32" else np.float16
         shape = self._layout.cache_shape(position + 1)
         key, value = np.zeros(shape, dtype=dtype), np.zeros(shape, dtype=dtype)
@@ -157,6 +157,6 @@ class IoCaches(Generic[StateT]):
         return IoCaches(self._runner, self._layout, (key, value))
 
     def fork(self) -> IoCaches[StateT]:
-        """Return a copy that goes its own way."""
+        """Return an independent copy."""
         key, value = (rows.copy() for rows in self._arrays)
         return IoCaches(self._runner, self._layout, (key, value))

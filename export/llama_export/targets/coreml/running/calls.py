@@ -31,9 +31,9 @@ class Call:
     """One call of a function.
 
     Args:
-        inputs: by name; the caches are not among them.
-        rows: how many rows of logits come out.
-        function: None for the only one of a package.
+        inputs: inputs by name, the caches left out.
+        rows: number of rows of logits that come out.
+        function: name of the function; None for a package's only one.
     """
 
     inputs: Mapping[str, Array]
@@ -67,8 +67,8 @@ def fixed_calls(prefill_tokens: int, max_context: int) -> Plan:
     """Return the plan for the two functions of fixed shapes.
 
     Args:
-        prefill_tokens: what a call of `prefill` takes; fewer are padded.
-        max_context: `prefill` writes its padding too, so that must fit as well.
+        prefill_tokens: number of tokens that a call of `prefill` takes; fewer are padded.
+        max_context: number of slots; `prefill` writes its padding too, which must fit as well.
     """
 
     def plan(tokens: Sequence[int], position: int) -> Iterator[Call]:
@@ -101,7 +101,7 @@ def token_ids(tokens: Sequence[int], width: int | None = None) -> Array:
 
 
 def output(results: Mapping[str, Array], name: str, shape: tuple[int, ...]) -> Array:
-    """Return one output of a call.
+    """Return one output of a call, checked.
 
     Raises:
         BundleError: there is none of that name, or it has another shape.

@@ -47,7 +47,7 @@ _PREAMBLE = re.compile(r"^You will not be able to run predict\(\).*?exception me
 
 
 def runs_core_ml() -> bool:
-    """Tell whether this machine can run a package with Core ML itself; nothing is imported."""
+    """Return whether this machine can run a package with Core ML itself; nothing is imported."""
     return _missing() is None
 
 
@@ -117,8 +117,8 @@ class CoremlRuntime:
 
     Args:
         package: path of model.mlpackage.
-        default_function: of several; None: there is one.
-        compute_units: a key of `COMPUTE_UNITS`.
+        default_function: name of the default among several functions; None when there is one.
+        compute_units: one of the keys of `COMPUTE_UNITS`.
         verbose: let the runtime's messages through.
     """
 
@@ -145,11 +145,11 @@ class CoremlRuntime:
         compute_units: str = DEFAULT_COMPUTE_UNITS,
         verbose: bool = False,
     ) -> CoremlRuntime:
-        """Read what functions a package has; nothing is compiled yet.
+        """Read the functions of a package; nothing is compiled yet.
 
         Args:
             package: path of model.mlpackage.
-            compute_units: a key of `COMPUTE_UNITS`.
+            compute_units: one of the keys of `COMPUTE_UNITS`.
             verbose: let the runtime's messages through.
 
         Raises:
@@ -167,7 +167,7 @@ class CoremlRuntime:
 
     @property
     def mode(self) -> str:
-        """Return how caches are kept: in float16."""
+        """How caches are kept: in float16."""
         return "fp16"
 
     def make_state(self) -> CoremlState:
@@ -193,7 +193,7 @@ class CoremlRuntime:
         Args:
             inputs: int32 and float16 arrays by name; none of them is changed.
             state: the conversation's caches, which the call changes.
-            function: None: the default one.
+            function: name of the function; None for the default one.
 
         Returns:
             The outputs by name; coremltools gives float16 as float32.
@@ -258,7 +258,7 @@ class CoremlRuntime:
 def _in_our_words(
     what: str, hint: str = _AGAIN, words: Callable[[Exception], str] = str
 ) -> Iterator[None]:
-    """Turn what coremltools raises into our error.
+    """Turn whatever coremltools raises into our error.
 
     It raises `Exception` itself where there is no model or no state, so that no narrower class
     would catch it; what comes out of Core ML is another class from macOS to macOS.

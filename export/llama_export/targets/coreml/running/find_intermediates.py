@@ -1,4 +1,4 @@
-"""Find the points of a Llama in a package's program, by its shape and not by the names of values.
+"""Find a Llama's intermediate values in a package's program, by its shape and not by names.
 
 So a faulty package is read as what it is; a point that has no place is left out. The way goes from
 each attention outwards. It knows MIL's operators, not what they should compute.
@@ -24,8 +24,8 @@ class Points:
     """Which value of a program is which point.
 
     Args:
-        single: by point, the name of its value.
-        joined: by point, the names of values whose rows stand side by side.
+        single: name of its value, by point.
+        joined: names of the values whose rows stand side by side, by point.
     """
 
     single: Mapping[str, str]
@@ -33,7 +33,7 @@ class Points:
 
 
 def find_intermediates(function: Function) -> Points:
-    """Find what can be found."""
+    """Return the points that the program has."""
     walk = _Walk(function)
     single, joined = dict(walk.ends()), {}
     for layer, attention in enumerate(walk.attentions):
@@ -73,7 +73,7 @@ class _Walk:
             self._written[operation.label] = self._states[state]
 
     def ends(self) -> Iterator[tuple[str, str]]:
-        """Give the embedding, the final norm and the logits."""
+        """Yield the embedding, the final norm and the logits."""
         for operation in self._users.get(INPUT_IDS, ()):
             if operation.type == "gather":
                 yield intermediates.EMBEDDING, operation.label
@@ -83,7 +83,7 @@ class _Walk:
             yield from ((intermediates.FINAL_NORM, name) for name in self._norm_behind(head))
 
     def projected(self, attention: Operation) -> tuple[str, ...]:
-        """Give the products behind query, key and value; nothing where one is missing."""
+        """Return the products behind query, key and value; empty where one is missing."""
         parts = _OPERANDS if attention.type == _FUSED else ()
         starts = [next(iter(attention.refs(part)), "") for part in parts]
         if attention.type == _PARTS:
@@ -93,7 +93,7 @@ class _Walk:
         return names if len(names) == len(_OPERANDS) else ()
 
     def layer(self, attention: Operation) -> Iterator[tuple[str, str]]:
-        """Give a layer's points as pairs of part and value."""
+        """Yield a layer's points as pairs of part and value."""
         products = [self._maker[name] for name in self.projected(attention)]
         if products:
             yield intermediates.INPUT_NORM, products[0].refs("x")[0]
@@ -130,7 +130,7 @@ class _Walk:
             yield intermediates.MLP_SUM, residual.label
 
     def _normed_users(self, total: Operation) -> list[Operation]:
-        """Give the products of what a norm makes of a sum."""
+        """Return the products that take what a norm makes of a sum."""
         for operation in self._users.get(total.label, ()):
             if operation.type != "mul":
                 continue
@@ -141,13 +141,13 @@ class _Walk:
         return []
 
     def _norm_behind(self, head: Operation) -> Iterator[str]:
-        """Give what the head multiplies, before its last row was taken."""
+        """Yield what the head multiplies, before its last row is taken."""
         name = head.refs("x")[0]
         made = self._maker.get(name)
         yield made.refs("x")[0] if made is not None and made.type == "gather" else name
 
     def _unfused(self, softmax: Operation) -> list[str]:
-        """Give query, key and value of an attention in parts."""
+        """Return query, key and value of an attention in parts."""
         mixed = self._used_by(softmax.label, "matmul")
         masked = self._maker.get(softmax.refs("x")[0])
         scores = self._maker.get(masked.refs("x")[0]) if masked else None

@@ -19,14 +19,14 @@ CACHES = (KEY_CACHE, VALUE_CACHE)
 
 @dataclass(frozen=True)
 class Layout:
-    """What a session must know of a package.
+    """The facts of a package that a session needs.
 
     Args:
-        layers: L.
-        heads: K.
-        max_context: C, the largest number of positions in a conversation.
-        head_dim: D.
-        vocab_size: V.
+        layers: L, number of layers.
+        heads: K, number of key/value heads.
+        max_context: C, largest number of positions in a conversation.
+        head_dim: D, columns of a head.
+        vocab_size: V, number of tokens.
         kv_cache: `STATE` or `IO`.
         prefill_tokens: number of tokens that a call of `prefill` takes; 0: shapes are flexible.
     """

@@ -1,4 +1,4 @@
-"""Tap a package: run it in the evaluator, unrounded, and give what it held at a Llama's points.
+"""Tap a package: run it in the evaluator, unrounded, and return a Llama's intermediate values.
 
 It knows packages and points; it does not know what should be there.
 
@@ -76,7 +76,7 @@ class _Tapping:
 
     @property
     def mode(self) -> str:
-        """Return the evaluator's mode."""
+        """The evaluator's mode."""
         return self._evaluator.mode
 
     def begin(self) -> None:
@@ -84,7 +84,7 @@ class _Tapping:
         self._calls = []
 
     def gathered(self) -> tuple[dict[str, FloatArray], dict[str, str]]:
-        """Return the points of the calls, one after the other, and the values' names."""
+        """Return the points of all calls joined, and the values' names."""
         first, names = self._calls[0]
         values = {
             point: np.concatenate([found[point] for found, _ in self._calls if point in found])

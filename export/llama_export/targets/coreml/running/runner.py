@@ -31,10 +31,10 @@ class Runner(Protocol[StateT]):
 
     @property
     def mode(self) -> str:
-        """Return "fp32" where caches are not rounded to float16, else "fp16"."""
+        """The arithmetic: "fp32" where caches are not rounded to float16, else "fp16"."""
 
     def make_state(self) -> StateT:
-        """Return new caches; only for a package that keeps them inside."""
+        """Return new caches, for a package that keeps them inside."""
 
     def predict(
         self,
@@ -47,8 +47,8 @@ class Runner(Protocol[StateT]):
 
         Args:
             inputs: int32 and float16 arrays by name.
-            state: the conversation's caches, which the call changes.
-            function: None for the only one.
+            state: caches of the conversation, which the call changes.
+            function: name of the function; None for the only one.
 
         Returns:
             The outputs by name, in float16 or float32.

@@ -94,7 +94,7 @@ class CoremlSession:
         """Replace the conversation with one whose cache was taken from such a session.
 
         Args:
-            layers: what `cache` gave, layer by layer.
+            layers: what `cache` returned, layer by layer.
 
         Raises:
             PromptError: it is the cache of another model, or longer than the context.

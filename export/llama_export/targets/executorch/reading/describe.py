@@ -1,4 +1,4 @@
-"""Say what a `.pte` is made of, from its program and its delegates; no weight is read.
+"""Describe what a `.pte` is made of, from its program and its delegates; no weight is read.
 
 It knows the layout; it does not know how weights were chosen or what a Llama is.
 """
@@ -73,7 +73,7 @@ def _opaque(pte: Pte, size_bytes: int, spec: GraphSpec) -> Footprint:
 
 
 def kv_bytes_per_token(pte: Pte, spec: GraphSpec) -> int:
-    """Return what a position takes in all caches, inside the program or beside it."""
+    """Return what one position takes in all caches, inside the program or beside it."""
     caches = [tensor for tensor in pte.tensors.values() if "_cache_" in tensor.name]
     if caches:
         return sum(tensor.size_bytes // tensor.sizes[1] for tensor in caches)
@@ -85,7 +85,7 @@ def kv_bytes_per_token(pte: Pte, spec: GraphSpec) -> int:
 
 
 def _regions(pte: Pte, weights: PteWeights) -> Iterator[tuple[int, Part]]:
-    """Give every piece of the file once, by its offset; what decoding a token reads of it."""
+    """Yield each region of the file by its offset, with what decoding a token reads of it."""
     codes, scales = weights.lookup
     for tensor, kind in ((codes, weights_kind("int8", is_table=True)), (scales, SCALES)):
         yield _constant(pte, tensor, kind, by_row=True)

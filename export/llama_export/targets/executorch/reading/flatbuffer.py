@@ -36,8 +36,8 @@ class Table:
     """One table of the file.
 
     Args:
-        data: the whole FlatBuffers file.
-        at: where the table begins in it.
+        data: bytes of the whole FlatBuffers file.
+        at: offset at which the table begins.
     """
 
     data: _Buffer
@@ -91,7 +91,7 @@ class Table:
         return start + 4, count
 
     def tables(self, field: int) -> Iterator[Table]:
-        """Give the tables of a vector."""
+        """Return the tables of a vector."""
         start, count = self.vector(field)
         for at in range(start, start + 4 * count, 4):
             yield Table(self.data, at + read_number(self.data, at, "I"))

@@ -50,10 +50,10 @@ class PteTensor:
 
     Args:
         scalar_type: ExecuTorch's number of its dtype.
-        sizes: its shape, or the largest.
-        sizes_at: where the shape's first number stands in the program.
-        constant: which constant it is; 0 for none.
-        name: of a buffer that the method changes; empty for all others.
+        sizes: its shape; the largest where it varies.
+        sizes_at: offset of the shape's first number in the program.
+        constant: index of the constant that it is; 0 for none.
+        name: name of a buffer that the method changes; empty for all others.
     """
 
     scalar_type: int
@@ -76,9 +76,9 @@ class Call:
     """An instruction: of an operator by its name, or of a delegate by its number.
 
     Args:
-        operator: "namespace::name.overload"; empty for a delegate.
-        delegate: its number; -1 for an operator.
-        arguments: numbers of the method's values.
+        operator: name as "namespace::name.overload"; empty for a delegate.
+        delegate: index of the delegate; -1 for an operator.
+        arguments: indices of the method's values.
     """
 
     operator: str
@@ -91,10 +91,10 @@ class Pte:
     """A program's own bytes, without its segments.
 
     Args:
-        path: of the file.
+        path: path of the file.
         program: the FlatBuffers file at its beginning.
-        segments_at: where the segments begin in the file.
-        segments_bytes: how long they are together.
+        segments_at: offset of the segments in the file.
+        segments_bytes: size of all segments together.
     """
 
     path: Path

@@ -31,14 +31,14 @@ _AFTER = ("self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
 
 @dataclass(frozen=True)
 class StoredProduct:
-    """One product of the file.
+    """One product of a file.
 
     Args:
         weight: name of its weight.
         half: 0 or 1 for the half of each head that it is; None for a whole weight.
-        blob: what the delegate says of it.
-        codes_segment: where its codes are.
-        scales_segment: where its scales are.
+        blob: the delegate's description of it.
+        codes_segment: index of the segment with its codes.
+        scales_segment: index of the segment with its scales.
     """
 
     weight: str
@@ -50,15 +50,15 @@ class StoredProduct:
 
 @dataclass(frozen=True)
 class PteWeights:
-    """Everything that was found.
+    """All weights of a file.
 
     Args:
-        products: in the order of computation.
-        norms: name and tensor of each.
-        lookup: codes and scales of the token table, of the lookup.
-        rotary: cosines and sines.
-        head_dim: D.
-        delegate_calls: how many.
+        products: products in the order of computation.
+        norms: name and tensor of each norm.
+        lookup: codes and scales of the token lookup's table.
+        rotary: tables of cosines and sines.
+        head_dim: D, columns of a head.
+        delegate_calls: number of delegate calls.
     """
 
     products: tuple[StoredProduct, ...]
@@ -81,7 +81,7 @@ def read_weights(pte: Pte) -> PteWeights:
 
 @contextmanager
 def damage_named(path: Path) -> Iterator[None]:
-    """Turn what a reader of a damaged file stumbles over into one error.
+    """Turn whatever a damaged file makes a reader raise into one error.
 
     Raises:
         BundleError: with the file's name.

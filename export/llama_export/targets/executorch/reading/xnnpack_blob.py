@@ -34,9 +34,9 @@ class BlobConstant:
     """One constant that a delegate asks for.
 
     Args:
-        key: under which it is beside the delegate.
-        key_at: where the key's first byte stands in the delegate.
-        size_bytes: of the constant.
+        key: name under which its bytes stand beside the delegate.
+        key_at: offset of the key's first byte in the delegate.
+        size_bytes: size of the constant.
     """
 
     key: str
@@ -49,12 +49,12 @@ class BlobProduct:
     """One fully connected node.
 
     Args:
-        bits: of a code; 32 when the filter is float32.
-        rows: of the weight.
-        columns: of the weight.
-        group_size: columns that share a scale.
-        codes: which constant.
-        scales: which constant; None for a float filter.
+        bits: width of a code; 32 when the filter is float32.
+        rows: number of rows of the weight.
+        columns: number of columns of the weight.
+        group_size: number of columns that share a scale.
+        codes: index of the constant with the codes.
+        scales: index of the constant with the scales; None for a float filter.
     """
 
     bits: int
@@ -70,9 +70,9 @@ class XnnpackBlob:
     """What is inside a delegate.
 
     Args:
-        constants: in the order of the delegate; number 0 is not one.
-        products: in the order of computation.
-        nodes: how many operators it runs.
+        constants: constants in the order of the delegate; number 0 is not one.
+        products: products in the order of computation.
+        nodes: number of operators that it runs.
     """
 
     constants: tuple[BlobConstant, ...]
@@ -104,7 +104,7 @@ def _constant(table: Table) -> BlobConstant:
 
 
 def _values(graph: Table) -> Iterator[tuple[int, tuple[Table, Table | None, int]]]:
-    """Give each value's tensor, and its quantisation with the type of that."""
+    """Yield each value's tensor, and its quantisation with the type of that."""
     for value in graph.tables(_VALUES):
         found = value.table(_TABLE)
         if found is None:

@@ -69,8 +69,8 @@ def load_method(path: Path, *, threads: int | None, verbose: bool = False) -> Ex
     """Load a program's forward method; the file is mapped, and stays so.
 
     Args:
-        path: of the `.pte`.
-        threads: of the runtime; None leaves it to ExecuTorch.
+        path: path of the `.pte`.
+        threads: number of runtime threads; None leaves it to ExecuTorch.
         verbose: let the runtime's messages through.
 
     Raises:

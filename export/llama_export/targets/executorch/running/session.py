@@ -65,7 +65,7 @@ class Program:
         self._quiet = True
 
     def run(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Call forward; return the logits.
+        """Call forward and return the logits.
 
         Raises:
             BundleError: the runtime fails.
@@ -213,7 +213,7 @@ class ExecutorchSession:
         """Replace the conversation with one whose cache was taken from such a session.
 
         Args:
-            layers: what `cache` gave, layer by layer.
+            layers: what `cache` returned, layer by layer.
 
         Raises:
             PromptError: it is the cache of another model, or longer than the context.

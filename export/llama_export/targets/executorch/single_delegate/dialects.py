@@ -30,8 +30,8 @@ class AffineProduct(DialectProduct):
     """A product with a weight in torchao's pattern.
 
     Args:
-        tensor: codes and scales.
-        rounds: whether its input is to be rounded.
+        tensor: the weight's codes and scales.
+        rounds: whether the product's input is rounded.
     """
 
     def __init__(self, tensor: QuantizedTensor, *, rounds: bool = False) -> None:
@@ -72,7 +72,7 @@ class RowProduct(DialectProduct):
     torchao's pattern is taken too, but not fused: the weight would become floats at each call.
 
     Args:
-        tensor: codes, and one scale a row.
+        tensor: the weight's codes, and one scale a row.
     """
 
     def __init__(self, tensor: QuantizedTensor) -> None:
@@ -93,7 +93,7 @@ class RowTable(nn.Module):
     """The token lookup as an operator of the runtime; Vulkan has none for int8 rows.
 
     Args:
-        tensor: codes, and one scale a row.
+        tensor: the weight's codes, and one scale a row.
     """
 
     def __init__(self, tensor: QuantizedTensor) -> None:
@@ -129,7 +129,7 @@ class Vulkan:
         return 1, form.max_context, form.config.num_key_value_heads, form.config.head_dim
 
     def moment(self, tokens: Tensor, input_pos: Tensor, cos: Tensor, sin: Tensor) -> Moment:
-        """Take the position as a number."""
+        """Read the position as a number."""
         start, length = cast("int", input_pos[0].item()), tokens.shape[1]
         torch._check(start >= 0)
         torch._check(start + length <= cos.shape[0])
@@ -211,7 +211,7 @@ class CoreML:
         caches: tuple[Tensor, Tensor],
         moment: Moment,
     ) -> Tensor:
-        """Let the query heads of one key be rows of one matrix, so that no key is repeated."""
+        """Treat the query heads of one key as rows of one matrix, so that no key is repeated."""
         positions = cast("Tensor", moment.start)
         for new, cache in zip(written, caches, strict=True):
             cache.index_copy_(2, positions, new.transpose(1, 2))

@@ -72,7 +72,7 @@ def lower_single_delegate(
         weights: the quantised checkpoint, mapped.
         folder: existing folder that gets the file.
         options: the user's choices; the delegate is `VULKAN` or `COREML`.
-        stop_token_ids: tokens at which the runner stops.
+        stop_token_ids: tokens at which a runner stops.
 
     Raises:
         BackendUnavailableError: executorch or coremltools is not there, or is another version.

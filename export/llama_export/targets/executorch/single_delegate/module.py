@@ -33,10 +33,10 @@ class Moment:
     """Where in the conversation a call stands.
 
     Args:
-        start: the first token's position: a number, or int64 `[1]`.
-        cos: float32 `[S, 1, D/2]`.
-        sin: float32 `[S, 1, D/2]`.
-        seen: bool `[1, 1, 1, C]`, the slots that attention may look at; None: it is causal.
+        start: position of the first token, as a number or as int64 `[1]`.
+        cos: cosines of the call's positions, float32 `[S, 1, D/2]`.
+        sin: sines of the call's positions, float32 `[S, 1, D/2]`.
+        seen: slots that attention may look at, bool `[1, 1, 1, C]`; None: it is causal.
     """
 
     start: int | SymInt | Tensor
@@ -87,10 +87,10 @@ class SingleDelegateModule(nn.Module):
     """`forward(tokens, input_pos)`: the cache stays inside.
 
     Args:
-        form: what it looks like from outside.
-        plan: what to compute.
+        form: signature of the program.
+        plan: segments to compute.
         weights: the quantised checkpoint, mapped.
-        dialect: how the delegate wants it written.
+        dialect: form in which the delegate takes each part.
 
     Raises:
         LoweringError: a weight is stored in a form that the delegate does not have.

@@ -1,4 +1,4 @@
-"""Lower one kind of segment to XNNPACK, and say which of its constants belong to which weight.
+"""Lower one kind of segment to XNNPACK, and map its constants to the weights they belong to.
 
 It goes the whole way of ExecuTorch's own exporter: torch.export, then `to_edge_transform_and_lower`
 with XNNPACK's partitioner, which here puts everything that it takes into one partition. What is
@@ -34,11 +34,11 @@ _HINT = "report it with the model's config.json"
 
 @dataclass(frozen=True)
 class Filling:
-    """What stands in for a constant of the delegate, and must be replaced.
+    """What a placeholder among the delegate's constants stands in for.
 
     Args:
         product: number of the product in the segment, from 1.
-        part: `CODES` or `SCALES`.
+        part: which of the two it stands in for, `CODES` or `SCALES`.
     """
 
     product: int
@@ -50,13 +50,13 @@ class DelegateTemplate:
     """A lowered segment, ready to be filled with a layer's weights.
 
     Args:
-        backend: the delegate's name in the file.
-        data: the delegate itself.
-        fillings: for each of its constants; a constant that is not here stays as it is.
+        backend: name of the delegate in the file.
+        data: bytes of the delegate.
+        fillings: what replaces each constant, by its index; a constant that is not here stays.
         kept: bytes of the constants that stay, by key.
-        arguments: which of the segment's inputs each argument of the call is.
-        outputs: which of the segment's outputs each result of the call is.
-        nodes: how many operators it runs.
+        arguments: index among the segment's inputs of each argument of the call.
+        outputs: index among the segment's outputs of each result of the call.
+        nodes: number of operators that it runs.
     """
 
     backend: str
@@ -72,8 +72,8 @@ def lower_kind(kind: SegmentKind, max_context: int) -> DelegateTemplate:
     """Lower a segment with placeholders.
 
     Args:
-        kind: the segment.
-        max_context: the most tokens that a call may have.
+        kind: kind of the segment.
+        max_context: largest number of tokens of a call.
 
     Raises:
         LoweringError: a step does not end up in the delegate.
@@ -176,7 +176,7 @@ def _template(kind: SegmentKind, program: ExportedProgram) -> DelegateTemplate:
 
 
 def _computes(node: Node) -> bool:
-    """Tell whether a node makes a tensor; sizes and checks of them do not."""
+    """Return whether a node makes a tensor; sizes and checks of them do not."""
     is_part = "getitem" in str(node.target)
     return node.op == "call_function" and not is_part and isinstance(node.meta.get("val"), Tensor)
 

@@ -38,12 +38,12 @@ class DelegateCall:
     """One segment of one layer, lowered and filled.
 
     Args:
-        kind: of the segment.
-        template: its lowered form.
-        data: the delegate with this layer's keys.
-        keys: of the constants that it asks for.
-        norms: float32 `[E]` each, in the order of `SegmentKind.norms`.
-        epsilon: of the norms.
+        kind: kind of the segment.
+        template: lowered form of the segment.
+        data: bytes of the delegate with this layer's keys.
+        keys: keys of the constants that the delegate asks for.
+        norms: weights of the norms, float32 `[E]` each, in the order of `SegmentKind.norms`.
+        epsilon: epsilon of the norms.
     """
 
     kind: SegmentKind
@@ -56,11 +56,11 @@ class DelegateCall:
 
 @dataclass(frozen=True)
 class HostForm:
-    """What the forward pass looks like from outside.
+    """The signature of the forward pass.
 
     Args:
         config: shape of the model.
-        max_context: C.
+        max_context: C, slots of the cache.
         options: the user's choices, among them place and type of the cache.
     """
 
@@ -73,8 +73,8 @@ class HostModule(nn.Module):
     """`forward(tokens, input_pos)`, with the caches behind them if they are inputs.
 
     Args:
-        form: what it looks like from outside.
-        calls: one more than there are layers.
+        form: signature of the program.
+        calls: calls of the segments, one more than there are layers.
     """
 
     def __init__(self, form: HostForm, calls: Sequence[DelegateCall]) -> None:
@@ -134,7 +134,7 @@ class HostModule(nn.Module):
     def _call(
         self, number: int, values: Mapping[str, Tensor], tables: tuple[Tensor, Tensor]
     ) -> dict[str, Tensor]:
-        """Call a segment; give its results by what they are."""
+        """Call a segment and return its results by what they are."""
         call = self._calls[number]
         given = [values[name] for name in call.kind.segment.inputs]
         given += [getattr(self, f"norm_{number}_{place}") for place in range(len(call.norms))]
@@ -150,7 +150,7 @@ class HostModule(nn.Module):
 
 
 def result_names(kind: SegmentKind) -> tuple[str, ...]:
-    """Say what a segment's outputs are, in their order."""
+    """Return what a segment's outputs are, in their order."""
     count = len(kind.segment.outputs)
     return (LOGITS,) if count == 1 else (HIDDEN, QUERY, KEY, VALUE)[4 - count :]
 
@@ -189,7 +189,7 @@ def export_host(form: HostForm, calls: Sequence[DelegateCall]) -> ExportedProgra
 
 
 class _Shapes(nn.Module):
-    """Has a segment's signature and computes nothing: what the exporter traces in its place."""
+    """A segment's signature without its computation: what the exporter traces in its place."""
 
     def __init__(self, call: DelegateCall) -> None:
         super().__init__()

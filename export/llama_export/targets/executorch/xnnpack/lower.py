@@ -62,7 +62,7 @@ def lower(
         weights: the quantised checkpoint, mapped.
         folder: existing folder that gets the file.
         options: the user's choices.
-        stop_token_ids: tokens at which the runner stops.
+        stop_token_ids: tokens at which a runner stops.
 
     Raises:
         BackendUnavailableError: executorch is not there, or is another version.

@@ -1,4 +1,4 @@
-"""Say what of a forward pass is in a delegate, and what the runtime's own operators compute.
+"""Report what of a forward pass a delegate computes, and what the runtime's own operators do.
 
 The calls are counted in the written file; the products are followed in the partitioned program,
 each from the operator that multiplies back to the codes that it takes. It knows ExecuTorch's
@@ -32,7 +32,7 @@ _OF_A_WEIGHT = ("dequantize", "permute_copy", "t_copy")
 
 @dataclass(frozen=True)
 class PartitionReport:
-    """What went into the delegate, and what did not.
+    """What the delegate computes, and what it does not.
 
     Args:
         delegate: one of the keys of `BACKENDS`.
@@ -77,8 +77,8 @@ def products_outside(program: ExportedProgram, names: Mapping[str, str]) -> tupl
     """Return the products that no delegate computes, by the checkpoint's names.
 
     Args:
-        program: the forward pass after partitioning.
-        names: of the products, by the buffer that holds their codes.
+        program: forward pass after partitioning.
+        names: names of the products, by the buffer that holds their codes.
     """
     inside: set[str] = set()
     for _, child in program.graph_module.named_children():
@@ -88,7 +88,7 @@ def products_outside(program: ExportedProgram, names: Mapping[str, str]) -> tupl
 
 
 def _multiplied(program: ExportedProgram) -> Iterator[str]:
-    """Give the buffers of a delegate's program that are made into a product's weight in it."""
+    """Yield the buffers of a delegate's program that become the weight of a product in it."""
     buffers = program.graph_signature.inputs_to_buffers
     for node in program.graph_module.graph.nodes:
         if any(name in str(node.target) for name in _PRODUCTS):

@@ -1,9 +1,9 @@
 """Cut a traced Llama into segments between attentions, each of which becomes one delegate call.
 
 Attention and the token lookup are operators of the runtime; everything between two attentions is
-one `Segment` of norms, products and elementwise steps. Layers are alike, so their segments are
-equal but for the names of their weights, and each kind is lowered once. It knows the traced
-operators; it does not know what the delegate calls them.
+one `Segment` of norms, products and elementwise steps (the segments of a `.pte` file are another
+thing). Layers are alike, so their segments are equal but for the names of their weights, and each
+kind is lowered once. It knows the traced operators; it does not know what the delegate calls them.
 
 Shapes: S tokens, E hidden_size, H query heads, K key/value heads, D head_dim.
 """
@@ -33,11 +33,11 @@ class Step:
     """One computation inside a segment.
 
     Args:
-        kind: "norm", "linear", "rotated", "heads", "silu", "mul" or "add".
-        inputs: values by name: a segment's input, or an earlier step's result.
-        output: the result's name.
-        weight: which of the segment's weights it uses; None: none.
-        epsilon: of a norm.
+        kind: name of the computation: "norm", "linear", "rotated", "heads", "silu", "mul" or "add".
+        inputs: names of the values that it takes: a segment's input, or an earlier step's result.
+        output: name of the result.
+        weight: index among the segment's weights; None when it uses none.
+        epsilon: epsilon of a norm.
     """
 
     kind: str
@@ -52,12 +52,12 @@ class Segment:
     """What is computed between two attentions.
 
     Args:
-        inputs: the values that come in, in the order of the call.
-        steps: in the order of computation.
-        outputs: the values that go out, by the name of their step: the residual sum if it was
-            computed here, then the query, the key and the value; or the logits.
+        inputs: names of the values that come in, in the order of the call.
+        steps: steps in the order of computation.
+        outputs: names of the values that go out: the residual sum if it was computed here, then
+            the query, the key and the value; or the logits.
         weights: names of the checkpoint's tensors, in the order of `Step.weight`.
-        last_row: only the last token's row is computed.
+        last_row: whether only the last token's row is computed.
     """
 
     inputs: tuple[str, ...]
@@ -73,7 +73,7 @@ class Plan:
 
     Args:
         table: name of the embedding's weight.
-        segments: one more than there are layers.
+        segments: segments in their order, one more than there are layers.
     """
 
     table: str
@@ -84,9 +84,9 @@ def plan(traced: TracedLlama, *, all_logits: bool) -> Plan:
     """Cut a traced model.
 
     Args:
-        traced: the graph.
-        all_logits: compute the logits of every position. Otherwise all that follows the last
-            attention is computed for the last token alone.
+        traced: graph of the model.
+        all_logits: whether the logits of every position are computed; if not, all that follows
+            the last attention is computed for the last token alone.
 
     Raises:
         LoweringError: the graph is not the one of a Llama.

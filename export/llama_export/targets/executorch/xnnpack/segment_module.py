@@ -35,9 +35,9 @@ class ProductPart:
     """One product of a segment: all rows of a weight, or a half of each head's.
 
     Args:
-        slot: which of the segment's weights.
-        rows: `WHOLE`, `FIRST_HALVES` or `SECOND_HALVES`.
-        form: of these rows.
+        slot: index among the segment's weights.
+        rows: which rows it has: `WHOLE`, `FIRST_HALVES` or `SECOND_HALVES`.
+        form: form of these rows.
     """
 
     slot: int
@@ -50,10 +50,10 @@ class SegmentKind:
     """Everything that decides how a segment is lowered, and so what layers have in common.
 
     Args:
-        segment: its names of weights left out.
-        forms: of its quantised weights, None for a norm's.
-        hidden_size: E.
-        head_dim: D.
+        segment: the segment without the names of its weights.
+        forms: form of each quantised weight; None for a norm's.
+        hidden_size: E, width of the residual stream.
+        head_dim: D, columns of a head.
     """
 
     segment: Segment
@@ -83,7 +83,7 @@ class SegmentKind:
 
     @property
     def mixed_columns(self) -> int:
-        """Return H * D, the columns of the product that attention's result goes into; 0: none."""
+        """H * D, the columns of the product that takes attention's result; 0 when there is none."""
         for step in self.segment.steps:
             form = None if step.weight is None else self.forms[step.weight]
             if MIXED in step.inputs and form is not None:
@@ -92,7 +92,7 @@ class SegmentKind:
 
     @property
     def rotates(self) -> bool:
-        """Say whether the rotary tables are inputs."""
+        """Whether the rotary tables are inputs."""
         return any(step.kind == "rotated" for step in self.segment.steps)
 
 
@@ -110,7 +110,7 @@ class SegmentModule(nn.Module):
     the rotary tables, cosines and sines `[S, 1, D/2]` each, if it rotates.
 
     Args:
-        kind: what to compute.
+        kind: kind of segment to compute.
     """
 
     def __init__(self, kind: SegmentKind) -> None:

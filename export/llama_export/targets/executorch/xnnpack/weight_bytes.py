@@ -28,10 +28,10 @@ class WeightBytes:
     """A run of bytes that is not in memory yet.
 
     Args:
-        key: under which the delegate finds it: the hash of the bytes, so that no two weights can
-            be taken for each other, whatever is loaded beside them.
-        size_bytes: its length.
-        chunks: gives the bytes.
+        key: name under which the delegate finds it: the hash of the bytes, so that no two weights
+            can be taken for each other, whatever is loaded beside them.
+        size_bytes: number of bytes.
+        chunks: function that returns the bytes, chunk by chunk.
     """
 
     key: str
@@ -43,9 +43,9 @@ def codes_bytes(tensor: QuantizedTensor, rows: str, head_dim: int) -> WeightByte
     """Return the codes of some rows.
 
     Args:
-        tensor: the weight.
-        rows: `WHOLE`, or one half of each head's.
-        head_dim: D.
+        tensor: codes and scales of the weight.
+        rows: which rows: `WHOLE`, or one half of each head's.
+        head_dim: D, columns of a head.
     """
     return _weight_bytes(_rows(tensor.codes, rows, head_dim), "")
 

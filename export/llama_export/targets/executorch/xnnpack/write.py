@@ -54,11 +54,11 @@ def write_pte(
     """Write the file.
 
     Args:
-        emitted: the `.pte` with stand-ins.
-        output: the `.pte` to write.
-        weight_bytes: by key, the bytes of the delegates' constants.
-        table: the bytes of the token lookup.
-        share_table: let a delegate's constant that has the table's bytes be the table's.
+        emitted: path of the `.pte` with stand-ins.
+        output: path of the `.pte` to write.
+        weight_bytes: bytes of the delegates' constants, by key.
+        table: bytes of the token lookup.
+        share_table: whether a delegate's constant with the table's bytes is the table's own.
 
     Raises:
         LoweringError: the emitted file is not the one that was expected.

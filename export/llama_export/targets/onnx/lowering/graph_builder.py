@@ -72,10 +72,10 @@ class GraphBuilder:
         """Add an initializer in the data file.
 
         Args:
-            name: of the value.
-            dtype: as in "bfloat16".
-            shape: of the whole tensor.
-            chunks: its rows, written now; or a region written before, which is then shared.
+            name: name of the value.
+            dtype: element type, as in "bfloat16".
+            shape: shape of the whole tensor.
+            chunks: rows that are written now, or a region written before, which is then shared.
         """
         region = chunks if isinstance(chunks, DataRegion) else self._writer.append(chunks)
         proto = TensorProto(name=name, data_type=_ELEMENT_TYPES[dtype], dims=list(shape))
@@ -91,7 +91,7 @@ class GraphBuilder:
         return region
 
     def has(self, name: str) -> bool:
-        """Say whether an initializer of that name exists."""
+        """Return whether an initializer of that name exists."""
         return name in self._initializers
 
     def write(self, path: Path, spec: GraphSpec) -> None:

@@ -30,9 +30,9 @@ class WeightEmitter:
     """Emit the nodes of weights; a weight that is used twice is stored once.
 
     Args:
-        builder: gets the nodes and initializers.
-        weights: the quantised checkpoint.
-        accuracy_level: of 4-bit `MatMulNBits`: 1 computes in float32, 4 in int8.
+        builder: graph that gets the nodes and initializers.
+        weights: the quantised checkpoint, mapped.
+        accuracy_level: level of 4-bit `MatMulNBits`: 1 computes in float32, 4 in int8.
     """
 
     def __init__(
@@ -56,8 +56,8 @@ class WeightEmitter:
         """Multiply by the transpose of some weights stacked along their rows.
 
         Args:
-            names: of the weights `[N, K]`; all of one scheme.
-            x: the input value, `[B, S, K]`.
+            names: names of the weights `[N, K]`, all of one scheme.
+            x: name of the input value, `[B, S, K]`.
             output: name of the result, `[B, S, sum of N]`.
         """
         tensors = [self._weights.get(name) for name in names]
@@ -130,7 +130,7 @@ class WeightEmitter:
     def _describe(
         self, names: Sequence[str], tensors: Sequence[QuantizedTensor | Tensor]
     ) -> dict[str, str]:
-        """Say in a node's metadata which weights it holds."""
+        """Name, in a node's metadata, the weights that it holds."""
         entries = []
         for name, tensor in zip(names, tensors, strict=True):
             groups = tensor.scales.shape[1] if isinstance(tensor, QuantizedTensor) else 0
@@ -195,14 +195,14 @@ class WeightEmitter:
 
 
 def _code_chunks(tensors: Sequence[QuantizedTensor]) -> Iterator[Tensor]:
-    """Give the operator's bytes: nibbles are stored so already; int8 becomes uint8, zero at 128."""
+    """Yield the operator's bytes: nibbles as stored; int8 becomes uint8, with its zero at 128."""
     for tensor in tensors:
         for chunk in row_chunks(tensor.codes):
             yield chunk if tensor.scheme.bits == 4 else chunk.view(torch.uint8) ^ 0x80
 
 
 def _scale_chunks(tensors: Sequence[QuantizedTensor], columns: int) -> Iterator[Tensor]:
-    """Give float16 scales; one scale a row is spread over the row's blocks."""
+    """Yield float16 scales; one scale a row is spread over the row's blocks."""
     for tensor in tensors:
         yield tensor.scales.half().expand(-1, columns)
 

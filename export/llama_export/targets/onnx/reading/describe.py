@@ -1,4 +1,4 @@
-"""Say what an ONNX artifact is made of, from its graph alone: model.onnx is read, no weight is.
+"""Describe what an ONNX artifact is made of, from its graph alone; no weight is read.
 
 Each region of the data file gets its kind from the operators that use it, and a region that two
 operators share counts once. It knows the operators' inputs; it does not know how weights were
@@ -45,7 +45,7 @@ _ROTARY_INPUTS = (7, 8)
 
 @dataclass(frozen=True)
 class _Region:
-    """A piece of the data file, and how much of it decoding a token reads."""
+    """A region of the data file, and how much of it decoding a token reads."""
 
     kind: str
     size_bytes: int
@@ -81,7 +81,7 @@ def describe(artifact: StoredArtifact) -> Footprint:
 
 
 def kv_bytes_per_token(spec: GraphSpec) -> int:
-    """Return what a position takes in the KV caches that the graph is given."""
+    """Return what one position takes in the KV caches that the graph is given."""
     return sum(
         _ITEM_BYTES[tensor.dtype]
         * math.prod(size for size in tensor.shape if isinstance(size, int))
@@ -105,7 +105,7 @@ def _load(model: Path) -> onnx.ModelProto:
 
 
 def _regions(graph: onnx.GraphProto) -> Iterator[tuple[int, _Region]]:
-    """Give each use of a weight: where it lies, and what it is to that operator."""
+    """Yield each use of a weight: where it lies, and what it is to that operator."""
     weights = {proto.name: proto for proto in graph.initializer if proto.external_data}
     casts = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Cast"}
     for node in graph.node:
@@ -124,7 +124,7 @@ def _regions(graph: onnx.GraphProto) -> Iterator[tuple[int, _Region]]:
 
 
 def _uses(node: onnx.NodeProto, logits: str) -> Iterator[tuple[int, str, bool]]:
-    """Give the inputs of a node that may be weights: which, of what kind, and whether by row."""
+    """Yield the inputs of a node that may be weights: which, of what kind, and whether by row."""
     is_head = node.output[0] == logits
     if node.op_type == "MatMulNBits":
         bits = next(attribute.i for attribute in node.attribute if attribute.name == "bits")

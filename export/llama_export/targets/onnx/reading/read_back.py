@@ -119,7 +119,7 @@ def _rotary(graph: onnx.GraphProto, stored: _Stored) -> dict[str, FloatArray]:
 def _float_weights(
     node: onnx.NodeProto, stored: _Stored, casts: Mapping[str, str]
 ) -> Iterator[tuple[str, Tensor]]:
-    """Give the float weights of a node with their names."""
+    """Yield the float weights of a node with their names."""
     if node.op_type in _NORM_INPUTS:
         name = node.input[_NORM_INPUTS[node.op_type]]
         yield name, stored.view_or_nothing(name)

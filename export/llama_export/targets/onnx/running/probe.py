@@ -1,4 +1,4 @@
-"""Tap an ONNX artifact: find the points of a Llama in its graph, and run it with them given out.
+"""Tap an ONNX artifact: find a Llama's intermediate values in its graph, and run it for them.
 
 The points are found by the graph's own shape, from each attention node outwards and not by the
 names of values, so that a faulty artifact is read as what it is. Where the shape is another one,
@@ -97,7 +97,7 @@ class _Walk:
                 self._users.setdefault(name, []).append(node)
 
     def ends(self) -> _Found:
-        """Give the embedding, the final norm and the logits."""
+        """Yield the embedding, the final norm and the logits."""
         if "logits" in self._outputs:
             yield intermediates.HEAD, "logits"
         if not self._attentions:
@@ -112,7 +112,7 @@ class _Walk:
             yield intermediates.FINAL_NORM, final.output[0]
 
     def layer(self, layer: int, attention: onnx.NodeProto) -> _Found:
-        """Give a layer's points as pairs of part and value."""
+        """Yield a layer's points as pairs of part and value."""
         yield intermediates.QKV, attention.input[0]
         product = self._made_by(attention.input[0], _PRODUCTS)
         if product:
@@ -167,7 +167,7 @@ def _run(
     past: Mapping[str, FloatArray],
     outputs: Sequence[str],
 ) -> dict[str, FloatArray]:
-    """Run one chunk; give every output without its batch axis."""
+    """Run one chunk and return every output without its batch axis."""
     total = len(chunk) + next((rows.shape[2] for rows in past.values()), 0)
     feeds = {
         "input_ids": np.asarray([chunk], dtype=np.int64),

@@ -38,7 +38,7 @@ class OnnxSession:
 
     Args:
         runtime: the loaded graph; forks share it, and its weights.
-        spec: the graph's signature, from the manifest.
+        spec: signature of the graph, from the manifest.
     """
 
     def __init__(self, runtime: onnxruntime.InferenceSession, spec: GraphSpec) -> None:
@@ -146,7 +146,7 @@ class OnnxSession:
         """Replace the conversation with one whose cache was taken from such a session.
 
         Args:
-            layers: what `cache` gave, layer by layer.
+            layers: what `cache` returned, layer by layer.
 
         Raises:
             PromptError: it is the cache of another model, or longer than the context.
