@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from llama_export.verify.findings import Divergence, Series, TensorFigure
+from llama_export.verify.findings import Divergence, PlotData, TensorFigure
 from llama_export.verify.rows import VerifyReport, informed, judged, unchecked
 
 ROWS = (
@@ -19,7 +19,7 @@ ROWS = (
     judged("quantisation", "kl_quantisation", "mean KL of 4-bit weights, nats", 0.0107, 0.5),
     informed("quantisation", "top1_quantisation", "same most likely token", 0.928),
 )
-SERIES = Series(
+PLOT_DATA = PlotData(
     kl_by_position={
         "quantisation": tuple(0.01 + 0.001 * (i % 7) for i in range(500)),
         "activation": tuple(1e-4 + 1e-5 * (i % 5) for i in range(500)),
@@ -45,7 +45,7 @@ PASSED = VerifyReport(
         "lowering_exact": {"positions": 750, "kl_mean": 7.3e-13, "fault": ""},
         "quantisation": {"positions": 1000, "kl_mean": 0.0107, "fault": ""},
     },
-    series=SERIES,
+    plot_data=PLOT_DATA,
 )
 DIVERGENCE = Divergence(
     layer=3,

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from llama_export.llama.activations import EXACT_INPUTS, RoundedInputs
+from llama_export.llama.intermediates import Probe
 from llama_export.targets.costs import Cost, Costs
 from llama_export.targets.footprint import Footprint, Part
+from llama_export.targets.limits import Limits
 from llama_export.targets.onnx.target import OnnxTarget
 from llama_export.targets.options import TargetOptions
 from llama_export.targets.session import Session
@@ -14,11 +17,15 @@ from llama_export.targets.target import Target
 
 
 class FakeTarget(Target):
-    """Judged by ONNX's limits; it lowers nothing.
+    """Judged by ONNX's limits unless it is given others; it lowers nothing.
 
     Args:
         open_session: called with `threads` and `exact`.
         stored: weights that any artifact holds.
+        limits: how far an artifact may be off.
+        rounding: what it says of how its products round; None: it does not know.
+        probe: looks into any artifact; None: nothing does.
+        open_reference: opens what computes as the runtime should.
     """
 
     name = "fake"
@@ -31,9 +38,22 @@ class FakeTarget(Target):
         checked=(Cost(1, 2e6, 2.0), Cost(10**9, 2e9, 20.0)),
     )
 
-    def __init__(self, open_session: Callable[..., Session], stored: StoredWeights) -> None:
+    def __init__(
+        self,
+        open_session: Callable[..., Session],
+        stored: StoredWeights,
+        *,
+        limits: Limits = OnnxTarget.limits,
+        rounding: RoundedInputs | None = EXACT_INPUTS,
+        probe: Probe | None = None,
+        open_reference: Callable[[], Session | None] = lambda: None,
+    ) -> None:
         self._open_session = open_session
         self._stored = stored
+        self.limits = limits
+        self._rounding = rounding
+        self._probe = probe
+        self._open_reference = open_reference
 
     def check(self, options, schemes=None, max_context=None):
         return None
@@ -48,7 +68,13 @@ class FakeTarget(Target):
         return self._stored
 
     def rounded_inputs(self, artifact):
-        return {}
+        return self._rounding
+
+    def probe(self, artifact, *, threads=None):
+        return self._probe
+
+    def open_reference(self, artifact, *, threads=None):
+        return self._open_reference()
 
     def predict(self, config, shapes, schemes, max_context, options):
         raise NotImplementedError

@@ -33,7 +33,7 @@ def verify(
     progress = TerminalProgress(console)
     with progress.step("Starting PyTorch"):
         from llama_export.sources.references import reference_for
-        from llama_export.verify import verify_bundle
+        from llama_export.verify import VerifySettings, verify_bundle
         from llama_export.verify.report.html import check_html, write_html
     if html is not None:
         check_html(html)  # before minutes of work, not after them
@@ -45,10 +45,7 @@ def verify(
             opened,
             weights=reference.weights,
             checkpoint=reference.checkpoint,
-            text=text,
-            quick=quick,
-            strict=strict,
-            threads=threads,
+            settings=VerifySettings(text, quick, strict, threads),
             progress=advance,
         )
     if html is not None:

@@ -37,7 +37,7 @@ from llama_export.system.machine import Machine
 from llama_export.targets import registry
 from llama_export.targets.target import Lowered
 from llama_export.tokenizer.tokenizer import write_tokenizer_files
-from llama_export.verify import VerifyReport, verify_bundle
+from llama_export.verify import VerifyReport, VerifySettings, verify_bundle
 from llama_quantize.checkpoint.store import quantize_to
 from llama_quantize.checkpoint.weights import QuantizedWeights
 from llama_quantize.recipe import QuantRecipe
@@ -191,7 +191,7 @@ def _export_target(
                     Bundle.open(folder),
                     weights=weights,
                     checkpoint=source.original,
-                    quick=True,
+                    settings=VerifySettings(quick=True),
                     progress=advance,
                 )
             if not report.passed:

@@ -1,12 +1,13 @@
-"""Proof that a bundle computes what its checkpoint says, in two comparisons that are never mixed.
+"""Prove that a bundle computes what its checkpoint says, in comparisons that are never mixed.
 
-Lowering error is the artifact against the eager model with the same quantised weights; quantisation
-error is those weights against the checkpoint's. Nothing here knows a runtime: a bundle is run
-through `llama_export.targets.Session`.
+The lowering error is the artifact against the eager model with the same quantised weights; the
+quantisation error is those weights against the checkpoint's. `measure` has the figures, `judge`
+their limits, `locate` finds the first wrong operator, `report` has the layouts. Nothing here knows
+a runtime: a bundle is run through `llama_export.targets.session.Session`.
 """
 
 from llama_export.verify.report.table import report_table
 from llama_export.verify.rows import Row, VerifyReport
-from llama_export.verify.verify import verify_bundle
+from llama_export.verify.verify import VerifySettings, verify_bundle
 
-__all__ = ["Row", "VerifyReport", "report_table", "verify_bundle"]
+__all__ = ["Row", "VerifyReport", "VerifySettings", "report_table", "verify_bundle"]

@@ -1,7 +1,7 @@
-"""What a verification has found beyond its rows: where an artifact goes wrong, and what is drawn.
+"""Hold what a verification finds beyond its rows: where an artifact goes wrong, and what is drawn.
 
-Plain values between those who measure, those who locate and those who report; it knows no bundle,
-no model and no way to show anything.
+Plain values between measuring, locating and reporting; it knows no bundle, no model and no way to
+show anything.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ class Divergence:
     """The first place where an artifact stops computing what the eager model computes.
 
     Args:
-        layer: None before the first layer (embedding) and after the last (final norm, head).
-        operator: Hugging Face's module path, such as `model.layers.3.self_attn.q_proj`,
+        layer: index of the layer; None before the first (embedding) and after the last (final norm,
+            head).
+        operator: module path of Hugging Face, such as `model.layers.3.self_attn.q_proj`,
             `model.layers.0.self_attn (attention)`, `model.embed_tokens` or `lm_head`.
-        value: the name of the artifact's value that was compared.
-        error: the relative error there; `locate` says in which norm.
-        limit: what the error may be at most.
-        detail: one plain sentence: what differs, where most, and the likely cause if known.
-        others: further operators that are wrong on their own input, by name.
+        value: the artifact's own name of the value that was compared.
+        error: relative error there, in the operator's own norm.
+        limit: largest error that rounding explains.
+        detail: plain sentence: what differs, where most, and the likely cause if known.
+        others: names of further operators that are wrong on their own input.
     """
 
     layer: int | None
@@ -39,10 +40,10 @@ class TensorFigure:
     """One weight tensor of the artifact.
 
     Args:
-        name: the checkpoint's name of the tensor.
+        name: name of the tensor in the checkpoint.
         bits: bits of a stored code.
-        sqnr_db: the quantisation's signal to noise; None is exact, so not quantised.
-        size_bytes: codes and scales together.
+        sqnr_db: signal to noise of the quantisation; None for a tensor stored without loss.
+        size_bytes: size of codes and scales together.
     """
 
     name: str
@@ -52,17 +53,17 @@ class TensorFigure:
 
 
 @dataclass(frozen=True)
-class Series:
-    """What the plots show; a sequence is empty when that comparison was not made.
+class PlotData:
+    """The figures behind the plots; a sequence is empty when that comparison was not made.
 
     Args:
         kl_by_position: nats at each position, by error term: `quantisation`, `activation`,
             `lowering_shipped`, `lowering_exact`.
-        tensors: the weights in the model's order.
+        tensors: weights in the model's order.
         logit_scatter: pairs (eager with quantised weights, artifact as shipped), 2000 at most.
-        sizes_bytes: parts of the bundle: `int4 linears`, `int8 table`, `scales`,
+        sizes_bytes: sizes of the bundle's parts: `int4 linears`, `int8 table`, `scales`,
             `norms and the rest`, `tokenizer and other files`.
-        memory_bytes: resident: `after loading`, `peak while verifying`.
+        memory_bytes: resident memory: `after loading`, `peak while verifying`.
     """
 
     kl_by_position: Mapping[str, tuple[float, ...]]

@@ -1,4 +1,4 @@
-"""A verification's result: rows in sections, the figures behind them, and their form as JSON.
+"""Hold a verification's result: rows in sections, the figures behind them, and their form as JSON.
 
 A row's `passed` is None where nothing is judged: a figure for information, or a check that could
 not be made; its note says which. It knows no bundle, measures nothing and lays nothing out.
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llama_export.verify.findings import Divergence, Series
+from llama_export.verify.findings import Divergence, PlotData
 
 FORMAT_VERSION = 2
 
@@ -30,13 +30,13 @@ class Row:
     """One line of a report.
 
     Args:
-        section: a key of `SECTIONS`.
-        key: a stable name for programs.
-        name: a name for people.
-        value: what was measured; None when nothing was.
-        threshold: the upper limit; None when nothing is judged.
-        passed: None when nothing is judged.
-        note: what was found, or what is not proved.
+        section: key of `SECTIONS`.
+        key: stable name for programs.
+        name: name for people.
+        value: measured figure; None when nothing was measured.
+        threshold: upper limit; None when nothing is judged.
+        passed: verdict; None when nothing is judged.
+        note: remark on what was found, or on what is not proved.
     """
 
     section: str
@@ -49,11 +49,11 @@ class Row:
 
     @property
     def made(self) -> bool:
-        """Whether something was measured; the note of a check that was not made says why."""
+        """Return whether the check was made; the note of one that was not says why."""
         return self.value is not None or self.threshold is not None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the row's fields, but for its section."""
+        """Return the row's fields except for its section."""
         return {
             "key": self.key,
             "name": self.name,
@@ -69,13 +69,14 @@ class VerifyReport:
     """Everything that a verification found.
 
     Args:
-        target: which target's bundle.
-        model: the model's name.
-        settings: how it was measured: positions, exact_steps, quick, text.
-        rows: the report's lines.
-        measurements: the figures in full, by comparison.
-        series: what the plots show; None when nothing was kept for them.
-        divergence: where the artifact first goes wrong; None when nothing was looked for or found.
+        target: name of the bundle's target.
+        model: name of the model.
+        settings: conditions of the measurement: positions, exact_steps, quick, text.
+        rows: lines of the report.
+        measurements: figures in full, by comparison.
+        plot_data: figures behind the plots; None when none were kept.
+        divergence: place where the artifact first goes wrong; None when nothing was looked for or
+            found.
     """
 
     target: str
@@ -83,27 +84,27 @@ class VerifyReport:
     settings: Mapping[str, int | bool | str]
     rows: tuple[Row, ...]
     measurements: Mapping[str, Mapping[str, float | int | str | None]]
-    series: Series | None = None
+    plot_data: PlotData | None = None
     divergence: Divergence | None = None
 
     @property
     def passed(self) -> bool:
-        """Whether something was judged and nothing failed."""
+        """Return whether something was judged and nothing failed."""
         judged = [row.passed for row in self.rows if row.passed is not None]
         return bool(judged) and all(judged)
 
     @property
     def failures(self) -> tuple[Row, ...]:
-        """The rows that failed."""
+        """Return the rows that failed."""
         return tuple(row for row in self.rows if row.passed is False)
 
     @property
     def unmade(self) -> tuple[Row, ...]:
-        """The rows of checks that were not made."""
+        """Return the rows of checks that were not made."""
         return tuple(row for row in self.rows if not row.made)
 
     def row(self, key: str) -> Row:
-        """Return the row of a key.
+        """Return the row with a key.
 
         Raises:
             KeyError: the report has no such row.
@@ -133,29 +134,29 @@ class VerifyReport:
                 for name, figures in self.measurements.items()
             },
             "divergence": None if self.divergence is None else _divergence_json(self.divergence),
-            "series": None if self.series is None else _series_json(self.series),
+            "series": None if self.plot_data is None else _plot_data_json(self.plot_data),
         }
 
 
 def judged(
     section: str, key: str, name: str, value: float, threshold: float, note: str = ""
 ) -> Row:
-    """Make a row that passes when the value is at most the threshold; a NaN does not pass."""
+    """Build a row that passes when the value is at most the threshold; a NaN does not pass."""
     return Row(section, key, name, value, threshold, bool(value <= threshold), note)
 
 
 def informed(section: str, key: str, name: str, value: float, note: str = "") -> Row:
-    """Make a row that is only for information."""
+    """Build a row that is only for information."""
     return Row(section, key, name, value, None, None, note)
 
 
 def unchecked(section: str, key: str, name: str, note: str) -> Row:
-    """Make a row for a check that could not be made; the note says what is not proved."""
+    """Build a row for a check that could not be made; the note says what is not proved."""
     return Row(section, key, name, None, None, None, f"{_UNCHECKED}{note}")
 
 
 def format_value(value: float | None) -> str:
-    """Write a figure with at most four digits; nothing for None."""
+    """Format a figure with at most four digits; None as nothing."""
     if value is None:
         return ""
     if value == int(value) if math.isfinite(value) else False:
@@ -164,7 +165,7 @@ def format_value(value: float | None) -> str:
 
 
 def report_text(report: VerifyReport) -> str:
-    """Write a report as JSON for a file or a pipe: a list of numbers stays on one line."""
+    """Format a report as JSON for a file or a pipe: a list of numbers stays on one line."""
     return _json_lines(report.to_json(), "") + "\n"
 
 
@@ -188,7 +189,7 @@ def _finite(value: object) -> object:
 
 
 def _short(value: float) -> float | None:
-    """Six digits are more than a plot can show, and a third of the bytes."""
+    """Round to six digits: more than a plot can show, and a third of the bytes."""
     return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
@@ -204,11 +205,11 @@ def _divergence_json(divergence: Divergence) -> dict[str, Any]:
     }
 
 
-def _series_json(series: Series) -> dict[str, Any]:
+def _plot_data_json(plot_data: PlotData) -> dict[str, Any]:
     return {
         "kl_by_position": {
             name: [_short(value) for value in values]
-            for name, values in series.kl_by_position.items()
+            for name, values in plot_data.kl_by_position.items()
         },
         "tensors": [
             {
@@ -217,11 +218,11 @@ def _series_json(series: Series) -> dict[str, Any]:
                 "sqnr_db": None if tensor.sqnr_db is None else _short(tensor.sqnr_db),
                 "size_bytes": tensor.size_bytes,
             }
-            for tensor in series.tensors
+            for tensor in plot_data.tensors
         ],
-        "logit_scatter": [[_short(eager), _short(got)] for eager, got in series.logit_scatter],
-        "sizes_bytes": {name: int(size) for name, size in series.sizes_bytes.items()},
-        "memory_bytes": {name: int(size) for name, size in series.memory_bytes.items()},
+        "logit_scatter": [[_short(eager), _short(got)] for eager, got in plot_data.logit_scatter],
+        "sizes_bytes": {name: int(size) for name, size in plot_data.sizes_bytes.items()},
+        "memory_bytes": {name: int(size) for name, size in plot_data.memory_bytes.items()},
     }
 
 

@@ -1,4 +1,4 @@
-"""What a verification reads, and how much of it: texts, and a budget by model size.
+"""Choose what a verification reads, and how much of it: a text, and a budget by the model's size.
 
 It knows texts and token counts; it runs nothing.
 """
@@ -48,26 +48,39 @@ BUILT_IN = "built-in"
 
 
 class TextEncoder(Protocol):
-    """The part of a tokenizer that is needed here."""
+    """A tokenizer, as far as it is needed here."""
 
     @property
     def bos_token_id(self) -> int:
-        """The token that every text begins with."""
+        """Return the token that every text begins with."""
         ...
 
     def encode(self, text: str) -> list[int]:
-        """Turn a text into tokens."""
+        """Return the tokens of a text."""
         ...
 
 
 @dataclass(frozen=True)
-class Text:
-    """What is read.
+class UserText:
+    """A text of the user's, not tokenized yet.
 
     Args:
-        name: says which text, in the report.
-        bos_token_id: the token that it begins with.
-        token_ids: at least two.
+        path: file that it came from.
+        content: text itself, or the beginning of a very long one.
+    """
+
+    path: Path
+    content: str
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text, tokenized.
+
+    Args:
+        name: name of the text in the report.
+        bos_token_id: token that it begins with.
+        token_ids: tokens of the text, at least two.
     """
 
     name: str
@@ -75,20 +88,20 @@ class Text:
     token_ids: tuple[int, ...]
 
     def take(self, count: int) -> tuple[int, ...]:
-        """Return `count` tokens: the beginning of text, then the text over and over."""
+        """Return `count` tokens: the one that begins a text, then the text over and over."""
         return (self.bos_token_id, *islice(cycle(self.token_ids), count - 1))
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How much to measure.
+    """The amount of work of a verification.
 
     Args:
-        positions: tokens that the artifact reads; each gives one row of logits.
-        exact_steps: how many of the last of them are single steps in exact float32; those
-            before are one prefill.
-        lengths: in exact float32, prefills of so many tokens, in increasing order.
-        portions: in exact float32, ways to cut the first tokens up; each adds up to the same.
+        positions: number of tokens that the artifact reads, for one row of logits each.
+        exact_steps: number of the last of them that are single steps in exact float32; those before
+            are one prefill.
+        lengths: lengths of single prefills in exact float32, in increasing order.
+        portions: ways to cut up the first tokens in exact float32; each adds up to the same.
         fills_context: whether a session is filled to its last position.
     """
 
@@ -100,17 +113,52 @@ class Budget:
 
     @property
     def longest(self) -> int:
-        """The most tokens that are read at once or one by one."""
+        """Return the most tokens that are read, at once or one by one."""
         return max(self.positions, *self.lengths)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The tokens that are read, and how.
+
+    Args:
+        text: text that they come from.
+        budget: amount of work.
+        max_context: capacity of the artifact in tokens.
+        token_ids: tokens, at least one more than are compared as shipped: the last position's
+            prediction is scored too.
+    """
+
+    text: Text
+    budget: Budget
+    max_context: int
+    token_ids: tuple[int, ...]
+
+    @property
+    def compared(self) -> tuple[int, ...]:
+        """Return the tokens that are compared as shipped, one by one."""
+        return self.token_ids[: self.budget.positions]
+
+    @property
+    def longest(self) -> tuple[int, ...]:
+        """Return the tokens of the longest prefill."""
+        return self.token_ids[: self.budget.longest]
+
+
+def plan_reading(config: LlamaConfig, text: Text, max_context: int, *, quick: bool) -> Reading:
+    """Choose what to read of a text, as `plan_budget` does for its amount."""
+    budget = plan_budget(config, max_context, quick=quick)
+    token_ids = text.take(max(budget.longest, budget.positions + 1))
+    return Reading(text, budget, max_context, token_ids)
 
 
 def plan_budget(config: LlamaConfig, max_context: int, *, quick: bool) -> Budget:
     """Choose how much to measure, so that time and memory do not grow with the model.
 
     Args:
-        config: the model's shape.
-        max_context: the artifact's capacity in tokens.
-        quick: the short version.
+        config: shape of the model.
+        max_context: capacity of the artifact in tokens.
+        quick: whether to plan the short version.
     """
     num_parameters = config.num_parameters
     if quick:
@@ -135,13 +183,13 @@ def plan_budget(config: LlamaConfig, max_context: int, *, quick: bool) -> Budget
 
 
 def cache_bytes(config: LlamaConfig, positions: int) -> int:
-    """Return what a full KV cache takes in float32."""
+    """Return the size of a full KV cache in float32."""
     heads = config.num_hidden_layers * config.num_key_value_heads
     return 2 * 4 * heads * config.head_dim * positions
 
 
 def _lengths(positions: int, longest: int) -> tuple[int, ...]:
-    """Choose lengths four times as long each, but for those next to one that is read anyway."""
+    """Choose lengths in steps of four, leaving out those next to one that is read anyway."""
     lengths = {positions, longest}
     length = _SHORTEST_LENGTH
     while length < longest:
@@ -152,7 +200,7 @@ def _lengths(positions: int, longest: int) -> tuple[int, ...]:
 
 
 def _portions(window: int, calls: int) -> tuple[tuple[int, ...], ...]:
-    """Choose ways to cut a window up: mixed odd sizes always, and each size alone if affordable."""
+    """Choose ways to cut a window up: mixed odd sizes, and each size alone if affordable."""
     mixed = _cut(window, _PORTION_SIZES)
     chosen, left = [mixed], calls - len(mixed)
     for size in reversed(_PORTION_SIZES):
@@ -183,24 +231,24 @@ def built_in_text(encoder: TextEncoder) -> Text:
     return Text(BUILT_IN, encoder.bos_token_id, tuple(encoder.encode(sample_text())))
 
 
-def tokenize(encoder: TextEncoder, text: str, path: Path) -> Text:
+def tokenize(encoder: TextEncoder, text: UserText) -> Text:
     """Tokenize a user's text.
 
     Raises:
         PromptError: it has fewer than two tokens.
         TokenizerError: the tokenizer cannot encode it.
     """
-    token_ids = tuple(encoder.encode(text))
+    token_ids = tuple(encoder.encode(text.content))
     if len(token_ids) < _FEWEST_TOKENS:
         message = (
-            f"--text: {path}: expected a text of at least {_FEWEST_TOKENS} tokens, "
+            f"--text: {text.path}: expected a text of at least {_FEWEST_TOKENS} tokens, "
             f"found {len(token_ids)}"
         )
         raise PromptError(message, "give a page or more of the text that the model is for")
-    return Text(path.name, encoder.bos_token_id, token_ids)
+    return Text(text.path.name, encoder.bos_token_id, token_ids)
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path) -> UserText:
     """Read a text file, or the beginning of a very long one.
 
     Raises:
@@ -210,10 +258,11 @@ def read_text(path: Path) -> str:
         with path.open("rb") as file:
             data = file.read(_MOST_BYTES)
         # Where a long file is cut, its last character may be cut too.
-        return getincrementaldecoder("utf-8-sig")().decode(data, final=len(data) < _MOST_BYTES)
+        content = getincrementaldecoder("utf-8-sig")().decode(data, final=len(data) < _MOST_BYTES)
     except OSError as error:
         message = f"--text: {path} cannot be read: {error.strerror or error}"
         raise PromptError(message, "give the name of a text file") from None
     except UnicodeDecodeError as error:
         message = f"--text: {path} is not UTF-8: byte {error.start} does not fit"
         raise PromptError(message, "convert the text to UTF-8 first") from None
+    return UserText(path, content)

@@ -31,7 +31,7 @@ from llama_export.checkpoints.hugging_face import HfCheckpoint
 from llama_export.llama.config import LlamaConfig
 from llama_export.llama.rope import inverse_frequencies, rope_tables
 from llama_export.targets.coreml.reading.stored_weights import stored_constants
-from llama_export.verify import verify_bundle
+from llama_export.verify import VerifySettings, verify_bundle
 from llama_export.verify.locate.locate import locate
 from llama_quantize.checkpoint.weights import QuantizedWeights
 
@@ -220,7 +220,10 @@ class Exported:
 
     def verify(self, bundle: Bundle, *, quick: bool = True):
         return verify_bundle(
-            bundle, weights=self.weights, checkpoint=self.checkpoint, quick=quick, threads=1
+            bundle,
+            weights=self.weights,
+            checkpoint=self.checkpoint,
+            settings=VerifySettings(quick=quick, threads=1),
         )
 
     def locate(self, bundle: Bundle):

@@ -30,7 +30,7 @@ from llama_export.targets.executorch.running import runtime
 from llama_export.targets.executorch.running.session import ExecutorchSession
 from llama_export.targets.executorch.running.shared_table import check_shared_table
 from llama_export.targets.stored import StoredArtifact
-from llama_export.verify import verify_bundle
+from llama_export.verify import VerifySettings, verify_bundle
 from llama_quantize.errors import QuantizationError
 from llama_quantize.recipe import QuantRecipe, QuantRule, recipe
 from llama_quantize.scheme import GroupedInt
@@ -102,7 +102,7 @@ def test_a_bundle_for_another_delegate_is_no_damaged_one(demo_bundle):
     graph = {**bundle.manifest.graph, "delegate": {"name": "vulkan"}}
     lowered = replace(bundle, manifest=replace(bundle.manifest, graph=graph, runs_here=False))
     for call in (
-        lambda: verify_bundle(lowered, quick=True),
+        lambda: verify_bundle(lowered, settings=VerifySettings(quick=True)),
         lambda: session_of(lowered),
     ):
         with pytest.raises(

@@ -24,7 +24,7 @@ from llama_export.sources.source import open_source
 from llama_export.targets.executorch.options import ExecutorchOptions
 from llama_export.targets.executorch.xnnpack import host_program, weight_bytes
 from llama_export.targets.executorch.xnnpack import lower as lowering
-from llama_export.verify import verify_bundle
+from llama_export.verify import VerifySettings, verify_bundle
 from llama_quantize.checkpoint.weights import QuantizedWeights
 from llama_quantize.tensor import QuantizedTensor
 
@@ -60,7 +60,9 @@ def export(lowered_once, tmp_path):
 def rows_of(bundle, quick=True):
     weights = QuantizedWeights.open(bundle.folder.parent / "weights")
     checkpoint = open_source(resolve_model("demo", revision=None, token=None)).checkpoint
-    report = verify_bundle(bundle, weights=weights, checkpoint=checkpoint, quick=quick)
+    report = verify_bundle(
+        bundle, weights=weights, checkpoint=checkpoint, settings=VerifySettings(quick=quick)
+    )
     return report, {row.key: row for row in report.rows}
 
 

@@ -19,7 +19,7 @@ from llama_export.checkpoints.hugging_face import HfCheckpoint
 from llama_export.cli import app
 from llama_export.errors import BundleError
 from llama_export.exporting.pipeline import ExportRequest, export_bundle
-from llama_export.verify import verify_bundle
+from llama_export.verify import VerifySettings, verify_bundle
 from llama_export.verify.locate.locate import locate
 from llama_quantize.checkpoint.weights import QuantizedWeights
 
@@ -54,7 +54,10 @@ class Exported:
 
     def verify(self, bundle: Bundle, *, quick: bool = True):
         return verify_bundle(
-            bundle, weights=self.weights, checkpoint=self.checkpoint, quick=quick, threads=1
+            bundle,
+            weights=self.weights,
+            checkpoint=self.checkpoint,
+            settings=VerifySettings(quick=quick, threads=1),
         )
 
     def locate(self, bundle: Bundle):

@@ -13,8 +13,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 from artifacts import tiny
-from artifacts.sample_reports import ALONE, DIVERGENCE, FAILED, PASSED, SERIES
-from artifacts.subjects import make, subject_of
+from artifacts.sample_reports import ALONE, DIVERGENCE, FAILED, PASSED, PLOT_DATA
+from artifacts.verifiable import make, verify
 from rich.console import Console
 
 from llama_export.cli.terminal import headlines, show_report
@@ -29,7 +29,6 @@ from llama_export.verify.report.wording import (
     verdict,
 )
 from llama_export.verify.rows import SECTIONS, Row, judged, report_text, unchecked
-from llama_export.verify.verify import verify_subject
 
 SCHEMA = json.loads(
     Path(__file__)
@@ -117,8 +116,8 @@ def test_the_schema_misses_what_is_left_out(key):
 
 def test_no_figure_of_the_json_is_infinite_or_nan():
     wild = (math.nan, math.inf, -math.inf)
-    series = dataclasses.replace(
-        SERIES,
+    plot_data = dataclasses.replace(
+        PLOT_DATA,
         kl_by_position={"lowering_exact": (*wild, 0.5)},
         logit_scatter=((math.nan, 1.0),),
     )
@@ -128,7 +127,7 @@ def test_no_figure_of_the_json_is_infinite_or_nan():
             Row("lowering", f"row_{i}", "n", value, value, False) for i, value in enumerate(wild)
         ),
         measurements={"lowering_exact": dict(zip("abc", wild, strict=True))},
-        series=series,
+        plot_data=plot_data,
         divergence=dataclasses.replace(DIVERGENCE, error=math.inf),
     )
     text = report_text(report)
@@ -285,13 +284,11 @@ def test_a_report_that_judged_nothing_says_so():
 def measured(tmp_path_factory):
     """Reports of real verifications: a right artifact, one with a NaN, one with no references."""
     made = make(tmp_path_factory.mktemp("made"), tiny.TINY)
-    alone = {"weights": None, "checkpoint": None}
-    subjects = {
-        "right": subject_of(made),
-        "nan": subject_of(made, fault="NaN"),
-        "alone": subject_of(made, **alone),
+    return {
+        "right": verify(made),
+        "nan": verify(made, fault="NaN"),
+        "alone": verify(made, weights=None, checkpoint=None),
     }
-    return {name: verify_subject(subject, quick=True) for name, subject in subjects.items()}
 
 
 @pytest.mark.parametrize(("name", "passed"), [("right", True), ("nan", False), ("alone", True)])
@@ -308,11 +305,11 @@ def test_a_real_report_follows_the_schema_and_can_be_shown(measured, name, passe
         assert html.escape(row.name) in page
 
 
-def test_a_real_report_has_every_term_and_the_series_behind_it(measured):
+def test_a_real_report_has_every_term_and_the_figures_of_its_plots(measured):
     found = {figures.term.key: figures for figures in found_terms(measured["right"])}
     assert {"exact", "shipped", "quantisation"} <= set(found)
     assert all(found[key].positions for key in ("exact", "shipped", "quantisation"))
     shares = [figures.same_token for figures in found.values() if figures.kl is not None]
     assert None not in shares
-    assert set(measured["right"].series.kl_by_position) >= {"quantisation", "lowering_exact"}
+    assert set(measured["right"].plot_data.kl_by_position) >= {"quantisation", "lowering_exact"}
     assert not_proved(measured["alone"])

@@ -1,6 +1,6 @@
 """Turn what a conversation did into rows: portions, rewinding, two at once, the context's end.
 
-It knows limits and reports; it runs nothing.
+It knows limits and rows; it runs nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _SHOWN_SIZES = 6
 def session_rows(limits: Limits, exact: Exact) -> list[Row]:
     """Judge the artifact against itself, and against eager where the context ends."""
     same = limits.same_rel_rms
-    at_once, beside = exact.at_once, exact.conversations.beside
+    at_once, side_by_side = exact.at_once, exact.conversations.side_by_side
     return [
         judged(
             _SESSION,
@@ -40,9 +40,9 @@ def session_rows(limits: Limits, exact: Exact) -> list[Row]:
             _SESSION,
             "side_by_side",
             "two conversations in turns against each alone",
-            beside.rel_rms,
+            side_by_side.rel_rms,
             same.value,
-            beside.fault or "they share the weights and nothing else",
+            side_by_side.fault or "they share the weights and nothing else",
         ),
         *_end_rows(limits, exact.end),
     ]

@@ -1,6 +1,6 @@
-"""Turn the comparison of single steps into a row: the first layer that is not what it should be.
+"""Turn the comparison of single steps into rows: the first layer that is not what it should be.
 
-It knows limits and reports; it runs nothing.
+It knows limits and rows; it runs nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from llama_export.verify.measure.shipped import Shipped
 from llama_export.verify.measure.single_steps import StepDifference
 from llama_export.verify.rows import Row, judged
 
-# What spread of tipped roundings is allowed, over what rounding itself costs in that layer.
+# Allowed spread of tipped roundings, over the cost of rounding itself in that layer.
 _SPREAD = 2.0
 # So many clean steps do not all tip within one layer: about one in five does at 1B.
 _ENOUGH = 8
@@ -25,14 +25,15 @@ def step_rows(limits: Limits, steps: Sequence[StepDifference], shipped: Shipped)
         return []
     limit, reason = limits.step_rel_rms.value, limits.step_rel_rms.reason
     wrong = _first_wrong(steps, limit, stay_clean=limits.steps_stay_clean)
-    exact = [step for step in steps if step.clean]
-    note = f"{steps[-1].clean} steps of the last layer differ by float32 sums alone: {reason}"
+    exact = [step for step in steps if step.clean(limit)]
+    last = steps[-1].clean(limit)
+    note = f"{last} steps of the last layer differ by float32 sums alone: {reason}"
     if wrong is not None:
         note = f"first: {wrong.where}, {wrong.least:.2g}; {len(exact)} of {len(steps)} are right"
     name = "first keys or values that no single step computes"
     first = 0 if wrong is None else 1
     rounding = math.inf if shipped.activation is None else shipped.activation.rel_rms
-    clean = limits.steps_stay_clean and steps[-1].clean >= _ENOUGH
+    clean = limits.steps_stay_clean and last >= _ENOUGH
     allowed = limit if clean else max(limit, _SPREAD * rounding)
     logits = "relative difference of the best step's logits"
     return [
@@ -55,5 +56,5 @@ def _first_wrong(
         allowed = limit if clean else max(limit, _SPREAD * step.rounding)
         if not step.least <= allowed:
             return step
-        before = step.clean
+        before = step.clean(limit)
     return None

@@ -1,21 +1,16 @@
 """Turn measurements of the error terms into rows: each figure beside its limit and the reason.
 
-It knows limits and reports; it runs nothing.
+It knows limits and rows; it runs nothing.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llama_export.targets.limits import Limit, Limits
-from llama_export.verify.judge.limits import (
-    QUANTISATION_KL,
-    SHARE_FLOOR,
-    TRAINED_SHARE,
-)
 from llama_export.verify.measure.exact import Exact
 from llama_export.verify.measure.metrics import LogitMetrics, Perplexity
 from llama_export.verify.measure.shipped import Shipped
@@ -24,34 +19,20 @@ from llama_export.verify.rows import Row, informed, judged, unchecked
 if TYPE_CHECKING:
     from llama_quantize.checkpoint.weights import QuantizedWeights
 
+# By the fewest bits that any tensor is stored in.
+QUANTISATION_KL: Mapping[int, Limit] = {
+    4: Limit(0.5, "int4 costs about 0.01; half a nat is a fault, not rounding"),
+    8: Limit(0.02, "int8 rows cost about 0.0001"),
+    16: Limit(2e-3, "bf16 and fp16 keep a checkpoint to 8 bits of mantissa or better"),
+}
+# A share of the uniform guess's loss ln(V). Random weights score 1 or more; the demo model 0.45.
+_TRAINED_SHARE = Limit(0.75, "a model worse than this has not learnt the text's language")
+# Below this the weights are kept so well that int8 activations cost more, whatever the runtime.
+_SHARE_FLOOR = Limit(2e-3, "a third of less would be below the rounding of int8 activations")
+
 _LOWERING, _ACTIVATION, _QUANTISATION = "lowering", "activation", "quantisation"
-# Two that round tip different codes: their difference may be twice what rounding makes of one.
-_SPREAD, _WORST_ROW = 2.0, 4.0
 _RANDOM = "random weights, or a text that the model does not know"
 _UNKNOWN_ROUNDING = "how this machine's runtime rounds activations is not known"
-
-
-def with_rounding(limits: Limits, shipped: Shipped) -> Limits:
-    """Allow what always rounds the spread of its tipped roundings, in what cannot be had without.
-
-    Random layers magnify rounding many times more than trained ones, so its own cost, both in
-    eager, is the measure.
-    """
-    rounding = shipped.activation
-    if limits.has_exact_mode or rounding is None or rounding.fault:
-        return limits
-    kl, spread = limits.explained_kl.value * rounding.kl_mean, _SPREAD * rounding.rel_rms
-    return replace(
-        limits,
-        exact_kl=_at_least(limits.exact_kl, kl),
-        exact_rel_rms=_at_least(limits.exact_rel_rms, spread),
-        same_rel_rms=_at_least(limits.same_rel_rms, spread),
-        cache_rel_rms=_at_least(limits.cache_rel_rms, _WORST_ROW * spread),
-    )
-
-
-def _at_least(limit: Limit, value: float) -> Limit:
-    return replace(limit, value=max(limit.value, value))
 
 
 def lowering_rows(limits: Limits, shipped: Shipped, exact: Exact, *, vocab_size: int) -> list[Row]:
@@ -64,6 +45,27 @@ def lowering_rows(limits: Limits, shipped: Shipped, exact: Exact, *, vocab_size:
     else:
         rows.append(informed(_LOWERING, "perplexity_artifact", name, loss.perplexity))
     return [*rows, *_activation_rows(limits, shipped)]
+
+
+def runtime_rows(limits: Limits, runtime: LogitMetrics | None, *, quick: bool) -> list[Row]:
+    """Judge the runtime against what computes as it should; no row where it is its own reference.
+
+    Args:
+        limits: limits of the target.
+        runtime: comparison of the two; None where there is no other.
+        quick: whether to give the figure without judging it, so that a processor's rounding, whose
+            limit is an estimate, keeps no export from being published.
+    """
+    if runtime is None:
+        return []
+    key, name = "kl_runtime", "mean KL of the runtime against the evaluator, nats"
+    note = runtime.fault or (
+        f"over {runtime.positions} positions, {runtime.top1:.1%} with the same most likely token; "
+        + limits.runtime_kl.reason
+    )
+    if quick and not runtime.fault:
+        return [informed(_LOWERING, key, name, runtime.kl_mean, note)]
+    return [judged(_LOWERING, key, name, runtime.kl_mean, limits.runtime_kl.value, note)]
 
 
 def quantisation_rows(
@@ -93,13 +95,13 @@ def quantisation_rows(
 
 
 def is_trained(shipped: Shipped, vocab_size: int) -> bool:
-    """Tell whether the best model at hand predicts the text clearly better than a guess."""
+    """Return whether the best model at hand predicts the text clearly better than a guess."""
     loss = shipped.checkpoint_loss or shipped.quantised_loss or shipped.artifact_loss
-    return loss.nats_per_token <= TRAINED_SHARE.value * math.log(vocab_size)
+    return loss.nats_per_token <= _TRAINED_SHARE.value * math.log(vocab_size)
 
 
 def strictly(rows: Sequence[Row]) -> list[Row]:
-    """Let every check fail that was not made, and every figure that could not be judged."""
+    """Fail every check that was not made, and every figure that could not be judged."""
     return [
         replace(row, passed=False, note=f"{row.note} (--strict: this fails)")
         if row.passed is None and (not row.made or row.note.startswith(_NOT_JUDGED))
@@ -190,7 +192,7 @@ def _shipped_rows(limits: Limits, shipped: Shipped, vocab_size: int) -> list[Row
 
 
 def _shipped_limit(limits: Limits, shipped: Shipped, vocab_size: int) -> tuple[float, str]:
-    """Allow what rounding explains, and a trained model no more than the tight limit."""
+    """Allow what rounding explains, but a trained model no more than the tight limit."""
     tight, loose = limits.shipped_kl, limits.shipped_kl_untrained
     trained = is_trained(shipped, vocab_size)
     if shipped.activation is not None and not shipped.activation.fault:
@@ -216,15 +218,15 @@ def _share_row(limits: Limits, shipped: Shipped, metrics: LogitMetrics, vocab_si
         return judged(_LOWERING, key, name, math.inf, limits.shipped_share.value)
     if not is_trained(shipped, vocab_size):
         return informed(_LOWERING, key, name, share, f"{_NOT_JUDGED}{_RANDOM}")
-    if quantisation.kl_mean < SHARE_FLOOR.value:
-        note = f"the quantisation error is below {SHARE_FLOOR.value:g}: {SHARE_FLOOR.reason}"
+    if quantisation.kl_mean < _SHARE_FLOOR.value:
+        note = f"the quantisation error is below {_SHARE_FLOOR.value:g}: {_SHARE_FLOOR.reason}"
         return informed(_LOWERING, key, name, share, note)
     reason = limits.shipped_share.reason
     return judged(_LOWERING, key, name, share, limits.shipped_share.value, reason)
 
 
 def _activation_rows(limits: Limits, shipped: Shipped) -> list[Row]:
-    """Judge the artifact against eager with its rounding emulated; say what rounding costs."""
+    """Judge the artifact against eager with its rounding emulated; add what rounding costs."""
     key, name = "kl_shipped_emulated", "mean KL as shipped against eager that rounds alike, nats"
     activation, emulated = shipped.activation, shipped.emulated
     if activation is None or emulated is None:

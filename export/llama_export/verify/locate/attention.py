@@ -1,8 +1,7 @@
 """Check attention on the artifact's own queries, keys, values and cache.
 
-What came out as the cache is compared first, row by row, then the mixed values. It knows no
-weights; what should have come out is `attention_call`'s business, what a fault looks like
-`attention_faults`'s.
+The resulting cache is compared first, row by row, then the mixed values. `attention_call` computes
+what should have come out, `attention_faults` recognises faults. It knows no weights.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _PARTS = (
     intermediates.VALUE,
     intermediates.MIXED,
 )
-_WORDS = {
+_NAMES = {
     intermediates.KEY: "keys",
     intermediates.VALUE: "values",
     intermediates.MIXED: "mixed values",
@@ -47,7 +46,7 @@ class Attention:
 
     @property
     def name(self) -> str:
-        """Return the module path; the operator is the module without its products."""
+        """Return the path of the module, which here stands for the module without its products."""
         return f"model.layers.{self.layer}.self_attn (attention)"
 
     @property
@@ -57,15 +56,15 @@ class Attention:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Return the points that must be there."""
+        """Return the points that the check reads."""
         return tuple(in_layer(self.layer, part) for part in _PARTS)
 
     def check(self, evidence: Evidence) -> Iterator[Deviation]:
-        """Compare keys, values and mixed values of every call; give the first that is wrong."""
+        """Compare keys, values and mixed values of every call; yield the first that is wrong."""
         for tapped in evidence.tapped:
             values = {part: tapped.values[in_layer(self.layer, part)] for part in _PARTS}
             call = AttentionCall.read(evidence.config, values)
-            for part in _WORDS:
+            for part in _NAMES:
                 error = relative_error(call.expected[part], call.found[part], call.scale[part])
                 limit = MIXED_LIMIT if part == intermediates.MIXED else CACHE_LIMIT
                 if float(error.max()) > limit:
@@ -78,7 +77,7 @@ class Attention:
         first = call.start if part == intermediates.MIXED else 0
         count = f"{len(wrong)} position{'s' if len(wrong) > 1 else ''}"
         position = int(by_position.argmax()) + first
-        where = f"the {_WORDS[part]} of {count} differ, most at position {position}"
+        where = f"the {_NAMES[part]} of {count} differ, most at position {position}"
         if call.start:
             where += f", in a call of {call.length} after {call.start} tokens"
         worst = float(error.max())

@@ -26,12 +26,13 @@ class AttentionCall:
     """One call of one layer's attention: what went in, what came out, and what should have.
 
     Args:
-        config: the shape.
-        start: tokens before the call.
-        query, key: before rotation, `[1, heads, S, D]`.
-        found: by part, what came out: keys and values `[K, T, D]`, mixed `[H, S, D]`.
-        expected: the same from the reference.
-        scale: what its rounding is relative to, broadcast to the same.
+        config: shape of the model.
+        start: number of tokens before the call.
+        query: queries before rotation, `[1, H, S, D]`.
+        key: keys before rotation, `[1, K, S, D]`.
+        found: results by part: keys and values `[K, T, D]`, mixed values `[H, S, D]`.
+        expected: results of the reference, in the same form.
+        scale: sizes that rounding is relative to, broadcast to the same form.
     """
 
     config: LlamaConfig
@@ -44,7 +45,7 @@ class AttentionCall:
 
     @property
     def length(self) -> int:
-        """Return the tokens of the call."""
+        """Return the number of tokens of the call."""
         return self.query.shape[2]
 
     @classmethod
@@ -52,17 +53,17 @@ class AttentionCall:
         """Compute the reference from a call's inputs.
 
         Args:
-            config: the shape.
-            values: by part; their shapes are those of `llama_export.llama.intermediates`.
+            config: shape of the model.
+            values: values by part, with the shapes of `llama_export.llama.intermediates`.
         """
-        given = {part: torch.from_numpy(array) for part, array in values.items()}
+        tensors = {part: torch.from_numpy(array) for part, array in values.items()}
         size, shared = config.head_dim, config.num_key_value_heads
         widths = [config.num_attention_heads * size, shared * size, shared * size]
-        query, key, value = given[intermediates.QKV][None].split(widths, -1)
-        start, length = given[intermediates.PAST_KEY].shape[1], query.shape[1]
+        query, key, value = tensors[intermediates.QKV][None].split(widths, -1)
+        start, length = tensors[intermediates.PAST_KEY].shape[1], query.shape[1]
         room = torch.zeros(1, shared, length, size)
         past_key, past_value = (
-            torch.cat((given[part][None], room), 2)
+            torch.cat((tensors[part][None], room), 2)
             for part in (intermediates.PAST_KEY, intermediates.PAST_VALUE)
         )
         place = (torch.tensor(start), inverse_frequencies(config))
@@ -87,9 +88,9 @@ class AttentionCall:
             query=_heads(query, size),
             key=_heads(key, size),
             found={
-                intermediates.KEY: given[intermediates.KEY],
-                intermediates.VALUE: given[intermediates.VALUE],
-                intermediates.MIXED: _heads(given[intermediates.MIXED][None], size)[0],
+                intermediates.KEY: tensors[intermediates.KEY],
+                intermediates.VALUE: tensors[intermediates.VALUE],
+                intermediates.MIXED: _heads(tensors[intermediates.MIXED][None], size)[0],
             },
             expected=expected,
             scale=scale | {intermediates.MIXED: _heads(spread, size)[0].sqrt()},

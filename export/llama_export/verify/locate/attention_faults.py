@@ -1,7 +1,7 @@
-"""Tell known faults of attention by what came out: rotations, masks, caches.
+"""Recognise known faults of attention by their results: rotations, masks, caches.
 
-Each suspected fault is computed from the artifact's own input; one that gives what the artifact
-gave is named. It knows no weights.
+Each suspected fault is computed from the artifact's own input; one with the artifact's own result
+is named. It knows no weights.
 
 Shapes: S tokens of a call, P tokens before it, T = P + S, H query heads, K key/value heads,
 D head_dim.
@@ -27,14 +27,14 @@ _OFFSETS = (1, -1, 2, -2)
 def attention_causes(
     call: AttentionCall, part: str, wrong: list[int], error: float, limit: float
 ) -> Iterator[str]:
-    """Give every cause that the pattern fits, the most certain first.
+    """Yield every cause that fits the pattern, the most certain first.
 
     Args:
-        call: what went in and came out.
-        part: keys, values or mixed values: the first of them that is wrong.
-        wrong: its rows that are.
-        error: the largest relative error.
-        limit: what rounding may cause.
+        call: inputs and results of the call.
+        part: keys, values or mixed values, whichever is wrong first.
+        wrong: rows of that part that are wrong.
+        error: largest relative error.
+        limit: error that rounding may cause.
     """
     if part == intermediates.MIXED:
         yield from _mixed_causes(call, error, limit)
@@ -54,7 +54,7 @@ def attention_causes(
 
 
 def _changed_rows(call: AttentionCall, part: str, row: int, limit: float) -> Iterator[str]:
-    """See whether a row of the cache that should have stayed is another one's copy."""
+    """Check whether a row of the cache that should have stayed is a copy of another."""
     found, expected = call.found[part][:, row], call.expected[part]
     what = f"the call changed row {row} of the cache, where it should only have appended"
     for other in range(expected.shape[1]):
@@ -64,7 +64,7 @@ def _changed_rows(call: AttentionCall, part: str, row: int, limit: float) -> Ite
 
 
 def _rotations(call: AttentionCall) -> Iterator[tuple[str, tuple[Tensor, Tensor]]]:
-    """Give the tables of suspected rotations."""
+    """Yield the tables of suspected rotations."""
     inv_freq = inverse_frequencies(call.config)
     positions = torch.arange(call.start, call.start + call.length)
     if call.config.rope_scaling is not None:
@@ -92,13 +92,13 @@ def _mixed_causes(call: AttentionCall, error: float, limit: float) -> Iterator[s
 
 
 def _masks(call: AttentionCall) -> Iterator[tuple[str, Tensor]]:
-    """Give suspected masks, `[S, T]` each: what a token sees."""
+    """Yield suspected masks `[S, T]`: what a token sees."""
     causal = _visible(call, 0)
     position = torch.arange(call.start + call.length)
     off = "the mask is off by one: "
-    yield f"{off}a token does not see itself", _numbers(_visible(call, -1), causal)
+    yield f"{off}a token does not see itself", _never_blind(_visible(call, -1), causal)
     yield f"{off}a token sees the next one", _visible(call, 1)
-    yield f"{off}the first token is not seen", _numbers(causal & (position >= 1), causal)
+    yield f"{off}the first token is not seen", _never_blind(causal & (position >= 1), causal)
     yield "there is no mask: a token sees all that follow", torch.ones_like(causal)
     if call.start:
         yield "the new tokens do not see the cache", causal & (position >= call.start)
@@ -109,8 +109,8 @@ def _visible(call: AttentionCall, more: int) -> Tensor:
     return ones.tril(diagonal=call.start + more)
 
 
-def _numbers(visible: Tensor, otherwise: Tensor) -> Tensor:
-    """Let a token that would see nothing see what it should: there is no mean of nothing."""
+def _never_blind(visible: Tensor, otherwise: Tensor) -> Tensor:
+    """Let a token that would see nothing see what it should, since nothing has no mean."""
     return torch.where(visible.any(1, keepdim=True), visible, otherwise)
 
 

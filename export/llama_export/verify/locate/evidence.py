@@ -1,4 +1,4 @@
-"""What a tapped artifact held, laid out for comparing one operator at a time.
+"""Lay out the values inside an artifact for comparing one operator at a time.
 
 It knows the points and how to measure a difference; it does not know what any operator computes.
 
@@ -22,13 +22,13 @@ from llama_export.llama.streamed import ReadWeight
 
 @dataclass(frozen=True)
 class Evidence:
-    """The tapped artifact, and the model that it should be.
+    """Values from inside an artifact, and the model that it should be.
 
     Args:
-        config: the shape.
-        read: gives a weight by its Hugging Face name.
-        chunks: the tokens, call by call.
-        tapped: what each call held.
+        config: shape of the model.
+        read: function that returns a weight by its Hugging Face name.
+        chunks: tokens by call.
+        tapped: values that were read during each call.
     """
 
     config: LlamaConfig
@@ -42,7 +42,7 @@ class Evidence:
         return torch.tensor([token for chunk in self.chunks for token in chunk])
 
     def has(self, point: str) -> bool:
-        """Say whether the artifact has a point, in the right shape in every call."""
+        """Return whether the artifact has a point, in the right shape in every call."""
         start = 0
         for chunk, tapped in zip(self.chunks, self.tapped, strict=True):
             found = tapped.values.get(point)
@@ -52,7 +52,7 @@ class Evidence:
         return True
 
     def name(self, point: str) -> str:
-        """Return what the artifact calls a point's value; the point itself where there is none."""
+        """Return the artifact's own name of a point's value, or the point where there is none."""
         return self.tapped[0].names.get(point, point)
 
     def rows(self, point: str) -> Tensor:
@@ -88,7 +88,7 @@ class Evidence:
         return shape == (length, widths.get(part, config.hidden_size))
 
     def head_rows(self) -> Tensor:
-        """Return the rows of the final norm that the artifact gives logits for, `[R, E]`."""
+        """Return the rows of the final norm for which the artifact returns logits, `[R, E]`."""
         normed = []
         for tapped in self.tapped:
             count = len(tapped.values[intermediates.HEAD])
@@ -101,14 +101,15 @@ class Deviation:
     """An operator whose result is not what it should be on the artifact's own input.
 
     Args:
-        operator: by its module path.
-        layer: None outside the layers.
-        point: where its result was tapped.
-        error: relative, in the operator's own norm.
-        limit: what it may be at most.
-        where: what differs most, in plain words.
-        explain: finds the likely cause in plain words, "" if the pattern tells none; slow.
-        rows: the first output rows that differ, where the operator holds a weight.
+        operator: module path of the operator.
+        layer: index of its layer; None outside the layers.
+        point: point at which its result was read.
+        error: relative error, in the operator's own norm.
+        limit: largest error that rounding explains.
+        where: largest difference, in plain words.
+        explain: function that returns the likely cause in plain words, "" if the pattern shows
+            none; slow.
+        rows: first output rows that differ, where the operator holds a weight.
     """
 
     operator: str
@@ -122,12 +123,13 @@ class Deviation:
 
 
 def relative_error(expected: Tensor, found: Tensor, scale: Tensor) -> Tensor:
-    """Measure a difference in units of what rounding could be relative to.
+    """Measure a difference in units of the size that rounding is relative to.
 
     Args:
-        expected: any shape.
-        found: of the same shape.
-        scale: broadcast to it; zero where the result can only be exact.
+        expected: right values, of any shape.
+        found: values to judge, of the same shape.
+        scale: sizes that rounding is relative to, broadcast to that shape; zero where the result
+            can only be exact.
 
     Returns:
         float64 of that shape: 0 where both are the same infinity or no number, inf where only one
@@ -141,13 +143,13 @@ def relative_error(expected: Tensor, found: Tensor, scale: Tensor) -> Tensor:
 
 
 def is_explained(expected: Tensor, found: Tensor, error: float, limit: float) -> bool:
-    """Tell whether another result than the right one is what was found.
+    """Return whether a suspected fault explains what was found.
 
     Args:
-        expected: what a suspected fault would give.
-        found: of the same shape.
-        error: how far `found` is from the right result.
-        limit: what rounding may cause.
+        expected: result of the suspected fault.
+        found: values to explain, of the same shape.
+        error: distance of `found` from the right result.
+        limit: error that rounding may cause.
     """
     scale = expected.double().square().mean().sqrt()
     left = float(relative_error(expected, found, scale).max())

@@ -32,19 +32,19 @@ def locate(
 ) -> Divergence | None:
     """Find the first operator of an artifact that is wrong on its own input.
 
-    The tokens are given in three calls, a prefill, one token and the rest, so that what only goes
-    wrong with a cache, or in a step of one token, is seen.
+    The tokens are fed in three calls, a prefill, one token and the rest, to catch what only goes
+    wrong with a cache, or in a step of one token.
 
     Args:
-        probe: runs the artifact and gives what it held; called again where rows of the head
-            differ, to see whether the embedding has the same fault.
-        config: the shape.
-        read: gives a quantised weight by its Hugging Face name, as `QuantizedWeights.get`.
-        input_ids: at least one; the first `MOST_POSITIONS` are used.
+        probe: function that runs the artifact and returns the values inside; called again where
+            rows of the head differ, to see whether the embedding has the same fault.
+        config: shape of the model.
+        read: function that returns a quantised weight by its Hugging Face name.
+        input_ids: at least one token; the first `MOST_POSITIONS` are used.
 
     Returns:
         The first divergence, or None when every operator is right over these tokens: a fault is
-        then in what is around the graph, or shows only with other tokens.
+        then outside the graph, or shows only with other tokens.
 
     Raises:
         BundleError: the artifact cannot be run.
@@ -85,7 +85,7 @@ def split(input_ids: Sequence[int]) -> list[list[int]]:
 
 
 def _deviations(evidence: Evidence) -> list[Deviation]:
-    """Return what is wrong, in order; of operators that the artifact lacks, the first only."""
+    """Return what is wrong in order; of the operators that the artifact lacks, only the first."""
 
     @torch.inference_mode()
     def check(operator: Operator) -> list[Deviation]:

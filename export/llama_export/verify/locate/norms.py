@@ -23,7 +23,14 @@ _EPSILON = torch.finfo(torch.float32).eps
 
 @dataclass(frozen=True)
 class Norm:
-    """A root-mean-square norm; `name` is its module path."""
+    """A root-mean-square norm.
+
+    Args:
+        name: module path.
+        layer: index of its layer; None for the final norm.
+        source: point of its input.
+        point: point of its result.
+    """
 
     name: str
     layer: int | None
@@ -32,7 +39,7 @@ class Norm:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Return the points that must be there."""
+        """Return the points that the check reads."""
         return self.source, self.point
 
     def check(self, evidence: Evidence) -> Iterator[Deviation]:
@@ -45,7 +52,7 @@ class Norm:
         error = relative_error(expected, found, expected.abs())
         gain = (found * expected).sum(1) / expected.square().sum(1)
         worst, shift = float(error.max()), abs(float((gain - 1).median()))
-        value_limit, row_limit = norm_limits(len(weight))
+        value_limit, row_limit = _limits(len(weight))
         explain = _explain_norm(x, gain, error, eps)
         if worst > value_limit:
             by_channel = error.amax(0)
@@ -58,10 +65,10 @@ class Norm:
             yield Deviation(self.name, self.layer, self.point, shift, row_limit, where, explain)
 
 
-def norm_limits(width: int) -> tuple[float, float]:
-    """Return what rounding may do to a value and to the size of whole rows.
+def _limits(width: int) -> tuple[float, float]:
+    """Return the limits of a value's error and of the error in the size of whole rows.
 
-    A third of it was measured, at widths of 128 to 2048. A wrong epsilon moves all rows alike, by
+    A third of them was measured, at widths of 128 to 2048. A wrong epsilon moves all rows alike, by
     less than one value's rounding: that is why the rows' median size has a limit of its own.
     """
     walk = width**0.5
@@ -69,7 +76,7 @@ def norm_limits(width: int) -> tuple[float, float]:
 
 
 def _explain_norm(x: Tensor, gain: Tensor, error: Tensor, eps: float) -> Callable[[], str]:
-    """Tell an epsilon, which changes all channels of a row alike, from a weight, which does not."""
+    """Distinguish an epsilon, which changes all channels of a row alike, from a weight."""
 
     def explain() -> str:
         variance = x.square().mean(1)
@@ -77,7 +84,7 @@ def _explain_norm(x: Tensor, gain: Tensor, error: Tensor, eps: float) -> Callabl
         rows = variance.argsort()[: max(1, len(variance) // 2)]
         guesses = (variance[rows] + eps) / gain[rows].square() - variance[rows]
         guess = float(guesses.median())
-        wrong = (error.amax(0) > norm_limits(error.shape[1])[0]).sum()
+        wrong = (error.amax(0) > _limits(error.shape[1])[0]).sum()
         if guess >= 0 and float((guesses - guess).abs().median()) < 0.3 * abs(guess - eps):
             return f"its epsilon seems to be {guess:.1e}; the model's is {eps:g}"
         if int(wrong) < error.shape[1] // 2:

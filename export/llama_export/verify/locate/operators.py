@@ -1,7 +1,7 @@
-"""All operators of a Llama in the order of their computation, each checked on its own input.
+"""List the operators of a Llama in the order of computation, each checked on its own input.
 
 Lookup, sums and the gate are here; `norms`, `products` and `attention` have the others. It knows
-points and weights; no runtime.
+points and weights; it knows no runtime.
 
 Shapes: S tokens, E hidden_size, F intermediate_size, V vocab_size.
 """
@@ -34,15 +34,15 @@ _TABLE_BLOCK = 8192
 
 
 class Operator(Protocol):
-    """What is checked."""
+    """An operator that can be checked on its own input."""
 
     @property
     def name(self) -> str:
-        """Return Hugging Face's module path."""
+        """Return the module path of Hugging Face."""
 
     @property
     def layer(self) -> int | None:
-        """Return the layer; None outside the layers."""
+        """Return the index of the layer; None outside the layers."""
 
     @property
     def point(self) -> str:
@@ -50,14 +50,14 @@ class Operator(Protocol):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Return the points that must be there, the result's included."""
+        """Return the points that the check reads, the result's included."""
 
     def check(self, evidence: Evidence) -> Iterator[Deviation]:
-        """Compare the artifact's result with the reference's, from the artifact's own input."""
+        """Compare the artifact's result with the reference's from the same input."""
 
 
 def operators(config: LlamaConfig) -> Iterator[Operator]:
-    """Give every operator in order."""
+    """Yield every operator in order."""
     yield Lookup()
     before = intermediates.EMBEDDING
     for layer in range(config.num_hidden_layers):
@@ -120,7 +120,7 @@ def _layer(config: LlamaConfig, layer: int, before: str) -> Iterator[Operator]:
 
 @dataclass(frozen=True)
 class Lookup:
-    """The embedding."""
+    """The lookup of the embedding's rows."""
 
     name: str = intermediates.EMBEDDING
     layer: int | None = None
@@ -153,7 +153,15 @@ class Lookup:
 
 @dataclass(frozen=True)
 class Sum:
-    """A residual sum; `name` says after what."""
+    """A residual sum.
+
+    Args:
+        name: what it follows, as a module path with a remark.
+        layer: index of its layer.
+        left: point of the residual.
+        right: point of the module's result.
+        point: point of the sum.
+    """
 
     name: str
     layer: int | None
@@ -163,11 +171,11 @@ class Sum:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Return the points that must be there."""
+        """Return the points that the check reads."""
         return self.left, self.right, self.point
 
     def check(self, evidence: Evidence) -> Iterator[Deviation]:
-        """Add both sides."""
+        """Add both sides, and compare."""
         left, right = evidence.rows(self.left), evidence.rows(self.right)
         found = evidence.rows(self.point)
         suspects = {"the residual is left out": right, "the module's result is left out": left}
@@ -183,7 +191,7 @@ class Gate:
 
     @property
     def name(self) -> str:
-        """Return the module path; the operator is the module without its products."""
+        """Return the path of the module, which here stands for the module without its products."""
         return f"model.layers.{self.layer}.mlp (silu and product)"
 
     @property
@@ -193,12 +201,12 @@ class Gate:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Return the points that must be there."""
+        """Return the points that the check reads."""
         parts = (intermediates.GATE, intermediates.UP, intermediates.ACTIVATION)
         return tuple(in_layer(self.layer, part) for part in parts)
 
     def check(self, evidence: Evidence) -> Iterator[Deviation]:
-        """Gate and multiply."""
+        """Compute the gate and the product, and compare."""
         gate, up, found = (evidence.rows(point).double() for point in self.needs)
         suspects = {
             "gate and up are exchanged": functional.silu(up) * gate,
@@ -241,7 +249,7 @@ def _elementwise(
 
 
 def _find_row(table: Weight, row: Tensor) -> int | None:
-    """Return the row of a table `[V, E]` that is the given one `[E]`, or None."""
+    """Return the index of a row `[E]` in a table `[V, E]`; None where the table lacks it."""
     for start in range(0, table.shape[0], _TABLE_BLOCK):
         block = weight_rows(table, slice(start, min(start + _TABLE_BLOCK, table.shape[0])))
         distance = (block - row).abs().amax(1)

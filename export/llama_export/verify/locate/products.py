@@ -1,4 +1,4 @@
-"""Check one product with a weight on the artifact's own input, and say what a wrong one looks like.
+"""Check one product with a weight on the artifact's own input, and name the likely fault.
 
 The difference is measured against the root of the sum of squares of the products' terms: rounding
 grows with that, whatever cancels in the sum, and one wrong scale of one group stands far above it.
@@ -37,13 +37,13 @@ class Product:
     """A product with a weight.
 
     Args:
-        name: its module path.
-        layer: None for the head.
-        weight: the name of its weight.
-        source: the point of its input.
-        point: of its result.
-        first: the column of the result where it begins.
-        siblings: weights of products with the same input, which it may have been taken for.
+        name: module path.
+        layer: index of its layer; None for the head.
+        weight: name of its weight.
+        source: point of its input.
+        point: point of its result.
+        first: column at which it begins in the result.
+        siblings: names of weights with the same input, with one of which it may have been mixed up.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Product:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Return the points that must be there."""
+        """Return the points that the check reads."""
         return self.source, self.point
 
     def check(self, evidence: Evidence) -> Iterator[Deviation]:
@@ -94,8 +94,8 @@ def multiply(x: Tensor, weight: Weight) -> tuple[Tensor, Tensor]:
     """Multiply by a weight's transpose, a block of its rows at a time.
 
     Args:
-        x: float32 `[S, K]`.
-        weight: `[N, K]`, of any float type or quantised.
+        x: input, float32 `[S, K]`.
+        weight: matrix `[N, K]`, of any float type or quantised.
 
     Returns:
         The result and the root of the sum of its terms' squares, float32 `[S, N]` each.
@@ -127,7 +127,7 @@ class _Suspect:
 
 
 def _causes(evidence: Evidence, suspect: _Suspect) -> Iterator[str]:
-    """Give every cause that the pattern fits, the most certain first."""
+    """Yield every cause that fits the pattern, the most certain first."""
     product = suspect.product
     for sibling in product.siblings:
         other = evidence.read(sibling)
@@ -152,7 +152,7 @@ def _nibbles(suspect: _Suspect) -> Iterator[str]:
 
 
 def _moved_rows(suspect: _Suspect) -> Iterator[str]:
-    """See whether the worst row is another row of the same weight."""
+    """Check whether the worst row is another row of the same weight."""
     row, expected, found = suspect.row, suspect.expected, suspect.found
     distance = (expected - found[:, row : row + 1]).abs().amax(0)
     other = int(distance.argmin())
@@ -167,7 +167,7 @@ def _moved_rows(suspect: _Suspect) -> Iterator[str]:
 
 
 def _one_scale(suspect: _Suspect) -> Iterator[str]:
-    """See whether one scale of the only wrong row is off."""
+    """Check whether one scale of the only wrong row is off."""
     if len(suspect.wrong) != 1:
         return
     row = suspect.row

@@ -1,6 +1,6 @@
-"""What a conversation must do, whatever its weights are: repeat itself, not mix, end where it ends.
+"""Try what a session must do whatever its weights are: repeat itself, stay apart, and end in time.
 
-It knows a session and the eager passes; it does not know limits or reports.
+It knows a session and the eager passes; it knows neither limits nor reports.
 
 Shapes: P positions, V vocab_size, K key/value heads, D head_dim.
 """
@@ -15,13 +15,18 @@ import numpy as np
 
 from llama_export.errors import PromptError
 from llama_export.verify.measure.eager import QuantisedEager
-from llama_export.verify.measure.feed import Logits, prefill, single_steps
-from llama_export.verify.measure.metrics import LogitComparison, LogitMetrics, compare_logits
+from llama_export.verify.measure.feed import prefill, single_steps
+from llama_export.verify.measure.metrics import (
+    LogitComparison,
+    LogitMetrics,
+    Logits,
+    compare_logits,
+)
 
 if TYPE_CHECKING:
     from llama_export.targets.session import KeyValueArrays, Session
 
-# Steps that are repeated, and given to a second conversation in between.
+# Steps that are repeated, and interleaved with those of a second conversation.
 REPEATED_STEPS = 2
 # `feed_conversations` repeats them, feeds two conversations, and one of them alone.
 CONVERSATION_CALLS = 4 * REPEATED_STEPS
@@ -34,12 +39,13 @@ class Conversations:
     """What a rewound session and a fork compute.
 
     Args:
-        rewound: logits that are not the same bits when a rewound session is given the same calls.
-        beside: two conversations fed in turns, each against itself alone.
+        rewound: number of logits that are not the same bits when a rewound session repeats its
+            calls.
+        side_by_side: two conversations fed in turns, each against itself alone.
     """
 
     rewound: int
-    beside: LogitMetrics
+    side_by_side: LogitMetrics
 
 
 @dataclass(frozen=True)
@@ -47,10 +53,11 @@ class ContextEnd:
     """What happens where the context ends.
 
     Args:
-        positions: the artifact's capacity.
+        positions: capacity of the artifact.
         lowering: logits at the last position against eager's; None without weights.
-        beyond: what is wrong with how one token more is refused; empty when nothing is.
-        after: logits that are not the same bits when the last token is given again after that.
+        beyond: fault in how one token more is refused; empty when there is none.
+        after: number of logits that are not the same bits when the last token is repeated after
+            that refusal.
     """
 
     positions: int
@@ -66,33 +73,33 @@ def feed_conversations(
     expected: Logits,
     tick: Callable[[], None],
 ) -> Conversations:
-    """Repeat some single steps after a rewind, then beside a second conversation.
+    """Repeat some single steps after a rewind, then in turns with a second conversation.
 
     Args:
-        session: holds the tokens before `start`, at least.
-        start: where the steps begin.
-        input_ids: all tokens; those from `start` on are given again.
-        expected: `[P, V]` the logits of the first P steps from `start`.
-        tick: called after each call of a session.
+        session: session that holds at least the tokens before `start`.
+        start: position where the steps begin.
+        input_ids: all tokens; those from `start` on are fed again.
+        expected: logits `[P, V]` of the first P steps from `start`.
+        tick: function called after each call of a session.
     """
     own = input_ids[start : start + len(expected)]
     session.rewind(start)
     again = single_steps(session, own, tick)
 
-    # Other tokens, each different from the one that it is given beside.
+    # Each of the other tokens differs from the one that is fed in the same turn.
     others = [(token + 1) % session.vocab_size for token in own]
     session.rewind(start)
     fork = session.fork()
-    beside = []
+    in_turns = []
     for token, other in zip(own, others, strict=True):
-        beside.append((prefill(session, (token,), tick), prefill(fork, (other,), tick)))
+        in_turns.append((prefill(session, (token,), tick), prefill(fork, (other,), tick)))
     del fork
     session.rewind(start)
     alone = single_steps(session, others, tick)
 
     comparison = LogitComparison()
-    comparison.add(expected, np.concatenate([first for first, _ in beside]))
-    comparison.add(alone, np.concatenate([second for _, second in beside]))
+    comparison.add(expected, np.concatenate([first for first, _ in in_turns]))
+    comparison.add(alone, np.concatenate([second for _, second in in_turns]))
     return Conversations(_other_bits(expected, again), comparison.metrics())
 
 
@@ -102,14 +109,13 @@ def fill_context(
     token: int,
     tick: Callable[[], None],
 ) -> ContextEnd:
-    """Fill a session's cache but for one position, give it that token, and then one too many.
+    """Fill a session's cache but for one position, feed that token, and then one too many.
 
     Args:
-        session: holds at least one token; what it holds is lost.
-        quantised: eager with the quantised weights; the cache is its own, repeated, and the
-            session's own without it.
-        token: the one that stands at the context's last position.
-        tick: called after each call of the session.
+        session: session that holds at least one token; its content is lost.
+        quantised: eager passes, whose cache is repeated; None repeats the session's own.
+        token: token of the context's last position.
+        tick: function called after each call of the session.
     """
     last = session.max_context - 1
     session.restore(_Repeated(_caches(session, quantised), last))
@@ -163,7 +169,7 @@ def _caches(session: Session, quantised: QuantisedEager | None) -> Sequence[KeyV
 
 
 def _refusal(session: Session, token: int) -> str:
-    """Say what is wrong when a full session is given a token; empty when it refuses it."""
+    """Return what is wrong when a full session is fed a token; empty when it refuses it."""
     try:
         session.prefill((token,))
     except PromptError:

@@ -2,17 +2,14 @@
 
 It knows the reference and which passes are wanted; it knows no session and no limits.
 
-Shapes: P positions, V vocab_size, K key/value heads, C capacity, D head_dim.
+Shapes: P positions, V vocab_size, K key/value heads, D head_dim.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from llama_export.llama.activations import EXACT_INPUTS, RoundedInputs
@@ -25,9 +22,7 @@ from llama_export.llama.streamed import (
     reference_head,
     run_passes,
 )
-
-if TYPE_CHECKING:
-    Logits = npt.NDArray[np.float32]
+from llama_export.verify.measure.metrics import Logits
 
 
 @dataclass(frozen=True)
@@ -35,9 +30,9 @@ class Eager:
     """The eager model's hidden states over some tokens, with one set of weights.
 
     Args:
-        config: the shape.
-        read: gives the weights by name.
-        states: what the model computes below its head.
+        config: shape of the model.
+        read: function that returns a weight by its name.
+        states: results of the layers, below the head.
         rounding: products whose input is rounded, the head's among them.
     """
 
@@ -64,21 +59,22 @@ class QuantisedEager:
     """The eager model with the quantised weights, in several passes.
 
     Args:
-        plain: over all tokens, with its cache.
-        rounded: over the positions that are compared, with the runtime's rounding of activations
-            emulated; None where nobody knows how this runtime rounds.
+        plain: pass over all tokens, with its cache.
+        rounded: pass over the compared positions that emulates the runtime's rounding of
+            activations; None where nobody knows how this runtime rounds.
         context_end: one token at the context's last position, after `plain`'s cache repeated.
-        alike: computes as the artifact does in the checks of its sessions: `plain` for one that
-            can compute without rounding, else over all tokens with the rounding emulated.
-        taught: as `rounded`, every token after the artifact's own cache; None where an artifact
-            that does not round can be had.
+        same_arithmetic: pass that computes as the artifact does when its sessions are checked:
+            `plain` for one that can compute without rounding, else over all tokens with the
+            rounding emulated.
+        teacher_forced: pass that rounds as `rounded` does, with every token after the artifact's
+            own cache; None for an artifact that can compute without rounding.
     """
 
     plain: Eager
     rounded: Eager | None
     context_end: Eager
-    alike: Eager
-    taught: Eager | None = None
+    same_arithmetic: Eager
+    teacher_forced: Eager | None = None
 
     @classmethod
     def run(
@@ -90,30 +86,32 @@ class QuantisedEager:
         positions: int,
         max_context: int,
         rounding: RoundedInputs | None,
-        given: Sequence[KeyValue] | None = None,
+        artifact_cache: Sequence[KeyValue] | None = None,
     ) -> QuantisedEager:
         """Run the passes together, which reads each weight once.
 
         Args:
-            config: the shape.
-            read: gives the quantised weights by name.
+            config: shape of the model.
+            read: function that returns a quantised weight by its name.
             input_ids: all tokens.
-            positions: how many of them are compared with the artifact as shipped.
-            max_context: the artifact's capacity.
-            rounding: of the artifact's products; None: not known.
-            given: per layer the keys and values `[K, P, D]` of an artifact that always rounds,
-                after the positions that are compared; None: it can do without.
+            positions: number of them that are compared with the artifact as shipped.
+            max_context: capacity of the artifact.
+            rounding: rounding of the artifact's products; None where it is not known.
+            artifact_cache: keys and values `[K, P, D]` by layer, as an artifact that always rounds
+                held them after the compared positions; None for one that can do without.
         """
         ids = _batch(input_ids)
         short, last = ids[:, :positions], ids[:, :1]
-        always = rounding if given is not None and rounding else EXACT_INPUTS
+        always = rounding if artifact_cache is not None and rounding else EXACT_INPUTS
         passes = [
             Pass(ids, keep_cache=True),
             Pass(last, after=max_context - 1, rounding=always),
         ]
-        if rounding and given is not None:
+        if rounding and artifact_cache is not None:
             passes.append(Pass(ids, rounding=rounding, keep_cache=True))
-            passes.append(Pass(short, rounding=rounding, keep_cache=True, artifact_cache=given))
+            passes.append(
+                Pass(short, rounding=rounding, keep_cache=True, artifact_cache=artifact_cache)
+            )
         elif rounding:
             passes.append(Pass(short, rounding=rounding))
         states = run_passes(config, read, passes)
@@ -122,8 +120,9 @@ class QuantisedEager:
             for state, each in zip(states, passes, strict=True)
         )
         rounded = more[0] if more else plain if rounding is not None else None
-        taught = more[1] if len(more) > 1 else None
-        return cls(plain, rounded, end, more[0] if taught else plain, taught)
+        teacher_forced = more[1] if len(more) > 1 else None
+        same_arithmetic = more[0] if teacher_forced else plain
+        return cls(plain, rounded, end, same_arithmetic, teacher_forced)
 
 
 def _batch(input_ids: Sequence[int]) -> torch.Tensor:

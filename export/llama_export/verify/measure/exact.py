@@ -1,6 +1,6 @@
 """Run an artifact in exact float32: against the eager model, and against itself in other portions.
 
-It knows a session and the eager passes; it does not know limits or reports.
+It knows a session and the eager passes; it knows neither limits nor reports.
 
 Shapes: P positions, V vocab_size.
 """
@@ -24,10 +24,11 @@ from llama_export.verify.measure.behaviour import (
     fill_context,
 )
 from llama_export.verify.measure.eager import QuantisedEager
-from llama_export.verify.measure.feed import Logits, blocks, prefill, single_steps
+from llama_export.verify.measure.feed import blocks, prefill, single_steps
 from llama_export.verify.measure.metrics import (
     LogitComparison,
     LogitMetrics,
+    Logits,
     compare_logits,
     relative_rms_by_position,
 )
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CacheDifference:
-    """The worst difference of an artifact's cache to the eager model's, and where it is."""
+    """The worst difference of an artifact's cache from the eager model's, and where it is."""
 
     value: float
     where: str
@@ -50,7 +51,7 @@ class CacheDifference:
 
 @dataclass(frozen=True)
 class AtLength:
-    """One comparison of logits, after so many tokens."""
+    """One comparison of logits after a prefill of some length."""
 
     length: int
     metrics: LogitMetrics
@@ -69,14 +70,14 @@ class Exact:
     """What the artifact computes in exact float32.
 
     Args:
-        lowering: the artifact against eager with the quantised weights; None without those.
-        cache: the same for its keys and values.
-        lengths: the same for the last position after prefills of increasing length.
-        at_once: the last position after one prefill, against a prefill and single steps.
-        portions: the first tokens cut up in several ways.
-        conversations: what a fork and a rewound session compute.
-        end: what happens where the context ends; None when it was not filled.
-        first_compared: the position that `lowering` begins at.
+        lowering: artifact against eager with the quantised weights; None without those.
+        cache: the same comparison of keys and values.
+        lengths: the same comparison of the last position after prefills of increasing length.
+        at_once: last position after one prefill, against a prefill and single steps.
+        portions: first tokens, cut up in several ways.
+        conversations: results of a fork and of a rewound session.
+        end: behaviour where the context ends; None when it was not filled.
+        first_compared: position at which `lowering` begins.
     """
 
     lowering: LogitMetrics | None
@@ -89,11 +90,11 @@ class Exact:
     first_compared: int = 0
 
     def to_json(self) -> Json:
-        """Return every figure that there is, by name."""
+        """Return every figure that was measured, by name."""
         figures: Mapping[str, LogitMetrics | None] = {
             "lowering_exact": self.lowering,
             "prefill_at_once": self.at_once,
-            "side_by_side": self.conversations.beside,
+            "side_by_side": self.conversations.side_by_side,
             "context_end": self.end.lowering if self.end else None,
             **{f"lowering_exact_{each.length}": each.metrics for each in self.lengths},
             **{
@@ -105,7 +106,7 @@ class Exact:
 
 
 def exact_calls(budget: Budget) -> int:
-    """Count the calls of the session that `measure_exact` makes, at most."""
+    """Return the most calls of the session that `measure_exact` makes."""
     portions = sum(map(len, budget.portions)) + 1
     steps = 1 + budget.exact_steps + CONVERSATION_CALLS
     return steps + len(budget.lengths) + portions + END_CALLS
@@ -121,11 +122,11 @@ def measure_exact(
     """Feed an empty session the same tokens in many ways; only float32 order may differ.
 
     Args:
-        session: at the accuracy level that computes in exact float32.
-        quantised: eager with the quantised weights, over all tokens.
-        input_ids: `[budget.longest]`.
-        budget: how much of it.
-        tick: called after each call of the session.
+        session: empty session that computes in exact float32.
+        quantised: eager passes with the quantised weights, over all tokens.
+        input_ids: tokens `[budget.longest]`.
+        budget: amount of work.
+        tick: function called after each call of the session.
     """
     stepped = _prefill_and_steps(session, quantised, input_ids, budget, tick)
     conversations = feed_conversations(session, stepped.start, input_ids, stepped.rows, tick)
@@ -136,7 +137,7 @@ def measure_exact(
         found = prefill(session, input_ids[:length], tick)
         at_once = found if length == budget.positions else at_once
         if quantised is not None:
-            wanted = quantised.alike.logits(slice(length - 1, length))
+            wanted = quantised.same_arithmetic.logits(slice(length - 1, length))
             lengths.append(AtLength(length, compare_logits(wanted, found)))
     portions = _in_portions(session, input_ids, budget.portions, tick)
     end = fill_context(session, quantised, input_ids[0], tick) if budget.fills_context else None
@@ -174,7 +175,7 @@ def _prefill_and_steps(
     comparison = LogitComparison()
     last = prefill(session, input_ids[:prefilled], tick)
     if quantised is not None:
-        comparison.add(quantised.alike.logits(slice(prefilled - 1, prefilled)), last)
+        comparison.add(quantised.same_arithmetic.logits(slice(prefilled - 1, prefilled)), last)
     # With a context of one token the prefill is itself the only step.
     start, rows = (prefilled, last[:0]) if budget.exact_steps else (0, last)
     for block in blocks(prefilled, budget.positions):
@@ -182,10 +183,10 @@ def _prefill_and_steps(
         rows = np.concatenate((rows, candidate[: REPEATED_STEPS - len(rows)]))
         last = candidate[-1:]
         if quantised is not None:
-            comparison.add(quantised.alike.logits(block), candidate)
+            comparison.add(quantised.same_arithmetic.logits(block), candidate)
     if quantised is None:
         return _Stepped(None, None, start, rows, last)
-    cache = _compare_cache(session, quantised.alike.states.cache)
+    cache = _compare_cache(session, quantised.same_arithmetic.states.cache)
     return _Stepped(comparison.metrics(), cache, start, rows, last)
 
 

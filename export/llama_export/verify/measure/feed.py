@@ -1,4 +1,4 @@
-"""Calls of a session, as every measurement makes them: rows that stay, and a count of the calls.
+"""Call a session as every measurement does: keep the rows of logits, and count the calls.
 
 It knows the `Session` protocol only.
 
@@ -11,19 +11,18 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
+
+from llama_export.verify.measure.metrics import Logits
 
 if TYPE_CHECKING:
     from llama_export.targets.session import Session
-
-Logits = npt.NDArray[np.float32]
 
 # 64 positions of a 128256-word vocabulary are 33 MB in float32.
 _BLOCK_POSITIONS = 64
 
 
 def prefill(session: Session, input_ids: Sequence[int], tick: Callable[[], None]) -> Logits:
-    """Append tokens in one call; return the last one's logits, `[1, V]`."""
+    """Append tokens in one call; return the logits after the last of them, `[1, V]`."""
     # A copy: a runtime may hand out the buffer that it writes the next call's logits to.
     row: Logits = np.array(session.prefill(input_ids), dtype=np.float32)[None]
     tick()

@@ -2,9 +2,9 @@
 
 Everything is added up in float64 over blocks of positions, so that a vocabulary of 128256 costs
 megabytes. A NaN never becomes a figure: it becomes a named fault, and every figure its worst value.
-It knows arrays; it does not know models, tokens' meaning or limits.
+It knows arrays; it knows neither models, nor the meaning of tokens, nor limits.
 
-Shapes: P positions, V vocab_size.
+Shapes: P positions, V vocab_size, K key/value heads, D head_dim.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+from llama_export.llama.intermediates import FloatArray
+
+Logits = FloatArray  # [P, V]
+Doubles = npt.NDArray[np.float64]
+Floats = Logits | Doubles
 Ids = Sequence[int] | npt.NDArray[np.int64]
 
 # 16 rows of a 128256-word vocabulary are 16 MB in float64.
@@ -28,18 +32,18 @@ class LogitMetrics:
     """Distance of a candidate's logits from a reference's.
 
     Args:
-        positions: how many positions were compared.
+        positions: number of positions compared.
         kl_mean: mean of KL(reference || candidate), in nats.
-        kl_max: the worst position's.
-        kl_p50: the median.
-        kl_p90: 90 % of the positions are at most this far off.
-        kl_p99: 99 % are.
+        kl_max: KL of the worst position.
+        kl_p50: median KL.
+        kl_p90: KL that 90 % of the positions stay within.
+        kl_p99: KL that 99 % of the positions stay within.
         top1: share of positions where both give the same most likely token.
         max_abs: largest difference of two logits.
         rel_rms: root mean square of the difference over that of the reference.
-        kl: every position's KL, float64 `[P]`.
-        fault: why there are no figures; empty when there are. With a fault every distance is
-            infinite and `top1` is 0, so that no limit lets it pass.
+        kl: KL of each position, float64 `[P]`.
+        fault: reason why there are no figures; empty when there are. With a fault every distance
+            is infinite and `top1` is 0, so that no limit lets it pass.
     """
 
     positions: int
@@ -51,12 +55,12 @@ class LogitMetrics:
     top1: float
     max_abs: float
     rel_rms: float
-    kl: npt.NDArray[np.float64] = field(repr=False, compare=False)
+    kl: Doubles = field(repr=False, compare=False)
     fault: str = ""
 
     @property
     def sqnr_db(self) -> float:
-        """The reference's energy over that of the difference, in decibels; infinite if equal."""
+        """Return the reference's energy over the difference's, in decibels; infinite if equal."""
         if self.fault:
             return -math.inf
         return -20 * math.log10(self.rel_rms) if self.rel_rms > 0 else math.inf
@@ -77,9 +81,9 @@ class Perplexity:
     """How well a model predicts a text.
 
     Args:
-        tokens: how many predictions were scored.
+        tokens: number of predictions scored.
         nats_per_token: mean negative log-likelihood.
-        fault: why there is no figure; empty when there is one.
+        fault: reason why there is no figure; empty when there is one.
     """
 
     tokens: int
@@ -88,7 +92,7 @@ class Perplexity:
 
     @property
     def perplexity(self) -> float:
-        """The exponential of `nats_per_token`; infinite where float64 ends."""
+        """Return the exponential of `nats_per_token`; infinite where float64 ends."""
         return math.exp(self.nats_per_token) if self.nats_per_token < 700 else math.inf
 
     def to_json(self) -> dict[str, float | int | str | None]:
@@ -102,10 +106,10 @@ class Perplexity:
 
 
 class LogitComparison:
-    """Adds up the distance of two models' logits, block by block."""
+    """A running sum of the distance between two models' logits, block by block."""
 
     def __init__(self) -> None:
-        self._kl: list[npt.NDArray[np.float64]] = []
+        self._kl: list[Doubles] = []
         self._positions = 0
         self._agreeing = 0
         self._max_abs = 0.0
@@ -117,8 +121,8 @@ class LogitComparison:
         """Compare the next positions.
 
         Args:
-            reference: logits `[P, V]`.
-            candidate: logits `[P, V]`.
+            reference: logits `[P, V]` to compare with.
+            candidate: logits `[P, V]` to judge.
         """
         if np.shape(reference) != np.shape(candidate):
             self._blame(
@@ -162,16 +166,14 @@ class LogitComparison:
             kl=kl,
         )
 
-    def _add_block(
-        self, reference: npt.NDArray[np.float64], candidate: npt.NDArray[np.float64]
-    ) -> None:
+    def _add_block(self, reference: Doubles, candidate: Doubles) -> None:
         first = self._positions
         self._positions += len(reference)
         for name, logits in (("reference", reference), ("candidate", candidate)):
             if fault := _not_finite(logits, first):
                 self._blame(f"the {name}'s logits {fault}")
                 return
-        log_p, log_q = log_softmax(reference), log_softmax(candidate)
+        log_p, log_q = _log_softmax(reference), _log_softmax(candidate)
         divergence = (np.exp(log_p) * (log_p - log_q)).sum(axis=-1)
         # KL is never negative; the sum of V roundings may be, by about 1e-16.
         self._kl.append(np.maximum(divergence, 0.0))
@@ -186,7 +188,7 @@ class LogitComparison:
 
 
 class TokenLoss:
-    """Adds up the negative log-likelihood of a text, block by block."""
+    """A running sum of the negative log-likelihood of a text, block by block."""
 
     def __init__(self) -> None:
         self._nats = 0.0
@@ -197,8 +199,8 @@ class TokenLoss:
         """Score the next positions.
 
         Args:
-            logits: `[P, V]`.
-            targets: `[P]`, the token that follows each position.
+            logits: predictions `[P, V]`.
+            targets: token that follows each position, `[P]`.
         """
         wanted = np.asarray(targets, dtype=np.int64)
         for start in range(0, len(logits), _BLOCK_POSITIONS):
@@ -210,7 +212,7 @@ class TokenLoss:
             if fault:
                 self._fault = self._fault or f"the logits {fault}"
             else:
-                self._nats -= float(log_softmax(block)[np.arange(len(block)), picked].sum())
+                self._nats -= float(_log_softmax(block)[np.arange(len(block)), picked].sum())
             self._tokens += len(block)
 
     def result(self) -> Perplexity:
@@ -224,34 +226,20 @@ def compare_logits(reference: Floats, candidate: Floats) -> LogitMetrics:
     """Measure how far a candidate's logits are from a reference's.
 
     Args:
-        reference: logits `[P, V]`.
-        candidate: logits `[P, V]`.
+        reference: logits `[P, V]` to compare with.
+        candidate: logits `[P, V]` to judge.
     """
     comparison = LogitComparison()
     comparison.add(reference, candidate)
     return comparison.metrics()
 
 
-def perplexity(logits: Floats, targets: Ids) -> Perplexity:
-    """Measure how well logits predict the tokens that follow.
-
-    Args:
-        logits: `[P, V]`.
-        targets: `[P]`, the token that follows each position.
-    """
-    loss = TokenLoss()
-    loss.add(logits, targets)
-    return loss.result()
-
-
-def relative_rms_by_position(
-    reference: npt.NDArray[np.float32], candidate: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float64]:
+def relative_rms_by_position(reference: FloatArray, candidate: FloatArray) -> Doubles:
     """Measure two caches' difference at each position, relative to the reference's size.
 
     Args:
-        reference: `[K, P, D]`.
-        candidate: `[K, P, D]`.
+        reference: keys or values `[K, P, D]` to compare with.
+        candidate: keys or values `[K, P, D]` to judge.
 
     Returns:
         float64 `[P]`: the root mean square of the difference there, over that of the whole
@@ -266,15 +254,14 @@ def relative_rms_by_position(
     return np.array([_ratio(float(value), mean_square) for value in difference])
 
 
-def log_softmax(logits: Floats) -> npt.NDArray[np.float64]:
-    """Return the log-probabilities of logits `[..., V]`, in float64."""
-    shifted = np.asarray(logits, dtype=np.float64)
-    shifted = shifted - shifted.max(axis=-1, keepdims=True)
-    result: npt.NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+def _log_softmax(logits: Doubles) -> Doubles:
+    """Return the log-probabilities of logits `[..., V]`."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    result: Doubles = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return result
 
 
-def _not_finite(logits: npt.NDArray[np.float64], first: int) -> str:
+def _not_finite(logits: Doubles, first: int) -> str:
     bad = ~np.isfinite(logits)
     if not bad.any():
         return ""

@@ -1,6 +1,6 @@
 """Run an artifact as it is shipped, token by token, and measure how far it is from the eager model.
 
-It knows a session and the eager passes; it does not know limits or reports.
+It knows a session and the eager passes; it knows neither limits nor reports.
 
 Shapes: P positions, V vocab_size.
 """
@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llama_export.verify.measure.eager import Eager, QuantisedEager
-from llama_export.verify.measure.feed import Logits, blocks, prefill, single_steps
+from llama_export.verify.measure.feed import blocks, prefill, single_steps
 from llama_export.verify.measure.metrics import (
     LogitComparison,
     LogitMetrics,
+    Logits,
     Perplexity,
     TokenLoss,
     compare_logits,
@@ -37,19 +38,20 @@ class Shipped:
     """What the artifact computes as it is shipped, token by token.
 
     Args:
-        lowering: the artifact against eager with the quantised weights.
-        prefill: the same, for the last position after one prefill of everything.
+        lowering: artifact against eager with the quantised weights.
+        prefill: the same comparison of the last position after one prefill of everything.
         activation: eager with the runtime's rounding emulated, against eager without it.
-        emulated: the artifact against eager with the rounding emulated; where it always rounds,
-            each step after the artifact's own cache.
-        quantisation: eager quantised against eager with the checkpoint's weights.
-        artifact_loss: how well the artifact predicts the text.
-        quantised_loss: how well the quantised weights do.
-        checkpoint_loss: how well the checkpoint does.
+        emulated: artifact against eager with the rounding emulated; for an artifact that always
+            rounds, each step after the artifact's own cache.
+        quantisation: eager with the quantised weights against eager with the checkpoint's.
+        artifact_loss: loss of the artifact on the text.
+        quantised_loss: loss of the quantised weights.
+        checkpoint_loss: loss of the checkpoint.
         scatter: some pairs of logits (eager with the quantised weights, artifact).
-        best_step: of what always rounds, the smallest relative difference of a step's logits.
+        best_step: smallest relative difference of a step's logits; for an artifact that always
+            rounds.
 
-    A field is None where the weights, the checkpoint or the knowledge that it needs are not there.
+    A field is None where the weights, the checkpoint or the knowledge that it needs are missing.
     """
 
     lowering: LogitMetrics | None
@@ -64,7 +66,7 @@ class Shipped:
     best_step: float | None = None
 
     def to_json(self) -> Json:
-        """Return every figure that there is, by name."""
+        """Return every figure that was measured, by name."""
         figures: Mapping[str, LogitMetrics | Perplexity | None] = {
             "lowering_shipped": self.lowering,
             "lowering_shipped_prefill": self.prefill,
@@ -89,13 +91,13 @@ def measure_shipped(
     """Feed an empty session token by token, and compare every row of logits.
 
     Args:
-        session: at the accuracy level as shipped.
-        quantised: eager with the quantised weights.
-        original: eager with the checkpoint's weights.
-        token_ids: `[P + 1]`: what is fed, and the token after the last of them.
-        text_tokens: so many of the tokens after the first are the text itself; those behind
-            repeat it, and how well they are predicted says nothing.
-        tick: called after each call of the session.
+        session: empty session, as shipped.
+        quantised: eager passes with the quantised weights.
+        original: eager pass with the checkpoint's weights.
+        token_ids: tokens to feed, and the one after the last of them, `[P + 1]`.
+        text_tokens: number of tokens after the first that are the text itself; those behind repeat
+            it, and how well they are predicted says nothing.
+        tick: function called after each call of the session.
     """
     sums = _Sums(token_ids, text_tokens)
     input_ids = token_ids[:-1]
@@ -115,7 +117,7 @@ def measure_shipped(
 
 
 class _Sums:
-    """Every comparison of one run, added up block by block."""
+    """The comparisons of one run, added up block by block."""
 
     def __init__(self, token_ids: Sequence[int], text_tokens: int) -> None:
         self._targets = token_ids[1:]
@@ -143,9 +145,9 @@ class _Sums:
             self._emulated.add(plain, candidate)
         elif quantised.rounded is not None:
             self._activation.add(plain, quantised.rounded.logits(block))
-            wanted = (quantised.taught or quantised.rounded).logits(block)
+            wanted = (quantised.teacher_forced or quantised.rounded).logits(block)
             self._emulated.add(wanted, candidate)
-            if quantised.taught is not None:
+            if quantised.teacher_forced is not None:
                 # The first token attends to itself alone, whatever is wrong with attention.
                 first = 1 if block.start == 0 and len(candidate) > 1 else 0
                 self._keep_best(wanted[first:], candidate[first:])
@@ -172,11 +174,11 @@ class _Sums:
             quantised_loss=self._quantised_loss.result() if quantised else None,
             checkpoint_loss=self._original_loss.result() if both else None,
             scatter=tuple(self._pairs),
-            best_step=self._best if quantised is not None and quantised.taught else None,
+            best_step=self._best if quantised is not None and quantised.teacher_forced else None,
         )
 
     def _keep_best(self, wanted: Logits, found: Logits) -> None:
-        """Keep the smallest relative difference of a row; one that is not a number is none."""
+        """Keep the smallest relative difference of a row; a NaN does not count."""
         if wanted.shape == found.shape:
             rms = np.sqrt(np.square(wanted - found).sum(1) / np.square(wanted).sum(1))
             self._best = min(self._best, float(np.nan_to_num(rms, nan=np.inf).min()))

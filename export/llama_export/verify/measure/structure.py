@@ -1,151 +1,166 @@
-"""Check what a bundle holds without running it: its files, and the weights inside the artifact.
+"""Read what a bundle holds without running it: its files, and the weights inside the artifact.
 
-It compares hashes; it knows no file format and no runtime.
+It hashes and compares; it knows no file format, no runtime and no limits.
+
+Shapes: P positions, D head_dim.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
 
+from llama_export.llama.intermediates import FloatArray
 from llama_export.llama.names import HEAD, TABLE
 from llama_export.llama.rope import inverse_frequencies, rope_tables
-from llama_export.verify.artifact import Subject
-from llama_export.verify.rows import Row, informed, judged, unchecked
+from llama_export.verify.artifact import Artifact
 from llama_quantize.tensor import QuantizedTensor, sha256_of
 from llama_quantize.workers import worker_pool
 
 if TYPE_CHECKING:
-    from llama_export.verify.artifact import Hashes
+    from llama_export.llama.config import LlamaConfig
     from llama_quantize.checkpoint.weights import QuantizedWeights
 
+# SHA-256 of codes and of scales, by the weight's name.
+Hashes = Mapping[str, tuple[str, str]]
 
 _CHUNK_ROWS = 1024
-# Cosines and sines of two processors may differ in the last bit; a position more is 1e-4 or more.
-ROTARY_LIMIT = 1e-6
+
+_Value = TypeVar("_Value")
 
 
-def structure_rows(subject: Subject) -> list[Row]:
-    """Check the files first: a changed artifact is not even read.
+@dataclass(frozen=True)
+class WeightHashes:
+    """SHA-256 of every weight.
+
+    Args:
+        quantized: hashes of codes and of scales by the weight's name.
+        floats: hashes of norms and float matrices by the weight's name, as float32.
+    """
+
+    quantized: Hashes
+    floats: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class RotaryDifference:
+    """The worst difference of an artifact's rotary tables from the model's.
+
+    Args:
+        value: largest absolute difference; infinite where a table has another shape or a NaN.
+        where: table and position of that difference; empty when the tables are equal.
+        positions: number of positions of the tables.
+    """
+
+    value: float
+    where: str
+    positions: int
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What a bundle holds.
+
+    Args:
+        unlisted: files in the folder that the manifest does not list.
+        found: hashes of the weights inside the artifact; a tied head that equals the table is
+            left out.
+        recorded: hashes of codes and of scales, from the manifest; empty when it has none.
+        expected: hashes of the quantised weights; None without those.
+        rotary: comparison of the rotary tables; None for an artifact that has none.
+        fewest_bits: fewest bits that any of the quantised weights is stored in; 16 without those.
+    """
+
+    unlisted: tuple[str, ...]
+    found: WeightHashes
+    recorded: Hashes
+    expected: WeightHashes | None
+    rotary: RotaryDifference | None
+    fewest_bits: int
+
+
+def read_structure(artifact: Artifact) -> Structure:
+    """Check the files first, since a changed artifact is not even read; then read its weights.
 
     Raises:
-        BundleError: a listed file is not what was written.
+        BundleError: a listed file is not what was written, or the artifact is damaged.
     """
-    return [_files_row(subject), *_codes_rows(subject), _floats_row(subject), _rotary_row(subject)]
+    # A changed artifact may crash its runtime, and its figures would mean nothing.
+    unlisted = artifact.bundle.check_hashes()
+    stored = artifact.target.stored(artifact.on_disk)
+    tied = artifact.config.tie_word_embeddings
+    weights = artifact.weights
+    return Structure(
+        unlisted=unlisted,
+        found=WeightHashes(_once(stored.quantized, tied=tied), _once(stored.floats, tied=tied)),
+        recorded=recorded_hashes(artifact.bundle.manifest.quantization),
+        expected=None if weights is None else _hashes_of(weights),
+        rotary=_compare_rotary(artifact.config, stored.rotary) if stored.rotary else None,
+        fewest_bits=16 if weights is None else _fewest_bits(weights),
+    )
 
 
-def fewest_bits(weights: QuantizedWeights | None) -> int:
-    """Return the fewest bits that any tensor is stored in."""
-    if weights is None:
-        return 16
-    return min((tensor.scheme.bits for tensor in _quantised_tensors(weights).values()), default=16)
-
-
-def _files_row(subject: Subject) -> Row:
-    # A changed artifact may crash its runtime, and its figures would mean nothing: it raises.
-    unlisted = subject.check_hashes()
-    note = f"besides, not in the manifest: {', '.join(unlisted)}" if unlisted else ""
-    return judged("structure", "files", "files that differ from the manifest", 0, 0, note)
-
-
-def _codes_rows(subject: Subject) -> list[Row]:
-    found = _stored_once(subject, subject.read_back())
-    manifest = ("codes_manifest", "tensors whose codes or scales differ from the manifest's")
-    weights = ("codes_weights", "tensors whose codes or scales differ from the weights'")
-    rows = []
-    if subject.recorded or not found:
-        rows.append(_codes_row(*manifest, subject.recorded, found))
-    else:
-        rows.append(unchecked("structure", *manifest, "the manifest records no hashes"))
-    if subject.weights is None:
-        note = "no quantised weights; that the artifact holds them is not proved"
-        rows.append(unchecked("structure", *weights, note))
-    else:
-        rows.append(_codes_row(*weights, _stored_hashes(subject.weights), found))
-    return rows
-
-
-def _floats_row(subject: Subject) -> Row:
-    key, name = "floats_weights", "norms and float matrices that differ from the weights'"
-    if subject.weights is None:
-        note = "no quantised weights; that the artifact holds their norms is not proved"
-        return unchecked("structure", key, name, note)
-    if subject.read_floats is None:
-        return unchecked("structure", key, name, "this target's floats cannot be read back")
-    expected, found = _float_hashes(subject.weights), dict(subject.read_floats())
-    if subject.config.tie_word_embeddings and found.get(HEAD) == found.get(TABLE):
-        found.pop(HEAD, None)
-    wrong = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
-    note = f"first: {wrong[0]}" if wrong else f"{len(found)} tensors read back and hashed"
-    return judged("structure", key, name, len(wrong), 0, note)
-
-
-def _rotary_row(subject: Subject) -> Row:
-    """Compare every row of the tables: a text reaches few of their positions."""
-    key, name = "rotary", "largest difference of the rotary tables"
-    if subject.read_rotary is None:
-        return unchecked("structure", key, name, "this target has no rotary tables to read back")
-    worst, where, rows = 0.0, "", 0
-    for table, found in subject.read_rotary().items():
-        rows = found.shape[0]
-        tables = rope_tables(inverse_frequencies(subject.config), torch.arange(rows))
-        wanted = tables[0 if table.startswith("cos ") else 1].numpy()
-        if wanted.shape != found.shape:
-            return judged("structure", key, name, math.inf, ROTARY_LIMIT, f"{table}: other shape")
-        # A NaN is the worst of all; plain `max` would let it pass.
-        difference = np.nan_to_num(np.abs(found - wanted), nan=np.inf).max(axis=1)
-        if difference.max() > worst:
-            worst = float(difference.max())
-            where = f"worst in {table}, position {int(difference.argmax())}"
-    return judged("structure", key, name, worst, ROTARY_LIMIT, where or f"{rows} positions")
-
-
-def _float_hashes(weights: QuantizedWeights) -> dict[str, str]:
-    floats = {name: weights.get(name) for name in weights.names() if name not in weights.tied}
+def recorded_hashes(quantization: Mapping[str, object]) -> dict[str, tuple[str, str]]:
+    """Return the hashes of codes and scales in a manifest's `quantization`."""
+    tensors = quantization.get("tensors")
+    if not isinstance(tensors, Mapping):
+        return {}
     return {
-        name: sha256_of(chunk.float() for chunk in value.split(_CHUNK_ROWS))
-        for name, value in floats.items()
-        if not isinstance(value, QuantizedTensor)
+        str(name): (str(entry["codes_sha256"]), str(entry["scales_sha256"]))
+        for name, entry in tensors.items()
+        if "codes_sha256" in entry
     }
 
 
-def _stored_once(subject: Subject, found: Hashes) -> Hashes:
-    """Leave out a tied head that holds what the table holds; another one stays, and is a fault."""
-    head, table = found.get(HEAD), found.get(TABLE)
-    if not subject.config.tie_word_embeddings or head is None or head != table:
+def _once(found: Mapping[str, _Value], *, tied: bool) -> Mapping[str, _Value]:
+    """Leave out a tied head that equals the table; another one stays, and is a fault."""
+    if not tied or HEAD not in found or found[HEAD] != found.get(TABLE):
         return found
-    return {name: hashes for name, hashes in found.items() if name != HEAD}
+    return {name: value for name, value in found.items() if name != HEAD}
 
 
-def _codes_row(key: str, name: str, expected: Hashes, found: Hashes) -> Row:
-    faults = []
-    for tensor in sorted({*expected, *found}):
-        if tensor not in found:
-            faults.append(f"{tensor} is not in the artifact")
-        elif tensor not in expected:
-            faults.append(f"{tensor} is only in the artifact")
-        else:
-            parts = zip(("codes", "scales"), expected[tensor], found[tensor], strict=True)
-            differing = " and ".join(part for part, wanted, got in parts if wanted != got)
-            faults += [f"{tensor}: other {differing}"] if differing else []
-    if not expected and not found:
-        return informed("structure", key, name, 0, "nothing is quantised")
-    note = f"first: {faults[0]}" if faults else f"{len(found)} tensors read back and hashed"
-    return judged("structure", key, name, len(faults), 0, note)
-
-
-def _stored_hashes(weights: QuantizedWeights) -> dict[str, tuple[str, str]]:
-    quantised = _quantised_tensors(weights)
+def _hashes_of(weights: QuantizedWeights) -> WeightHashes:
+    tensors = {name: weights.get(name) for name in weights.names() if name not in weights.tied}
+    floats = {
+        # As float32, a part at a time: a whole table would be 1 GB.
+        name: sha256_of(chunk.float() for chunk in tensor.split(_CHUNK_ROWS))
+        for name, tensor in tensors.items()
+        if not isinstance(tensor, QuantizedTensor)
+    }
+    quantized = _quantised_tensors(weights)
     with worker_pool() as pool:
         hashes = pool.map(
-            lambda tensor: (tensor.codes_sha256(), tensor.scales_sha256()), quantised.values()
+            lambda tensor: (tensor.codes_sha256(), tensor.scales_sha256()), quantized.values()
         )
-        return dict(zip(quantised, hashes, strict=True))
+        return WeightHashes(dict(zip(quantized, hashes, strict=True)), floats)
+
+
+def _fewest_bits(weights: QuantizedWeights) -> int:
+    return min((tensor.scheme.bits for tensor in _quantised_tensors(weights).values()), default=16)
 
 
 def _quantised_tensors(weights: QuantizedWeights) -> dict[str, QuantizedTensor]:
     tensors = {name: weights.get(name) for name in weights.names()}
     return {name: value for name, value in tensors.items() if isinstance(value, QuantizedTensor)}
+
+
+def _compare_rotary(config: LlamaConfig, tables: Mapping[str, FloatArray]) -> RotaryDifference:
+    """Compare every row of the tables `[P, D/2]`: a text reaches few of their positions."""
+    worst, positions = RotaryDifference(0.0, "", 0), 0
+    for name, found in tables.items():
+        positions = found.shape[0]
+        wanted_tables = rope_tables(inverse_frequencies(config), torch.arange(positions))
+        wanted = wanted_tables[0 if name.startswith("cos ") else 1].numpy()
+        if wanted.shape != found.shape:
+            return RotaryDifference(math.inf, f"{name}: other shape", positions)
+        # A NaN is the worst of all; plain `max` would let it pass.
+        difference = np.nan_to_num(np.abs(found - wanted), nan=np.inf).max(axis=1)
+        if difference.max() > worst.value:
+            where = f"worst in {name}, position {int(difference.argmax())}"
+            worst = RotaryDifference(float(difference.max()), where, positions)
+    return RotaryDifference(worst.value, worst.where, positions)

@@ -1,1 +1,1 @@
-"""A verification's result for terminals, programs and pages."""
+"""Lay out a verification's result for terminals and pages."""

@@ -1,8 +1,8 @@
-"""A report as one HTML file that needs nothing else: no script, no request, no font.
+"""Write a report as one HTML file that needs nothing else: no script, no request, no font.
 
-It reads on a phone, on light and dark screens, and on paper. What comes from outside, a model's or
-a tensor's name or a note, is escaped. It lays out what `words` says and `plots` draws; it measures
-and judges nothing. The same report gives the same bytes.
+The page reads on a phone, on light and dark screens, and on paper. What comes from outside, such as
+the name of a model or a tensor, is escaped. `wording` has the sentences, `plots` the pictures; this
+module measures and judges nothing. The same report makes the same bytes.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _SETTINGS: Mapping[str, str] = {
     "runtime": "Runtime",
 }
 
-_WORDS = (
+_GLOSSARY = (
     "<b>KL</b> says how far one prediction of the next token is from another, in nats: 0 is equal, "
     "0.01 is hardly noticed, 1 is another model. <b>Same next token</b> is the share of positions "
     "where both find the same token the most likely. <b>SQNR</b> is the size of the weights over "
@@ -103,7 +103,7 @@ def render_html(report: VerifyReport) -> str:
         *_pictures(report),
         *_settings(report),
         "</main>",
-        f"<footer><p>{_WORDS}</p>",
+        f"<footer><p>{_GLOSSARY}</p>",
         f"<p>Written by llama-export {escape(__version__)}.</p></footer>",
         "</body>",
         "</html>",
@@ -112,7 +112,7 @@ def render_html(report: VerifyReport) -> str:
 
 
 def check_html(path: Path) -> None:
-    """Find out before a verification whether its page can be drawn and written.
+    """Refuse, before a verification, a page that could not be drawn or written.
 
     Raises:
         BackendUnavailableError: matplotlib is not installed.
@@ -214,9 +214,9 @@ def _check(row: Row) -> str:
 
 
 def _pictures(report: VerifyReport) -> Iterator[str]:
-    if report.series is None:
+    if report.plot_data is None:
         return
-    plots = draw_plots(report.series)
+    plots = draw_plots(report.plot_data)
     if plots:
         yield "<section>"
         yield "<h2>In pictures</h2>"
@@ -225,8 +225,8 @@ def _pictures(report: VerifyReport) -> Iterator[str]:
             yield from _figure(plot)
         yield "</div>"
         yield "</section>"
-    if report.series.tensors:
-        yield from _tensors(tensor_order(report.series.tensors))
+    if report.plot_data.tensors:
+        yield from _tensors(tensor_order(report.plot_data.tensors))
 
 
 def _figure(plot: Plot) -> Iterator[str]:
@@ -290,7 +290,7 @@ _NUMBER = ' class="number"'
 
 
 def _row(head: str, figures: Iterable[str], between: str = "") -> str:
-    """Make a row of cells that are HTML already."""
+    """Build a row of cells that are HTML already."""
     cells = "".join(f'<td role="cell"{_NUMBER}>{figure}</td>' for figure in figures)
     head_cell = f'<th role="rowheader" scope="row">{head}</th>'
     return f'<tr role="row">{head_cell}{between}{cells}</tr>'

@@ -1,6 +1,6 @@
-"""The report's plots: what each draws of a verification's series, and a sentence on how to read it.
+"""Draw the report's plots, each with a sentence on how to read it.
 
-It knows series and axes; it knows neither the page nor how axes become SVG.
+It knows a verification's plot data and axes; it knows neither the page nor how axes become SVG.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from llama_export.verify.findings import Series, TensorFigure
+from llama_export.verify.findings import PlotData, TensorFigure
 from llama_export.verify.report.svg import INK, SERIES, draw_svg, legend_above, require_matplotlib
 
 if TYPE_CHECKING:
@@ -48,11 +48,11 @@ class Plot:
     """A drawn plot.
 
     Args:
-        key: unique on a page.
-        title: what it shows.
-        reading: a sentence or two on how to read it.
-        description: what is drawn, for who cannot see it.
-        svg: an `<svg>` element.
+        key: identifier, unique on a page.
+        title: name of what it shows.
+        reading: sentence or two on how to read it.
+        description: summary for readers who cannot see it.
+        svg: `<svg>` element.
     """
 
     key: str
@@ -62,19 +62,19 @@ class Plot:
     svg: str
 
 
-def draw_plots(series: Series) -> tuple[Plot, ...]:
-    """Draw what the series has figures for.
+def draw_plots(plot_data: PlotData) -> tuple[Plot, ...]:
+    """Draw every plot that there are figures for.
 
     Raises:
         BackendUnavailableError: matplotlib is not installed.
     """
     require_matplotlib()
-    drawn = (_kl_plot(series), _scatter_plot(series), _sqnr_plot(series))
-    return tuple(plot for plot in (*drawn, *_breakdowns(series)) if plot is not None)
+    drawn = (_kl_plot(plot_data), _scatter_plot(plot_data), _sqnr_plot(plot_data))
+    return tuple(plot for plot in (*drawn, *_breakdowns(plot_data)) if plot is not None)
 
 
 def tensor_order(tensors: Sequence[TensorFigure]) -> list[TensorFigure]:
-    """Sort by layer, and within one as given; what is before the layers comes first."""
+    """Sort by layer, keeping the order within one; what precedes the layers comes first."""
     return sorted(tensors, key=lambda tensor: _layer(tensor.name))
 
 
@@ -83,10 +83,10 @@ def _layer(name: str) -> int:
     return int(found[1]) if found else -1
 
 
-def _kl_plot(series: Series) -> Plot | None:
+def _kl_plot(plot_data: PlotData) -> Plot | None:
     shown = {
         name: [max(value, _SMALLEST_KL) if math.isfinite(value) else math.nan for value in values]
-        for name, values in series.kl_by_position.items()
+        for name, values in plot_data.kl_by_position.items()
         if name in _TERMS and any(map(math.isfinite, values))
     }
     if not shown:
@@ -126,7 +126,7 @@ class _Line:
 
 
 def _thinned(values: Sequence[float]) -> _Line:
-    """Take neighbouring positions together, so that no line has more points than can be seen."""
+    """Merge neighbouring positions, so that no line has more points than can be seen."""
     width = math.ceil(len(values) / _MOST_POINTS)
     buckets = [values[start : start + width] for start in range(0, len(values), width)]
     finite = [[value for value in bucket if math.isfinite(value)] for bucket in buckets]
@@ -144,8 +144,8 @@ def _mean(values: Sequence[float]) -> float:
     return math.fsum(finite) / len(finite) if finite else math.nan
 
 
-def _scatter_plot(series: Series) -> Plot | None:
-    pairs = [pair for pair in series.logit_scatter if all(map(math.isfinite, pair))]
+def _scatter_plot(plot_data: PlotData) -> Plot | None:
+    pairs = [pair for pair in plot_data.logit_scatter if all(map(math.isfinite, pair))]
     if not pairs:
         return None
     ends = [min(map(min, pairs)), max(map(max, pairs))]
@@ -170,7 +170,7 @@ def _scatter_plot(series: Series) -> Plot | None:
         legend_above(axes, columns=1)
 
     worst = max(abs(x - y) for x, y in pairs)
-    left_out = len(series.logit_scatter) - len(pairs)
+    left_out = len(plot_data.logit_scatter) - len(pairs)
     besides = f" {left_out} pairs that are not finite are left out." if left_out else ""
     return Plot(
         "scatter",
@@ -189,10 +189,10 @@ def _widened(ends: Sequence[float]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _sqnr_plot(series: Series) -> Plot | None:
+def _sqnr_plot(plot_data: PlotData) -> Plot | None:
     measured = [
         (tensor, tensor.sqnr_db)
-        for tensor in tensor_order(series.tensors)
+        for tensor in tensor_order(plot_data.tensors)
         if tensor.sqnr_db is not None and math.isfinite(tensor.sqnr_db)
     ]
     # The table has more bits: on the same scale it would press all others into one line.
@@ -222,7 +222,7 @@ def _sqnr_plot(series: Series) -> Plot | None:
         for tensor, decibels in measured
         if _layer(tensor.name) < 0
     ]
-    exact = len(series.tensors) - len(measured)
+    exact = len(plot_data.tensors) - len(measured)
     besides += [f"{exact} tensors are stored without loss"] if exact else []
     added = f" Not drawn: {'; '.join(besides)}." if besides else ""
     return Plot(
@@ -242,13 +242,13 @@ def _kind(name: str) -> tuple[str, str, str]:
     return ("other", "h", INK)
 
 
-def _breakdowns(series: Series) -> list[Plot | None]:
+def _breakdowns(plot_data: PlotData) -> list[Plot | None]:
     return [
         _bars(
             "sizes",
             "What the bundle's size is made of",
             "The files on disk, in parts.",
-            series.sizes_bytes,
+            plot_data.sizes_bytes,
             SERIES[0],
         ),
         _bars(
@@ -256,7 +256,7 @@ def _breakdowns(series: Series) -> list[Plot | None]:
             "Memory of this verification",
             "Resident memory of the process: with the artifact loaded, and at its highest, when "
             "the eager model is computed beside it.",
-            series.memory_bytes,
+            plot_data.memory_bytes,
             SERIES[2],
         ),
     ]
@@ -296,7 +296,7 @@ def _bars(
 
 
 def format_size(size_bytes: int) -> str:
-    """Write a size in decimal units, as file managers do."""
+    """Format a size in decimal units, as file managers do."""
     if size_bytes >= 1e9:
         return f"{size_bytes / 1e9:.2f} GB"
     return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 1e6 else f"{size_bytes / 1e3:.1f} kB"

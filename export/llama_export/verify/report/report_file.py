@@ -1,6 +1,6 @@
-"""Where a report's file goes: an earlier report may be replaced, nothing else may.
+"""Write a report's file: an earlier report may be replaced, nothing else may.
 
-It knows paths and a first line by which a file is known; it knows nothing of what is in it.
+It knows paths, and the first line that marks a report; it knows nothing of the rest.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from llama_export.errors import OutputError
 
 
 def check_place(path: Path, first_line: str) -> None:
-    """Find out whether a file can be written there.
+    """Refuse a path where no report can be written.
 
     Args:
-        path: the file; a link is followed.
-        first_line: what an existing file must begin with, or be empty, to be replaced.
+        path: file to write; a link is followed.
+        first_line: first line of an existing file that may be replaced, unless it is empty.
 
     Raises:
         OutputError: the path is a folder, cannot be written, or is a file of something else.
@@ -30,7 +30,7 @@ def check_place(path: Path, first_line: str) -> None:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file in place of what is there; it is there complete or not at all.
+    """Write a file in place of an earlier one, completely or not at all.
 
     Raises:
         OutputError: it cannot be written.
@@ -47,7 +47,7 @@ def replace_file(path: Path, content: bytes) -> None:
 
 @contextmanager
 def _refusing(path: Path) -> Iterator[None]:
-    """Say that the path cannot be written when the system refuses it; a loop of links too."""
+    """Turn a refusal by the system, or a loop of links, into an OutputError."""
     try:
         yield
     except (OSError, RuntimeError) as error:

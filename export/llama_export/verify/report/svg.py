@@ -1,7 +1,8 @@
-"""Draw with matplotlib for a page: SVG that follows its colours, the same bytes for the same input.
+"""Draw with matplotlib for a page: SVG in the page's colours, the same bytes for the same input.
 
-Drawn with stand-in colours that become the page's CSS variables, a plot is right on light, on dark
-and on paper; its text stays text, in the page's font. It knows neither reports nor what is drawn.
+Plots are drawn with stand-in colours that become the page's CSS variables, so they are right on
+light, on dark and on paper; text stays text, in the page's font. It knows neither reports nor what
+is drawn.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _VARIABLES: Mapping[str, str] = {
 
 
 def require_matplotlib() -> None:
-    """Make sure that plots can be drawn.
+    """Refuse to draw plots where matplotlib is missing.
 
     Raises:
         BackendUnavailableError: matplotlib is not installed.
@@ -49,9 +50,9 @@ def draw_svg(key: str, draw: Callable[[Axes], None], *, height_in: float) -> str
     """Draw one pair of axes as an `<svg>` element.
 
     Args:
-        key: what the ids in it begin with; unique on a page.
-        draw: draws on empty axes.
-        height_in: the height in inches; the width is the same for all.
+        key: prefix of the ids in it; unique on a page.
+        draw: function that draws on empty axes.
+        height_in: height in inches; the width is the same for all.
     """
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -99,7 +100,7 @@ def _saved(figure: Figure) -> str:
 
 
 def _for_page(key: str, svg: str) -> str:
-    """Make a file's SVG an element among others: own ids, the page's colours, nothing global."""
+    """Turn a file's SVG into one element of a page: own ids, the page's colours, nothing global."""
     svg = svg[svg.index("<svg") :].strip()
     svg = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.S)
     svg = re.sub(r'<svg[^>]*viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', svg)

@@ -1,7 +1,8 @@
-"""A report laid out for a terminal of 80 columns, or less, and for a pipe.
+"""Lay out a report for a terminal of 80 columns, or less, and for a pipe.
 
-First the verdict, where it goes wrong, the error terms and what is not proved; then the checks: a
-line a section and the failures in full, or every row. It knows rich, and decides nothing.
+First come the verdict, where the artifact goes wrong, the error terms and what is not proved; then
+the checks, either a line for each section and the failures in full, or every row. It knows rich,
+and decides nothing.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ def report_table(report: VerifyReport, *, every_row: bool = False) -> Group:
     """Lay a report out for a terminal.
 
     Args:
-        report: what to show.
-        every_row: every check and figure with its note, and not the failures alone.
+        report: report to show.
+        every_row: whether to show every check and figure with its note, not the failures alone.
     """
     from rich.console import Group
 

@@ -1,7 +1,7 @@
-"""A report in plain words: the verdict, the error terms, where it goes wrong, what is not proved.
+"""Put a report into words: the verdict, the error terms, where it goes wrong, what is not proved.
 
-The terminal and the page say the same sentences, so they stand here. It knows the rows' keys; it
-knows nothing of layout, and measures nothing.
+The terminal and the page use the same sentences. This module knows the keys of the rows; it knows
+nothing of layout, and measures nothing.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ class Term:
     """One of the errors that a verification keeps apart.
 
     Args:
-        key: what the keys of its rows end in.
-        name: for people.
-        brief: what is compared, in a few words.
-        meaning: the same as a sentence or two.
-        measurement: the key of its figures in `VerifyReport.measurements`.
+        key: ending of the keys of its rows.
+        name: name for people.
+        brief: comparison in a few words.
+        meaning: comparison in a sentence or two.
+        measurement: key of its figures in `VerifyReport.measurements`.
     """
 
     key: str
@@ -69,14 +69,14 @@ TERMS = (
 
 @dataclass(frozen=True)
 class TermFigures:
-    """What was found for a term.
+    """The figures of a term.
 
     Args:
-        term: which.
+        term: term that they belong to.
         kl: mean KL in nats; None when that comparison was not made.
         same_token: share of positions with the same most likely token.
-        positions: how many were compared.
-        passed: what the KL's row says; None when it is not judged.
+        positions: number of positions compared.
+        passed: verdict of the KL's row; None when it is not judged.
     """
 
     term: Term
@@ -87,7 +87,7 @@ class TermFigures:
 
 
 def found_terms(report: VerifyReport) -> tuple[TermFigures, ...]:
-    """Gather the terms that the report has a row for, in their order."""
+    """Return the figures of the terms that the report has a row for, in their order."""
     rows = {row.key: row for row in report.rows}
     found = []
     for term in TERMS:
@@ -102,7 +102,7 @@ def found_terms(report: VerifyReport) -> tuple[TermFigures, ...]:
 
 
 def verdict(report: VerifyReport) -> str:
-    """Say in one line how it ended."""
+    """Return the outcome in one line."""
     judged = sum(row.passed is not None for row in report.rows)
     if report.failures:
         return f"FAILED, {len(report.failures)} of {count(judged, 'check')}"
@@ -119,19 +119,19 @@ def verdict(report: VerifyReport) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """Write a number with its noun in the singular or plural."""
+    """Format a number with its noun in the singular or plural."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def format_share(share: float | None) -> str:
-    """Write a share as per cent, rounded down: only all of them are 100%."""
+    """Format a share as per cent, rounded down: only all of them are 100%."""
     if share is None or not math.isfinite(share):
         return ""
     return "100%" if share >= 1 else f"{math.floor(share * 1000) / 10:.1f}%"
 
 
 def same_token(figures: TermFigures) -> str:
-    """Say at how many positions the most likely next token is the same."""
+    """Format the share of positions where the most likely next token is the same."""
     share = format_share(figures.same_token)
     if not share or figures.positions is None:
         return share
@@ -139,7 +139,7 @@ def same_token(figures: TermFigures) -> str:
 
 
 def format_kl(figures: TermFigures) -> str:
-    """Write a term's KL, or that there is none."""
+    """Format a term's KL, or that there is none."""
     return "not measured" if figures.kl is None else format_value(figures.kl)
 
 
@@ -152,7 +152,7 @@ def place(divergence: Divergence) -> str:
 
 
 def not_located(report: VerifyReport) -> str:
-    """Say why nothing is named although something failed; empty when there is nothing to say."""
+    """Return why a failure is not located, or nothing where there is nothing to explain."""
     searched = [row for row in report.rows if row.key == "operators" and row.made]
     if report.divergence is not None or not report.failures or not searched:
         return ""
@@ -163,13 +163,13 @@ def not_located(report: VerifyReport) -> str:
 
 
 def error_and_limit(divergence: Divergence) -> str:
-    """Give the error where the artifact goes wrong, beside its limit."""
+    """Format the error where the artifact goes wrong, with its limit."""
     error, limit = format_value(divergence.error), format_value(divergence.limit)
     return f"relative error {error}, at most {limit} expected"
 
 
 def not_proved(report: VerifyReport) -> tuple[str, ...]:
-    """Say for each check that was not made why, and what would make it."""
+    """List why checks were not made, and what it would take to make them."""
     by_want: dict[str, list[str]] = {}
     for row in report.unmade:
         want, _, unproved = reason(row).partition("; ")

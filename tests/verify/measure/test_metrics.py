@@ -15,9 +15,15 @@ from llama_export.verify.measure.metrics import (
     LogitComparison,
     TokenLoss,
     compare_logits,
-    perplexity,
     relative_rms_by_position,
 )
+
+
+def perplexity(logits, targets):
+    loss = TokenLoss()
+    loss.add(logits, targets)
+    return loss.result()
+
 
 finite = st.floats(-30, 30, width=32)
 
@@ -113,6 +119,14 @@ def test_another_vocabulary_is_a_named_fault():
 def test_nothing_compared_is_a_fault():
     assert LogitComparison().metrics().fault == "no positions were compared"
     assert TokenLoss().result().fault == "no tokens were scored"
+
+
+def test_signal_to_noise_in_decibels():
+    reference = np.ones((1, 4))
+    assert compare_logits(reference, reference * 1.01).sqnr_db == pytest.approx(40)
+    assert compare_logits(reference, reference).sqnr_db == math.inf
+    assert compare_logits(reference, reference * np.nan).sqnr_db == -math.inf
+    assert compare_logits(reference, reference).to_json()["sqnr_db"] is None
 
 
 def test_large_logits_do_not_overflow():

@@ -12,10 +12,10 @@ import sys
 from html.parser import HTMLParser
 
 import pytest
-from artifacts.sample_reports import ALONE, DIVERGENCE, FAILED, PASSED, SERIES
+from artifacts.sample_reports import ALONE, DIVERGENCE, FAILED, PASSED, PLOT_DATA
 
 from llama_export.errors import BackendUnavailableError, OutputError
-from llama_export.verify.findings import Series, TensorFigure
+from llama_export.verify.findings import PlotData, TensorFigure
 from llama_export.verify.report.html import FIRST_LINE, check_html, render_html, write_html
 from llama_export.verify.report.plots import draw_plots, tensor_order
 from llama_export.verify.rows import SECTIONS, informed
@@ -23,7 +23,7 @@ from llama_export.verify.rows import SECTIONS, informed
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
-EMPTY = Series({}, (), (), {}, {})
+EMPTY = PlotData({}, (), (), {}, {})
 WILD = 'a <b>"name"</b> & <script>x()</script> $\\frac{1}{2}$ with-no-place-to-break' + "-x" * 60
 # What could make a browser fetch something, or run it.
 LOADS = re.compile(
@@ -87,7 +87,7 @@ def failed() -> str:
 
 def wild_report():
     """Everything that comes from outside, as unpleasant as it can be."""
-    tensors = (TensorFigure(f"model.layers.0.{WILD}", 4, 20.0, 10), *SERIES.tensors)
+    tensors = (TensorFigure(f"model.layers.0.{WILD}", 4, 20.0, 10), *PLOT_DATA.tensors)
     divergence = dataclasses.replace(
         DIVERGENCE, operator=WILD, value=WILD, detail=WILD, others=(WILD,), error=math.inf
     )
@@ -98,7 +98,7 @@ def wild_report():
         settings={WILD: WILD},
         rows=(*FAILED.rows, informed("lowering", "wild", WILD, math.nan, WILD)),
         divergence=divergence,
-        series=dataclasses.replace(SERIES, tensors=tensors, sizes_bytes={WILD: 1}),
+        plot_data=dataclasses.replace(PLOT_DATA, tensors=tensors, sizes_bytes={WILD: 1}),
     )
 
 
@@ -185,12 +185,12 @@ def test_the_same_report_gives_the_same_bytes(failed, monkeypatch):
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
     assert render_html(dataclasses.replace(FAILED)) == failed
     assert matplotlib.rcParams["xtick.major.size"] == 9.0
-    other = dataclasses.replace(SERIES, logit_scatter=((0.0, 0.0), (1.0, 1.5)))
-    assert render_html(dataclasses.replace(FAILED, series=other)) != failed
+    other = dataclasses.replace(PLOT_DATA, logit_scatter=((0.0, 0.0), (1.0, 1.5)))
+    assert render_html(dataclasses.replace(FAILED, plot_data=other)) != failed
 
 
 def test_every_plot_has_a_title_a_description_and_a_way_to_read_it(failed):
-    plots = draw_plots(SERIES)
+    plots = draw_plots(PLOT_DATA)
     assert [plot.key for plot in plots] == ["kl", "scatter", "sqnr", "sizes", "memory"]
     page = Page(failed)
     assert page.tags.count("figure") == page.tags.count("figcaption") == len(plots)
@@ -210,11 +210,11 @@ def test_every_plot_has_a_title_a_description_and_a_way_to_read_it(failed):
 
 def test_only_what_was_measured_is_drawn():
     assert draw_plots(EMPTY) == ()
-    only = dataclasses.replace(EMPTY, memory_bytes=SERIES.memory_bytes)
+    only = dataclasses.replace(EMPTY, memory_bytes=PLOT_DATA.memory_bytes)
     assert [plot.key for plot in draw_plots(only)] == ["memory"]
     exact = dataclasses.replace(EMPTY, tensors=(TensorFigure("model.norm.weight", 16, None, 8),))
     assert draw_plots(exact) == ()
-    page = Page(render_html(dataclasses.replace(PASSED, series=EMPTY))).text
+    page = Page(render_html(dataclasses.replace(PASSED, plot_data=EMPTY))).text
     assert "In pictures" not in page
 
 
@@ -225,13 +225,13 @@ def test_small_steps_on_an_axis_keep_their_digits():
 
 
 def test_figures_that_are_not_finite_are_left_out_of_the_plots():
-    series = dataclasses.replace(
+    plot_data = dataclasses.replace(
         EMPTY,
         kl_by_position={"lowering_exact": (math.inf,) * 300, "quantisation": (0.1, math.nan)},
         logit_scatter=((math.nan, 1.0), (1.0, 1.25), (0.5, math.inf)),
         tensors=(TensorFigure("model.layers.0.q_proj", 4, math.nan, 1),),
     )
-    plots = {plot.key: plot for plot in draw_plots(series)}
+    plots = {plot.key: plot for plot in draw_plots(plot_data)}
     assert list(plots) == ["kl", "scatter"]
     assert "quantisation 1.0e-01" in plots["kl"].description
     assert ">lowering<" not in plots["kl"].svg
@@ -240,7 +240,7 @@ def test_figures_that_are_not_finite_are_left_out_of_the_plots():
 
 
 def test_tensors_are_sorted_by_layer():
-    names = [tensor.name for tensor in tensor_order(SERIES.tensors)]
+    names = [tensor.name for tensor in tensor_order(PLOT_DATA.tensors)]
     assert names[-2:] == [
         "model.layers.0.self_attn.q_proj.weight",
         "model.layers.1.mlp.down_proj.weight",
@@ -253,9 +253,9 @@ def test_a_page_of_a_large_model_stays_small():
         for layer in range(32)
         for kind in ("self_attn.q_proj", "self_attn.k_proj", "mlp.up_proj", "mlp.down_proj")
     )
-    kl = {name: tuple(1e-4 * (1 + i % 9) for i in range(8192)) for name in SERIES.kl_by_position}
-    series = dataclasses.replace(SERIES, tensors=tensors, kl_by_position=kl)
-    assert len(render_html(dataclasses.replace(PASSED, series=series)).encode()) < 300_000
+    kl = {name: tuple(1e-4 * (1 + i % 9) for i in range(8192)) for name in PLOT_DATA.kl_by_position}
+    plot_data = dataclasses.replace(PLOT_DATA, tensors=tensors, kl_by_position=kl)
+    assert len(render_html(dataclasses.replace(PASSED, plot_data=plot_data)).encode()) < 300_000
 
 
 def test_without_matplotlib_the_extra_is_named(monkeypatch, tmp_path):
