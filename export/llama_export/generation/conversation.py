@@ -8,10 +8,11 @@ another system message need nothing of their own. It knows no terminal.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from llama_export.errors import PromptError
+from llama_export.generation.overflow import Overflow, TurnLengths, find_overflow
 from llama_export.generation.sampling import Sampling
 from llama_export.generation.session_file import (
     SavedSession,
@@ -33,44 +34,6 @@ from llama_export.tokenizer.chat_format import (
 UserMessage = str | Message | Mapping[str, object]
 
 DEFAULT_MAX_TOKENS = 512
-# An answer of fewer tokens is hardly one: the conversation is full before that.
-_LEAST_ANSWER_TOKENS = 16
-
-
-@dataclass(frozen=True)
-class Overflow:
-    """Why the next turn does not fit, and what would make it fit.
-
-    Args:
-        needed: number of tokens of the conversation with the new message.
-        max_context: number of positions of the context.
-        dropped_turns: number of the oldest messages that would have to go.
-        kept_tokens: number of tokens that would be left, and read again; None when even the new
-            message alone is too long.
-        larger_context: where more positions are to be had.
-        too_long: what must be shorter where dropping turns is no help; else "".
-    """
-
-    needed: int
-    max_context: int
-    dropped_turns: int
-    kept_tokens: int | None
-    larger_context: str
-    too_long: str = ""
-
-    @property
-    def hint(self) -> str:
-        """What to do next."""
-        remedy = "drop the oldest turns, begin anew"
-        if self.too_long:
-            remedy = f"shorten the {self.too_long}"
-        return f"{remedy}, or use {self.larger_context}"
-
-    def __str__(self) -> str:
-        return (
-            f"the conversation with this message is {self.needed} tokens long, and the context "
-            f"has {self.max_context}, which must hold the answer too"
-        )
 
 
 class Conversation:
@@ -328,27 +291,16 @@ class Conversation:
         )
 
     def _overflow(self, earlier: Sequence[Turn], question: Turn) -> Overflow | None:
-        """Compare the conversation and its next answer with the context."""
-        most, larger = self.session.max_context, self.session.larger_context
         require_whole("max_tokens", self.max_tokens)
-        beginning = len(answer_beginning(self.session.tokenizer))
-        needed = len(self._token_ids([*earlier, question])) + beginning
-        least = min(self.max_tokens, _LEAST_ANSWER_TOKENS)
-        if needed + least <= most:
-            return None
-        # Once something must go, a quarter of the context is made free: not every turn again.
-        room = max(min(self.max_tokens, most // 4), least)
-        for dropped in range(2, len(earlier) + 1, 2):
-            kept = len(self._token_ids([*earlier[dropped:], question])) + beginning
-            if kept + (least if dropped == len(earlier) else room) <= most:
-                return Overflow(needed, most, dropped, kept, larger)
-        return Overflow(needed, most, len(earlier), None, larger, self._too_long(question))
-
-    def _too_long(self, question: Turn) -> str:
-        """Return what must be shorter when a message does not fit even alone."""
-        system = len(self._system.token_ids) if self._system else 0
-        both = len(self._token_ids([question])) + len(answer_beginning(self.session.tokenizer))
-        room = self.session.max_context - min(self.max_tokens, _LEAST_ANSWER_TOKENS)
-        if system and both - len(question.token_ids) > room:
-            return "system message"
-        return "message or the system message" if system and both - system <= room else "message"
+        lengths = TurnLengths(
+            frame=1 + len(answer_beginning(self.session.tokenizer)),
+            system=len(self._system.token_ids) if self._system else 0,
+            earlier=[len(turn.token_ids) for turn in earlier],
+            question=len(question.token_ids),
+        )
+        return find_overflow(
+            lengths,
+            max_tokens=self.max_tokens,
+            max_context=self.session.max_context,
+            larger_context=self.session.larger_context,
+        )

@@ -45,6 +45,8 @@ DEFAULT_MAX_TOKENS = 256
 class TextSession:
     """A loaded bundle with one KV cache; a context manager that closes itself.
 
+    Once it is closed, every call that needs the artifact is refused with a `UsageError`.
+
     Args:
         cache: KV cache of the artifact.
         tokenizer: tokenizer of the model.
@@ -267,7 +269,6 @@ class TextSession:
 
         Raises:
             PromptError: there is no such position.
-            UsageError: the session is closed.
         """
         self.end_stream()
         self.cache.rewind(position)
@@ -276,9 +277,6 @@ class TextSession:
         """Return a second session with a copy of the cache; the weights are shared.
 
         Each of them is closed by itself.
-
-        Raises:
-            UsageError: the session is closed.
         """
         self.end_stream()
         return TextSession(
@@ -290,7 +288,6 @@ class TextSession:
 
         Raises:
             OutputError: the file cannot be written.
-            UsageError: the session is closed.
         """
         self.end_stream()
         layers = self.cache.layers(self.position)
@@ -313,7 +310,6 @@ class TextSession:
 
         Raises:
             PromptError: the cache does not fit into this context.
-            UsageError: the session is closed.
         """
         self.end_stream()
         self.cache.restore(saved.token_ids, saved.layers)
@@ -325,10 +321,7 @@ class TextSession:
             stream.close()
 
     def close(self) -> None:
-        """Let go of the artifact and its memory; forks stay open. Closing twice does nothing.
-
-        Any later call that needs the artifact is refused with a `UsageError`.
-        """
+        """Let go of the artifact and its memory; forks stay open. Closing twice does nothing."""
         self.end_stream()
         self.cache.close()
 
