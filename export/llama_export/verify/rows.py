@@ -86,6 +86,12 @@ class VerifyReport:
     series: Series | None = None
     divergence: Divergence | None = None
 
+    def __repr__(self) -> str:
+        failed = ", ".join(row.key for row in self.failures[:3])
+        verdict = "passed" if self.passed else f"failed ({failed or 'nothing was judged'})"
+        counts = f"{len(self.rows)} rows, {len(self.unmade)} not checked"
+        return f"<VerifyReport of {self.model} ({self.target}): {verdict}, {counts}>"
+
     @property
     def passed(self) -> bool:
         """Whether something was judged and nothing failed."""
@@ -135,6 +141,26 @@ class VerifyReport:
             "divergence": None if self.divergence is None else _divergence_json(self.divergence),
             "series": None if self.series is None else _series_json(self.series),
         }
+
+
+class VerificationFailedError(Exception):
+    """A fresh artifact failed its verification and was not published.
+
+    This is a result (exit code 1 of the command line), and neither the input's fault nor the
+    caller's: so it is no `LlamaExportError`. A traceback of Python 3.11 and later lists the first
+    failures below the message.
+
+    Args:
+        target: name of the target.
+        report: the verification.
+    """
+
+    def __init__(self, target: str, report: VerifyReport) -> None:
+        super().__init__(f"the {target} artifact failed its verification")
+        self.target = target
+        self.report = report
+        # What `add_note` does, which Python 3.10 does not have yet.
+        self.__notes__ = [f"failed: {row.name}; {row.note}" for row in report.failures[:5]]
 
 
 def judged(
