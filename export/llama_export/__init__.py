@@ -47,6 +47,9 @@ if TYPE_CHECKING:
     from llama_export.generation.session_file import Turn
     from llama_export.generation.text_session import TextSession
     from llama_export.generation.text_stream import Completion, TextStream
+    from llama_export.targets.coreml.options import CoremlOptions
+    from llama_export.targets.executorch.options import ExecutorchOptions
+    from llama_export.targets.onnx.options import OnnxOptions
     from llama_export.tokenizer.chat_format import Message
     from llama_export.verify.rows import VerificationFailedError, VerifyReport
     from llama_quantize.errors import QuantizationError
@@ -59,7 +62,9 @@ __all__ = [
     "Completion",
     "ConfigError",
     "Conversation",
+    "CoremlOptions",
     "EvaluationError",
+    "ExecutorchOptions",
     "ExportResult",
     "ExportSettings",
     "GatedModelError",
@@ -70,6 +75,7 @@ __all__ = [
     "LlamaExportError",
     "LoweringError",
     "Message",
+    "OnnxOptions",
     "OutputError",
     "Overflow",
     "PromptError",
@@ -102,6 +108,9 @@ _PLACES = {
     "llama_export.generation.session_file": ("Turn",),
     "llama_export.generation.text_session": ("TextSession",),
     "llama_export.generation.text_stream": ("Completion", "TextStream"),
+    "llama_export.targets.coreml.options": ("CoremlOptions",),
+    "llama_export.targets.executorch.options": ("ExecutorchOptions",),
+    "llama_export.targets.onnx.options": ("OnnxOptions",),
     "llama_export.tokenizer.chat_format": ("Message",),
     "llama_export.verify.rows": ("VerificationFailedError", "VerifyReport"),
     "llama_quantize.errors": ("QuantizationError",),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from llama_export.examine.inspection import Inspection
     from llama_export.exporting.pipeline import ExportResult
     from llama_export.generation.text_session import TextSession
+    from llama_export.targets.options import TargetOptions
     from llama_export.verify.rows import VerifyReport
 
 
@@ -87,7 +88,7 @@ def load(
 
 def export(
     model: str | Path | HubModel,
-    targets: str | Sequence[str],
+    targets: str | TargetOptions | Sequence[str | TargetOptions],
     output: str | Path | None = None,
     *,
     recipe: str | None = None,
@@ -99,7 +100,8 @@ def export(
 
     Args:
         model: "demo", an alias such as "3.2-1B", a hub id, a folder, or a `HubModel`.
-        targets: "onnx", "executorch", "coreml" or "all", or several names.
+        targets: "onnx", "executorch", "coreml" or "all", or several of them. In place of a
+            target's name, its options choose its form, such as `OnnxOptions(all_logits=True)`.
         output: folder that gets one bundle for each target; None: a folder with the model's name.
         recipe: "int4", "int8", "bf16" or "fp16"; None: int4, or what quantised weights have.
         group_size: number of weights that share a scale; None: the recipe's own.
@@ -116,18 +118,19 @@ def export(
     from llama_export.exporting.pipeline import export_bundle
     from llama_export.exporting.request import ExportRequest
     from llama_export.generation.validation import require_whole
-    from llama_export.targets.registry import parse_targets
 
     if max_context is not None:
         require_whole("max_context", max_context)
+    names, options = _chosen_targets(targets)
     chosen = _as_hub_model(model)
     request = ExportRequest(
         model=chosen.name,
-        targets=parse_targets([targets] if isinstance(targets, str) else targets),
+        targets=names,
         output=None if output is None else Path(output),
         recipe=recipe,
         group_size=group_size,
         max_context=max_context,
+        options=options,
         revision=chosen.revision,
         token=chosen.token,
         keep_weights=settings.keep_weights,
@@ -217,6 +220,44 @@ def _as_hub_model(model: str | Path | HubModel) -> HubModel:
     if isinstance(model, str):
         return HubModel(model)
     return HubModel(str(model) if model.is_absolute() else f"./{model}")
+
+
+def _chosen_targets(
+    targets: str | TargetOptions | Sequence[str | TargetOptions],
+) -> tuple[tuple[str, ...], dict[str, TargetOptions]]:
+    """Return the targets' names, and the options of those that were given as options.
+
+    Raises:
+        UsageError: something is neither, or a target has two sets of options.
+    """
+    from llama_export.errors import UsageError
+    from llama_export.targets.options import TargetOptions
+    from llama_export.targets.registry import parse_targets
+
+    names: list[str] = []
+    chosen: dict[str, TargetOptions] = {}
+    for each in [targets] if isinstance(targets, str | TargetOptions) else targets:
+        if isinstance(each, str):
+            names += parse_targets([each])
+            continue
+        name = _target_of(each)
+        if name in chosen:
+            message = f"targets: {name} has two sets of options"
+            raise UsageError(message, "export once for each of them, to an output of its own")
+        chosen[name] = each
+        names.append(name)
+    return parse_targets(names), chosen
+
+
+def _target_of(options: object) -> str:
+    from llama_export.errors import UsageError
+    from llama_export.targets import registry
+
+    for name in registry.TARGETS:
+        if isinstance(options, registry.get(name).Options):
+            return name
+    message = f"targets: expected names of targets or their options, found {options!r:.80}"
+    raise UsageError(message, 'such as targets=["onnx", CoremlOptions(kv_cache="io")]')
 
 
 class _Silence:

@@ -12,11 +12,15 @@ import llama_export
 from llama_export import (
     BundleError,
     CheckpointError,
+    CoremlOptions,
+    ExecutorchOptions,
     ExportSettings,
     HubError,
     HubModel,
+    OnnxOptions,
     OutputError,
     UsageError,
+    python_interface,
 )
 
 pytest.importorskip("onnxruntime", reason="needs the onnx extra")
@@ -78,6 +82,30 @@ def test_a_path_is_a_folder_and_a_name_is_a_name(tiny, monkeypatch):
         llama_export.export(HubModel("tiny", revision="main"), "onnx", "more", settings=QUICKLY)
 
 
+def test_options_stand_in_place_of_their_target(tiny, tmp_path):
+    result = llama_export.export(
+        tiny, OnnxOptions(all_logits=True), tmp_path / "out", max_context=32, settings=QUICKLY
+    )
+    assert result.bundles[0].bundle.manifest.graph["all_logits"] is True
+
+
+@pytest.mark.parametrize(
+    ("targets", "names", "options"),
+    [
+        ("all", ("onnx", "executorch", "coreml"), {}),
+        (["coreml", "onnx", "coreml"], ("coreml", "onnx"), {}),
+        (CoremlOptions(), ("coreml",), {"coreml": CoremlOptions()}),
+        (
+            ["all", ExecutorchOptions(kv_dtype="float16")],
+            ("onnx", "executorch", "coreml"),
+            {"executorch": ExecutorchOptions(kv_dtype="float16")},
+        ),
+    ],
+)
+def test_targets_are_names_or_options(targets, names, options):
+    assert python_interface._chosen_targets(targets) == (names, options)
+
+
 def test_a_token_is_not_shown():
     assert "secret" not in repr(HubModel("3.2-1B", token="secret"))
 
@@ -87,6 +115,10 @@ def test_a_token_is_not_shown():
     [
         ("tpu", {}, "found 'tpu'"),
         ([], {}, "found nothing"),
+        ("", {}, "found nothing"),
+        ([3], {}, "expected names of targets or their options, found 3"),
+        ([OnnxOptions(), OnnxOptions(all_logits=True)], {}, "onnx has two sets of options"),
+        (OnnxOptions(kv_cache="state"), {}, "kv-cache.*state"),
         ("onnx", {"max_context": "many"}, "max_context: expected at least 1; found 'many'"),
         ("onnx", {"max_context": 0}, "max_context: expected at least 1; found 0"),
         ("onnx", {"max_context": 10**6}, "found 1000000"),
