@@ -49,7 +49,7 @@ def tables(found: Inspection) -> Iterator[Table]:
     from rich.markup import escape
     from rich.table import Table
 
-    from llama_export.cli.terminal import format_bytes
+    from llama_export.system.byte_sizes import format_bytes
 
     overview = Table(title=escape(found.folder), title_justify="left", show_header=False)
     overview.add_column("", no_wrap=True)
@@ -99,7 +99,7 @@ def _shape(group: TensorGroup) -> str:
 
 def _facts(found: Inspection) -> dict[str, str]:
     """Choose what a reader wants to see first."""
-    from llama_export.cli.terminal import format_bytes
+    from llama_export.system.byte_sizes import format_bytes
 
     model, how, graph = found.model, found.quantization, found.graph
     revision = (model.get("revision") or "")[:12]
