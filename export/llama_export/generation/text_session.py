@@ -121,7 +121,7 @@ class TextSession:
         return self.cache.tokens
 
     @property
-    def stand_in(self) -> str:
+    def substitute_runtime(self) -> str:
         """What runs the artifact here in place of its runtime; empty where that runs it."""
         return registry.get(self._manifest.target).substitute_runtime()
 

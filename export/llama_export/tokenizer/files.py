@@ -73,7 +73,7 @@ def _find(path: Path) -> Path:
 
 
 def _is_json(head: bytes, where: str) -> bool:
-    """Tell the two formats apart by the first bytes, and name what else a file may be.
+    """Return whether a file is JSON, not rank lines, and name what else it may be.
 
     Raises:
         TokenizerError: the file is neither of them.
