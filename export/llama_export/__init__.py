@@ -1,7 +1,8 @@
 """llama-export: turn a Llama checkpoint into artifacts that run on phones and desktops.
 
-`load` opens a bundle from Python; docs/python.md shows how. Importing this package loads nothing
-else: the names below arrive when they are used.
+`load`, `export`, `verify` and `inspect` do from Python what the command line does; docs/python.md
+shows how. Importing this package loads nothing heavy: the names in `_PLACES` arrive when they are
+used.
 """
 
 from __future__ import annotations
@@ -9,67 +10,120 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from llama_export.errors import (
+    BackendUnavailableError,
+    BundleError,
+    CheckpointError,
+    ConfigError,
+    EvaluationError,
+    GatedModelError,
+    HubError,
+    LlamaExportError,
+    LoweringError,
+    OutputError,
+    PromptError,
+    TokenizerError,
+    UnsupportedModelError,
+    UsageError,
+)
+from llama_export.python_interface import (
+    ExportSettings,
+    HubModel,
+    export,
+    inspect,
+    load,
+    verify,
+)
 from llama_export.version import __version__
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from llama_export.errors import LlamaExportError
+    from llama_export.bundle.bundle import Bundle
+    from llama_export.examine.inspection import Inspection
+    from llama_export.exporting.pipeline import ExportResult
     from llama_export.generation.conversation import Conversation
+    from llama_export.generation.decoding import GenerationStats
+    from llama_export.generation.overflow import Overflow
     from llama_export.generation.sampling import Sampling
+    from llama_export.generation.session_file import Turn
     from llama_export.generation.text_session import TextSession
+    from llama_export.generation.text_stream import Completion, TextStream
+    from llama_export.targets.coreml.options import CoremlOptions
+    from llama_export.targets.executorch.options import ExecutorchOptions
+    from llama_export.targets.onnx.options import OnnxOptions
     from llama_export.tokenizer.chat_format import Message
+    from llama_export.verify.rows import VerificationFailedError, VerifyReport
+    from llama_quantize.errors import QuantizationError
 
 __all__ = [
+    "BackendUnavailableError",
+    "Bundle",
+    "BundleError",
+    "CheckpointError",
+    "Completion",
+    "ConfigError",
     "Conversation",
+    "CoremlOptions",
+    "EvaluationError",
+    "ExecutorchOptions",
+    "ExportResult",
+    "ExportSettings",
+    "GatedModelError",
+    "GenerationStats",
+    "HubError",
+    "HubModel",
+    "Inspection",
     "LlamaExportError",
+    "LoweringError",
     "Message",
+    "OnnxOptions",
+    "OutputError",
+    "Overflow",
+    "PromptError",
+    "QuantizationError",
     "Sampling",
     "TextSession",
+    "TextStream",
+    "TokenizerError",
+    "Turn",
+    "UnsupportedModelError",
+    "UsageError",
+    "VerificationFailedError",
+    "VerifyReport",
     "__version__",
+    "export",
+    "inspect",
     "load",
+    "verify",
 ]
 
+# Where the names are that are imported when they are used.
 _PLACES = {
-    "Conversation": "llama_export.generation.conversation",
-    "LlamaExportError": "llama_export.errors",
-    "Message": "llama_export.tokenizer.chat_format",
-    "Sampling": "llama_export.generation.sampling",
-    "TextSession": "llama_export.generation.text_session",
+    "llama_export.bundle.bundle": ("Bundle",),
+    "llama_export.examine.inspection": ("Inspection",),
+    "llama_export.exporting.pipeline": ("ExportResult",),
+    "llama_export.generation.conversation": ("Conversation",),
+    "llama_export.generation.decoding": ("GenerationStats",),
+    "llama_export.generation.overflow": ("Overflow",),
+    "llama_export.generation.sampling": ("Sampling",),
+    "llama_export.generation.session_file": ("Turn",),
+    "llama_export.generation.text_session": ("TextSession",),
+    "llama_export.generation.text_stream": ("Completion", "TextStream"),
+    "llama_export.targets.coreml.options": ("CoremlOptions",),
+    "llama_export.targets.executorch.options": ("ExecutorchOptions",),
+    "llama_export.targets.onnx.options": ("OnnxOptions",),
+    "llama_export.tokenizer.chat_format": ("Message",),
+    "llama_export.verify.rows": ("VerificationFailedError", "VerifyReport"),
+    "llama_quantize.errors": ("QuantizationError",),
 }
-
-
-def load(
-    bundle: str | Path,
-    *,
-    threads: int | None = None,
-    max_context: int | None = None,
-    saved: str | Path | None = None,
-) -> TextSession:
-    """Open a bundle to write with it; torch is not needed.
-
-    Args:
-        bundle: its folder.
-        threads: of the runtime, from 1 to the number of cores; None: one a core.
-        max_context: use at most so many of the bundle's positions; None: all.
-        saved: a file that `TextSession.save` or a conversation wrote; its KV cache is taken over.
-
-    Raises:
-        UsageError: a number is out of its range.
-        BundleError: it is no bundle, or a damaged one.
-        BackendUnavailableError: the target's runtime is not installed.
-        PromptError: `saved` is missing, damaged, or of another bundle.
-    """
-    from llama_export.generation.text_session import TextSession
-
-    session = TextSession.open(bundle, threads=threads, max_context=max_context)
-    if saved is not None:
-        session.restore(saved)
-    return session
+_MODULE_OF = {name: module for module, names in _PLACES.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
-    if name not in _PLACES:
+    if name not in _MODULE_OF:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
-    return getattr(importlib.import_module(_PLACES[name]), name)
+    return getattr(importlib.import_module(_MODULE_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

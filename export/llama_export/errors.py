@@ -1,4 +1,4 @@
-"""The errors a user can meet: one tree, an exit code each, a hint each.
+"""The errors that a user can meet: one tree, with an exit code and a hint each.
 
 A message says what is wrong, where, what was expected and what was found; the hint says what to
 do next. A failed verification is a result, not an error, and does not appear here.
@@ -14,8 +14,12 @@ NOTICE = 35
 class LlamaExportError(Exception):
     """Base of every error that is the input's fault and not a bug.
 
+    `str(error)` is the message alone. The hint is a note of the exception (PEP 678): Python 3.11
+    and later print it below the message in a traceback; 3.10 itself prints the message alone, but
+    pytest and IPython show the note there too.
+
     Args:
-        message: what is wrong, where, expected and found.
+        message: what is wrong, where, and what was expected and found.
         hint: what to do next; empty when the message already says it.
     """
 
@@ -25,16 +29,19 @@ class LlamaExportError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        if hint:
+            # What `add_note` does, which Python 3.10 does not have yet.
+            self.__notes__ = [f"what to do: {hint}"]
 
 
 class UsageError(LlamaExportError):
-    """The options of the command line do not make a request."""
+    """The options, or the arguments of a call, do not make a request."""
 
     exit_code = 2
 
 
 class ConfigError(LlamaExportError):
-    """config.json is unreadable, incomplete or says something that we would get wrong."""
+    """config.json is unreadable or incomplete, or says something that we would get wrong."""
 
     exit_code = 3
 
@@ -58,13 +65,13 @@ class BackendUnavailableError(LlamaExportError):
 
 
 class LoweringError(LlamaExportError):
-    """The traced graph holds something that the target has no operator for."""
+    """The traced graph holds something for which the target has no operator."""
 
     exit_code = 7
 
 
 class BundleError(LlamaExportError):
-    """A bundle is damaged, was changed, or is of a newer format."""
+    """A bundle is damaged, was changed, or has a newer format."""
 
     exit_code = 8
 
@@ -91,13 +98,13 @@ class GatedModelError(HubError):
 
 
 class TokenizerError(LlamaExportError):
-    """The tokenizer is missing, damaged, belongs to another model, or got text it cannot encode."""
+    """The tokenizer is missing, damaged or another model's, or cannot encode a text."""
 
     exit_code = 14
 
 
 class PromptError(LlamaExportError):
-    """The prompt cannot be used: there is none, it is not UTF-8, or it does not fit."""
+    """The prompt cannot be used: it is empty or not UTF-8, or it does not fit."""
 
     exit_code = 15
 

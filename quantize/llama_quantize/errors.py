@@ -6,6 +6,9 @@ from __future__ import annotations
 class QuantizationError(ValueError):
     """A weight, a recipe or a quantised checkpoint that cannot be used as it is.
 
+    `str(error)` is the message alone; the hint is a note of the exception (PEP 678), which a
+    traceback of Python 3.11 and later prints below it.
+
     Args:
         message: what is wrong and where, what was expected and what was found.
         hint: what to do next; empty when the message already says it.
@@ -15,3 +18,6 @@ class QuantizationError(ValueError):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        if hint:
+            # What `add_note` does, which Python 3.10 does not have yet.
+            self.__notes__ = [f"what to do: {hint}"]

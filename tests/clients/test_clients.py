@@ -27,7 +27,8 @@ from artifacts.opened import session_of
 import environment
 from clients import Clients, MissingClientError, find_chromium, find_node
 from llama_export.exporting.pipeline import ExportRequest, export_bundle
-from llama_export.generation.decoding import Generation, Sampling
+from llama_export.generation.decoding import Generation
+from llama_export.generation.sampling import Sampling
 from llama_export.llama.config import LlamaConfig
 from llama_export.tokenizer.chat_format import Message, encode_dialog
 from llama_export.tokenizer.tokenizer import Tokenizer

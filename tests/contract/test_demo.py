@@ -15,7 +15,8 @@ from artifacts.opened import session_of
 
 from llama_export.checkpoints.hugging_face import HfCheckpoint
 from llama_export.exporting.pipeline import ExportRequest, export_bundle
-from llama_export.generation.decoding import Generation, Sampling
+from llama_export.generation.decoding import Generation
+from llama_export.generation.sampling import Sampling
 from llama_export.llama.streamed import reference_logits
 from llama_export.sources.resolve import DEMO_FOLDER
 from llama_export.tokenizer.tokenizer import Tokenizer

@@ -19,12 +19,15 @@ from llama_export.bundle.bundle import Bundle
 from llama_export.bundle.graph_spec import TensorSpec
 from llama_export.errors import BundleError
 from llama_export.examine.inspection import (
+    RECORD_FILE,
     TensorGroup,
     group_tensors,
     inspect_bundle,
+    inspect_folder,
     inspect_weights,
 )
 from llama_export.targets.footprint import Footprint, Part, merge
+from llama_quantize.checkpoint import store
 from llama_quantize.errors import QuantizationError
 
 pytest.importorskip("onnxruntime", reason="needs the onnx extra")
@@ -161,6 +164,18 @@ def test_the_command_gives_json(command, exported):
     found = json.loads(out)
     assert (code, found["kind"], found["hashes"]) == (0, "bundle", "as written")
     assert found["graph"]["kv_bytes_per_token"] == 2 * 2 * 2 * 64 * 4
+
+
+def test_a_folder_is_a_bundle_or_weights(exported):
+    assert RECORD_FILE == store.RECORD_FILE
+    told: list[tuple[int, int]] = []
+    found = inspect_folder(
+        exported / "onnx", check_hashes=True, progress=lambda *done: told.append(done)
+    )
+    size = Bundle.open(exported / "onnx").size_bytes
+    assert (found.kind, found.hashes, told[-1]) == ("bundle", "as written", (size, size))
+    assert told == sorted(told)
+    assert inspect_folder(exported / "weights").kind == "weights"
 
 
 def test_hashes_show_a_changed_file(command, copied):

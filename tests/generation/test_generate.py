@@ -18,7 +18,7 @@ from transformers import (
 
 from llama_export.errors import PromptError, UsageError
 from llama_export.generation.decoding import Generation, GenerationStats
-from llama_export.generation.prefix_cache import PIECE_TOKENS, KeptCache
+from llama_export.generation.prefix_cache import PIECE_TOKENS, PrefixCache
 from llama_export.generation.sampling import Sampling, distribution, penalise, sample
 
 LOGITS = np.array([0.0, 3.0, 1.0, 2.0], dtype=np.float32)
@@ -140,17 +140,17 @@ def test_the_repetition_penalty_sees_prompt_and_answer_and_spares_stop_tokens():
 # The record of the cache: what a text shares with it is not read again.
 
 
-def written(cache: KeptCache, token_ids: list[int]) -> list[list[int]]:
+def written(cache: PrefixCache, token_ids: list[int]) -> list[list[int]]:
     """Read a text through the record; return what the session was given."""
     session = cache._session
     session.calls.clear()
-    cache.prefill(token_ids[cache.keep(token_ids) :])
+    cache.prefill(token_ids[cache.keep_prefix_of(token_ids) :])
     assert session.held == token_ids
     return session.calls
 
 
 def test_the_next_turn_of_a_long_history_reads_its_new_tokens_alone():
-    cache = KeptCache(CountingSession(2000))
+    cache = PrefixCache(CountingSession(2000))
     history = [index % 7 for index in range(1000)]
     assert sum(map(len, written(cache, history))) == 1000
     turn = [1, 2, 3, 4]
@@ -159,7 +159,7 @@ def test_the_next_turn_of_a_long_history_reads_its_new_tokens_alone():
 
 
 def test_an_edited_text_is_read_from_the_edit_on():
-    cache = KeptCache(CountingSession(2000))
+    cache = PrefixCache(CountingSession(2000))
     history = [index % 7 for index in range(300)]
     written(cache, history)
     edited = [*history[:200], 9, *history[201:]]
@@ -169,7 +169,7 @@ def test_an_edited_text_is_read_from_the_edit_on():
 
 
 def test_a_long_text_is_read_in_pieces_that_can_be_stopped_and_gone_on_with():
-    cache = KeptCache(CountingSession(2000))
+    cache = PrefixCache(CountingSession(2000))
     text = [index % 7 for index in range(2 * PIECE_TOKENS + 5)]
     seen = []
 
@@ -197,7 +197,7 @@ def test_an_interrupt_between_session_and_record_loses_nothing():
                 raise KeyboardInterrupt
             return result
 
-    cache = KeptCache(Interrupted())
+    cache = PrefixCache(Interrupted())
     with pytest.raises(KeyboardInterrupt):
         cache.prefill([1, 2])
     cache._session.broken = False
@@ -206,7 +206,7 @@ def test_an_interrupt_between_session_and_record_loses_nothing():
 
 
 def test_a_fork_of_the_record_goes_its_own_way():
-    cache = KeptCache(CountingSession())
+    cache = PrefixCache(CountingSession())
     written(cache, [1, 2])
     other = cache.fork()
     written(other, [1, 2, 3])
@@ -214,7 +214,7 @@ def test_a_fork_of_the_record_goes_its_own_way():
 
 
 def test_the_record_keeps_to_its_context_and_its_positions():
-    cache = KeptCache(CountingSession(), max_context=3)
+    cache = PrefixCache(CountingSession(), max_context=3)
     with pytest.raises(PromptError, match="room for 3"):
         cache.prefill([1, 2, 3, 4])
     with pytest.raises(PromptError, match="rewind to position 1"):

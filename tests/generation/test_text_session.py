@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -51,23 +50,6 @@ def talk_of(session: TextSession, turns: int = 3) -> Conversation:
     return talk
 
 
-def test_every_example_of_the_page_runs(demo_bundle, tmp_path, monkeypatch, capsys):
-    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
-    (tmp_path / "demo-out").mkdir()
-    (tmp_path / "demo-out" / "onnx").symlink_to(demo_bundle)
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {}
-    for block in blocks:
-        exec(compile(block, "docs/python.md", "exec"), names)
-    printed = capsys.readouterr().out
-    assert len(blocks) >= 8
-    assert "the prompt is empty - give a text" in printed
-    assert "['system', 'user', 'assistant']" in printed
-    assert "interrupted" in printed
-    assert (tmp_path / "talk.chat").is_file()
-
-
 def test_the_package_is_light_and_a_session_needs_no_torch(demo_bundle):
     code = (
         "import sys, llama_export\n"
@@ -84,8 +66,6 @@ def test_the_package_is_light_and_a_session_needs_no_torch(demo_bundle):
         check=True,
     )
     assert done.stdout.splitlines() == ["[]", "[]"]
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        _ = llama_export.nothing
 
 
 # What a call gives does not depend on the calls before it.
@@ -625,3 +605,53 @@ def test_a_pipe_is_not_replaced_by_a_saved_file(demo_bundle, tmp_path):
     with pytest.raises(OutputError, match="pipe"):
         session.save(pipe)
     assert pipe.is_fifo()
+
+
+# Closing, and what is shown.
+
+
+def test_a_closed_session_refuses_whatever_needs_it(demo_bundle, saved, tmp_path):
+    with llama_export.load(demo_bundle, threads=1) as session:
+        talk = talk_of(session, 1)
+        stream = session.stream(STORY, max_tokens=50)
+        next(stream)
+    assert list(stream) == []
+    for call in (
+        lambda: session.generate(STORY),
+        lambda: session.stream(STORY),
+        lambda: session.chat([Message("user", "Hi")]),
+        lambda: session.logits(STORY),
+        lambda: session.rewind(0),
+        session.fork,
+        lambda: session.save(tmp_path / "a"),
+        lambda: session.restore(saved),
+        lambda: talk.send("Hi"),
+        lambda: list(talk.retry()),
+        lambda: talk.save(tmp_path / "b"),
+    ):
+        with pytest.raises(UsageError, match="the session is closed") as caught:
+            call()
+        assert "open the bundle again" in caught.value.hint
+    assert (session.tokens, session.position, session.is_closed) == ((), 0, True)
+    assert list(tmp_path.iterdir()) == []
+    session.close()  # again, in peace
+
+
+def test_what_is_shown_is_short_and_says_what_it_is(session, demo_bundle):
+    completion = session.generate(STORY, sampling=GREEDY, max_tokens=60)
+    talk = talk_of(session, 1)
+    bundle = Bundle.open(demo_bundle)
+    shown = {
+        session: f"<TextSession demo (onnx, int4): {session.position} of 2048 tokens>",
+        completion: "60 tokens, length>",
+        talk: f"<Conversation with demo (onnx, int4): 3 messages, {talk.length} tokens>",
+        session.tokenizer: "<Tokenizer of 4096 tokens>",
+    }
+    for value, words in shown.items():
+        assert words in repr(value)
+    assert repr(bundle) == f"<Bundle {demo_bundle}: {bundle.manifest!r}>"
+    assert repr(bundle.manifest) == "<Manifest of demo: onnx, int4, 9 files>"
+    long = [*shown, bundle, session.tokenizer.vocabulary, session.stream(STORY), talk.turns[0]]
+    assert [value for value in long if len(repr(value)) > 300] == []
+    session.close()
+    assert repr(session) == "<TextSession demo (onnx, int4): closed>"

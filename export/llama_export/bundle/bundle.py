@@ -1,10 +1,10 @@
 """A bundle on disk: a folder of files and the manifest.json that names and hashes each of them.
 
 `seal` makes one out of a folder, `Bundle.open` checks everything that is cheap (manifest, paths,
-presence, lengths), `Bundle.check_hashes` reads every byte. Files that the manifest does not list
-are ignored by `open`, because a desktop or a user may leave some, and returned by `check_hashes`;
-no path of a manifest can lead to one. The module knows nothing of targets, tokenizers or of how
-a folder gets to its place (`publish`).
+presence, lengths), and `Bundle.check_hashes` reads every byte. Files that the manifest does not
+list are ignored by `open`, because a desktop or a user may leave some, and returned by
+`check_hashes`; no path of a manifest can lead to one. The module knows nothing of targets and
+tokenizers, or of how a folder gets to its place (`publish`).
 """
 
 from __future__ import annotations
@@ -16,12 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from llama_export.bundle.manifest import (
-    MANIFEST_NAME,
-    FileEntry,
-    Manifest,
-    path_fault,
-)
+from llama_export.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest, path_fault
 from llama_export.errors import BundleError, OutputError
 from llama_quantize.checkpoint.files import hash_into
 
@@ -32,18 +27,27 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Bundle:
-    """A folder whose manifest was checked and whose files are there, in their full length."""
+    """A folder whose manifest was checked and whose files are there, in their full length.
+
+    Args:
+        folder: the folder.
+        manifest: its manifest.json.
+    """
 
     folder: Path
     manifest: Manifest
+
+    def __repr__(self) -> str:
+        return f"<Bundle {self.folder}: {self.manifest!r}>"
 
     @classmethod
     def open(cls, folder: Path) -> Bundle:
         """Read and check a bundle, all but the hashes.
 
         Raises:
-            BundleError: no folder, no manifest, a manifest that is damaged or of a newer format,
-                or files that are missing, of another length, or reached through a symbolic link.
+            BundleError: there is no such folder, or no manifest in it; the manifest is damaged or
+                of a newer format; files are missing, of another length, or reached through a
+                symbolic link.
         """
         if not folder.is_dir():
             found = "is a file" if folder.exists() else "does not exist"
@@ -66,19 +70,22 @@ class Bundle:
 
     @property
     def size_bytes(self) -> int:
-        """The listed files together, the manifest not counted."""
+        """Size of the listed files together, without the manifest."""
         return sum(entry.size_bytes for entry in self.manifest.files.values())
 
     @property
     def artifact(self) -> Path:
-        """The file, or for a Core ML package the folder, that the runtime loads."""
+        """The file that the runtime loads, or the folder of a Core ML package."""
         return self.path(self.manifest.artifact)
 
     def path(self, name: str) -> Path:
-        """Return the place of a listed file, or of the artifact.
+        """Return the path of a listed file, or of the artifact.
+
+        Args:
+            name: path inside the folder, as the manifest has it.
 
         Raises:
-            BundleError: the manifest does not list it.
+            BundleError: the manifest does not list the file.
         """
         if name not in self.manifest.files and name != self.manifest.artifact:
             message = f"{self.folder} has no file {name!r} in its manifest"
@@ -89,13 +96,14 @@ class Bundle:
         """Read every listed file and compare it with the manifest.
 
         Args:
-            progress: called with the bytes read since its last call; they sum to `size_bytes`.
+            progress: function to call with the number of bytes read since its last call; they
+                add up to `size_bytes`.
 
         Returns:
-            The files in the folder that the manifest does not list; they harm nothing.
+            Names of the files in the folder that the manifest does not list; they do no harm.
 
         Raises:
-            BundleError: names every file that is changed, truncated, missing or unreadable.
+            BundleError: files are changed, truncated, missing or unreadable (all are named).
         """
         faults = []
         for name, entry in sorted(self.manifest.files.items()):
@@ -115,8 +123,8 @@ def hash_file(path: Path, progress: Progress | None = None) -> FileEntry:
     """Hash a file in chunks of bounded memory.
 
     Args:
-        path: the file.
-        progress: called with the bytes read since its last call.
+        path: path of the file.
+        progress: function to call with the number of bytes read since its last call.
 
     Raises:
         OSError: the file cannot be read; the caller knows whether it is input or output.
@@ -132,15 +140,15 @@ def seal(folder: Path, draft: Manifest, progress: Progress | None = None) -> Man
     Args:
         folder: the finished folder; a manifest.json in it is replaced.
         draft: the manifest but for its `files`, which are not looked at.
-        progress: called with the bytes hashed since its last call.
+        progress: function to call with the number of bytes hashed since its last call.
 
     Returns:
         The manifest, as a reader will get it.
 
     Raises:
         BundleError: the folder holds a symbolic link or a name that no manifest may hold, or a
-            field is not what `Manifest` says. Nothing is written then.
-        OutputError: a file cannot be read or the manifest cannot be written.
+            field is not what `Manifest` allows. Nothing is written then.
+        OutputError: a file cannot be read, or the manifest cannot be written.
     """
     try:
         files = {name: hash_file(path, progress) for name, path in _files_to_seal(folder)}
@@ -182,7 +190,7 @@ def _walk(folder: Path, onerror: Callable[[OSError], None] | None = None) -> lis
 
 
 def _file_fault(folder: Path, name: str, entry: FileEntry) -> str:
-    """Say what is wrong with a listed file, short of reading it; empty when nothing is."""
+    """Return what is wrong with a listed file, short of reading it; "" when nothing is."""
     place = folder
     try:
         for part in PurePosixPath(name).parts:

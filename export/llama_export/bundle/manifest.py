@@ -1,7 +1,7 @@
 """manifest.json: what a bundle holds, parsed strictly and written the same way every time.
 
-It knows the fields, their types, which paths may stand in a bundle and how they depend on each
-other. It never looks at the files that it names, and it knows nothing of what `graph` and
+It knows the fields, their types, how they depend on each other, and which paths may stand in a
+bundle. It never looks at the files that it names, and it does not know what `graph` and
 `model.config` mean: their owners (`GraphSpec`, `LlamaConfig`) parse them.
 schemas/manifest.schema.json says the same in JSON Schema.
 """
@@ -85,12 +85,17 @@ class Manifest:
     created_with: Mapping[str, str]
     runs_here: bool
 
+    def __repr__(self) -> str:
+        facts = (self.target, str(self.quantization.get("recipe")), f"{len(self.files)} files")
+        return f"<Manifest of {self.model.name}: {', '.join(facts)}>"
+
     @classmethod
     def read(cls, path: Path) -> Manifest:
         """Read a manifest.json.
 
         Raises:
-            BundleError: it is missing, no valid JSON, of a newer format, or a field is wrong.
+            BundleError: the file is missing, no valid JSON, or of a newer format, or a field is
+                wrong.
         """
         try:
             with path.open("rb") as file:
@@ -112,7 +117,7 @@ class Manifest:
         """Parse the text of a manifest.json; a key given twice, NaN and infinity are refused.
 
         Raises:
-            BundleError: no valid JSON, a newer format, or a field is wrong.
+            BundleError: the text is no valid JSON, or of a newer format, or a field is wrong.
         """
         try:
             raw = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
@@ -126,7 +131,8 @@ class Manifest:
         """Check every field and build a manifest.
 
         Raises:
-            BundleError: a newer format (both versions named), or the list of all faults.
+            BundleError: the format is newer (both versions are named), or fields are wrong (all
+                faults are listed).
         """
         if not isinstance(raw, dict):
             message = f"{where}: expected a JSON object, found {type(raw).__name__}"
@@ -154,7 +160,7 @@ class Manifest:
         """Return the file's text: sorted keys, two spaces, a newline at the end.
 
         Raises:
-            BundleError: a field holds something that JSON cannot, such as NaN or a Path.
+            BundleError: a field holds something that JSON cannot hold, such as NaN or a Path.
         """
         try:
             text = json.dumps(self.to_json(), sort_keys=True, indent=2, allow_nan=False)
@@ -165,10 +171,10 @@ class Manifest:
 
 
 def path_fault(path: str) -> str:
-    """Say why a path may not stand in a manifest; empty when it may.
+    """Return why a path may not stand in a manifest; "" when it may.
 
-    Allowed is a relative POSIX path that names a file inside the folder and means the same on
-    every system: no `..`, no backslash, no drive letter, no control character.
+    A path must be a relative POSIX path to a file inside the folder that means the same on every
+    system: no `..`, no backslash, no drive letter, no control character.
     """
     parts = path.split("/")
     if path.startswith("/") or _ABSOLUTE.match(path):

@@ -9,7 +9,7 @@ drops a lock with its process. The names beside `target` are
     .target.old-PID        the old target, between the two renames that replace it
 
 A process killed between those renames leaves no target; the next publish puts the old one back
-before anything else. The module knows nothing of what is in the folder.
+before anything else. The module does not know what is in the folder.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-# A folder that holds one of these was written by us, so that --force may replace it.
+# A folder that holds one of these was written by us, so `force` may replace it.
 OUR_FILES = (MANIFEST_NAME, RECORD_FILE)
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -55,22 +55,22 @@ _HINTS = {
 
 @contextmanager
 def publish(target: Path, *, force: bool) -> Iterator[Path]:
-    """Give a fresh folder to write to, and make it `target` when the block ends well.
+    """Open a fresh folder to write to, and make it `target` when the block ends well.
 
-    When the block ends with any exception, Ctrl-C included, the folder is removed and an old
-    target is untouched. An `OSError` of the block that means a full or forbidden output becomes
-    an `OutputError`; any other exception passes through.
+    When the block ends with an exception, Ctrl-C included, the folder is removed and an old
+    target stays untouched. An `OSError` of the block that means a full or forbidden output
+    becomes an `OutputError`; any other exception passes through.
 
     Args:
-        target: the folder to make; missing parents are made too.
-        force: replace an existing folder, if it is empty or one of ours (`OUR_FILES`).
+        target: folder to make; missing parents are made too.
+        force: whether to replace an existing folder that is empty or ours (`OUR_FILES`).
 
     Yields:
         An empty folder beside `target`, on the same file system.
 
     Raises:
-        OutputError: the target exists, another export is writing it, it cannot be written, or
-            the disk is full. The first is found before any work.
+        OutputError: the target exists (which is found before any work) or cannot be written,
+            another export is writing it, or the disk is full.
     """
     target = Path.cwd() / target  # the block may change directory
     _require_name(target)
@@ -90,16 +90,17 @@ def publish(target: Path, *, force: bool) -> Iterator[Path]:
 
 @contextmanager
 def scratch(target: Path) -> Iterator[Path]:
-    """Give a fresh folder to write to, and remove it when the block ends; `target` is not touched.
+    """Open a fresh folder to write to, and remove it when the block ends; `target` stays untouched.
 
     Args:
-        target: whose place, lock and left-overs are used, as by `publish`.
+        target: folder whose place, lock and leftovers are used, as by `publish`.
 
     Yields:
         An empty folder beside `target`.
 
     Raises:
-        OutputError: another export is writing there, it cannot be written, or the disk is full.
+        OutputError: another export is writing there, the folder cannot be written, or the disk
+            is full.
     """
     with _workspace(Path.cwd() / target) as partial:
         yield partial
@@ -107,7 +108,7 @@ def scratch(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def _workspace(target: Path) -> Iterator[Path]:
-    """Give the hidden folder beside the target, under its lock; what is left of it is removed."""
+    """Make the hidden folder beside the target, under its lock, and remove what is left of it."""
     with _made_parents(target), _lock(target) as proven:
         partial = _beside(target, f"partial-{os.getpid()}")
         try:
@@ -127,8 +128,12 @@ def _workspace(target: Path) -> Iterator[Path]:
 def refuse_existing(target: Path, *, force: bool) -> None:
     """Refuse a target that `publish` would refuse, before any work.
 
+    Args:
+        target: folder to be made.
+        force: whether a folder that is empty or ours may be replaced.
+
     Raises:
-        OutputError: it exists and may not be replaced.
+        OutputError: the target exists and may not be replaced.
     """
     _require_name(target)
     # A rival may rename the target at any moment, so each question is asked once, of one folder.
@@ -211,7 +216,7 @@ def _may_be_alive(pid: int) -> bool:
 
 @contextmanager
 def _lock(target: Path) -> Iterator[bool]:
-    """Hold the target's lock; yields False where the file system has no locks."""
+    """Hold the target's lock; yield False where the file system has no locks."""
     path = _beside(target, "lock")
     with _as_output_error(target):
         handle, proven = _take_lock(path, target)
@@ -294,7 +299,7 @@ def _output_error(error: OSError, target: Path) -> OutputError:
 
 
 def _is_output_fault(error: OSError, partial: Path) -> bool:
-    """Tell a fault of the output from one of the input, whose errors are not ours to name."""
+    """Return whether an error is the output's fault; the input's errors are not ours to name."""
     if error.errno in _FULL:
         return True
     inside = isinstance(error.filename, str) and partial in Path(error.filename).parents

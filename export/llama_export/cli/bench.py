@@ -154,7 +154,7 @@ def bench_table(report: dict[str, Any]) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    from llama_export.cli.terminal import format_bytes
+    from llama_export.system.byte_sizes import format_bytes
 
     bundle, settings = report["bundle"], report["settings"]
     table = Table(

@@ -91,7 +91,7 @@ def plan_table(plan: ExportPlan) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    from llama_export.cli.terminal import format_bytes
+    from llama_export.system.byte_sizes import format_bytes
 
     found, room = plan.estimate, plan.room
     table = Table(
@@ -148,8 +148,8 @@ def phone_table(plan: ExportPlan) -> Table:
     """List the phones: which could hold the first target's bundle, and what bounds its speed."""
     from rich.table import Table
 
-    from llama_export.cli.terminal import format_bytes
     from llama_export.exporting.phones import LIKELY_SHARE, PHONES, SURE_SHARE
+    from llama_export.system.byte_sizes import format_bytes
 
     target = plan.estimate.targets[0]
     needed = target.run_bytes(_context(plan))

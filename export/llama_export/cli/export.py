@@ -176,11 +176,8 @@ def export(
         refuse_early(request)  # a plan shows more before it refuses
     progress = TerminalProgress(console)
     with progress.step("Starting PyTorch"):
-        from llama_export.exporting.pipeline import (
-            VerificationFailedError,
-            export_bundle,
-            plan_export,
-        )
+        from llama_export.exporting.pipeline import export_bundle, plan_export
+        from llama_export.verify.rows import VerificationFailedError
     if dry_run:
         show_plan(plan_export(request), as_json=as_json)
         return

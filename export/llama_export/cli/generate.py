@@ -40,7 +40,7 @@ def generate(
     drawn = chosen_sampling(Sampling(), sampling)
     text = read_prompt(prompt, file)
     session = TextSession.open(bundle, threads=threads, verbose=verbose)
-    say_substitute_runtime(console, session.stand_in)
+    say_substitute_runtime(console, session.substitute_runtime)
     if chat and not session.for_chat:
         say_base_model(console, session.name)
     ids = encode_dialog(session.tokenizer, [Message("user", text)]) if chat else text

@@ -35,28 +35,13 @@ def inspect(*, folder: Path, hashes: bool, as_json: bool, verbose: bool) -> None
 
 
 def _look(folder: Path, console: Console, *, hashes: bool) -> Inspection:
-    from llama_export.bundle.bundle import Bundle
-    from llama_export.bundle.manifest import MANIFEST_NAME
     from llama_export.cli.terminal import TerminalProgress
-    from llama_export.examine.inspection import inspect_bundle, inspect_weights
-    from llama_quantize.checkpoint.files import is_quantized
+    from llama_export.examine.inspection import inspect_folder
 
-    progress = TerminalProgress(console)
-    if is_quantized(folder) and not (folder / MANIFEST_NAME).exists():
-        with progress.step(f"Opening {folder}"):
-            return inspect_weights(folder, check_hashes=hashes)
-    bundle = Bundle.open(folder)
     if not hashes:
-        return inspect_bundle(bundle)
-    done = 0
-    with progress.step("Hashing the files") as advance:
-
-        def count(size_bytes: int) -> None:
-            nonlocal done
-            done += size_bytes
-            advance(done, bundle.size_bytes)
-
-        return inspect_bundle(bundle, check_hashes=True, progress=count)
+        return inspect_folder(folder)
+    with TerminalProgress(console).step("Hashing the files") as advance:
+        return inspect_folder(folder, check_hashes=True, progress=advance)
 
 
 def tables(found: Inspection) -> Iterator[Table]:
@@ -64,7 +49,7 @@ def tables(found: Inspection) -> Iterator[Table]:
     from rich.markup import escape
     from rich.table import Table
 
-    from llama_export.cli.terminal import format_bytes
+    from llama_export.system.byte_sizes import format_bytes
 
     overview = Table(title=escape(found.folder), title_justify="left", show_header=False)
     overview.add_column("", no_wrap=True)
@@ -114,7 +99,7 @@ def _shape(group: TensorGroup) -> str:
 
 def _facts(found: Inspection) -> dict[str, str]:
     """Choose what a reader wants to see first."""
-    from llama_export.cli.terminal import format_bytes
+    from llama_export.system.byte_sizes import format_bytes
 
     model, how, graph = found.model, found.quantization, found.graph
     revision = (model.get("revision") or "")[:12]

@@ -74,8 +74,8 @@ def model_table(rows: list[tuple[KnownModel, ExportEstimate]]) -> Table:
     from rich import box
     from rich.table import Table
 
-    from llama_export.cli.terminal import format_bytes
     from llama_export.exporting.estimate import QUOTED_CONTEXT
+    from llama_export.system.byte_sizes import format_bytes
 
     first = rows[0][1]
     table = Table(

@@ -30,13 +30,12 @@ from rich.progress import (
 from rich.table import Table
 
 from llama_export.errors import NOTICE, PromptError
+from llama_export.system.byte_sizes import format_bytes
 
 if TYPE_CHECKING:
     # Both import torch, which `generate` does without.
     from llama_export.exporting.pipeline import ExportResult
     from llama_export.verify.rows import VerifyReport
-
-_MB = 1_000_000
 
 
 def quieten() -> None:
@@ -82,15 +81,6 @@ class TerminalProgress:
                 bars.remove_task(task)  # a spinner that stands still looks like one that waits
                 raise
             bars.update(task, completed=1, total=1)
-
-
-def format_bytes(size_bytes: int) -> str:
-    """Write a size in decimal units, as file managers and phone makers do."""
-    if size_bytes >= 1000 * _MB:
-        return f"{size_bytes / _MB / 1000:.2f} GB"
-    if size_bytes >= _MB:
-        return f"{size_bytes / _MB:.1f} MB"
-    return f"{size_bytes / 1000:.1f} kB"
 
 
 def _recipe(quantization: Mapping[str, Any]) -> str:

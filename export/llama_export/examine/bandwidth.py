@@ -1,7 +1,7 @@
 """How fast this machine reads memory: the ceiling of decode, which reads every weight once a token.
 
-Threads fold slices of one buffer, larger than any cache, into a number. It knows numpy and
-nothing of models.
+Threads fold slices of one buffer, larger than any cache, into a number. It knows nothing of
+models and of runtimes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,15 @@ PASSES = 7
 
 @dataclass(frozen=True)
 class Bandwidth:
-    """Bytes read in a second, over some passes; the best is what the memory can do."""
+    """Speed of reading, in bytes per second, over some passes.
+
+    Args:
+        best: speed of the fastest pass, which is what the memory can do.
+        median: speed of the median pass.
+        worst: speed of the slowest pass.
+        buffer_bytes: size of the buffer.
+        threads: number of threads that read it.
+    """
 
     best: float
     median: float
@@ -41,7 +49,7 @@ class Bandwidth:
 
 
 def buffer_bytes_for(available_bytes: int) -> int:
-    """Choose a buffer: large, and at most a quarter of the memory that is free."""
+    """Choose a buffer's size: large, and at most a quarter of the memory that is free."""
     return max(SMALLEST_BUFFER_BYTES, min(BUFFER_BYTES, available_bytes // 4))
 
 
@@ -51,10 +59,10 @@ def read_bandwidth(
     """Read a buffer several times, each thread a slice of its own.
 
     Args:
-        threads: as many as the runtime uses.
-        buffer_bytes: several times the caches.
-        clock: gives seconds.
-        passes: how often; one more comes first and is not counted.
+        threads: number of threads, the same as the runtime's.
+        buffer_bytes: size of the buffer, several times that of the caches.
+        clock: function that returns seconds.
+        passes: number of passes that count; one more comes first.
     """
     # Written first: pages that nobody wrote are all one page of zeros, which stays in the cache.
     words = np.ones(buffer_bytes // 8, dtype=np.uint64)

@@ -1,7 +1,7 @@
 """Measure a session: loading, time to the first token, prefill, decode at several contexts, memory.
 
 It drives a `Session` and takes its readings from a `Host`, so that any target can be measured and
-a test can give both. It says nothing about what a good figure is, and it knows no runtime.
+a test can provide both. It does not know what a good figure is, and it knows no runtime.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Progress = Callable[[int, int], None]
 
 
 class Host(Protocol):
-    """The readings that a measurement takes; `machine.Machine` gives them."""
+    """The readings that a measurement takes; `machine.Machine` provides them."""
 
     def clock(self) -> float:
         """Return seconds, for differences only."""
@@ -54,10 +54,10 @@ class BenchPlan:
     """What is measured.
 
     Args:
-        prompt_lengths: prefills of an empty cache, in tokens.
-        contexts: positions in the cache when decoding begins.
-        decode_tokens: steps of one sample.
-        repeat: samples of each figure; one more comes first and is not counted.
+        prompt_lengths: numbers of tokens of the prompts that an empty cache is filled with.
+        contexts: numbers of positions in the cache when decoding begins.
+        decode_tokens: number of tokens decoded for one sample.
+        repeat: number of samples of each figure that count; one more comes first.
     """
 
     prompt_lengths: tuple[int, ...] = DEFAULT_PROMPT_LENGTHS
@@ -68,7 +68,7 @@ class BenchPlan:
 
 @dataclass(frozen=True)
 class Spread:
-    """Samples of one figure."""
+    """The samples of one figure, summarised."""
 
     median: float
     least: float
@@ -82,7 +82,13 @@ class Spread:
 
 @dataclass(frozen=True)
 class PrefillFigures:
-    """A prompt of `tokens`: the first token is there after `first_token_s`."""
+    """The figures of one length of prompt.
+
+    Args:
+        tokens: length of the prompt.
+        first_token_s: seconds until the first token was chosen.
+        tokens_per_s: speed of reading the prompt.
+    """
 
     tokens: int
     first_token_s: Spread
@@ -91,7 +97,12 @@ class PrefillFigures:
 
 @dataclass(frozen=True)
 class DecodeFigures:
-    """Steps of one token each, from a cache of `context` positions on."""
+    """The figures of decoding at one context.
+
+    Args:
+        context: number of positions in the cache when decoding begins.
+        tokens_per_s: speed of decoding.
+    """
 
     context: int
     tokens_per_s: Spread
@@ -102,12 +113,17 @@ class BenchResult:
     """All figures of one artifact.
 
     Args:
-        load_s: until the session is ready; the first in this process.
-        resident_bytes: after loading, whole process.
-        peak_resident_bytes: of the whole process, over its life.
-        first_call_s: the very first prefill, of `first_call_tokens`; slower than later ones.
-        others_before: cores that other processes kept busy before.
-        others_during: the same while it was measured.
+        load_s: seconds until the session was ready, the first one in this process.
+        resident_before_bytes: memory of the whole process before loading.
+        resident_bytes: memory of the whole process after loading.
+        peak_resident_bytes: largest memory of the whole process, over its life.
+        first_call_tokens: length of the very first prompt.
+        first_call_s: seconds that reading it took, more than later ones take.
+        prefill: figures by length of prompt.
+        decode: figures by context.
+        others_before: number of cores that other processes kept busy before the measurement.
+        others_during: the same number during the measurement.
+        load_average: mean number of running processes over the last minute.
     """
 
     load_s: float
@@ -133,10 +149,14 @@ class BenchResult:
 
 
 def parse_lengths(option: str, text: str) -> tuple[int, ...]:
-    """Read a list of lengths, such as "128,512".
+    """Parse a list of lengths, such as "128,512".
+
+    Args:
+        option: name of the option, for the message.
+        text: the list.
 
     Raises:
-        UsageError: nothing, or something that is no whole number above 0.
+        UsageError: the list is empty, or holds something else than whole numbers above 0.
     """
     words = [word.strip() for word in text.split(",") if word.strip()]
     if not words or not all(word.isdecimal() and int(word) > 0 for word in words):
@@ -154,15 +174,15 @@ def plan_bench(
     repeat: int | None = None,
     quick: bool = False,
 ) -> BenchPlan:
-    """Fill in what was not asked for, with what the artifact has room for.
+    """Fill in what was not asked for with what the artifact has room for.
 
     Args:
-        max_context: of the artifact.
-        prompt_lengths: None: 128 and 512, those that fit.
-        contexts: None: 128 and 1024, those that fit.
-        decode_tokens: None: 16.
-        repeat: None: 5.
-        quick: one length, fewer samples, where nothing was asked for.
+        max_context: number of positions of the artifact.
+        prompt_lengths: lengths of the prompts; None: those of 128 and 512 that fit.
+        contexts: contexts to decode at; None: those of 128 and 1024 that fit.
+        decode_tokens: number of tokens of a sample; None: 16, or 8 if quick.
+        repeat: number of samples; None: 5, or 2 if quick.
+        quick: whether to measure one length with fewer samples where nothing was asked for.
 
     Raises:
         UsageError: a length is beyond the artifact's context, or a count is below 1.
@@ -197,11 +217,12 @@ def measure(
     """Load a session and measure it.
 
     Args:
-        open_session: loads the artifact.
-        plan: what is measured; it fits the artifact.
-        host: the readings.
-        ordinary_tokens: prompts are drawn, always the same, from ids below this.
-        progress: told of the samples done, and of how many there are.
+        open_session: function that loads the artifact.
+        plan: what to measure; it must fit the artifact.
+        host: source of the readings.
+        ordinary_tokens: number of ids, the first ones, from which the prompts are drawn; they are
+            always the same.
+        progress: function to call with the number of samples done, and of all samples.
     """
     started = host.cpu_times()
     host.wait(_LOOK_S)

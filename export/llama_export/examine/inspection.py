@@ -1,7 +1,7 @@
 """What is inside a bundle or a `weights/` folder: parts, inputs and outputs, files, origin.
 
-It reads manifests and headers, and no weight unless hashes are asked for. How an artifact is laid
-out is its target's business (`Target.describe`). It prints nothing.
+It reads manifests and headers, and no weight unless hashes are asked for. It prints nothing, and
+does not know how an artifact is laid out: that is its target's business (`Target.describe`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from llama_export.targets import registry
 from llama_export.targets.footprint import Part
 from llama_export.targets.stored import StoredArtifact
 from llama_export.tokenizer.files import read_vocabulary
-from llama_quantize.checkpoint.files import RECORD_FILE, WEIGHTS_FILE
+from llama_quantize.checkpoint.files import RECORD_FILE, WEIGHTS_FILE, is_quantized
+
+# Told how many bytes have been read, of how many.
+Progress = Callable[[int, int], None]
 
 _COMMON_FILES: Mapping[str, str] = {
     "config.json": "the model's shape",
@@ -39,7 +42,13 @@ _OTHER_FILE = "not the export's own"
 
 @dataclass(frozen=True)
 class FileNote:
-    """A file, and what it is."""
+    """A file and its purpose.
+
+    Args:
+        name: path inside the folder.
+        size_bytes: length of the file.
+        purpose: what the file is for, in a few words.
+    """
 
     name: str
     size_bytes: int
@@ -48,7 +57,14 @@ class FileNote:
 
 @dataclass(frozen=True)
 class TensorGroup:
-    """Inputs or outputs that differ in their layer only."""
+    """Inputs or outputs that differ only in their layer.
+
+    Args:
+        names: the names as one, such as `present.{0-15}.key`.
+        count: number of tensors.
+        dtype: type of their elements.
+        shape: their dimensions, each a number or the name of what varies.
+    """
 
     names: str
     count: int
@@ -58,12 +74,25 @@ class TensorGroup:
 
 @dataclass(frozen=True)
 class Inspection:
-    """Everything that `inspect` says.
+    """Everything that `inspect` finds.
 
     Args:
+        folder: the folder.
         kind: "bundle" or "weights".
-        hashes: "not checked", or "as written".
-        unlisted: files of the folder that the manifest does not know; only with hashes.
+        model: name, hub_id, revision and config of the model.
+        quantization: recipe, bits per weight and error of the weights, and their number.
+        graph: target and signature of the artifact; empty for weights.
+        inputs: inputs of the artifact.
+        outputs: outputs of the artifact.
+        states: caches that the artifact keeps inside.
+        parts: what takes the space, by kind.
+        files: the files, largest first.
+        tokenizer: file, size and stop tokens of the tokenizer.
+        created_with: versions by package name.
+        licence: sentence of NOTICE that names the licence.
+        size_bytes: size of all files.
+        hashes: "not checked" or "as written".
+        unlisted: files of the folder that the manifest does not list; known only with hashes.
     """
 
     folder: str
@@ -83,27 +112,53 @@ class Inspection:
     hashes: str
     unlisted: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        facts = [self.model.get("name"), self.graph.get("target"), self.quantization.get("recipe")]
+        known = ", ".join(str(fact) for fact in facts if fact)
+        return f"<Inspection of the {self.kind} {self.folder}: {known}, {self.size_bytes} bytes>"
+
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
         return {"format_version": 1, **asdict(self)}
 
 
+def inspect_folder(
+    folder: Path, *, check_hashes: bool = False, progress: Progress | None = None
+) -> Inspection:
+    """Look into a bundle, or into the `weights/` folder of an export.
+
+    Args:
+        folder: the folder.
+        check_hashes: whether to read every byte and compare it with what was written.
+        progress: function to call while a bundle's files are hashed.
+
+    Raises:
+        BundleError: the folder is no bundle, a file was changed, or the artifact cannot be read.
+        BackendUnavailableError: the target's toolkit is not installed.
+        TokenizerError: the tokenizer's file cannot be read.
+        QuantizationError: the folder's quantised weights are damaged.
+    """
+    if is_quantized(folder) and not (folder / MANIFEST_NAME).exists():
+        return inspect_weights(folder, check_hashes=check_hashes)
+    return inspect_bundle(Bundle.open(folder), check_hashes=check_hashes, progress=progress)
+
+
 def inspect_bundle(
-    bundle: Bundle, *, check_hashes: bool = False, progress: Callable[[int], None] | None = None
+    bundle: Bundle, *, check_hashes: bool = False, progress: Progress | None = None
 ) -> Inspection:
     """Look into a bundle.
 
     Args:
-        bundle: opened.
-        check_hashes: read every byte and compare it with the manifest.
-        progress: called with the bytes read since its last call.
+        bundle: opened bundle.
+        check_hashes: whether to read every byte and compare it with the manifest.
+        progress: function to call while the files are hashed.
 
     Raises:
         BundleError: a file was changed, or the artifact cannot be read.
         BackendUnavailableError: the target's toolkit is not installed.
         TokenizerError: the tokenizer's file cannot be read.
     """
-    unlisted = bundle.check_hashes(progress) if check_hashes else ()
+    unlisted = bundle.check_hashes(_summed(progress, bundle.size_bytes)) if check_hashes else ()
     manifest, spec = bundle.manifest, GraphSpec.from_json(bundle.manifest.graph)
     artifact = registry.get(manifest.target).describe(StoredArtifact(bundle.artifact, spec))
     sizes = {name: entry.size_bytes for name, entry in manifest.files.items()}
@@ -155,8 +210,12 @@ def inspect_bundle(
 def inspect_weights(folder: Path, *, check_hashes: bool = False) -> Inspection:
     """Look into the `weights/` folder of an export.
 
+    Args:
+        folder: the folder.
+        check_hashes: whether to read every byte and compare it with the record.
+
     Raises:
-        QuantizationError: it is none, or it is damaged.
+        QuantizationError: the folder holds no quantised weights, or damaged ones.
     """
     from llama_quantize.checkpoint.weights import QuantizedWeights
 
@@ -194,7 +253,7 @@ def inspect_weights(folder: Path, *, check_hashes: bool = False) -> Inspection:
 
 
 def group_tensors(specs: Iterable[TensorSpec]) -> tuple[TensorGroup, ...]:
-    """Collapse what is the same for every layer: `present.{0-15}.key`."""
+    """Collapse tensors that are the same in every layer, such as `present.{0-15}.key`."""
     groups: dict[tuple[str, str, tuple[int | str, ...]], list[int]] = {}
     for spec in specs:
         stem = re.sub(r"\.(\d+)\.", ".{}.", spec.name, count=1)
@@ -207,6 +266,20 @@ def group_tensors(specs: Iterable[TensorSpec]) -> tuple[TensorGroup, ...]:
         )
         for (stem, dtype, shape), layers in groups.items()
     )
+
+
+def _summed(progress: Progress | None, total: int) -> Callable[[int], None] | None:
+    """Turn the bytes since the last call into the bytes so far."""
+    if progress is None:
+        return None
+    done = 0
+
+    def count(size_bytes: int) -> None:
+        nonlocal done
+        done += size_bytes
+        progress(done, total)
+
+    return count
 
 
 def _side_parts(sizes: Mapping[str, int], *, leave_out: Iterable[str]) -> list[Part]:
@@ -235,7 +308,7 @@ def _file_notes(sizes: Mapping[str, int], target_files: Mapping[str, str]) -> tu
 
 
 def _stop_token_names(bundle: Bundle) -> list[str | None]:
-    """Name the stop tokens, in the manifest's order; None is one that is not special."""
+    """Name the stop tokens, in the manifest's order; None stands for one that is not special."""
     tokenizer = bundle.manifest.tokenizer
     special = read_vocabulary(bundle.path(tokenizer["file"])).special_tokens
     names = {token: name for name, token in special.items()}

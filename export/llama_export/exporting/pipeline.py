@@ -37,7 +37,8 @@ from llama_export.system.machine import Machine
 from llama_export.targets import registry
 from llama_export.targets.target import Lowered
 from llama_export.tokenizer.tokenizer import write_tokenizer_files
-from llama_export.verify import VerifyReport, VerifySettings, verify_bundle
+from llama_export.verify.rows import VerificationFailedError, VerifyReport
+from llama_export.verify.verify import VerifySettings, verify_bundle
 from llama_quantize.checkpoint.store import quantize_to
 from llama_quantize.checkpoint.weights import QuantizedWeights
 from llama_quantize.recipe import QuantRecipe
@@ -66,6 +67,10 @@ class ExportResult:
     bundles: tuple[ExportedBundle, ...]
     elapsed_s: float
 
+    def __repr__(self) -> str:
+        made = ", ".join(each.bundle.manifest.target for each in self.bundles)
+        return f"<ExportResult {self.output}: {made} in {self.elapsed_s:.1f} s>"
+
     def to_json(self) -> dict[str, Any]:
         """Return what was written, and each bundle's verification."""
         return {
@@ -81,15 +86,6 @@ class ExportResult:
                 for exported in self.bundles
             ],
         }
-
-
-class VerificationFailedError(Exception):
-    """A fresh artifact failed its verification and was not published; a result, exit code 1."""
-
-    def __init__(self, target: str, report: VerifyReport) -> None:
-        super().__init__(f"the {target} artifact failed its verification")
-        self.target = target
-        self.report = report
 
 
 def export_bundle(request: ExportRequest, progress: Progress) -> ExportResult:

@@ -17,6 +17,7 @@ from llama_export.bundle.publish import refuse_existing
 from llama_export.errors import NOTICE, OutputError
 from llama_export.exporting.estimate import ExportEstimate, memory_bytes
 from llama_export.sources.catalogue import Download
+from llama_export.system.byte_sizes import format_bytes
 
 _log = logging.getLogger(__name__)
 
@@ -127,8 +128,8 @@ def look_for_room(
     memory_fault = ""
     if estimate.memory_bytes > available:
         memory_fault = (
-            f"the export of {estimate.model} needs about {_gb(estimate.memory_bytes)} of memory, "
-            f"and of {_gb(total)} {_gb(available)} are available"
+            f"the export of {estimate.model} needs about {format_bytes(estimate.memory_bytes)} of "
+            f"memory, and of {format_bytes(total)} {format_bytes(available)} are available"
         )
     return Room(
         output=output,
@@ -153,18 +154,24 @@ def _disk_fault(
     needed, fetched = estimate.disk_bytes, 0 if download is None else download.size_bytes
     hint = "free some space, or choose a folder on another disk with --output"
     move_cache = "set HF_HOME to a folder on another disk"
-    needs = f"the export of {estimate.model} needs {_gb(needed)} at {output}"
+    needs = f"the export of {estimate.model} needs {format_bytes(needed)} at {output}"
     if needed > free:
-        return f"{needs}, and {_gb(free)} are free", hint
+        return f"{needs}, and {format_bytes(free)} are free", hint
     if download is None or not fetched:
         return "", ""
     if _disk_of(output) == _disk_of(download.folder):
         if needed + fetched > free:
-            both = f"{needs}, and its download {_gb(fetched)} at {download.folder} on the same disk"
-            return f"{both}; {_gb(free)} are free", f"{hint}; or {move_cache}"
+            both = f"and its download {format_bytes(fetched)} at {download.folder} on the same disk"
+            fault = f"{needs}, {both}; {format_bytes(free)} are free"
+            return fault, f"{hint}; or {move_cache}"
     elif fetched > cache_free:
-        needs = f"the download of {estimate.model} needs {_gb(fetched)} at {download.folder}"
-        return f"{needs}, and {_gb(cache_free)} are free", f"free some space, or {move_cache}"
+        needs = (
+            f"the download of {estimate.model} needs {format_bytes(fetched)} at {download.folder}"
+        )
+        return (
+            f"{needs}, and {format_bytes(cache_free)} are free",
+            f"free some space, or {move_cache}",
+        )
     return "", ""
 
 
@@ -180,9 +187,5 @@ def _memory_hint(estimate: ExportEstimate) -> str:
     if not estimate.verify:
         return "close other programs"
     targets = [target.target for target in estimate.targets]
-    without_bytes = memory_bytes(targets, estimate.num_parameters, verify=False)
-    return f"close other programs; without the check, --no-verify, {_gb(without_bytes)} will do"
-
-
-def _gb(size_bytes: int) -> str:
-    return f"{size_bytes / 1e9:.2f} GB" if size_bytes >= 1e7 else f"{size_bytes / 1e6:.1f} MB"
+    without = format_bytes(memory_bytes(targets, estimate.num_parameters, verify=False))
+    return f"close other programs; without the check, --no-verify, {without} will do"

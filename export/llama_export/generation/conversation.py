@@ -8,12 +8,18 @@ another system message need nothing of their own. It knows no terminal.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from llama_export.errors import PromptError
+from llama_export.generation.overflow import Overflow, TurnLengths, find_overflow
 from llama_export.generation.sampling import Sampling
-from llama_export.generation.session_file import Saved, Turn, read_saved, write_saved
+from llama_export.generation.session_file import (
+    SavedSession,
+    Turn,
+    read_session_file,
+    write_session_file,
+)
 from llama_export.generation.text_session import TextSession
 from llama_export.generation.text_stream import Completion, TextStream
 from llama_export.generation.validation import as_text, as_user_text, require_whole
@@ -28,58 +34,22 @@ from llama_export.tokenizer.chat_format import (
 UserMessage = str | Message | Mapping[str, object]
 
 DEFAULT_MAX_TOKENS = 512
-# An answer of fewer tokens is hardly one: the conversation is full before that.
-_LEAST_ANSWER_TOKENS = 16
-
-
-@dataclass(frozen=True)
-class Overflow:
-    """The next turn does not fit.
-
-    Args:
-        needed: tokens of the conversation with the new message.
-        max_context: positions of the context.
-        dropped_turns: how many of the oldest messages would have to go.
-        kept_tokens: what would be left, and read again; None when even the new message alone is
-            too long.
-        larger_context: where more positions are to be had.
-        too_long: what must be shorter where dropping turns is no help; else "".
-    """
-
-    needed: int
-    max_context: int
-    dropped_turns: int
-    kept_tokens: int | None
-    larger_context: str
-    too_long: str = ""
-
-    @property
-    def hint(self) -> str:
-        """What to do next."""
-        remedy = "drop the oldest turns, begin anew"
-        if self.too_long:
-            remedy = f"shorten the {self.too_long}"
-        return f"{remedy}, or use {self.larger_context}"
-
-    def __str__(self) -> str:
-        return (
-            f"the conversation with this message is {self.needed} tokens long, and the context "
-            f"has {self.max_context}, which must hold the answer too"
-        )
 
 
 class Conversation:
     """Turns of a user and a model on one session.
 
     Args:
-        session: whose cache and tokenizer are used; forks of it can hold other conversations.
-        system: how the model is to behave; "" for nothing.
-        sampling: how answers are drawn. With a seed, the answers use it, the next one, and so on.
-        max_tokens: the most tokens of an answer.
+        session: session whose cache and tokenizer are used; its forks can hold other
+            conversations.
+        system: system message, which says how the model is to behave; "" for none.
+        sampling: how answers are drawn. With a seed, the first answer uses it, the second the next
+            higher one, and so on.
+        max_tokens: largest number of tokens of an answer.
 
     Raises:
-        PromptError: a part is no text.
-        UsageError: `max_tokens` is no whole number of at least 1.
+        PromptError: the system message is not a text.
+        UsageError: `max_tokens` is not a whole number of at least 1.
     """
 
     def __init__(
@@ -98,6 +68,10 @@ class Conversation:
         self._turns: list[Turn] = []
         self._answers = 0
         self.system = system
+
+    def __repr__(self) -> str:
+        said = f"{len(self.messages)} messages, {self.length} tokens"
+        return f"<Conversation with {self.session.identity.name}: {said}>"
 
     @property
     def system(self) -> str:
@@ -123,39 +97,46 @@ class Conversation:
 
     @property
     def length(self) -> int:
-        """How many tokens the conversation has."""
+        """Number of tokens of the conversation."""
         return len(self._token_ids(self._turns))
 
     @property
     def cached(self) -> int:
-        """How many of its tokens are in the cache, and need no reading.
+        """Number of its tokens that are in the cache, and need no reading.
 
-        Fewer than `length` after an answer too: its last token and its end are read with the next
-        message.
+        It is less than `length` even right after an answer, whose last token and end are read with
+        the next message.
         """
         ids = self._token_ids(self._turns)
         following = [*ids, *answer_beginning(self.session.tokenizer)]
         return min(self.session.cache.shared_length(following), len(ids))
 
     def send(self, text: UserMessage) -> Completion:
-        """Say something and return the whole answer.
+        """Send a message and return the whole answer.
+
+        Args:
+            text: the user's text, or a user's message.
 
         Raises:
-            PromptError: the text is blank, does not fit into the context, or is no user's.
+            PromptError: the text is blank or does not fit into the context, or the message is not
+                a user's.
+            UsageError: the session is closed.
         """
-        stream = self.stream(text)
-        for _ in stream:
-            pass
-        return stream.completion
+        return self.stream(text).finish()
 
     def stream(self, text: UserMessage) -> TextStream:
-        """Say something and return the answer piece by piece.
+        """Send a message and return the answer piece by piece.
 
-        Both become turns when the stream ends, also when it is closed before its time; when not
-        one token was written, neither does.
+        Both become turns when the stream ends, even when it is closed early; when not one token
+        was written, neither does.
+
+        Args:
+            text: the user's text, or a user's message.
 
         Raises:
-            PromptError: the text is blank, does not fit into the context, or is no user's.
+            PromptError: the text is blank or does not fit into the context, or the message is not
+                a user's.
+            UsageError: the session is closed.
         """
         self.session.end_stream()
         return self._answer(self._turns, self._encoded("user", as_user_text(text)))
@@ -175,7 +156,7 @@ class Conversation:
         """Take the last message and its answer back, and return the message.
 
         Raises:
-            PromptError: there is none.
+            PromptError: there is no answer yet.
         """
         question = self._question()
         del self._turns[-2:]
@@ -187,10 +168,13 @@ class Conversation:
         self._turns.clear()
 
     def overflow(self, text: UserMessage) -> Overflow | None:
-        """Say why a message does not fit, and what would make it fit; None when it does.
+        """Explain why a message does not fit, and what would make it fit; None when it fits.
+
+        Args:
+            text: the user's text, or a user's message.
 
         Raises:
-            PromptError: the text is blank, or no user's.
+            PromptError: the text is blank, or the message is not a user's.
         """
         self.session.end_stream()
         return self._overflow(self._turns, self._encoded("user", as_user_text(text)))
@@ -199,7 +183,7 @@ class Conversation:
         """Forget the oldest turns; the system message stays.
 
         Args:
-            count: an even number, so that the conversation still begins with the user.
+            count: number of turns, even, so that the conversation still begins with the user.
         """
         self.session.end_stream()
         del self._turns[:count]
@@ -208,13 +192,14 @@ class Conversation:
         """Write the conversation with its KV cache into a file.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: the file cannot be written.
+            UsageError: the session is closed.
         """
         self.session.end_stream()
         turns = [self._system, *self._turns] if self._system else self._turns
         token_ids = [*self._token_ids(self._turns), *answer_beginning(self.session.tokenizer)]
         shared = self.session.cache.shared_length(token_ids)
-        saved = Saved(
+        saved = SavedSession(
             bundle=self.session.identity,
             token_ids=tuple(token_ids[:shared]),
             layers=self.session.cache.layers(shared),
@@ -222,25 +207,26 @@ class Conversation:
             sampling=self.sampling,
             max_tokens=self.max_tokens,
         )
-        write_saved(Path(path), saved)
+        write_session_file(Path(path), saved)
 
     @classmethod
     def load(
         cls, session: TextSession, path: str | Path, *, text_only: bool = False
     ) -> Conversation:
-        """Go on with a saved conversation.
+        """Continue a saved conversation.
 
         Args:
-            session: of the same bundle; its cache is replaced.
-            path: what `save` wrote.
-            text_only: take over what was said and read it anew, so that any bundle may have
-                written the file.
+            session: session on the same bundle, whose cache is replaced.
+            path: file that `save` wrote.
+            text_only: whether to take over only what was said, and read it anew, so that any
+                bundle may have written the file.
 
         Raises:
-            PromptError: the file is missing, damaged, holds no conversation, is of another bundle
-                or of a newer version, or does not fit into this context.
+            PromptError: the file is missing, damaged, another bundle's or of a newer version; it
+                holds no conversation, or one that does not fit into this context.
+            UsageError: the session is closed.
         """
-        saved = read_saved(Path(path), None if text_only else session.identity)
+        saved = read_session_file(Path(path), None if text_only else session.identity)
         turns = list(saved.turns)
         system = turns.pop(0).text if turns and turns[0].role == "system" else ""
         roles = [turn.role for turn in turns]
@@ -305,27 +291,16 @@ class Conversation:
         )
 
     def _overflow(self, earlier: Sequence[Turn], question: Turn) -> Overflow | None:
-        """Compare the conversation and its next answer with the context."""
-        most, larger = self.session.max_context, self.session.larger_context
         require_whole("max_tokens", self.max_tokens)
-        beginning = len(answer_beginning(self.session.tokenizer))
-        needed = len(self._token_ids([*earlier, question])) + beginning
-        least = min(self.max_tokens, _LEAST_ANSWER_TOKENS)
-        if needed + least <= most:
-            return None
-        # Once something must go, a quarter of the context is made free: not every turn again.
-        room = max(min(self.max_tokens, most // 4), least)
-        for dropped in range(2, len(earlier) + 1, 2):
-            kept = len(self._token_ids([*earlier[dropped:], question])) + beginning
-            if kept + (least if dropped == len(earlier) else room) <= most:
-                return Overflow(needed, most, dropped, kept, larger)
-        return Overflow(needed, most, len(earlier), None, larger, self._too_long(question))
-
-    def _too_long(self, question: Turn) -> str:
-        """Say what must be shorter when a message does not even fit alone."""
-        system = len(self._system.token_ids) if self._system else 0
-        both = len(self._token_ids([question])) + len(answer_beginning(self.session.tokenizer))
-        room = self.session.max_context - min(self.max_tokens, _LEAST_ANSWER_TOKENS)
-        if system and both - len(question.token_ids) > room:
-            return "system message"
-        return "message or the system message" if system and both - system <= room else "message"
+        lengths = TurnLengths(
+            frame=1 + len(answer_beginning(self.session.tokenizer)),
+            system=len(self._system.token_ids) if self._system else 0,
+            earlier=[len(turn.token_ids) for turn in earlier],
+            question=len(question.token_ids),
+        )
+        return find_overflow(
+            lengths,
+            max_tokens=self.max_tokens,
+            max_context=self.session.max_context,
+            larger_context=self.session.larger_context,
+        )

@@ -1,7 +1,7 @@
-"""Write with a `Session`: prefill once, then one token a step.
+"""Write token ids with a `Session`: prefill once, then decode one token a step.
 
-It knows token ids and when a text ends; how a token is drawn is in `sampling`. It does not know
-runtimes, and no text.
+It knows token ids and when a text ends; how a token is drawn is in `sampling`. It knows no
+runtime and no text.
 """
 
 from __future__ import annotations
@@ -17,19 +17,17 @@ from llama_export.errors import PromptError
 from llama_export.generation.sampling import Sampling, penalise, sample
 from llama_export.llama.intermediates import FloatArray
 
-__all__ = ["Generation", "GenerationStats", "Predictor", "Sampling", "sample"]
-
 
 class Predictor(Protocol):
-    """What generation needs of a session."""
+    """What decoding needs of a session."""
 
     @property
     def max_context(self) -> int:
-        """The most positions that the cache can hold."""
+        """Number of positions that the cache has."""
 
     @property
     def position(self) -> int:
-        """How many tokens the cache holds."""
+        """Number of tokens in the cache."""
 
     def prefill(self, input_ids: Sequence[int]) -> FloatArray:
         """Append tokens and return the logits `[V]` after the last of them."""
@@ -37,17 +35,17 @@ class Predictor(Protocol):
 
 @dataclass(frozen=True)
 class GenerationStats:
-    """What a generation took.
+    """The figures of a generation.
 
     Args:
         prompt_tokens: length of the whole prompt.
-        new_tokens: how many were given out.
-        time_to_first_token_s: for reading what the cache did not hold of the prompt.
-        decode_s: from then on.
-        stop_reason: "stop token", "stop text", "length", "context full", or "interrupted" as long
-            as it has not ended.
-        reused_tokens: how many of the prompt's tokens the cache already held.
-        seed: of the random numbers; with it the same text can be had again.
+        new_tokens: number of tokens written.
+        time_to_first_token_s: seconds spent on the part of the prompt that the cache did not hold.
+        decode_s: seconds from then on.
+        stop_reason: "stop token", "stop text", "length" or "context full"; "interrupted" as long
+            as the text has not ended.
+        reused_tokens: number of the prompt's tokens that the cache already held.
+        seed: seed of the random numbers, with which the same text can be had again.
     """
 
     prompt_tokens: int
@@ -60,11 +58,11 @@ class GenerationStats:
 
     @property
     def decode_tokens_per_s(self) -> float:
-        """Tokens after the first, per second."""
+        """Speed of the tokens after the first."""
         return (self.new_tokens - 1) / self.decode_s if self.new_tokens > 1 else 0.0
 
     def to_json(self) -> dict[str, object]:
-        """Return every figure, the speed included."""
+        """Return every figure, including the speed."""
         return {**vars(self), "decode_tokens_per_s": self.decode_tokens_per_s}
 
 
@@ -72,15 +70,15 @@ class Generation:
     """Iterate over new token ids; `stats` is up to date after each of them.
 
     Args:
-        session: the prompt is appended at its position.
+        session: session to write with; the prompt is appended at its position.
         input_ids: the prompt, or the rest of it that the session's cache does not hold.
         sampling: how tokens are drawn.
-        stop_token_ids: end the text and are not given out. The repetition penalty spares them:
-            every earlier turn of a chat holds one, and answers would never end.
-        max_tokens: the most new tokens.
-        vocab_size: draw from the first so many ids; a model's table may be padded beyond its
-            tokenizer. None: all.
-        cached_ids: the beginning of the prompt, which the cache holds already.
+        stop_token_ids: ids that end the text and are not part of it. The repetition penalty
+            spares them: every earlier turn of a chat holds one, and answers would never end.
+        max_tokens: largest number of new tokens.
+        vocab_size: number of ids to draw from, the first ones; a model's table may be padded
+            beyond its tokenizer. None: all.
+        cached_ids: beginning of the prompt that the cache already holds.
 
     Raises:
         PromptError: the prompt is empty or does not fit.
@@ -150,7 +148,7 @@ class Generation:
         return token
 
     def _stop_reason(self, count: int, *, stopped: bool) -> str:
-        """Say why the token just drawn is the last one; "interrupted" while it is not."""
+        """Return why the token just drawn is the last one; "interrupted" while it is not."""
         if stopped:
             return "stop token"
         if self._session.position >= self._session.max_context:

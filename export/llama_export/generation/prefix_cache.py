@@ -11,48 +11,53 @@ from collections.abc import Callable, Sequence
 
 from llama_export.errors import PromptError
 from llama_export.llama.intermediates import FloatArray
-from llama_export.targets.session import KeyValueArrays, Session
+from llama_export.targets.session import KeyValueArrays, Session, require_open
 
 # A prompt can be stopped between two pieces, and 512 tokens of 1B took 4 s. Attention's scores
 # grow with the product of both lengths too: of 1B with 8192 positions, 32 heads in float32, a
 # piece's take 0.13 GB and those of the whole prompt would take 8.6.
 PIECE_TOKENS = 128
 
-# Called before each piece of a prompt with the tokens read so far, and how many there are.
+# Called before each piece of a prompt with the number of tokens read so far, and of all of them.
 ReadingProgress = Callable[[int, int], None]
 
 
-class KeptCache:
-    """One session with the record of its tokens.
+class PrefixCache:
+    """A session with the record of the tokens in its KV cache.
 
-    What interrupts a call at any moment, Ctrl-C included, leaves a record that is true: it names a
-    token only after the session has it, and forgets it before the session does.
+    Whatever interrupts a call, Ctrl-C included, the record stays true: it names a token only
+    after the session has it, and forgets it before the session does.
 
     Args:
-        session: its cache must be empty, or restored by `restore`.
-        max_context: use at most so many of its positions; None: all.
+        session: loaded artifact with an empty KV cache.
+        max_context: most positions to use, out of the session's own; None: all of them.
     """
 
     def __init__(self, session: Session, *, max_context: int | None = None) -> None:
-        self._session = session
+        self._open_session: Session | None = session
         self._tokens: list[int] = []
         self.max_context = session.max_context if max_context is None else max_context
         self.on_progress: ReadingProgress | None = None
 
     @property
     def tokens(self) -> tuple[int, ...]:
-        """What the cache holds."""
+        """The tokens in the cache."""
         return tuple(self._tokens)
 
     @property
     def position(self) -> int:
-        """How many tokens the cache holds."""
+        """Number of tokens in the cache."""
         return len(self._tokens)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._open_session is None
 
     def shared_length(self, token_ids: Sequence[int]) -> int:
         """Count the tokens at the beginning of a text that need no reading.
 
-        The last one always does, because its logits are wanted.
+        The last token always needs it, because its logits are wanted.
         """
         most = min(len(token_ids) - 1, len(self._tokens))
         for index in range(most):
@@ -60,8 +65,8 @@ class KeptCache:
                 return index
         return max(most, 0)
 
-    def keep(self, token_ids: Sequence[int]) -> int:
-        """Forget what a text does not share, and return how many of its tokens are there."""
+    def keep_prefix_of(self, token_ids: Sequence[int]) -> int:
+        """Forget what a text does not begin with, and return how many of its tokens remain."""
         shared = self.shared_length(token_ids)
         self.rewind(shared)
         return shared
@@ -70,7 +75,8 @@ class KeptCache:
         """Append tokens, piece by piece, and return the logits `[V]` after the last of them.
 
         Raises:
-            PromptError: there are none, one is outside the vocabulary, or they do not fit.
+            PromptError: there are no tokens, one is outside the vocabulary, or they do not fit.
+            UsageError: the session is closed.
         """
         room = self.max_context - self.position
         if len(input_ids) > room:
@@ -91,6 +97,7 @@ class KeptCache:
 
         Raises:
             PromptError: the position is negative, or after the last token.
+            UsageError: the session is closed.
         """
         if not 0 <= position <= self.position:
             message = f"cannot rewind to position {position}: there are {self.position} tokens"
@@ -98,23 +105,32 @@ class KeptCache:
         del self._tokens[position:]
         self._session.rewind(position)
 
-    def fork(self) -> KeptCache:
-        """Return a second one that begins with the same tokens; the weights are shared."""
+    def fork(self) -> PrefixCache:
+        """Return a second cache that begins with the same tokens; the weights are shared.
+
+        Raises:
+            UsageError: the session is closed.
+        """
         self._session.rewind(self.position)
-        other = KeptCache(self._session.fork(), max_context=self.max_context)
+        other = PrefixCache(self._session.fork(), max_context=self.max_context)
         other._tokens = list(self._tokens)
         return other
 
     def layers(self, position: int) -> list[KeyValueArrays]:
-        """Copy each layer's first rows, `[K, position, D]` keys and values."""
+        """Copy each layer's first rows, `[K, position, D]` keys and values.
+
+        Raises:
+            UsageError: the session is closed.
+        """
         copies = (self._session.cache(layer) for layer in range(self._session.num_layers))
         return [(keys[:, :position], values[:, :position]) for keys, values in copies]
 
     def restore(self, token_ids: Sequence[int], layers: Sequence[KeyValueArrays]) -> None:
-        """Replace everything by tokens and their rows, as `layers` gave them.
+        """Replace everything by tokens and their rows, as `layers` returned them.
 
         Raises:
-            PromptError: they are of another model, or longer than the context.
+            PromptError: they are another model's, or longer than the context.
+            UsageError: the session is closed.
         """
         lengths = {rows.shape[1] for pair in layers for rows in pair} or {0}
         if lengths != {len(token_ids)} or len(token_ids) > self.max_context:
@@ -127,3 +143,14 @@ class KeptCache:
         self._tokens = []
         self._session.restore(layers)
         self._tokens = list(token_ids)
+
+    def close(self) -> None:
+        """Let go of the session and its memory; forks keep theirs. Closing twice does nothing."""
+        session, self._open_session = self._open_session, None
+        self._tokens = []
+        if session is not None:
+            session.close()
+
+    @property
+    def _session(self) -> Session:
+        return require_open(self._open_session)

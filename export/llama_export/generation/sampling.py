@@ -3,7 +3,8 @@
 The order is that of Hugging Face's `generate`. The temperature comes before the filters, so that
 top-p and min-p speak of the probabilities that are really drawn from; top-k comes before top-p,
 which is then a share of what top-k left; min-p looks at the ratio to the likeliest token only and
-would give the same at any later place. The module knows logits and ids, no session and no text.
+would give the same at any later place. The module knows logits and ids; it knows no session and
+no text.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from llama_export.llama.intermediates import FloatArray
 
 IdArray = NDArray[np.intp]
 
-# Below it all but the likeliest have no share in float32: drawing is taking the likeliest.
+# Below it no token but the likeliest has a share in float32: drawing is taking the likeliest.
 _LEAST_TEMPERATURE = 1e-6
 # How many of the likeliest tokens are looked at first; nearly always enough for top-p.
 _FIRST_LOOK = 256
@@ -32,16 +33,16 @@ class Sampling:
     """How the next token is drawn.
 
     Args:
-        temperature: 0 takes the likeliest token.
-        top_p: draw from the likeliest tokens that together have this probability.
-        top_k: draw from this many of the likeliest tokens; 0 means all.
-        seed: of the random numbers; the same seed gives the same text. None: a fresh one.
-        min_p: draw from tokens with at least this share of the likeliest one's probability.
-        repetition_penalty: logits of tokens that the text already holds are divided by it, or
-            multiplied where they are negative; 1 changes nothing.
+        temperature: divisor of the logits; 0 takes the likeliest token.
+        top_p: probability that the likeliest tokens, from which one is drawn, have together.
+        top_k: number of the likeliest tokens from which one is drawn; 0: all.
+        seed: seed of the random numbers, the same for the same text; None: a fresh one.
+        min_p: smallest probability of a token that may be drawn, as a share of the likeliest's.
+        repetition_penalty: divisor of the logits of tokens that the text already holds (factor,
+            where they are negative); 1 changes nothing.
 
     Raises:
-        UsageError: a value cannot be drawn with; all that are wrong are named.
+        UsageError: a value is out of its range; all such values are named.
     """
 
     temperature: float = 0.7
@@ -52,7 +53,7 @@ class Sampling:
     repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be drawn with."""
+        """Refuse values out of their ranges."""
         seed = self.seed
         faults = [
             f"{name}, found {value}"
@@ -78,7 +79,7 @@ class Sampling:
             raise UsageError("expected " + "; expected ".join(faults))
 
     def with_seed(self) -> Sampling:
-        """Return the same with a seed: its own, or a fresh one where it has none."""
+        """Return the same sampling with a seed: its own, or a fresh one where it has none."""
         return self if self.seed is not None else replace(self, seed=secrets.randbits(32))
 
 
@@ -86,9 +87,9 @@ def penalise(logits: FloatArray, token_ids: Collection[int], penalty: float) -> 
     """Return logits `[V]` with CTRL's repetition penalty on the given ids; others stay.
 
     Args:
-        logits: as the model gave them; they are not changed.
-        token_ids: what the text already holds, each counted once.
-        penalty: positive logits are divided by it, negative ones multiplied.
+        logits: the model's logits `[V]`, which are not changed.
+        token_ids: tokens that the text already holds, each counted once.
+        penalty: divisor of positive logits, and factor of negative ones.
     """
     if penalty == 1 or not token_ids:
         return logits
@@ -104,8 +105,8 @@ def distribution(logits: FloatArray, sampling: Sampling) -> tuple[IdArray, NDArr
     """Return the ids that may be drawn and their probabilities, which sum to 1.
 
     Args:
-        logits: `[V]`, the repetition penalty already on them.
-        sampling: its temperature must not be 0.
+        logits: logits `[V]` with the repetition penalty already applied.
+        sampling: how a token is drawn; the temperature must not be 0.
     """
     scale = max(sampling.temperature, _LEAST_TEMPERATURE)
     with np.errstate(over="ignore", under="ignore"):
@@ -124,7 +125,7 @@ def distribution(logits: FloatArray, sampling: Sampling) -> tuple[IdArray, NDArr
 
 
 def sample(logits: FloatArray, sampling: Sampling, random: np.random.Generator) -> int:
-    """Draw a token id from logits `[V]`, the repetition penalty already on them."""
+    """Draw a token id from logits `[V]` with the repetition penalty already applied."""
     if sampling.temperature == 0:
         return int(logits.argmax())
     ids, probabilities = distribution(logits, sampling)

@@ -1,8 +1,8 @@
-"""A conversation as one file: its texts, its tokens, its KV cache, and which bundle wrote it.
+"""The file of a session or a conversation: texts, tokens, KV cache, and the bundle that wrote it.
 
-The file is an .npz without compression: `conversation.json`, then the keys and values of each
-layer, used rows only, each entry with the checksum that a zip gives it. Nothing in it is ever
-executed: no pickle is written, and none is read. The module knows nothing of sessions.
+It is an .npz without compression: `conversation.json`, then the keys and values of each layer,
+used rows only, each entry with the checksum that a zip gives it. Nothing in it is ever executed:
+no pickle is written, and none is read. The module knows nothing of how a session runs.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class BundleIdentity:
     """What must be the same for a KV cache to mean the same: not the folder, not the notices.
 
     Args:
-        name: for people.
-        sha256: of the model's config, the graph, every quantised tensor's hash, and the bytes of
-            the artifact and of the tokenizer.
+        name: description for people.
+        sha256: hash of the model's config, the graph, every quantised tensor's hash, and the
+            bytes of the artifact and of the tokenizer.
     """
 
     name: str
@@ -50,7 +50,7 @@ class BundleIdentity:
 
     @classmethod
     def of(cls, manifest: Manifest) -> BundleIdentity:
-        """Take the identity of a bundle from its manifest."""
+        """Derive a bundle's identity from its manifest."""
         tokenizer_file = str(manifest.tokenizer["file"])
         files = {
             path: entry.sha256
@@ -76,7 +76,13 @@ class BundleIdentity:
 
 @dataclass(frozen=True)
 class Turn:
-    """One message with the ids that stand for it, from its header to its end of turn."""
+    """One message of a conversation.
+
+    Args:
+        role: "system", "user" or "assistant".
+        text: the message as text.
+        token_ids: the message as tokens, from its header to its end of turn.
+    """
 
     role: str
     text: str
@@ -84,16 +90,17 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Saved:
-    """What a file holds.
+class SavedSession:
+    """The content of a file.
 
     Args:
-        bundle: which bundle wrote it.
-        token_ids: what the cache holds.
-        layers: keys and values, `[K, position, D]` each; empty where only texts were asked for.
-        turns: of a conversation; empty for a plain text.
-        sampling: how its answers are drawn.
-        max_tokens: the most tokens of an answer.
+        bundle: identity of the bundle that wrote it.
+        token_ids: tokens in the cache.
+        layers: each layer's keys and values, `[K, position, D]`; empty where only the texts were
+            asked for.
+        turns: turns of a conversation; empty for a plain text.
+        sampling: how the conversation's answers are drawn.
+        max_tokens: largest number of tokens of an answer.
     """
 
     bundle: BundleIdentity
@@ -104,8 +111,8 @@ class Saved:
     max_tokens: int = 0
 
 
-def write_saved(path: Path, saved: Saved) -> None:
-    """Write a file, whole or not at all; an older one of that name is replaced.
+def write_session_file(path: Path, saved: SavedSession) -> None:
+    """Write a file, whole or not at all, and replace an older one of that name.
 
     Raises:
         OutputError: it cannot be written there, or the disk is full.
@@ -128,10 +135,10 @@ def write_saved(path: Path, saved: Saved) -> None:
 
 
 def refuse_unwritable(path: Path) -> None:
-    """Refuse a place where no file can be written, before there is anything to lose.
+    """Refuse a path where no file can be written, before there is anything to lose.
 
     Raises:
-        OutputError: it is a folder, or its folder is missing or cannot be written to.
+        OutputError: the path is a folder, or its folder is missing or cannot be written to.
     """
     if not path.name or "\0" in path.name:
         message = f"{str(path)!r:.200} is no name of a file"
@@ -153,17 +160,17 @@ def refuse_unwritable(path: Path) -> None:
         raise OutputError(message, hint) from error
 
 
-def read_saved(path: Path, expected: BundleIdentity | None) -> Saved:
+def read_session_file(path: Path, expected: BundleIdentity | None) -> SavedSession:
     """Read a file.
 
     Args:
-        path: what `write_saved` wrote.
-        expected: the bundle that is open. None: any bundle's, and without the cache, which means
-            nothing to another.
+        path: file that `write_session_file` wrote.
+        expected: identity of the open bundle. None: take a file of any bundle, but without the
+            cache, which means nothing to another one.
 
     Raises:
-        PromptError: there is none, it is a folder, damaged, of a newer format, or of another
-            bundle.
+        PromptError: the file is missing, a folder, damaged, of a newer format, or another
+            bundle's.
     """
     try:
         if path.is_dir():
@@ -175,7 +182,7 @@ def read_saved(path: Path, expected: BundleIdentity | None) -> Saved:
             bundle = BundleIdentity(**record["bundle"])
             if expected is not None and bundle.sha256 != expected.sha256:
                 raise _other_bundle(path, bundle, expected)
-            return Saved(
+            return SavedSession(
                 bundle=bundle,
                 token_ids=_ids(record["token_ids"]),
                 layers=() if expected is None else _read_layers(archive, record),
@@ -191,8 +198,8 @@ def read_saved(path: Path, expected: BundleIdentity | None) -> Saved:
     except (OSError, zipfile.BadZipFile, EOFError, MemoryError) as error:
         raise _damaged(path, error) from error
     except (LookupError, TypeError, ValueError, OverflowError, RuntimeError) as error:
-        # What a record edited by hand can lead to: a missing or endless number, a value of another
-        # type, nesting without end, an entry that is encrypted or compressed in a strange way.
+        # What a record edited by hand can lead to: a missing or infinite number, a value of
+        # another type, endless nesting, an entry that is encrypted or oddly compressed.
         raise _damaged(path, error) from error
     except LlamaExportError as error:  # the sampling's own refusal
         raise _damaged(path, error) from error
@@ -202,7 +209,7 @@ def _partial(path: Path) -> Path:
     return path.with_name(f".{path.name}.partial-{os.getpid()}")
 
 
-def _write_archive(file: IO[bytes], saved: Saved) -> None:
+def _write_archive(file: IO[bytes], saved: SavedSession) -> None:
     record = {
         "format_version": FORMAT_VERSION,
         "bundle": asdict(saved.bundle),
@@ -215,7 +222,7 @@ def _write_archive(file: IO[bytes], saved: Saved) -> None:
     }
     text = json.dumps(record, sort_keys=True, allow_nan=False)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        # A ZipInfo of our own has a constant date: the same conversation gives the same bytes.
+        # A ZipInfo of our own has a constant date, so the same conversation gives the same bytes.
         archive.writestr(zipfile.ZipInfo(_RECORD), text.encode())
         for layer, pair in enumerate(saved.layers):
             for kind, rows in zip(("key", "value"), pair, strict=True):
@@ -257,7 +264,7 @@ def _read_layers(archive: zipfile.ZipFile, record: Mapping[str, Any]) -> list[Ke
 
 
 def _read_rows(archive: zipfile.ZipFile, name: str, shape: tuple[int, int, int]) -> FloatArray:
-    """Read one entry; its length is checked before memory is taken for it."""
+    """Read one entry, whose length is checked before memory is taken for it."""
     info = archive.getinfo(name)
     expected_bytes = 4 * shape[0] * shape[1] * shape[2]
     plain = info.compress_type == zipfile.ZIP_STORED

@@ -1,8 +1,9 @@
-"""A bundle opened for text: what `llama_export.load` gives.
+"""A bundle opened to write text: what `llama_export.load` returns.
 
-Every call says its whole text, and none changes what another one gives; what the KV cache already
-holds of a text is not read again. It brings a session, a tokenizer and a sampler together, and
-knows nothing of terminals. A conversation that remembers its turns is in `conversation`.
+Every call is given its whole text, and no call changes what another one returns; what the KV cache
+already holds of a text is not read again. The module brings a session, a tokenizer and a sampler
+together, and knows nothing of terminals. A conversation that remembers its turns is in
+`conversation`.
 """
 
 from __future__ import annotations
@@ -11,14 +12,20 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 
 from llama_export.bundle.bundle import Bundle
 from llama_export.bundle.manifest import Manifest
 from llama_export.errors import BundleError, PromptError
 from llama_export.generation.decoding import Generation
-from llama_export.generation.prefix_cache import KeptCache
+from llama_export.generation.prefix_cache import PrefixCache
 from llama_export.generation.sampling import Sampling
-from llama_export.generation.session_file import BundleIdentity, Saved, read_saved, write_saved
+from llama_export.generation.session_file import (
+    BundleIdentity,
+    SavedSession,
+    read_session_file,
+    write_session_file,
+)
 from llama_export.generation.text_stream import Completion, TextStream
 from llama_export.generation.validation import as_messages, as_prompt, require_whole
 from llama_export.llama.intermediates import FloatArray
@@ -29,24 +36,26 @@ from llama_export.tokenizer.chat_format import Message, encode_dialog
 from llama_export.tokenizer.special_tokens import END_OF_TURN, SPECIAL_TOKENS
 from llama_export.tokenizer.tokenizer import Tokenizer
 
-# A text, which gets `<|begin_of_text|>` in front, or token ids, which are taken as they are.
+# Either a text, which gets `<|begin_of_text|>` in front, or token ids, which are taken as they are.
 Prompt = str | Sequence[int]
 
 DEFAULT_MAX_TOKENS = 256
 
 
 class TextSession:
-    """A loaded bundle with one KV cache.
+    """A loaded bundle with one KV cache; a context manager that closes itself.
+
+    Once it is closed, every call that needs the artifact is refused with a `UsageError`.
 
     Args:
-        cache: of its artifact.
-        tokenizer: of its model.
-        manifest: of the bundle.
+        cache: KV cache of the artifact.
+        tokenizer: tokenizer of the model.
+        manifest: manifest of the bundle.
         for_chat: whether the model was trained to answer.
     """
 
     def __init__(
-        self, cache: KeptCache, tokenizer: Tokenizer, manifest: Manifest, *, for_chat: bool
+        self, cache: PrefixCache, tokenizer: Tokenizer, manifest: Manifest, *, for_chat: bool
     ) -> None:
         self.cache = cache
         self.tokenizer = tokenizer
@@ -68,15 +77,16 @@ class TextSession:
         """Load a bundle.
 
         Args:
-            folder: the bundle's.
-            threads: of the runtime, from 1 to the number of cores; None: one a core.
-            max_context: use at most so many of the bundle's positions; None: all.
-            verbose: let the runtime's messages through.
+            folder: folder of the bundle.
+            threads: number of runtime threads, from 1 to the number of cores; None: one per core.
+            max_context: most positions to use, out of the bundle's own; None: all of them.
+            verbose: whether to let the runtime's messages through.
 
         Raises:
             UsageError: a number is out of its range.
-            BundleError: it is no bundle, or a damaged one.
-            BackendUnavailableError: the target's runtime is not installed.
+            BundleError: the folder is no bundle, or a damaged one.
+            BackendUnavailableError: the target's runtime is not installed, or cannot run this.
+            TokenizerError: the bundle's tokenizer is damaged.
         """
         if threads is not None:
             require_whole("threads", threads, os.cpu_count() or 1, "cores of this machine")
@@ -87,28 +97,48 @@ class TextSession:
         tokenizer = Tokenizer.load(bundle.path(str(bundle.manifest.tokenizer["file"])))
         target = registry.get(bundle.manifest.target)
         session = target.open_session(StoredArtifact.of(bundle), threads=threads, verbose=verbose)
-        cache = KeptCache(session, max_context=max_context)
+        cache = PrefixCache(session, max_context=max_context)
         return cls(cache, tokenizer, bundle.manifest, for_chat=_is_for_chat(bundle))
+
+    def __enter__(self) -> TextSession:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        held = f"{self.position} of {self.max_context} tokens"
+        return f"<TextSession {self.identity.name}: {'closed' if self.is_closed else held}>"
 
     @property
     def tokens(self) -> tuple[int, ...]:
-        """What the KV cache holds."""
+        """The tokens in the KV cache."""
         return self.cache.tokens
 
     @property
-    def stand_in(self) -> str:
+    def substitute_runtime(self) -> str:
         """What runs the artifact here in place of its runtime; empty where that runs it."""
         return registry.get(self._manifest.target).substitute_runtime()
 
     @property
     def position(self) -> int:
-        """How many tokens the KV cache holds."""
+        """Number of tokens in the KV cache."""
         return self.cache.position
 
     @property
     def max_context(self) -> int:
-        """The most tokens of a prompt and its answer together."""
+        """Largest number of tokens of a prompt and its answer together."""
         return self.cache.max_context
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self.cache.is_closed
 
     @property
     def larger_context(self) -> str:
@@ -121,8 +151,11 @@ class TextSession:
     def encode(self, prompt: Prompt) -> list[int]:
         """Return a prompt's token ids.
 
+        Args:
+            prompt: a text, which gets `<|begin_of_text|>` in front, or token ids.
+
         Raises:
-            PromptError: it is empty, or neither a text nor token ids.
+            PromptError: the prompt is empty, or neither a text nor token ids.
             TokenizerError: the text holds a lone surrogate.
         """
         given = as_prompt(prompt)
@@ -142,20 +175,20 @@ class TextSession:
         stop: Sequence[str] = (),
         on_end: Callable[[Completion], None] | None = None,
     ) -> TextStream:
-        """Go on with a text, piece by piece.
+        """Continue a text, piece by piece.
 
         A session writes one text at a time: any other call on it ends this one.
 
         Args:
             prompt: the whole text so far, or its token ids.
-            max_tokens: the most new tokens.
-            sampling: how they are drawn; None: `Sampling()`, a fresh seed each time.
-            stop: end before the first of these texts.
-            on_end: called with what was written, when the stream ends in any way.
+            max_tokens: largest number of new tokens.
+            sampling: how tokens are drawn; None: `Sampling()`, with a fresh seed each time.
+            stop: texts before the first of which the new text ends.
+            on_end: function to call with the completion, when the stream ends in any way.
 
         Raises:
             PromptError: the prompt is empty, longer than the context, or no prompt at all.
-            UsageError: an option is out of its range.
+            UsageError: an option is out of its range, or the session is closed.
         """
         self.end_stream()
         require_whole("max_tokens", max_tokens)
@@ -166,7 +199,7 @@ class TextSession:
                 f"{self.max_context}"
             )
             raise PromptError(message, f"shorten it, or use {self.larger_context}")
-        shared = self.cache.keep(token_ids)
+        shared = self.cache.keep_prefix_of(token_ids)  # refuses a closed session
         generation = Generation(
             self.cache,
             token_ids[shared:],
@@ -187,8 +220,9 @@ class TextSession:
         sampling: Sampling | None = None,
         stop: Sequence[str] = (),
     ) -> Completion:
-        """Go on with a text; as `stream`, all at once."""
-        return _drained(self.stream(prompt, max_tokens=max_tokens, sampling=sampling, stop=stop))
+        """Continue a text at once; arguments and errors are those of `stream`."""
+        stream = self.stream(prompt, max_tokens=max_tokens, sampling=sampling, stop=stop)
+        return stream.finish()
 
     def chat(
         self,
@@ -198,18 +232,18 @@ class TextSession:
         sampling: Sampling | None = None,
         stop: Sequence[str] = (),
     ) -> Completion:
-        """Answer the last message of a dialog, given whole.
+        """Answer the last message of a dialog, which is given whole.
 
         Args:
-            messages: each a `Message` or a mapping, `{"role": ..., "content": ...}`.
-            max_tokens: the most tokens of the answer.
-            sampling: how they are drawn; None: `Sampling()`, a fresh seed each time.
-            stop: end before the first of these texts.
+            messages: messages, each a `Message` or a mapping `{"role": ..., "content": ...}`.
+            max_tokens: largest number of tokens of the answer.
+            sampling: how tokens are drawn; None: `Sampling()`, with a fresh seed each time.
+            stop: texts before the first of which the answer ends.
 
         Raises:
             PromptError: there is no message, one has another shape, or they do not fit into the
                 context.
-            UsageError: an option is out of its range.
+            UsageError: an option is out of its range, or the session is closed.
         """
         token_ids = encode_dialog(self.tokenizer, as_messages(messages))
         return self.generate(token_ids, max_tokens=max_tokens, sampling=sampling, stop=stop)
@@ -217,12 +251,16 @@ class TextSession:
     def logits(self, prompt: Prompt) -> FloatArray:
         """Return the logits `[V]` of the token after a text, as an array of your own.
 
+        Args:
+            prompt: the text, or its token ids.
+
         Raises:
             PromptError: the prompt is empty, or longer than the context.
+            UsageError: the session is closed.
         """
         self.end_stream()
         token_ids = self.encode(prompt)
-        shared = self.cache.keep(token_ids)
+        shared = self.cache.keep_prefix_of(token_ids)
         result: FloatArray = self.cache.prefill(token_ids[shared:])[: self.tokenizer.vocab_size]
         return result.copy()
 
@@ -236,7 +274,10 @@ class TextSession:
         self.cache.rewind(position)
 
     def fork(self) -> TextSession:
-        """Return a second session with a copy of the cache; the weights are shared."""
+        """Return a second session with a copy of the cache; the weights are shared.
+
+        Each of them is closed by itself.
+        """
         self.end_stream()
         return TextSession(
             self.cache.fork(), self.tokenizer, self._manifest, for_chat=self.for_chat
@@ -246,25 +287,29 @@ class TextSession:
         """Write the tokens and the KV cache into a file.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: the file cannot be written.
         """
         self.end_stream()
         layers = self.cache.layers(self.position)
-        write_saved(Path(path), Saved(self.identity, self.tokens, layers))
+        write_session_file(Path(path), SavedSession(self.identity, self.tokens, layers))
 
     def restore(self, path: str | Path) -> None:
         """Replace the KV cache by a saved one.
 
+        Args:
+            path: file that `save`, or a conversation's `save`, wrote.
+
         Raises:
-            PromptError: the file is missing, damaged, of another bundle, or of a newer version.
+            PromptError: the file is missing, damaged, another bundle's, or of a newer version.
+            UsageError: the session is closed.
         """
-        self.adopt(read_saved(Path(path), self.identity))
+        self.adopt(read_session_file(Path(path), self.identity))
 
-    def adopt(self, saved: Saved) -> None:
-        """Replace the KV cache by one that was read.
+    def adopt(self, saved: SavedSession) -> None:
+        """Replace the KV cache by one that was read from a file.
 
         Raises:
-            PromptError: it does not fit into this context.
+            PromptError: the cache does not fit into this context.
         """
         self.end_stream()
         self.cache.restore(saved.token_ids, saved.layers)
@@ -275,15 +320,14 @@ class TextSession:
         if stream is not None:
             stream.close()
 
-
-def _drained(stream: TextStream) -> Completion:
-    for _ in stream:
-        pass
-    return stream.completion
+    def close(self) -> None:
+        """Let go of the artifact and its memory; forks stay open. Closing twice does nothing."""
+        self.end_stream()
+        self.cache.close()
 
 
 def _is_for_chat(bundle: Bundle) -> bool:
-    """Tell whether a model was trained on turns: it has a template, and its own end of turn.
+    """Return whether a model was trained on turns: it has a template, and its own end of turn.
 
     The demo has both, to look like the real ones, and knows nothing but tales.
     """

@@ -1,6 +1,6 @@
-"""Token ids as pieces of text: whole characters only, and nothing of a stop text.
+"""Token ids turned into pieces of text: whole characters only, and nothing of a stop text.
 
-It knows a generation and a tokenizer; what is done with the text is its caller's business.
+It knows a generation and a tokenizer; it does not know what is done with the text.
 """
 
 from __future__ import annotations
@@ -12,33 +12,45 @@ from llama_export.errors import UsageError
 from llama_export.generation.decoding import Generation, GenerationStats
 from llama_export.tokenizer.tokenizer import StreamDecoder, Tokenizer
 
+# Of a completion's text in its repr.
+_SHOWN_CHARACTERS = 60
+
 
 @dataclass(frozen=True)
 class Completion:
-    """What was written.
+    """A text that was written.
 
     Args:
         text: the new text, without the prompt.
-        token_ids: the new tokens; a stop token is not among them.
-        stats: what it took, and why it ended.
+        token_ids: the new tokens, without the stop token.
+        stats: figures of the generation, and why it ended.
     """
 
     text: str
     token_ids: tuple[int, ...]
     stats: GenerationStats
 
+    def __repr__(self) -> str:
+        shown = (
+            self.text
+            if len(self.text) <= _SHOWN_CHARACTERS
+            else self.text[:_SHOWN_CHARACTERS] + "..."
+        )
+        return f"<Completion {shown!r}: {len(self.token_ids)} tokens, {self.stats.stop_reason}>"
+
 
 class TextStream(Iterator[str]):
     """Pieces of new text as they are written.
 
-    It ends by itself, or with `close`; what was written until then stays in `completion`, and in
-    the session's cache.
+    A stream ends by itself, or with `close`; what was written until then stays in `completion`
+    and in the session's cache.
 
     Args:
-        generation: where the ids come from.
-        tokenizer: of its model.
-        stop: the text ends before the first of these.
-        on_end: called once with what was written, when a stream that was begun ends in any way.
+        generation: source of the token ids.
+        tokenizer: tokenizer of its model.
+        stop: texts before the first of which the new text ends.
+        on_end: function to call once with the completion, when a stream that was begun ends in
+            any way.
 
     Raises:
         UsageError: a stop text is empty.
@@ -65,17 +77,26 @@ class TextStream(Iterator[str]):
         self._stopped = False
         self._pieces = self._run()
 
+    def __repr__(self) -> str:
+        return f"<TextStream at {self.completion!r}>"
+
     def __next__(self) -> str:
-        """Return the next piece; never an empty one."""
+        """Return the next piece, which is never empty."""
         return next(self._pieces)
 
+    def finish(self) -> Completion:
+        """Write the rest and return the whole completion."""
+        for _ in self:
+            pass
+        return self.completion
+
     def close(self) -> None:
-        """End the text here; a stream that has ended is left as it is."""
+        """End the text here; closing a stream that has ended does nothing."""
         self._pieces.close()
 
     @property
     def completion(self) -> Completion:
-        """What was written so far."""
+        """The text so far."""
         stats = self._generation.stats
         if self._stopped:
             stats = replace(stats, stop_reason="stop text")
@@ -104,7 +125,7 @@ class TextStream(Iterator[str]):
                 self._on_end(self.completion)
 
     def _release(self, text: str) -> str:
-        """Take new text in and return what can be shown: nothing that may begin a stop text."""
+        """Take in new text and return what can be shown: nothing that may begin a stop text."""
         held = self._held + text
         found = [at for stop in self._stop if (at := held.find(stop)) >= 0]
         if found:

@@ -1,6 +1,6 @@
-"""What a Python caller may give, checked: prompts, messages, whole numbers.
+"""Checks of what a Python caller passes: prompts, messages, whole numbers.
 
-It knows shapes alone: no tokenizer, no session, and no limit of a model.
+It knows types and shapes alone: no tokenizer, no session, and no limit of a model.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ _MESSAGE_HINT = 'give {"role": "user", "content": "..."}, or a llama_export.Mess
 
 
 def require_whole(name: str, value: object, most: int | None = None, what: str = "") -> None:
-    """Refuse what is no whole number from 1 to `most`.
+    """Refuse anything but a whole number from 1 to `most`.
 
     Args:
-        name: of the argument.
-        value: what was given for it.
-        most: the largest that goes; None: any.
-        what: `most` is the number of these.
+        name: name of the argument.
+        value: value of the argument.
+        most: largest value allowed; None: no limit.
+        what: things of which there are `most`, for the message.
 
     Raises:
-        UsageError: it is something else.
+        UsageError: the value is something else.
     """
     whole = _whole(value)
     if whole is None or whole < 1 or (most is not None and whole > most):
@@ -35,10 +35,14 @@ def require_whole(name: str, value: object, most: int | None = None, what: str =
 
 
 def as_text(name: str, value: object) -> str:
-    """Return a text.
+    """Return a value that must be a text.
+
+    Args:
+        name: name of the value, for the message.
+        value: the value.
 
     Raises:
-        PromptError: it is something else.
+        PromptError: the value is something else.
     """
     if not isinstance(value, str):
         message = f"{name}: expected a text, found {value!r:.80}"
@@ -47,13 +51,13 @@ def as_text(name: str, value: object) -> str:
 
 
 def as_prompt(prompt: object) -> str | list[int]:
-    """Return a text, or token ids as a list.
+    """Return a prompt as a text, or as a list of token ids.
 
     Args:
         prompt: a text, or a sequence or an array `[S]` of whole numbers.
 
     Raises:
-        PromptError: it is neither.
+        PromptError: the prompt is neither.
     """
     if isinstance(prompt, str):
         return prompt
@@ -68,10 +72,10 @@ def as_messages(messages: object) -> list[Message]:
     """Return the messages of a dialog.
 
     Args:
-        messages: a sequence; each a `Message`, or a mapping of its role and its content.
+        messages: sequence of `Message`s, or of mappings with just a role and a content.
 
     Raises:
-        PromptError: it is something else.
+        PromptError: the dialog, or one of its messages, is something else.
     """
     if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence):
         message = f"the dialog: expected a list of messages, found {messages!r:.80}"
@@ -82,8 +86,11 @@ def as_messages(messages: object) -> list[Message]:
 def as_message(value: object) -> Message:
     """Return one message.
 
+    Args:
+        value: a `Message`, or a mapping with just a role and a content.
+
     Raises:
-        PromptError: it is no `Message`, and no mapping of just a role and a content.
+        PromptError: the value is neither.
     """
     if isinstance(value, Message):
         return value
@@ -98,13 +105,13 @@ def as_message(value: object) -> Message:
 
 
 def as_user_text(value: object) -> str:
-    """Return the text of what a user says.
+    """Return the text of a user's message.
 
     Args:
-        value: the text alone, or a user's message.
+        value: the text alone, or the message.
 
     Raises:
-        PromptError: it is neither, or somebody else's message.
+        PromptError: the value is neither, or somebody else's message.
     """
     if isinstance(value, str):
         return value
@@ -131,7 +138,7 @@ def _token_id(value: object) -> int:
 
 
 def _whole(value: object) -> int | None:
-    """Return a whole number of any library as an int; None for what is none, True included."""
+    """Return a whole number of any library as an int; None for anything else, `True` included."""
     if isinstance(value, bool):
         return None
     try:

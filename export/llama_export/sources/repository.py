@@ -20,6 +20,7 @@ from llama_export.checkpoints.formats import find_format, wanted_files
 from llama_export.errors import NOTICE, HubError, OutputError
 from llama_export.sources.download import RESUME_HINT, RemoteFile, download
 from llama_export.sources.hub import Repository, not_a_hub, refusal_of
+from llama_export.system.byte_sizes import format_bytes
 
 Progress = Callable[[int, int], None]
 """Called with the bytes done and the bytes in all, over every file of a download."""
@@ -168,8 +169,8 @@ def _check_space(repository: Repository, files: Iterable[RemoteFile]) -> None:
     free = shutil.disk_usage(repository.storage).free
     if needed > free:
         message = (
-            f"{repository.hub_id} needs {needed / 1e9:.2f} GB at {repository.storage}, "
-            f"and {free / 1e9:.2f} GB are free"
+            f"{repository.hub_id} needs {format_bytes(needed)} at {repository.storage}, "
+            f"and {format_bytes(free)} are free"
         )
         raise OutputError(message, "free some space, or set HF_HOME to a folder on another disk")
 

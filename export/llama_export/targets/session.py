@@ -7,11 +7,12 @@ and shapes of caches; it knows no runtime.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from llama_export.errors import PromptError
+from llama_export.errors import PromptError, UsageError
 from llama_export.llama.intermediates import FloatArray
 
+Resource = TypeVar("Resource")
 KeyValueArrays = tuple[FloatArray, FloatArray]
 
 
@@ -59,6 +60,24 @@ class Session(Protocol):
 
     def fork(self) -> Session:
         """Return a second conversation that begins with the same tokens; the weights are shared."""
+
+    def close(self) -> None:
+        """Let go of the artifact and the cache; forks keep theirs. Closing twice does nothing."""
+
+
+def require_open(resource: Resource | None) -> Resource:
+    """Return what a session runs on, and refuse a session that was closed.
+
+    Args:
+        resource: the resource; None after `close`.
+
+    Raises:
+        UsageError: the session is closed.
+    """
+    if resource is None:
+        message = "the session is closed"
+        raise UsageError(message, "open the bundle again")
+    return resource
 
 
 def require_tokens(

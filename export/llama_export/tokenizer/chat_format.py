@@ -1,8 +1,8 @@
 """Llama 3.2's chat format as token ids: headers, system prompt, tools and stop ids.
 
 Special tokens are put in by id, so text that looks like one stays text: nobody can end a turn or
-open another from inside a message. `chat_template.jinja` is the same format for other programs,
-which do not all make that promise. This module knows no model and generates nothing.
+open another one from inside a message. `chat_template.jinja` is the same format for other
+programs, which do not all make that promise. This module knows no model and generates nothing.
 """
 
 from __future__ import annotations
@@ -42,7 +42,12 @@ _TOOL_INSTRUCTIONS = (
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A function that the assistant asks for, and the arguments by name."""
+    """A call of a function that the assistant asks for.
+
+    Args:
+        name: name of the function.
+        arguments: its arguments by name.
+    """
 
     name: str
     arguments: Mapping[str, object]
@@ -53,9 +58,9 @@ class Message:
     """One message of a dialog.
 
     Args:
-        role: "system", "user", "assistant", or "tool" ("ipython" is the same) for a result.
-        content: the text; blanks around it do not count. A result may also be a mapping.
-        tool_calls: what the assistant calls; Llama 3.2 makes one call at a time.
+        role: "system", "user", "assistant", or "tool" (also "ipython") for a tool's result.
+        content: the text, without regard to blanks around it; a result may also be a mapping.
+        tool_calls: calls by the assistant; Llama 3.2 makes one at a time.
 
     Raises:
         PromptError: the role is unknown, or the parts do not go together.
@@ -100,15 +105,15 @@ def encode_dialog(
     """Encode a dialog from the beginning of the text to the header of the assistant's answer.
 
     Args:
-        tokenizer: the model's.
-        messages: at least one; a system message comes first.
-        tools: JSON schemas of the functions that may be called; they are described in the first
+        tokenizer: tokenizer of the model.
+        messages: the messages, at least one; a system message comes first.
+        tools: JSON schemas of the functions that may be called, which are described in the first
             user message, as Llama 3.2 was trained.
-        date: today, as "26 Jul 2024". None leaves Meta's two lines of dates out, and with them
-            the system block where there is no system message.
+        date: today's date, such as "26 Jul 2024". None leaves out Meta's two lines of dates, and
+            with them the system block where there is no system message.
 
     Raises:
-        PromptError: there is no message, or the order is one that the format does not have.
+        PromptError: there is no message, or their order is one that the format does not have.
         TokenizerError: the text holds a lone surrogate.
     """
     if not messages:
@@ -134,7 +139,7 @@ def encode_dialog(
 
 
 def answer_beginning(tokenizer: Tokenizer) -> list[int]:
-    """Return what stands before an answer: the assistant's header and a blank line."""
+    """Return the tokens before an answer: the assistant's header and a blank line."""
     return [*_header(tokenizer, "assistant"), *tokenizer.encode("\n\n")]
 
 
@@ -142,8 +147,8 @@ def encode_answer(tokenizer: Tokenizer, token_ids: Sequence[int]) -> list[int]:
     """Make a turn of an answer as it was written, however its text would be encoded.
 
     Args:
-        tokenizer: the model's.
-        token_ids: what the model wrote, without the stop token; it may have been cut short.
+        tokenizer: tokenizer of the model.
+        token_ids: the tokens that the model wrote, without the stop token, perhaps cut short.
     """
     end = tokenizer.special_tokens[END_OF_TURN]
     return [*answer_beginning(tokenizer), *token_ids, end]
@@ -152,7 +157,7 @@ def encode_answer(tokenizer: Tokenizer, token_ids: Sequence[int]) -> list[int]:
 def stop_token_ids(tokenizer: Tokenizer) -> tuple[int, int, int]:
     """Return the ids that end an answer: end of text, of message (a tool is called), of turn.
 
-    They are told by their place after `<|begin_of_text|>`: Llama 3.0 has no name for the second.
+    They are found by their place after `<|begin_of_text|>`: Llama 3.0 has no name for the second.
     """
     text, message, turn = (
         tokenizer.bos_token_id + SPECIAL_TOKENS.index(name)

@@ -1,7 +1,7 @@
 """Find and read a Llama 3 vocabulary in either of its files; write Meta's `tokenizer.model`.
 
-A file is known by its first bytes, never by its name. Hugging Face's form is read and written
-in `tokenizer_json.py`. Nothing is encoded here.
+A file is recognised by its first bytes, never by its name. Hugging Face's form is read and written
+in `tokenizer_json`. Nothing is encoded here.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "original/tokenizer.mode
 
 
 def read_vocabulary(path: Path) -> Vocabulary:
-    """Read a vocabulary from either file, or from the folder that holds one.
+    """Read a vocabulary.
+
+    Args:
+        path: `tokenizer.model`, `tokenizer.json`, or a folder that holds one of them.
 
     Raises:
-        TokenizerError: there is none, it is damaged, or it is not a Llama 3 vocabulary.
+        TokenizerError: there is no such file, it is damaged, or it is no Llama 3 vocabulary.
     """
     path = _find(path)
     try:
@@ -39,15 +42,15 @@ def read_vocabulary(path: Path) -> Vocabulary:
 
 
 def has_metas_special_tokens(vocabulary: Vocabulary) -> bool:
-    """Say whether `tokenizer.model`, which names no special tokens, can hold the vocabulary."""
+    """Return whether `tokenizer.model`, which names no special tokens, can hold the vocabulary."""
     return tuple(vocabulary.special_tokens) in (SPECIAL_TOKENS, LLAMA30_SPECIAL_TOKENS)
 
 
 def tokenizer_model_bytes(vocabulary: Vocabulary) -> bytes:
-    """Render `tokenizer.model`: a line `base64(token) rank` each, which is all that it can hold.
+    """Render `tokenizer.model`: one line `base64(token) rank` per token, and nothing else.
 
     Raises:
-        TokenizerError: the special tokens are not Meta's, so that the file would lose them.
+        TokenizerError: the special tokens are not Meta's, so the file would lose them.
     """
     if not has_metas_special_tokens(vocabulary):
         own = [name for name in vocabulary.special_tokens if name not in SPECIAL_TOKENS]
@@ -70,10 +73,10 @@ def _find(path: Path) -> Path:
 
 
 def _is_json(head: bytes, where: str) -> bool:
-    """Tell the two formats apart by the first bytes, and name what else it may be.
+    """Return whether a file is JSON, not rank lines, and name what else it may be.
 
     Raises:
-        TokenizerError: it is neither of them.
+        TokenizerError: the file is neither of them.
     """
     if head.lstrip().startswith(b"{"):
         return True

@@ -1,4 +1,7 @@
-"""The fixed part of every Llama 3 vocabulary: how text is split, and the 256 special tokens."""
+"""The fixed part of every Llama 3 vocabulary: how text is split, and the 256 special tokens.
+
+It is data; it knows no file and encodes nothing.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ ESSENTIAL_TOKENS = (BEGIN_OF_TEXT, END_OF_TEXT, START_HEADER, END_HEADER, END_OF
 
 
 def _llama30() -> tuple[str, ...]:
-    """Name the tokens as Llama 3.0 did: what has no use there is reserved, numbered in order."""
+    """Name the tokens as Llama 3.0 did: those without a use there are reserved, and numbered."""
     names: list[str] = []
     reserved = 0
     for name in SPECIAL_TOKENS:

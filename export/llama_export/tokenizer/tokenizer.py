@@ -1,7 +1,7 @@
 """Text to token ids and back, as Llama 3 does it, on tiktoken's engine.
 
 Text is only ever text: a special token that somebody types is encoded letter by letter. The chat
-format (`chat.py`) puts the special tokens in by id. Files are read in `tokenizer_files.py`.
+format (`chat_format`) puts the special tokens in by id. Files are read in `files`.
 """
 
 from __future__ import annotations
@@ -40,30 +40,36 @@ class Tokenizer:
     """Encodes text with one vocabulary.
 
     Args:
-        vocabulary: ranks and special tokens, as `read_vocabulary` gives them.
+        vocabulary: ranks and special tokens, as `read_vocabulary` returns them.
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
         self._engine = _engine(vocabulary)
 
+    def __repr__(self) -> str:
+        return f"<Tokenizer of {self.vocab_size} tokens>"
+
     @classmethod
     def load(cls, path: Path) -> Tokenizer:
-        """Load `tokenizer.model` or `tokenizer.json`, or the one that a folder holds.
+        """Load a tokenizer.
+
+        Args:
+            path: `tokenizer.model`, `tokenizer.json`, or a folder that holds one of them.
 
         Raises:
-            TokenizerError: there is none, it is damaged, or it is not a Llama 3 tokenizer.
+            TokenizerError: there is no such file, it is damaged, or it is no Llama 3 tokenizer.
         """
         return cls(read_vocabulary(path))
 
     @property
     def vocab_size(self) -> int:
-        """Number of ids, special tokens included."""
+        """Number of ids, including the special tokens."""
         return self.vocabulary.size
 
     @property
     def special_tokens(self) -> Mapping[str, int]:
-        """Id of each special token by its name."""
+        """Ids of the special tokens by name."""
         return self.vocabulary.special_tokens
 
     @property
@@ -72,7 +78,7 @@ class Tokenizer:
         return self.special_tokens[BEGIN_OF_TEXT]
 
     def encode(self, text: str) -> list[int]:
-        """Encode text; nothing in it is taken for a special token, and none is added.
+        """Encode text. Nothing in it is taken for a special token, and none is added.
 
         Raises:
             TokenizerError: the text holds a lone surrogate, which is no character.
@@ -87,7 +93,7 @@ class Tokenizer:
         return self._engine.encode_ordinary(text)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Decode ids; bytes that are not UTF-8 become U+FFFD, special tokens their names.
+        """Decode ids to text; bytes that are not UTF-8 become U+FFFD, special tokens their names.
 
         Raises:
             TokenizerError: an id is outside the vocabulary.
@@ -95,7 +101,7 @@ class Tokenizer:
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
-        """Decode ids to the bytes they stand for; a special token gives its name.
+        """Decode ids to the bytes that they stand for; a special token becomes its name.
 
         Raises:
             TokenizerError: an id is outside the vocabulary.
@@ -108,10 +114,10 @@ class Tokenizer:
 
 
 class StreamDecoder:
-    """Decodes ids one at a time and gives out whole characters only.
+    """Decodes ids one at a time, into whole characters only.
 
     Args:
-        tokenizer: the vocabulary of the ids.
+        tokenizer: tokenizer of the ids.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -119,7 +125,7 @@ class StreamDecoder:
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, token_id: int) -> str:
-        """Return the text that this id completes; an unfinished character waits for the next.
+        """Return the text that an id completes; an unfinished character waits for the next id.
 
         Raises:
             TokenizerError: the id is outside the vocabulary.
@@ -127,14 +133,14 @@ class StreamDecoder:
         return self._utf8.decode(self._tokenizer.decode_bytes([token_id]))
 
     def flush(self) -> str:
-        """Return U+FFFD for a character that was never finished, else nothing; start afresh."""
+        """Return U+FFFD for a character that was never finished, or "", and start afresh."""
         rest = self._utf8.decode(b"", final=True)
         self._utf8.reset()
         return rest
 
 
 def write_tokenizer_model(tokenizer: Tokenizer, path: Path) -> None:
-    """Write Meta's `tokenizer.model`; for Meta's own vocabulary it is their file, bit for bit.
+    """Write Meta's `tokenizer.model`, which is their file, bit for bit, for their own vocabulary.
 
     Raises:
         TokenizerError: the model has special tokens of its own, which this file cannot hold.
@@ -151,7 +157,7 @@ def write_tokenizer_files(tokenizer: Tokenizer, folder: Path) -> str:
     """Write every tokenizer file that can hold the vocabulary.
 
     Returns:
-        The name of the one that loads fastest: tokenizer.model where the special tokens are Meta's.
+        Name of the one that loads fastest: tokenizer.model where the special tokens are Meta's.
     """
     write_tokenizer_json(tokenizer, folder / "tokenizer.json")
     if not has_metas_special_tokens(tokenizer.vocabulary):
@@ -167,7 +173,7 @@ def tokenizer_config(tokenizer: Tokenizer) -> dict[str, object]:
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": BEGIN_OF_TEXT,
         "eos_token": END_OF_TURN,
-        # tokenizer.json says it too; transformers.js' text generation looks here alone.
+        # tokenizer.json says it too; transformers.js's text generation looks only here.
         "add_bos_token": True,
         "clean_up_tokenization_spaces": False,
         "model_input_names": ["input_ids", "attention_mask"],
@@ -176,7 +182,7 @@ def tokenizer_config(tokenizer: Tokenizer) -> dict[str, object]:
 
 
 def _engine(vocabulary: Vocabulary) -> tiktoken.Encoding:
-    # Here and not above: `llama-export --help` must not load it.
+    # Here and not above, because `llama-export --help` must not load it.
     import tiktoken
 
     return tiktoken.Encoding(

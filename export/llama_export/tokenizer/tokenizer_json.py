@@ -1,8 +1,8 @@
 """Hugging Face's `tokenizer.json` of a Llama 3: parse it into a vocabulary, write it from one.
 
-The file describes every step of a tokenizer. What is not exactly Llama 3's (another split
+The file describes every step of a tokenizer. Whatever differs from Llama 3's (another split
 pattern, a normalizer, merges that do not follow from the ranks) would give other ids, so it is
-refused and named. The `tokenizers` library is not used.
+refused by name. The module knows no folder, and does without the `tokenizers` library.
 """
 
 from __future__ import annotations
@@ -22,10 +22,14 @@ from llama_export.tokenizer.vocabulary import GET_ANOTHER, NOT_LLAMA3, Vocabular
 
 
 def parse_tokenizer_json(data: bytes, where: str) -> Vocabulary:
-    """Parse the file's bytes.
+    """Parse the bytes of a `tokenizer.json`.
+
+    Args:
+        data: bytes of the file.
+        where: name of the file, for messages.
 
     Raises:
-        TokenizerError: it is damaged, or would tokenise differently from Llama 3.
+        TokenizerError: the file is damaged, or would tokenise differently from Llama 3.
     """
     try:
         raw = json.loads(data)
@@ -52,7 +56,7 @@ def parse_tokenizer_json(data: bytes, where: str) -> Vocabulary:
 
 
 def tokenizer_json_bytes(vocabulary: Vocabulary) -> bytes:
-    """Render the file as Hugging Face's libraries read it; the same bytes every time."""
+    """Render a `tokenizer.json` as Hugging Face's libraries read it, always with the same bytes."""
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     document = {
         "version": "1.0",
@@ -93,7 +97,7 @@ def _other_pieces(raw: Mapping[str, Any]) -> list[str]:
         faults.append(f"its decoder is {decoder!r}, not 'ByteLevel'")
     for key, expected in _BPE.items():
         found = raw["model"].get(key)
-        # An empty prefix is none, an absent flag is false.
+        # An empty prefix is no prefix, and an absent flag is false.
         if (found or None) != (expected or None):
             faults.append(f"model.{key} is {found!r}, not {expected!r}")
     plain = [token["content"] for token in raw["added_tokens"] if token["special"] is not True]
@@ -103,7 +107,7 @@ def _other_pieces(raw: Mapping[str, Any]) -> list[str]:
 
 
 def _steps(pre_tokenizer: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the steps of a sequence without what moves offsets only."""
+    """Return the steps of a sequence, without what moves only offsets."""
     steps = pre_tokenizer.get("pretokenizers", [])
     return [{key: step[key] for key in step if key != "trim_offsets"} for step in steps]
 
@@ -114,7 +118,7 @@ def _special_tokens(added: list[dict[str, Any]]) -> dict[str, int]:
 
 
 def _other_specials(special_tokens: Mapping[str, int], first_id: int) -> list[str]:
-    """List what is wrong with the special tokens' ids; a reserved one may have any name."""
+    """List what is wrong with the special tokens' ids; a reserved token may have any name."""
     ids = list(special_tokens.values())
     count = len(SPECIAL_TOKENS)
     if ids != list(range(first_id, first_id + len(ids))) or len(ids) < count:
@@ -143,9 +147,9 @@ def _other_merges(merges: list[Any], ranks: Mapping[bytes, int]) -> list[str]:
 
 
 def _merges(ranks: Mapping[bytes, int]) -> list[str]:
-    """List every pair of tokens that makes a token: by the rank of the result, then of the parts.
+    """List every pair of tokens that makes a token, by the rank of the result, then of the parts.
 
-    This is how Meta's vocabulary became the tokenizer.json that is shipped:
+    This is how Meta's vocabulary became the tokenizer.json that they ship:
     https://github.com/huggingface/transformers/blob/v4.45.0/src/transformers/convert_slow_tokenizer.py
     """
     by_rank = sorted(ranks, key=ranks.__getitem__)

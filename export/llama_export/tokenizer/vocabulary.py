@@ -1,7 +1,6 @@
 """A Llama 3 vocabulary as data: which bytes have which id, and the special tokens after them.
 
-It knows neither the files it comes in (`tokenizer_files.py`) nor how text is encoded with it
-(`tokenizer.py`).
+It knows neither the files that it comes in (`files`) nor how text is encoded with it (`tokenizer`).
 """
 
 from __future__ import annotations
@@ -17,15 +16,20 @@ GET_ANOTHER = "take tokenizer.model or tokenizer.json from the model's own repos
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Tokens and ids: ranks 0 to n-1 for bytes, and the special tokens from n on.
+    """Tokens and their ids: ranks 0 to n-1 for text, and special tokens from n on.
 
     Args:
-        ranks: rank of each token; every single byte is one of them.
-        special_tokens: id of each special token, in the order of the ids.
+        ranks: rank of each text token, by its bytes; every single byte is a token.
+        special_tokens: id of each special token by name, in the order of the ids.
     """
 
     ranks: Mapping[bytes, int]
     special_tokens: Mapping[str, int]
+
+    def __repr__(self) -> str:
+        return (
+            f"<Vocabulary of {len(self.ranks)} text and {len(self.special_tokens)} special tokens>"
+        )
 
     @property
     def size(self) -> int:
@@ -34,12 +38,16 @@ class Vocabulary:
 
     @property
     def tokens(self) -> list[bytes]:
-        """The tokens that text is made of, by rank."""
+        """The text tokens, by rank."""
         return sorted(self.ranks, key=self.ranks.__getitem__)
 
 
 def check_ranks(ranks: Mapping[bytes, int], where: str) -> None:
     """Refuse ranks with a gap, and a vocabulary in which some text would have no tokens.
+
+    Args:
+        ranks: rank of each text token.
+        where: name of the file, for messages.
 
     Raises:
         TokenizerError: a single byte has no token, or the ranks are not 0 to n-1.
@@ -54,5 +62,5 @@ def check_ranks(ranks: Mapping[bytes, int], where: str) -> None:
 
 
 def some(items: list[str] | list[int]) -> str:
-    """Write the first three of a list, and whether there are more."""
+    """Render the first three items of a list, and "..." if there are more."""
     return ", ".join(repr(item) for item in items[:3]) + (", ..." if len(items) > 3 else "")

@@ -87,6 +87,12 @@ class VerifyReport:
     plot_data: PlotData | None = None
     divergence: Divergence | None = None
 
+    def __repr__(self) -> str:
+        failed = ", ".join(row.key for row in self.failures[:3])
+        verdict = "passed" if self.passed else f"failed ({failed or 'nothing was judged'})"
+        counts = f"{len(self.rows)} rows, {len(self.unmade)} not checked"
+        return f"<VerifyReport of {self.model} ({self.target}): {verdict}, {counts}>"
+
     @property
     def passed(self) -> bool:
         """Return whether something was judged and nothing failed."""
@@ -136,6 +142,26 @@ class VerifyReport:
             "divergence": None if self.divergence is None else _divergence_json(self.divergence),
             "series": None if self.plot_data is None else _plot_data_json(self.plot_data),
         }
+
+
+class VerificationFailedError(Exception):
+    """A fresh artifact failed its verification and was not published.
+
+    This is a result (exit code 1 of the command line), and neither the input's fault nor the
+    caller's: so it is no `LlamaExportError`. A traceback of Python 3.11 and later lists the first
+    failures below the message.
+
+    Args:
+        target: name of the target.
+        report: the verification.
+    """
+
+    def __init__(self, target: str, report: VerifyReport) -> None:
+        super().__init__(f"the {target} artifact failed its verification")
+        self.target = target
+        self.report = report
+        # What `add_note` does, which Python 3.10 does not have yet.
+        self.__notes__ = [f"failed: {row.name}; {row.note}" for row in report.failures[:5]]
 
 
 def judged(

@@ -58,7 +58,7 @@ def chat(
     conversation = _begun(session, load, system, max_tokens)
     conversation.sampling = chosen_sampling(conversation.sampling, sampling)
     commands = Commands(conversation, console)
-    say_substitute_runtime(console, session.stand_in)
+    say_substitute_runtime(console, session.substitute_runtime)
     if not session.for_chat:
         say_base_model(console, session.name)
     if load is not None:

@@ -19,7 +19,7 @@ from llama_export.cli.chat.wording import answer_line, overflow_hint, say
 from llama_export.cli.signals import InterruptedBySignal, Press, noted_press
 from llama_export.cli.terminal import show_error, write_text
 from llama_export.errors import LlamaExportError, PromptError
-from llama_export.generation.conversation import Overflow
+from llama_export.generation.overflow import Overflow
 from llama_export.generation.text_stream import TextStream
 
 _OVERFLOW_CHOICES = """\

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from llama_export.generation.conversation import Overflow
     from llama_export.generation.decoding import GenerationStats
+    from llama_export.generation.overflow import Overflow
     from llama_export.generation.sampling import Sampling
 
 HELP = """\

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 
 from llama_export.bundle.graph_spec import GraphSpec
 from llama_export.llama.intermediates import FloatArray
-from llama_export.targets.coreml.running.caches import open_caches
+from llama_export.targets.coreml.running.caches import Caches, open_caches
 from llama_export.targets.coreml.running.layout import Layout
 from llama_export.targets.coreml.running.runner import Runner, StateT
 from llama_export.targets.session import (
     KeyValueArrays,
     require_fitting_cache,
     require_held,
+    require_open,
     require_tokens,
 )
 
@@ -35,7 +36,7 @@ class CoremlSession:
 
     def __init__(self, runner: Runner[StateT], spec: GraphSpec) -> None:
         self._layout = Layout.of(spec)
-        self._caches = open_caches(runner, self._layout)
+        self._open_caches: Caches | None = open_caches(runner, self._layout)
         self._position = 0
 
     @property
@@ -108,11 +109,19 @@ class CoremlSession:
         )
         caches = self._caches.restored(layers, position)
         self._position = 0  # an interrupt must not leave one's rows with the other's position
-        self._caches = caches
+        self._open_caches = caches
         self._position = position
 
     def fork(self) -> CoremlSession:
         """Return a second conversation that begins with the same tokens; the weights are shared."""
         other = copy.copy(self)
-        other._caches = self._caches.fork()
+        other._open_caches = self._caches.fork()
         return other
+
+    def close(self) -> None:
+        """Let go of the package and the cache; forks keep theirs. Closing twice does nothing."""
+        self._open_caches, self._position = None, 0
+
+    @property
+    def _caches(self) -> Caches:
+        return require_open(self._open_caches)

@@ -26,6 +26,7 @@ from llama_export.targets.session import (
     KeyValueArrays,
     require_fitting_cache,
     require_held,
+    require_open,
     require_tokens,
 )
 
@@ -93,7 +94,7 @@ class ExecutorchSession:
     """
 
     def __init__(self, program: Program) -> None:
-        self._program = program
+        self._open_program: Program | None = program
         self._spec = program.spec
         self._position = 0
         # Its own caches where they are inputs; else its rows while another conversation runs.
@@ -246,6 +247,17 @@ class ExecutorchSession:
                 cache[:, : self._position] = begun
         other._position = self._position
         return other
+
+    def close(self) -> None:
+        """Let go of the program and the cache; forks keep theirs. Closing twice does nothing."""
+        program, self._open_program = self._open_program, None
+        self._own, self._position = [], 0
+        if program is not None and program.holder is not None and program.holder() is self:
+            program.holder = None
+
+    @property
+    def _program(self) -> Program:
+        return require_open(self._open_program)
 
     def _caches(self) -> Sequence[Tensor]:
         """Return this conversation's caches, `[1, C, K, D]` each, in use by the program."""

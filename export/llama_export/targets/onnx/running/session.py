@@ -20,6 +20,7 @@ from llama_export.targets.session import (
     KeyValueArrays,
     require_fitting_cache,
     require_held,
+    require_open,
     require_tokens,
 )
 
@@ -42,9 +43,9 @@ class OnnxSession:
     """
 
     def __init__(self, runtime: onnxruntime.InferenceSession, spec: GraphSpec) -> None:
-        self._runtime = runtime
+        self._runtime: onnxruntime.InferenceSession | None = runtime
         self._spec = spec
-        self._binding = runtime.io_binding()
+        self._binding: onnxruntime.IOBinding | None = runtime.io_binding()
         # Outputs come back in the order of their first binding: the logits are number 0.
         self._binding.bind_output("logits")
         self._position = 0
@@ -118,12 +119,12 @@ class OnnxSession:
             max_context=self.max_context,
             vocab_size=self.vocab_size,
         )
+        binding, runtime = require_open(self._binding), require_open(self._runtime)
         self._reserve(total)
-        binding = self._binding
         binding.bind_cpu_input("input_ids", np.asarray([input_ids], dtype=np.int64))
         binding.bind_cpu_input("attention_mask", np.ones((1, total), dtype=np.int64))
         binding.bind_output("logits")
-        self._runtime.run_with_iobinding(binding)
+        runtime.run_with_iobinding(binding)
         self._position = total
         logits: FloatArray = binding.get_outputs()[0].numpy()[0]
         return logits
@@ -168,12 +169,18 @@ class OnnxSession:
 
     def fork(self) -> OnnxSession:
         """Return a second conversation that begins with the same tokens; the weights are shared."""
-        other = OnnxSession(self._runtime, self._spec)
+        other = OnnxSession(require_open(self._runtime), self._spec)
         other._reserve(self._position)
         for name, buffer in self._buffers.items():
             other._buffers[name][:, :, : self._position] = buffer[:, :, : self._position]
         other._position = self._position
         return other
+
+    def close(self) -> None:
+        """Let go of the runtime and the cache; forks keep theirs. Closing twice does nothing."""
+        self._runtime = self._binding = self._bound = None
+        self._buffers = {}
+        self._position = 0
 
     def _reserve(self, total: int) -> None:
         """Make room for so many tokens, at least twice the room that there was.
@@ -191,6 +198,7 @@ class OnnxSession:
 
     def _layer(self, layer: int) -> KeyValueArrays:
         """Return views of a layer's whole buffers, `[K, C, D]` each."""
+        require_open(self._runtime)
         stem = f"{_PAST}.{layer}"
         return self._buffers[f"{stem}.key"][0], self._buffers[f"{stem}.value"][0]
 
@@ -209,9 +217,10 @@ class OnnxSession:
         """Bind each buffer as a cache's input and as its output."""
         import onnxruntime
 
+        binding = require_open(self._binding)
         self._bound = None  # until all are: an interrupt must not leave some of each
         for name, buffer in buffers.items():
             value = onnxruntime.OrtValue.ortvalue_from_numpy(buffer)
-            self._binding.bind_ortvalue_input(name, value)
-            self._binding.bind_ortvalue_output(name.replace(_PAST, "present"), value)
+            binding.bind_ortvalue_input(name, value)
+            binding.bind_ortvalue_output(name.replace(_PAST, "present"), value)
         self._bound = buffers

@@ -1,0 +1,268 @@
+"""What a Python program calls: load a bundle, export a model, verify and inspect a bundle.
+
+Each function is a verb of the command line, with its choices as arguments and its result as an
+object. Nothing heavy is imported before a function needs it. The module prints nothing, and knows
+no terminal.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llama_export.examine.inspection import Inspection
+    from llama_export.exporting.pipeline import ExportResult
+    from llama_export.generation.text_session import TextSession
+    from llama_export.targets.options import TargetOptions
+    from llama_export.verify.rows import VerifyReport
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """A model of the hub, at a revision or with a token.
+
+    Args:
+        name: alias or hub id, such as "3.2-1B" or "meta-llama/Llama-3.2-1B".
+        revision: branch, tag or commit; None: the main branch (for `verify`, the commit that the
+            bundle was made from).
+        token: access token; None: HF_TOKEN, or the saved login.
+    """
+
+    name: str
+    revision: str | None = None
+    token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """How an export is carried out.
+
+    Args:
+        keep_weights: whether to keep the quantised weights, in the folder `weights` of the output.
+        verify: whether to check each artifact, and to publish none that fails.
+        force: whether to replace what an earlier export wrote there.
+    """
+
+    keep_weights: bool = True
+    verify: bool = True
+    force: bool = False
+
+
+_DEFAULT_SETTINGS = ExportSettings()
+
+
+def load(
+    bundle: str | Path,
+    *,
+    threads: int | None = None,
+    max_context: int | None = None,
+    saved: str | Path | None = None,
+) -> TextSession:
+    """Open a bundle to write text with it; torch is not needed for ONNX.
+
+    Args:
+        bundle: folder of the bundle.
+        threads: number of runtime threads, from 1 to the number of cores; None: one per core.
+        max_context: most positions to use, out of the bundle's own; None: all of them.
+        saved: file that a session's or a conversation's `save` wrote, whose KV cache is taken
+            over.
+
+    Raises:
+        UsageError: a number is out of its range.
+        BundleError: the folder is no bundle, or a damaged one.
+        BackendUnavailableError: the target's runtime is not installed, or cannot run this bundle.
+        PromptError: `saved` is missing, damaged, or another bundle's.
+    """
+    from llama_export.generation.text_session import TextSession
+
+    session = TextSession.open(bundle, threads=threads, max_context=max_context)
+    if saved is not None:
+        session.restore(saved)
+    return session
+
+
+def export(
+    model: str | Path | HubModel,
+    targets: str | TargetOptions | Sequence[str | TargetOptions],
+    output: str | Path | None = None,
+    *,
+    recipe: str | None = None,
+    group_size: int | None = None,
+    max_context: int | None = None,
+    settings: ExportSettings = _DEFAULT_SETTINGS,
+) -> ExportResult:
+    """Turn a checkpoint into one verified bundle for each target.
+
+    Args:
+        model: "demo", an alias such as "3.2-1B", a hub id, a folder, or a `HubModel`.
+        targets: "onnx", "executorch", "coreml" or "all", or several of them. In place of a
+            target's name, its options choose its form, such as `OnnxOptions(all_logits=True)`.
+        output: folder that gets one bundle for each target; None: a folder with the model's name.
+        recipe: "int4", "int8", "bf16" or "fp16"; None: int4, or what quantised weights have.
+        group_size: number of weights that share a scale; None: the recipe's own.
+        max_context: number of positions of the KV cache; None: each target's own, or the model's
+            if that is less.
+        settings: how the export is carried out.
+
+    Raises:
+        LlamaExportError: the model, an option, the output or a toolkit cannot be used; the class
+            says which.
+        QuantizationError: a weight or the recipe cannot be used.
+        VerificationFailedError: an artifact does not compute what it should; it was not published.
+    """
+    from llama_export.exporting.pipeline import export_bundle
+    from llama_export.exporting.request import ExportRequest
+    from llama_export.generation.validation import require_whole
+
+    if max_context is not None:
+        require_whole("max_context", max_context)
+    names, options = _chosen_targets(targets)
+    chosen = _as_hub_model(model)
+    request = ExportRequest(
+        model=chosen.name,
+        targets=names,
+        output=None if output is None else Path(output),
+        recipe=recipe,
+        group_size=group_size,
+        max_context=max_context,
+        options=options,
+        revision=chosen.revision,
+        token=chosen.token,
+        keep_weights=settings.keep_weights,
+        verify=settings.verify,
+        force=settings.force,
+    )
+    return export_bundle(request, _Silence())
+
+
+def verify(
+    bundle: str | Path,
+    *,
+    checkpoint: str | Path | HubModel | None = None,
+    weights: str | Path | None = None,
+    text: str | Path | None = None,
+    quick: bool = False,
+    strict: bool = False,
+    threads: int | None = None,
+) -> VerifyReport:
+    """Compare a bundle with the eager model. A failure is a result: `report.passed` is False.
+
+    Args:
+        bundle: folder of the bundle.
+        checkpoint: the model that it was made from, named as for `export`; None: the demo for a
+            bundle of the demo, else none, so that the quantisation is not proved.
+        weights: folder of the quantised weights; None: the folder `weights` beside the bundle. If
+            there is none, the lowering is not proved.
+        text: UTF-8 file to read instead of the built-in text.
+        quick: whether to measure a few positions only.
+        strict: whether a check that could not be made, or not be judged, fails.
+        threads: number of runtime threads, from 1 to the number of cores; None: one per core.
+
+    Raises:
+        LlamaExportError: the bundle, the checkpoint, the text or a toolkit cannot be used; the
+            class says which.
+        QuantizationError: the quantised weights are damaged.
+    """
+    from llama_export.bundle.bundle import Bundle
+    from llama_export.generation.validation import require_whole
+    from llama_export.sources.references import reference_for
+    from llama_export.verify.verify import VerifySettings, verify_bundle
+
+    if threads is not None:
+        require_whole("threads", threads, os.cpu_count() or 1, "cores of this machine")
+    opened = Bundle.open(Path(bundle))
+    chosen = None if checkpoint is None else _as_hub_model(checkpoint)
+    reference = reference_for(
+        opened,
+        None if chosen is None else chosen.name,
+        None if weights is None else Path(weights),
+        revision=None if chosen is None else chosen.revision,
+        token=None if chosen is None else chosen.token,
+    )
+    return verify_bundle(
+        opened,
+        weights=reference.weights,
+        checkpoint=reference.checkpoint,
+        settings=VerifySettings(
+            text=None if text is None else Path(text), quick=quick, strict=strict, threads=threads
+        ),
+    )
+
+
+def inspect(bundle: str | Path, *, check_hashes: bool = False) -> Inspection:
+    """Look into a bundle, or into the `weights` folder of an export, without running anything.
+
+    Args:
+        bundle: the folder.
+        check_hashes: whether to read every byte and compare it with what was written.
+
+    Raises:
+        BundleError: the folder is no bundle, a file was changed, or the artifact cannot be read.
+        BackendUnavailableError: the target's toolkit is not installed.
+        TokenizerError: the tokenizer's file cannot be read.
+        QuantizationError: the folder's quantised weights are damaged.
+    """
+    from llama_export.examine.inspection import inspect_folder
+
+    return inspect_folder(Path(bundle), check_hashes=check_hashes)
+
+
+def _as_hub_model(model: str | Path | HubModel) -> HubModel:
+    """Return a model with its revision and token; a `Path` always means a folder."""
+    if isinstance(model, HubModel):
+        return model
+    if isinstance(model, str):
+        return HubModel(model)
+    return HubModel(str(model) if model.is_absolute() else f"./{model}")
+
+
+def _chosen_targets(
+    targets: str | TargetOptions | Sequence[str | TargetOptions],
+) -> tuple[tuple[str, ...], dict[str, TargetOptions]]:
+    """Return the targets' names, and the options of those that were given as options.
+
+    Raises:
+        UsageError: something is neither, or a target has two sets of options.
+    """
+    from llama_export.errors import UsageError
+    from llama_export.targets.options import TargetOptions
+    from llama_export.targets.registry import parse_targets
+
+    names: list[str] = []
+    chosen: dict[str, TargetOptions] = {}
+    for each in [targets] if isinstance(targets, str | TargetOptions) else targets:
+        if isinstance(each, str):
+            names += parse_targets([each])
+            continue
+        name = _target_of(each)
+        if name in chosen:
+            message = f"targets: {name} has two sets of options"
+            raise UsageError(message, "export once for each of them, to an output of its own")
+        chosen[name] = each
+        names.append(name)
+    return parse_targets(names), chosen
+
+
+def _target_of(options: object) -> str:
+    from llama_export.errors import UsageError
+    from llama_export.targets import registry
+
+    for name in registry.TARGETS:
+        if isinstance(options, registry.get(name).Options):
+            return name
+    message = f"targets: expected names of targets or their options, found {options!r:.80}"
+    raise UsageError(message, 'such as targets=["onnx", CoremlOptions(kv_cache="io")]')
+
+
+class _Silence:
+    """The steps of an export, shown nowhere."""
+
+    @contextmanager
+    def step(self, label: str) -> Iterator[Callable[[int, int], None]]:
+        """Show nothing."""
+        yield lambda done, total: None
