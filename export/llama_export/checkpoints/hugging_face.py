@@ -87,7 +87,6 @@ class HfCheckpoint:
         shapes = expected_shapes(config)
         problems += _compare(shapes, entries, config.tie_word_embeddings)
         _raise_any(folder, problems)
-        readers = {name: _map(folder / name) for name in sorted(set(files.values()))}
         checkpoint = cls(
             folder=folder,
             config=config,
@@ -95,7 +94,7 @@ class HfCheckpoint:
             shapes=shapes,
             size_bytes=sum(entries[name].end - entries[name].start for name in shapes),
             _files=files,
-            _readers=readers,
+            _readers={},  # a file is mapped when it is first read: a plan needs no torch
         )
         if HEAD in entries and HEAD not in shapes:
             checkpoint._check_tied_head()

@@ -1,19 +1,32 @@
-"""What `--dry-run` prints: sizes, memory and time of an export, and which phones could hold it."""
+"""What `--dry-run` prints: sizes, memory and time of an export, and which phones could hold it.
+
+It lays a plan out; it decides nothing.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
 
 from llama_export.errors import LlamaExportError
+from llama_export.exporting.estimate import QUOTED_CONTEXT, TargetEstimate
+from llama_export.exporting.phones import (
+    LIKELY_SHARE,
+    SHARE_SOURCES,
+    SURE_SHARE,
+    Phone,
+    phones_of,
+)
+from llama_export.system.byte_sizes import format_bytes
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from llama_export.exporting.phones import Phone
-    from llama_export.exporting.pipeline import ExportPlan
+    from llama_export.exporting.plan import ExportPlan
 
 _PHONE_NOTE = (
     "It fits: yes, within {sure:.1%} of the memory and 3.3 GB; perhaps, within {likely:.0%} and "
@@ -21,7 +34,6 @@ _PHONE_NOTE = (
     "that a token reads at a context of {context}; ~ marks a peak that is derived, - one that was "
     "not found, or a phone that it does not fit. This is arithmetic: nothing ran on a phone."
 )
-
 
 # Smaller models decode from the processor's caches: the memory's speed says nothing of them.
 _SMALLEST_BYTES = 50_000_000
@@ -41,59 +53,96 @@ def show_plan(plan: ExportPlan, *, as_json: bool) -> None:
     else:
         console = Console()
         console.print(plan_table(plan))
-        if _suits_phones(plan):
-            console.print(phone_table(plan))
-    plan.room.require()
-    if plan.room.memory_is_hopeless:
-        raise LlamaExportError(plan.room.memory_fault, plan.room.memory_hint)
+        console.print(target_table(plan))
+        contexts = set()
+        for judged in _judged_phones(plan):
+            console.print(phone_table(judged))
+            contexts.add(judged.context)
+        if contexts:
+            console.print(_phone_note(contexts))
+    plan.resources.require()
+    if plan.resources.memory_is_hopeless:
+        raise LlamaExportError(plan.resources.memory_fault, plan.resources.memory_hint)
 
 
 def to_json(plan: ExportPlan) -> dict[str, object]:
-    """Return the estimate, the room for it, and the phones, of the first target.
+    """Return the estimate, the machine's resources, and the phones by the target they would run.
 
     There are no phones for a model so small that arithmetic about them would say nothing.
     """
-    from llama_export.exporting.estimate import QUOTED_CONTEXT
-    from llama_export.exporting.phones import PHONES, SHARE_SOURCES
-
-    target = plan.estimate.targets[0]
-    needed = target.run_bytes(_context(plan))
-    read = target.footprint.read_bytes_per_token(_context(plan))
     return {
-        "format_version": 1,
+        "format_version": 2,
         "estimate": plan.estimate.to_json(),
-        "room": plan.room.to_json(),
-        "phones": {
-            "context": min(QUOTED_CONTEXT, plan.estimate.targets[0].max_context),
-            "needed_bytes": needed,
-            "read_bytes_per_token": read,
-            "share_sources": list(SHARE_SOURCES),
+        "resources": plan.resources.to_json(),
+        "phones": [judged.to_json() for judged in _judged_phones(plan)],
+        "share_sources": list(SHARE_SOURCES),
+    }
+
+
+@dataclass(frozen=True)
+class _JudgedPhones:
+    """The phones that would run one target's bundle."""
+
+    estimate: TargetEstimate
+    phones: tuple[Phone, ...]
+
+    @property
+    def context(self) -> int:
+        return min(QUOTED_CONTEXT, self.estimate.max_context)
+
+    @property
+    def needed_bytes(self) -> int:
+        return self.estimate.run_bytes(self.context)
+
+    @property
+    def read_bytes(self) -> int:
+        return self.estimate.footprint.read_bytes_per_token(self.context)
+
+    def bound(self, phone: Phone) -> float | None:
+        """Return the bound on a phone's decoding; None where it cannot run at all."""
+        if phone.verdict(self.needed_bytes) == "no":
+            return None
+        return phone.tokens_per_s(self.read_bytes)
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "target": self.estimate.target,
+            "context": self.context,
+            "needed_bytes": self.needed_bytes,
+            "read_bytes_per_token": self.read_bytes,
             "rows": [
                 {
                     "name": phone.name,
+                    "system": phone.system,
                     "memory_bytes": phone.memory_bytes,
                     "app_bytes": [phone.sure_bytes, phone.likely_bytes],
                     "memory_kind": phone.memory_kind,
                     "bandwidth_bytes_per_s": phone.bandwidth,
                     "bandwidth_is_derived": phone.derived,
-                    "fits": phone.verdict(needed),
-                    "tokens_per_s_bound": _bound(phone, needed, read),
+                    "fits": phone.verdict(self.needed_bytes),
+                    "tokens_per_s_bound": self.bound(phone),
                     "sources": list(phone.sources),
                 }
-                for phone in (PHONES if _suits_phones(plan) else ())
+                for phone in self.phones
             ],
-        },
-    }
+        }
+
+
+def _judged_phones(plan: ExportPlan) -> Iterator[_JudgedPhones]:
+    """Judge each phone by the target that it would run, of those that are exported."""
+    suited = [each for each in plan.targets if each.estimate.bundle_bytes >= _SMALLEST_BYTES]
+    by_target = phones_of({each.target.name: each.target.phone_systems for each in suited})
+    for each in suited:
+        if phones := by_target.get(each.target.name):
+            yield _JudgedPhones(each.estimate, phones)
 
 
 def plan_table(plan: ExportPlan) -> Table:
-    """Summarise what would be written and needed."""
+    """Summarise what would be read, written and needed in all."""
     from rich.markup import escape
     from rich.table import Table
 
-    from llama_export.system.byte_sizes import format_bytes
-
-    found, room = plan.estimate, plan.room
+    found, resources = plan.estimate, plan.resources
     table = Table(
         title=f"An export of {escape(found.model)}, not done",
         title_justify="left",
@@ -108,89 +157,110 @@ def plan_table(plan: ExportPlan) -> Table:
         else f"{found.num_parameters / 1e6:.1f} million",
         "recipe": recipe,
     }
-    if room.download is not None and room.free_download_bytes is not None:
-        pending, free = room.download.size_bytes, format_bytes(room.free_download_bytes)
+    if resources.download is not None and resources.free_download_bytes is not None:
+        pending = resources.download.size_bytes
+        free = format_bytes(resources.free_download_bytes)
         rows["download"] = (
-            f"{format_bytes(pending)} to {escape(str(room.download.folder))}; {free} free"
+            f"{format_bytes(pending)} to {escape(str(resources.download.folder))}; {free} free"
             if pending
             else "none: it is in the hub's cache"
         )
-    for target in found.targets:
-        bundle = format_bytes(target.bundle_bytes)
-        rows[f"{target.target} bundle"] = f"{bundle} in {escape(str(room.output / target.target))}"
+    rows["output"] = escape(str(resources.output))
     if found.weights_bytes:
         rows["quantised weights"] = (
-            f"{format_bytes(found.weights_bytes)} in {escape(str(room.output / 'weights'))}"
+            f"{format_bytes(found.weights_bytes)} in {escape(str(resources.output / 'weights'))}"
         )
-    rows["disk"] = f"{format_bytes(found.disk_bytes)}; {format_bytes(room.free_disk_bytes)} free"
-    if room.taken is not None:
-        rows["in the way"] = escape(room.taken.message)
+    free = format_bytes(resources.free_disk_bytes)
+    rows["disk"] = f"{format_bytes(found.disk_bytes)}; {free} free"
+    if resources.taken is not None:
+        rows["in the way"] = escape(resources.taken.message)
     rows["memory, about"] = (
         f"{format_bytes(found.memory_bytes)}{' with the check' if found.verify else ''}; "
-        f"{format_bytes(room.available_bytes)} available"
+        f"{format_bytes(resources.available_bytes)} available"
     )
     rows["time, about"] = (
         f"{_duration(found.elapsed_s)}{', without the download' if found.download_bytes else ''}"
     )
-    for target in found.targets:
-        kv = target.footprint.kv_bytes_per_token
-        rows[f"to run {target.target}, about"] = (
-            f"{format_bytes(target.footprint.resident_bytes)} loaded, and {format_bytes(kv)} "
-            f"for each token: {format_bytes(target.run_bytes(target.max_context))} when the "
-            f"context of {target.max_context} is full"
-        )
     for key, value in rows.items():
         table.add_row(key, value)
     return table
 
 
-def phone_table(plan: ExportPlan) -> Table:
-    """List the phones: which could hold the first target's bundle, and what bounds its speed."""
+def target_table(plan: ExportPlan) -> Table:
+    """Lay the bundles out side by side: what each takes to make, and what it takes to run."""
     from rich.table import Table
 
-    from llama_export.exporting.phones import LIKELY_SHARE, PHONES, SURE_SHARE
-    from llama_export.system.byte_sizes import format_bytes
+    found = plan.estimate
+    table = Table(title="Each bundle; memory and time are about right", title_justify="left")
+    table.add_column("")
+    for each in found.targets:
+        table.add_column(each.target, justify="right")
+    rows: dict[str, list[str]] = {
+        "size": [format_bytes(each.bundle_bytes) for each in found.targets],
+        "disk besides, to make it": [_or_none(each.scratch_bytes) for each in found.targets],
+        "memory to make it": [format_bytes(each.memory_bytes) for each in found.targets],
+        "time to make it": [_duration(each.elapsed_s) for each in found.targets],
+        "memory when loaded": [
+            format_bytes(each.footprint.resident_bytes) for each in found.targets
+        ],
+        "for each token": [
+            format_bytes(each.footprint.kv_bytes_per_token) for each in found.targets
+        ],
+        "context": [str(each.max_context) for each in found.targets],
+        "memory when it is full": [
+            format_bytes(each.run_bytes(each.max_context)) for each in found.targets
+        ],
+    }
+    together = [
+        format_bytes(sum(each.bundle_bytes for each in found.targets)),
+        _or_none(max(each.scratch_bytes for each in found.targets)),
+        format_bytes(found.memory_bytes),
+        _duration(found.elapsed_s),
+    ]
+    if len(found.targets) > 1:
+        table.add_column("together", justify="right")
+        for row, total in zip(rows.values(), together, strict=False):
+            row.append(total)
+    for name, values in rows.items():
+        table.add_row(name, *values)
+    return table
 
-    target = plan.estimate.targets[0]
-    needed = target.run_bytes(_context(plan))
-    read = target.footprint.read_bytes_per_token(_context(plan))
+
+def phone_table(judged: _JudgedPhones) -> Table:
+    """List the phones that would run a bundle: which could hold it, and what bounds its speed."""
+    from rich.table import Table
+
+    context = judged.context
     table = Table(
-        title=f"Phones: {format_bytes(needed)} at a context of {_context(plan)}, "
-        f"{format_bytes(read)} read for each token",
+        title=f"Phones that would run {judged.estimate.target}: "
+        f"{format_bytes(judged.needed_bytes)} at a context of {context}, "
+        f"{format_bytes(judged.read_bytes)} read for each token",
         title_justify="left",
-        caption=_PHONE_NOTE.format(sure=SURE_SHARE, likely=LIKELY_SHARE, context=_context(plan)),
-        caption_justify="left",
     )
     table.add_column("")
     for heading in ("memory", "reads at most", "fits", "decodes at most"):
         table.add_column(heading, justify="right")
-    for phone in PHONES:
-        speed = _bound(phone, needed, read)
+    for phone in judged.phones:
+        speed = judged.bound(phone)
         mark = "~" if phone.derived else ""
         table.add_row(
             phone.name,
             f"{phone.memory_bytes // 2**30} GB",
             "-" if phone.bandwidth is None else f"{mark}{phone.bandwidth / 1e9:.1f} GB/s",
-            phone.verdict(needed),
+            phone.verdict(judged.needed_bytes),
             "-" if speed is None else f"{speed:.0f} tokens/s",
         )
     return table
 
 
-def _bound(phone: Phone, needed_bytes: int, read_bytes: int) -> float | None:
-    """Return the bound on a phone's decoding; None where it cannot run at all."""
-    return None if phone.verdict(needed_bytes) == "no" else phone.tokens_per_s(read_bytes)
+def _phone_note(contexts: set[int]) -> str:
+    context = " or ".join(map(str, sorted(contexts)))
+    return _PHONE_NOTE.format(sure=SURE_SHARE, likely=LIKELY_SHARE, context=context)
 
 
-def _suits_phones(plan: ExportPlan) -> bool:
-    return plan.estimate.targets[0].bundle_bytes >= _SMALLEST_BYTES
-
-
-def _context(plan: ExportPlan) -> int:
-    from llama_export.exporting.estimate import QUOTED_CONTEXT
-
-    return min(QUOTED_CONTEXT, plan.estimate.targets[0].max_context)
+def _or_none(size_bytes: int) -> str:
+    return format_bytes(size_bytes) if size_bytes else "none"
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} minutes"
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import click
 
-from llama_export.cli.dry_run import show_plan
 from llama_export.cli.options import JSON, PATH, VERBOSE, open_console
 from llama_export.cli.program import refuse_options_before
 from llama_export.cli.target_options import (
@@ -154,8 +153,10 @@ def export(
     console = open_console(verbose)
     from rich.console import Console
 
+    from llama_export.cli.dry_run import show_plan
     from llama_export.cli.terminal import TerminalProgress, export_table, next_steps, show_report
-    from llama_export.exporting.request import ExportRequest, refuse_early
+    from llama_export.exporting.plan import plan_export
+    from llama_export.exporting.request import ExportRequest
 
     targets = registry.parse_targets(target)
     request = ExportRequest(
@@ -172,17 +173,17 @@ def export(
         verify=verify,
         force=force,
     )
-    if not dry_run:
-        refuse_early(request)  # a plan shows more before it refuses
+    plan = plan_export(request, show_taken=dry_run)
+    if dry_run:
+        show_plan(plan, as_json=as_json)
+        return
+    plan.resources.require()
     progress = TerminalProgress(console)
     with progress.step("Starting PyTorch"):
-        from llama_export.exporting.pipeline import export_bundle, plan_export
+        from llama_export.exporting.pipeline import run_export
         from llama_export.verify.rows import VerificationFailedError
-    if dry_run:
-        show_plan(plan_export(request), as_json=as_json)
-        return
     try:
-        result = export_bundle(request, progress)
+        result = run_export(plan, progress)
     except VerificationFailedError as failed:
         show_report(failed.report, as_json=as_json)
         console.print(f"[bold red]{failed}[/]; it was not published. --no-verify keeps it.")

@@ -62,6 +62,7 @@ class Phone:
         bandwidth: the peak, in bytes per second; None where neither it nor the kind was found.
         derived: the bandwidth is transfers a second times bus width, not a published figure.
         sources: pages, for all of the above.
+        system: "Android" or "iOS".
     """
 
     name: str
@@ -70,6 +71,7 @@ class Phone:
     bandwidth: float | None
     derived: bool
     sources: tuple[str, ...]
+    system: str = "Android"
 
     @property
     def sure_bytes(self) -> int:
@@ -105,12 +107,12 @@ def _iphone(name: str, gib: int, kind: str, *sources: str) -> Phone:
     """Make an iPhone whose memory runs at its kind's rate on Apple's 64-bit bus."""
     bandwidth = derived_bandwidth(TRANSFER_RATES[kind])
     pages = (*sources, _APPLE_KINDS, _RATES, _APPLE_BUS)
-    return Phone(name, gib * GIB, kind, bandwidth, True, pages)
+    return Phone(name, gib * GIB, kind, bandwidth, True, pages, "iOS")
 
 
 PHONES: tuple[Phone, ...] = (
-    Phone("iPhone 13", 4 * GIB, "LPDDR4X", 34.1 * GB, False, (_IPHONE_13, _A15)),
-    Phone("iPhone 13 Pro", 6 * GIB, "LPDDR4X", 34.1 * GB, False, (_IPHONE_13, _A15)),
+    Phone("iPhone 13", 4 * GIB, "LPDDR4X", 34.1 * GB, False, (_IPHONE_13, _A15), "iOS"),
+    Phone("iPhone 13 Pro", 6 * GIB, "LPDDR4X", 34.1 * GB, False, (_IPHONE_13, _A15), "iOS"),
     _iphone("iPhone 14", 6, "LPDDR4X", _IPHONE_14_15),
     _iphone("iPhone 14 Pro", 6, "LPDDR5", _IPHONE_14_15),
     _iphone("iPhone 15", 6, "LPDDR5", _IPHONE_14_15, _A16_IN_15),
@@ -122,6 +124,7 @@ PHONES: tuple[Phone, ...] = (
         1.17 * derived_bandwidth(TRANSFER_RATES["LPDDR5"]),  # "17 % more than its predecessors"
         True,
         (_IPHONE_16, _A18, _RATES, _APPLE_BUS),
+        "iOS",
     ),
     Phone(
         "iPhone 17 Pro",
@@ -133,6 +136,7 @@ PHONES: tuple[Phone, ...] = (
             "https://www.androidgyaan.in/"
             "apple-goes-against-the-grain-where-android-saves-it-bets-on-width/",
         ),
+        "iOS",
     ),
     Phone(
         "Pixel 7",
@@ -236,3 +240,24 @@ PHONES: tuple[Phone, ...] = (
         (_SNAPDRAGON_4,),
     ),
 )
+
+
+def phones_of(ranks: Mapping[str, Mapping[str, int]]) -> dict[str, tuple[Phone, ...]]:
+    """Return which phones would run which target: each takes the first that its system has.
+
+    Args:
+        ranks: rank of each target on each system that could run it, by the target's name.
+    """
+    takes = {
+        system: min(
+            (target for target in ranks if system in ranks[target]),
+            key=lambda target: ranks[target][system],
+            default=None,
+        )
+        for system in {phone.system for phone in PHONES}
+    }
+    found = {
+        target: tuple(phone for phone in PHONES if takes[phone.system] == target)
+        for target in ranks
+    }
+    return {target: phones for target, phones in found.items() if phones}

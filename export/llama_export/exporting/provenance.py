@@ -10,7 +10,6 @@ import platform
 from importlib import metadata
 from typing import Any
 
-from llama_export.sources.licence import NOTICE_NAME, licence_notice
 from llama_export.sources.source import Source
 from llama_export.targets import registry
 from llama_export.targets.target import ArtifactMetadata
@@ -24,16 +23,21 @@ from llama_quantize.tensor import QuantizedTensor
 _TOKENIZER_FILE = "tokenizer.json"
 
 
-def artifact_metadata(source: Source, weights: QuantizedWeights) -> ArtifactMetadata:
-    """Gather what an artifact may say about itself."""
+def artifact_metadata(source: Source, weights: QuantizedWeights, notice: str) -> ArtifactMetadata:
+    """Gather what an artifact may say about itself.
+
+    Args:
+        source: model that it is made from.
+        weights: quantised weights that it will hold.
+        notice: text of the bundle's NOTICE.
+    """
     info, group_size = source.info, _group_size(weights)
-    notices = licence_notice(info.name, info.hub_id, source.folder)
     groups = "" if group_size is None else f" in groups of {group_size}"
     return ArtifactMetadata(
         name=info.name,
         hub_id=info.hub_id,
         revision=info.revision,
-        notice=notices[NOTICE_NAME].decode("utf-8"),
+        notice=notice,
         tokenizer_file=_TOKENIZER_FILE,
         bos_token_id=source.tokenizer.bos_token_id,
         stop_token_ids=tuple(stops_of(source)),

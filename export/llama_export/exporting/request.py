@@ -1,8 +1,4 @@
-"""What a user asks of an export, and what can be refused of it before anything is opened.
-
-It imports neither torch nor a toolkit, and reads no file of a model: a request that cannot be met
-is refused at once.
-"""
+"""What a user asks of an export. It decides nothing and opens nothing: that is the plan's work."""
 
 from __future__ import annotations
 
@@ -10,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from llama_export.bundle.publish import refuse_existing
-from llama_export.sources.resolve import name_model
 from llama_export.targets import registry
 from llama_export.targets.options import TargetOptions
 from llama_quantize.recipe import QuantRecipe, recipe
@@ -73,22 +67,3 @@ class ExportRequest:
             QuantizationError: the group size is none that the recipe has.
         """
         return recipe(self.recipe or DEFAULT_RECIPE, self.group_size)
-
-
-def refuse_early(request: ExportRequest) -> None:
-    """Refuse what can be refused without opening the model.
-
-    Raises:
-        BackendUnavailableError: a target's toolkit is not installed.
-        UsageError: an option is not the target's, or has a value that the target has not.
-        QuantizationError: the recipe has no such groups.
-        OutputError: an output exists, or has no name.
-        HubError, CheckpointError: there is no model of that name, or no such folder.
-    """
-    for target in request.targets:
-        registry.require_toolkit(target)
-        registry.get(target).check(request.options_of(target))
-    request.chosen_recipe()
-    for target in request.targets:
-        refuse_existing(request.output_folder / target, force=request.force)
-    name_model(request.model, revision=request.revision)

@@ -1,4 +1,4 @@
-"""Whether an export has its place on this machine: a free name, free disks, and memory.
+"""Whether this machine has what an export takes: a free name, free disks, and memory.
 
 A name that is taken is refused as the export would refuse it. A disk that is too small, the
 output's or the hub cache's, is refused before any work, since the export could not end well.
@@ -36,7 +36,7 @@ class Host(Protocol):
 
 
 @dataclass(frozen=True)
-class Room:
+class Resources:
     """What there is for an export.
 
     Args:
@@ -104,14 +104,14 @@ def first_refusal(places: Iterable[Path], *, force: bool) -> OutputError | None:
     return None
 
 
-def look_for_room(
+def look_for_resources(
     estimate: ExportEstimate,
     output: Path,
     host: Host,
     *,
     download: Download | None = None,
     taken: OutputError | None = None,
-) -> Room:
+) -> Resources:
     """Compare an export with the machine.
 
     Args:
@@ -131,7 +131,7 @@ def look_for_room(
             f"the export of {estimate.model} needs about {format_bytes(estimate.memory_bytes)} of "
             f"memory, and of {format_bytes(total)} {format_bytes(available)} are available"
         )
-    return Room(
+    return Resources(
         output=output,
         taken=taken,
         download=download,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from llama_export.checkpoints.formats import find_format
 from llama_export.llama.config import PRESETS, LlamaConfig
 from llama_export.sources.repository import fetch
-from llama_export.sources.resolve import ALIASES, DEMO, DEMO_FOLDER, name_model
+from llama_export.sources.resolve import ALIASES, DEMO, DEMO_FOLDER, NamedModel, name_model
 from llama_export.sources.source import Description, describe
 from llama_export.tokenizer.files import TOKENIZER_FILES
 
@@ -120,28 +120,43 @@ def shape_of(model: str, *, revision: str | None = None, token: str | None = Non
             `describe`: no export can start from the folder, or from the repository's small files.
     """
     named = name_model(model, revision=revision)
-    if model in ALIASES:
-        return KnownModel(model, named.hub_id, _preset(model)).shape
+    return shape_of_named(named, revision=revision, token=token)
+
+
+def shape_of_named(
+    named: NamedModel, *, revision: str | None = None, token: str | None = None
+) -> ModelShape:
+    """Find the shape of a model whose name was looked up, as `shape_of` does."""
+    if named.is_alias:
+        return KnownModel(named.name, named.hub_id, _preset(named.name)).shape
     if named.folder is not None:
         found, download_bytes = describe(named.folder), 0
     else:
-        folder, _ = fetch(named.hub_id, revision=revision, token=token, weights=False)
-        found = describe(folder, with_weights=False)
+        found = describe_remote(named, revision=revision, token=token)
         download_bytes = found.config.num_parameters * _BF16_BYTES
     size_bytes = _tokenizer_bytes(found.config, found.folder)
     return ModelShape(named.name, found.config, size_bytes, download_bytes, found)
 
 
-def download_of(model: str, shape: ModelShape, *, revision: str | None = None) -> Download | None:
+def describe_remote(
+    named: NamedModel, *, revision: str | None = None, token: str | None = None
+) -> Description:
+    """Fetch the small files of a repository, and refuse what no export can start from.
+
+    Raises:
+        HubError, GatedModelError, OutputError: as `resolve_model`.
+        CheckpointError, ConfigError, TokenizerError, UnsupportedModelError: as `describe`.
+    """
+    folder, _ = fetch(named.hub_id, revision=revision, token=token, weights=False)
+    return describe(folder, with_weights=False)
+
+
+def download_of(named: NamedModel, shape: ModelShape) -> Download | None:
     """Compare a repository with what the hub's cache holds of it; None for a local folder.
 
     What an interrupted download or another revision left counts as there: the files themselves
     are compared when the download begins.
-
-    Raises:
-        HubError, CheckpointError: as `shape_of`.
     """
-    named = name_model(model, revision=revision)
     if named.folder is not None:
         return None
     from huggingface_hub import constants

@@ -75,10 +75,7 @@ def resolve_model(
         OutputError: the download cannot be written.
     """
     named = name_model(model, revision=revision)
-    if named.folder is not None:
-        return ModelSource(named.name, named.folder, None, None)
-    folder, commit = fetch(named.hub_id, revision=revision, token=token, progress=progress)
-    return ModelSource(named.name, folder, named.hub_id, commit)
+    return fetch_named(named, revision=revision, token=token, progress=progress)
 
 
 @dataclass(frozen=True)
@@ -89,11 +86,13 @@ class NamedModel:
         name: as `ModelSource.name`.
         folder: folder of the checkpoint; None: it is on the hub.
         hub_id: repository on the hub; empty: it is a local folder.
+        is_alias: whether the name is one of `ALIASES`, whose shape is known.
     """
 
     name: str
     folder: Path | None
     hub_id: str
+    is_alias: bool = False
 
 
 def name_model(model: str, *, revision: str | None = None) -> NamedModel:
@@ -104,7 +103,7 @@ def name_model(model: str, *, revision: str | None = None) -> NamedModel:
         CheckpointError: the folder does not exist.
     """
     if model in ALIASES:
-        return NamedModel(model, None, ALIASES[model])
+        return NamedModel(model, None, ALIASES[model], is_alias=True)
     folder = _local_folder(model)
     if folder is not None:
         if revision is not None:
@@ -114,6 +113,30 @@ def name_model(model: str, *, revision: str | None = None) -> NamedModel:
     if not _HUB_ID.fullmatch(model):
         raise _unknown(model)
     return NamedModel(model.partition("/")[2], None, model)
+
+
+def fetch_named(
+    named: NamedModel,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    progress: Progress | None = None,
+) -> ModelSource:
+    """Download a model where needed, as `resolve_model` does.
+
+    Args:
+        named: what `name_model` found.
+        revision: branch, tag or commit of the repository; None: the default branch.
+        token: token of the hub; None: HF_TOKEN or the cached login.
+        progress: called with the bytes done and the bytes in all.
+
+    Raises:
+        HubError, GatedModelError, OutputError: as `resolve_model`.
+    """
+    if named.folder is not None:
+        return ModelSource(named.name, named.folder, None, None)
+    folder, commit = fetch(named.hub_id, revision=revision, token=token, progress=progress)
+    return ModelSource(named.name, folder, named.hub_id, commit)
 
 
 def _local_folder(model: str) -> Path | None:

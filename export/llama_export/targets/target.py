@@ -101,6 +101,8 @@ class Target(ABC):
         Options: the class of this target's options.
         limits: how far its artifacts may be from the eager model.
         costs: time and memory of an export.
+        phone_systems: rank among the targets on each system of phones that could run it, 1 for the
+            target that an app there takes first; empty for none.
     """
 
     name: ClassVar[str]
@@ -109,6 +111,7 @@ class Target(ABC):
     Options: ClassVar[type[TargetOptions]]
     limits: ClassVar[Limits]
     costs: ClassVar[Costs]
+    phone_systems: ClassVar[Mapping[str, int]]
 
     @override
     def __init_subclass__(cls) -> None:

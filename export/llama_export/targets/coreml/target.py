@@ -64,6 +64,7 @@ class CoremlTarget(Target):
         step_rel_rms=Limit(1e-4, "float32 sums in another order"),
         runtime_kl=Limit(1e-3, "an estimate, as no Mac has run it: a tenth of what int4 costs"),
     )
+    phone_systems: ClassVar[Mapping[str, int]] = {"iOS": 1}
     costs: ClassVar[Costs] = Costs(
         unchecked=(
             Cost(5_773_056, 440e6, 8.2),
@@ -73,8 +74,8 @@ class CoremlTarget(Target):
         checked=(
             Cost(5_773_056, 500e6, 9.4),
             Cost(1_235_814_400, 1050e6, 93.0),
-            # Derived, not measured: the slope between the two above goes on.
-            Cost(3_212_749_824, 1934e6, 227.0),
+            # The memory was measured; the time follows from the 1B's, as the machine was busy.
+            Cost(3_212_749_824, 2170e6, 227.0),
         ),
     )
 

@@ -61,6 +61,7 @@ class OnnxTarget(Target):
         emulated_kl=Limit(1e-8, "only the order of float32 sums differs: 3e-11 measured at 1B"),
         step_rel_rms=Limit(1e-4, "float32 sums in another order"),
     )
+    phone_systems: ClassVar[Mapping[str, int]] = {"Android": 2, "iOS": 3}
     costs: ClassVar[Costs] = Costs(
         unchecked=(
             Cost(5_773_056, 290e6, 5.0),

@@ -1,0 +1,143 @@
+"""The plan of an export: all that is decided and refused before the work, and then executed.
+
+`plan_export` resolves a request once: the model, the recipe, and for each target its options,
+context, sizes and cost. `run_export` executes what it says, and a dry run prints it. It imports no
+torch and no toolkit, and of a repository it fetches the small files alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from llama_export.errors import UsageError
+from llama_export.exporting.estimate import ExportEstimate, TargetEstimate, estimate
+from llama_export.exporting.request import ExportRequest
+from llama_export.exporting.resources import Resources, first_refusal, look_for_resources
+from llama_export.sources.catalogue import ModelShape, download_of, shape_of_named
+from llama_export.sources.resolve import NamedModel, name_model
+from llama_export.sources.source import WEIGHTS_FOLDER
+from llama_export.system.machine import Machine
+from llama_export.targets import registry
+from llama_export.targets.options import TargetOptions
+from llama_export.targets.target import Target
+from llama_quantize.recipe import QuantRecipe
+
+
+@dataclass(frozen=True)
+class TargetPlan:
+    """One bundle of an export.
+
+    Args:
+        target: the target.
+        options: its options, with defaults for what was not chosen.
+        folder: folder that the bundle is published as.
+        estimate: its context, its sizes and its cost.
+    """
+
+    target: Target
+    options: TargetOptions
+    folder: Path
+    estimate: TargetEstimate
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """A whole export, decided.
+
+    Args:
+        request: what was asked for.
+        named: what the model's name means.
+        model: what is known of the model without its weights.
+        recipe: how its weights are stored; those that are quantised already keep theirs.
+        targets: the bundles, in the order of their making.
+        estimate: sizes, memory and time of all of it.
+        resources: what this machine has for it.
+    """
+
+    request: ExportRequest
+    named: NamedModel
+    model: ModelShape
+    recipe: QuantRecipe
+    targets: tuple[TargetPlan, ...]
+    estimate: ExportEstimate
+    resources: Resources
+
+    @property
+    def output(self) -> Path:
+        """Folder of the bundles and of the quantised weights."""
+        return self.request.output_folder
+
+
+def plan_export(request: ExportRequest, *, show_taken: bool = False) -> ExportPlan:
+    """Decide everything about an export, and refuse what can be refused before its work.
+
+    What needs a machine with more room is not refused here but by `plan.resources.require()`.
+
+    Args:
+        request: what a user asks for.
+        show_taken: whether an output that exists becomes part of the plan's resources, to be shown
+            with the rest, and is not refused at once.
+
+    Raises:
+        BackendUnavailableError: a target's toolkit is not installed.
+        UsageError: an option or its value is not the target's, or does not fit the model.
+        OutputError: an output exists.
+        HubError, GatedModelError: there is no model of that name, or it cannot be fetched.
+        CheckpointError, ConfigError, TokenizerError, UnsupportedModelError: no export can start
+            from the model's files.
+        QuantizationError: the recipe does not fit, or quantised weights are damaged.
+        LoweringError: a target cannot run a width.
+    """
+    options = {name: request.options_of(name) for name in request.targets}
+    for name, chosen in options.items():
+        registry.require_toolkit(name)
+        registry.get(name).check(chosen)
+    recipe = request.chosen_recipe()
+    named = name_model(request.model, revision=request.revision)
+    folders = {name: request.output_folder / name for name in request.targets}
+    taken = first_refusal(folders.values(), force=request.force)
+    if taken is not None and not show_taken:
+        raise taken
+    model = shape_of_named(named, revision=request.revision, token=request.token)
+    if model.weights is not None:
+        _refuse_second_recipe(request, model)
+        recipe = model.weights.recipe
+    machine = Machine()
+    found = estimate(
+        model,
+        request.targets,
+        recipe,
+        request.max_context,
+        options,
+        verify=request.verify,
+        cores=machine.cores(),
+    )
+    # A source that is quantised already is not written again.
+    if taken is None and request.keep_weights and found.weights_bytes:
+        taken = first_refusal([request.output_folder / WEIGHTS_FOLDER], force=request.force)
+    if taken is not None and not show_taken:
+        raise taken
+    download = download_of(named, model)
+    return ExportPlan(
+        request=request,
+        named=named,
+        model=model,
+        recipe=recipe,
+        targets=tuple(
+            TargetPlan(registry.get(name), options[name], folders[name], each)
+            for name, each in zip(request.targets, found.targets, strict=True)
+        ),
+        estimate=found,
+        resources=look_for_resources(
+            found, request.output_folder, machine, download=download, taken=taken
+        ),
+    )
+
+
+def _refuse_second_recipe(request: ExportRequest, model: ModelShape) -> None:
+    if model.weights is None or (request.recipe is None and request.group_size is None):
+        return
+    message = f"{request.model} is quantised already, as {model.weights.recipe.name}"
+    hint = "leave --quantize and --group-size out, or name the original checkpoint"
+    raise UsageError(message, hint)
