@@ -177,7 +177,7 @@ def export(
     progress = TerminalProgress(console)
     with progress.step("Starting PyTorch"):
         from llama_export.exporting.pipeline import export_bundle, plan_export
-        from llama_export.verify.rows import VerificationFailedError
+        from llama_export.verification.rows import VerificationFailedError
     if dry_run:
         show_plan(plan_export(request), as_json=as_json)
         return

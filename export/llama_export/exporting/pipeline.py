@@ -37,8 +37,8 @@ from llama_export.system.machine import Machine
 from llama_export.targets import registry
 from llama_export.targets.target import Lowered
 from llama_export.tokenizer.tokenizer import write_tokenizer_files
-from llama_export.verify.rows import VerificationFailedError, VerifyReport
-from llama_export.verify.verify import VerifySettings, verify_bundle
+from llama_export.verification.rows import VerificationFailedError, VerifyReport
+from llama_export.verification.verify import VerifySettings, verify_bundle
 from llama_quantize.checkpoint.store import quantize_to
 from llama_quantize.checkpoint.weights import QuantizedWeights
 from llama_quantize.recipe import QuantRecipe
