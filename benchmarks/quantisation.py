@@ -18,7 +18,7 @@ from llama_export.checkpoints.formats import open_checkpoint
 from llama_export.llama.streamed import reference_logits
 from llama_export.sources.resolve import resolve_model
 from llama_export.tokenizer.tokenizer import Tokenizer
-from llama_export.verify.measure.metrics import compare_logits
+from llama_export.verification.measure.metrics import compare_logits
 from llama_quantize.checkpoint.store import quantize_to
 from llama_quantize.checkpoint.weights import QuantizedWeights
 from llama_quantize.recipe import QuantRecipe, QuantRule, recipe

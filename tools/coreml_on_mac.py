@@ -36,7 +36,7 @@ from llama_export.targets.coreml.signature import CAUSAL_MASK, INPUT_IDS, LOGITS
 from llama_export.targets.coreml.target import CoremlTarget
 from llama_export.targets.session import Session
 from llama_export.tokenizer.tokenizer import Tokenizer
-from llama_export.verify.measure.metrics import LogitMetrics, compare_logits
+from llama_export.verification.measure.metrics import LogitMetrics, compare_logits
 
 # Longer than a call of `prefill` takes, so that a whole chunk, a padded one and steps run.
 PROMPT = """\

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from llama_export.targets.executorch.options import ExecutorchOptions
     from llama_export.targets.onnx.options import OnnxOptions
     from llama_export.tokenizer.chat_format import Message
-    from llama_export.verify.rows import VerificationFailedError, VerifyReport
+    from llama_export.verification.rows import VerificationFailedError, VerifyReport
     from llama_quantize.errors import QuantizationError
 
 __all__ = [
@@ -112,7 +112,7 @@ _PLACES = {
     "llama_export.targets.executorch.options": ("ExecutorchOptions",),
     "llama_export.targets.onnx.options": ("OnnxOptions",),
     "llama_export.tokenizer.chat_format": ("Message",),
-    "llama_export.verify.rows": ("VerificationFailedError", "VerifyReport"),
+    "llama_export.verification.rows": ("VerificationFailedError", "VerifyReport"),
     "llama_quantize.errors": ("QuantizationError",),
 }
 _MODULE_OF = {name: module for module, names in _PLACES.items() for name in names}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from llama_export.exporting.pipeline import ExportResult
     from llama_export.generation.text_session import TextSession
     from llama_export.targets.options import TargetOptions
-    from llama_export.verify.rows import VerifyReport
+    from llama_export.verification.rows import VerifyReport
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def verify(
     from llama_export.bundle.bundle import Bundle
     from llama_export.generation.validation import require_whole
     from llama_export.sources.references import reference_for
-    from llama_export.verify.verify import VerifySettings, verify_bundle
+    from llama_export.verification.verify import VerifySettings, verify_bundle
 
     if threads is not None:
         require_whole("threads", threads, os.cpu_count() or 1, "cores of this machine")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from llama_export.verify.findings import Divergence, PlotData, TensorFigure
-from llama_export.verify.rows import VerifyReport, informed, judged, unchecked
+from llama_export.verification.findings import Divergence, PlotData, TensorFigure
+from llama_export.verification.rows import VerifyReport, informed, judged, unchecked
 
 ROWS = (
     judged("structure", "files", "files that differ from the manifest", 0, 0),

@@ -21,10 +21,10 @@ from llama_export.llama.activations import EXACT_INPUTS, ActivationQuantization,
 from llama_export.llama.rope import inverse_frequencies, rope_tables
 from llama_export.llama.rounding import round_activations
 from llama_export.targets.stored import StoredWeights
-from llama_export.verify.artifact import Artifact
-from llama_export.verify.rows import VerifyReport
-from llama_export.verify.samples import UserText
-from llama_export.verify.verify import verify_artifact
+from llama_export.verification.artifact import Artifact
+from llama_export.verification.rows import VerifyReport
+from llama_export.verification.samples import UserText
+from llama_export.verification.verify import verify_artifact
 from llama_quantize.checkpoint.store import quantize_to
 from llama_quantize.checkpoint.weights import QuantizedWeights
 from llama_quantize.recipe import recipe

@@ -20,9 +20,9 @@ from llama_export.generation.sampling import Sampling
 from llama_export.llama.streamed import reference_logits
 from llama_export.sources.resolve import DEMO_FOLDER
 from llama_export.tokenizer.tokenizer import Tokenizer
-from llama_export.verify import verify_bundle
-from llama_export.verify.measure.metrics import compare_logits
-from llama_export.verify.samples import built_in_text
+from llama_export.verification.measure.metrics import compare_logits
+from llama_export.verification.samples import built_in_text
+from llama_export.verification.verify import verify_bundle
 from llama_quantize.checkpoint.store import quantize_to
 from llama_quantize.checkpoint.weights import QuantizedWeights
 from llama_quantize.recipe import QuantRecipe, recipe

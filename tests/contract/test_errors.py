@@ -9,7 +9,7 @@ import traceback
 import pytest
 
 from llama_export import errors
-from llama_export.verify.rows import VerificationFailedError, VerifyReport, informed, judged
+from llama_export.verification.rows import VerificationFailedError, VerifyReport, informed, judged
 from llama_quantize.errors import QuantizationError
 
 CLASSES = [

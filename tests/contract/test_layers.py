@@ -175,8 +175,8 @@ def test_the_import_contracts_hold():
             "onnx and onnxruntime",
         ),
         (
-            "export/llama_export/verify/measure/metrics.py",
-            "def f():\n    import llama_export.verify.judge.terms",
+            "export/llama_export/verification/measure/metrics.py",
+            "def f():\n    import llama_export.verification.judge.terms",
             "measures, then judges",
         ),
         ("export/llama_export/llama/config.py", "import transformers", "the tests' oracle"),

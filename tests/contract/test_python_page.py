@@ -104,7 +104,7 @@ def test_a_verb_is_a_function_whatever_was_imported(verb):
     """A submodule of the same name would take its place once it is imported."""
     import llama_export.cli.app
     import llama_export.exporting.pipeline
-    import llama_export.verify.verify
+    import llama_export.verification.verify
 
     assert getattr(llama_export, verb) is getattr(python_interface, verb)
     parameters = inspect.signature(getattr(llama_export, verb)).parameters

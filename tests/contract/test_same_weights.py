@@ -13,7 +13,7 @@ from artifacts.opened import stored_in
 
 from llama_export.exporting.pipeline import ExportRequest, export_bundle
 from llama_export.targets import registry
-from llama_export.verify.measure.structure import recorded_hashes
+from llama_export.verification.measure.structure import recorded_hashes
 
 pytestmark = [pytest.mark.coreml, pytest.mark.executorch, pytest.mark.onnx, pytest.mark.slow]
 

@@ -181,7 +181,7 @@ def export(
     progress = TerminalProgress(console)
     with progress.step("Starting PyTorch"):
         from llama_export.exporting.pipeline import run_export
-        from llama_export.verify.rows import VerificationFailedError
+        from llama_export.verification.rows import VerificationFailedError
     try:
         result = run_export(plan, progress)
     except VerificationFailedError as failed:

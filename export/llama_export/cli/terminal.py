@@ -35,7 +35,7 @@ from llama_export.system.byte_sizes import format_bytes
 if TYPE_CHECKING:
     # Both import torch, which `generate` does without.
     from llama_export.exporting.pipeline import ExportResult
-    from llama_export.verify.rows import VerifyReport
+    from llama_export.verification.rows import VerifyReport
 
 
 def quieten() -> None:
@@ -129,7 +129,7 @@ def where_it_runs(*, runs_here: bool) -> str:
 
 def headlines(report: VerifyReport) -> dict[str, str]:
     """Return the few figures of a verification that a user wants to see first."""
-    from llama_export.verify.report.wording import format_kl, found_terms, same_token
+    from llama_export.verification.report.wording import format_kl, found_terms, same_token
 
     labels = {
         "exact": "lowering error, same arithmetic",
@@ -173,8 +173,8 @@ def show_report(report: VerifyReport, *, as_json: bool, every_row: bool = False)
         as_json: print it as JSON.
         every_row: print every check, and not the summary and the failures alone.
     """
-    from llama_export.verify.report.table import report_table
-    from llama_export.verify.rows import report_text
+    from llama_export.verification.report.table import report_table
+    from llama_export.verification.rows import report_text
 
     if as_json:
         write_text(report_text(report))

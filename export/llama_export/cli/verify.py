@@ -30,15 +30,15 @@ def verify(
     from llama_export.bundle.bundle import Bundle
     from llama_export.cli.terminal import TerminalProgress, show_report
 
+    opened = Bundle.open(bundle)  # a wrong path is refused before PyTorch is started
     progress = TerminalProgress(console)
     with progress.step("Starting PyTorch"):
         from llama_export.sources.references import reference_for
-        from llama_export.verify import VerifySettings, verify_bundle
-        from llama_export.verify.report.html import check_html, write_html
+        from llama_export.verification.report.html import check_html, write_html
+        from llama_export.verification.verify import VerifySettings, verify_bundle
     if html is not None:
         check_html(html)  # before minutes of work, not after them
     with progress.step(f"Opening {bundle}"):
-        opened = Bundle.open(bundle)
         reference = reference_for(opened, checkpoint, weights, revision=revision, token=token)
     with progress.step("Checking against the eager model") as advance:
         report = verify_bundle(

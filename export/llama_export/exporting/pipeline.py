@@ -30,8 +30,8 @@ from llama_export.llama.trace import trace
 from llama_export.sources.catalogue import describe_remote
 from llama_export.sources.resolve import fetch_named
 from llama_export.sources.source import WEIGHTS_FOLDER, Source, open_source
-from llama_export.verify.rows import VerificationFailedError, VerifyReport
-from llama_export.verify.verify import VerifySettings, verify_bundle
+from llama_export.verification.rows import VerificationFailedError, VerifyReport
+from llama_export.verification.verify import VerifySettings, verify_bundle
 from llama_quantize.checkpoint.store import quantize_to
 from llama_quantize.checkpoint.weights import QuantizedWeights
 

@@ -39,7 +39,7 @@ from llama_export.targets.coreml.lowering import positions as steps_module
 from llama_export.targets.coreml.lowering.lower import lower
 from llama_export.targets.coreml.reading.describe import describe
 from llama_export.targets.coreml.reading.read_back import read_back
-from llama_export.verify.measure.metrics import compare_logits
+from llama_export.verification.measure.metrics import compare_logits
 from llama_quantize.checkpoint.store import quantize_to
 from llama_quantize.checkpoint.weights import QuantizedWeights
 from llama_quantize.recipe import recipe

@@ -34,7 +34,7 @@ from llama_export.targets.coreml.lowering import lower as lowering
 from llama_export.targets.coreml.lowering import package as package_module
 from llama_export.targets.coreml.lowering.weights import WeightSet
 from llama_export.targets.coreml.options import CoremlOptions
-from llama_export.verify import VerifySettings, verify_bundle
+from llama_export.verification.verify import VerifySettings, verify_bundle
 
 pytestmark = pytest.mark.coreml
 __all__ = ["workshop"]
@@ -92,7 +92,7 @@ def test_a_bundle_is_run_and_verified_without_coremltools(bundle, tmp_path):
         "import sys; sys.modules['coremltools'] = None\n"
         "from pathlib import Path\n"
         "from llama_export.bundle.bundle import Bundle\n"
-        "from llama_export.verify import VerifySettings, verify_bundle\n"
+        "from llama_export.verification.verify import VerifySettings, verify_bundle\n"
         "from llama_quantize.checkpoint.weights import QuantizedWeights\n"
         f"bundle = Path({str(bundle)!r})\n"
         "weights = QuantizedWeights.open(bundle.parent / 'weights')\n"

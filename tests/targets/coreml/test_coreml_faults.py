@@ -31,8 +31,8 @@ from llama_export.checkpoints.hugging_face import HfCheckpoint
 from llama_export.llama.config import LlamaConfig
 from llama_export.llama.rope import inverse_frequencies, rope_tables
 from llama_export.targets.coreml.reading.stored_weights import stored_constants
-from llama_export.verify import VerifySettings, verify_bundle
-from llama_export.verify.locate.locate import locate
+from llama_export.verification.locate.locate import locate
+from llama_export.verification.verify import VerifySettings, verify_bundle
 from llama_quantize.checkpoint.weights import QuantizedWeights
 
 pytestmark = [pytest.mark.coreml, pytest.mark.usefixtures("one_thread")]

@@ -32,7 +32,7 @@ from llama_export.targets.executorch.reading.weights import LOOKUP, read_weights
 from llama_export.targets.executorch.running.session import ExecutorchSession
 from llama_export.targets.executorch.running.shared_table import shared_keys
 from llama_export.targets.stored import StoredArtifact
-from llama_export.verify.measure.metrics import compare_logits
+from llama_export.verification.measure.metrics import compare_logits
 from llama_quantize.recipe import recipe
 from llama_quantize.tensor import QuantizedTensor
 

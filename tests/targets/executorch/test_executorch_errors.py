@@ -30,7 +30,7 @@ from llama_export.targets.executorch.running import runtime
 from llama_export.targets.executorch.running.session import ExecutorchSession
 from llama_export.targets.executorch.running.shared_table import check_shared_table
 from llama_export.targets.stored import StoredArtifact
-from llama_export.verify import VerifySettings, verify_bundle
+from llama_export.verification.verify import VerifySettings, verify_bundle
 from llama_quantize.errors import QuantizationError
 from llama_quantize.recipe import QuantRecipe, QuantRule, recipe
 from llama_quantize.scheme import GroupedInt

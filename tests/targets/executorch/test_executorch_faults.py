@@ -24,7 +24,7 @@ from llama_export.sources.source import open_source
 from llama_export.targets.executorch.options import ExecutorchOptions
 from llama_export.targets.executorch.xnnpack import host_program, weight_bytes
 from llama_export.targets.executorch.xnnpack import lower as lowering
-from llama_export.verify import VerifySettings, verify_bundle
+from llama_export.verification.verify import VerifySettings, verify_bundle
 from llama_quantize.checkpoint.weights import QuantizedWeights
 from llama_quantize.tensor import QuantizedTensor
 

@@ -19,8 +19,8 @@ from llama_export.checkpoints.hugging_face import HfCheckpoint
 from llama_export.cli import app
 from llama_export.errors import BundleError
 from llama_export.exporting.pipeline import ExportRequest, export_bundle
-from llama_export.verify import VerifySettings, verify_bundle
-from llama_export.verify.locate.locate import locate
+from llama_export.verification.locate.locate import locate
+from llama_export.verification.verify import VerifySettings, verify_bundle
 from llama_quantize.checkpoint.weights import QuantizedWeights
 
 pytest.importorskip("onnx", reason="needs the onnx extra")

@@ -24,7 +24,7 @@ from llama_export.targets.onnx.reading.read_back import read_back
 from llama_export.targets.onnx.running.session import OnnxSession
 from llama_export.targets.stored import StoredArtifact
 from llama_export.tokenizer.tokenizer import Tokenizer, tokenizer_config, write_tokenizer_json
-from llama_export.verify.measure.metrics import compare_logits
+from llama_export.verification.measure.metrics import compare_logits
 from llama_quantize.checkpoint.store import quantize_to
 from llama_quantize.checkpoint.weights import QuantizedWeights
 from llama_quantize.recipe import QuantRecipe, QuantRule, recipe

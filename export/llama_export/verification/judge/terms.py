@@ -1,0 +1,288 @@
+"""Turn measurements of the error terms into rows: each figure beside its limit and the reason.
+
+It knows limits and rows; it runs nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from llama_export.targets.limits import Limit, Limits
+from llama_export.verification.measure.exact import Exact
+from llama_export.verification.measure.metrics import LogitMetrics, Perplexity
+from llama_export.verification.measure.shipped import Shipped
+from llama_export.verification.rows import Row, informed, judged, unchecked
+
+if TYPE_CHECKING:
+    from llama_quantize.checkpoint.weights import QuantizedWeights
+
+# By the fewest bits that any tensor is stored in.
+QUANTISATION_KL: Mapping[int, Limit] = {
+    4: Limit(0.5, "int4 costs about 0.01; half a nat is a fault, not rounding"),
+    8: Limit(0.02, "int8 rows cost about 0.0001"),
+    16: Limit(2e-3, "bf16 and fp16 keep a checkpoint to 8 bits of mantissa or better"),
+}
+# A share of the uniform guess's loss ln(V). Random weights score 1 or more; the demo model 0.45.
+_TRAINED_SHARE = Limit(0.75, "a model worse than this has not learnt the text's language")
+# Below this the weights are kept so well that int8 activations cost more, whatever the runtime.
+_SHARE_FLOOR = Limit(2e-3, "a third of less would be below the rounding of int8 activations")
+
+_LOWERING, _ACTIVATION, _QUANTISATION = "lowering", "activation", "quantisation"
+_RANDOM = "random weights, or a text that the model does not know"
+_UNKNOWN_ROUNDING = "how this machine's runtime rounds activations is not known"
+
+
+def lowering_rows(limits: Limits, shipped: Shipped, exact: Exact, *, vocab_size: int) -> list[Row]:
+    """Judge the artifact against the eager model with the same quantised weights."""
+    rows = [*_exact_rows(limits, exact), *_shipped_rows(limits, shipped, vocab_size)]
+    loss = shipped.artifact_loss
+    name = "perplexity of the artifact"
+    if loss.fault:
+        rows.append(judged(_LOWERING, "perplexity_artifact", name, math.inf, 0, loss.fault))
+    else:
+        rows.append(informed(_LOWERING, "perplexity_artifact", name, loss.perplexity))
+    return [*rows, *_activation_rows(limits, shipped)]
+
+
+def runtime_rows(limits: Limits, runtime: LogitMetrics | None, *, quick: bool) -> list[Row]:
+    """Judge the runtime against what computes as it should; no row where it is its own reference.
+
+    Args:
+        limits: limits of the target.
+        runtime: comparison of the two; None where there is no other.
+        quick: whether to give the figure without judging it, so that a processor's rounding, whose
+            limit is an estimate, keeps no export from being published.
+    """
+    if runtime is None:
+        return []
+    key, name = "kl_runtime", "mean KL of the runtime against the evaluator, nats"
+    note = runtime.fault or (
+        f"over {runtime.positions} positions, {runtime.top1:.1%} with the same most likely token; "
+        + limits.runtime_kl.reason
+    )
+    if quick and not runtime.fault:
+        return [informed(_LOWERING, key, name, runtime.kl_mean, note)]
+    return [judged(_LOWERING, key, name, runtime.kl_mean, limits.runtime_kl.value, note)]
+
+
+def quantisation_rows(
+    shipped: Shipped, weights: QuantizedWeights | None, *, bits: int, vocab_size: int
+) -> list[Row]:
+    """Judge the quantised weights against the checkpoint's, both in the eager model."""
+    rows = _weights_rows(weights)
+    metrics = shipped.quantisation
+    key, name = "kl_quantisation", f"mean KL of {bits}-bit weights, nats"
+    if metrics is None or shipped.quantised_loss is None or shipped.checkpoint_loss is None:
+        missing = "reference checkpoint" if shipped.quantised_loss else "quantised weights"
+        note = f"no {missing}; what the quantisation cost is not proved"
+        return [unchecked(_QUANTISATION, key, "mean KL, nats", note), *rows]
+    threshold = QUANTISATION_KL[bits]
+    if metrics.fault or is_trained(shipped, vocab_size):
+        note = metrics.fault or threshold.reason
+        kl = judged(_QUANTISATION, key, name, metrics.kl_mean, threshold.value, note)
+    else:
+        kl = informed(_QUANTISATION, key, name, metrics.kl_mean, f"{_NOT_JUDGED}{_RANDOM}")
+    return [
+        kl,
+        *_spread_rows(_QUANTISATION, "quantisation", metrics),
+        *rows,
+        _perplexity_row("perplexity_checkpoint", "the checkpoint", shipped.checkpoint_loss),
+        _perplexity_row("perplexity_quantised", "the quantised weights", shipped.quantised_loss),
+    ]
+
+
+def is_trained(shipped: Shipped, vocab_size: int) -> bool:
+    """Return whether the best model at hand predicts the text clearly better than a guess."""
+    loss = shipped.checkpoint_loss or shipped.quantised_loss or shipped.artifact_loss
+    return loss.nats_per_token <= _TRAINED_SHARE.value * math.log(vocab_size)
+
+
+def strictly(rows: Sequence[Row]) -> list[Row]:
+    """Fail every check that was not made, and every figure that could not be judged."""
+    return [
+        replace(row, passed=False, note=f"{row.note} (--strict: this fails)")
+        if row.passed is None and (not row.made or row.note.startswith(_NOT_JUDGED))
+        else row
+        for row in rows
+    ]
+
+
+def _exact_rows(limits: Limits, exact: Exact) -> list[Row]:
+    level = limits.exact_words
+    metrics, cache = exact.lowering, exact.cache
+    if metrics is None or cache is None:
+        note = "no quantised weights; that the artifact computes what they say is not proved"
+        return [unchecked(_LOWERING, "kl_exact", f"mean KL {level}, nats", note)]
+    over = f"over {metrics.positions} positions; "
+    return [
+        judged(
+            _LOWERING,
+            "kl_exact",
+            f"mean KL {level}, nats",
+            metrics.kl_mean,
+            limits.exact_kl.value,
+            metrics.fault or over + limits.exact_kl.reason,
+        ),
+        judged(
+            _LOWERING,
+            "rel_rms_exact",
+            f"relative difference of the logits {level}",
+            metrics.rel_rms,
+            limits.exact_rel_rms.value,
+            metrics.fault or limits.exact_rel_rms.reason,
+        ),
+        *_spread_rows(_LOWERING, "exact", metrics),
+        _lengths_row(limits, exact),
+        judged(
+            _LOWERING,
+            "cache_exact",
+            f"relative difference of the KV cache {level}",
+            cache.value,
+            limits.cache_rel_rms.value,
+            f"{cache.where}; {limits.cache_rel_rms.reason}",
+        ),
+    ]
+
+
+def _lengths_row(limits: Limits, exact: Exact) -> Row:
+    worst = max(exact.lengths, key=lambda each: each.metrics.rel_rms)
+    lengths = ", ".join(str(each.length) for each in exact.lengths)
+    note = f"one prefill each of {lengths} tokens; worst at {worst.length}"
+    return judged(
+        _LOWERING,
+        "lengths_exact",
+        "relative difference of the logits after one prefill in float32",
+        worst.metrics.rel_rms,
+        limits.exact_rel_rms.value,
+        worst.metrics.fault or note,
+    )
+
+
+def _shipped_rows(limits: Limits, shipped: Shipped, vocab_size: int) -> list[Row]:
+    metrics, prefill = shipped.lowering, shipped.prefill
+    if metrics is None or prefill is None:
+        note = "no quantised weights; the cost of the runtime's arithmetic is not proved"
+        return [unchecked(_LOWERING, "kl_shipped", "mean KL as shipped, nats", note)]
+    limit, reason = _shipped_limit(limits, shipped, vocab_size)
+    prefill_limit = max(limits.shipped_prefill_kl.value, 4 * limit)
+    name = "KL after one prefill as shipped, nats"
+    return [
+        judged(
+            _LOWERING,
+            "kl_shipped",
+            "mean KL as shipped, nats",
+            metrics.kl_mean,
+            limit,
+            metrics.fault or reason,
+        ),
+        _share_row(limits, shipped, metrics, vocab_size),
+        judged(
+            _LOWERING,
+            "kl_shipped_prefill",
+            name,
+            prefill.kl_mean,
+            prefill_limit,
+            prefill.fault or limits.shipped_prefill_kl.reason,
+        ),
+        *_spread_rows(_LOWERING, "shipped", metrics),
+    ]
+
+
+def _shipped_limit(limits: Limits, shipped: Shipped, vocab_size: int) -> tuple[float, str]:
+    """Allow what rounding explains, but a trained model no more than the tight limit."""
+    tight, loose = limits.shipped_kl, limits.shipped_kl_untrained
+    trained = is_trained(shipped, vocab_size)
+    if shipped.activation is not None and not shipped.activation.fault:
+        explained = limits.explained_kl.value * shipped.activation.kl_mean
+        if not trained or explained < tight.value:
+            return max(explained, limits.emulated_kl.value), limits.explained_kl.reason
+    if trained:
+        return tight.value, tight.reason
+    if shipped.quantisation is None or shipped.quantisation.fault:
+        return loose.value, loose.reason
+    bounded = min(max(shipped.quantisation.kl_mean, tight.value), loose.value)
+    return bounded, f"at most the quantisation error: {_RANDOM}"
+
+
+def _share_row(limits: Limits, shipped: Shipped, metrics: LogitMetrics, vocab_size: int) -> Row:
+    key, name = "share_of_quantisation", "KL as shipped over that of the quantisation"
+    quantisation = shipped.quantisation
+    if quantisation is None:
+        note = "no reference checkpoint; that the runtime costs less than int4 is not proved"
+        return unchecked(_LOWERING, key, name, note)
+    share = metrics.kl_mean / quantisation.kl_mean if quantisation.kl_mean > 0 else math.inf
+    if quantisation.fault or metrics.fault:
+        return judged(_LOWERING, key, name, math.inf, limits.shipped_share.value)
+    if not is_trained(shipped, vocab_size):
+        return informed(_LOWERING, key, name, share, f"{_NOT_JUDGED}{_RANDOM}")
+    if quantisation.kl_mean < _SHARE_FLOOR.value:
+        note = f"the quantisation error is below {_SHARE_FLOOR.value:g}: {_SHARE_FLOOR.reason}"
+        return informed(_LOWERING, key, name, share, note)
+    reason = limits.shipped_share.reason
+    return judged(_LOWERING, key, name, share, limits.shipped_share.value, reason)
+
+
+def _activation_rows(limits: Limits, shipped: Shipped) -> list[Row]:
+    """Judge the artifact against eager with its rounding emulated; add what rounding costs."""
+    key, name = "kl_shipped_emulated", "mean KL as shipped against eager that rounds alike, nats"
+    activation, emulated = shipped.activation, shipped.emulated
+    if activation is None or emulated is None:
+        missing = _UNKNOWN_ROUNDING if shipped.lowering else "no quantised weights"
+        note = f"{missing}; that nothing but rounding sets the artifact apart is not proved"
+        return [
+            unchecked(_ACTIVATION, "kl_activation", "mean KL of rounding, nats", missing),
+            unchecked(_ACTIVATION, key, name, note),
+        ]
+    limit = max(limits.emulated_kl.value, limits.emulated_share.value * activation.kl_mean)
+    return [
+        informed(
+            _ACTIVATION,
+            "kl_activation",
+            "mean KL of rounding activations, both in eager, nats",
+            activation.kl_mean,
+            activation.fault,
+        ),
+        *_spread_rows(_ACTIVATION, "activation", activation),
+        judged(
+            _ACTIVATION,
+            key,
+            name,
+            emulated.kl_mean,
+            limit,
+            emulated.fault or activation.fault or limits.emulated_share.reason,
+        ),
+    ]
+
+
+def _weights_rows(weights: QuantizedWeights | None) -> list[Row]:
+    name = "signal to noise of the quantised weights, dB"
+    if weights is None or math.isinf(weights.summary.sqnr_db):
+        return []
+    worst = min(weights.stats, key=lambda stats: stats.sqnr_db)
+    note = f"lowest: {worst.name}, {worst.sqnr_db:.1f} dB"
+    return [informed(_QUANTISATION, "sqnr_weights", name, weights.summary.sqnr_db, note)]
+
+
+def _spread_rows(section: str, key: str, metrics: LogitMetrics) -> list[Row]:
+    if metrics.fault:
+        return []
+    suffix = {"exact": " in float32", "shipped": " as shipped"}.get(key, "")
+    rows = [
+        informed(section, f"top1_{key}", f"same most likely token{suffix}", metrics.top1),
+        informed(section, f"max_abs_{key}", f"largest logit difference{suffix}", metrics.max_abs),
+    ]
+    if math.isfinite(metrics.sqnr_db):
+        name = f"signal to noise of the logits{suffix}, dB"
+        rows.append(informed(section, f"sqnr_{key}", name, metrics.sqnr_db))
+    return rows
+
+
+def _perplexity_row(key: str, whose: str, loss: Perplexity) -> Row:
+    note = loss.fault or f"{loss.nats_per_token:.3f} nats a token over {loss.tokens}"
+    return informed(_QUANTISATION, key, f"perplexity of {whose}", loss.perplexity, note)
+
+
+_NOT_JUDGED = "not judged: "
