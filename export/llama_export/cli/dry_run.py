@@ -91,6 +91,7 @@ def plan_table(plan: ExportPlan) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
+    from llama_export.sources.source import WEIGHTS_FOLDER
     from llama_export.system.byte_sizes import format_bytes
 
     found, room = plan.estimate, plan.room
@@ -120,7 +121,7 @@ def plan_table(plan: ExportPlan) -> Table:
         rows[f"{target.target} bundle"] = f"{bundle} in {escape(str(room.output / target.target))}"
     if found.weights_bytes:
         rows["quantised weights"] = (
-            f"{format_bytes(found.weights_bytes)} in {escape(str(room.output / 'weights'))}"
+            f"{format_bytes(found.weights_bytes)} in {escape(str(room.output / WEIGHTS_FOLDER))}"
         )
     rows["disk"] = f"{format_bytes(found.disk_bytes)}; {format_bytes(room.free_disk_bytes)} free"
     if room.taken is not None:
