@@ -18,7 +18,7 @@ from llama_export.bundle.bundle import Bundle
 from llama_export.errors import CheckpointError, ConfigError, HubError, OutputError, UsageError
 from llama_export.exporting.estimate import choose_context, estimate, memory_bytes
 from llama_export.exporting.phones import PHONES, Phone, derived_bandwidth
-from llama_export.exporting.resources import look_for_room
+from llama_export.exporting.resources import look_for_resources
 from llama_export.sources.catalogue import Download, known_models, shape_of
 from llama_export.sources.resolve import ALIASES
 from llama_export.targets import registry
@@ -206,22 +206,22 @@ def test_room_is_refused_for_the_disk_and_said_for_the_memory(tmp_path, caplog, 
     # The command line, if it ran before, took the notices for itself.
     monkeypatch.setattr(logging.getLogger("llama_export"), "propagate", True)
     found = estimated("3.2-1B")
-    look_for_room(found, tmp_path, FakeMachine()).require()
+    look_for_resources(found, tmp_path, FakeMachine()).require()
     assert caplog.records == []
-    full = look_for_room(found, tmp_path, FakeMachine(free_disk=found.disk_bytes - 1))
+    full = look_for_resources(found, tmp_path, FakeMachine(free_disk=found.disk_bytes - 1))
     with pytest.raises(
         OutputError, match=r"needs 1\.64 GB at .*, and 1\.64 GB are free"
     ) as refused:
         full.require()
     assert "--output" in refused.value.hint
-    look_for_room(found, tmp_path, FakeMachine(free_disk=found.disk_bytes)).require()
-    tight = look_for_room(found, tmp_path, FakeMachine(memory=4 * 10**9, available=10**9))
+    look_for_resources(found, tmp_path, FakeMachine(free_disk=found.disk_bytes)).require()
+    tight = look_for_resources(found, tmp_path, FakeMachine(memory=4 * 10**9, available=10**9))
     tight.require()
     assert not tight.memory_is_hopeless
     assert tight.to_json()["fits"] is True
     assert "--no-verify" in caplog.text
     assert "about 2.68 GB of memory" in caplog.text
-    hopeless = look_for_room(found, tmp_path, FakeMachine(memory=2 * 10**9, available=10**9))
+    hopeless = look_for_resources(found, tmp_path, FakeMachine(memory=2 * 10**9, available=10**9))
     assert hopeless.memory_is_hopeless
     assert hopeless.to_json()["fits"] is False
 
@@ -269,7 +269,7 @@ def empty_cache(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def plenty(monkeypatch):
     machine = FakeMachine()
-    monkeypatch.setattr("llama_export.exporting.pipeline.Machine", lambda: machine)
+    monkeypatch.setattr("llama_export.exporting.plan.Machine", lambda: machine)
     return machine
 
 
@@ -298,12 +298,13 @@ def test_a_dry_run_writes_nothing(command, no_network, plenty, tmp_path):
     assert max(map(len, out.splitlines())) <= 80
     code, out, _ = command(*DRY_RUN, "--output", tmp_path / "out", "--json")
     plan = json.loads(out)
-    assert (code, plan["room"]["fits"], plan["room"]["problems"]) == (0, True, [])
+    assert (code, plan["resources"]["fits"], plan["resources"]["problems"]) == (0, True, [])
     assert plan["estimate"]["disk_bytes"] == pytest.approx(2 * 1.99e9, rel=0.01)
-    rows = {row["name"]: row for row in plan["phones"]["rows"]}
+    (phones,) = plan["phones"]
+    rows = {row["name"]: row for row in phones["rows"]}
     assert rows["iPhone 13"]["fits"] == "perhaps"
     assert rows["iPhone 15 Pro"]["fits"] == "yes"
-    read = plan["phones"]["read_bytes_per_token"]
+    read = phones["read_bytes_per_token"]
     assert rows["iPhone 13"]["tokens_per_s_bound"] == pytest.approx(34.1e9 / read)
 
 
@@ -320,14 +321,14 @@ def test_a_dry_run_writes_nothing(command, no_network, plenty, tmp_path):
 def test_a_dry_run_shows_the_plan_and_refuses(
     command, no_network, monkeypatch, tmp_path, machine, code, message, as_json
 ):
-    monkeypatch.setattr("llama_export.exporting.pipeline.Machine", lambda: machine)
+    monkeypatch.setattr("llama_export.exporting.plan.Machine", lambda: machine)
     options = [*DRY_RUN, "--output", tmp_path / "out", *(["--json"] if as_json else [])]
     found, out, err = command(*options)
     assert found == code
     assert message in err
     assert "Traceback" not in err
     if as_json:
-        room = json.loads(out)["room"]
+        room = json.loads(out)["resources"]
         assert room["fits"] is (code == 0)
         assert len(room["problems"]) == 1
     else:
@@ -362,7 +363,7 @@ def test_a_dry_run_refuses_an_output_that_exists(
     assert f"{taken} already exists" in err
     assert "--force" in err
     if as_json:
-        room = json.loads(out)["room"]
+        room = json.loads(out)["resources"]
         assert (room["fits"], room["problems"]) == (False, [f"{taken} already exists"])
     else:
         assert f"{taken} already exists" in out
@@ -385,9 +386,7 @@ def test_a_download_takes_room_on_the_disk_of_the_output(
     both = found.disk_bytes + found.download_bytes
     for free, expected in ((both, 0), (both - 1, 11)):
         machine = FakeMachine(free_disk=free)
-        monkeypatch.setattr(
-            "llama_export.exporting.pipeline.Machine", lambda machine=machine: machine
-        )
+        monkeypatch.setattr("llama_export.exporting.plan.Machine", lambda machine=machine: machine)
         code, out, err = command(*DRY_RUN, "--output", tmp_path / "out", columns=300)
         assert code == expected
         assert f"6.43 GB to {tmp_path / 'hub'}" in out
@@ -400,7 +399,7 @@ def test_what_is_in_the_cache_needs_no_room(
 ):
     found = estimated("3.2-3B")
     machine = FakeMachine(free_disk=found.disk_bytes)
-    monkeypatch.setattr("llama_export.exporting.pipeline.Machine", lambda: machine)
+    monkeypatch.setattr("llama_export.exporting.plan.Machine", lambda: machine)
     options = (*DRY_RUN, "--output", tmp_path / "out")
     assert command(*options)[0] == 11
     blobs = empty_cache / f"models--{ALIASES['3.2-3B'].replace('/', '--')}" / "blobs"
@@ -410,7 +409,7 @@ def test_what_is_in_the_cache_needs_no_room(
     code, out, _ = command(*options)
     assert code == 0
     assert "in the hub's cache" in out
-    room = json.loads(command(*options, "--json")[1])["room"]
+    room = json.loads(command(*options, "--json")[1])["resources"]
     assert room["download_bytes"] == 0
 
 
@@ -424,7 +423,7 @@ def test_the_cache_on_another_disk_is_looked_at_alone(tmp_path, monkeypatch):
             return free[place]
 
     def look():
-        return look_for_room(found, tmp_path / "out", TwoDisks(), download=download)
+        return look_for_resources(found, tmp_path / "out", TwoDisks(), download=download)
 
     with pytest.raises(OutputError, match="on the same disk"):
         look().require()
@@ -443,9 +442,9 @@ def test_a_full_cache_disk_ends_an_export_before_its_download(no_network, monkey
 
     pytest.importorskip("onnx", reason="needs the onnx extra")
     machine = FakeMachine(free_disk=estimated("3.2-3B").disk_bytes)
-    monkeypatch.setattr("llama_export.exporting.pipeline.Machine", lambda: machine)
+    monkeypatch.setattr("llama_export.exporting.plan.Machine", lambda: machine)
     monkeypatch.setattr(
-        "llama_export.exporting.pipeline.resolve_model",
+        "llama_export.exporting.pipeline.fetch_named",
         lambda *_, **__: pytest.fail("nothing is fetched"),
     )
     with pytest.raises(OutputError, match="its download"):
@@ -458,7 +457,7 @@ def test_phones_that_a_model_does_not_fit_have_no_speed(command, no_network, ple
     (line,) = (line for line in out.splitlines() if "iPhone 13 " in line and "Pro" not in line)
     assert "no" in line
     assert "tokens/s" not in line
-    rows = json.loads(command(*options, "--json")[1])["phones"]["rows"]
+    rows = json.loads(command(*options, "--json")[1])["phones"][0]["rows"]
     assert {row["fits"] for row in rows if row["tokens_per_s_bound"]} <= {"yes", "perhaps"}
     assert any(row["tokens_per_s_bound"] for row in rows)
 
@@ -468,4 +467,4 @@ def test_a_model_in_the_caches_has_no_phones(command, plenty, tmp_path):
     code, out, _ = command(*options)
     assert code == 0
     assert "Phone" not in out
-    assert json.loads(command(*options, "--json")[1])["phones"]["rows"] == []
+    assert json.loads(command(*options, "--json")[1])["phones"][0]["rows"] == []

@@ -21,6 +21,7 @@ from llama_export.exporting.phones import (
     Phone,
     phones_of,
 )
+from llama_export.sources.source import WEIGHTS_FOLDER
 from llama_export.system.byte_sizes import format_bytes
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ def plan_table(plan: ExportPlan) -> Table:
     rows["output"] = escape(str(resources.output))
     if found.weights_bytes:
         rows["quantised weights"] = (
-            f"{format_bytes(found.weights_bytes)} in {escape(str(resources.output / 'weights'))}"
+            f"{format_bytes(found.weights_bytes)} in {escape(str(resources.output / WEIGHTS_FOLDER))}"
         )
     free = format_bytes(resources.free_disk_bytes)
     rows["disk"] = f"{format_bytes(found.disk_bytes)}; {free} free"

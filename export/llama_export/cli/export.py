@@ -173,11 +173,10 @@ def export(
         verify=verify,
         force=force,
     )
-    plan = plan_export(request, show_taken=dry_run)
+    plan = plan_export(request, to_show=dry_run)
     if dry_run:
         show_plan(plan, as_json=as_json)
         return
-    plan.resources.require()
     progress = TerminalProgress(console)
     with progress.step("Starting PyTorch"):
         from llama_export.exporting.pipeline import run_export

@@ -94,13 +94,12 @@ def run_export(plan: ExportPlan, progress: Progress) -> ExportResult:
     """Do what a plan says.
 
     Raises:
-        OutputError: the machine has no room for it.
+        OutputError: the output appeared meanwhile, or cannot be written.
         LlamaExportError: the model could not be fetched, or its weights cannot be used.
         QuantizationError: a weight cannot be quantised.
         VerificationFailedError: an artifact does not compute what it should.
     """
     begun = time.perf_counter()
-    plan.resources.require()
     with progress.step(f"Opening {plan.request.model}") as advance:
         source = _open_source(plan, advance)
     files = ModelFiles.of(source)

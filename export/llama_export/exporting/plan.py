@@ -69,20 +69,18 @@ class ExportPlan:
         return self.request.output_folder
 
 
-def plan_export(request: ExportRequest, *, show_taken: bool = False) -> ExportPlan:
+def plan_export(request: ExportRequest, *, to_show: bool = False) -> ExportPlan:
     """Decide everything about an export, and refuse what can be refused before its work.
-
-    What needs a machine with more room is not refused here but by `plan.resources.require()`.
 
     Args:
         request: what a user asks for.
-        show_taken: whether an output that exists becomes part of the plan's resources, to be shown
-            with the rest, and is not refused at once.
+        to_show: whether the plan is shown first: what is in the way of it, and what this machine
+            lacks, then waits in `plan.resources` and is not refused at once.
 
     Raises:
         BackendUnavailableError: a target's toolkit is not installed.
         UsageError: an option or its value is not the target's, or does not fit the model.
-        OutputError: an output exists.
+        OutputError: an output exists, or a disk is too small.
         HubError, GatedModelError: there is no model of that name, or it cannot be fetched.
         CheckpointError, ConfigError, TokenizerError, UnsupportedModelError: no export can start
             from the model's files.
@@ -97,7 +95,7 @@ def plan_export(request: ExportRequest, *, show_taken: bool = False) -> ExportPl
     named = name_model(request.model, revision=request.revision)
     folders = {name: request.output_folder / name for name in request.targets}
     taken = first_refusal(folders.values(), force=request.force)
-    if taken is not None and not show_taken:
+    if taken is not None and not to_show:
         raise taken
     model = shape_of_named(named, revision=request.revision, token=request.token)
     if model.weights is not None:
@@ -116,9 +114,11 @@ def plan_export(request: ExportRequest, *, show_taken: bool = False) -> ExportPl
     # A source that is quantised already is not written again.
     if taken is None and request.keep_weights and found.weights_bytes:
         taken = first_refusal([request.output_folder / WEIGHTS_FOLDER], force=request.force)
-    if taken is not None and not show_taken:
-        raise taken
-    download = download_of(named, model)
+    resources = look_for_resources(
+        found, request.output_folder, machine, download=download_of(named, model), taken=taken
+    )
+    if not to_show:
+        resources.require()
     return ExportPlan(
         request=request,
         named=named,
@@ -129,9 +129,7 @@ def plan_export(request: ExportRequest, *, show_taken: bool = False) -> ExportPl
             for name, each in zip(request.targets, found.targets, strict=True)
         ),
         estimate=found,
-        resources=look_for_resources(
-            found, request.output_folder, machine, download=download, taken=taken
-        ),
+        resources=resources,
     )
 
 

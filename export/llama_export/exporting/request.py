@@ -42,7 +42,7 @@ class ExportRequest:
     max_context: int | None = None
     options: Mapping[str, TargetOptions] = field(default_factory=dict)
     revision: str | None = None
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     keep_weights: bool = True
     verify: bool = True
     force: bool = False
