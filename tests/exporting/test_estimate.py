@@ -123,11 +123,11 @@ def test_targets_are_made_one_after_the_other(no_network):
     whole = estimate(shape, TARGETS, chosen, None, options, verify=False, cores=2)
     each = whole.targets
     assert [round(target.elapsed_s) for target in each] == [36, 76, 51]
-    assert [round(target.memory_bytes / 1e7) for target in each] == [42, 160, 82]
+    assert [round(target.memory_bytes / 1e7) for target in each] == [42, 167, 82]
     assert whole.elapsed_s == sum(target.elapsed_s for target in each)
-    assert whole.memory_bytes == 1_600_000_000
+    assert whole.memory_bytes == 1_670_000_000
     document = whole.to_json()
-    assert document["memory_bytes"] == 1_600_000_000
+    assert document["memory_bytes"] == 1_670_000_000
     assert [target["elapsed_s"] for target in document["targets"]] == [36.2, 76.0, 51.0]
 
 
@@ -462,9 +462,69 @@ def test_phones_that_a_model_does_not_fit_have_no_speed(command, no_network, ple
     assert any(row["tokens_per_s_bound"] for row in rows)
 
 
+def test_a_phone_is_judged_by_the_target_that_it_would_run(command, no_network, plenty, tmp_path):
+    def judged(target):
+        options = ("--target", target, "--model", "3.2-1B", "--dry-run", "-o", tmp_path / "out")
+        tables = json.loads(command(*options, "--json")[1])["phones"]
+        return {each["target"]: {row["system"] for row in each["rows"]} for each in tables}
+
+    assert judged("all") == {"executorch": {"Android"}, "coreml": {"iOS"}}
+    assert judged("onnx,executorch") == {"executorch": {"Android", "iOS"}}
+    assert judged("onnx,coreml") == {"onnx": {"Android"}, "coreml": {"iOS"}}
+    assert judged("coreml") == {"coreml": {"iOS"}}
+    out = command("--target", "all", "--model", "3.2-1B", "--dry-run", "-o", tmp_path / "out")[1]
+    assert out.count("Phones that would run") == 2
+    assert "together" in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_a_plan_is_resolved_once_and_executed(monkeypatch, tmp_path):
+    """Neither the command nor the pipeline asks again for what the plan holds."""
+    from artifacts.small_bundle import Silent
+
+    from llama_export.exporting import pipeline, plan
+    from llama_export.exporting.request import ExportRequest
+    from llama_export.llama.config import LlamaConfig
+
+    pytest.importorskip("onnx", reason="needs the onnx extra")
+    asked = []
+
+    def counted(place, name):
+        real = getattr(place, name)
+
+        def call(*arguments, **options):
+            asked.append(name)
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(place, name, call)
+
+    counted(plan, "name_model")
+    counted(plan, "estimate")
+    counted(plan, "first_refusal")
+    counted(LlamaConfig, "read")
+    checkpoint = write_checkpoint(tmp_path / "tiny")
+    request = ExportRequest(str(checkpoint), ("onnx",), tmp_path / "out", verify=False)
+    made = plan.plan_export(request)
+    again = list(asked)
+    assert sorted(again) == ["estimate", "first_refusal", "first_refusal", "name_model", "read"]
+    result = pipeline.run_export(made, Silent())
+    assert asked == again
+    assert result.bundles[0].bundle.folder == made.targets[0].folder
+
+
+def test_a_second_recipe_is_refused_by_the_plan(command, plenty, tmp_path):
+    output = export_small(tmp_path)
+    options = ("--target", "onnx", "--model", output / "weights", "-o", tmp_path / "again")
+    for more in (("--quantize", "int8"), ("--group-size", "64")):
+        code, out, err = command(*options, "--dry-run", *more)
+        assert (code, out) == (2, "")
+        assert "is quantised already, as int4" in err
+    assert command(*options, "--dry-run")[0] == 0
+
+
 def test_a_model_in_the_caches_has_no_phones(command, plenty, tmp_path):
     options = ("--target", "onnx", "--model", "demo", "--dry-run", "--output", tmp_path / "out")
     code, out, _ = command(*options)
     assert code == 0
     assert "Phone" not in out
-    assert json.loads(command(*options, "--json")[1])["phones"][0]["rows"] == []
+    assert json.loads(command(*options, "--json")[1])["phones"] == []

@@ -168,9 +168,8 @@ def plan_table(plan: ExportPlan) -> Table:
         )
     rows["output"] = escape(str(resources.output))
     if found.weights_bytes:
-        rows["quantised weights"] = (
-            f"{format_bytes(found.weights_bytes)} in {escape(str(resources.output / WEIGHTS_FOLDER))}"
-        )
+        kept_in = escape(str(resources.output / WEIGHTS_FOLDER))
+        rows["quantised weights"] = f"{format_bytes(found.weights_bytes)} in {kept_in}"
     free = format_bytes(resources.free_disk_bytes)
     rows["disk"] = f"{format_bytes(found.disk_bytes)}; {free} free"
     if resources.taken is not None:

@@ -92,11 +92,11 @@ def plan_export(request: ExportRequest, *, to_show: bool = False) -> ExportPlan:
         registry.require_toolkit(name)
         registry.get(name).check(chosen)
     recipe = request.chosen_recipe()
-    named = name_model(request.model, revision=request.revision)
     folders = {name: request.output_folder / name for name in request.targets}
     taken = first_refusal(folders.values(), force=request.force)
     if taken is not None and not to_show:
         raise taken
+    named = name_model(request.model, revision=request.revision)
     model = shape_of_named(named, revision=request.revision, token=request.token)
     if model.weights is not None:
         _refuse_second_recipe(request, model)
