@@ -171,6 +171,7 @@ def verify(
     from llama_export.bundle.bundle import Bundle
     from llama_export.generation.validation import require_whole
     from llama_export.sources.references import reference_for
+    from llama_export.verification.samples import read_text
     from llama_export.verification.verify import VerifySettings, verify_bundle
 
     if threads is not None:
@@ -189,7 +190,10 @@ def verify(
         weights=reference.weights,
         checkpoint=reference.checkpoint,
         settings=VerifySettings(
-            text=None if text is None else Path(text), quick=quick, strict=strict, threads=threads
+            text=None if text is None else read_text(Path(text)),
+            quick=quick,
+            strict=strict,
+            threads=threads,
         ),
     )
 

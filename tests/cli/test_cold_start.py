@@ -102,6 +102,8 @@ def test_list_answers_without_pytorch(tmp_path):
         (["generate", "./nowhere", "--prompt", "a"], 8, "nowhere"),
         (["chat", "./nowhere", "--temperature", "-1"], 2, "temperature"),
         (["verify", "./nowhere"], 8, "nowhere"),
+        (["verify", "./nowhere", "--html", "no/such/page.html"], 11, "page.html"),
+        (["verify", "./nowhere", "--text", "nothing.txt"], 15, "nothing.txt"),
         (["bench", "./nowhere"], 8, "nowhere"),
         (["inspect", "./nowhere"], 8, "nowhere"),
     ],
@@ -114,6 +116,15 @@ def test_a_refusal_comes_before_pytorch(tmp_path, words, code, said):
     assert (found.code, found.out) == (code, "")
     assert said in found.err
     assert "Starting PyTorch" not in found.err
+    assert not found.modules & HEAVY
+    assert found.cpu_s < MOST_REFUSAL_S
+
+
+def test_a_dry_run_needs_no_pytorch(tmp_path):
+    pytest.importorskip("onnxruntime", reason="needs the onnx extra")
+    found = answer("--target", "onnx", "--model", "3.2-1B", "--dry-run", folder=tmp_path)
+    assert found.code == 0
+    assert "not done" in found.out
     assert not found.modules & HEAVY
     assert found.cpu_s < MOST_REFUSAL_S
 

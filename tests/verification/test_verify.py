@@ -27,6 +27,7 @@ from llama_export.bundle.bundle import Bundle
 from llama_export.errors import BundleError
 from llama_export.targets import registry
 from llama_export.verification.rows import VerifyReport
+from llama_export.verification.samples import read_text
 from llama_export.verification.verify import VerifySettings, verify_artifact, verify_bundle
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -241,7 +242,7 @@ def test_a_bundle_is_taken_apart(tmp_path, monkeypatch):
     }
     path = tmp_path / "own.txt"
     path.write_text("Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich.", "utf-8")
-    settings = VerifySettings(text=path, quick=True)
+    settings = VerifySettings(text=read_text(path), quick=True)
     own = verify_bundle(bundle, weights=made.weights, settings=settings)
     assert own.settings["text"] == "own.txt"
     built_in = report.row("perplexity_artifact").value

@@ -29,23 +29,25 @@ def verify(
     console = open_console(verbose)
     from llama_export.bundle.bundle import Bundle
     from llama_export.cli.terminal import TerminalProgress, show_report
+    from llama_export.sources.references import reference_for
+    from llama_export.verification.report.html import check_html, write_html
+    from llama_export.verification.samples import read_text
 
-    opened = Bundle.open(bundle)  # a wrong path is refused before PyTorch is started
-    progress = TerminalProgress(console)
-    with progress.step("Starting PyTorch"):
-        from llama_export.sources.references import reference_for
-        from llama_export.verification.report.html import check_html, write_html
-        from llama_export.verification.verify import VerifySettings, verify_bundle
     if html is not None:
         check_html(html)  # before minutes of work, not after them
+    own_text = None if text is None else read_text(text)
+    progress = TerminalProgress(console)
     with progress.step(f"Opening {bundle}"):
+        opened = Bundle.open(bundle)
         reference = reference_for(opened, checkpoint, weights, revision=revision, token=token)
+    with progress.step("Starting PyTorch"):
+        from llama_export.verification.verify import VerifySettings, verify_bundle
     with progress.step("Checking against the eager model") as advance:
         report = verify_bundle(
             opened,
             weights=reference.weights,
             checkpoint=reference.checkpoint,
-            settings=VerifySettings(text, quick, strict, threads),
+            settings=VerifySettings(own_text, quick, strict, threads),
             progress=advance,
         )
     if html is not None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_export.errors import BundleError
@@ -22,7 +21,7 @@ from llama_export.verification.judge.terms import strictly
 from llama_export.verification.locate.locate import MOST_POSITIONS, locate
 from llama_export.verification.measure.measure import Measurements, Progress, measure
 from llama_export.verification.rows import Row, VerifyReport, judged, unchecked
-from llama_export.verification.samples import read_text
+from llama_export.verification.samples import UserText
 
 if TYPE_CHECKING:
     from llama_export.bundle.bundle import Bundle
@@ -35,13 +34,14 @@ class VerifySettings:
     """How a bundle is verified.
 
     Args:
-        text: UTF-8 file to read instead of the built-in text; repeated when too short.
+        text: text to read instead of the built-in one, as `read_text` returns it; repeated when too
+            short.
         quick: whether to measure about 32 positions only.
         strict: whether a check that could not be made, or not be judged, fails.
         threads: number of runtime threads; None leaves it to the runtime.
     """
 
-    text: Path | None = None
+    text: UserText | None = None
     quick: bool = False
     strict: bool = False
     threads: int | None = None
@@ -68,7 +68,7 @@ def verify_bundle(
         BackendUnavailableError: this machine's runtime cannot run the artifact.
         BundleError: a file was changed, the target is unknown, or the weights are of a model of
             another shape.
-        PromptError: the text cannot be used.
+        PromptError: the text is too short.
     """
     registry.require_runs_here(bundle)
     artifact = Artifact(
@@ -76,7 +76,7 @@ def verify_bundle(
         registry.get(bundle.manifest.target),
         weights,
         checkpoint,
-        None if settings.text is None else read_text(settings.text),
+        settings.text,
         settings.threads,
     )
     return verify_artifact(
