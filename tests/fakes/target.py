@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 from llama_export.llama.activations import EXACT_INPUTS, RoundedInputs
 from llama_export.llama.intermediates import Probe
@@ -33,6 +34,7 @@ class FakeTarget(Target):
     default_max_context = 64
     Options = TargetOptions
     limits = OnnxTarget.limits
+    phone_systems: ClassVar = {"Android": 3}
     costs = Costs(
         unchecked=(Cost(1, 1e6, 1.0), Cost(10**9, 1e9, 10.0)),
         checked=(Cost(1, 2e6, 2.0), Cost(10**9, 2e9, 20.0)),

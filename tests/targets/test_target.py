@@ -50,13 +50,14 @@ def test_a_misspelt_method_is_refused_when_the_class_is_made():
         class Misspelt(FakeTarget):
             name, toolkits, default_max_context = "misspelt", (), 1
             Options, limits, costs = FakeTarget.Options, FakeTarget.limits, FakeTarget.costs
+            phone_systems = FakeTarget.phone_systems
 
             def scratch_byte(self, shapes, schemes):
                 return 1
 
 
 def test_a_fact_that_is_not_given_is_refused_when_the_class_is_made():
-    with pytest.raises(TypeError, match=r"a target must have costs, limits$"):
+    with pytest.raises(TypeError, match=r"a target must have costs, limits, phone_systems$"):
 
         class Forgetful(FakeTarget):
             name, toolkits, default_max_context = "forgetful", (), 1
@@ -69,6 +70,7 @@ def test_a_misspelt_duty_is_refused_too():
         class Misspelt(FakeTarget):
             name, toolkits, default_max_context = "misspelt", (), 1
             Options, limits, costs = FakeTarget.Options, FakeTarget.limits, FakeTarget.costs
+            phone_systems = FakeTarget.phone_systems
 
             def describes(self, artifact):
                 return None

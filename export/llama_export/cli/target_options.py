@@ -43,7 +43,8 @@ def _option(declarations: Mapping[str, OptionSpec]) -> click.Option:
             help=help_text,
             show_default="on" if widest.default else None,
         )
-    choices = dict.fromkeys(str(choice) for spec in specs for choice in spec.choices)
+    ordered = [widest, *specs]
+    choices = dict.fromkeys(str(choice) for spec in ordered for choice in spec.choices)
     return click.Option(
         [widest.flag],
         type=click.Choice(tuple(choices)) if choices else widest.kind,

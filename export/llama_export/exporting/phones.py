@@ -56,12 +56,12 @@ class Phone:
     """A phone.
 
     Args:
-        name: as in a shop, or the chip.
-        memory_bytes: RAM; shops say GB and mean GiB.
-        memory_kind: such as "LPDDR5"; None where no page was found.
-        bandwidth: the peak, in bytes per second; None where neither it nor the kind was found.
-        derived: the bandwidth is transfers a second times bus width, not a published figure.
-        sources: pages, for all of the above.
+        name: name in a shop, or the chip's.
+        memory_bytes: size of the RAM; shops write GB and mean GiB.
+        memory_kind: kind of memory, such as "LPDDR5"; None where no page was found.
+        bandwidth: peak in bytes per second; None where neither it nor the kind was found.
+        derived: whether the bandwidth is transfers per second times bus width, not published.
+        sources: pages for all of the above.
         system: "Android" or "iOS".
     """
 
@@ -84,7 +84,7 @@ class Phone:
         return min(int(self.memory_bytes * LIKELY_SHARE), LIKELY_LIMIT_BYTES)
 
     def verdict(self, needed_bytes: int) -> str:
-        """Say whether it could hold so much: "yes", "perhaps" or "no"."""
+        """Judge whether it could hold so much: "yes", "perhaps" or "no"."""
         if needed_bytes <= self.sure_bytes:
             return "yes"
         return "perhaps" if needed_bytes <= self.likely_bytes else "no"

@@ -29,8 +29,8 @@ class TargetPlan:
     """One bundle of an export.
 
     Args:
-        target: the target.
-        options: its options, with defaults for what was not chosen.
+        target: target of the bundle.
+        options: the target's options, with defaults for what was not chosen.
         folder: folder that the bundle is published as.
         estimate: its context, its sizes and its cost.
     """
@@ -46,13 +46,13 @@ class ExportPlan:
     """A whole export, decided.
 
     Args:
-        request: what was asked for.
-        named: what the model's name means.
-        model: what is known of the model without its weights.
-        recipe: how its weights are stored; those that are quantised already keep theirs.
-        targets: the bundles, in the order of their making.
+        request: request that is planned.
+        named: meaning of the model's name.
+        model: facts about the model that need no weights.
+        recipe: storage form of its weights; those that are quantised already keep theirs.
+        targets: bundles in the order of their making.
         estimate: sizes, memory and time of all of it.
-        resources: what this machine has for it.
+        resources: this machine's disks and memory beside them.
     """
 
     request: ExportRequest
@@ -73,7 +73,7 @@ def plan_export(request: ExportRequest, *, to_show: bool = False) -> ExportPlan:
     """Decide everything about an export, and refuse what can be refused before its work.
 
     Args:
-        request: what a user asks for.
+        request: request of a user.
         to_show: whether the plan is shown first: what is in the way of it, and what this machine
             lacks, then waits in `plan.resources` and is not refused at once.
 

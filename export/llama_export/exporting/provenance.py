@@ -61,7 +61,7 @@ def versions_used(target: str) -> dict[str, str]:
 
 
 def describe_quantization(weights: QuantizedWeights) -> dict[str, Any]:
-    """Say in the manifest how the weights were made, and what they are to the bit."""
+    """Describe for the manifest how the weights were made, and what they are to the bit."""
     quantised = {name: weights.get(name) for name in weights.names()}
     sqnr_db = weights.summary.sqnr_db
     return {

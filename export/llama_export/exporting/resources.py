@@ -40,14 +40,18 @@ class Resources:
     """What there is for an export.
 
     Args:
-        taken: the refusal of an output that exists; None when nothing is in the way.
-        download: what is still to be fetched; None for a local folder.
-        free_download_bytes: free at the hub's cache; None for a local folder.
-        disk_fault: why a disk is too small; empty when none is.
+        output: folder that the export writes to.
+        taken: refusal of an output that exists; None when nothing is in the way.
+        download: files that are still to be fetched; None for a local folder.
+        free_disk_bytes: free space on the output's disk.
+        free_download_bytes: free space at the hub's cache; None for a local folder.
+        memory_bytes: memory of the machine.
+        available_bytes: memory that could be had now.
+        disk_fault: reason why a disk is too small; empty when the disks are large enough.
         disk_hint: what to do about that.
-        memory_fault: why the memory may not do; empty when it does.
+        memory_fault: reason why the memory may not be enough; empty when it is.
         memory_hint: what to do about that.
-        memory_is_hopeless: the whole machine has less than the export needs.
+        memory_is_hopeless: whether the whole machine has less than the export needs.
     """
 
     output: Path
@@ -64,7 +68,7 @@ class Resources:
     memory_is_hopeless: bool
 
     def require(self) -> None:
-        """Refuse a name that is taken and a disk that is too small; say if memory may not do.
+        """Refuse a name that is taken and a disk that is too small; log a shortage of memory.
 
         Raises:
             OutputError: the output exists, or a disk is too small.
@@ -115,11 +119,11 @@ def look_for_resources(
     """Compare an export with the machine.
 
     Args:
-        estimate: what it takes.
-        output: where it writes.
-        host: the readings.
-        download: what is to be fetched first; it may share the output's disk.
-        taken: the refusal of what is at the output already.
+        estimate: sizes, memory and time of the export.
+        output: folder that it writes to.
+        host: readings of the machine.
+        download: files to be fetched first; they may share the output's disk.
+        taken: refusal of what is at the output already.
     """
     total, available = host.memory_bytes(), host.available_bytes()
     free = host.free_disk_bytes(output)
@@ -150,7 +154,7 @@ def look_for_resources(
 def _disk_fault(
     estimate: ExportEstimate, output: Path, free: int, download: Download | None, cache_free: int
 ) -> tuple[str, str]:
-    """Say which disk is too small, and what to do; empty when none is."""
+    """Return which disk is too small, and what to do; empty when both are large enough."""
     needed, fetched = estimate.disk_bytes, 0 if download is None else download.size_bytes
     hint = "free some space, or choose a folder on another disk with --output"
     move_cache = "set HF_HOME to a folder on another disk"
