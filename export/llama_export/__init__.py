@@ -39,7 +39,7 @@ from llama_export.version import __version__
 if TYPE_CHECKING:
     from llama_export.bundle.bundle import Bundle
     from llama_export.examine.inspection import Inspection
-    from llama_export.exporting.pipeline import ExportResult
+    from llama_export.exporting.result import ExportResult
     from llama_export.generation.conversation import Conversation
     from llama_export.generation.decoding import GenerationStats
     from llama_export.generation.overflow import Overflow
@@ -100,7 +100,7 @@ __all__ = [
 _PLACES = {
     "llama_export.bundle.bundle": ("Bundle",),
     "llama_export.examine.inspection": ("Inspection",),
-    "llama_export.exporting.pipeline": ("ExportResult",),
+    "llama_export.exporting.result": ("ExportResult",),
     "llama_export.generation.conversation": ("Conversation",),
     "llama_export.generation.decoding": ("GenerationStats",),
     "llama_export.generation.overflow": ("Overflow",),

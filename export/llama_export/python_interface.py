@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from llama_export.examine.inspection import Inspection
-    from llama_export.exporting.pipeline import ExportResult
+    from llama_export.exporting.result import ExportResult
     from llama_export.generation.text_session import TextSession
     from llama_export.targets.options import TargetOptions
     from llama_export.verification.rows import VerifyReport

@@ -34,7 +34,7 @@ from llama_export.system.byte_sizes import format_bytes
 
 if TYPE_CHECKING:
     # Both import torch, which `generate` does without.
-    from llama_export.exporting.pipeline import ExportResult
+    from llama_export.exporting.result import ExportResult
     from llama_export.verification.rows import VerifyReport
 
 

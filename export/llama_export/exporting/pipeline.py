@@ -9,9 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from llama_export.bundle.bundle import Bundle, seal
 from llama_export.bundle.manifest import FORMAT_VERSION, Manifest
@@ -26,6 +25,7 @@ from llama_export.exporting.provenance import (
     versions_used,
 )
 from llama_export.exporting.request import ExportRequest
+from llama_export.exporting.result import ExportedBundle, ExportResult
 from llama_export.llama.trace import trace
 from llama_export.sources.catalogue import describe_remote
 from llama_export.sources.resolve import fetch_named
@@ -41,43 +41,6 @@ class Progress(Protocol):
 
     def step(self, label: str) -> AbstractContextManager[Callable[[int, int], None]]:
         """Show a step; the callable takes how much of it is done, and of how much."""
-
-
-@dataclass(frozen=True)
-class ExportedBundle:
-    """One target's result."""
-
-    bundle: Bundle
-    report: VerifyReport | None
-
-
-@dataclass(frozen=True)
-class ExportResult:
-    """All results of one export."""
-
-    output: Path
-    bundles: tuple[ExportedBundle, ...]
-    elapsed_s: float
-
-    def __repr__(self) -> str:
-        made = ", ".join(each.bundle.manifest.target for each in self.bundles)
-        return f"<ExportResult {self.output}: {made} in {self.elapsed_s:.1f} s>"
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what was written, and each bundle's verification."""
-        return {
-            "output": str(self.output),
-            "elapsed_s": round(self.elapsed_s, 2),
-            "bundles": [
-                {
-                    "target": exported.bundle.manifest.target,
-                    "folder": str(exported.bundle.folder),
-                    "size_bytes": exported.bundle.size_bytes,
-                    "verification": exported.report.to_json() if exported.report else None,
-                }
-                for exported in self.bundles
-            ],
-        }
 
 
 def export_bundle(request: ExportRequest, progress: Progress) -> ExportResult:
