@@ -269,6 +269,31 @@ def test_the_import_contracts_hold():
             "def f():\n    import llama_export.verification.judge.terms",
             "measures, then judges",
         ),
+        (
+            "export/llama_export/targets/onnx/layout.py",
+            "def f():\n    import llama_export.targets.coreml.names",
+            "targets never see each other",
+        ),
+        (
+            "export/llama_export/targets/onnx/reading/describe.py",
+            "def f():\n    import llama_export.targets.onnx.lowering.data",
+            "an ONNX artifact is read without",
+        ),
+        (
+            "export/llama_export/targets/executorch/reading/describe.py",
+            "def f():\n    import llama_export.targets.executorch.xnnpack.plan",
+            "a .pte is read without",
+        ),
+        (
+            "export/llama_export/targets/coreml/reading/describe.py",
+            "def f():\n    import llama_export.targets.coreml.lowering.toolkit",
+            "a Core ML package is read without",
+        ),
+        (
+            "quantize/llama_quantize/methods/nearest.py",
+            "def f():\n    import llama_quantize.checkpoint.store",
+            "methods, which know no file",
+        ),
         ("export/llama_export/llama/config.py", "import transformers", "the tests' oracle"),
     ],
 )

@@ -127,6 +127,9 @@ def test_what_was_chosen_for_several_targets_goes_to_those_that_have_it():
     [
         (OnnxOptions(kv_cache="state"), "--kv-cache state: an ONNX graph takes and gives"),
         (OnnxOptions(accuracy_level=2), "--accuracy-level: expected 4 or 1, found 2"),
+        (OnnxOptions(accuracy_level=4.0), r"--accuracy-level: expected 4 or 1, found 4\.0"),
+        (OnnxOptions(accuracy_level=True), "--accuracy-level: expected 4 or 1, found True"),
+        (OnnxOptions(all_logits="no"), "--all-logits: expected True or False, found 'no'"),
         (CoremlOptions(), "expected OnnxOptions, found CoremlOptions"),
     ],
 )

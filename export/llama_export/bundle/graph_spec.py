@@ -75,7 +75,7 @@ class GraphSpec:
                 outputs=tuple(_tensor_from_json(spec) for spec in raw["outputs"]),
                 kv_cache=str(raw["kv_cache"]),
                 max_context=int(raw["max_context"]),
-                all_logits=bool(raw["all_logits"]),
+                all_logits=_boolean(raw["all_logits"]),
                 delegate=dict(raw.get("delegate", {})),
                 states=tuple(_tensor_from_json(spec) for spec in raw.get("states", ())),
                 functions={str(name): int(size) for name, size in raw.get("functions", {}).items()},
@@ -83,6 +83,13 @@ class GraphSpec:
         except (KeyError, TypeError, ValueError) as error:
             message = f"manifest.json: the field `graph` is damaged: {error!r}"
             raise BundleError(message, "export the bundle again") from None
+
+
+def _boolean(raw: object) -> bool:
+    if not isinstance(raw, bool):
+        message = f"all_logits: expected true or false, found {raw!r}"
+        raise TypeError(message)
+    return raw
 
 
 def _tensor_to_json(spec: TensorSpec) -> dict[str, Any]:

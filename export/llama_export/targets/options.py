@@ -18,6 +18,8 @@ class TargetOptions:
     """What a user may choose about one target's artifacts; the base class of each target's own."""
 
 
+_KINDS: Mapping[type, str] = {bool: "True or False", int: "a whole number", str: "a text"}
+
 OptionsT = TypeVar("OptionsT", bound=TargetOptions)
 
 
@@ -81,14 +83,21 @@ def with_chosen(options: OptionsT, chosen: Mapping[str, object]) -> OptionsT:
 
 
 def own_options(options: TargetOptions, kind: type[OptionsT]) -> OptionsT:
-    """Return options as those of a target.
+    """Return options as those of a target, each value of its declared type.
 
     Raises:
-        UsageError: they are another target's.
+        UsageError: they are another target's, or a value has another type.
     """
     if not isinstance(options, kind):
         message = f"expected {kind.__name__}, found {type(options).__name__}"
         raise UsageError(message, "give each target the options of its own class")
+    for spec in option_specs(kind):
+        value = vars(options)[spec.name]
+        # 4.0 == 4 and True == 1, so that no comparison with the choices would tell.
+        if type(value) is not spec.kind:
+            known = _listed(spec.choices) if spec.choices else _KINDS[spec.kind]
+            message = f"{spec.flag}: expected {known}, found {value!r}"
+            raise UsageError(message)
     return options
 
 
@@ -105,7 +114,10 @@ def require_known_choices(options: TargetOptions, hints: Mapping[str, str]) -> N
     values = vars(options)
     for spec in option_specs(type(options)):
         if spec.choices and values[spec.name] not in spec.choices:
-            *others, last = map(str, spec.choices)
-            known = f"{', '.join(others)} or {last}" if others else last
-            message = f"{spec.flag}: expected {known}, found {values[spec.name]!r}"
+            message = f"{spec.flag}: expected {_listed(spec.choices)}, found {values[spec.name]!r}"
             raise UsageError(message, hints.get(spec.name, ""))
+
+
+def _listed(choices: tuple[object, ...]) -> str:
+    *others, last = map(str, choices)
+    return f"{', '.join(others)} or {last}" if others else last
