@@ -9,6 +9,7 @@ import pytest
 from artifacts.sample_bundle import ABSENT, HASH, damaged, raw_manifest, rewrite, write_bundle
 
 from llama_export.bundle.bundle import Bundle
+from llama_export.bundle.graph_spec import GraphSpec
 from llama_export.bundle.manifest import Manifest, path_fault
 from llama_export.errors import BundleError
 
@@ -118,6 +119,14 @@ def test_a_thousand_faults_are_counted(tmp_path):
     with pytest.raises(BundleError, match="and 980 more faults") as caught:
         Manifest.from_json(raw)
     assert len(caught.value.message) < 5000
+
+
+def test_a_graph_says_true_or_false_of_its_logits():
+    graph = {"inputs": [], "outputs": [], "kv_cache": "io", "max_context": 8, "all_logits": True}
+    assert GraphSpec.from_json(graph).all_logits is True
+    for wrong in ("no", 0, None):
+        with pytest.raises(BundleError, match="all_logits: expected true or false, found"):
+            GraphSpec.from_json({**graph, "all_logits": wrong})
 
 
 def first_version(raw: dict, status: str | None) -> dict:

@@ -312,7 +312,17 @@ def test_stdin_that_is_not_utf8_is_refused(run, exported):
         (["--target", "onnx", "--model", "3.2-1X"], 12, "3.2-1B"),
         (["--target", "onnx", "--model", "./nowhere"], 4, "nowhere"),
         (["--target", "onnx", "--model", "demo", "--max-context", "0"], 2, "--max-context"),
-        (["--target", "onnx", "--model", "demo", "--accuracy-level", "3"], 2, "accuracy-level"),
+        (["--target", "onnx", "--model", "demo", "--accuracy-level", "x"], 2, "accuracy-level"),
+        (
+            ["--target", "onnx", "--model", "demo", "--accuracy-level", "2"],
+            2,
+            "--accuracy-level: expected 4 or 1, found 2",
+        ),
+        (
+            ["--target", "onnx", "--model", "demo", "--accuracy-level", "3"],
+            2,
+            "4 computes int4 products in int8, 1 in float32",
+        ),
         (["--target", "all,bogus", "--model", "demo"], 2, "bogus"),
         (["--target", "onnx", "--model", "foo[/bar]"], 12, "foo[/bar]"),
         (["--target", "onnx", "--model", "demo", "--quantize", "int3"], 2, "int3"),
@@ -330,6 +340,17 @@ def test_wrong_options_are_named(run, tmp_path, monkeypatch, arguments, exit_cod
     code, out, err = run(*arguments)
     assert (code, out) == (exit_code, "")
     assert word in err
+
+
+@pytest.mark.coreml
+def test_a_targets_own_hint_reaches_the_command_line(run, tmp_path, monkeypatch):
+    pytest.importorskip("coremltools", reason="needs the coreml extra")
+    monkeypatch.chdir(tmp_path)
+    export = ["--target", "coreml", "--model", "demo", "--deployment-target", "iOS16"]
+    code, out, err = run(*export)
+    assert (code, out) == (2, "")
+    assert "--deployment-target: expected iOS18 or iOS17, found 'iOS16'" in err
+    assert "iOS17 takes --quantize fp16" in err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

@@ -116,6 +116,22 @@ def test_what_changes_an_estimate(no_network):
     assert short.run_bytes(1000) - short.run_bytes(0) == 1000 * 65536
 
 
+def test_what_cannot_run_here_costs_no_check(no_network):
+    pytest.importorskip("executorch", reason="needs the executorch extra")
+
+    def cost(delegate: str, *, verify: bool) -> tuple[float, int]:
+        options = {"executorch": registry.get("executorch").Options(delegate=delegate)}
+        shape, chosen = shape_of("3.2-1B"), recipe("int4")
+        found = estimate(
+            shape, ["executorch"], chosen, None, options, verify=verify, cores=2
+        ).targets[0]
+        return found.elapsed_s, found.memory_bytes
+
+    assert cost("vulkan", verify=True) == cost("vulkan", verify=False)
+    assert cost("vulkan", verify=True) == cost("xnnpack", verify=False)
+    assert cost("xnnpack", verify=True) > cost("xnnpack", verify=False)
+
+
 def test_targets_are_made_one_after_the_other(no_network):
     """Each has costs of its own: their times add up, and the largest memory is what is needed."""
     options = {name: registry.get(name).Options() for name in TARGETS}

@@ -30,6 +30,7 @@ class FakeTarget(Target):
     """
 
     name = "fake"
+    title = "Fake"
     toolkits = ()
     default_max_context = 64
     Options = TargetOptions

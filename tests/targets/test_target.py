@@ -48,7 +48,7 @@ def test_a_misspelt_method_is_refused_when_the_class_is_made():
     with pytest.raises(TypeError, match=r"a target has no scratch_byte$"):
 
         class Misspelt(FakeTarget):
-            name, toolkits, default_max_context = "misspelt", (), 1
+            name, title, toolkits, default_max_context = "misspelt", "Misspelt", (), 1
             Options, limits, costs = FakeTarget.Options, FakeTarget.limits, FakeTarget.costs
             phone_systems = FakeTarget.phone_systems
 
@@ -60,7 +60,7 @@ def test_a_fact_that_is_not_given_is_refused_when_the_class_is_made():
     with pytest.raises(TypeError, match=r"a target must have costs, limits, phone_systems$"):
 
         class Forgetful(FakeTarget):
-            name, toolkits, default_max_context = "forgetful", (), 1
+            name, title, toolkits, default_max_context = "forgetful", "Forgetful", (), 1
             Options = FakeTarget.Options
 
 
@@ -68,7 +68,7 @@ def test_a_misspelt_duty_is_refused_too():
     with pytest.raises(TypeError, match=r"a target has no describes$"):
 
         class Misspelt(FakeTarget):
-            name, toolkits, default_max_context = "misspelt", (), 1
+            name, title, toolkits, default_max_context = "misspelt", "Misspelt", (), 1
             Options, limits, costs = FakeTarget.Options, FakeTarget.limits, FakeTarget.costs
             phone_systems = FakeTarget.phone_systems
 
@@ -80,7 +80,8 @@ def test_the_defaults_say_that_there_is_nothing():
     target = FakeTarget(without_a_session, NOTHING)
     assert target.probe(None) is None
     assert target.open_reference(None) is None
-    assert target.substitute_runtime() == ""
+    assert target.substitute_runtime() is None
+    assert target.runs_here(TargetOptions())
     assert target.scratch_bytes({}, {}) == 0
 
 

@@ -35,7 +35,7 @@ EXPORT_SECTIONS = (
             click.Option(
                 ["--target", "-t"],
                 multiple=True,
-                help="onnx, executorch, coreml or all; repeat it, or use commas.",
+                help=f"{', '.join(registry.TARGETS)} or all; repeat it, or use commas.",
             ),
             click.Option(["--model", "-m"], help="3.2-1B, a hub id, a folder, or demo."),
             click.Option(

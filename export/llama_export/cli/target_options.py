@@ -7,14 +7,33 @@ of them, and goes to each target that has it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
+from typing_extensions import override
 
 from llama_export.cli.verb import Section
 from llama_export.targets import registry
 from llama_export.targets.options import OptionSpec, TargetOptions, option_specs, with_chosen
 
-_TITLES: Mapping[str, str] = {"onnx": "ONNX", "executorch": "ExecuTorch", "coreml": "Core ML"}
+# Generic from click 8.2 on only.
+if TYPE_CHECKING:
+    _TextChoice = click.Choice[str]
+else:
+    _TextChoice = click.Choice
+
+
+class _Listed(_TextChoice):
+    """Choices that the help lists and each target judges, in its own words."""
+
+    def __init__(self, choices: Sequence[str], kind: type) -> None:
+        super().__init__(choices)
+        self._plain = click.types.convert_type(kind)
+
+    @override
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        self._plain.convert(value, param, ctx)  # no number where one is due is refused here
+        return str(value)
 
 
 def _declarations() -> dict[str, dict[str, OptionSpec]]:
@@ -47,7 +66,7 @@ def _option(declarations: Mapping[str, OptionSpec]) -> click.Option:
     choices = dict.fromkeys(str(choice) for spec in ordered for choice in spec.choices)
     return click.Option(
         [widest.flag],
-        type=click.Choice(tuple(choices)) if choices else widest.kind,
+        type=_Listed(tuple(choices), widest.kind) if choices else widest.kind,
         help=help_text,
         show_default=default,
     )
@@ -71,7 +90,7 @@ TARGET_OPTIONS = tuple(_BUILT.values())
 SHARED_OPTIONS = tuple(_BUILT[name] for name, owners in _DECLARED.items() if len(owners) > 1)
 OWN_SECTIONS = tuple(
     Section(
-        _TITLES.get(target, target),
+        registry.get(target).title,
         tuple(_BUILT[name] for name, owners in _DECLARED.items() if tuple(owners) == (target,)),
     )
     for target in registry.TARGETS

@@ -30,6 +30,7 @@ def verify(
     from llama_export.bundle.bundle import Bundle
     from llama_export.cli.terminal import TerminalProgress, show_report
     from llama_export.sources.references import reference_for
+    from llama_export.targets.registry import require_runs_here
     from llama_export.verification.report.html import check_html, write_html
     from llama_export.verification.samples import read_text
 
@@ -39,6 +40,7 @@ def verify(
     progress = TerminalProgress(console)
     with progress.step(f"Opening {bundle}"):
         opened = Bundle.open(bundle)
+        require_runs_here(opened)
         reference = reference_for(opened, checkpoint, weights, revision=revision, token=token)
     with progress.step("Starting PyTorch"):
         from llama_export.verification.verify import VerifySettings, verify_bundle

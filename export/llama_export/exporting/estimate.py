@@ -226,7 +226,9 @@ def _target(
     footprint = known.predict(config, layout.shapes, layout.schemes, max_context, options)
     manifest = _MANIFEST_BYTES + config.num_hidden_layers * _MANIFEST_LAYER_BYTES
     files = layout.model.tokenizer_bytes + manifest + _SMALL_FILES_BYTES
-    cost = known.costs.of(config.num_parameters, verify=verify)
+    # What cannot run here is not checked either.
+    checked = verify and known.runs_here(options)
+    cost = known.costs.of(config.num_parameters, verify=checked)
     return TargetEstimate(
         target,
         max_context,

@@ -91,6 +91,7 @@ class TextSession:
         if threads is not None:
             require_whole("threads", threads, os.cpu_count() or 1, "cores of this machine")
         bundle = Bundle.open(Path(folder))
+        registry.require_runs_here(bundle)
         most = int(bundle.manifest.graph["max_context"])
         if max_context is not None:
             require_whole("max_context", max_context, most, "positions of this bundle")
@@ -123,7 +124,8 @@ class TextSession:
     @property
     def substitute_runtime(self) -> str:
         """What runs the artifact here in place of its runtime; empty where that runs it."""
-        return registry.get(self._manifest.target).substitute_runtime()
+        found = registry.get(self._manifest.target).substitute_runtime()
+        return "" if found is None else found.name
 
     @property
     def position(self) -> int:

@@ -1,4 +1,4 @@
-"""The targets by name; a target's package is imported when it is asked for.
+"""The targets by name.
 
 The one place that knows all targets. Getting one imports neither torch nor a toolkit.
 """
@@ -6,15 +6,20 @@ The one place that knows all targets. Getting one imports neither torch nor a to
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib import metadata
 
 from llama_export.bundle.bundle import Bundle
 from llama_export.errors import BackendUnavailableError, BundleError, UsageError
+from llama_export.targets.coreml.target import CoremlTarget
+from llama_export.targets.executorch.target import ExecutorchTarget
+from llama_export.targets.onnx.target import OnnxTarget
 from llama_export.targets.options import option_specs
 from llama_export.targets.target import Target
 
-TARGETS: tuple[str, ...] = ("onnx", "executorch", "coreml")
+_ALL: tuple[Target, ...] = (OnnxTarget(), ExecutorchTarget(), CoremlTarget())
+_BY_NAME: Mapping[str, Target] = {target.name: target for target in _ALL}
+TARGETS: tuple[str, ...] = tuple(_BY_NAME)
 
 
 def get(name: str) -> Target:
@@ -23,19 +28,8 @@ def get(name: str) -> Target:
     Raises:
         BundleError: no target of that name is known.
     """
-    match name:
-        case "onnx":
-            from llama_export.targets.onnx.target import OnnxTarget
-
-            return OnnxTarget()
-        case "executorch":
-            from llama_export.targets.executorch.target import ExecutorchTarget
-
-            return ExecutorchTarget()
-        case "coreml":
-            from llama_export.targets.coreml.target import CoremlTarget
-
-            return CoremlTarget()
+    if name in _BY_NAME:
+        return _BY_NAME[name]
     message = f"the target {name!r} is not known to this version; it knows {', '.join(TARGETS)}"
     raise BundleError(message, "update llama-export")
 
@@ -101,7 +95,9 @@ def require_runs_here(bundle: Bundle) -> None:
     if not bundle.manifest.runs_here:
         lowered_for = bundle.manifest.graph.get("delegate", {}).get("name")
         message = f"{bundle.artifact} is lowered for {lowered_for}, and cannot run here"
-        raise BackendUnavailableError(message, "inspect says what is in it")
+        raise BackendUnavailableError(
+            message, "inspect says what is in it; export without --delegate to run it here"
+        )
 
 
 def require_measurable(bundle: Bundle) -> None:
@@ -112,9 +108,9 @@ def require_measurable(bundle: Bundle) -> None:
     """
     require_runs_here(bundle)
     found = get(bundle.manifest.target).substitute_runtime()
-    if found:
-        message = f"{bundle.artifact} would be run by {found} here, whose speed says nothing"
-        raise BackendUnavailableError(message, "measure it on a Mac, where Core ML runs it")
+    if found is not None:
+        message = f"{bundle.artifact}: {found.name} runs it here, and its speed means nothing"
+        raise BackendUnavailableError(message, found.hint)
 
 
 def _is_installed(name: str) -> bool:

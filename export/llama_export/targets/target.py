@@ -87,6 +87,19 @@ class ArtifactMetadata:
         return f"{owner}; {converted}" if owner else converted
 
 
+@dataclass(frozen=True)
+class SubstituteRuntime:
+    """What runs an artifact here in place of its runtime.
+
+    Args:
+        name: its name in a sentence, such as "the evaluator".
+        hint: where to measure the artifact's speed instead.
+    """
+
+    name: str
+    hint: str
+
+
 class Target(ABC):
     """One kind of artifact: how it is made, run, read and judged.
 
@@ -96,6 +109,7 @@ class Target(ABC):
 
     Attributes:
         name: the target's name on the command line and in a manifest.
+        title: its name as its makers write it.
         toolkits: import names of the packages that an export needs.
         default_max_context: positions of an artifact when nobody asks for another number.
         Options: the class of this target's options.
@@ -106,6 +120,7 @@ class Target(ABC):
     """
 
     name: ClassVar[str]
+    title: ClassVar[str]
     toolkits: ClassVar[tuple[str, ...]]
     default_max_context: ClassVar[int]
     Options: ClassVar[type[TargetOptions]]
@@ -253,9 +268,17 @@ class Target(ABC):
         """
         return None
 
-    def substitute_runtime(self) -> str:
-        """Name what runs an artifact here in place of its runtime; empty: the runtime does."""
-        return ""
+    def runs_here(self, options: TargetOptions) -> bool:
+        """Return whether this machine's runtime can run, and so prove, an artifact of the options.
+
+        Args:
+            options: this target's own options.
+        """
+        return True
+
+    def substitute_runtime(self) -> SubstituteRuntime | None:
+        """Return what runs an artifact here in place of its runtime; None: the runtime does."""
+        return None
 
     def scratch_bytes(self, shapes: Shapes, schemes: Mapping[str, Scheme]) -> int:
         """Return what the output's disk holds besides the artifact while it is made."""

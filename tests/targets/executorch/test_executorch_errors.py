@@ -9,7 +9,6 @@ from importlib import metadata
 
 import pytest
 from artifacts.executorch_artifacts import CONTEXT, demo_bundle, lower_to, tiny, workshop
-from artifacts.opened import session_of
 from artifacts.tiny import TINY, UNTIED, write_checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,6 +16,7 @@ from hypothesis import strategies as st
 from llama_export.bundle.bundle import Bundle
 from llama_export.errors import BackendUnavailableError, BundleError, LoweringError, UsageError
 from llama_export.exporting.estimate import choose_context
+from llama_export.generation.text_session import TextSession
 from llama_export.system import quiet
 from llama_export.targets import registry
 from llama_export.targets.executorch.options import ExecutorchOptions
@@ -97,13 +97,14 @@ def test_silence_needs_no_stderr(monkeypatch):
         pass
 
 
-def test_a_bundle_for_another_delegate_is_no_damaged_one(demo_bundle):
+def test_a_bundle_for_another_delegate_is_no_damaged_one(demo_bundle, monkeypatch):
     bundle = Bundle.open(demo_bundle)
     graph = {**bundle.manifest.graph, "delegate": {"name": "vulkan"}}
     lowered = replace(bundle, manifest=replace(bundle.manifest, graph=graph, runs_here=False))
+    monkeypatch.setattr(Bundle, "open", lambda _folder: lowered)
     for call in (
         lambda: verify_bundle(lowered, settings=VerifySettings(quick=True)),
-        lambda: session_of(lowered),
+        lambda: TextSession.open(demo_bundle),
     ):
         with pytest.raises(
             BackendUnavailableError, match="lowered for vulkan, and cannot run here"

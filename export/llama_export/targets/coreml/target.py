@@ -17,7 +17,7 @@ from llama_export.targets.coreml.options import (
 from llama_export.targets.costs import Cost, Costs
 from llama_export.targets.limits import Limit, Limits
 from llama_export.targets.options import TargetOptions, own_options
-from llama_export.targets.target import ArtifactMetadata, Lowered, Target
+from llama_export.targets.target import ArtifactMetadata, Lowered, SubstituteRuntime, Target
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,6 +41,7 @@ class CoremlTarget(Target):
     """Core ML's package; on a Mac Core ML runs it, elsewhere the evaluator."""
 
     name: ClassVar[str] = "coreml"
+    title: ClassVar[str] = "Core ML"
     toolkits: ClassVar[tuple[str, ...]] = ("coremltools",)
     # A package sets memory apart for the whole cache of a conversation: 2048 positions of the 1B
     # are 67 MB.
@@ -125,10 +126,12 @@ class CoremlTarget(Target):
         return _evaluated(artifact, threads=threads, exact=exact)
 
     @override
-    def substitute_runtime(self) -> str:
+    def substitute_runtime(self) -> SubstituteRuntime | None:
         from llama_export.targets.coreml.running.core_ml import runs_core_ml
 
-        return "" if runs_core_ml() else "the evaluator"
+        if runs_core_ml():
+            return None
+        return SubstituteRuntime("the evaluator", "measure it on a Mac, where Core ML runs it")
 
     @override
     def open_reference(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from typing_extensions import override
 
 from llama_export.bundle.graph_spec import IO
-from llama_export.errors import BackendUnavailableError, UsageError
+from llama_export.errors import UsageError
 from llama_export.targets.costs import Cost, Costs
 from llama_export.targets.executorch.options import COREML, XNNPACK, ExecutorchOptions
 from llama_export.targets.limits import Limit, Limits
@@ -33,6 +33,7 @@ class ExecutorchTarget(Target):
     """ExecuTorch's `.pte`, as the phone runners load it."""
 
     name: ClassVar[str] = "executorch"
+    title: ClassVar[str] = "ExecuTorch"
     toolkits: ClassVar[tuple[str, ...]] = ("executorch",)
     # The runtime sets memory apart for the whole cache when it loads a program: 2048 positions of
     # the 1B are 134 MB, 8192 would be 537 MB.
@@ -101,10 +102,14 @@ class ExecutorchTarget(Target):
         from llama_export.targets.executorch.xnnpack.lower import MODEL_FILE, lower
 
         own = own_options(options, ExecutorchOptions)
-        runs_here = own.delegate == XNNPACK
+        runs_here = self.runs_here(own)
         make = lower if runs_here else lower_single_delegate
         graph = make(traced, weights, folder, own, stop_token_ids=metadata.stop_token_ids)
         return Lowered(MODEL_FILE, graph, runs_here=runs_here)
+
+    @override
+    def runs_here(self, options: TargetOptions) -> bool:
+        return own_options(options, ExecutorchOptions).delegate == XNNPACK
 
     @override
     def open_session(
@@ -115,10 +120,6 @@ class ExecutorchTarget(Target):
         threads: int | None = None,
         verbose: bool = False,
     ) -> ExecutorchSession:
-        name = artifact.spec.delegate.get("name", XNNPACK)
-        if name != XNNPACK:
-            message = f"{artifact.path} is lowered for {name}, and cannot run here"
-            raise BackendUnavailableError(message, "export without --delegate to run it here")
         from llama_export.targets.executorch.running.session import ExecutorchSession
 
         # It has one way to compute, exact or not.

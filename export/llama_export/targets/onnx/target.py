@@ -36,6 +36,7 @@ class OnnxTarget(Target):
     """onnxruntime's artifact, with the files that onnxruntime-genai and transformers.js want."""
 
     name: ClassVar[str] = "onnx"
+    title: ClassVar[str] = "ONNX"
     toolkits: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime")
     default_max_context: ClassVar[int] = 8192
     Options: ClassVar[type[TargetOptions]] = OnnxOptions

@@ -8,7 +8,6 @@ a Llama is written for them is `dialects.py`'s business.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
@@ -19,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.export import Dim, ExportedProgram, export
 
-from llama_export.bundle.graph_spec import STATE, GraphSpec
-from llama_export.errors import BackendUnavailableError, LoweringError
+from llama_export.bundle.graph_spec import GraphSpec
+from llama_export.errors import LoweringError
 from llama_export.llama.trace import TracedLlama
 from llama_export.system.quiet import silenced
 from llama_export.targets.executorch.options import COREML, VULKAN, ExecutorchOptions
@@ -51,7 +50,7 @@ if TYPE_CHECKING:
 
 # Any length that is neither 1 nor another dimension: torch.export takes equal numbers for the same.
 _EXAMPLE_TOKENS = 5
-_HINT = "leave --delegate away: XNNPACK takes every product"
+_HINT = "leave --delegate out: XNNPACK takes every product"
 
 
 def lower_single_delegate(
@@ -71,16 +70,15 @@ def lower_single_delegate(
         traced: graph of the model; its `max_context` is the cache's capacity.
         weights: the quantised checkpoint, mapped.
         folder: existing folder that gets the file.
-        options: the user's choices; the delegate is `VULKAN` or `COREML`.
+        options: the user's choices, checked; the delegate is `VULKAN` or `COREML`.
         stop_token_ids: tokens at which a runner stops.
 
     Raises:
-        BackendUnavailableError: executorch or coremltools is not there, or is another version.
-        LoweringError: the delegate does not exist, does not take an option or a storage form, or
-            leaves a product to the runtime.
+        BackendUnavailableError: executorch is not there, or is another version.
+        LoweringError: the delegate does not take a storage form, or leaves a product to the
+            runtime.
     """
     delegate = options.delegate
-    _check(options)
     load_toolkit()
     whole = plan(traced, all_logits=options.all_logits)
     form = HostForm(traced.config, traced.max_context, options)
@@ -102,22 +100,6 @@ def lower_single_delegate(
     per_token = 2 * traced.config.num_hidden_layers * cache
     described = {**report.to_json(), "kv_bytes_per_token": per_token}
     return replace(_spec(form, delegate), delegate=described)
-
-
-def _check(options: ExecutorchOptions) -> None:
-    delegate = options.delegate
-    if delegate not in (VULKAN, COREML):
-        message = f"there is no delegate {delegate!r} here: expected {VULKAN} or {COREML}"
-        raise LoweringError(message, "leave --delegate away for XNNPACK")
-    if options.kv_cache != STATE:
-        message = f"{delegate} keeps the cache inside; it cannot be an input"
-        raise LoweringError(message, "leave --kv-cache away, or --delegate")
-    if delegate == VULKAN and options.kv_dtype != "float32":
-        message = f"the cache for {delegate} is float32, not {options.kv_dtype}"
-        raise LoweringError(message, "leave --kv-dtype away, or --delegate")
-    if delegate == COREML and importlib.util.find_spec("coremltools") is None:
-        message = "the delegate coreml needs coremltools, not installed here"
-        raise BackendUnavailableError(message, "pip install 'llama-export[executorch,coreml]'")
 
 
 def _own_metadata(delegate: str) -> dict[str, Any]:
