@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from artifacts.small_bundle import export_small
 
 from llama_export.cli import app
+from llama_export.errors import BackendUnavailableError
 
 pytest.importorskip("onnxruntime", reason="needs the onnx extra")
 pytestmark = [pytest.mark.onnx, pytest.mark.usefixtures("one_thread")]
@@ -52,6 +54,17 @@ def test_a_text_of_ones_own(verify, exported, tmp_path):
     on_disk = json.loads((exported / "onnx" / "manifest.json").read_text())["files"]
     assert sum(sizes.values()) == sum(entry["size_bytes"] for entry in on_disk.values())
     assert {"int4 linears", "int8 table", "scales", "norms and the rest"} <= set(sizes)
+
+
+def test_what_cannot_run_here_is_refused_before_pytorch_starts(exported, tmp_path, command):
+    folder = shutil.copytree(exported / "onnx", tmp_path / "onnx")
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    changed = json.dumps({**manifest, "runs_here": False})
+    (folder / "manifest.json").write_text(changed, encoding="utf-8")
+    code, out, err = command("verify", folder, columns=400)
+    assert (code, out) == (BackendUnavailableError.exit_code, "")
+    assert "cannot run here" in err
+    assert "Starting PyTorch" not in err
 
 
 @pytest.mark.parametrize(
