@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from llama_export.llama import intermediates
 from llama_export.llama.attention import attention_reference
-from llama_export.llama.intermediates import Tapped, in_layer
+from llama_export.llama.intermediates import Intermediates, in_layer
 from llama_export.llama.model import Llama
 
 Edit = Callable[[str, Tensor], Tensor | None]
@@ -41,7 +41,7 @@ class EagerProbe:
         self.calls: list[list[int]] = []
 
     @torch.inference_mode()
-    def __call__(self, chunks: Sequence[Sequence[int]]) -> tuple[Tapped, ...]:
+    def __call__(self, chunks: Sequence[Sequence[int]]) -> tuple[Intermediates, ...]:
         config = self.model.config
         self.calls.append([len(chunk) for chunk in chunks])
         past = self.model.empty_cache(0)
@@ -50,7 +50,7 @@ class EagerProbe:
             self._values: dict[str, Tensor] = {}
             past = self._run(torch.tensor([list(chunk)]), past)
             values = {point: value[0].numpy().copy() for point, value in self._values.items()}
-            tapped.append(Tapped(values, {point: f"value of {point}" for point in values}))
+            tapped.append(Intermediates(values, {point: f"value of {point}" for point in values}))
         assert len(past) == config.num_hidden_layers
         return tuple(tapped)
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 import platform
-from importlib import metadata
 from typing import Any
 
 from llama_export.sources.source import Source
+from llama_export.system.installed import installed_version
 from llama_export.targets import registry
 from llama_export.targets.target import ArtifactMetadata
 from llama_export.tokenizer.chat_format import stop_token_ids
@@ -56,7 +56,7 @@ def versions_used(target: str) -> dict[str, str]:
     """Return the versions of what makes a target's bundle, by package name."""
     versions = {"llama-export": __version__, "python": platform.python_version()}
     packages = ("torch", "safetensors", *registry.get(target).toolkits)
-    installed = {distribution: _version(distribution) for distribution in packages}
+    installed = {distribution: installed_version(distribution) for distribution in packages}
     return versions | {name: value for name, value in installed.items() if value}
 
 
@@ -81,10 +81,3 @@ def _group_size(weights: QuantizedWeights) -> int | None:
     schemes = (weights.scheme(name) for name in weights.names())
     sizes = {scheme.group_size for scheme in schemes if isinstance(scheme, GroupedInt)} - {None}
     return sizes.pop() if len(sizes) == 1 else None
-
-
-def _version(distribution: str) -> str:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return ""

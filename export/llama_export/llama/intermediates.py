@@ -45,7 +45,7 @@ def in_layer(layer: int, part: str) -> str:
 
 
 @dataclass(frozen=True)
-class Tapped:
+class Intermediates:
     """What an artifact held at its points while it ran one chunk of tokens.
 
     Args:
@@ -58,4 +58,4 @@ class Tapped:
 
 
 # Runs chunks of tokens one after the other from an empty cache; returns what each chunk held.
-Probe = Callable[[Sequence[Sequence[int]]], tuple[Tapped, ...]]
+Probe = Callable[[Sequence[Sequence[int]]], tuple[Intermediates, ...]]

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+# Of a KV cache, by the type that a graph declares.
+CACHE_ITEM_BYTES: Mapping[str, int] = {"float32": 4, "float16": 2}
+
 
 @dataclass(frozen=True)
 class Part:

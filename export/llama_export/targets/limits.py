@@ -28,7 +28,7 @@ class Limits:
     Args:
         has_exact_mode: whether the runtime can compute in exact float32; where it cannot, it always
             rounds activations, and eager rounds alike.
-        exact_words: how an artifact computes when it is compared exactly.
+        exact_wording: how an artifact computes when it is compared exactly.
         exact_kl: mean KL in exact arithmetic, artifact against eager.
         exact_rel_rms: relative difference of the logits in exact arithmetic.
         same_rel_rms: relative difference of the logits after the same tokens in other portions.
@@ -49,7 +49,7 @@ class Limits:
     """
 
     has_exact_mode: bool
-    exact_words: str
+    exact_wording: str
     exact_kl: Limit
     exact_rel_rms: Limit
     same_rel_rms: Limit

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Collection, Mapping, Sequence
-from importlib import metadata
 
 from llama_export.bundle.bundle import Bundle
 from llama_export.errors import BackendUnavailableError, BundleError, UsageError
+from llama_export.system.installed import installed_version
 from llama_export.targets.coreml.target import CoremlTarget
 from llama_export.targets.executorch.target import ExecutorchTarget
 from llama_export.targets.onnx.target import OnnxTarget
@@ -118,7 +118,4 @@ def _is_installed(name: str) -> bool:
     found = importlib.util.find_spec(name)
     if found is None or found.origin is not None:
         return found is not None
-    try:
-        return bool(metadata.version(name))
-    except metadata.PackageNotFoundError:
-        return False
+    return bool(installed_version(name))

@@ -234,9 +234,9 @@ def test_an_artifact_that_cannot_be_is_not_written_by_the_command(tmp_path, comm
         (("--quantize", "bf16"), LoweringError.exit_code, "bfloat16"),
         (("--max-context", 0), 2, "expected 1 to 16384"),
         (("--max-context", 16385), 2, "found 16385"),
-        (("--kv-cache", "both"), 2, "'state', 'io'"),
-        (("--kv-dtype", "int8"), 2, "'float32', 'float16'"),
-        (("--delegate", "qnn"), 2, "'xnnpack', 'vulkan', 'coreml'"),
+        (("--kv-cache", "both"), 2, "expected state or io, found 'both'"),
+        (("--kv-dtype", "int8"), 2, "expected float32 or float16, found 'int8'"),
+        (("--delegate", "qnn"), 2, "expected xnnpack, vulkan or coreml, found 'qnn'"),
         (("--delegate", "vulkan", "--kv-cache", "io"), 2, "keeps a float32 KV cache inside"),
     ):
         found, out, error = command(*arguments, *more, columns=200)

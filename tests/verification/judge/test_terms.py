@@ -132,7 +132,7 @@ def test_strict_leaves_figures_and_verdicts_alone():
 def test_every_limit_has_a_reason(target):
     limits = registry.get(target).limits
     for name, limit in vars(limits).items():
-        if name == "exact_words":
+        if name == "exact_wording":
             assert limit
         elif name not in ("has_exact_mode", "steps_stay_clean"):
             # Only Core ML is run by two things, of which one is held against the other.

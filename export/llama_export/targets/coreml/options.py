@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 MAIN = "main"
 PREFILL = "prefill"
 DECODE = "decode"
+# What Swift calls it; the Neural Engine has no int4 in groups.
+DEFAULT_COMPUTE_UNITS = "cpuAndGPU"
 FIXED = f"{PREFILL}+{DECODE}"
 IOS17, IOS18 = "iOS17", "iOS18"
 # Below that `prefill` would be `decode`.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from llama_export.llama.activations import RoundedInputs
     from llama_export.llama.config import LlamaConfig
-    from llama_export.llama.intermediates import Probe, Tapped
+    from llama_export.llama.intermediates import Intermediates, Probe
     from llama_export.llama.names import Shapes
     from llama_export.llama.trace import TracedLlama
     from llama_export.targets.coreml.running.session import CoremlSession
@@ -50,7 +50,7 @@ class CoremlTarget(Target):
     # Exact is the evaluator without rounding to float16; as shipped, every result is rounded.
     limits: ClassVar[Limits] = Limits(
         has_exact_mode=True,
-        exact_words="in float32 (evaluated without rounding)",
+        exact_wording="in float32 (evaluated without rounding)",
         exact_kl=Limit(1e-8, "only the order of float32 sums differs: 4e-12 measured at 1B"),
         exact_rel_rms=Limit(1e-4, "float32 sums in another order: 3e-6 was measured at 1B"),
         same_rel_rms=Limit(1e-4, "the same package in other portions: 3e-6 measured at 1B"),
@@ -156,7 +156,7 @@ class CoremlTarget(Target):
     def probe(self, artifact: StoredArtifact, *, threads: int | None = None) -> Probe:
         from llama_export.targets.coreml.running.probe import probe
 
-        def run(chunks: Sequence[Sequence[int]]) -> tuple[Tapped, ...]:
+        def run(chunks: Sequence[Sequence[int]]) -> tuple[Intermediates, ...]:
             return probe(artifact, chunks, threads=threads)
 
         return run

@@ -15,6 +15,7 @@ from llama_export.llama.names import HEAD, TABLE, Shapes
 from llama_export.targets.executorch.options import COREML, VULKAN, ExecutorchOptions
 from llama_export.targets.executorch.xnnpack.product_form import product_form
 from llama_export.targets.footprint import (
+    CACHE_ITEM_BYTES,
     GRAPH,
     NORMS,
     PADDING,
@@ -28,7 +29,6 @@ from llama_export.targets.footprint import (
 from llama_quantize.scheme import GroupedInt, Scheme
 
 _FLOAT_BYTES = 4
-_ITEM_BYTES = {"float32": 4, "float16": 2}
 # Program and delegates, from artifacts of 2 to 28 layers.
 _GRAPH_BYTES, _GRAPH_LAYER_BYTES = 13_900, 11_350
 # Padding, the mean's row and epsilons.
@@ -76,7 +76,9 @@ def predict(
     parts.append(Part(GRAPH, _GRAPH_BYTES + layers * _GRAPH_LAYER_BYTES, 0))
     padding = _PADDING_BYTES + layers * _PADDING_LAYER_BYTES
     parts.append(Part(PADDING, padding + config.hidden_size * _FLOAT_BYTES, 0))
-    heads_bytes = config.num_key_value_heads * config.head_dim * _ITEM_BYTES[_kv_dtype(options)]
+    heads_bytes = (
+        config.num_key_value_heads * config.head_dim * CACHE_ITEM_BYTES[_kv_dtype(options)]
+    )
     resident = resident_bytes(shapes, schemes)
     return Footprint(merge(parts), 2 * layers * heads_bytes, resident_bytes=resident)
 

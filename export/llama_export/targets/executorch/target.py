@@ -41,7 +41,7 @@ class ExecutorchTarget(Target):
     Options: ClassVar[type[TargetOptions]] = ExecutorchOptions
     limits: ClassVar[Limits] = Limits(
         has_exact_mode=False,
-        exact_words="against eager that rounds alike",
+        exact_wording="against eager that rounds alike",
         exact_kl=Limit(2e-3, "tipped roundings spread: 2e-4 was measured on the demo"),
         exact_rel_rms=Limit(5e-2, "tipped roundings spread: 6e-3 was measured on the demo"),
         same_rel_rms=Limit(5e-2, "other portions tip other roundings"),

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping
 
 from llama_export.llama.config import LlamaConfig
-from llama_export.llama.names import HEAD, TABLE, Shapes
+from llama_export.llama.names import FINAL_NORM, HEAD, TABLE, Shapes
 from llama_export.targets.footprint import (
     GRAPH,
     NORMS,
@@ -105,7 +105,7 @@ def _regions(
         yield from _matrix([f"{stem}.self_attn.o_proj.weight"], shapes, schemes)
         for part in ("gate", "up", "down"):
             yield from _matrix([f"{stem}.mlp.{part}_proj.weight"], shapes, schemes)
-    yield _norm(shapes["model.norm.weight"])
+    yield _norm(shapes[FINAL_NORM])
     if not tied:
         yield from _matrix([HEAD], shapes, schemes)
 

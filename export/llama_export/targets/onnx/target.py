@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from llama_export.llama.activations import RoundedInputs
     from llama_export.llama.config import LlamaConfig
-    from llama_export.llama.intermediates import Probe, Tapped
+    from llama_export.llama.intermediates import Intermediates, Probe
     from llama_export.llama.names import Shapes
     from llama_export.llama.trace import TracedLlama
     from llama_export.targets.footprint import Footprint
@@ -42,7 +42,7 @@ class OnnxTarget(Target):
     Options: ClassVar[type[TargetOptions]] = OnnxOptions
     limits: ClassVar[Limits] = Limits(
         has_exact_mode=True,
-        exact_words="in float32 (accuracy level 1)",
+        exact_wording="in float32 (accuracy level 1)",
         exact_kl=Limit(1e-8, "only the order of float32 sums differs: 3e-11 measured at 1B"),
         exact_rel_rms=Limit(1e-4, "float32 sums in another order: 8e-6 was measured at 1B"),
         same_rel_rms=Limit(1e-4, "the same artifact in other portions: 7e-6 measured at 1B"),
@@ -137,7 +137,7 @@ class OnnxTarget(Target):
     def probe(self, artifact: StoredArtifact, *, threads: int | None = None) -> Probe:
         from llama_export.targets.onnx.running.probe import probe
 
-        def run(chunks: Sequence[Sequence[int]]) -> tuple[Tapped, ...]:
+        def run(chunks: Sequence[Sequence[int]]) -> tuple[Intermediates, ...]:
             return probe(artifact, chunks, threads=threads)
 
         return run

@@ -111,7 +111,7 @@ def strictly(rows: Sequence[Row]) -> list[Row]:
 
 
 def _exact_rows(limits: Limits, exact: Exact) -> list[Row]:
-    level = limits.exact_words
+    level = limits.exact_wording
     metrics, cache = exact.lowering, exact.cache
     if metrics is None or cache is None:
         note = "no quantised weights; that the artifact computes what they say is not proved"

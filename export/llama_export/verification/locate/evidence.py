@@ -16,7 +16,7 @@ from torch import Tensor
 
 from llama_export.llama import intermediates
 from llama_export.llama.config import LlamaConfig
-from llama_export.llama.intermediates import Tapped
+from llama_export.llama.intermediates import Intermediates
 from llama_export.llama.streamed import ReadWeight
 
 
@@ -34,7 +34,7 @@ class Evidence:
     config: LlamaConfig
     read: ReadWeight
     chunks: Sequence[Sequence[int]]
-    tapped: Sequence[Tapped]
+    tapped: Sequence[Intermediates]
 
     @property
     def input_ids(self) -> Tensor:

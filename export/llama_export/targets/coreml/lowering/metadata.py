@@ -9,13 +9,12 @@ from typing import Any
 
 from llama_export.bundle.graph_spec import GraphSpec
 from llama_export.targets.coreml import signature
-from llama_export.targets.coreml.options import CoremlOptions
+from llama_export.targets.coreml.options import DEFAULT_COMPUTE_UNITS, CoremlOptions
 from llama_export.targets.target import ArtifactMetadata
 
 # swift-transformers fetches the tokenizer of the repository that stands under this key.
 _HUB_KEY = "co.huggingface.exporters.name"
 _PREFIX = "llama_export."
-COMPUTE_UNITS = "cpuAndGPU"
 # An app may not map more without them.
 _LARGE_BYTES = 2_000_000_000
 ENTITLEMENTS = (
@@ -79,7 +78,7 @@ def _summary(spec: GraphSpec, metadata: ArtifactMetadata) -> str:
     if spec.functions:
         calls = " and ".join(f"{name} ({size} tokens)" for name, size in spec.functions.items())
         parts.append(f"Functions: {calls}.")
-    parts.append(f"Up to {spec.max_context} tokens. Load it with .{COMPUTE_UNITS}.")
+    parts.append(f"Up to {spec.max_context} tokens. Load it with .{DEFAULT_COMPUTE_UNITS}.")
     if metadata.weights_bytes > _LARGE_BYTES:
         parts.append(f"An iOS app needs the entitlements {' and '.join(ENTITLEMENTS)}.")
     return " ".join(parts)
@@ -107,7 +106,7 @@ def _user_metadata(
         f"{_PREFIX}max_context": str(spec.max_context),
         f"{_PREFIX}kv_cache": spec.kv_cache,
         f"{_PREFIX}quantization": metadata.quantization,
-        f"{_PREFIX}compute_units": COMPUTE_UNITS,
+        f"{_PREFIX}compute_units": DEFAULT_COMPUTE_UNITS,
         f"{_PREFIX}deployment_target": options.deployment_target,
     }
     if metadata.hub_id:

@@ -7,10 +7,10 @@ stderr; both are kept from the user's screen. It knows nothing of packages.
 from __future__ import annotations
 
 import warnings
-from importlib import metadata
 from typing import Any
 
 from llama_export.errors import BackendUnavailableError
+from llama_export.system.installed import installed_version
 from llama_export.system.quiet import silenced
 
 HINT = "pip install 'coremltools>=9,<10', of the extra 'coreml'"
@@ -18,10 +18,7 @@ HINT = "pip install 'coremltools>=9,<10', of the extra 'coreml'"
 
 def coremltools_version() -> str:
     """Return the version of coremltools without importing it; empty when it is not installed."""
-    try:
-        return metadata.version("coremltools")
-    except metadata.PackageNotFoundError:
-        return ""
+    return installed_version("coremltools")
 
 
 def import_coremltools(*, verbose: bool = False) -> Any:  # noqa: ANN401 - it has no types

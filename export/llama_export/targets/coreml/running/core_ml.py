@@ -26,6 +26,7 @@ from llama_export.targets.coreml.lowering.toolkit import (
     coremltools_version,
     import_coremltools,
 )
+from llama_export.targets.coreml.options import DEFAULT_COMPUTE_UNITS
 from llama_export.targets.coreml.running.runner import Array
 
 if TYPE_CHECKING:
@@ -34,8 +35,7 @@ if TYPE_CHECKING:
 
 # What Swift calls them -> coremltools' names. The Neural Engine has no int4 in groups: "all" is
 # for those who want to see what it does with it.
-COMPUTE_UNITS = {"cpuAndGPU": "CPU_AND_GPU", "cpuOnly": "CPU_ONLY", "all": "ALL"}
-DEFAULT_COMPUTE_UNITS = "cpuAndGPU"
+COMPUTE_UNITS = {DEFAULT_COMPUTE_UNITS: "CPU_AND_GPU", "cpuOnly": "CPU_ONLY", "all": "ALL"}
 # The first that keeps a cache inside a model.
 OLDEST_MACOS = 15
 # Of how many calls a function's inputs are held; see `CoremlRuntime`.

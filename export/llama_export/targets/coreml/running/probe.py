@@ -13,7 +13,7 @@ import numpy as np
 
 from coreml_evaluator import Evaluator, EvaluatorState
 from llama_export.llama import intermediates
-from llama_export.llama.intermediates import FloatArray, Tapped, in_layer
+from llama_export.llama.intermediates import FloatArray, Intermediates, in_layer
 from llama_export.targets.coreml.running.find_intermediates import Points, find_intermediates
 from llama_export.targets.coreml.running.runner import Array
 from llama_export.targets.coreml.running.session import CoremlSession
@@ -26,7 +26,7 @@ _CACHE_NAMES = ("keyCache", "valueCache")
 
 def probe(
     artifact: StoredArtifact, chunks: Sequence[Sequence[int]], *, threads: int | None
-) -> tuple[Tapped, ...]:
+) -> tuple[Intermediates, ...]:
     """Run chunks of tokens one after the other, from an empty cache, rounding nothing.
 
     Args:
@@ -59,7 +59,7 @@ def probe(
                 for name, part, array in zip(_CACHE_NAMES, parts, rows, strict=True):
                     values[in_layer(layer, part)] = array
                     names[in_layer(layer, part)] = f"{name}[{layer}]"
-        tapped.append(Tapped(values, names))
+        tapped.append(Intermediates(values, names))
         past = present
     return tuple(tapped)
 

@@ -12,6 +12,7 @@ from llama_export.llama.names import HEAD
 from llama_export.targets.executorch.reading.pte import Pte, PteTensor
 from llama_export.targets.executorch.reading.weights import PteWeights, damage_named, read_weights
 from llama_export.targets.footprint import (
+    CACHE_ITEM_BYTES,
     GRAPH,
     NORMS,
     PADDING,
@@ -25,7 +26,6 @@ from llama_export.targets.footprint import (
 from llama_export.targets.stored import StoredArtifact
 
 FILES: Mapping[str, str] = {"model.pte": "the program, its delegates and the weights"}
-_ITEM_BYTES = {"float32": 4, "float16": 2}
 _XNNPACK = "XnnpackBackend"
 _DELEGATE, _CONSTANTS = "delegate and its weights", "constants beside it"
 
@@ -80,7 +80,7 @@ def kv_bytes_per_token(pte: Pte, spec: GraphSpec) -> int:
     total = 0
     for tensor in spec.inputs[2:]:
         heads, size = (int(number) for number in tensor.shape[2:])
-        total += _ITEM_BYTES[tensor.dtype] * heads * size
+        total += CACHE_ITEM_BYTES[tensor.dtype] * heads * size
     return total
 
 

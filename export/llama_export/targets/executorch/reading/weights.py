@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llama_export.errors import BundleError
-from llama_export.llama.names import HEAD
+from llama_export.llama.names import FINAL_NORM, HEAD
 from llama_export.targets.executorch.reading.pte import Call, Pte, PteTensor
 from llama_export.targets.executorch.reading.xnnpack_blob import BlobProduct, XnnpackBlob, read_blob
 
@@ -139,7 +139,7 @@ def _norm_names(number: int, layers: int) -> list[str]:
     if number > 0:
         names.append(f"model.layers.{number - 1}.post_attention_layernorm.weight")
     last = number == layers
-    names.append("model.norm.weight" if last else f"model.layers.{number}.input_layernorm.weight")
+    names.append(FINAL_NORM if last else f"model.layers.{number}.input_layernorm.weight")
     return names
 
 

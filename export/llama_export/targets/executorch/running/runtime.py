@@ -9,11 +9,11 @@ from __future__ import annotations
 import importlib.util
 import warnings
 import weakref
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_export.errors import BackendUnavailableError, BundleError, UsageError
+from llama_export.system.installed import installed_version
 from llama_export.system.quiet import silenced
 
 if TYPE_CHECKING:
@@ -31,11 +31,11 @@ def require_version(*, coreml: bool = False) -> None:
     Raises:
         BackendUnavailableError: another version of executorch, or no coremltools where needed.
     """
-    found = _version("executorch")
+    found = installed_version("executorch")
     if found and not found.startswith(f"{VERSIONS}."):
         message = f"executorch {found} is installed; this version works with {VERSIONS}"
         raise BackendUnavailableError(message, _HINT)
-    if coreml and not _version("coremltools"):
+    if coreml and not installed_version("coremltools"):
         message = "the delegate coreml needs coremltools, not installed here"
         raise BackendUnavailableError(message, "pip install coremltools, of the extra 'coreml'")
 
@@ -49,7 +49,7 @@ def load_toolkit(*, verbose: bool = False) -> None:
     if importlib.util.find_spec("executorch") is None:
         message = "the executorch target needs executorch, not installed here"
         raise BackendUnavailableError(message, _HINT)
-    found = _version("executorch")
+    found = installed_version("executorch")
     if not found:
         message = "the executorch target needs executorch; what is here by that name is a folder"
         raise BackendUnavailableError(message, _HINT)
@@ -60,7 +60,8 @@ def load_toolkit(*, verbose: bool = False) -> None:
             import executorch.kernels.quantized  # noqa: F401
             from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401
     except (ImportError, OSError, RuntimeError, AssertionError) as error:
-        message = f"executorch {found} cannot be imported beside torch {_version('torch')}: {error}"
+        torch_found = installed_version("torch")
+        message = f"executorch {found} cannot be imported beside torch {torch_found}: {error}"
         hint = "its wheel is built for torch 2.13: pip install torch==2.13.0, then " + _HINT
         raise BackendUnavailableError(message, hint) from error
 
@@ -98,11 +99,3 @@ def load_method(path: Path, *, threads: int | None, verbose: bool = False) -> Ex
         except RuntimeError as error:
             message = f"ExecuTorch cannot load {path}: {error}"
             raise BundleError(message, "export the bundle again, with executorch 1.4") from error
-
-
-def _version(distribution: str) -> str:
-    """Return an installed package's version; empty when there is none."""
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return ""

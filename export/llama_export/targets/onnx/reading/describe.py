@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from llama_export.bundle.graph_spec import GraphSpec
 from llama_export.errors import BackendUnavailableError, BundleError
 from llama_export.targets.footprint import (
+    CACHE_ITEM_BYTES,
     GRAPH,
     NORMS,
     PADDING,
@@ -37,7 +38,6 @@ FILES: Mapping[str, str] = {
     "model.onnx_data": "the weights",
     "genai_config.json": "settings of onnxruntime-genai",
 }
-_ITEM_BYTES = {"float32": 4, "float16": 2}
 _STORAGE = {1: "float32", 2: "int8", 10: "float16", 16: "bfloat16"}
 _NORM_INPUT = {"RMSNormalization": 1, "SkipSimplifiedLayerNormalization": 2}
 _ROTARY_INPUTS = (7, 8)
@@ -83,7 +83,7 @@ def describe(artifact: StoredArtifact) -> Footprint:
 def kv_bytes_per_token(spec: GraphSpec) -> int:
     """Return what one position takes in the KV caches that the graph is given."""
     return sum(
-        _ITEM_BYTES[tensor.dtype]
+        CACHE_ITEM_BYTES[tensor.dtype]
         * math.prod(size for size in tensor.shape if isinstance(size, int))
         for tensor in spec.inputs
         if "past_sequence_length" in tensor.shape

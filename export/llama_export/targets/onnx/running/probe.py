@@ -14,7 +14,7 @@ import numpy as np
 
 from llama_export.errors import BundleError
 from llama_export.llama import intermediates
-from llama_export.llama.intermediates import FloatArray, Tapped, in_layer
+from llama_export.llama.intermediates import FloatArray, Intermediates, in_layer
 from llama_export.targets.onnx.running.runtime import load_runtime
 from llama_export.targets.stored import StoredArtifact
 
@@ -37,7 +37,7 @@ def probe(
     chunks: Sequence[Sequence[int]],
     *,
     threads: int | None = None,
-) -> tuple[Tapped, ...]:
+) -> tuple[Intermediates, ...]:
     """Run chunks of tokens one after the other in exact float32, from an empty cache.
 
     Args:
@@ -69,7 +69,7 @@ def probe(
         found = _run(runtime, chunk, past, sorted({*points.values(), *outputs}))
         values = {point: found[name] for point, name in points.items()} | _past_points(past)
         names = points | {point: _past_name(point) for point in _past_points(past)}
-        tapped.append(Tapped(values, names))
+        tapped.append(Intermediates(values, names))
         past = {name: found[name.replace("past_key_values", "present")][None] for name in past}
     return tuple(tapped)
 
