@@ -32,9 +32,8 @@ def estimated(model: str, name: str = "int4", group_size: int | None = None, **c
     shape = shape_of(model)
     context = choices.pop("max_context", None)
     options = {"verify": True, "cores": 2} | choices
-    return estimate(
-        shape, ("onnx",), recipe(name, group_size), context, {"onnx": OnnxOptions()}, **options
-    )
+    used = shape.recipe or recipe(name, group_size)
+    return estimate(shape, ("onnx",), used, context, {"onnx": OnnxOptions()}, **options)
 
 
 def size_of(folder: Path) -> int:

@@ -105,6 +105,14 @@ class HfCheckpoint:
         """Names that mean another tensor: the head of a tied model."""
         return tied_names(self.config)
 
+    @property
+    def recipe(self) -> None:
+        """Nothing: the tensors are floats."""
+
+    @property
+    def weights_folder(self) -> None:
+        """Nothing: the tensors are in another form."""
+
     def tensor(self, name: str) -> Tensor:
         """Map a tensor; its memory is the file's.
 
@@ -115,10 +123,6 @@ class HfCheckpoint:
             message = f"the checkpoint {self.folder} has no tensor called {name}"
             raise CheckpointError(message)
         return self._mapped(name)
-
-    def tokenizer(self) -> Tokenizer:
-        """Load the tokenizer of the folder, as `Checkpoint.tokenizer` says."""
-        return Tokenizer.load(self.folder)
 
     def tokenizer_config(self) -> Mapping[str, object] | None:
         """Read its tokenizer_config.json, as `Checkpoint.tokenizer_config` says."""

@@ -140,15 +140,15 @@ def choose_context(target: str, config_limit: int, asked: int | None) -> int:
     if asked is None:
         return min(registry.get(target).default_max_context, config_limit)
     if not 1 <= asked <= config_limit:
-        message = f"--max-context: expected 1 to {config_limit}, which is what the model knows, "
-        raise UsageError(message + f"found {asked}")
+        message = f"--max-context: expected 1 to {config_limit}, the model's limit, found {asked}"
+        raise UsageError(message)
     return asked
 
 
 def estimate(
     shape: ModelShape,
     targets: Sequence[str],
-    chosen: QuantRecipe,
+    used: QuantRecipe,
     max_context: int | None,
     options: Mapping[str, TargetOptions],
     *,
@@ -158,9 +158,9 @@ def estimate(
     """Add up what an export would write and need.
 
     Args:
-        shape: the model; if it is quantised already, its own recipe counts and not `chosen`.
+        shape: the model.
         targets: names of the targets.
-        chosen: recipe of the export.
+        used: recipe of the weights; of a model that is quantised already, its own.
         max_context: number of positions that was asked for; None: each target's default.
         options: each target's own options by its name.
         verify: whether the check follows.
@@ -171,7 +171,6 @@ def estimate(
         LoweringError: a target cannot run a width.
         UsageError: a target has no such artifact.
     """
-    used = chosen if shape.weights is None else shape.weights.recipe
     shapes = expected_shapes(shape.config)
     schemes = used.resolve(shapes).schemes
     num_parameters = shape.config.num_parameters
@@ -182,7 +181,7 @@ def estimate(
         recipe=used.name,
         group_size=_group_size(schemes),
         download_bytes=shape.download_bytes,
-        weights_bytes=_weights_bytes(shape, shapes, schemes) if shape.weights is None else 0,
+        weights_bytes=0 if shape.weights_folder else _weights_bytes(shape, shapes, schemes),
         targets=tuple(
             _target(layout, target, max_context, options[target], verify=verify, cores=cores)
             for target in targets

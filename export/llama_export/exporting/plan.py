@@ -88,19 +88,17 @@ def plan_export(request: ExportRequest, *, to_show: bool = False) -> ExportPlan:
         LoweringError: a target cannot run a width.
     """
     options = {name: request.options_of(name) for name in request.targets}
-    for name, chosen in options.items():
+    for name, own in options.items():
         registry.require_toolkit(name)
-        registry.get(name).check(chosen)
-    recipe = request.chosen_recipe()
+        registry.get(name).check(own)
+    chosen = request.chosen_recipe()
     folders = {name: request.output_folder / name for name in request.targets}
     taken = first_refusal(folders.values(), force=request.force)
     if taken is not None and not to_show:
         raise taken
     named = name_model(request.model, revision=request.revision)
     model = shape_of_named(named, revision=request.revision, token=request.token)
-    if model.weights is not None:
-        _refuse_second_recipe(request, model)
-        recipe = model.weights.recipe
+    recipe = _recipe_for(request, model, chosen)
     machine = Machine()
     found = estimate(
         model,
@@ -133,9 +131,12 @@ def plan_export(request: ExportRequest, *, to_show: bool = False) -> ExportPlan:
     )
 
 
-def _refuse_second_recipe(request: ExportRequest, model: ModelShape) -> None:
-    if model.weights is None or (request.recipe is None and request.group_size is None):
-        return
-    message = f"{request.model} is quantised already, as {model.weights.recipe.name}"
-    hint = "leave --quantize and --group-size out, or name the original checkpoint"
-    raise UsageError(message, hint)
+def _recipe_for(request: ExportRequest, model: ModelShape, chosen: QuantRecipe) -> QuantRecipe:
+    """Return the recipe of the weights: the model's own if it is quantised already."""
+    if model.recipe is None:
+        return chosen
+    if request.recipe is not None or request.group_size is not None:
+        message = f"{request.model} is quantised already, as {model.recipe.name}"
+        hint = "leave --quantize and --group-size out, or name the original checkpoint"
+        raise UsageError(message, hint)
+    return model.recipe

@@ -18,7 +18,8 @@ from llama_export.sources.source import Description, describe
 from llama_export.tokenizer.files import TOKENIZER_FILES
 
 if TYPE_CHECKING:
-    from llama_quantize.checkpoint.weights import QuantizedWeights
+    from llama_export.checkpoints.checkpoint import Checkpoint
+    from llama_quantize.recipe import QuantRecipe
 
 _GATED_OWNER = "meta-llama/"
 _BF16_BYTES = 2
@@ -80,9 +81,20 @@ class ModelShape:
     description: Description | None = None
 
     @property
-    def weights(self) -> QuantizedWeights | None:
-        """The quantised weights, when it is the `weights/` folder of an export."""
-        return self.description.weights if self.description is not None else None
+    def recipe(self) -> QuantRecipe | None:
+        """What it was quantised by already; None: floats, or the weights are not fetched yet."""
+        checkpoint = self._checkpoint
+        return None if checkpoint is None else checkpoint.recipe
+
+    @property
+    def weights_folder(self) -> Path | None:
+        """Folder of quantised weights that are lowered as they are; None: they are written anew."""
+        checkpoint = self._checkpoint
+        return None if checkpoint is None else checkpoint.weights_folder
+
+    @property
+    def _checkpoint(self) -> Checkpoint | None:
+        return None if self.description is None else self.description.checkpoint
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from llama_export.bundle.manifest import ModelInfo
 from llama_export.checkpoints.checkpoint import Checkpoint
 from llama_export.checkpoints.formats import find_format
-from llama_export.checkpoints.quantized import QuantizedCheckpoint
 from llama_export.errors import TokenizerError
 from llama_export.llama.config import LlamaConfig
 from llama_export.sources.resolve import ModelSource
@@ -42,11 +41,6 @@ class Description:
     tokenizer: Tokenizer
     checkpoint: Checkpoint | None
 
-    @property
-    def weights(self) -> QuantizedWeights | None:
-        """The quantised weights, if an earlier export kept them."""
-        return _weights_of(self.checkpoint)
-
 
 @dataclass(frozen=True)
 class Source:
@@ -57,12 +51,15 @@ class Source:
         folder: folder of the checkpoint, for its licence files.
         tokenizer: tokenizer of the model.
         checkpoint: its weights, of floats or quantised.
+        weights: quantised weights that an earlier export kept, lowered as they are; None: the
+            checkpoint is another one.
     """
 
     info: ModelInfo
     folder: Path
     tokenizer: Tokenizer
     checkpoint: Checkpoint
+    weights: QuantizedWeights | None
 
     @property
     def config(self) -> LlamaConfig:
@@ -70,14 +67,9 @@ class Source:
         return self.checkpoint.config
 
     @property
-    def weights(self) -> QuantizedWeights | None:
-        """The quantised weights, if an earlier export kept them; they are lowered as they are."""
-        return _weights_of(self.checkpoint)
-
-    @property
     def original(self) -> Checkpoint | None:
         """What quantised weights are compared with; None: the source itself is quantised."""
-        return None if self.weights is not None else self.checkpoint
+        return None if self.checkpoint.recipe is not None else self.checkpoint
 
     def identity(self) -> dict[str, str]:
         """Return where the weights come from, to be kept with the quantised ones."""
@@ -137,8 +129,8 @@ def open_source(model: ModelSource, description: Description | None = None) -> S
 
     Args:
         model: folder and origin.
-        description: what `describe` returned; used if it is of this very folder, and what it lacks
-            is read now. None: all is read now.
+        description: what `describe` returned for the same folder; the weights are opened if it has
+            none. None, or of another folder: everything is read now.
 
     Raises:
         ConfigError, CheckpointError, TokenizerError, UnsupportedModelError, QuantizationError: as
@@ -149,9 +141,7 @@ def open_source(model: ModelSource, description: Description | None = None) -> S
     checkpoint = description.checkpoint
     if checkpoint is None:
         checkpoint = find_format(model.folder).open(model.folder, description.config)
-    weights = _weights_of(checkpoint)
-    if weights is not None:
-        weights.require_unchanged()
+    weights = _opened(checkpoint.weights_folder)
     known = weights.metadata if weights is not None else {}
     info = ModelInfo(
         name=known.get("name", model.name),
@@ -159,7 +149,7 @@ def open_source(model: ModelSource, description: Description | None = None) -> S
         revision=known.get("revision", model.revision),
         config=description.config.to_hf(),
     )
-    return Source(info, model.folder, description.tokenizer, checkpoint)
+    return Source(info, model.folder, description.tokenizer, checkpoint, weights)
 
 
 def require_same_vocabulary(tokenizer: Tokenizer, config: LlamaConfig, folder: Path) -> None:
@@ -178,5 +168,9 @@ def require_same_vocabulary(tokenizer: Tokenizer, config: LlamaConfig, folder: P
         raise TokenizerError(message, "take both files from the same repository")
 
 
-def _weights_of(checkpoint: Checkpoint | None) -> QuantizedWeights | None:
-    return checkpoint.weights if isinstance(checkpoint, QuantizedCheckpoint) else None
+def _opened(folder: Path | None) -> QuantizedWeights | None:
+    if folder is None:
+        return None
+    from llama_quantize.checkpoint.weights import QuantizedWeights
+
+    return QuantizedWeights.open(folder)
