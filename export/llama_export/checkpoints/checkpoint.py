@@ -120,6 +120,9 @@ class Format(Protocol):
             TokenizerError: there is none, it is damaged, or it is not a Llama 3 tokenizer.
         """
 
+    def tokenizer_bytes(self, path: Path) -> int:
+        """Return the size of the tokenizer's files in a bundle, about."""
+
     def open(self, path: Path, config: LlamaConfig | None = None) -> Checkpoint:
         """Open a checkpoint and check all of it but the values.
 

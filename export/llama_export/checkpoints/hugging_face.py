@@ -21,8 +21,10 @@ from llama_export.checkpoints.hugging_face_files import (
     SINGLE_FILE,
     TOKENIZER_CONFIG_FILE,
     has_all_weights,
+    no_folder,
     read_index,
     read_settings,
+    tokenizer_bytes,
     wanted_files,
     weights_fault,
 )
@@ -77,10 +79,7 @@ class HfCheckpoint:
                 of the wrong shape or dtype; every fault found is named.
         """
         if not folder.is_dir():
-            fault = "is a file, not a folder" if folder.exists() else "does not exist"
-            message = f"the checkpoint folder {folder} {fault}"
-            hint = "name a folder that holds config.json and model.safetensors"
-            raise CheckpointError(message, hint)
+            raise no_folder(folder)
         config = config or LlamaConfig.read(folder / CONFIG_FILE)
         problems: list[str] = []
         files, entries = _read_files(folder, problems)
@@ -268,6 +267,10 @@ class HuggingFaceFormat:
     def read_tokenizer(self, path: Path) -> Tokenizer:
         """Load the folder's tokenizer, as `Format.read_tokenizer` says."""
         return Tokenizer.load(path)
+
+    def tokenizer_bytes(self, path: Path) -> int:
+        """Return the size of the tokenizer in a bundle, from the folder's files."""
+        return tokenizer_bytes(path)
 
     def open(self, path: Path, config: LlamaConfig | None = None) -> HfCheckpoint:
         """Open the folder, as `Format.open` says."""

@@ -17,6 +17,7 @@ from llama_export.checkpoints.hugging_face_files import (
     GENERATION_CONFIG_FILE,
     TOKENIZER_CONFIG_FILE,
     read_settings,
+    tokenizer_bytes,
 )
 from llama_export.llama.config import LlamaConfig
 from llama_export.tokenizer.tokenizer import Tokenizer
@@ -128,6 +129,10 @@ class QuantizedFormat:
     def read_tokenizer(self, path: Path) -> Tokenizer:
         """Load the folder's tokenizer, as `Format.read_tokenizer` says."""
         return Tokenizer.load(path)
+
+    def tokenizer_bytes(self, path: Path) -> int:
+        """Return the size of the tokenizer in a bundle, from the folder's files."""
+        return tokenizer_bytes(path)
 
     def open(self, path: Path, config: LlamaConfig | None = None) -> QuantizedCheckpoint:
         """Read the record, as `Format.open` says; the weights are mapped when one is read."""

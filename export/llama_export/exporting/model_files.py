@@ -40,12 +40,13 @@ class ModelFiles:
         Raises:
             ConfigError: one of its configurations is damaged.
         """
-        info = source.info
+        info, path = source.info, source.path
+        beside = path if path.is_dir() else path.parent  # the licence of a single file
         return cls(
             config=source.config.to_hf(),
             generation_config=source.generation_config(),
             tokenizer_config=source.tokenizer_config(),
-            notices=licence_notice(info.name, info.hub_id, source.folder),
+            notices=licence_notice(info.name, info.hub_id, beside),
             tokenizer=source.tokenizer,
         )
 

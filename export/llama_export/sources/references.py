@@ -71,9 +71,9 @@ def reference_for(
         same = ALIASES.get(checkpoint, checkpoint) == model.hub_id
         wanted = revision or (model.revision if same else None)
         resolved = resolve_model(checkpoint, revision=wanted, token=token)
-        found = open_checkpoint(resolved.folder)
+        found = open_checkpoint(resolved.path)
         if found.recipe is not None:
-            message = f"{resolved.folder} holds quantised weights, not what they were made from"
+            message = f"{resolved.path} holds quantised weights, not what they were made from"
             raise CheckpointError(message, "name the original checkpoint, or leave it out")
     return Reference(None if weights is None else _opened(weights), found)
 
