@@ -7,8 +7,9 @@ goes to the `Progress` that it is given.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -67,9 +68,8 @@ def run_export(plan: ExportPlan, progress: Progress) -> ExportResult:
         source = _open_source(plan, advance)
     files = ModelFiles.of(source)
     with _quantized_weights(plan, source, files, progress) as weights:
-        bundles = tuple(
-            _export_target(plan, each, weights, source, files, progress) for each in plan.targets
-        )
+        model = _Model(source, weights, describe_quantization(weights), files)
+        bundles = tuple(_export_target(plan, each, model, progress) for each in plan.targets)
     return ExportResult(plan.output, bundles, time.perf_counter() - begun)
 
 
@@ -111,24 +111,29 @@ def _quantized_weights(
         yield QuantizedWeights.open(folder, check_hash=False)
 
 
+@dataclass(frozen=True)
+class _Model:
+    """What all bundles of an export are made from."""
+
+    source: Source
+    weights: QuantizedWeights
+    quantization: Mapping[str, object]
+    files: ModelFiles
+
+
 def _export_target(
-    plan: ExportPlan,
-    each: TargetPlan,
-    weights: QuantizedWeights,
-    source: Source,
-    files: ModelFiles,
-    progress: Progress,
+    plan: ExportPlan, each: TargetPlan, model: _Model, progress: Progress
 ) -> ExportedBundle:
     """Trace, lower, seal, verify, publish: nothing is under its name before it is proved."""
-    name = each.target.name
+    name, source, weights = each.target.name, model.source, model.weights
     report = None
     with progress.step("Tracing the model"):
         traced = trace(source.config, each.estimate.max_context)
     with publish(each.folder, force=plan.request.force) as folder:
         with progress.step(f"Lowering to {name}"):
-            metadata = artifact_metadata(source, weights, files.notice)
+            metadata = artifact_metadata(source, weights, model.files.notice)
             lowered = each.target.lower(traced, weights, folder, each.options, metadata)
-            tokenizer_file = files.write(folder, lowered.config_keys)
+            tokenizer_file = model.files.write(folder, lowered.config_keys)
         with progress.step("Hashing the files"):
             manifest = Manifest(
                 format_version=FORMAT_VERSION,
@@ -136,7 +141,7 @@ def _export_target(
                 artifact=lowered.artifact,
                 model=source.info,
                 graph=lowered.graph.to_json(),
-                quantization=describe_quantization(weights),
+                quantization=model.quantization,
                 tokenizer={
                     "file": tokenizer_file,
                     "vocab_size": source.tokenizer.vocab_size,

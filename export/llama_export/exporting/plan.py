@@ -21,7 +21,9 @@ from llama_export.system.machine import Machine
 from llama_export.targets import registry
 from llama_export.targets.options import TargetOptions
 from llama_export.targets.target import Target
-from llama_quantize.recipe import QuantRecipe
+from llama_quantize.errors import QuantizationError
+from llama_quantize.recipe import METHODS_WITHOUT_INPUTS, QuantRecipe
+from llama_quantize.scheme import GroupedInt
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,8 @@ def plan_export(request: ExportRequest, *, to_show: bool = False) -> ExportPlan:
         HubError, GatedModelError: there is no model of that name, or it cannot be fetched.
         CheckpointError, ConfigError, TokenizerError, UnsupportedModelError: no export can start
             from the model's files.
-        QuantizationError: the recipe does not fit, or quantised weights are damaged.
+        QuantizationError: the recipe does not fit or lacks a calibration, or quantised weights are
+            damaged.
         LoweringError: a target cannot run a width.
     """
     options = {name: request.options_of(name) for name in request.targets}
@@ -92,6 +95,8 @@ def plan_export(request: ExportRequest, *, to_show: bool = False) -> ExportPlan:
         registry.require_toolkit(name)
         registry.get(name).check(own)
     chosen = request.chosen_recipe()
+    if not request.calibration_windows:
+        _require_no_inputs(chosen)
     folders = {name: request.output_folder / name for name in request.targets}
     taken = first_refusal(folders.values(), force=request.force)
     if taken is not None and not to_show:
@@ -129,6 +134,21 @@ def plan_export(request: ExportRequest, *, to_show: bool = False) -> ExportPlan:
         estimate=found,
         resources=resources,
     )
+
+
+def _require_no_inputs(chosen: QuantRecipe) -> None:
+    """Refuse a recipe that asks for a calibration when there are no windows to make one of."""
+    rules = [rule for rule in chosen.rules if isinstance(rule.scheme, GroupedInt)]
+    methods = {rule.method for rule in rules} - set(METHODS_WITHOUT_INPUTS)
+    if not methods:
+        return
+    # torch comes with it, and the built-in recipes do not wait for torch.
+    from llama_quantize.methods.method import find_method
+
+    for name in sorted(methods):
+        if find_method(name).needs_inputs:
+            message = f"recipe {chosen.name}: the method {name} needs a calibration"
+            raise QuantizationError(message, "give calibration windows, or name another method")
 
 
 def _recipe_for(request: ExportRequest, model: ModelShape, chosen: QuantRecipe) -> QuantRecipe:
