@@ -139,18 +139,21 @@ import sys
 from pathlib import Path
 from llama_export.checkpoints.formats import find_format, wanted_files
 from llama_export.sources.catalogue import known_models
+from llama_export.sources.source import describe
 folder = Path(sys.argv[1])
 wanted_files({"pytorch_model.bin"})
 find_format(folder).read_config(folder)
 find_format(folder).read_tokenizer(folder)
 [model.shape for model in known_models()]
+describe(folder)
+describe(Path(sys.argv[2]))
 print("torch" in sys.modules)
 """
 
 
-def test_formats_are_asked_without_torch(folder):
+def test_formats_are_asked_and_opened_without_torch(folder, quantised):
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH, str(folder)],
+        [sys.executable, "-c", WITHOUT_TORCH, str(folder), str(quantised)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         check=True,
         capture_output=True,

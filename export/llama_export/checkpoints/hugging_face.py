@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,6 +64,7 @@ class HfCheckpoint:
     size_bytes: int
     _files: Mapping[str, str] = field(repr=False)
     _readers: dict[str, Callable[[str], Tensor]] = field(repr=False)
+    _has_spare_head: bool = field(repr=False)
 
     @classmethod
     def open(cls, folder: Path, config: LlamaConfig | None = None) -> HfCheckpoint:
@@ -86,7 +88,7 @@ class HfCheckpoint:
         shapes = expected_shapes(config)
         problems += _compare(shapes, entries, config.tie_word_embeddings)
         _raise_any(folder, problems)
-        checkpoint = cls(
+        return cls(
             folder=folder,
             config=config,
             names=tuple(shapes),
@@ -94,10 +96,8 @@ class HfCheckpoint:
             size_bytes=sum(entries[name].end - entries[name].start for name in shapes),
             _files=files,
             _readers={},  # a file is mapped when it is first read: a plan needs no torch
+            _has_spare_head=HEAD in entries and HEAD not in shapes,
         )
-        if HEAD in entries and HEAD not in shapes:
-            checkpoint._check_tied_head()
-        return checkpoint
 
     @property
     def tied(self) -> Mapping[str, str]:
@@ -113,14 +113,17 @@ class HfCheckpoint:
         """Nothing: the tensors are in another form."""
 
     def tensor(self, name: str) -> Tensor:
-        """Map a tensor; its memory is the file's.
+        """Map a tensor; its memory is the file's. The first time, the values are checked too.
 
         Raises:
-            CheckpointError: there is no tensor of that name.
+            CheckpointError: there is no tensor of that name, or a tied head is stored that differs
+                from its table.
         """
         if name not in self.shapes:
             message = f"the checkpoint {self.folder} has no tensor called {name}"
             raise CheckpointError(message)
+        if self._has_spare_head:
+            _ = self._tied_head_is_a_copy
         return self._mapped(name)
 
     def tokenizer_config(self) -> Mapping[str, object] | None:
@@ -141,7 +144,8 @@ class HfCheckpoint:
             self._readers[file] = _map(self.folder / file)
         return self._readers[file](name)
 
-    def _check_tied_head(self) -> None:
+    @cached_property
+    def _tied_head_is_a_copy(self) -> bool:
         """Accept a stored copy of the tied table, and nothing else under the head's name."""
         import torch
 
@@ -160,6 +164,7 @@ class HfCheckpoint:
             )
             hint = "set tie_word_embeddings to false in config.json if the two really differ"
             raise CheckpointError(message, hint)
+        return True
 
 
 def _read_files(folder: Path, problems: list[str]) -> tuple[dict[str, str], dict[str, TensorEntry]]:
