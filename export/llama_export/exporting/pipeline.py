@@ -28,7 +28,6 @@ from llama_export.exporting.provenance import (
 from llama_export.exporting.request import ExportRequest
 from llama_export.exporting.result import ExportedBundle, ExportResult
 from llama_export.llama.trace import trace
-from llama_export.sources.catalogue import describe_remote
 from llama_export.sources.resolve import fetch_named
 from llama_export.sources.source import WEIGHTS_FOLDER, Source, open_source
 from llama_export.verification.rows import VerificationFailedError, VerifyReport
@@ -74,14 +73,10 @@ def run_export(plan: ExportPlan, progress: Progress) -> ExportResult:
 
 
 def _open_source(plan: ExportPlan, advance: Callable[[int, int], None]) -> Source:
-    """Open the model, and download it where needed: the small files first, then the weights."""
+    """Open the model, and download its weights where needed."""
     revision, token = plan.request.revision, plan.request.token
-    description = plan.model.description
-    if description is None:
-        # An alias, of which the plan fetched nothing: refuse it before gigabytes come.
-        description = describe_remote(plan.named, revision=revision, token=token)
     model = fetch_named(plan.named, revision=revision, token=token, progress=advance)
-    return open_source(model, description)
+    return open_source(model, plan.model.description)
 
 
 @contextmanager

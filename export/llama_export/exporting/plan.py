@@ -2,19 +2,25 @@
 
 `plan_export` resolves a request once: the model, the recipe, and for each target its options,
 context, sizes and cost. `run_export` executes what it says, and a dry run prints it. It imports no
-torch and no toolkit, and of a repository it fetches the small files alone.
+torch and no toolkit, and of a repository it fetches the small files alone; a plan that is only
+shown fetches nothing of an alias.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llama_export.errors import UsageError
 from llama_export.exporting.estimate import ExportEstimate, TargetEstimate, estimate
 from llama_export.exporting.request import ExportRequest
 from llama_export.exporting.resources import Resources, first_refusal, look_for_resources
-from llama_export.sources.catalogue import ModelShape, download_of, shape_of_named
+from llama_export.sources.catalogue import (
+    ModelShape,
+    describe_remote,
+    download_of,
+    shape_of_named,
+)
 from llama_export.sources.resolve import NamedModel, name_model
 from llama_export.sources.source import WEIGHTS_FOLDER
 from llama_export.system.machine import Machine
@@ -122,6 +128,10 @@ def plan_export(request: ExportRequest, *, to_show: bool = False) -> ExportPlan:
     )
     if not to_show:
         resources.require()
+        if model.description is None:
+            # An alias, whose shape is known: its small files are judged before gigabytes come.
+            found_there = describe_remote(named, revision=request.revision, token=request.token)
+            model = replace(model, description=found_there)
     return ExportPlan(
         request=request,
         named=named,
