@@ -17,7 +17,7 @@ from llama_export.targets.costs import MEASURED_CORES
 from llama_export.targets.footprint import Footprint
 from llama_export.targets.options import TargetOptions
 from llama_quantize.recipe import QuantRecipe
-from llama_quantize.scheme import GroupedInt, Scheme
+from llama_quantize.scheme import GroupedInt, Scheme, shared_group_size
 
 # The context at which memory to run and bytes per token are quoted.
 QUOTED_CONTEXT = 1024
@@ -179,7 +179,7 @@ def estimate(
         model=shape.name,
         num_parameters=num_parameters,
         recipe=used.name,
-        group_size=_group_size(schemes),
+        group_size=shared_group_size(schemes.values()),
         download_bytes=shape.download_bytes,
         weights_bytes=0 if shape.weights_folder else _weights_bytes(shape, shapes, schemes),
         targets=tuple(
@@ -245,8 +245,3 @@ def _weights_bytes(shape: ModelShape, shapes: Shapes, schemes: Mapping[str, Sche
     header += -header % _HEADER_ALIGNMENT
     record = _RECORD_BYTES + len(shapes) * _RECORD_TENSOR_BYTES
     return data + header + record + shape.tokenizer_bytes + _SMALL_FILES_BYTES
-
-
-def _group_size(schemes: Mapping[str, Scheme]) -> int | None:
-    sizes = {getattr(scheme, "group_size", None) for scheme in schemes.values()} - {None}
-    return sizes.pop() if len(sizes) == 1 else None
