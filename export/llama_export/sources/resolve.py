@@ -109,7 +109,8 @@ def name_model(model: str, *, revision: str | None = None) -> NamedModel:
     path = _local_path(model)
     if path is not None:
         if revision is not None:
-            message = f"--revision {revision} is for hub models, and {model} is a local model"
+            kind = "folder" if path.is_dir() else "file"
+            message = f"--revision {revision} is for hub models, and {model} is a local {kind}"
             raise HubError(message, "leave --revision out")
         return NamedModel(DEMO if model == DEMO else path.resolve().name, path, "")
     if not _HUB_ID.fullmatch(model):
