@@ -66,7 +66,7 @@ def main(
     positions: int,
 ) -> None:
     """Print a Markdown table."""
-    folder = resolve_model("demo").folder
+    folder = resolve_model("demo").path
     checkpoint = open_checkpoint(folder)
     ids = Tokenizer.load(folder).encode(text.read_text(encoding="utf-8"))[:positions]
     windows = torch.tensor(ids[: len(ids) // WINDOW * WINDOW]).view(-1, WINDOW)

@@ -22,7 +22,7 @@ MIN_SCALE = 2.0**-17
 MAX_SCALE = 65280.0  # the largest bf16 value that fp16 also holds
 CHUNK_WEIGHTS = 3 << 15  # three float32 buffers of it about fill a 1 MB L2 cache
 BLOCK_WEIGHTS = 1 << 20  # what one thread takes at a time
-_FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+FLOAT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 class Workspace:
@@ -66,7 +66,7 @@ def quantize_in_chunks(
         QuantizationError: not a float matrix, a group that does not divide K, a value that is NaN
             or infinite (its row and column are named) or too large for a scale.
     """
-    if weight.ndim != 2 or weight.dtype not in _FLOATS:
+    if weight.ndim != 2 or weight.dtype not in FLOAT_DTYPES:
         message = f"cannot quantise {weight.dtype} {list(weight.shape)}: expected a float matrix"
         raise QuantizationError(message)
     rows, columns = weight.shape

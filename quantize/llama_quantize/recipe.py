@@ -18,6 +18,8 @@ GROUP_SIZES = (32, 64, 128, 256)
 DEFAULT_GROUP_SIZE = 32
 RECIPES = ("int4", "int8", "bf16", "fp16")
 DEFAULT_METHOD = "clip_search"
+METHODS_WITHOUT_INPUTS = (DEFAULT_METHOD, "nearest")
+"""The built-in methods that need no calibration, known before torch is imported."""
 
 _LINEARS = r"model\.layers\.\d+\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj\.weight"
 # One rule for both, because a tied model has no head of its own.

@@ -7,7 +7,7 @@ It says nothing of how codes are chosen (methods), packed (packing) or which ten
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -154,3 +154,9 @@ def scheme_from_json(data: object) -> Scheme:
                 return GroupedInt(bits, group_size)
     message = f"unknown quantisation scheme {data!r}"
     raise QuantizationError(message, "the file may come from a newer version; upgrade and retry")
+
+
+def shared_group_size(schemes: Iterable[Scheme]) -> int | None:
+    """Return the group size of the forms that have groups; None: none has, or they differ."""
+    sizes = {each.group_size for each in schemes if isinstance(each, GroupedInt)} - {None}
+    return sizes.pop() if len(sizes) == 1 else None

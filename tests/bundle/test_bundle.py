@@ -134,7 +134,7 @@ def test_open_names_every_missing_and_truncated_file(tmp_path):
     with pytest.raises(BundleError) as caught:
         Bundle.open(folder)
     for part in (
-        "model.onnx is no plain file",
+        "model.onnx is not a plain file",
         "model.onnx.data is truncated: expected 102400 bytes, found 5",
         "tokenizer.model is missing",
         "deep/er/empty.bin is too long: expected 0 bytes, found 5",
@@ -194,7 +194,12 @@ def test_seal_refuses_links_and_names_that_no_manifest_may_hold(tmp_path):
     os.mkfifo(folder / "pipe")
     with pytest.raises(BundleError) as caught:
         seal(folder, DRAFT)
-    for name in ("link is no plain", "folder-link is no", "pipe is no", "back\\\\slash' holds"):
+    for name in (
+        "link is not a plain",
+        "folder-link is not",
+        "pipe is not",
+        "back\\\\slash' holds",
+    ):
         assert name in caught.value.message
     assert not (folder / "manifest.json").exists()
 

@@ -27,7 +27,7 @@ DAMAGE = [
     ("artifact", "gone.onnx", "not among the files", False),
     ("artifact", "../model.onnx", "leads out", True),
     ("artifact", None, "artifact", True),
-    ("extra", 1, "extra is no key", True),
+    ("extra", 1, "extra is not a key", True),
     ("runs_here", "yes", "runs_here must be true or false", True),
     ("runs_here", 1, "runs_here must be true or false", True),
     ("runs_here", ABSENT, "runs_here must be true or false", True),
@@ -39,7 +39,7 @@ DAMAGE = [
     ("model.hub_id", ABSENT, "model.hub_id", True),
     ("model.revision", "main", "model.revision", True),
     ("model.config", None, "model.config", True),
-    ("model.path", "x", "model.path is no key", True),
+    ("model.path", "x", "model.path is not a key", True),
     ("graph", "io", "graph must be an object", True),
     ("quantization.recipe", None, "quantization.recipe", True),
     ("quantization.group_size", 0, "quantization.group_size", True),
@@ -65,7 +65,7 @@ DAMAGE = [
     ("files", {"a": {"sha256": HASH, "size_bytes": -1}}, "files.a.size_bytes", True),
     ("files", {"a": {"sha256": HASH, "size_bytes": 1.5}}, "files.a.size_bytes", True),
     ("files", {"a": {"sha256": HASH[1:], "size_bytes": 1}}, "files.a.sha256", True),
-    ("files", {"a": {"sha256": HASH, "size_bytes": 1, "x": 1}}, "files.a.x is no key", True),
+    ("files", {"a": {"sha256": HASH, "size_bytes": 1, "x": 1}}, "files.a.x is not a key", True),
     ("created_with", {"torch": 2}, "created_with.torch", True),
     ("created_with", {"host": "build7.example.org"}, "created_with.host", True),
     ("created_with", {"python": "/usr/bin/python3"}, "created_with.python", True),
@@ -156,7 +156,7 @@ def test_the_first_version_says_in_words_whether_an_artifact_runs(tmp_path, stat
 
 def test_the_first_version_has_no_key_of_the_second(tmp_path):
     raw = first_version(raw_manifest(tmp_path), None) | {"runs_here": True}
-    with pytest.raises(BundleError, match="runs_here is no key of this format"):
+    with pytest.raises(BundleError, match="runs_here is not a key of this format"):
         Manifest.from_json(raw)
 
 
@@ -208,7 +208,7 @@ def test_an_endless_manifest_is_not_read(tmp_path):
     folder = write_bundle(tmp_path / "b")
     with (folder / "manifest.json").open("wb") as file:
         file.truncate(2**34)
-    with pytest.raises(BundleError, match="no manifest"):
+    with pytest.raises(BundleError, match="not a manifest"):
         Bundle.open(folder)
 
 

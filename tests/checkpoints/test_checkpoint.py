@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from artifacts.small_bundle import Silent
 from artifacts.tiny import MULTI_HEAD, TINY, UNTIED, random_llama, write_checkpoint
 from safetensors.torch import load_file, save_file
 
@@ -17,6 +18,9 @@ from llama_export.checkpoints.hugging_face import HfCheckpoint
 from llama_export.checkpoints.hugging_face_files import INDEX_FILE, SINGLE_FILE
 from llama_export.checkpoints.safetensors_header import read_header
 from llama_export.errors import CheckpointError, ConfigError
+from llama_export.exporting.pipeline import run_export
+from llama_export.exporting.plan import plan_export
+from llama_export.exporting.request import ExportRequest
 from llama_export.llama.names import HEAD, TABLE, expected_shapes
 
 QUERY = "model.layers.0.self_attn.q_proj.weight"
@@ -291,17 +295,31 @@ def test_tied_model_with_another_head_is_refused(folder, change):
         state[HEAD] = {"dtype": head.float(), "shape": head[:-1].clone()}.get(change, head)
 
     rewrite(folder, spoil)
-    with pytest.raises(CheckpointError, match="ties lm_head") as caught:
-        HfCheckpoint.open(folder)
+    checkpoint = HfCheckpoint.open(folder)  # without torch: no value is read
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match="ties lm_head") as caught:
+            checkpoint.tensor("model.norm.weight")
     assert "tie_word_embeddings" in caught.value.hint
 
 
 def test_tied_head_is_compared_beyond_the_first_block(folder, monkeypatch):
     monkeypatch.setattr("llama_export.checkpoints.hugging_face._COMPARED_ROWS", 10)
     rewrite(folder, lambda s: s.update({HEAD: s[TABLE].clone()}))
-    HfCheckpoint.open(folder)
+    HfCheckpoint.open(folder).tensor(TABLE)
     rewrite(folder, lambda s: s[HEAD][45].neg_())
-    assert "differs" in failure(folder)
+    with pytest.raises(CheckpointError, match="differs"):
+        HfCheckpoint.open(folder).tensor(TABLE)
+
+
+@pytest.mark.onnx
+def test_an_export_of_a_tied_model_with_another_head_leaves_nothing(folder, tmp_path):
+    pytest.importorskip("onnx", reason="needs the onnx extra")
+    rewrite(folder, lambda s: s.update({HEAD: s[TABLE] + 1}))
+    request = ExportRequest(str(folder), ("onnx",), tmp_path / "out")
+    plan = plan_export(request)
+    with pytest.raises(CheckpointError, match="ties lm_head"):
+        run_export(plan, Silent())
+    assert not any(path.is_file() for path in (tmp_path / "out").rglob("*"))
 
 
 # An index is not to be trusted.

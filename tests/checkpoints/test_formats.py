@@ -71,7 +71,8 @@ def test_both_formats_open_as_the_same_model(folder, quantised):
     assert isinstance(floats.tensor(TABLE), torch.Tensor)
     assert codes.tensor(TABLE).shape == floats.tensor(TABLE).shape
     assert codes.size_bytes < floats.size_bytes
-    assert codes.tokenizer().vocab_size == floats.tokenizer().vocab_size
+    assert (floats.recipe, floats.weights_folder) == (None, None)
+    assert (codes.recipe, codes.weights_folder) == (recipe("int4"), quantised)
     for checkpoint in (floats, codes):
         assert checkpoint.tokenizer_config() is checkpoint.generation_config() is None
         checkpoint.release()
@@ -90,14 +91,13 @@ def test_a_config_that_was_read_is_not_read_again(folder, quantised, monkeypatch
         assert open_checkpoint(path, config).config is config
 
 
-def test_quantised_weights_are_hashed_when_asked(quantised):
-    checkpoint = QuantizedFormat().open(quantised)
-    checkpoint.weights.require_unchanged()
-    data = bytearray((quantised / "weights.safetensors").read_bytes())
-    data[-1] ^= 1
-    (quantised / "weights.safetensors").write_bytes(data)
-    with pytest.raises(QuantizationError, match="was changed"):
-        QuantizedFormat().open(quantised).weights.require_unchanged()
+@pytest.mark.parametrize("remove", [True, False])
+def test_quantised_weights_of_another_size_are_refused_at_once(quantised, remove):
+    weights = quantised / "weights.safetensors"
+    data = weights.read_bytes()
+    weights.unlink() if remove else weights.write_bytes(data[:-1])
+    with pytest.raises(QuantizationError, match=f"expected {len(data)} bytes, found"):
+        QuantizedFormat().open(quantised)
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "config.json", "quantization.json"])
@@ -139,18 +139,21 @@ import sys
 from pathlib import Path
 from llama_export.checkpoints.formats import find_format, wanted_files
 from llama_export.sources.catalogue import known_models
+from llama_export.sources.source import describe
 folder = Path(sys.argv[1])
 wanted_files({"pytorch_model.bin"})
 find_format(folder).read_config(folder)
 find_format(folder).read_tokenizer(folder)
 [model.shape for model in known_models()]
+describe(folder)
+describe(Path(sys.argv[2]))
 print("torch" in sys.modules)
 """
 
 
-def test_formats_are_asked_without_torch(folder):
+def test_formats_are_asked_and_opened_without_torch(folder, quantised):
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH, str(folder)],
+        [sys.executable, "-c", WITHOUT_TORCH, str(folder), str(quantised)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         check=True,
         capture_output=True,

@@ -15,6 +15,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from llama_export.checkpoints.hugging_face import HfCheckpoint
 from llama_export.exporting import calibration as calibration_module
 from llama_export.exporting.calibration import StreamedCalibration, calibration_for
+from llama_export.exporting.plan import plan_export
+from llama_export.exporting.request import ExportRequest
 from llama_export.llama.names import HEAD, TABLE
 from llama_quantize import (
     Float,
@@ -222,7 +224,7 @@ def test_inputs_that_cannot_be_computed_are_refused(tied):
         with pytest.raises(QuantizationError, match="has no inputs"):
             calibration.inputs(name)
     calibration.inputs("model.layers.1.mlp.down_proj.weight")
-    with pytest.raises(QuantizationError, match="its inputs are gone, layer 1"):
+    with pytest.raises(QuantizationError, match="its inputs were discarded: layer 1"):
         calibration.inputs("model.layers.0.mlp.down_proj.weight")
 
 
@@ -248,8 +250,19 @@ def test_an_export_calibrates_what_asks_for_it(tied, tmp_path, monkeypatch):
     weights = QuantizedWeights.open(output / "weights")
     assert weights.weights_sha256 == tied.weights.weights_sha256
     assert weights.calibration == tied.weights.calibration
-    with pytest.raises(QuantizationError, match="needs its inputs"):
-        export_small(tmp_path / "without", TINY)
+
+
+@pytest.mark.onnx
+def test_a_plan_without_windows_refuses_before_it_looks_for_the_model(tmp_path, monkeypatch):
+    pytest.importorskip("onnx", reason="needs the onnx extra")
+    monkeypatch.setattr(
+        "llama_export.exporting.request.recipe", lambda name, group_size: CALIBRATED
+    )
+    monkeypatch.setattr(
+        "llama_export.exporting.plan.name_model", lambda *_, **__: pytest.fail("looked for it")
+    )
+    with pytest.raises(QuantizationError, match=f"the method {METHOD.name} needs a calibration"):
+        plan_export(ExportRequest("3.2-1B", ("onnx",), tmp_path / "out"))
 
 
 @pytest.mark.onnx

@@ -32,9 +32,8 @@ def estimated(model: str, name: str = "int4", group_size: int | None = None, **c
     shape = shape_of(model)
     context = choices.pop("max_context", None)
     options = {"verify": True, "cores": 2} | choices
-    return estimate(
-        shape, ("onnx",), recipe(name, group_size), context, {"onnx": OnnxOptions()}, **options
-    )
+    used = shape.recipe or recipe(name, group_size)
+    return estimate(shape, ("onnx",), used, context, {"onnx": OnnxOptions()}, **options)
 
 
 def size_of(folder: Path) -> int:
@@ -526,6 +525,21 @@ def test_a_plan_is_resolved_once_and_executed(monkeypatch, tmp_path):
     result = pipeline.run_export(made, Silent())
     assert asked == again
     assert result.bundles[0].bundle.folder == made.targets[0].folder
+
+
+def test_an_aliass_small_files_are_judged_when_the_plan_is_to_be_executed(
+    no_network, plenty, monkeypatch, tmp_path
+):
+    from llama_export.exporting import plan
+    from llama_export.exporting.request import ExportRequest
+    from llama_export.sources.source import describe
+
+    pytest.importorskip("onnx", reason="needs the onnx extra")
+    there = describe(write_checkpoint(tmp_path / "tiny"), with_weights=False)
+    monkeypatch.setattr(plan, "describe_remote", lambda named, **_: there)
+    request = ExportRequest("3.2-1B", ("onnx",), tmp_path / "out")
+    assert plan.plan_export(request, to_show=True).model.description is None
+    assert plan.plan_export(request).model.description is there
 
 
 def test_a_second_recipe_is_refused_by_the_plan(command, plenty, tmp_path):

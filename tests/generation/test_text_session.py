@@ -462,7 +462,9 @@ def saved(opened, tmp_path_factory) -> Path:
 def test_a_truncated_file_is_named(session, saved, tmp_path, cut):
     damaged = tmp_path / "talk.chat"
     damaged.write_bytes(saved.read_bytes()[:cut])
-    with pytest.raises(PromptError, match=r"talk\.chat is no saved conversation, or it is damaged"):
+    with pytest.raises(
+        PromptError, match=r"talk\.chat is not a saved conversation, or it is damaged"
+    ):
         Conversation.load(session, damaged)
 
 
@@ -546,8 +548,8 @@ def test_files_that_cannot_be_read_or_written(session, tmp_path):
     for wrong, word in (
         (tmp_path / "none" / "x", "cannot be written: No such"),
         (tmp_path, "it is a folder"),
-        (Path(), "no name of a file"),
-        ("a\0b", "no name of a file"),
+        (Path(), "not a file name"),
+        ("a\0b", "not a file name"),
         (tmp_path / ("x" * 300), "too long"),
     ):
         with pytest.raises(OutputError, match=word):

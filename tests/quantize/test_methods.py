@@ -25,6 +25,7 @@ from llama_quantize import (
     register_method,
 )
 from llama_quantize.checkpoint import store as store_module
+from llama_quantize.recipe import METHODS_WITHOUT_INPUTS
 
 FORM = GroupedInt(4, 32)
 
@@ -72,7 +73,8 @@ class FakeCalibration:
 def test_methods_are_found_by_their_names():
     for name in ("nearest", "clip_search", "test-by-inputs"):
         assert find_method(name).name == name
-    assert [find_method(name).needs_inputs for name in ("nearest", "clip_search")] == [False] * 2
+    assert set(METHODS_WITHOUT_INPUTS) == {"nearest", "clip_search"}
+    assert not any(find_method(name).needs_inputs for name in METHODS_WITHOUT_INPUTS)
     with pytest.raises(QuantizationError, match="unknown method 'gptq': expected one of nearest"):
         find_method("gptq")
     with pytest.raises(QuantizationError, match="exists already"):

@@ -115,7 +115,7 @@ def test_demo_is_in_the_package(monkeypatch, tmp_path):
     monkeypatch.setattr(hub_module, "DEMO_FOLDER", write_checkpoint(tmp_path / "stand-in"))
     source = resolve_model("demo")
     assert source == ModelSource("demo", tmp_path / "stand-in", None, None)
-    HfCheckpoint.open(source.folder)
+    HfCheckpoint.open(source.path)
 
 
 def test_demo_that_is_missing_is_explained(monkeypatch, tmp_path):
@@ -132,7 +132,7 @@ def test_local_folders(monkeypatch, tmp_path, written):
     model = written.format(absolute=tmp_path / "m", parent=tmp_path.name)
     source = resolve_model(model)
     assert source.name == "m"
-    assert source.folder.is_dir()
+    assert source.path.is_dir()
     assert (source.hub_id, source.revision) == (None, None)
 
 
@@ -142,8 +142,8 @@ def test_a_folder_wins_over_an_alias_only_when_written_as_a_path(monkeypatch, tm
     monkeypatch.setattr(hub_module, "fetch", lambda hub_id, **_: (Path("fetched"), COMMIT))
     for name in ("demo", "3.2-1B"):
         (tmp_path / name).mkdir()
-        assert resolve_model(f"./{name}").folder.resolve() == tmp_path / name
-        assert resolve_model(name).folder.resolve() != tmp_path / name
+        assert resolve_model(f"./{name}").path.resolve() == tmp_path / name
+        assert resolve_model(name).path.resolve() != tmp_path / name
 
 
 @pytest.mark.parametrize(
@@ -597,7 +597,7 @@ import sys
 from llama_export.sources.resolve import resolve_model
 assert "torch" not in sys.modules and "huggingface_hub" not in sys.modules
 source = resolve_model("3.2-1B")
-print(source.name, source.hub_id, source.revision, source.folder)
+print(source.name, source.hub_id, source.revision, source.path)
 """
 
 

@@ -55,7 +55,7 @@ class Bundle:
             raise BundleError(message, "give the folder that the export wrote")
         manifest = folder / MANIFEST_NAME
         if manifest.is_symlink() or not manifest.is_file():
-            message = f"{folder} holds no plain file {MANIFEST_NAME}, so it is no bundle"
+            message = f"{folder} holds no plain file {MANIFEST_NAME}, so it is not a bundle"
             raise BundleError(message, _nearby_hint(folder))
         bundle = cls(folder, Manifest.read(manifest))
         faults = [
@@ -166,7 +166,9 @@ def _files_to_seal(folder: Path) -> list[tuple[str, Path]]:
     found = [item for item in _walk(folder, onerror=_raise) if item[0] != MANIFEST_NAME]
     # A link would be hashed as what it points to, and a pipe would never end.
     faults = [
-        f"{name} is no plain file" for name, path in found if not stat.S_ISREG(path.lstat().st_mode)
+        f"{name} is not a plain file"
+        for name, path in found
+        if not stat.S_ISREG(path.lstat().st_mode)
     ]
     faults += [f"{name!a} {reason}" for name, _ in found if (reason := path_fault(name))]
     if faults:
@@ -204,7 +206,7 @@ def _file_fault(folder: Path, name: str, entry: FileEntry) -> str:
     except OSError as error:
         return f"cannot be looked at ({error.strerror or error})"
     if not stat.S_ISREG(mode):
-        return "is no plain file"
+        return "is not a plain file"
     if size_bytes < entry.size_bytes:
         return f"is truncated: expected {entry.size_bytes} bytes, found {size_bytes}"
     if size_bytes > entry.size_bytes:

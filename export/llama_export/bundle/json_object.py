@@ -35,7 +35,7 @@ class JsonObject:
     def only(self, keys: Iterable[str]) -> None:
         """Refuse other keys than these."""
         for key in sorted(set(self.raw) - set(keys)):
-            self._faults.append(f"{self._where}{key:.80} is no key of this format")
+            self._faults.append(f"{self._where}{key:.80} is not a key of this format")
 
     def text(self, key: str, pattern: re.Pattern[str], expected: str) -> str:
         """Return a string that matches a pattern as a whole."""

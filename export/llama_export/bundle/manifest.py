@@ -108,7 +108,7 @@ class Manifest:
             message = f"{path} is not UTF-8: {error}"
             raise BundleError(message, _DAMAGED_HINT) from None
         if len(data) > _SIZE_LIMIT_BYTES:
-            message = f"{path} is longer than {_SIZE_LIMIT_BYTES} bytes: that is no manifest"
+            message = f"{path} is longer than {_SIZE_LIMIT_BYTES} bytes: that is not a manifest"
             raise BundleError(message, _DAMAGED_HINT)
         return cls.from_text(text, where=str(path))
 
@@ -117,7 +117,7 @@ class Manifest:
         """Parse the text of a manifest.json; a key given twice, NaN and infinity are refused.
 
         Raises:
-            BundleError: the text is no valid JSON, or of a newer format, or a field is wrong.
+            BundleError: the text is not valid JSON, or of a newer format, or a field is wrong.
         """
         try:
             raw = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
@@ -212,7 +212,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> object:
-    message = f"{name} is no JSON number"
+    message = f"{name} is not a JSON number"
     raise ValueError(message)
 
 
@@ -243,7 +243,7 @@ def _ran_in_version_1(graph: Mapping[str, Any]) -> bool:
 
 def _path(owner: JsonObject, key: str) -> str:
     value = owner.raw.get(key)
-    reason = path_fault(value) if isinstance(value, str) else "is no text"
+    reason = path_fault(value) if isinstance(value, str) else "is not text"
     if reason:
         owner.fault(key, f"a path inside the folder (this one {reason})")
     return str(value)

@@ -15,6 +15,7 @@ from llama_quantize.source import TensorSource
 if TYPE_CHECKING:
     from llama_export.llama.config import LlamaConfig
     from llama_export.tokenizer.tokenizer import Tokenizer
+    from llama_quantize.recipe import QuantRecipe
 
 
 class Checkpoint(TensorSource, Protocol):
@@ -31,12 +32,13 @@ class Checkpoint(TensorSource, Protocol):
     def size_bytes(self) -> int:
         """Size of the tensors in the files."""
 
-    def tokenizer(self) -> Tokenizer:
-        """Load the tokenizer that came with the weights.
+    @property
+    def recipe(self) -> QuantRecipe | None:
+        """What it was quantised by already; None: it is floats, which any recipe may quantise."""
 
-        Raises:
-            TokenizerError: there is none, it is damaged, or it is not a Llama 3 tokenizer.
-        """
+    @property
+    def weights_folder(self) -> Path | None:
+        """Folder that `quantize_to` wrote, to be lowered as it is; None: it is another form."""
 
     def tokenizer_config(self) -> Mapping[str, object] | None:
         """Read the keys of its tokenizer_config.json; None if it has none.
@@ -117,6 +119,9 @@ class Format(Protocol):
         Raises:
             TokenizerError: there is none, it is damaged, or it is not a Llama 3 tokenizer.
         """
+
+    def tokenizer_bytes(self, path: Path) -> int:
+        """Return the size of the tokenizer's files in a bundle, about."""
 
     def open(self, path: Path, config: LlamaConfig | None = None) -> Checkpoint:
         """Open a checkpoint and check all of it but the values.

@@ -27,6 +27,11 @@ def find_format(path: Path) -> Format:
     return next((each for each in FORMATS if each.recognises(path)), FORMATS[-1])
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether a folder or file is of any format."""
+    return any(each.recognises(path) for each in FORMATS)
+
+
 def wanted_files(files: Collection[str]) -> WantedFiles | Fault:
     """Choose what an export needs of a repository, or return why it cannot start from it.
 

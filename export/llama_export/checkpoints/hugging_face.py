@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,10 @@ from llama_export.checkpoints.hugging_face_files import (
     SINGLE_FILE,
     TOKENIZER_CONFIG_FILE,
     has_all_weights,
+    no_folder,
     read_index,
     read_settings,
+    tokenizer_bytes,
     wanted_files,
     weights_fault,
 )
@@ -61,6 +64,7 @@ class HfCheckpoint:
     size_bytes: int
     _files: Mapping[str, str] = field(repr=False)
     _readers: dict[str, Callable[[str], Tensor]] = field(repr=False)
+    _has_spare_head: bool = field(repr=False)
 
     @classmethod
     def open(cls, folder: Path, config: LlamaConfig | None = None) -> HfCheckpoint:
@@ -77,17 +81,14 @@ class HfCheckpoint:
                 of the wrong shape or dtype; every fault found is named.
         """
         if not folder.is_dir():
-            fault = "is a file, not a folder" if folder.exists() else "does not exist"
-            message = f"the checkpoint folder {folder} {fault}"
-            hint = "name a folder that holds config.json and model.safetensors"
-            raise CheckpointError(message, hint)
+            raise no_folder(folder)
         config = config or LlamaConfig.read(folder / CONFIG_FILE)
         problems: list[str] = []
         files, entries = _read_files(folder, problems)
         shapes = expected_shapes(config)
         problems += _compare(shapes, entries, config.tie_word_embeddings)
         _raise_any(folder, problems)
-        checkpoint = cls(
+        return cls(
             folder=folder,
             config=config,
             names=tuple(shapes),
@@ -95,30 +96,35 @@ class HfCheckpoint:
             size_bytes=sum(entries[name].end - entries[name].start for name in shapes),
             _files=files,
             _readers={},  # a file is mapped when it is first read: a plan needs no torch
+            _has_spare_head=HEAD in entries and HEAD not in shapes,
         )
-        if HEAD in entries and HEAD not in shapes:
-            checkpoint._check_tied_head()
-        return checkpoint
 
     @property
     def tied(self) -> Mapping[str, str]:
         """Names that mean another tensor: the head of a tied model."""
         return tied_names(self.config)
 
+    @property
+    def recipe(self) -> None:
+        """Nothing: the tensors are floats."""
+
+    @property
+    def weights_folder(self) -> None:
+        """Nothing: the tensors are in another form."""
+
     def tensor(self, name: str) -> Tensor:
-        """Map a tensor; its memory is the file's.
+        """Map a tensor; its memory is the file's. The first time, the values are checked too.
 
         Raises:
-            CheckpointError: there is no tensor of that name.
+            CheckpointError: there is no tensor of that name, or a tied head is stored that differs
+                from its table.
         """
         if name not in self.shapes:
             message = f"the checkpoint {self.folder} has no tensor called {name}"
             raise CheckpointError(message)
+        if self._has_spare_head:
+            _ = self._tied_head_is_a_copy
         return self._mapped(name)
-
-    def tokenizer(self) -> Tokenizer:
-        """Load the tokenizer of the folder, as `Checkpoint.tokenizer` says."""
-        return Tokenizer.load(self.folder)
 
     def tokenizer_config(self) -> Mapping[str, object] | None:
         """Read its tokenizer_config.json, as `Checkpoint.tokenizer_config` says."""
@@ -138,7 +144,8 @@ class HfCheckpoint:
             self._readers[file] = _map(self.folder / file)
         return self._readers[file](name)
 
-    def _check_tied_head(self) -> None:
+    @cached_property
+    def _tied_head_is_a_copy(self) -> bool:
         """Accept a stored copy of the tied table, and nothing else under the head's name."""
         import torch
 
@@ -157,6 +164,7 @@ class HfCheckpoint:
             )
             hint = "set tie_word_embeddings to false in config.json if the two really differ"
             raise CheckpointError(message, hint)
+        return True
 
 
 def _read_files(folder: Path, problems: list[str]) -> tuple[dict[str, str], dict[str, TensorEntry]]:
@@ -264,6 +272,10 @@ class HuggingFaceFormat:
     def read_tokenizer(self, path: Path) -> Tokenizer:
         """Load the folder's tokenizer, as `Format.read_tokenizer` says."""
         return Tokenizer.load(path)
+
+    def tokenizer_bytes(self, path: Path) -> int:
+        """Return the size of the tokenizer in a bundle, from the folder's files."""
+        return tokenizer_bytes(path)
 
     def open(self, path: Path, config: LlamaConfig | None = None) -> HfCheckpoint:
         """Open the folder, as `Format.open` says."""

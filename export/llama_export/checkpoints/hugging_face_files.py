@@ -33,8 +33,28 @@ _SMALL_FILES = (
 )
 _PICKLES = (".bin", ".pth", ".pt")
 _LAYOUT_HINT = "name a folder or repository in the transformers layout"
+# tokenizer.json beside a tokenizer.model: between 2.1 times it (4,096 tokens) and 2.8 (128,256).
+_JSON_PER_MODEL, _JSON_SPECIAL_BYTES = 2.15, 33_800
 _MOST_NAMES = 4
 _MOST_PATHS = 12
+
+
+def no_folder(path: Path) -> CheckpointError:
+    """Return the error for what is a file of no format, or is not there."""
+    fault = "is a file, not a folder" if path.exists() else "does not exist"
+    message = f"the checkpoint folder {path} {fault}"
+    return CheckpointError(message, f"name a folder that holds {CONFIG_FILE} and {SINGLE_FILE}")
+
+
+def tokenizer_bytes(folder: Path) -> int:
+    """Return the size of both tokenizer files in a bundle, about, from those that are there."""
+    sizes = {
+        path.suffix: path.stat().st_size
+        for path in map(folder.joinpath, TOKENIZER_FILES)
+        if path.is_file()
+    }
+    model_bytes, json_bytes = sizes.get(".model", 0), sizes.get(".json")
+    return model_bytes + (json_bytes or int(model_bytes * _JSON_PER_MODEL) + _JSON_SPECIAL_BYTES)
 
 
 def wanted_files(files: Collection[str]) -> WantedFiles | Fault:

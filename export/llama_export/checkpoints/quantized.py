@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,15 +17,18 @@ from llama_export.checkpoints.hugging_face_files import (
     GENERATION_CONFIG_FILE,
     TOKENIZER_CONFIG_FILE,
     read_settings,
+    tokenizer_bytes,
 )
 from llama_export.llama.config import LlamaConfig
 from llama_export.tokenizer.tokenizer import Tokenizer
 from llama_quantize.checkpoint.files import RECORD_FILE, WEIGHTS_FILE, is_quantized
+from llama_quantize.checkpoint.record import Record
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from llama_quantize.checkpoint.weights import QuantizedWeights
+    from llama_quantize.recipe import QuantRecipe
     from llama_quantize.tensor import QuantizedTensor
 
 
@@ -35,44 +39,56 @@ class QuantizedCheckpoint:
     Args:
         folder: folder that holds them.
         config: shape of the model.
-        weights: the weights; an export lowers them as they are.
     """
 
     folder: Path
     config: LlamaConfig
-    weights: QuantizedWeights = field(repr=False)
+    _record: Record = field(repr=False)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the stored tensors in model order."""
-        return self.weights.names()
+        return tuple(self.shapes)
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Shape of each of them."""
-        return {stats.name: stats.shape for stats in self.weights.stats}
+        return {stats.name: stats.shape for stats in self._record.summary.stats}
 
     @property
     def tied(self) -> Mapping[str, str]:
         """Names that are stored nowhere and mean another tensor."""
-        return self.weights.tied
+        return self._record.tied
 
     @property
     def size_bytes(self) -> int:
-        """Size of the weights and their record."""
-        return self.weights.size_bytes
+        """Size of the weights."""
+        return self._record.weights_bytes
+
+    @property
+    def recipe(self) -> QuantRecipe:
+        """What the weights were quantised by."""
+        return self._record.recipe
+
+    @property
+    def weights_folder(self) -> Path:
+        """The folder itself."""
+        return self.folder
+
+    @cached_property
+    def _weights(self) -> QuantizedWeights:
+        """The mapped weights: torch comes with them, and a plan reads the record alone."""
+        from llama_quantize.checkpoint.weights import QuantizedWeights
+
+        return QuantizedWeights.open(self.folder, check_hash=False)
 
     def tensor(self, name: str) -> Tensor | QuantizedTensor:
         """Map a tensor, or codes and scales.
 
         Raises:
-            QuantizationError: there is no such tensor.
+            QuantizationError: there is no such tensor, or the weights are damaged.
         """
-        return self.weights.get(name)
-
-    def tokenizer(self) -> Tokenizer:
-        """Load the tokenizer of the folder, as `Checkpoint.tokenizer` says."""
-        return Tokenizer.load(self.folder)
+        return self._weights.get(name)
 
     def tokenizer_config(self) -> Mapping[str, object] | None:
         """Read its tokenizer_config.json, as `Checkpoint.tokenizer_config` says."""
@@ -114,9 +130,12 @@ class QuantizedFormat:
         """Load the folder's tokenizer, as `Format.read_tokenizer` says."""
         return Tokenizer.load(path)
 
-    def open(self, path: Path, config: LlamaConfig | None = None) -> QuantizedCheckpoint:
-        """Map the weights, as `Format.open` says; `weights.require_unchanged` hashes them."""
-        from llama_quantize.checkpoint.weights import QuantizedWeights
+    def tokenizer_bytes(self, path: Path) -> int:
+        """Return the size of the tokenizer in a bundle, from the folder's files."""
+        return tokenizer_bytes(path)
 
-        config = config or self.read_config(path)
-        return QuantizedCheckpoint(path, config, QuantizedWeights.open(path, check_hash=False))
+    def open(self, path: Path, config: LlamaConfig | None = None) -> QuantizedCheckpoint:
+        """Read the record, as `Format.open` says; the weights are mapped when one is read."""
+        record = Record.read(path)
+        record.require_size(path)
+        return QuantizedCheckpoint(path, config or self.read_config(path), record)

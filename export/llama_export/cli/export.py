@@ -20,6 +20,9 @@ from llama_export.cli.verb import Section
 from llama_export.errors import UsageError
 from llama_export.targets import registry
 from llama_export.version import __version__
+from llama_quantize.recipe import DEFAULT_GROUP_SIZE, GROUP_SIZES, RECIPES
+
+_GROUP_SIZES = f"{', '.join(map(str, GROUP_SIZES[:-1]))} or {GROUP_SIZES[-1]}"
 
 
 def _print_version(context: click.Context, _option: click.Parameter, asked: bool) -> None:
@@ -57,17 +60,17 @@ EXPORT_SECTIONS = (
         (
             click.Option(
                 ["--quantize"],
-                type=click.Choice(["int4", "int8", "bf16", "fp16"]),
+                type=click.Choice(RECIPES),
                 metavar="RECIPE",
                 help="Recipe of the weights.",
-                show_default="int4",
+                show_default=RECIPES[0],
             ),
             click.Option(
                 ["--group-size"],
                 type=int,
                 metavar="N",
-                help="Weights that share a scale: 32, 64, 128 or 256.",
-                show_default="32",
+                help=f"Weights that share a scale: {_GROUP_SIZES}.",
+                show_default=str(DEFAULT_GROUP_SIZE),
             ),
             click.Option(
                 ["--keep-weights/--no-keep-weights"],

@@ -102,12 +102,12 @@ class StreamedCalibration:
         """Compute the statistics of a product's inputs; products of one input share them.
 
         Raises:
-            QuantizationError: the tensor is no product's weight, or its layer was left already.
+            QuantizationError: the tensor is not the weight of a product, or its layer is done.
         """
         layers = self._checkpoint.config.num_hidden_layers
         product = _PRODUCT.fullmatch(name)
         if product is None and name != HEAD:
-            message = f"{name} has no inputs: it is looked up or scales, and multiplies nothing"
+            message = f"{name} has no inputs: it is not the weight of a matrix product"
             raise QuantizationError(message, "name a method for it that needs no inputs")
         index = layers if product is None else int(product[1])
         path = "" if product is None else _SAME_INPUT.get(product[2], product[2])
@@ -152,7 +152,7 @@ class StreamedCalibration:
     def _advance(self, name: str, index: int) -> None:
         """Take the hidden states through the layers before `index`, which are quantised now."""
         if index < self._index:
-            message = f"{name}: its inputs are gone, layer {self._index} is being quantised"
+            message = f"{name}: its inputs were discarded: layer {self._index} is being quantised"
             raise QuantizationError(message, "go through the tensors in model order")
         while self._index < index:
             for part in self._chunks():

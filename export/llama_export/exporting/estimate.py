@@ -17,7 +17,7 @@ from llama_export.targets.costs import MEASURED_CORES
 from llama_export.targets.footprint import Footprint
 from llama_export.targets.options import TargetOptions
 from llama_quantize.recipe import QuantRecipe
-from llama_quantize.scheme import GroupedInt, Scheme
+from llama_quantize.scheme import GroupedInt, Scheme, shared_group_size
 
 # The context at which memory to run and bytes per token are quoted.
 QUOTED_CONTEXT = 1024
@@ -140,15 +140,15 @@ def choose_context(target: str, config_limit: int, asked: int | None) -> int:
     if asked is None:
         return min(registry.get(target).default_max_context, config_limit)
     if not 1 <= asked <= config_limit:
-        message = f"--max-context: expected 1 to {config_limit}, which is what the model knows, "
-        raise UsageError(message + f"found {asked}")
+        message = f"--max-context: expected 1 to {config_limit}, the model's limit, found {asked}"
+        raise UsageError(message)
     return asked
 
 
 def estimate(
     shape: ModelShape,
     targets: Sequence[str],
-    chosen: QuantRecipe,
+    used: QuantRecipe,
     max_context: int | None,
     options: Mapping[str, TargetOptions],
     *,
@@ -158,9 +158,9 @@ def estimate(
     """Add up what an export would write and need.
 
     Args:
-        shape: the model; if it is quantised already, its own recipe counts and not `chosen`.
+        shape: the model.
         targets: names of the targets.
-        chosen: recipe of the export.
+        used: recipe of the weights; of a model that is quantised already, its own.
         max_context: number of positions that was asked for; None: each target's default.
         options: each target's own options by its name.
         verify: whether the check follows.
@@ -171,7 +171,6 @@ def estimate(
         LoweringError: a target cannot run a width.
         UsageError: a target has no such artifact.
     """
-    used = chosen if shape.weights is None else shape.weights.recipe
     shapes = expected_shapes(shape.config)
     schemes = used.resolve(shapes).schemes
     num_parameters = shape.config.num_parameters
@@ -180,9 +179,9 @@ def estimate(
         model=shape.name,
         num_parameters=num_parameters,
         recipe=used.name,
-        group_size=_group_size(schemes),
+        group_size=shared_group_size(schemes.values()),
         download_bytes=shape.download_bytes,
-        weights_bytes=_weights_bytes(shape, shapes, schemes) if shape.weights is None else 0,
+        weights_bytes=0 if shape.weights_folder else _weights_bytes(shape, shapes, schemes),
         targets=tuple(
             _target(layout, target, max_context, options[target], verify=verify, cores=cores)
             for target in targets
@@ -248,8 +247,3 @@ def _weights_bytes(shape: ModelShape, shapes: Shapes, schemes: Mapping[str, Sche
     header += -header % _HEADER_ALIGNMENT
     record = _RECORD_BYTES + len(shapes) * _RECORD_TENSOR_BYTES
     return data + header + record + shape.tokenizer_bytes + _SMALL_FILES_BYTES
-
-
-def _group_size(schemes: Mapping[str, Scheme]) -> int | None:
-    sizes = {getattr(scheme, "group_size", None) for scheme in schemes.values()} - {None}
-    return sizes.pop() if len(sizes) == 1 else None

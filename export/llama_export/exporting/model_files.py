@@ -10,6 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from llama_export.checkpoints.hugging_face_files import (
+    CONFIG_FILE,
+    GENERATION_CONFIG_FILE,
+    TOKENIZER_CONFIG_FILE,
+)
 from llama_export.sources.licence import NOTICE_NAME, licence_notice
 from llama_export.sources.source import Source
 from llama_export.tokenizer.tokenizer import Tokenizer, write_tokenizer_files
@@ -40,12 +45,13 @@ class ModelFiles:
         Raises:
             ConfigError: one of its configurations is damaged.
         """
-        info = source.info
+        info, path = source.info, source.path
+        beside = path if path.is_dir() else path.parent  # the licence of a single file
         return cls(
             config=source.config.to_hf(),
             generation_config=source.generation_config(),
             tokenizer_config=source.tokenizer_config(),
-            notices=licence_notice(info.name, info.hub_id, source.folder),
+            notices=licence_notice(info.name, info.hub_id, beside),
             tokenizer=source.tokenizer,
         )
 
@@ -61,9 +67,9 @@ class ModelFiles:
             folder: existing folder.
             config_keys: more keys of config.json.
         """
-        _write_json(folder / "config.json", {**self.config, **(config_keys or {})})
-        _write_json(folder / "generation_config.json", self.generation_config)
-        _write_json(folder / "tokenizer_config.json", self.tokenizer_config)
+        _write_json(folder / CONFIG_FILE, {**self.config, **(config_keys or {})})
+        _write_json(folder / GENERATION_CONFIG_FILE, self.generation_config)
+        _write_json(folder / TOKENIZER_CONFIG_FILE, self.tokenizer_config)
         for name, content in self.notices.items():
             (folder / name).write_bytes(content)
         return write_tokenizer_files(self.tokenizer, folder)

@@ -7,8 +7,9 @@ goes to the `Progress` that it is given.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -27,7 +28,6 @@ from llama_export.exporting.provenance import (
 from llama_export.exporting.request import ExportRequest
 from llama_export.exporting.result import ExportedBundle, ExportResult
 from llama_export.llama.trace import trace
-from llama_export.sources.catalogue import describe_remote
 from llama_export.sources.resolve import fetch_named
 from llama_export.sources.source import WEIGHTS_FOLDER, Source, open_source
 from llama_export.verification.rows import VerificationFailedError, VerifyReport
@@ -67,21 +67,16 @@ def run_export(plan: ExportPlan, progress: Progress) -> ExportResult:
         source = _open_source(plan, advance)
     files = ModelFiles.of(source)
     with _quantized_weights(plan, source, files, progress) as weights:
-        bundles = tuple(
-            _export_target(plan, each, weights, source, files, progress) for each in plan.targets
-        )
+        model = _Model(source, weights, describe_quantization(weights), files)
+        bundles = tuple(_export_target(plan, each, model, progress) for each in plan.targets)
     return ExportResult(plan.output, bundles, time.perf_counter() - begun)
 
 
 def _open_source(plan: ExportPlan, advance: Callable[[int, int], None]) -> Source:
-    """Open the model, and download it where needed: the small files first, then the weights."""
+    """Open the model, and download its weights where needed."""
     revision, token = plan.request.revision, plan.request.token
-    description = plan.model.description
-    if description is None:
-        # An alias, of which the plan fetched nothing: refuse it before gigabytes come.
-        description = describe_remote(plan.named, revision=revision, token=token)
     model = fetch_named(plan.named, revision=revision, token=token, progress=advance)
-    return open_source(model, description)
+    return open_source(model, plan.model.description)
 
 
 @contextmanager
@@ -111,24 +106,29 @@ def _quantized_weights(
         yield QuantizedWeights.open(folder, check_hash=False)
 
 
+@dataclass(frozen=True)
+class _Model:
+    """What all bundles of an export are made from."""
+
+    source: Source
+    weights: QuantizedWeights
+    quantization: Mapping[str, object]
+    files: ModelFiles
+
+
 def _export_target(
-    plan: ExportPlan,
-    each: TargetPlan,
-    weights: QuantizedWeights,
-    source: Source,
-    files: ModelFiles,
-    progress: Progress,
+    plan: ExportPlan, each: TargetPlan, model: _Model, progress: Progress
 ) -> ExportedBundle:
     """Trace, lower, seal, verify, publish: nothing is under its name before it is proved."""
-    name = each.target.name
+    name, source, weights = each.target.name, model.source, model.weights
     report = None
     with progress.step("Tracing the model"):
         traced = trace(source.config, each.estimate.max_context)
     with publish(each.folder, force=plan.request.force) as folder:
         with progress.step(f"Lowering to {name}"):
-            metadata = artifact_metadata(source, weights, files.notice)
+            metadata = artifact_metadata(source, weights, model.files.notice)
             lowered = each.target.lower(traced, weights, folder, each.options, metadata)
-            tokenizer_file = files.write(folder, lowered.config_keys)
+            tokenizer_file = model.files.write(folder, lowered.config_keys)
         with progress.step("Hashing the files"):
             manifest = Manifest(
                 format_version=FORMAT_VERSION,
@@ -136,7 +136,7 @@ def _export_target(
                 artifact=lowered.artifact,
                 model=source.info,
                 graph=lowered.graph.to_json(),
-                quantization=describe_quantization(weights),
+                quantization=model.quantization,
                 tokenizer={
                     "file": tokenizer_file,
                     "vocab_size": source.tokenizer.vocab_size,

@@ -2,26 +2,34 @@
 
 `plan_export` resolves a request once: the model, the recipe, and for each target its options,
 context, sizes and cost. `run_export` executes what it says, and a dry run prints it. It imports no
-torch and no toolkit, and of a repository it fetches the small files alone.
+torch and no toolkit, and of a repository it fetches the small files alone; a plan that is only
+shown fetches nothing of an alias.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llama_export.errors import UsageError
 from llama_export.exporting.estimate import ExportEstimate, TargetEstimate, estimate
 from llama_export.exporting.request import ExportRequest
 from llama_export.exporting.resources import Resources, first_refusal, look_for_resources
-from llama_export.sources.catalogue import ModelShape, download_of, shape_of_named
+from llama_export.sources.catalogue import (
+    ModelShape,
+    describe_remote,
+    download_of,
+    shape_of_named,
+)
 from llama_export.sources.resolve import NamedModel, name_model
 from llama_export.sources.source import WEIGHTS_FOLDER
 from llama_export.system.machine import Machine
 from llama_export.targets import registry
 from llama_export.targets.options import TargetOptions
 from llama_export.targets.target import Target
-from llama_quantize.recipe import QuantRecipe
+from llama_quantize.errors import QuantizationError
+from llama_quantize.recipe import METHODS_WITHOUT_INPUTS, QuantRecipe
+from llama_quantize.scheme import GroupedInt
 
 
 @dataclass(frozen=True)
@@ -84,23 +92,24 @@ def plan_export(request: ExportRequest, *, to_show: bool = False) -> ExportPlan:
         HubError, GatedModelError: there is no model of that name, or it cannot be fetched.
         CheckpointError, ConfigError, TokenizerError, UnsupportedModelError: no export can start
             from the model's files.
-        QuantizationError: the recipe does not fit, or quantised weights are damaged.
+        QuantizationError: the recipe does not fit or lacks a calibration, or quantised weights are
+            damaged.
         LoweringError: a target cannot run a width.
     """
     options = {name: request.options_of(name) for name in request.targets}
-    for name, chosen in options.items():
+    for name, own in options.items():
         registry.require_toolkit(name)
-        registry.get(name).check(chosen)
-    recipe = request.chosen_recipe()
+        registry.get(name).check(own)
+    chosen = request.chosen_recipe()
+    if not request.calibration_windows:
+        _require_no_inputs(chosen)
     folders = {name: request.output_folder / name for name in request.targets}
     taken = first_refusal(folders.values(), force=request.force)
     if taken is not None and not to_show:
         raise taken
     named = name_model(request.model, revision=request.revision)
     model = shape_of_named(named, revision=request.revision, token=request.token)
-    if model.weights is not None:
-        _refuse_second_recipe(request, model)
-        recipe = model.weights.recipe
+    recipe = _recipe_for(request, model, chosen)
     machine = Machine()
     found = estimate(
         model,
@@ -119,6 +128,10 @@ def plan_export(request: ExportRequest, *, to_show: bool = False) -> ExportPlan:
     )
     if not to_show:
         resources.require()
+        if model.description is None:
+            # An alias, whose shape is known: its small files are judged before gigabytes come.
+            found_there = describe_remote(named, revision=request.revision, token=request.token)
+            model = replace(model, description=found_there)
     return ExportPlan(
         request=request,
         named=named,
@@ -133,9 +146,27 @@ def plan_export(request: ExportRequest, *, to_show: bool = False) -> ExportPlan:
     )
 
 
-def _refuse_second_recipe(request: ExportRequest, model: ModelShape) -> None:
-    if model.weights is None or (request.recipe is None and request.group_size is None):
+def _require_no_inputs(chosen: QuantRecipe) -> None:
+    """Refuse a recipe that asks for a calibration when there are no windows to make one of."""
+    rules = [rule for rule in chosen.rules if isinstance(rule.scheme, GroupedInt)]
+    methods = {rule.method for rule in rules} - set(METHODS_WITHOUT_INPUTS)
+    if not methods:
         return
-    message = f"{request.model} is quantised already, as {model.weights.recipe.name}"
-    hint = "leave --quantize and --group-size out, or name the original checkpoint"
-    raise UsageError(message, hint)
+    # torch comes with it, and the built-in recipes do not wait for torch.
+    from llama_quantize.methods.method import find_method
+
+    for name in sorted(methods):
+        if find_method(name).needs_inputs:
+            message = f"recipe {chosen.name}: the method {name} needs a calibration"
+            raise QuantizationError(message, "give calibration windows, or name another method")
+
+
+def _recipe_for(request: ExportRequest, model: ModelShape, chosen: QuantRecipe) -> QuantRecipe:
+    """Return the recipe of the weights: the model's own if it is quantised already."""
+    if model.recipe is None:
+        return chosen
+    if request.recipe is not None or request.group_size is not None:
+        message = f"{request.model} is quantised already, as {model.recipe.name}"
+        hint = "leave --quantize and --group-size out, or name the original checkpoint"
+        raise UsageError(message, hint)
+    return model.recipe

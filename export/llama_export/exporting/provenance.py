@@ -16,7 +16,7 @@ from llama_export.targets.target import ArtifactMetadata
 from llama_export.tokenizer.chat_format import stop_token_ids
 from llama_export.version import __version__
 from llama_quantize.checkpoint.weights import QuantizedWeights
-from llama_quantize.scheme import GroupedInt
+from llama_quantize.scheme import shared_group_size
 from llama_quantize.tensor import QuantizedTensor
 
 # The form that Hugging Face's clients read, in Swift too; it is in every bundle.
@@ -78,6 +78,4 @@ def describe_quantization(weights: QuantizedWeights) -> dict[str, Any]:
 
 
 def _group_size(weights: QuantizedWeights) -> int | None:
-    schemes = (weights.scheme(name) for name in weights.names())
-    sizes = {scheme.group_size for scheme in schemes if isinstance(scheme, GroupedInt)} - {None}
-    return sizes.pop() if len(sizes) == 1 else None
+    return shared_group_size(weights.scheme(name) for name in weights.names())

@@ -64,6 +64,6 @@ class ExportRequest:
         """Return the recipe for a checkpoint that is not quantised.
 
         Raises:
-            QuantizationError: the group size is none that the recipe has.
+            QuantizationError: the recipe is unknown, or has no such group size.
         """
         return recipe(self.recipe or DEFAULT_RECIPE, self.group_size)

@@ -141,7 +141,7 @@ def refuse_unwritable(path: Path) -> None:
         OutputError: the path is a folder, or its folder is missing or cannot be written to.
     """
     if not path.name or "\0" in path.name:
-        message = f"{str(path)!r:.200} is no name of a file"
+        message = f"{str(path)!r:.200} is not a file name"
         raise OutputError(message, "give the file's name too")
     partial = _partial(path)
     try:
@@ -243,7 +243,7 @@ def _read_record(archive: zipfile.ZipFile) -> dict[str, Any]:
         raise ValueError(message)
     record = json.loads(archive.read(info))
     if not isinstance(record, dict):
-        message = f"{_RECORD} is no JSON object"
+        message = f"{_RECORD} is not a JSON object"
         raise TypeError(message)
     return record
 
@@ -312,5 +312,5 @@ def _other_bundle(path: Path, found: BundleIdentity, expected: BundleIdentity) -
 
 def _damaged(path: Path, error: BaseException) -> PromptError:
     reason = str(error) or type(error).__name__
-    message = f"{path} is no saved conversation, or it is damaged: {reason:.300}"
+    message = f"{path} is not a saved conversation, or it is damaged: {reason:.300}"
     return PromptError(message, _DAMAGED_HINT)

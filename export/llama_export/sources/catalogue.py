@@ -15,18 +15,16 @@ from llama_export.llama.config import PRESETS, LlamaConfig
 from llama_export.sources.repository import fetch
 from llama_export.sources.resolve import ALIASES, DEMO, DEMO_FOLDER, NamedModel, name_model
 from llama_export.sources.source import Description, describe
-from llama_export.tokenizer.files import TOKENIZER_FILES
 
 if TYPE_CHECKING:
-    from llama_quantize.checkpoint.weights import QuantizedWeights
+    from llama_export.checkpoints.checkpoint import Checkpoint
+    from llama_quantize.recipe import QuantRecipe
 
 _GATED_OWNER = "meta-llama/"
 _BF16_BYTES = 2
 # Llama 3's vocabulary as a bundle holds it: tokenizer.model and the tokenizer.json made from it.
 _LLAMA_3_VOCABULARY = 128256
 _LLAMA_3_TOKENIZER_BYTES = 2_183_982 + 6_082_682
-# tokenizer.json beside a tokenizer.model: between 2.1 times it (4,096 tokens) and 2.8 (128,256).
-_JSON_PER_MODEL, _JSON_SPECIAL_BYTES = 2.15, 33_800
 
 
 @dataclass(frozen=True)
@@ -56,8 +54,8 @@ class KnownModel:
     @property
     def shape(self) -> ModelShape:
         """What is known without opening anything, for a list of all models."""
-        folder, download_bytes = (None, self.checkpoint_bytes) if self.hub_id else (DEMO_FOLDER, 0)
-        size_bytes = _tokenizer_bytes(self.config, folder)
+        path, download_bytes = (None, self.checkpoint_bytes) if self.hub_id else (DEMO_FOLDER, 0)
+        size_bytes = _tokenizer_bytes(self.config, path)
         return ModelShape(self.name, self.config, size_bytes, download_bytes)
 
 
@@ -69,7 +67,7 @@ class ModelShape:
         name: name of the model.
         config: its shape.
         tokenizer_bytes: size of the tokenizer files in a bundle.
-        download_bytes: size of what an export fetches if nothing is cached; 0: a local folder.
+        download_bytes: size of what an export fetches if nothing is cached; 0: a local model.
         description: what its own files say; None: an alias, of which nothing was fetched.
     """
 
@@ -80,9 +78,20 @@ class ModelShape:
     description: Description | None = None
 
     @property
-    def weights(self) -> QuantizedWeights | None:
-        """The quantised weights, when it is the `weights/` folder of an export."""
-        return self.description.weights if self.description is not None else None
+    def recipe(self) -> QuantRecipe | None:
+        """What it was quantised by already; None: floats, or the weights are not fetched yet."""
+        checkpoint = self._checkpoint
+        return None if checkpoint is None else checkpoint.recipe
+
+    @property
+    def weights_folder(self) -> Path | None:
+        """Folder of quantised weights that are lowered as they are; None: they are written anew."""
+        checkpoint = self._checkpoint
+        return None if checkpoint is None else checkpoint.weights_folder
+
+    @property
+    def _checkpoint(self) -> Checkpoint | None:
+        return None if self.description is None else self.description.checkpoint
 
 
 @dataclass(frozen=True)
@@ -129,12 +138,12 @@ def shape_of_named(
     """Find the shape of a model whose name was looked up, as `shape_of` does."""
     if named.is_alias:
         return KnownModel(named.name, named.hub_id, _preset(named.name)).shape
-    if named.folder is not None:
-        found, download_bytes = describe(named.folder), 0
+    if named.path is not None:
+        found, download_bytes = describe(named.path), 0
     else:
         found = describe_remote(named, revision=revision, token=token)
         download_bytes = found.config.num_parameters * _BF16_BYTES
-    size_bytes = _tokenizer_bytes(found.config, found.folder)
+    size_bytes = _tokenizer_bytes(found.config, found.path)
     return ModelShape(named.name, found.config, size_bytes, download_bytes, found)
 
 
@@ -152,12 +161,12 @@ def describe_remote(
 
 
 def download_of(named: NamedModel, shape: ModelShape) -> Download | None:
-    """Compare a repository with what the hub's cache holds of it; None for a local folder.
+    """Compare a repository with what the hub's cache holds of it; None for a local model.
 
     What an interrupted download or another revision left counts as there: the files themselves
     are compared when the download begins.
     """
-    if named.folder is not None:
+    if named.path is not None:
         return None
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
@@ -175,14 +184,8 @@ def _preset(alias: str) -> LlamaConfig:
     return PRESETS[alias.removesuffix("-Instruct")]
 
 
-def _tokenizer_bytes(config: LlamaConfig, folder: Path | None) -> int:
-    """Return the size of both tokenizer files, from those that are there."""
-    if config.vocab_size == _LLAMA_3_VOCABULARY or folder is None:
+def _tokenizer_bytes(config: LlamaConfig, path: Path | None) -> int:
+    """Return the size of both tokenizer files; Llama 3's is known, of others the format says it."""
+    if config.vocab_size == _LLAMA_3_VOCABULARY or path is None:
         return _LLAMA_3_TOKENIZER_BYTES
-    sizes = {
-        path.suffix: path.stat().st_size
-        for path in map(folder.joinpath, TOKENIZER_FILES)
-        if path.is_file()
-    }
-    model_bytes, json_bytes = sizes.get(".model", 0), sizes.get(".json")
-    return model_bytes + (json_bytes or int(model_bytes * _JSON_PER_MODEL) + _JSON_SPECIAL_BYTES)
+    return find_format(path).tokenizer_bytes(path)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from llama_export.bundle.bundle import Bundle
 from llama_export.checkpoints.checkpoint import Checkpoint
 from llama_export.checkpoints.formats import open_checkpoint
-from llama_export.checkpoints.quantized import QuantizedCheckpoint
 from llama_export.errors import CheckpointError, UsageError
 from llama_export.sources.resolve import ALIASES, DEMO, resolve_model
 from llama_export.sources.source import WEIGHTS_FOLDER
@@ -72,9 +71,9 @@ def reference_for(
         same = ALIASES.get(checkpoint, checkpoint) == model.hub_id
         wanted = revision or (model.revision if same else None)
         resolved = resolve_model(checkpoint, revision=wanted, token=token)
-        found = open_checkpoint(resolved.folder)
-        if isinstance(found, QuantizedCheckpoint):
-            message = f"{resolved.folder} holds quantised weights, not what they were made from"
+        found = open_checkpoint(resolved.path)
+        if found.recipe is not None:
+            message = f"{resolved.path} holds quantised weights, not what they were made from"
             raise CheckpointError(message, "name the original checkpoint, or leave it out")
     return Reference(None if weights is None else _opened(weights), found)
 

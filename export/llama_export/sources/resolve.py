@@ -1,4 +1,4 @@
-"""Find the model that `--model` names: the demo, an alias, a local folder or a hub repository.
+"""Find the model that `--model` names: the demo, an alias, a local model or a hub one.
 
 It knows names. What is fetched of a repository, and how, is `repository`'s business.
 """
@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from llama_export.checkpoints.formats import is_checkpoint
+from llama_export.checkpoints.hugging_face_files import no_folder
 from llama_export.errors import CheckpointError, HubError
 from llama_export.sources.repository import Progress, fetch
 
@@ -37,14 +39,14 @@ class ModelSource:
     """Where a model's files are, and where they came from.
 
     Args:
-        name: alias, name of the folder, name of the repository, or `demo`.
-        folder: folder of the checkpoint.
-        hub_id: repository on the hub; None: the demo or a local folder.
+        name: alias, name of the folder or file, name of the repository, or `demo`.
+        path: folder or file of the checkpoint.
+        hub_id: repository on the hub; None: the demo or a local model.
         revision: commit of the repository; None: as `hub_id`.
     """
 
     name: str
-    folder: Path
+    path: Path
     hub_id: str | None
     revision: str | None
 
@@ -59,8 +61,8 @@ def resolve_model(
     """Find a model by name, downloading it where needed.
 
     The first that fits counts: `demo`; an alias; what is written as a path (`./x`, `/x`, `~/x`,
-    `x/`); an existing folder; a hub id `organisation/name`. So a folder called `demo` or `3.2-1B`
-    is meant only by `./demo` or `./3.2-1B`.
+    `x/`); an existing folder, or file of a checkpoint; a hub id `organisation/name`. So a folder
+    called `demo` or `3.2-1B` is meant only by `./demo` or `./3.2-1B`.
 
     Args:
         model: name, as `--model` takes it.
@@ -84,13 +86,13 @@ class NamedModel:
 
     Args:
         name: as `ModelSource.name`.
-        folder: folder of the checkpoint; None: it is on the hub.
-        hub_id: repository on the hub; empty: it is a local folder.
+        path: folder or file of the checkpoint; None: it is on the hub.
+        hub_id: repository on the hub; empty: it is a local model.
         is_alias: whether the name is one of `ALIASES`, whose shape is known.
     """
 
     name: str
-    folder: Path | None
+    path: Path | None
     hub_id: str
     is_alias: bool = False
 
@@ -99,17 +101,18 @@ def name_model(model: str, *, revision: str | None = None) -> NamedModel:
     """Find what `--model` names, as `resolve_model` does, but fetch nothing.
 
     Raises:
-        HubError: the name is unknown, or a local folder was given a revision.
+        HubError: the name is unknown, or a local model was given a revision.
         CheckpointError: the folder does not exist.
     """
     if model in ALIASES:
         return NamedModel(model, None, ALIASES[model], is_alias=True)
-    folder = _local_folder(model)
-    if folder is not None:
+    path = _local_path(model)
+    if path is not None:
         if revision is not None:
-            message = f"--revision {revision} is for hub models, and {model} is a local folder"
+            kind = "folder" if path.is_dir() else "file"
+            message = f"--revision {revision} is for hub models, and {model} is a local {kind}"
             raise HubError(message, "leave --revision out")
-        return NamedModel(DEMO if model == DEMO else folder.resolve().name, folder, "")
+        return NamedModel(DEMO if model == DEMO else path.resolve().name, path, "")
     if not _HUB_ID.fullmatch(model):
         raise _unknown(model)
     return NamedModel(model.partition("/")[2], None, model)
@@ -133,28 +136,25 @@ def fetch_named(
     Raises:
         HubError, GatedModelError, OutputError: as `resolve_model`.
     """
-    if named.folder is not None:
-        return ModelSource(named.name, named.folder, None, None)
+    if named.path is not None:
+        return ModelSource(named.name, named.path, None, None)
     folder, commit = fetch(named.hub_id, revision=revision, token=token, progress=progress)
     return ModelSource(named.name, folder, named.hub_id, commit)
 
 
-def _local_folder(model: str) -> Path | None:
+def _local_path(model: str) -> Path | None:
     if model == DEMO:
-        if not (DEMO_FOLDER / "config.json").is_file():
+        if not is_checkpoint(DEMO_FOLDER):
             message = f"the demo model is missing from this installation: {DEMO_FOLDER}"
             raise CheckpointError(message, "install llama-export again")
         return DEMO_FOLDER
     written_as_path = model.startswith((".", "/", "~", "\\")) or model.endswith(("/", "\\"))
     # Only a `~` that was typed as such: Path drops the `./` of `./~name`.
-    folder = Path(os.path.expanduser(model))  # noqa: PTH111
-    if model and folder.is_dir():
-        return folder
-    if written_as_path or folder.is_absolute():
-        fault = "is a file, not a folder" if folder.exists() else "does not exist"
-        message = f"the checkpoint folder {folder} {fault}"
-        hint = "name a folder that holds config.json and model.safetensors"
-        raise CheckpointError(message, hint)
+    path = Path(os.path.expanduser(model))  # noqa: PTH111
+    if model and (path.is_dir() or (path.is_file() and is_checkpoint(path))):
+        return path
+    if written_as_path or path.is_absolute():
+        raise no_folder(path)
     return None
 
 

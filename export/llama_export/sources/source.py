@@ -1,6 +1,6 @@
 """What an export starts from: a checkpoint of any format, with its tokenizer and its origin.
 
-It opens the folder that `--model` stands for and checks that its parts belong together. It does
+It opens what `--model` stands for and checks that its parts belong together. It does
 not quantise, trace or write.
 """
 
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from llama_export.bundle.manifest import ModelInfo
 from llama_export.checkpoints.checkpoint import Checkpoint
 from llama_export.checkpoints.formats import find_format
-from llama_export.checkpoints.quantized import QuantizedCheckpoint
 from llama_export.errors import TokenizerError
 from llama_export.llama.config import LlamaConfig
 from llama_export.sources.resolve import ModelSource
@@ -28,24 +27,19 @@ WEIGHTS_FOLDER = "weights"
 
 @dataclass(frozen=True)
 class Description:
-    """What a model's folder says of itself, read once for the plan and for the export.
+    """What a model's files say of themselves, read once for the plan and for the export.
 
     Args:
-        folder: folder that it was read from.
+        path: folder or file that it was read from.
         config: shape of the model.
         tokenizer: its tokenizer, which fits the shape.
         checkpoint: the opened checkpoint; None: its weights are not fetched yet.
     """
 
-    folder: Path
+    path: Path
     config: LlamaConfig
     tokenizer: Tokenizer
     checkpoint: Checkpoint | None
-
-    @property
-    def weights(self) -> QuantizedWeights | None:
-        """The quantised weights, if an earlier export kept them."""
-        return _weights_of(self.checkpoint)
 
 
 @dataclass(frozen=True)
@@ -54,15 +48,18 @@ class Source:
 
     Args:
         info: name, origin and config for the manifest.
-        folder: folder of the checkpoint, for its licence files.
+        path: folder or file of the checkpoint, for its licence files.
         tokenizer: tokenizer of the model.
         checkpoint: its weights, of floats or quantised.
+        weights: quantised weights that an earlier export kept, lowered as they are; None: the
+            checkpoint is another one.
     """
 
     info: ModelInfo
-    folder: Path
+    path: Path
     tokenizer: Tokenizer
     checkpoint: Checkpoint
+    weights: QuantizedWeights | None
 
     @property
     def config(self) -> LlamaConfig:
@@ -70,14 +67,9 @@ class Source:
         return self.checkpoint.config
 
     @property
-    def weights(self) -> QuantizedWeights | None:
-        """The quantised weights, if an earlier export kept them; they are lowered as they are."""
-        return _weights_of(self.checkpoint)
-
-    @property
     def original(self) -> Checkpoint | None:
         """What quantised weights are compared with; None: the source itself is quantised."""
-        return None if self.weights is not None else self.checkpoint
+        return None if self.checkpoint.recipe is not None else self.checkpoint
 
     def identity(self) -> dict[str, str]:
         """Return where the weights come from, to be kept with the quantised ones."""
@@ -111,11 +103,11 @@ class Source:
         }
 
 
-def describe(folder: Path, *, with_weights: bool = True) -> Description:
-    """Read what a model's folder says of itself, and refuse what no export can start from.
+def describe(path: Path, *, with_weights: bool = True) -> Description:
+    """Read what a model's files say of themselves, and refuse what no export can start from.
 
     Args:
-        folder: folder of the model.
+        path: folder or file of the model.
         with_weights: whether its weights are there and are opened too, which reads headers only;
             of a repository, the small files may have been fetched alone.
 
@@ -124,34 +116,32 @@ def describe(folder: Path, *, with_weights: bool = True) -> Description:
             damaged, or of a model that cannot be exported.
         CheckpointError, QuantizationError: the weights are missing, damaged or of another model.
     """
-    form = find_format(folder)
-    config = form.read_config(folder)
-    tokenizer = form.read_tokenizer(folder)
-    require_same_vocabulary(tokenizer, config, folder)
-    checkpoint = form.open(folder, config) if with_weights else None
-    return Description(folder, config, tokenizer, checkpoint)
+    form = find_format(path)
+    config = form.read_config(path)
+    tokenizer = form.read_tokenizer(path)
+    require_same_vocabulary(tokenizer, config, path)
+    checkpoint = form.open(path, config) if with_weights else None
+    return Description(path, config, tokenizer, checkpoint)
 
 
 def open_source(model: ModelSource, description: Description | None = None) -> Source:
-    """Open a model's folder; quantised weights are hashed, because they are lowered as they are.
+    """Open a model's files; quantised weights are hashed, because they are lowered as they are.
 
     Args:
-        model: folder and origin.
-        description: what `describe` returned; used if it is of this very folder, and what it lacks
-            is read now. None: all is read now.
+        model: place and origin.
+        description: what `describe` returned for the same path; the weights are opened if it has
+            none. None, or of another path: everything is read now.
 
     Raises:
         ConfigError, CheckpointError, TokenizerError, UnsupportedModelError, QuantizationError: as
             `describe`.
     """
-    if description is None or description.folder != model.folder:
-        description = describe(model.folder)
+    if description is None or description.path != model.path:
+        description = describe(model.path)
     checkpoint = description.checkpoint
     if checkpoint is None:
-        checkpoint = find_format(model.folder).open(model.folder, description.config)
-    weights = _weights_of(checkpoint)
-    if weights is not None:
-        weights.require_unchanged()
+        checkpoint = find_format(model.path).open(model.path, description.config)
+    weights = _opened(checkpoint.weights_folder)
     known = weights.metadata if weights is not None else {}
     info = ModelInfo(
         name=known.get("name", model.name),
@@ -159,10 +149,10 @@ def open_source(model: ModelSource, description: Description | None = None) -> S
         revision=known.get("revision", model.revision),
         config=description.config.to_hf(),
     )
-    return Source(info, model.folder, description.tokenizer, checkpoint)
+    return Source(info, model.path, description.tokenizer, checkpoint, weights)
 
 
-def require_same_vocabulary(tokenizer: Tokenizer, config: LlamaConfig, folder: Path) -> None:
+def require_same_vocabulary(tokenizer: Tokenizer, config: LlamaConfig, path: Path) -> None:
     """Refuse a tokenizer that does not fit the model's table.
 
     Raises:
@@ -172,11 +162,15 @@ def require_same_vocabulary(tokenizer: Tokenizer, config: LlamaConfig, folder: P
     starts = (tokenizer.bos_token_id, config.bos_token_id)
     if sizes[0] > sizes[1] or starts[0] != starts[1]:
         message = (
-            f"the tokenizer in {folder} belongs to another model: it has {sizes[0]} tokens and "
+            f"the tokenizer in {path} belongs to another model: it has {sizes[0]} tokens and "
             f"begins a text with {starts[0]}; config.json says {sizes[1]} and {starts[1]}"
         )
         raise TokenizerError(message, "take both files from the same repository")
 
 
-def _weights_of(checkpoint: Checkpoint | None) -> QuantizedWeights | None:
-    return checkpoint.weights if isinstance(checkpoint, QuantizedCheckpoint) else None
+def _opened(folder: Path | None) -> QuantizedWeights | None:
+    if folder is None:
+        return None
+    from llama_quantize.checkpoint.weights import QuantizedWeights
+
+    return QuantizedWeights.open(folder)

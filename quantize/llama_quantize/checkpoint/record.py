@@ -72,6 +72,18 @@ class Record:
         text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
         (folder / RECORD_FILE).write_text(text + "\n", encoding="utf-8")
 
+    def require_size(self, folder: Path) -> None:
+        """Compare the size of the weights file in a folder.
+
+        Raises:
+            QuantizationError: it is missing, or of another size.
+        """
+        path = folder / WEIGHTS_FILE
+        size_bytes = path.stat().st_size if path.is_file() else 0
+        if size_bytes != self.weights_bytes:
+            message = f"{path}: expected {self.weights_bytes} bytes, found {size_bytes}"
+            raise QuantizationError(message, HINT)
+
     @classmethod
     def read(cls, folder: Path) -> Record:
         """Read the record of a folder, of version 1 or 2.

@@ -14,7 +14,6 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from llama_quantize.calibration import Calibration
@@ -25,15 +24,13 @@ from llama_quantize.checkpoint.safetensors_writer import SafetensorsWriter
 from llama_quantize.checkpoint.summary import KEPT, QuantSummary, TensorStats, ratio_db
 from llama_quantize.checkpoint.weights_file import map_file, mapped_tensor, stored_tensors
 from llama_quantize.errors import QuantizationError
-from llama_quantize.groupwise import BLOCK_WEIGHTS, row_blocks
+from llama_quantize.groupwise import BLOCK_WEIGHTS, FLOAT_DTYPES, row_blocks
 from llama_quantize.methods.method import Method, find_method
 from llama_quantize.recipe import QuantRecipe, ResolvedRecipe
 from llama_quantize.scheme import Float, GroupedInt, Scheme
 from llama_quantize.source import TensorSource
 from llama_quantize.tensor import QuantizedTensor
 from llama_quantize.workers import worker_pool
-
-_FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def quantize_to(
@@ -168,7 +165,7 @@ def _check(
             raise QuantizationError(message, hint)
         found = scheme.label
     else:
-        found, fits = str(tensor.dtype), tensor.dtype in _FLOATS and bool(shape)
+        found, fits = str(tensor.dtype), tensor.dtype in FLOAT_DTYPES and bool(shape)
     if not fits or tuple(tensor.shape) != tuple(shape):
         expected = f"float32, bfloat16 or float16 {list(shape)}"
         message = f"{name}: expected {expected}, found {found} {list(tensor.shape)}"

@@ -62,17 +62,14 @@ class QuantizedWeights:
         Args:
             folder: folder of the checkpoint.
             check_hash: whether to read the weights file once and compare its hash, which takes
-                half a second per GB; `require_unchanged` does it later.
+                half a second per GB.
 
         Raises:
             QuantizationError: not such a checkpoint, of a newer format, incomplete or changed.
         """
         record = Record.read(folder)
         path = folder / WEIGHTS_FILE
-        size_bytes = path.stat().st_size if path.is_file() else 0
-        if size_bytes != record.weights_bytes:
-            message = f"{path}: expected {record.weights_bytes} bytes, found {size_bytes}"
-            raise QuantizationError(message, HINT)
+        record.require_size(folder)
         shapes = {stats.name: stats.shape for stats in record.summary.stats}
         resolved = record.recipe.resolve(shapes)
         if record.summary.hits != resolved.hits:
@@ -93,14 +90,6 @@ class QuantizedWeights:
             _schemes=resolved.schemes,
             _file=map_checked(path, stored_tensors(resolved.schemes, shapes)),
         )
-
-    def require_unchanged(self) -> None:
-        """Read the weights file once and compare its hash with the record's.
-
-        Raises:
-            QuantizationError: the file was changed.
-        """
-        _require_hash(self.folder / WEIGHTS_FILE, self.weights_sha256)
 
     @property
     def stats(self) -> tuple[TensorStats, ...]:

@@ -154,7 +154,7 @@ def test_options_that_make_no_package(options, words, hint):
         (["--deployment-target", "iOS17", "--kv-cache", "io"], "in groups need iOS 18", "fp16"),
         (["--quantize", "bf16"], "no bfloat16", "--quantize fp16"),
         (["--max-context", "0"], "expected 1 to", ""),
-        (["--max-context", "100000000"], "which is what the model knows", ""),
+        (["--max-context", "100000000"], "the model's limit", ""),
     ],
 )
 def test_what_cannot_be_is_refused_before_any_work(command, tmp_path, arguments, words, hint):
