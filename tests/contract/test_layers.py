@@ -178,7 +178,8 @@ def test_the_pipeline_reads_like_the_picture(module, name):
     path = ROOT / "export" / "llama_export" / "exporting" / f"{module}.py"
     tree = ast.parse(path.read_text(encoding="utf-8"))
     (function,) = (n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == name)
-    assert function.end_lineno - function.lineno < MOST_PIPELINE_LINES
+    # Its docstring comes first, and does not count.
+    assert function.end_lineno - function.body[0].end_lineno < MOST_PIPELINE_LINES
 
 
 def imported_packages(source: str) -> set[str]:
