@@ -10,11 +10,15 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from llama_export.cli import app
 from llama_export.tokenizer.tokenizer import Tokenizer, tokenizer_config, write_tokenizer_json
+
+if TYPE_CHECKING:
+    from artifacts.small_bundle import FakeMachine
 
 # Not every token is the join of two others: " king" is found only as a whole piece.
 SMALL_TOKENS = (
@@ -129,3 +133,30 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def no_network(monkeypatch) -> None:
+    """Fail where something is fetched to describe a model."""
+
+    def fail(*_arguments, **_options):
+        pytest.fail("a known name needs no network")
+
+    monkeypatch.setattr("llama_export.sources.catalogue.fetch", fail)
+
+
+@pytest.fixture
+def empty_cache(tmp_path, monkeypatch) -> Path:
+    """Return a hub cache that holds nothing, on the disk of the outputs."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+@pytest.fixture
+def plenty(monkeypatch) -> FakeMachine:
+    """Put a machine with room for everything in place of this one."""
+    from artifacts.small_bundle import FakeMachine
+
+    machine = FakeMachine()
+    monkeypatch.setattr("llama_export.exporting.plan.Machine", lambda: machine)
+    return machine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,10 +19,18 @@ pytest.importorskip("coremltools", reason="needs the coreml extra")
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silence coremltools: it warns of versions and lost macOS parts, and draws progress bars."""
-    with silenced(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """Silence coremltools: it warns of versions and lost macOS parts, and draws progress bars.
+
+    Each of its conversions also collects garbage, which walks over all that was ever imported, for
+    longer than the conversion takes. What is there already is therefore left out of that walk.
+    """
+    gc.freeze()
+    try:
+        with silenced(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        gc.unfreeze()
 
 
 with quiet():

@@ -1,4 +1,4 @@
-"""Options typed before a verb are refused: they belong to an export, and the verb has its own."""
+"""Options typed before a verb are refused: they apply to an export, and the verb has its own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def refused(command):
 
 def test_an_exports_options_before_list(refused):
     err = refused("--target", "nonsense", "--model", "demo", "list")
-    assert "error: --target and --model before 'list' belong to an export" in err
+    said = "--target and --model before 'list' apply to an export and would be ignored by 'list'"
+    assert f"error: {said}" in err
     assert "what to do: leave --target and --model out; llama-export list --help lists" in err
 
 
@@ -29,15 +30,15 @@ def test_an_exports_options_before_a_verb_with_an_argument(refused):
     err = refused("--max-context", "99", "--force", "inspect", "BUNDLE")
     assert "--max-context" in err
     assert "--force" in err
-    assert "belong to an export" in err
-    assert "'inspect' would not see them" in err
+    assert "apply to an export" in err
+    assert "would be ignored by 'inspect'" in err
 
 
 @pytest.mark.parametrize("option", ["--verbose", "--json"])
 @pytest.mark.parametrize("verb", app.commands)
 def test_an_option_that_the_verb_has_too_belongs_after_it(refused, option, verb):
     err = refused(option, verb, *([] if verb == "list" else ["BUNDLE"]))
-    assert f"error: {option} before {verb!r} belongs to an export" in err
+    assert f"error: {option} before {verb!r} applies to an export" in err
     assert f"what to do: write {option} after {verb!r}; llama-export {verb} --help lists" in err
 
 
@@ -65,7 +66,7 @@ def test_options_of_both_kinds(refused):
     ],
 )
 def test_no_option_is_dropped(refused, words):
-    assert "before 'list' belongs to an export" in refused(*words, "list")
+    assert "before 'list' applies to an export" in refused(*words, "list")
 
 
 def test_help_of_the_verb_is_no_way_around(refused):

@@ -73,6 +73,7 @@ def test_the_shape_is_a_small_llama_32(checkpoint):
     assert sum((DEMO_FOLDER / name).stat().st_size for name in ("model.safetensors",)) < 13e6
 
 
+@pytest.mark.slow
 def test_the_figures_of_the_verification(exported, checkpoint):
     weights = QuantizedWeights.open(exported.folder.parent / "weights")
     report = verify_bundle(exported, weights=weights, checkpoint=checkpoint)
@@ -83,6 +84,7 @@ def test_the_figures_of_the_verification(exported, checkpoint):
     assert report.row("kl_quantisation").value < 0.02
 
 
+@pytest.mark.slow
 def test_the_scale_search_beats_rounding_to_nearest(checkpoint, tokenizer, tmp_path):
     """The same text through both; docs/performance.md has the figures over 12,000 positions."""
     searched = recipe("int4")

@@ -30,6 +30,7 @@ class TimedSession:
         self.position = 0
         self.calls: list[tuple[int, int]] = []
         self.tokens: set[int] = set()
+        self.closed = False
 
     def prefill(self, input_ids):
         call = (self.position, len(input_ids))
@@ -48,6 +49,9 @@ class TimedSession:
         assert position <= self.position
         self.position = position
 
+    def close(self) -> None:
+        self.closed = True
+
 
 def run(machine: FakeMachine, plan: BenchPlan, cold_s: float = 0.0):
     session = TimedSession(machine, cold_s)
@@ -61,6 +65,7 @@ def run(machine: FakeMachine, plan: BenchPlan, cold_s: float = 0.0):
     found = measure(
         load, plan, machine, ordinary_tokens=9, progress=lambda *done: steps.append(done)
     )
+    assert session.closed
     return found, session, steps
 
 

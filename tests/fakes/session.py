@@ -106,6 +106,9 @@ class FakeSession:
             other._kept = [[(key.clone(), value.clone()) for key, value in self._cache]]
         return other
 
+    def close(self) -> None:
+        """Hold nothing that had to be let go of."""
+
     def _offset(self, length: int) -> int:
         if self._fault == "last rotation row wrong":
             return -int(self.position + length == self.max_context)

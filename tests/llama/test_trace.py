@@ -66,6 +66,7 @@ def test_an_unknown_node_is_refused_by_name():
         traced.walk(Mock(spec=tracing.NodeHandlers))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc to count memory")
 def test_tracing_3b_is_fast_and_small():
     """3B: 5 s and 0.5 GB are the limits; the time is left to the benchmarks, but not the memory."""

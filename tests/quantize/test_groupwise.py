@@ -138,6 +138,7 @@ def test_codes_and_scales_are_storable_and_codes_are_the_nearest(parts, bits, me
     assert (found <= best * (1 + FIXED_SUM)).all(), "a code is not the nearest one"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "group", "least_gain_db"),
     [
@@ -278,6 +279,7 @@ def digest():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("capability", "threads"), [("default", 1), ("avx2", 3)])
 def test_bytes_do_not_depend_on_vector_width_or_threads(capability, threads):
     here: dict[str, Callable[[], str]] = {}

@@ -407,6 +407,7 @@ print(peak - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc to count memory")
 @pytest.mark.parametrize(("name", "kind"), [(LINEAR, "int4"), (TABLE, "int4"), (NORM, "bf16")])
 def test_memory_does_not_grow_with_the_tensor(tmp_path, name, kind):

@@ -10,6 +10,7 @@ import click
 
 from llama_export.cli.options import BUNDLE, JSON, THREADS, VERBOSE, open_console
 from llama_export.cli.verb import Section, Verb
+from llama_export.examine import defaults
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -206,6 +207,10 @@ def _speeds(speed: dict[str, float]) -> tuple[str, str]:
     return f"{speed['median']:.1f} tokens/s", f"{speed['least']:.1f} to {speed['most']:.1f}"
 
 
+def _listed(lengths: tuple[int, ...]) -> str:
+    return ",".join(map(str, lengths))
+
+
 BENCH = Verb(
     "bench",
     bench,
@@ -217,27 +222,27 @@ BENCH = Verb(
                     ["--prompt-lengths"],
                     metavar="N,N",
                     help="Tokens of the prompts.",
-                    show_default="128,512",
+                    show_default=_listed(defaults.PROMPT_LENGTHS),
                 ),
                 click.Option(
                     ["--contexts"],
                     metavar="N,N",
                     help="Positions in the cache to decode at.",
-                    show_default="128,1024",
+                    show_default=_listed(defaults.CONTEXTS),
                 ),
                 click.Option(
                     ["--decode-tokens"],
                     type=int,
                     metavar="N",
                     help="Tokens to decode for one sample.",
-                    show_default="16",
+                    show_default=str(defaults.DECODE_TOKENS),
                 ),
                 click.Option(
                     ["--repeat"],
                     type=int,
                     metavar="N",
                     help="Samples of each figure.",
-                    show_default="5",
+                    show_default=str(defaults.REPEAT),
                 ),
                 click.Option(["--quick"], is_flag=True, help="One length, fewer samples."),
             ),

@@ -31,9 +31,10 @@ if TYPE_CHECKING:
 
 _PHONE_NOTE = (
     "It fits: yes, within {sure:.1%} of the memory and 3.3 GB; perhaps, within {likely:.0%} and "
-    "8 GB, which an app may get that asks for it. At most: the memory's peak divided by the bytes "
-    "that a token reads at a context of {context}; ~ marks a peak that is derived, - one that was "
-    "not found, or a phone that it does not fit. This is arithmetic: nothing ran on a phone."
+    "8 GB, which the system may grant an app that asks for it. At most: the memory's peak divided "
+    "by the bytes that a token reads at a context of {context}; ~ marks a peak that is derived, "
+    "- one that was not found, or a phone that it does not fit. This is arithmetic: nothing ran on "
+    "a phone."
 )
 
 # Smaller models decode from the processor's caches: the memory's speed says nothing of them.
@@ -197,7 +198,7 @@ def target_table(plan: ExportPlan) -> Table:
         table.add_column(each.target, justify="right")
     rows: dict[str, list[str]] = {
         "size": [format_bytes(each.bundle_bytes) for each in found.targets],
-        "disk besides, to make it": [_or_none(each.scratch_bytes) for each in found.targets],
+        "extra disk during export": [_or_none(each.scratch_bytes) for each in found.targets],
         "memory to make it": [format_bytes(each.memory_bytes) for each in found.targets],
         "time to make it": [_duration(each.elapsed_s) for each in found.targets],
         "memory when loaded": [

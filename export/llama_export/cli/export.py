@@ -188,7 +188,9 @@ def export(
         result = run_export(plan, progress)
     except VerificationFailedError as failed:
         show_report(failed.report, as_json=as_json)
-        console.print(f"[bold red]{failed}[/]; it was not published. --no-verify keeps it.")
+        console.print(
+            f"[bold red]{failed}[/]; it was not published; --no-verify publishes it unchecked."
+        )
         raise click.exceptions.Exit(1) from None
     if as_json:
         click.echo(json.dumps(result.to_json(), indent=2))

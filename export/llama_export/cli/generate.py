@@ -12,6 +12,7 @@ from llama_export.cli.options import BUNDLE, JSON, PATH, THREADS, VERBOSE, open_
 from llama_export.cli.prompt_source import read_prompt
 from llama_export.cli.sampling_options import SAMPLING, chosen_sampling
 from llama_export.cli.verb import Section, Verb
+from llama_export.generation.defaults import COMPLETION_TOKENS
 
 if TYPE_CHECKING:
     from llama_export.generation.text_stream import TextStream
@@ -89,7 +90,7 @@ GENERATE = Verb(
                 click.Option(
                     ["--max-tokens", "-n"],
                     type=click.IntRange(min=1),
-                    default=256,
+                    default=COMPLETION_TOKENS,
                     metavar="N",
                     help="The most new tokens.",
                 ),

@@ -72,7 +72,7 @@ class Program(Verb, click.Group):
 
 
 def refuse_options_before(context: click.Context) -> None:
-    """Refuse options that were typed before a verb, which would not see them.
+    """Refuse options that were typed before a verb, which would ignore them.
 
     Args:
         context: context of the program, whose verb is known.
@@ -85,9 +85,9 @@ def refuse_options_before(context: click.Context) -> None:
     found = [name for name in typed if name]
     if not found:
         return
-    belongs = "belongs to an export" if len(found) == 1 else "belong to an export"
-    message = f"{_listed(found)} before {verb!r} {belongs}, and {verb!r} would not see "
-    message += "it" if len(found) == 1 else "them"
+    applies = "applies" if len(found) == 1 else "apply"
+    message = f"{_listed(found)} before {verb!r} {applies} to an export and would be ignored by "
+    message += repr(verb)
     raise UsageError(message, _advice(found, verb, context))
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_export.cli.verb import Section
+from llama_export.generation import defaults
 
 if TYPE_CHECKING:
     from llama_export.generation.sampling import Sampling
@@ -23,35 +24,35 @@ SAMPLING = Section(
             type=float,
             metavar="T",
             help="0 takes the likeliest token.",
-            show_default="0.7",
+            show_default=str(defaults.TEMPERATURE),
         ),
         click.Option(
             ["--top-p"],
             type=float,
             metavar="P",
             help="Draw from this share of the probability.",
-            show_default="0.95",
+            show_default=str(defaults.TOP_P),
         ),
         click.Option(
             ["--top-k"],
             type=int,
             metavar="N",
             help="Draw from this many tokens; 0: all.",
-            show_default="0",
+            show_default=str(defaults.TOP_K),
         ),
         click.Option(
             ["--min-p"],
             type=float,
             metavar="P",
             help="Leave out tokens below this share of the likeliest.",
-            show_default="0",
+            show_default=f"{defaults.MIN_P:g}",
         ),
         click.Option(
             ["--repetition-penalty"],
             type=float,
             metavar="X",
             help="Above 1, tokens that are there already come less often.",
-            show_default="1",
+            show_default=f"{defaults.REPETITION_PENALTY:g}",
         ),
         click.Option(
             ["--seed"],

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from llama_export.errors import UsageError
+from llama_export.examine import defaults
 from llama_export.system.machine import CpuTimes, others_busy_cores
 from llama_export.targets.session import Session
 
-DEFAULT_PROMPT_LENGTHS = (128, 512)
-DEFAULT_CONTEXTS = (128, 1024)
-QUICK_LENGTHS = (128,)
 # Other processes that keep more than this of one core busy make the figures doubtful.
 BUSY_CORES = 0.15
 _LOOK_S = 0.5
@@ -60,10 +59,10 @@ class BenchPlan:
         repeat: number of samples of each figure that count; one more comes first.
     """
 
-    prompt_lengths: tuple[int, ...] = DEFAULT_PROMPT_LENGTHS
-    contexts: tuple[int, ...] = DEFAULT_CONTEXTS
-    decode_tokens: int = 16
-    repeat: int = 5
+    prompt_lengths: tuple[int, ...] = defaults.PROMPT_LENGTHS
+    contexts: tuple[int, ...] = defaults.CONTEXTS
+    decode_tokens: int = defaults.DECODE_TOKENS
+    repeat: int = defaults.REPEAT
 
 
 @dataclass(frozen=True)
@@ -187,8 +186,10 @@ def plan_bench(
     Raises:
         UsageError: a length is beyond the artifact's context, or a count is below 1.
     """
-    repeat = repeat if repeat is not None else (2 if quick else 5)
-    steps = decode_tokens if decode_tokens is not None else (8 if quick else 16)
+    if repeat is None:
+        repeat = defaults.QUICK_REPEAT if quick else defaults.REPEAT
+    usual = defaults.QUICK_DECODE_TOKENS if quick else defaults.DECODE_TOKENS
+    steps = usual if decode_tokens is None else decode_tokens
     for option, count in (("--repeat", repeat), ("--decode-tokens", steps)):
         if count < 1:
             message = f"{option}: expected at least 1, found {count}"
@@ -198,9 +199,11 @@ def plan_bench(
         message = f"--decode-tokens: expected less than the artifact's context of {max_context}, "
         raise UsageError(message + f"found {steps}", "measure fewer steps")
     if prompt_lengths is None:
-        prompt_lengths = _fitting(QUICK_LENGTHS if quick else DEFAULT_PROMPT_LENGTHS, max_context)
+        prompt_lengths = _fitting(
+            defaults.QUICK_LENGTHS if quick else defaults.PROMPT_LENGTHS, max_context
+        )
     if contexts is None:
-        contexts = _fitting(QUICK_LENGTHS if quick else DEFAULT_CONTEXTS, room)
+        contexts = _fitting(defaults.QUICK_LENGTHS if quick else defaults.CONTEXTS, room)
     _require_fit("--prompt-lengths", prompt_lengths, max_context, "")
     _require_fit("--contexts", contexts, room, f", with {steps} tokens to decode")
     return BenchPlan(prompt_lengths, contexts, steps, repeat)
@@ -229,19 +232,20 @@ def measure(
     before = host.cpu_times()
     resident_before = host.resident_bytes()
     begun = host.clock()
-    session = open_session()
-    load_s = host.clock() - begun
-    resident = host.resident_bytes()
-    prompts = _Prompts(ordinary_tokens)
-    total = (plan.repeat + 1) * (len(plan.prompt_lengths) + len(plan.contexts))
-    count = _Counter(progress, total)
-    first_call_s = _first_token_s(session, prompts.of(plan.prompt_lengths[0]), host)
-    prefill = tuple(
-        _prefill(session, prompts.of(length), plan, host, count) for length in plan.prompt_lengths
-    )
-    decode = tuple(
-        _decode(session, prompts.of(context), plan, host, count) for context in plan.contexts
-    )
+    with closing(open_session()) as session:
+        load_s = host.clock() - begun
+        resident = host.resident_bytes()
+        prompts = _Prompts(ordinary_tokens)
+        total = (plan.repeat + 1) * (len(plan.prompt_lengths) + len(plan.contexts))
+        count = _Counter(progress, total)
+        first_call_s = _first_token_s(session, prompts.of(plan.prompt_lengths[0]), host)
+        prefill = tuple(
+            _prefill(session, prompts.of(length), plan, host, count)
+            for length in plan.prompt_lengths
+        )
+        decode = tuple(
+            _decode(session, prompts.of(context), plan, host, count) for context in plan.contexts
+        )
     return BenchResult(
         load_s=load_s,
         resident_before_bytes=resident_before,

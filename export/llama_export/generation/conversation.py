@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from llama_export.errors import PromptError
+from llama_export.generation.defaults import ANSWER_TOKENS
 from llama_export.generation.overflow import Overflow, TurnLengths, find_overflow
 from llama_export.generation.sampling import Sampling
 from llama_export.generation.session_file import (
@@ -32,8 +33,6 @@ from llama_export.tokenizer.chat_format import (
 
 # What a user says: the text alone, a message, or `{"role": "user", "content": ...}`.
 UserMessage = str | Message | Mapping[str, object]
-
-DEFAULT_MAX_TOKENS = 512
 
 
 class Conversation:
@@ -58,7 +57,7 @@ class Conversation:
         *,
         system: str = "",
         sampling: Sampling | None = None,
-        max_tokens: int = DEFAULT_MAX_TOKENS,
+        max_tokens: int = ANSWER_TOKENS,
     ) -> None:
         require_whole("max_tokens", max_tokens)
         self.session = session

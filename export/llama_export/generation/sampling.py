@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llama_export.errors import UsageError
+from llama_export.generation import defaults
 from llama_export.llama.intermediates import FloatArray
 
 IdArray = NDArray[np.intp]
@@ -45,12 +46,12 @@ class Sampling:
         UsageError: a value is out of its range; all such values are named.
     """
 
-    temperature: float = 0.7
-    top_p: float = 0.95
-    top_k: int = 0
+    temperature: float = defaults.TEMPERATURE
+    top_p: float = defaults.TOP_P
+    top_k: int = defaults.TOP_K
     seed: int | None = None
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
+    min_p: float = defaults.MIN_P
+    repetition_penalty: float = defaults.REPETITION_PENALTY
 
     def __post_init__(self) -> None:
         """Refuse values out of their ranges."""

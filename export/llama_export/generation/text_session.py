@@ -18,6 +18,7 @@ from llama_export.bundle.bundle import Bundle
 from llama_export.bundle.manifest import Manifest
 from llama_export.errors import BundleError, PromptError
 from llama_export.generation.decoding import Generation
+from llama_export.generation.defaults import COMPLETION_TOKENS
 from llama_export.generation.prefix_cache import PrefixCache
 from llama_export.generation.sampling import Sampling
 from llama_export.generation.session_file import (
@@ -38,8 +39,6 @@ from llama_export.tokenizer.tokenizer import Tokenizer
 
 # Either a text, which gets `<|begin_of_text|>` in front, or token ids, which are taken as they are.
 Prompt = str | Sequence[int]
-
-DEFAULT_MAX_TOKENS = 256
 
 
 class TextSession:
@@ -172,7 +171,7 @@ class TextSession:
         self,
         prompt: Prompt,
         *,
-        max_tokens: int = DEFAULT_MAX_TOKENS,
+        max_tokens: int = COMPLETION_TOKENS,
         sampling: Sampling | None = None,
         stop: Sequence[str] = (),
         on_end: Callable[[Completion], None] | None = None,
@@ -218,7 +217,7 @@ class TextSession:
         self,
         prompt: Prompt,
         *,
-        max_tokens: int = DEFAULT_MAX_TOKENS,
+        max_tokens: int = COMPLETION_TOKENS,
         sampling: Sampling | None = None,
         stop: Sequence[str] = (),
     ) -> Completion:
@@ -230,7 +229,7 @@ class TextSession:
         self,
         messages: Sequence[Message | Mapping[str, object]],
         *,
-        max_tokens: int = DEFAULT_MAX_TOKENS,
+        max_tokens: int = COMPLETION_TOKENS,
         sampling: Sampling | None = None,
         stop: Sequence[str] = (),
     ) -> Completion:

@@ -126,6 +126,7 @@ def test_all_forms_hold_the_same_cache(workshop):
                 assert rel_rms(expected, found) < SAME_REL_RMS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "chosen", "form"),
     [
@@ -318,6 +319,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_two_exports_are_the_same_bytes(tmp_path):
     first, second = (
         files_of(export_to(tmp_path / name, max_context=64)) for name in ("one", "two")

@@ -263,6 +263,7 @@ def test_without_a_fault_it_passes_and_nothing_is_located(exported, copied):
     assert exported.locate(bundle) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [{"kv_cache": "io"}, {"functions": "prefill+decode"}],

@@ -311,6 +311,7 @@ print("heard again", file=sys.stderr)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.coreml
 def test_importing_it_makes_no_noise(coremltools):
     """It warns of versions of torch and others, and of Core ML, which Linux has not."""

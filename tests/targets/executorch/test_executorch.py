@@ -108,6 +108,7 @@ def test_the_first_tokens_of_a_trained_model(demo_bundle):
     assert session.num_layers == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "chosen"),
     [
@@ -137,6 +138,7 @@ def test_a_cache_that_is_given_computes_the_same_bits(tiny, workshop):
             assert np.array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_a_float16_cache_is_near(tiny, workshop):
     wide, narrow = tiny.session(), workshop.tiny(kv_dtype="float16").session()
     expected, found = wide.prefill(TOKENS), narrow.prefill(TOKENS)
@@ -185,6 +187,7 @@ def in_another_process(program: str, *arguments: object) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_number_of_threads_belongs_to_the_process(tiny):
     """The toolkit can change it only while no program is loaded: it aborts otherwise."""
     said = in_another_process(THREADS, tiny.path, json.dumps(tiny.spec.to_json()))
@@ -483,6 +486,7 @@ lower(trace(TINY, CONTEXT), weights, Path(sys.argv[2]), ExecutorchOptions(), sto
 """
 
 
+@pytest.mark.slow
 def test_the_same_input_gives_the_same_bytes_in_another_process(tiny, workshop, tmp_path):
     in_another_process(AGAIN, workshop.weights_folder(), tmp_path)
     assert (tmp_path / "model.pte").read_bytes() == tiny.path.read_bytes()

@@ -102,6 +102,7 @@ def test_a_sound_artifact_passes_and_every_figure_of_the_issue_holds(export):
     assert rows["rewind"].value == rows["side_by_side"].value == rows["beyond_context"].value == 0
 
 
+@pytest.mark.slow
 def test_a_float16_cache_is_verified_with_its_own_limits(lowered_once, tmp_path):
     request = ExportRequest(
         "demo",
@@ -116,6 +117,7 @@ def test_a_float16_cache_is_verified_with_its_own_limits(lowered_once, tmp_path)
     assert 1e-6 < rows["best_step"].value < 5e-3
 
 
+@pytest.mark.slow
 def test_rope_scaling_left_out_is_found(export):
     plain = host_program.inverse_frequencies
     without = mock.patch.object(
@@ -140,6 +142,7 @@ AROUND = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", AROUND)
 def test_a_fault_around_the_delegates_is_found(export, name):
     with changed_forward(*AROUND[name]):
@@ -158,6 +161,7 @@ def test_the_first_wrong_layer_is_named(export):
     assert found["cache_steps"].note.startswith("first: keys of layer 3")
 
 
+@pytest.mark.slow
 def test_another_epsilon_is_found_though_rounding_hides_it(export):
     with changed_calls(lambda _, call: dataclasses.replace(call, epsilon=1e-4)):
         found = failed(export())
@@ -184,6 +188,7 @@ def swapped(first, second):
     return mock.patch.object(lowering._Filler, "_fill", fill)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "second", "tensor"),
     [(2, 3, "mlp.gate_proj"), (5, 6, "self_attn.q_proj"), (7, 8, "self_attn.k_proj")],
@@ -195,6 +200,7 @@ def test_swapped_weights_are_found_by_their_hashes(export, first, second, tensor
     assert tensor in found["codes_weights"].note
 
 
+@pytest.mark.slow
 def test_one_scale_a_hundredth_off_is_found(export):
     real = weight_bytes.scales_bytes
 
@@ -211,6 +217,7 @@ def test_one_scale_a_hundredth_off_is_found(export):
     assert found["codes_weights"].note == first
 
 
+@pytest.mark.slow
 def test_nibbles_the_other_way_round_are_found(export):
     real = weight_bytes.codes_bytes
 

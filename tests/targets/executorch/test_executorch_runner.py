@@ -247,6 +247,7 @@ def llama3_bundle(workshop, llama3_file, tmp_path_factory) -> Path:
     return workshop.bundle(folder, CONTEXT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)
 def test_llama_3s_own_vocabulary(llama3_bundle, tokenizer):
     ours = llama_export.load(llama3_bundle)

@@ -12,6 +12,7 @@ import click
 from llama_export.cli.options import BUNDLE, JSON, PATH, THREADS, VERBOSE, open_console
 from llama_export.cli.sampling_options import SAMPLING, chosen_sampling
 from llama_export.cli.verb import Section, Verb
+from llama_export.generation.defaults import ANSWER_TOKENS
 
 if TYPE_CHECKING:
     from llama_export.generation.conversation import Conversation
@@ -124,7 +125,7 @@ CHAT = Verb(
                     type=click.IntRange(min=1),
                     metavar="N",
                     help="The most tokens of an answer.",
-                    show_default="512",
+                    show_default=str(ANSWER_TOKENS),
                 ),
                 click.Option(
                     ["--context"],

@@ -7,6 +7,7 @@ next is opened. It knows no limits and no rows.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -113,8 +114,22 @@ class _AsShipped:
 
 def _run_as_shipped(artifact: Artifact, *, quick: bool, progress: Progress | None) -> _AsShipped:
     """Run the artifact as shipped; its session and the original's states end with this call."""
-    reference = artifact.open_reference()
-    session = artifact.open_session(exact=False)
+    with ExitStack() as opened:
+        reference = artifact.open_reference()
+        if reference is not None:
+            opened.enter_context(closing(reference))
+        session = opened.enter_context(closing(artifact.open_session(exact=False)))
+        return _read_as_shipped(artifact, session, reference, quick=quick, progress=progress)
+
+
+def _read_as_shipped(
+    artifact: Artifact,
+    session: Session,
+    reference: Session | None,
+    *,
+    quick: bool,
+    progress: Progress | None,
+) -> _AsShipped:
     loaded_bytes = Machine().resident_bytes()
     reading = plan_reading(artifact.config, artifact.read_text(), session.max_context, quick=quick)
     rounding = artifact.rounded_inputs() if artifact.weights is not None else None
@@ -147,9 +162,9 @@ def _run_as_shipped(artifact: Artifact, *, quick: bool, progress: Progress | Non
 
 
 def _run_exactly(artifact: Artifact, first: _AsShipped) -> Exact:
-    session = artifact.open_session(exact=artifact.target.limits.has_exact_mode)
     reading = first.reading
-    return measure_exact(session, first.quantised, reading.longest, reading.budget, first.tick)
+    with closing(artifact.open_session(exact=artifact.target.limits.has_exact_mode)) as session:
+        return measure_exact(session, first.quantised, reading.longest, reading.budget, first.tick)
 
 
 def compare_sessions(
