@@ -7,7 +7,6 @@ the delegates, or in the bytes that go into them.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import inspect
 import textwrap
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from unittest import mock
 import pytest
 
 pytest.importorskip("executorch", reason="executorch is not installed (the extra 'executorch')")
+from artifacts.executorch_artifacts import remembered_kinds
 
 from llama_export.errors import BundleError
 from llama_export.exporting.pipeline import ExportRequest, export_bundle
@@ -42,7 +42,7 @@ class Silent:
 @pytest.fixture(scope="module")
 def lowered_once():
     """Keep what was lowered of each kind: a fault around it does not lower it again."""
-    with mock.patch.object(lowering, "lower_kind", functools.cache(lowering.lower_kind)):
+    with remembered_kinds():
         yield
 
 

@@ -351,7 +351,10 @@ SIZES = {
 }
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize(
+    "name",
+    [*(name for name in SIZES if name != "int8"), pytest.param("int8", marks=pytest.mark.slow)],
+)
 def test_an_estimate_is_what_is_written(workshop, name):
     config, chosen, options = SIZES[name]
     artifact = workshop.tiny(config, chosen, **options)
