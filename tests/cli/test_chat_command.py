@@ -157,7 +157,7 @@ def test_generate_gives_its_seed_and_json(run, demo_bundle):
         (["chat"], b"good\nb\xffd\n", 15, "line 2 of stdin is not UTF-8: byte 0xff"),
         (["chat"], b"word " * 40000, 15, "tokens long, and the context has 2048"),
         (["chat", "--save", "/nowhere/x"], b"Hello\n", 11, "cannot be written"),
-        (["chat", "--save", "."], b"Hello\n", 11, "no name of a file"),
+        (["chat", "--save", "."], b"Hello\n", 11, "not a file name"),
         (["chat", "--save", "/tmp"], b"Hello\n", 11, "it is a folder"),
         (["chat", "--save", "x" * 300], b"Hello\n", 11, "too long"),
         (["chat", "--load", "."], b"", 15, ". is a folder"),

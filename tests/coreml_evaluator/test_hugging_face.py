@@ -24,7 +24,7 @@ with warnings.catch_warnings():
     from transformers import LlamaConfig, LlamaForCausalLM
     from transformers.cache_utils import Cache
 
-pytestmark = pytest.mark.coreml
+pytestmark = [pytest.mark.coreml, pytest.mark.slow]
 
 # float32 in another order: 8e-7 was measured; with a cache in float16: 5e-4. Weights that the
 # converter rounded to float16: 1.5e-3; with results rounded, too: 3.5e-3.

@@ -301,7 +301,8 @@ def test_a_manifest_of_another_signature(copied):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs limits of a process: POSIX")
-@pytest.mark.parametrize("limit_bytes", [20_000, pytest.param(300_000, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("limit_bytes", [20_000, 300_000])
 def test_no_space_is_named_and_leaves_nothing(tmp_path, limit_bytes):
     """A file that may not grow stands for a full disk, in a process of its own."""
     checkpoint = write_checkpoint(tmp_path / "tiny")
