@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from artifacts.tiny import write_checkpoint
 
@@ -40,3 +42,18 @@ def test_a_plan_is_resolved_once_and_executed(monkeypatch, tmp_path):
     result = pipeline.run_export(made, Silent())
     assert asked == again
     assert result.bundles[0].bundle.folder == made.targets[0].folder
+
+
+def test_an_output_has_the_models_name(tmp_path):
+    from llama_export.exporting.request import ExportRequest
+
+    (tmp_path / "model-v1.5.gguf").write_bytes(b"x")
+    (tmp_path / "v1.5").mkdir()
+    names = {
+        "3.2-1B": "3.2-1B",
+        "someone/Llama-3.5": "Llama-3.5",
+        str(tmp_path / "model-v1.5.gguf"): "model-v1.5",
+        str(tmp_path / "v1.5"): "v1.5",
+    }
+    for model, name in names.items():
+        assert ExportRequest(model, ("onnx",)).output_folder == Path(name)

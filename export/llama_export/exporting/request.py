@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,10 +51,12 @@ class ExportRequest:
 
     @property
     def output_folder(self) -> Path:
-        """The output; by default it has the name of the alias, the repository or the folder."""
+        """The output; by default it has the name of the alias, the repository, folder or file."""
         if self.output is not None:
             return self.output
-        name = Path(self.model).name
+        named = Path(self.model)
+        is_file = os.path.isfile(named)  # noqa: PTH113 - a name too long is no error here
+        name = named.stem if is_file else named.name
         return Path(name if name not in ("", "..") else Path(self.model).resolve().name)
 
     def options_of(self, target: str) -> TargetOptions:
