@@ -268,7 +268,7 @@ def _in_our_words(
     """
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # coremltools raises that very class; it is re-raised as ours
         message = f"{what}: {words(error)}"
         raise BundleError(message, hint) from error
 

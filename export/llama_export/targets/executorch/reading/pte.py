@@ -94,13 +94,11 @@ class Pte:
         path: path of the file.
         program: the FlatBuffers file at its beginning.
         segments_at: offset of the segments in the file.
-        segments_bytes: size of all segments together.
     """
 
     path: Path
     program: bytes | bytearray
     segments_at: int
-    segments_bytes: int
 
     @classmethod
     def open(cls, path: Path) -> Pte:
@@ -143,9 +141,7 @@ class Pte:
         if head[8:12] != _EXTENDED:
             message = f"{path} has no extended header, so its segments cannot be found"
             raise BundleError(message, "export it again, with executorch 1.4")
-        size, start, length = (
-            read_number(head, at, "Q") for at in (_PROGRAM_SIZE, _SEGMENTS_AT, SEGMENTS_SIZE)
-        )
+        size, start = (read_number(head, at, "Q") for at in (_PROGRAM_SIZE, _SEGMENTS_AT))
         if size > path.stat().st_size:
             message = f"the program should have {size} bytes, the file has {path.stat().st_size}"
             raise ValueError(message)
@@ -154,7 +150,7 @@ class Pte:
         if len(program) < size:
             message = f"the program should have {size} bytes, the file has {len(program)}"
             raise ValueError(message)
-        return cls(path, program, start, length)
+        return cls(path, program, start)
 
     def check(self) -> None:
         """Check that every segment is inside the file.
