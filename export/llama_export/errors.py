@@ -6,6 +6,12 @@ do next. A failed verification is a result, not an error, and does not appear he
 
 from __future__ import annotations
 
+from llama_quantize.printable import clipped, printable
+
+# Exit codes of what is no error of the input's: 0 is success, 1 a failed verification.
+NOT_PROVED_EXIT_CODE = 17
+OUR_FAULT_EXIT_CODE = 70
+
 # A log level above WARNING: what a user should know although nothing failed. The libraries'
 # warnings are switched off, these are not.
 NOTICE = 35
@@ -14,9 +20,10 @@ NOTICE = 35
 class LlamaExportError(Exception):
     """Base of every error that is the input's fault and not a bug.
 
-    `str(error)` is the message alone. The hint is a note of the exception (PEP 678): Python 3.11
-    and later print it below the message in a traceback; 3.10 itself prints the message alone, but
-    pytest and IPython show the note there too.
+    `str(error)` is the message alone. Both texts may quote a file of anybody's, so both are cut to
+    a length that can be read, and hold no control character but line breaks. The hint is a note
+    of the exception (PEP 678): Python 3.11 and later print it below the message in a traceback;
+    3.10 itself prints the message alone, but pytest and IPython show the note there too.
 
     Args:
         message: what is wrong, where, and what was expected and found.
@@ -26,12 +33,12 @@ class LlamaExportError(Exception):
     exit_code = 10
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = clipped(printable(message))
+        self.hint = clipped(printable(hint))
+        super().__init__(self.message)
         if hint:
             # What `add_note` does, which Python 3.10 does not have yet.
-            self.__notes__ = [f"what to do: {hint}"]
+            self.__notes__ = [f"what to do: {self.hint}"]
 
 
 class UsageError(LlamaExportError):
@@ -113,3 +120,9 @@ class EvaluationError(LlamaExportError):
     """The evaluator cannot run a package: an op is unknown, or a result is not what it declares."""
 
     exit_code = 16
+
+
+class OutOfMemoryError(LlamaExportError):
+    """The system gave no more memory."""
+
+    exit_code = 18
