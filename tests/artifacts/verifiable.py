@@ -21,6 +21,7 @@ from llama_export.llama.activations import EXACT_INPUTS, ActivationQuantization,
 from llama_export.llama.rope import inverse_frequencies, rope_tables
 from llama_export.llama.rounding import round_activations
 from llama_export.targets.stored import StoredWeights
+from llama_export.targets.wiring import Attribute, Wiring
 from llama_export.verification.artifact import Artifact
 from llama_export.verification.rows import VerifyReport
 from llama_export.verification.samples import UserText
@@ -32,6 +33,24 @@ from llama_quantize.tensor import QuantizedTensor
 
 # The tiny tokenizer's tokens are bytes.
 TEXT = [3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37]
+
+SOUND = Wiring((), 7, (Attribute("model.norm", "epsilon", 1e-5, 1e-5),))
+
+
+class FakeLookup:
+    """The rows of a model's table, some of them those of other ids."""
+
+    def __init__(self, model: torch.nn.Module, others=()) -> None:
+        self._table = model.model.embed_tokens.weight
+        self._others = dict(others)
+
+    def rows(self, input_ids):
+        ids = [self._others.get(token, token) for token in input_ids]
+        rows = self._table.detach()[ids].float().numpy()
+        return {"the first norm": rows, "the first sum": rows}
+
+    def close(self) -> None:
+        pass
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +175,13 @@ def artifact_of(
         "text": UserText(Path("primes.txt"), bytes(TEXT).decode()),
     }
     references = {name: changes.pop(name, value) for name, value in references.items()}
-    behaviour = {"open_session": open_session, "stored": stored_in(made), "rounding": None}
+    behaviour = {
+        "open_session": open_session,
+        "stored": stored_in(made),
+        "rounding": None,
+        "wiring": SOUND,
+        "lookup": FakeLookup(made.model),
+    }
     return Artifact(target=FakeTarget(**behaviour | changes), **references)
 
 

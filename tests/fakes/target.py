@@ -15,6 +15,7 @@ from llama_export.targets.options import TargetOptions
 from llama_export.targets.session import Session
 from llama_export.targets.stored import StoredArtifact, StoredWeights
 from llama_export.targets.target import Target
+from llama_export.targets.wiring import Lookup, Wiring
 
 
 class FakeTarget(Target):
@@ -27,6 +28,8 @@ class FakeTarget(Target):
         rounding: what it says of how its products round; None: it does not know.
         probe: looks into any artifact; None: nothing does.
         open_reference: opens what computes as the runtime should.
+        wiring: operators of any artifact; None: they are not followed.
+        lookup: the rows that any artifact looks up; None: it cannot be cut.
     """
 
     name = "fake"
@@ -50,6 +53,8 @@ class FakeTarget(Target):
         rounding: RoundedInputs | None = EXACT_INPUTS,
         probe: Probe | None = None,
         open_reference: Callable[[], Session | None] = lambda: None,
+        wiring: Wiring | None = None,
+        lookup: Lookup | None = None,
     ) -> None:
         self._open_session = open_session
         self._stored = stored
@@ -57,6 +62,8 @@ class FakeTarget(Target):
         self._rounding = rounding
         self._probe = probe
         self._open_reference = open_reference
+        self._wiring = wiring
+        self._lookup = lookup
 
     def check(self, options, schemes=None, max_context=None):
         return None
@@ -75,6 +82,12 @@ class FakeTarget(Target):
 
     def probe(self, artifact, *, threads=None):
         return self._probe
+
+    def wiring(self, artifact, config):
+        return self._wiring
+
+    def open_lookup(self, artifact, *, threads=None):
+        return self._lookup
 
     def open_reference(self, artifact, *, threads=None):
         return self._open_reference()

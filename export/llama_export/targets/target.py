@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from llama_export.targets.footprint import Footprint
     from llama_export.targets.session import Session
     from llama_export.targets.stored import StoredArtifact, StoredWeights
+    from llama_export.targets.wiring import Lookup, Wiring
     from llama_quantize.checkpoint.weights import QuantizedWeights
     from llama_quantize.scheme import Scheme
 
@@ -255,6 +256,40 @@ class Target(ABC):
 
         Returns:
             None: this target's artifacts cannot be looked into.
+        """
+        return None
+
+    def wiring(self, artifact: StoredArtifact, config: LlamaConfig) -> Wiring | None:
+        """Follow an artifact's operators from its results back to its inputs.
+
+        It shares no code with the lowering, and runs nothing.
+
+        Args:
+            artifact: the artifact.
+            config: shape of the model that it should compute.
+
+        Returns:
+            None: this target's graphs are not followed.
+
+        Raises:
+            BundleError: the artifact is damaged.
+        """
+        return None
+
+    def open_lookup(self, artifact: StoredArtifact, *, threads: int | None = None) -> Lookup | None:
+        """Cut the way from token ids to the first layer out of an artifact.
+
+        It ends in what the first layer's norm and its first sum take, found from these.
+
+        Args:
+            artifact: the artifact.
+            threads: number of runtime threads; None leaves it to the runtime.
+
+        Returns:
+            None: this target's artifacts cannot be cut.
+
+        Raises:
+            BundleError: the artifact is damaged, or its first layer is not a Llama's.
         """
         return None
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from llama_export.llama.intermediates import Probe
     from llama_export.targets.session import Session
     from llama_export.targets.target import Target
+    from llama_export.targets.wiring import Lookup, Wiring
+    from llama_export.tokenizer.tokenizer import Tokenizer
     from llama_quantize.checkpoint.weights import QuantizedWeights
 
 
@@ -77,10 +79,22 @@ class Artifact:
             PromptError: the text is too short.
             TokenizerError: the tokenizer cannot be read, or cannot encode the text.
         """
+        tokenizer = self._tokenizer
+        return built_in_text(tokenizer) if self.text is None else tokenize(tokenizer, self.text)
+
+    def special_token_ids(self) -> tuple[int, ...]:
+        """Return the ids of the special tokens, by the bundle's own tokenizer.
+
+        Raises:
+            TokenizerError: the tokenizer cannot be read.
+        """
+        return tuple(self._tokenizer.special_tokens.values())
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
         from llama_export.tokenizer.tokenizer import Tokenizer
 
-        tokenizer = Tokenizer.load(self.bundle.path(self.bundle.manifest.tokenizer["file"]))
-        return built_in_text(tokenizer) if self.text is None else tokenize(tokenizer, self.text)
+        return Tokenizer.load(self.bundle.path(self.bundle.manifest.tokenizer["file"]))
 
     def open_session(self, *, exact: bool) -> Session:
         """Load the artifact into its runtime.
@@ -97,6 +111,14 @@ class Artifact:
     def rounded_inputs(self) -> RoundedInputs | None:
         """Return how the artifact's products round their inputs; None: not known here."""
         return self.target.rounded_inputs(self.on_disk)
+
+    def wiring(self) -> Wiring | None:
+        """Return the artifact's operators and their settings; None: they are not followed."""
+        return self.target.wiring(self.on_disk, self.config)
+
+    def open_lookup(self) -> Lookup | None:
+        """Cut the way from ids to the first layer out; None: the artifact cannot be cut."""
+        return self.target.open_lookup(self.on_disk, threads=self.threads)
 
     def probe(self) -> Probe | None:
         """Return what looks inside the artifact; None: it cannot be looked into."""

@@ -134,7 +134,7 @@ def test_a_full_run_sees_what_rounding_hides_from_the_logits(exported, copied):
     assert right.row("operators").value == 0
     fault = faults.MORE["wrong norm epsilon in one layer"]
     report = exported.verify(faults.inject(copied, fault.edit), quick=False)
-    assert [row.key for row in report.failures] == ["operators"]
+    assert [row.key for row in report.failures] == ["attributes", "operators"]
     assert report.divergence.operator == fault.operator
 
 

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from llama_export.llama.names import Shapes
     from llama_export.llama.trace import TracedLlama
     from llama_export.targets.footprint import Footprint
+    from llama_export.targets.onnx.running.lookup import OnnxLookup
     from llama_export.targets.onnx.running.session import OnnxSession
     from llama_export.targets.stored import StoredArtifact, StoredWeights
+    from llama_export.targets.wiring import Wiring
     from llama_quantize.checkpoint.weights import QuantizedWeights
     from llama_quantize.scheme import Scheme
 
@@ -141,6 +143,18 @@ class OnnxTarget(Target):
             return probe(artifact, chunks, threads=threads)
 
         return run
+
+    @override
+    def wiring(self, artifact: StoredArtifact, config: LlamaConfig) -> Wiring:
+        from llama_export.targets.onnx.reading.wiring import read_wiring
+
+        return read_wiring(artifact.path, config, all_logits=artifact.spec.all_logits)
+
+    @override
+    def open_lookup(self, artifact: StoredArtifact, *, threads: int | None = None) -> OnnxLookup:
+        from llama_export.targets.onnx.running.lookup import OnnxLookup
+
+        return OnnxLookup.open(artifact.path, threads=threads)
 
     @override
     def predict(

@@ -146,10 +146,10 @@ class Lookup:
         where = f"the rows of {len(wrong)} of the {len(rows)} tokens read differ: {named}"
 
         def explain() -> str:
-            held = _find_row(table, rows[wrong[0]])
+            held = find_row(table, rows[wrong[0]])
             if held is None or held == wrong[0]:
                 return ""
-            if held in rows and _find_row(table, rows[held]) == wrong[0]:
+            if held in rows and find_row(table, rows[held]) == wrong[0]:
                 return f"the vocabulary's rows {wrong[0]} and {held} are swapped"
             return f"token {wrong[0]} gets the vocabulary's row {held}"
 
@@ -253,7 +253,7 @@ def _elementwise(
     )
 
 
-def _find_row(table: Weight, row: Tensor) -> int | None:
+def find_row(table: Weight, row: Tensor) -> int | None:
     """Return the index of a row `[E]` in a table `[V, E]`; None where the table lacks it."""
     for start in range(0, table.shape[0], _TABLE_BLOCK):
         block = weight_rows(table, slice(start, min(start + _TABLE_BLOCK, table.shape[0])))

@@ -18,6 +18,7 @@ from llama_export.verification.artifact import Artifact
 from llama_export.verification.measure.eager import Eager, QuantisedEager
 from llama_export.verification.measure.exact import Exact, exact_calls, measure_exact
 from llama_export.verification.measure.feed import prefill, single_steps
+from llama_export.verification.measure.lookups import Lookups, measure_lookups
 from llama_export.verification.measure.metrics import LogitMetrics, Logits, compare_logits
 from llama_export.verification.measure.shipped import Shipped, measure_shipped
 from llama_export.verification.measure.single_steps import (
@@ -31,6 +32,7 @@ from llama_export.verification.samples import Budget, Reading, plan_reading
 if TYPE_CHECKING:
     from llama_export.llama.attention import KeyValue
     from llama_export.targets.session import Session
+    from llama_export.targets.wiring import Wiring
 
 Progress = Callable[[int, int], None]
 
@@ -44,6 +46,8 @@ class Measurements:
 
     Args:
         structure: content of the bundle.
+        wiring: operators of the artifact; None where they are not followed.
+        lookups: rows that ids get; None where they cannot be looked up.
         reading: tokens that were read.
         shipped: results as shipped, token by token.
         runtime: runtime against what computes as it should; None where it is its own reference.
@@ -53,6 +57,8 @@ class Measurements:
     """
 
     structure: Structure
+    wiring: Wiring | None
+    lookups: Lookups | None
     reading: Reading
     shipped: Shipped
     runtime: LogitMetrics | None
@@ -76,6 +82,8 @@ def measure(
         PromptError: the text cannot be used.
     """
     structure = read_structure(artifact)
+    wiring = artifact.wiring()
+    lookups = measure_lookups(artifact, quick=quick)
     first = _run_as_shipped(artifact, quick=quick, progress=progress)
     if artifact.checkpoint is not None:
         artifact.checkpoint.release()  # 2.5 GB of mapped pages at 1B, which nobody reads any more
@@ -87,6 +95,8 @@ def measure(
     )
     return Measurements(
         structure=structure,
+        wiring=wiring,
+        lookups=lookups,
         reading=first.reading,
         shipped=first.shipped,
         runtime=first.runtime,

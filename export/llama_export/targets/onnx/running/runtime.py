@@ -27,6 +27,7 @@ def load_runtime(
     threads: int | None = None,
     exact: bool = False,
     extra_outputs: Sequence[str] = (),
+    graph: bytes | None = None,
     verbose: bool = False,
 ) -> onnxruntime.InferenceSession:
     """Load an artifact.
@@ -36,6 +37,7 @@ def load_runtime(
         threads: number of runtime threads; None leaves it to onnxruntime (one a physical core).
         exact: compute every quantised product in float32, slowly.
         extra_outputs: names of float32 values inside the graph that come out as well.
+        graph: another graph over the same data file, to be loaded in place of the artifact's own.
         verbose: let the runtime's messages through.
 
     Raises:
@@ -53,8 +55,8 @@ def load_runtime(
     if threads is not None:
         options.intra_op_num_threads = threads
     source: str | bytes = str(model)
-    if exact or extra_outputs:
-        source = _changed_graph(model, extra_outputs, exact=exact)
+    if exact or extra_outputs or graph is not None:
+        source = graph or _changed_graph(model, extra_outputs, exact=exact)
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(model.parent)
         )

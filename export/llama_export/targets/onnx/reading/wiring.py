@@ -1,0 +1,238 @@
+"""Follow an ONNX graph from its logits back to its inputs: each operator must be a Llama's.
+
+It shares no code with the lowering but the metadata key of the weights. It knows the operators and
+their settings; it runs nothing, and does not look into the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llama_export.llama.config import LlamaConfig
+from llama_export.llama.names import FINAL_NORM, HEAD, TABLE
+from llama_export.targets.onnx.reading.nodes import NOTHING, Graph, Kinds, OtherGraphError
+from llama_export.targets.wiring import Wiring
+
+if TYPE_CHECKING:
+    import onnx
+
+_MASK, _IDS, _LOGITS = "attention_mask", "input_ids", "logits"
+_FLOAT32, _INT32 = 1, 6
+_SUM_NORM, _NORM = "SkipSimplifiedLayerNormalization", "RMSNormalization"
+# Of `SkipSimplifiedLayerNormalization`: the output that is the residual sum itself.
+_SUM_OUTPUT = 3
+_INT8_ZERO = 128
+_KEY_VALUE = ("key", "value")
+
+# Settings without an expected value are the products' sizes and forms, which their bytes prove.
+_PRODUCTS: Kinds = {
+    "MatMulNBits": dict.fromkeys(("K", "N", "bits", "block_size", "accuracy_level")),
+    "FusedMatMul": {
+        "alpha": (1, 1),
+        "transA": (0, 0),
+        "transB": (0, 1),
+        "transBatchA": (0, 0),
+        "transBatchB": (0, 0),
+    },
+}
+_TO_FLOAT: Kinds = {"Cast": {"to": (0, _FLOAT32), "saturate": (1, 1)}}
+_TO_INT32: Kinds = {"Cast": {"to": (0, _INT32), "saturate": (1, 1)}}
+_ROWS: Kinds = {"Gather": {"axis": (0, 0)}}
+_RESHAPE: Kinds = {"Reshape": {"allowzero": (0, 0)}}
+_COUNT: Kinds = {"ReduceSum": {"keepdims": (1, 0), "noop_with_empty_axes": (0, 0)}}
+_SILU: Kinds = {"QuickGelu": {"alpha": (1.702, 1)}}
+_MUL: Kinds = {"Mul": NOTHING}
+_SUB: Kinds = {"Sub": NOTHING}
+
+
+def read_wiring(model: Path, config: LlamaConfig, *, all_logits: bool) -> Wiring:
+    """Follow an artifact's graph.
+
+    Args:
+        model: path of model.onnx.
+        config: shape of the model that it should compute.
+        all_logits: whether it should give the logits of every position.
+    """
+    import onnx
+
+    proto = onnx.load(str(model), load_external_data=False)
+    graph = Graph(proto.graph)
+    strangers = list(_outside(proto, config))
+    try:
+        _Walk(graph, config).model(all_logits=all_logits)
+    except OtherGraphError as error:
+        strangers.append(str(error))
+        strangers += graph.unknown()
+    else:
+        strangers += graph.left_over()
+    return Wiring(tuple(strangers), len(graph.followed), tuple(graph.attributes))
+
+
+def _outside(proto: onnx.ModelProto, config: LlamaConfig) -> Iterator[str]:
+    """Name functions, and inputs and outputs, that such a model does not have."""
+    for function in proto.functions:
+        yield f"the model brings an operator of its own: {function.domain}.{function.name}"
+    parts = [(layer, part) for layer in range(config.num_hidden_layers) for part in _KEY_VALUE]
+    inputs = {_IDS, _MASK, *(f"past_key_values.{layer}.{part}" for layer, part in parts)}
+    outputs = {_LOGITS, *(f"present.{layer}.{part}" for layer, part in parts)}
+    for what, names, values in (
+        ("input", inputs, proto.graph.input),
+        ("output", outputs, proto.graph.output),
+    ):
+        for name in sorted(names ^ {value.name for value in values}):
+            yield f"the graph's {what} {name} is {'missing' if name in names else 'unknown'}"
+
+
+class _Walk:
+    """The way back through a graph; it ends with `OtherGraphError` where an operator is another."""
+
+    def __init__(self, graph: Graph, config: LlamaConfig) -> None:
+        self._graph = graph
+        self._config = config
+        epsilon = (1e-5, config.rms_norm_eps)
+        self._sum_norms: Kinds = {_SUM_NORM: {"epsilon": epsilon}}
+        self._norms: Kinds = {_NORM: {"epsilon": epsilon, "axis": (-1, -1), "stash_type": (1, 1)}}
+
+    def model(self, *, all_logits: bool) -> None:
+        """Follow everything, from the logits to the ids."""
+        config = self._config
+        head = TABLE if config.tie_word_embeddings else HEAD
+        normed = self._product(_LOGITS, [head], "lm_head")
+        if not all_logits:
+            normed = self._last_row(normed)
+        norm = self._sum_norm(normed, FINAL_NORM)
+        for layer in reversed(range(config.num_hidden_layers)):
+            stem = f"model.layers.{layer}"
+            sooner = self._feed_forward(norm.input[1], norm.input[0], stem)
+            normed = self._attention(sooner.input[1], layer)
+            gamma = f"{stem}.input_layernorm.weight"
+            if layer == 0:
+                embedded = self._first_norm(normed, gamma)
+                self._graph.require_same(sooner.input[0], embedded, f"{stem}: the first sum")
+                self._embedding(embedded)
+            else:
+                norm = self._sum_norm(normed, gamma)
+                self._is_sum_of(sooner.input[0], norm, stem)
+
+    def _sum_norm(self, value: str, gamma: str) -> onnx.NodeProto:
+        place = gamma.removesuffix(".weight")
+        node = self._graph.take(value, self._sum_norms, place)
+        self._graph.require_inputs(node, [None, None, gamma], place)
+        self._graph.require_same(value, node.output[0], place)
+        return node
+
+    def _first_norm(self, value: str, gamma: str) -> str:
+        place = gamma.removesuffix(".weight")
+        node = self._graph.take(value, self._norms, place)
+        self._graph.require_inputs(node, [None, gamma], place)
+        return str(node.input[0])
+
+    def _is_sum_of(self, value: str, norm: onnx.NodeProto, stem: str) -> None:
+        found = norm.output[_SUM_OUTPUT] if len(norm.output) > _SUM_OUTPUT else ""
+        self._graph.require_same(value, found, f"{stem}: the residual sum")
+
+    def _feed_forward(self, value: str, residual: str, stem: str) -> onnx.NodeProto:
+        """Follow a layer's second half; return the norm in front of it."""
+        graph, place = self._graph, f"{stem}.mlp"
+        gated = self._product(value, [f"{place}.down_proj.weight"], f"{place}.down_proj")
+        product = graph.take(gated, _MUL, f"{place} (gate)")
+        graph.require_inputs(product, [None, None], f"{place} (gate)")
+        silu = graph.take(product.input[0], _SILU, f"{place} (silu)")
+        normed = self._product(silu.input[0], [f"{place}.gate_proj.weight"], f"{place}.gate_proj")
+        up = self._product(product.input[1], [f"{place}.up_proj.weight"], f"{place}.up_proj")
+        graph.require_same(up, normed, f"{place}.up_proj")
+        norm = self._sum_norm(normed, f"{stem}.post_attention_layernorm.weight")
+        self._is_sum_of(residual, norm, stem)
+        return norm
+
+    def _attention(self, value: str, layer: int) -> str:
+        """Follow a layer's first half; return what its norm gives."""
+        graph, config = self._graph, self._config
+        stem = f"model.layers.{layer}.self_attn"
+        mixed = self._product(value, [f"{stem}.o_proj.weight"], f"{stem}.o_proj")
+        place = f"{stem} (attention)"
+        settings = {
+            "num_heads": (0, config.num_attention_heads),
+            "kv_num_heads": (0, config.num_key_value_heads),
+            "scale": (0, config.head_dim**-0.5),
+            "do_rotary": (0, 1),
+            "rotary_interleaved": (0, 0),
+            "local_window_size": (-1, -1),
+            "softcap": (0, 0),
+            "smooth_softmax": (0, 0),
+        }
+        node = graph.take(mixed, {"GroupQueryAttention": settings}, place)
+        names = [f"{layer}.{part}" for part in _KEY_VALUE]
+        pasts = [f"past_key_values.{name}" for name in names]
+        graph.require_inputs(node, [None, "", "", *pasts, None, None, None, None], place)
+        outputs = [mixed, *(f"present.{name}" for name in names)]
+        for wanted, found in zip(outputs, node.output, strict=False):
+            graph.require_same(found, wanted, place)
+        self._positions(node.input[5], node.input[6])
+        for table in node.input[7:9]:
+            graph.require_weight(table, place)
+        weights = [f"{stem}.{part}_proj.weight" for part in "qkv"]
+        return self._product(node.input[0], weights, f"{stem}.qkv")
+
+    def _positions(self, last: str, total: str) -> None:
+        """Follow what attention is told of positions: both come from the mask's ones."""
+        graph, place = self._graph, "positions"
+        cast = graph.take(last, _TO_INT32, place)
+        minus = graph.take(cast.input[0], _SUB, place)
+        graph.require_constant(minus.input[1], [1], place)
+        summed = graph.take(minus.input[0], _COUNT, place)
+        graph.require_inputs(summed, [_MASK, None], place)
+        graph.require_constant(summed.input[1], [1], place)
+        cast = graph.take(total, _TO_INT32, place)
+        size = graph.take(cast.input[0], _ROWS, place)
+        graph.require_constant(size.input[1], [1], place)
+        shape = graph.take(size.input[0], {"Shape": NOTHING}, place)
+        graph.require_inputs(shape, [_MASK], place)
+
+    def _last_row(self, value: str) -> str:
+        graph, place = self._graph, "lm_head (last position)"
+        node = graph.take(value, {"Slice": NOTHING}, place)
+        graph.require_inputs(node, [None, None, None, None], place)
+        graph.require_constant(node.input[1], [-1], place)
+        graph.require_constant(node.input[2], [2**31 - 1], place)
+        graph.require_constant(node.input[3], [1], place)
+        return str(node.input[0])
+
+    def _product(self, value: str, weights: Sequence[str], place: str) -> str:
+        """Follow a product with the named weights to what it multiplies."""
+        graph = self._graph
+        node = graph.take(value, _PRODUCTS, place)
+        graph.require_weights(node, weights, place)
+        if node.op_type == "MatMulNBits":
+            graph.require_inputs(node, [None, None, None], place)
+            graph.require_weight(node.input[1], place)
+        else:
+            graph.require_inputs(node, [None, None], place)
+        cast = graph.take(node.input[-1], _TO_FLOAT, place)
+        graph.require_weight(cast.input[0], place)
+        return str(node.input[0])
+
+    def _embedding(self, value: str) -> None:
+        """Follow the lookup: codes and scales, or floats, by the ids as they were given."""
+        graph, place = self._graph, "model.embed_tokens"
+        made = graph.take(value, {**_RESHAPE, **_TO_FLOAT}, place)
+        if made.op_type == "Cast":
+            self._rows(made.input[0], place, metadata=True)
+            return
+        graph.require_constant(made.input[1], [0, 0, self._config.hidden_size], place)
+        product = graph.take(made.input[0], _MUL, place)
+        graph.require_weights(product, [TABLE], place)
+        centred = graph.take(product.input[0], _SUB, place)
+        graph.require_constant(centred.input[1], [_INT8_ZERO], place)
+        for source in (centred.input[0], product.input[1]):
+            cast = graph.take(source, _TO_FLOAT, place)
+            self._rows(cast.input[0], place)
+
+    def _rows(self, value: str, place: str, *, metadata: bool = False) -> None:
+        node = self._graph.take(value, _ROWS, place)
+        self._graph.require_inputs(node, [None, _IDS], place)
+        self._graph.require_weight(node.input[0], place)
+        if metadata:
+            self._graph.require_weights(node, [TABLE], place)
