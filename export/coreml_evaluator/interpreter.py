@@ -5,7 +5,7 @@ It knows packages, modes and threads; it knows neither the ops nor language mode
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -21,6 +21,7 @@ from coreml_evaluator.description import (
 from coreml_evaluator.engine import Plan
 from coreml_evaluator.ops import KNOWN
 from coreml_evaluator.package import Package
+from coreml_evaluator.part import Part
 from coreml_evaluator.program import Function, read_functions
 from coreml_evaluator.types import TensorType
 from coreml_evaluator.values import MODES, Array, Value, from_array, round_to, to_array
@@ -166,6 +167,19 @@ class Evaluator:
             EvaluationError: there is no such function.
         """
         return self._plans[self._named(function)].function
+
+    def part(self, results: Sequence[str], function: str | None = None) -> Part:
+        """Return the ops of a function that some of its results need, ready to run by themselves.
+
+        Args:
+            results: names of results inside the function; `program` lists them.
+            function: name of the function; None for the default one.
+
+        Raises:
+            EvaluationError: there is no such function, or no such result.
+        """
+        plan = self._plans[self._named(function)]
+        return Part.of(plan, results, self.mode, self._threads)
 
     def make_state(self) -> EvaluatorState:
         """Return new states, all zeros; every function of the package accepts them."""

@@ -69,6 +69,7 @@ class Function:
         inputs: types by name; states are among them.
         operations: ops in the order in which they run, without constants.
         outputs: names and operands of the outputs.
+        constants: constants by name; an op has the very same object as its operand.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Function:
     inputs: Mapping[str, TensorType | StateType]
     operations: tuple[Operation, ...]
     outputs: tuple[tuple[str, Operand], ...]
+    constants: Mapping[str, Constant]
 
     @property
     def states(self) -> dict[str, TensorType]:
@@ -169,6 +171,7 @@ class _Reader:
             inputs=inputs,
             operations=tuple(operations),
             outputs=tuple((name, self._operand(name, "the outputs")) for name in block.outputs),
+            constants=self._constants,
         )
 
     def _operation(self, proto: Message) -> Operation | None:

@@ -249,6 +249,7 @@ class Drawn:
             inputs={"new": TensorType("fp32", SHAPE), **KEPT},
             operations=tuple(self.operations),
             outputs=tuple((name, Ref(name)) for name in chosen),
+            constants={},
         )
 
     def _draw(self, kind: str, first: int, second: int) -> None:

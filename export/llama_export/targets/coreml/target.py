@@ -27,9 +27,11 @@ if TYPE_CHECKING:
     from llama_export.llama.intermediates import Intermediates, Probe
     from llama_export.llama.names import Shapes
     from llama_export.llama.trace import TracedLlama
+    from llama_export.targets.coreml.running.lookup import CoremlLookup
     from llama_export.targets.coreml.running.session import CoremlSession
     from llama_export.targets.footprint import Footprint
     from llama_export.targets.stored import StoredArtifact, StoredWeights
+    from llama_export.targets.wiring import Wiring
     from llama_quantize.checkpoint.weights import QuantizedWeights
     from llama_quantize.scheme import Scheme
 
@@ -160,6 +162,18 @@ class CoremlTarget(Target):
             return probe(artifact, chunks, threads=threads)
 
         return run
+
+    @override
+    def wiring(self, artifact: StoredArtifact, config: LlamaConfig) -> Wiring:
+        from llama_export.targets.coreml.reading.wiring import read_wiring
+
+        return read_wiring(artifact.path, config, artifact.spec)
+
+    @override
+    def open_lookup(self, artifact: StoredArtifact, *, threads: int | None = None) -> CoremlLookup:
+        from llama_export.targets.coreml.running.lookup import CoremlLookup
+
+        return CoremlLookup.open(artifact.path, threads=threads)
 
     @override
     def predict(

@@ -34,7 +34,7 @@ class Points:
 
 def find_intermediates(function: Function) -> Points:
     """Return the points that the program has."""
-    walk = _Walk(function)
+    walk = Walk(function)
     single, joined = dict(walk.ends()), {}
     for layer, attention in enumerate(walk.attentions):
         found = dict(walk.layer(attention))
@@ -45,7 +45,7 @@ def find_intermediates(function: Function) -> Points:
     return Points(single, joined)
 
 
-class _Walk:
+class Walk:
     """Steps from an operator to its neighbours; a step that leads nowhere ends the way."""
 
     def __init__(self, function: Function) -> None:

@@ -1,0 +1,202 @@
+"""A function of a package to be followed backwards: what makes a value, and what must be true.
+
+It knows MIL's operations and their parameters; it does not know what a Llama is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from coreml_evaluator.program import Function, Operand, Operation, Ref
+from coreml_evaluator.values import Text, Value
+from coreml_evaluator.weights import Weight
+from llama_export.targets.wiring import Attribute
+
+# Values that may be left out, where they are what an operator does without.
+_OPTIONAL = frozenset({"batch_dims", "validate_indices", "interleave", "begin_mask"})
+# A parameter's value where it is a constant.
+Settings = Mapping[str, float | str | tuple[float, ...]]
+
+
+class OtherProgramError(Exception):
+    """The program is another one from here on.
+
+    Args:
+        place: where in a Llama.
+        what: what was found there, and expected.
+    """
+
+    def __init__(self, place: str, what: str) -> None:
+        super().__init__(f"{place}: {what}")
+
+
+class Operations:
+    """Operations by what they make; `followed` and `attributes` grow on the way.
+
+    Args:
+        function: the function.
+    """
+
+    def __init__(self, function: Function) -> None:
+        self._all = function.operations
+        self._maker = {
+            name: index for index, each in enumerate(self._all) for name, _ in each.outputs
+        }
+        self._names = {id(constant): name for name, constant in function.constants.items()}
+        self._written = dict(_writes(function))
+        self.followed: set[int] = set()
+        self.attributes: list[Attribute] = []
+
+    def take(
+        self, value: str, kind: str, place: str, settings: Settings, given: Collection[str]
+    ) -> Operation:
+        """Return the operation that makes a value, and keep its settings.
+
+        Args:
+            value: name of the value.
+            kind: operator that a Llama has there.
+            place: where that is.
+            settings: constants that the operator should have, by parameter.
+            given: the operator's other parameters.
+
+        Raises:
+            OtherProgramError: nothing makes it, or another operator.
+        """
+        index = self._maker.get(value)
+        made = self._all[index] if index is not None else None
+        if index is None or made is None or made.type != kind:
+            found = f"the {made.type} {made.label}" if made is not None else value
+            raise OtherProgramError(place, f"expected a {kind}, found {found}")
+        unknown = sorted(set(made.inputs) - set(settings) - set(given) - _OPTIONAL)
+        missing = sorted((set(settings) | set(given)) - set(made.inputs) - _OPTIONAL)
+        if unknown or missing:
+            what = f"the {kind} {made.label} has {', '.join(made.inputs)}"
+            raise OtherProgramError(place, what)
+        if index not in self.followed:
+            self.followed.add(index)
+            for name, expected in settings.items():
+                if name in made.inputs:
+                    self._keep(place, kind, name, made.inputs[name], expected)
+        return made
+
+    def _keep(
+        self,
+        place: str,
+        kind: str,
+        name: str,
+        operands: tuple[Operand, ...],
+        expected: float | str | tuple[float, ...],
+    ) -> None:
+        found: float | str = "computed"
+        if len(operands) == 1 and isinstance(operands[0], Text):
+            found = operands[0].text
+        elif len(operands) == 1 and isinstance(operands[0], Value):
+            numbers = operands[0].data.reshape(-1).tolist()
+            found = float(numbers[0]) if len(numbers) == 1 else _shown(numbers)
+        if isinstance(expected, tuple):
+            expected = expected[0] if len(expected) == 1 else _shown(expected)
+        self.attributes.append(Attribute(place, f"{name} of its {kind}", found, expected))
+
+    def ref(self, operation: Operation, parameter: str, place: str) -> str:
+        """Return the value that a parameter names.
+
+        Raises:
+            OtherProgramError: it is a constant.
+        """
+        names = operation.refs(parameter)
+        if len(names) != 1:
+            what = f"{parameter} of the {operation.type} {operation.label} is not one value"
+            raise OtherProgramError(place, what)
+        return names[0]
+
+    def require_weight(self, operation: Operation, parameter: str, name: str, place: str) -> Weight:
+        """Refuse another weight than the one of a name, which is the one that is hashed.
+
+        Raises:
+            OtherProgramError: it is another, or none.
+        """
+        (operand,) = operation.inputs[parameter]
+        found = self._names.get(id(operand), "no weight")
+        if isinstance(operand, Ref) or not isinstance(operand, Weight) or found != name:
+            what = f"{parameter} of the {operation.type} {operation.label} is {found}, not {name}"
+            raise OtherProgramError(place, what)
+        return operand
+
+    def require_nothing(self, operation: Operation, parameter: str, place: str) -> None:
+        """Refuse a constant that is not all zeros.
+
+        Raises:
+            OtherProgramError: it holds another number, or is computed.
+        """
+        (operand,) = operation.inputs[parameter]
+        values = operand.whole() if isinstance(operand, Weight) else None
+        if isinstance(operand, Value):
+            values = operand.data
+        if values is None or bool(values.any()):
+            what = f"{parameter} of the {operation.type} {operation.label} is not zero"
+            raise OtherProgramError(place, what)
+
+    def written_before(self, value: str, place: str) -> str:
+        """Return what was written into a state where a value is read from it.
+
+        Raises:
+            OtherProgramError: nothing was.
+        """
+        index = self._maker.get(value)
+        written = self._written.get(index) if index is not None else None
+        if index is None or written is None:
+            raise OtherProgramError(place, f"{value} is not read after a write")
+        write, data = written
+        self.followed |= {index, write}
+        return data
+
+    def behind(self, values: Collection[str], kinds: Collection[str], place: str) -> None:
+        """Follow all that some values need; each operator must be of a known kind.
+
+        Raises:
+            OtherProgramError: one is not.
+        """
+        waiting = list(values)
+        while waiting:
+            index = self._maker.get(waiting.pop())
+            if index is None or index in self.followed:
+                continue
+            operation = self._all[index]
+            if operation.type not in kinds:
+                raise OtherProgramError(place, f"found the {operation.type} {operation.label}")
+            self.followed.add(index)
+            waiting += operation.refs()
+
+    def maker(self, value: str) -> Operation | None:
+        """Return the operation that makes a value; None for an input."""
+        index = self._maker.get(value)
+        return None if index is None else self._all[index]
+
+    def users(self, value: str) -> list[Operation]:
+        """Return the operations that take a value."""
+        return [each for each in self._all if value in each.refs()]
+
+    def left_over(self) -> list[str]:
+        """Name the operations that were never come by."""
+        return [
+            f"the {each.type} {each.label} leads nowhere that a Llama goes"
+            for index, each in enumerate(self._all)
+            if index not in self.followed
+        ]
+
+
+def _writes(function: Function) -> list[tuple[int, tuple[int, str]]]:
+    """Return, for each read of a state after a write, that write and the value written."""
+    last: dict[str, tuple[int, str]] = {}
+    found = []
+    for index, operation in enumerate(function.operations):
+        state = next(iter(operation.refs("input")), "")
+        if operation.type == "write_state":
+            last[state] = index, next(iter(operation.refs("data")), "")
+        elif operation.type == "read_state" and state in last:
+            found.append((index, last[state]))
+    return found
+
+
+def _shown(numbers: Collection[float]) -> str:
+    return ", ".join(f"{float(number):g}" for number in numbers)
