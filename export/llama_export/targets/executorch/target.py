@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from llama_export.llama.config import LlamaConfig
     from llama_export.llama.names import Shapes
     from llama_export.llama.trace import TracedLlama
+    from llama_export.targets.executorch.running.lookup import ExecutorchLookup
     from llama_export.targets.executorch.running.session import ExecutorchSession
     from llama_export.targets.footprint import Footprint
     from llama_export.targets.stored import StoredArtifact, StoredWeights
@@ -136,6 +137,14 @@ class ExecutorchTarget(Target):
         from llama_export.targets.executorch.reading.activations import rounded_inputs
 
         return rounded_inputs(artifact.path)
+
+    @override
+    def open_lookup(
+        self, artifact: StoredArtifact, *, threads: int | None = None
+    ) -> ExecutorchLookup:
+        from llama_export.targets.executorch.running.lookup import ExecutorchLookup
+
+        return ExecutorchLookup.open(artifact, threads=threads)
 
     @override
     def predict(

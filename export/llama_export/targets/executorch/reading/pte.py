@@ -220,8 +220,31 @@ class Pte:
 
     @cached_property
     def calls(self) -> tuple[Call, ...]:
-        """Forward's instructions."""
-        return tuple(_calls(self.method("forward")))
+        """Forward's calls of operators and delegates."""
+        return tuple(call for call in self.instructions if call is not None)
+
+    @cached_property
+    def instructions(self) -> tuple[Call | None, ...]:
+        """Forward's instructions; None for one that calls nothing, such as a jump."""
+        return tuple(_instructions(self.method("forward")))
+
+    @cached_property
+    def chain_at(self) -> int:
+        """Where the places of forward's instructions stand; their count stands before them.
+
+        Raises:
+            ValueError: there is not one chain of instructions.
+        """
+        chains = list(self.method("forward").tables(_CHAINS))
+        if len(chains) != 1:
+            message = f"expected one chain of instructions, found {len(chains)}"
+            raise ValueError(message)
+        return chains[0].vector(2)[0]
+
+    @cached_property
+    def delegates_at(self) -> int:
+        """Where the places of forward's delegates stand; their count stands before them."""
+        return self.method("forward").vector(_DELEGATES)[0]
 
     @cached_property
     def inputs(self) -> tuple[int, ...]:
@@ -303,7 +326,7 @@ def _tensor(table: Table) -> PteTensor:
     )
 
 
-def _calls(method: Table) -> Iterator[Call]:
+def _instructions(method: Table) -> Iterator[Call | None]:
     operators = [
         f"{table.text(0)}.{table.text(1)}".removesuffix(".") for table in method.tables(_OPERATORS)
     ]
@@ -311,6 +334,7 @@ def _calls(method: Table) -> Iterator[Call]:
         for instruction in chain.tables(2):
             found, kind = instruction.table(_TABLE), instruction.number(_TYPE, "B")
             if found is None or kind not in (_KERNEL_CALL, _DELEGATE_CALL):
+                yield None
                 continue
             number, arguments = found.number(0, "i"), tuple(found.numbers(1, "i"))
             if kind == _KERNEL_CALL:

@@ -66,11 +66,14 @@ def load_toolkit(*, verbose: bool = False) -> None:
         raise BackendUnavailableError(message, hint) from error
 
 
-def load_method(path: Path, *, threads: int | None, verbose: bool = False) -> ExecuTorchMethod:
+def load_method(
+    path: Path, *, threads: int | None, content: bytes | None = None, verbose: bool = False
+) -> ExecuTorchMethod:
     """Load a program's forward method; the file is mapped, and stays so.
 
     Args:
         path: path of the `.pte`.
+        content: another program to load in its place, which must live as long as the method.
         threads: number of runtime threads; None leaves it to ExecuTorch.
         verbose: let the runtime's messages through.
 
@@ -93,7 +96,12 @@ def load_method(path: Path, *, threads: int | None, verbose: bool = False) -> Ex
                 raise UsageError(message, "the threads belong to the process: close it first")
             portable_lib._unsafe_reset_threadpool(threads)
         try:
-            method = portable_lib._load_program(str(path)).load_method("forward")
+            program = (
+                portable_lib._load_program(str(path))
+                if content is None
+                else portable_lib._load_program_from_buffer(content)
+            )
+            method = program.load_method("forward")
             _loaded.add(method)
             return method
         except RuntimeError as error:
