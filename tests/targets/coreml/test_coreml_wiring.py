@@ -23,7 +23,6 @@ with quiet():
 
 from llama_export.bundle.bundle import Bundle
 from llama_export.exporting.pipeline import ExportRequest, export_bundle
-from llama_export.targets.coreml.options import CoremlOptions
 from llama_export.targets.coreml.reading.wiring import read_wiring
 from llama_export.targets.coreml.running.lookup import CoremlLookup
 from llama_export.verification.artifact import Artifact
@@ -136,7 +135,7 @@ def only_the_sum_gets_other_rows(program: Program) -> None:
     rename(total, embedded, "put")
 
 
-def export(folder: Path, config=tiny.TINY, options=CoremlOptions()) -> Bundle:
+def export(folder: Path, config=tiny.TINY, options=STATE) -> Bundle:
     request = ExportRequest(
         str(tiny.write_checkpoint(folder / "checkpoint", config)),
         ("coreml",),

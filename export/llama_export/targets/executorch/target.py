@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from llama_export.targets.executorch.running.session import ExecutorchSession
     from llama_export.targets.footprint import Footprint
     from llama_export.targets.stored import StoredArtifact, StoredWeights
+    from llama_export.targets.wiring import Wiring
     from llama_quantize.checkpoint.weights import QuantizedWeights
     from llama_quantize.scheme import Scheme
 
@@ -137,6 +138,16 @@ class ExecutorchTarget(Target):
         from llama_export.targets.executorch.reading.activations import rounded_inputs
 
         return rounded_inputs(artifact.path)
+
+    @override
+    def wiring(self, artifact: StoredArtifact, config: LlamaConfig) -> Wiring:
+        from llama_export.targets.executorch.reading.pte import Pte
+        from llama_export.targets.executorch.reading.weights import damage_named
+        from llama_export.targets.executorch.reading.wiring import read_wiring
+
+        pte = Pte.open(artifact.path)
+        with damage_named(artifact.path):
+            return read_wiring(pte, config, artifact.spec)
 
     @override
     def open_lookup(

@@ -8,7 +8,8 @@ they known or not. It writes a program of its own in memory; it runs nothing.
 from __future__ import annotations
 
 from llama_export.targets.executorch.reading.flatbuffer import read_number, write_number
-from llama_export.targets.executorch.reading.pte import SEGMENTS_SIZE, Call, Pte
+from llama_export.targets.executorch.reading.instructions import Call
+from llama_export.targets.executorch.reading.pte import SEGMENTS_SIZE, Pte
 from llama_export.targets.executorch.reading.weights import SLICE
 
 NORM, SUM = "model.layers.0.input_layernorm", "model.layers.0 (sum after self_attn)"

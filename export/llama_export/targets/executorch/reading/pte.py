@@ -7,7 +7,7 @@ what a Llama is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 from llama_export.errors import BundleError
 from llama_export.targets.executorch.reading.flatbuffer import Table, read_number
+from llama_export.targets.executorch.reading.instructions import Call, read_instructions
 
 # The first four bytes after the root offset name the schema.
 IDENTIFIER = b"ET12"
@@ -25,9 +26,8 @@ _HEAD_BYTES = 64
 # Fields of Program.
 _PLANS, _SEGMENTS, _CONSTANTS, _NAMED = 1, 4, 5, 7
 # Fields of ExecutionPlan.
-_NAME, _VALUES, _INPUTS, _OUTPUTS, _CHAINS, _OPERATORS, _DELEGATES = 0, 2, 3, 4, 5, 6, 7
+_NAME, _VALUES, _INPUTS, _OUTPUTS, _CHAINS, _DELEGATES = 0, 2, 3, 4, 5, 7
 _TYPE, _TABLE = 0, 1
-_KERNEL_CALL, _DELEGATE_CALL = 1, 2
 _TENSOR = 5
 # Fields of Tensor.
 _SCALAR_TYPE, _SIZES, _DATA, _ALLOCATION, _EXTRA = 0, 2, 5, 6, 9
@@ -69,21 +69,6 @@ class PteTensor:
         for size in self.sizes:
             count *= size
         return count * SCALAR_BYTES.get(self.scalar_type, 0)
-
-
-@dataclass(frozen=True)
-class Call:
-    """An instruction: of an operator by its name, or of a delegate by its number.
-
-    Args:
-        operator: name as "namespace::name.overload"; empty for a delegate.
-        delegate: index of the delegate; -1 for an operator.
-        arguments: indices of the method's values.
-    """
-
-    operator: str
-    delegate: int
-    arguments: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -212,7 +197,7 @@ class Pte:
     def tensors(self) -> Mapping[int, PteTensor]:
         """The tensors among forward's values, by number."""
         found = {}
-        for number, value in enumerate(self.method("forward").tables(_VALUES)):
+        for number, value in enumerate(self.values):
             tensor = value.table(_TABLE)
             if value.number(_TYPE, "B") == _TENSOR and tensor is not None:
                 found[number] = _tensor(tensor)
@@ -226,7 +211,7 @@ class Pte:
     @cached_property
     def instructions(self) -> tuple[Call | None, ...]:
         """Forward's instructions; None for one that calls nothing, such as a jump."""
-        return tuple(_instructions(self.method("forward")))
+        return tuple(read_instructions(self.method("forward")))
 
     @cached_property
     def chain_at(self) -> int:
@@ -260,6 +245,11 @@ class Pte:
     def outputs_at(self) -> int:
         """Where the outputs' numbers stand in the program; their count stands before them."""
         return self.method("forward").vector(_OUTPUTS)[0]
+
+    @cached_property
+    def values(self) -> tuple[Table, ...]:
+        """Forward's values, as a type and a table each."""
+        return tuple(self.method("forward").tables(_VALUES))
 
     @cached_property
     def delegates(self) -> tuple[tuple[str, int], ...]:
@@ -324,23 +314,3 @@ def _tensor(table: Table) -> PteTensor:
         constant=constant,
         name=extra.text(1) if extra else "",
     )
-
-
-def _instructions(method: Table) -> Iterator[Call | None]:
-    operators = [
-        f"{table.text(0)}.{table.text(1)}".removesuffix(".") for table in method.tables(_OPERATORS)
-    ]
-    for chain in method.tables(_CHAINS):
-        for instruction in chain.tables(2):
-            found, kind = instruction.table(_TABLE), instruction.number(_TYPE, "B")
-            if found is None or kind not in (_KERNEL_CALL, _DELEGATE_CALL):
-                yield None
-                continue
-            number, arguments = found.number(0, "i"), tuple(found.numbers(1, "i"))
-            if kind == _KERNEL_CALL:
-                if not 0 <= number < len(operators):
-                    message = f"it has no operator {number}"
-                    raise ValueError(message)
-                yield Call(operators[number], -1, arguments)
-            else:
-                yield Call("", number, arguments)

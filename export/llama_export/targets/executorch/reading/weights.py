@@ -16,7 +16,8 @@ from pathlib import Path
 
 from llama_export.errors import BundleError
 from llama_export.llama.names import FINAL_NORM, HEAD
-from llama_export.targets.executorch.reading.pte import Call, Pte, PteTensor
+from llama_export.targets.executorch.reading.instructions import Call
+from llama_export.targets.executorch.reading.pte import Pte, PteTensor
 from llama_export.targets.executorch.reading.xnnpack_blob import BlobProduct, XnnpackBlob, read_blob
 
 LOOKUP = "quantized_decomposed::embedding_byte.dtype_out"
@@ -103,7 +104,7 @@ def _weights_in(pte: Pte) -> PteWeights:
     norms: list[tuple[str, PteTensor]] = []
     for number, call in enumerate(delegates):
         products += _products(pte, call, _product_names(number, len(attentions)))
-        names = _norm_names(number, len(attentions))
+        names = norm_names(number, len(attentions))
         norms += zip(names, _norm_tensors(pte, call, len(names)), strict=True)
     codes, scales = (
         pte.tensors[value]
@@ -134,7 +135,8 @@ def _product_names(number: int, layers: int) -> list[str]:
     return names
 
 
-def _norm_names(number: int, layers: int) -> list[str]:
+def norm_names(number: int, layers: int) -> list[str]:
+    """Name the norms of the delegate between attention `number - 1` and `number`."""
     names = []
     if number > 0:
         names.append(f"model.layers.{number - 1}.post_attention_layernorm.weight")

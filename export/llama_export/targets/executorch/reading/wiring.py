@@ -1,0 +1,228 @@
+"""Follow a `.pte`'s instructions from the ids to the logits: each must be a Llama's.
+
+Every instruction is looked up, by its operator and by what its arguments are, among those that a
+Llama has; what it gives gets a name then. The delegates are followed from the inside
+(`delegate_wiring`). It shares no code with the lowering, and runs nothing.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from llama_export.bundle.graph_spec import GraphSpec
+from llama_export.llama.config import LlamaConfig
+from llama_export.targets.executorch.reading.delegate_wiring import (
+    COS,
+    EPSILON,
+    HIDDEN,
+    KEY,
+    LOGITS,
+    MIXED,
+    QUERY,
+    SIN,
+    VALUE,
+    follow_delegate,
+    norm_words,
+)
+from llama_export.targets.executorch.reading.instructions import Call, read_scalar
+from llama_export.targets.executorch.reading.pte import Pte
+from llama_export.targets.executorch.reading.weights import ATTENTION, LOOKUP, SLICE, norm_names
+from llama_export.targets.wiring import Attribute, Wiring
+
+_UPDATE = "llama::update_cache.out"
+_TO_DTYPE = "dim_order_ops::_to_dim_order_copy.out"
+_IDS, _POSITION, _LENGTH, _START, _END = "ids", "position", "length", "start", "end"
+_CONSTANT, _LAST_ROW = "a constant", "last row"
+_TO_THE_END = 2**63 - 1
+_FLOAT32 = 6
+_CACHE_TYPES = {"float16": 5, "bfloat16": 15}
+# Of attention's arguments: query, caches and start stand before these.
+_ATTENTION_SETTINGS = (("mask", "none"), ("dropout", 0.0), ("is_causal", 1.0), ("scale", None))
+
+_Key = tuple[str, tuple[object, ...]]
+
+
+def read_wiring(pte: Pte, config: LlamaConfig, spec: GraphSpec) -> Wiring:
+    """Follow a program.
+
+    Args:
+        pte: the program.
+        config: shape of the model that it should compute.
+        spec: signature of the program.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    walk = _Walk(pte, config, spec)
+    walk.run()
+    return Wiring(tuple(walk.strangers), walk.followed, tuple(walk.attributes))
+
+
+@dataclass
+class _Walk:
+    """One pass over the instructions; the names of values grow on the way."""
+
+    pte: Pte
+    config: LlamaConfig
+    spec: GraphSpec
+    strangers: list[str] = field(default_factory=list)
+    attributes: list[Attribute] = field(default_factory=list)
+    followed: int = 0
+
+    def run(self) -> None:
+        """Follow every instruction, and the result."""
+        pte, layers = self.pte, self.config.num_hidden_layers
+        self._names = dict(zip(pte.inputs, (_IDS, _POSITION, *_caches(layers)), strict=False))
+        self._names |= {n: tensor.name for n, tensor in pte.tensors.items() if tensor.name}
+        self._expected = list(self._instructions())
+        self._delegates = 0
+        for number, call in enumerate(pte.instructions):
+            if call is None:
+                self._stranger(number, "it is no call")
+            elif call.delegate >= 0:
+                self._delegate(number, call)
+            else:
+                self._operator(number, call)
+        for (operator, arguments), _ in self._expected:
+            words = ", ".join(map(str, arguments))
+            self.strangers.append(f"the program has no {operator} of {words}")
+        result = [self._names.get(value, "another value") for value in pte.outputs]
+        if result != [self._last_name()]:
+            self.strangers.append(f"the program gives {', '.join(result) or 'nothing'}")
+
+    def _last_name(self) -> str:
+        return LOGITS if self.spec.all_logits else f"{LOGITS}, {_LAST_ROW}"
+
+    def _stranger(self, number: int, what: str) -> None:
+        self.strangers.append(f"instruction {number}: {what}")
+
+    def _instructions(self) -> Iterator[tuple[_Key, str]]:
+        """Yield what a Llama calls, each with a name for what that gives."""
+        yield ("aten::sym_size.int", (_IDS, 1)), _LENGTH
+        yield ("aten::select_copy.int_out", (_POSITION, 0, 0)), "first position"
+        yield ("aten::_local_scalar_dense", ("first position",)), _START
+        yield ("executorch_prim::add.Scalar", (_START, _LENGTH)), _END
+        lookup = (_CONSTANT, _CONSTANT, "none", -128, 127, _IDS, _FLOAT32)
+        yield (LOOKUP, lookup), f"{HIDDEN} 0"
+        for table in (COS, SIN):
+            yield (SLICE, (_CONSTANT, 0, _START, _END, 1)), table
+        for layer in range(self.config.num_hidden_layers):
+            yield from self._attention(layer)
+        if not self.spec.all_logits:
+            yield ("aten::select_copy.int_out", (LOGITS, 1, 0)), self._last_name()
+
+    def _attention(self, layer: int) -> Iterator[tuple[_Key, str]]:
+        kind = _CACHE_TYPES.get(str(self.spec.delegate.get("kv_dtype")))
+        names = {part: f"{part} {layer}" for part in (QUERY, KEY, VALUE, MIXED)}
+        if kind is not None:
+            for part, wanted in ((QUERY, kind), (KEY, kind), (VALUE, kind), (MIXED, _FLOAT32)):
+                cast = f"{names[part]} as {wanted}"
+                yield (_TO_DTYPE, (names[part], wanted)), cast
+                names[part] = cast
+        keys, values = (f"{part}_cache_{layer}" for part in (KEY, VALUE))
+        yield (_UPDATE, (names[KEY], keys, _START)), f"written to {keys}"
+        yield (_UPDATE, (names[VALUE], values, _START)), f"written to {values}"
+        query, start = names[QUERY], _START
+        if layer == self.config.num_hidden_layers - 1 and not self.spec.all_logits:
+            rows = (1, -1, _TO_THE_END, 1)
+            yield (SLICE, (query, *rows)), f"{query}, {_LAST_ROW}"
+            yield (SLICE, (f"{HIDDEN} {layer}", *rows)), f"{HIDDEN} {layer}, {_LAST_ROW}"
+            query, start = f"{query}, {_LAST_ROW}", f"{_END} less 1"
+            yield ("executorch_prim::sub.Scalar", (_END, 1)), start
+        yield (ATTENTION, (query, keys, values, start)), f"{MIXED} {layer}"
+
+    def _operator(self, number: int, call: Call) -> None:
+        arguments = list(call.arguments)
+        result = arguments.pop()
+        while arguments and arguments[-1] == result:
+            arguments.pop()
+        shown: list[object] = [self._shown(value) for value in arguments]
+        if call.operator == ATTENTION:
+            self._settings(str(shown[1]), shown[4:])
+            shown = shown[:4]
+        elif call.operator == _TO_DTYPE:
+            tensor = self.pte.tensors.get(result)
+            shown = [*shown[:1], tensor.scalar_type if tensor else "none"]
+        key = (call.operator, tuple(shown))
+        for index, (expected, name) in enumerate(self._expected):
+            if expected == key:
+                del self._expected[index]
+                self._names[result] = name
+                self.followed += 1
+                return
+        self._stranger(number, f"{call.operator} of {', '.join(map(str, shown))}")
+
+    def _settings(self, keys: str, found: list[object]) -> None:
+        place = f"model.layers.{keys.rpartition('_')[2]}.self_attn (attention)"
+        default = self.config.head_dim**-0.5
+        for (name, expected), value in zip(_ATTENTION_SETTINGS, found, strict=True):
+            wanted = default if expected is None else expected
+            held = default if expected is None and value == "none" else value
+            number = held if isinstance(held, str) else float(str(held))
+            self.attributes.append(Attribute(place, name, number, wanted))
+
+    def _delegate(self, number: int, call: Call) -> None:
+        index, layers = self._delegates, self.config.num_hidden_layers
+        self._delegates += 1
+        if index > layers:
+            self._stranger(number, "one delegate too many")
+            return
+        norms = norm_names(index, layers)
+        given, outputs = self._given(call, index, norms)
+        strangers, results, count = follow_delegate(
+            self.pte, call, given, self.config, first=index == 0, last=index == layers
+        )
+        for each in strangers:
+            self._stranger(number, f"delegate {index}: {each}")
+        self.followed += count + 1
+        for value, name in zip(outputs, results, strict=False):
+            self._names[value] = name if name == LOGITS else f"{name} {index}"
+
+    def _given(self, call: Call, index: int, norms: list[str]) -> tuple[dict[int, str], list[int]]:
+        """Return what each argument of a delegate is, by its place, and what it gives."""
+        given, outputs, words = {}, [], iter(norm_words(len(norms)))
+        for place, value in enumerate(call.arguments):
+            tensor = self.pte.tensors.get(value)
+            if tensor is not None and tensor.constant:
+                single = tensor.sizes == (1,)
+                given[place] = EPSILON if single else next(words, "another constant")
+                if single:
+                    self._epsilon(self.pte.constant(tensor), norms)
+            elif value in self._names:
+                given[place] = self._stream(self._names[value], index)
+            else:
+                outputs.append(value)
+        return given, outputs
+
+    def _stream(self, name: str, index: int) -> str:
+        """Return a value's part in a delegate; a value of another layer keeps its own name."""
+        layers, before = self.config.num_hidden_layers, max(index - 1, 0)
+        hidden, mixed = f"{HIDDEN} {before}", f"{MIXED} {before}"
+        if index == layers and not self.spec.all_logits:
+            hidden = f"{hidden}, {_LAST_ROW}"
+        if str(self.spec.delegate.get("kv_dtype")) in _CACHE_TYPES:
+            mixed = f"{mixed} as {_FLOAT32}"
+        return {hidden: HIDDEN, mixed: MIXED}.get(name, name)
+
+    def _epsilon(self, content: bytes, norms: list[str]) -> None:
+        (found,) = struct.unpack("<f", content)
+        for norm in norms:
+            place = norm.removesuffix(".weight")
+            self.attributes.append(Attribute(place, EPSILON, found, self.config.rms_norm_eps))
+
+    def _shown(self, value: int) -> object:
+        """Return what an argument is: the name of a value, or a number."""
+        tensor = self.pte.tensors.get(value)
+        if tensor is not None and tensor.constant:
+            return _CONSTANT
+        if value in self._names:
+            return self._names[value]
+        values = self.pte.values
+        return read_scalar(values[value]) if 0 <= value < len(values) else "nothing"
+
+
+def _caches(layers: int) -> Iterator[str]:
+    for layer in range(layers):
+        yield from (f"{part}_cache_{layer}" for part in (KEY, VALUE))
