@@ -68,7 +68,8 @@ def read_wiring(path: Path, config: LlamaConfig, spec: GraphSpec) -> Wiring:
 def _followed(walk: _Walk, operations: Operations, spec: GraphSpec) -> Iterator[str]:
     try:
         walk.model(kv_io=spec.kv_cache == IO)
-    except OtherProgramError as error:
+    except (OtherProgramError, LookupError, ValueError) as error:
+        # An operation with too few operands is not what a Llama has there either.
         yield str(error)
     else:
         yield from operations.left_over()

@@ -62,7 +62,8 @@ def read_wiring(model: Path, config: LlamaConfig, *, all_logits: bool) -> Wiring
     strangers = list(_outside(proto, config))
     try:
         _Walk(graph, config).model(all_logits=all_logits)
-    except OtherGraphError as error:
+    except (OtherGraphError, LookupError, ValueError) as error:
+        # A node with too few inputs is not what a Llama has there either.
         strangers.append(str(error))
         strangers += graph.unknown()
     else:
