@@ -157,13 +157,17 @@ def two_functions(tmp_path_factory):
     return export(tmp_path_factory.mktemp("two"), options=FIXED)
 
 
-def rows_of(bundle: Bundle, edit, folder: Path):
+def edited(bundle: Bundle, edit, folder: Path) -> Artifact:
     copied = Path(shutil.copytree(bundle.folder, folder / "coreml"))
     program = Program(copied)
     edit(program)
     program.write()
     weights = QuantizedWeights.open(bundle.folder.parent / "weights")
-    artifact = Artifact(reseal(copied), target_of(bundle), weights, threads=1)
+    return Artifact(reseal(copied), target_of(bundle), weights, threads=1)
+
+
+def rows_of(bundle: Bundle, edit, folder: Path):
+    artifact = edited(bundle, edit, folder)
     lookups = measure_lookups(artifact, quick=True)
     rows = [*wiring_rows(artifact.wiring()), lookup_row(lookups, has_weights=True)]
     return {row.key: row for row in rows}
@@ -239,7 +243,44 @@ def no_longer_swapped(program: Program) -> None:
     first.name, second.name = second.name, first.name
 
 
+def mask_without_the_token_itself(program: Program) -> None:
+    (causal,) = program.of_type("less_equal")
+    causal.type = "less"
+
+
+def weaker_mask(program: Program) -> None:
+    """Hide the future behind -8 only."""
+    (masked,) = (e for e in program.of_type("mul") if e.outputs[0].name == _mask_of(program))
+    program.constant(masked, "y").bytes.values = np.float16(-8).tobytes()
+
+
+def _mask_of(program: Program) -> str:
+    (found,) = (e for e in program.of_type("expand_dims") if e.outputs[0].name == "causal_mask")
+    return _names(found, "x")[0]
+
+
+def a_window(program: Program) -> None:
+    """See slots from the 3rd on where those that are written were meant."""
+    (visible,) = program.of_type("greater_equal")
+    program.put(visible, "maximum", "empty_slots", np.int32(3))
+    rename(program.of_type("greater_equal")[0], "empty_slots", "put")
+
+
+def positions_of_the_slots(program: Program) -> None:
+    """Do not count the empty slot out of the positions."""
+    for gather in program.of_type("gather"):
+        rename(gather, "positions", "new_slots")
+
+
 OTHERS = {
+    "no token sees itself": (
+        mask_without_the_token_itself,
+        "wiring",
+        "expected less_equal, found less",
+    ),
+    "a weaker mask": (weaker_mask, "wiring", "expected -60000.0, found -8.0"),
+    "a window": (a_window, "wiring", "found maximum"),
+    "positions by slots": (positions_of_the_slots, "wiring", "new_slots: expected sub"),
     "epsilon of one norm": (epsilon(1, 1.5e-5), "attributes", "epsilon of its rsqrt is 1.5e-05"),
     "epsilon of the last norm": (epsilon(-1, 1.2e-5), "attributes", "model.norm: epsilon"),
     "another value's size": (without_the_square, "wiring", "model.norm: it scales"),
@@ -253,7 +294,8 @@ OTHERS = {
 @pytest.mark.parametrize("name", OTHERS)
 def test_another_operator_or_setting_is_named(exported, tmp_path, name):
     edit, key, words = OTHERS[name]
-    row = rows_of(exported, edit, tmp_path)[key]
+    found = edited(exported, edit, tmp_path).wiring()
+    row = next(row for row in wiring_rows(found) if row.key == key)
     assert row.passed is False
     assert words in row.note
 
@@ -263,12 +305,20 @@ def test_another_operator_or_setting_is_named(exported, tmp_path, name):
     [
         (STATE, UNTIED, "int4"),
         (STATE, dataclasses.replace(tiny.TINY, num_hidden_layers=1), "int4"),
-        (dataclasses.replace(STATE, all_logits=True), tiny.TINY, "int8"),
+        pytest.param(
+            dataclasses.replace(STATE, all_logits=True), tiny.TINY, "int8", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            STATE,
+            dataclasses.replace(tiny.TINY, num_key_value_heads=4),
+            "int4",
+            marks=pytest.mark.slow,
+        ),
         (FIXED, tiny.TINY, "int4"),
-        (IO, tiny.TINY, "int4"),
+        pytest.param(IO, tiny.TINY, "int4", marks=pytest.mark.slow),
         (IOS17, UNTIED, "fp16"),
     ],
-    ids=["untied", "one layer", "all logits of int8", "two functions", "io", "iOS 17"],
+    ids=["untied", "one layer", "all logits of int8", "no groups", "two functions", "io", "iOS 17"],
 )
 def test_a_sound_package_of_each_form_is_followed_whole(workshop, form, config, chosen):
     package = workshop.tiny(form, config, recipe(chosen))
@@ -284,7 +334,9 @@ def test_a_sound_package_of_each_form_is_followed_whole(workshop, form, config, 
         np.testing.assert_array_equal(rows, table)
 
 
-@pytest.mark.parametrize("quick", [True, False], ids=["quick", "full"])
+@pytest.mark.parametrize(
+    "quick", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["quick", "full"]
+)
 def test_verify_is_red_where_the_ids_are_clipped(exported, tmp_path, quick):
     copied = Path(shutil.copytree(exported.folder, tmp_path / "coreml"))
     program = Program(copied)
