@@ -1,0 +1,70 @@
+"""The consoles of the program: whatever is shown on one is made fit to be shown first.
+
+Names, texts and figures come from files, hubs and models of anybody's. A console here knows no
+markup, so a bracket is a bracket; it writes control characters and marks of direction by name, and
+cuts a text or a cell that is longer than anybody reads. So nobody who prints has to think of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TextIO
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
+
+from llama_quantize.printable import clipped, printable
+
+_KEPT = "\n\t"
+
+
+class CleanConsole(Console):
+    """A console of rich's without markup, emoji names and highlighting, which cleans every text.
+
+    Args:
+        stderr: whether it writes to stderr, and not to stdout.
+        file: another file to write to.
+    """
+
+    def __init__(self, *, stderr: bool = False, file: TextIO | None = None) -> None:
+        super().__init__(stderr=stderr, file=file, markup=False, emoji=False, highlight=False)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Render what is printed, and each cell of it, as rich does, from cleaned texts."""
+        if isinstance(renderable, (str, Text)):
+            renderable = _clean(renderable)
+        for segment in super().render(renderable, options):
+            # Texts are clean by now. This holds for whatever else rich may draw.
+            text = segment.text if segment.control else printable(segment.text, keep=_KEPT)
+            yield segment if text == segment.text else Segment(text, segment.style)
+
+    def on_broken_pipe(self) -> None:
+        """Leave it to the end of the program, where rich would end it with exit code 1.
+
+        Raises:
+            BrokenPipeError: always.
+        """
+        raise BrokenPipeError
+
+
+def _clean(text: str | Text) -> str | Text:
+    plain = text if isinstance(text, str) else text.plain
+    shown = clipped(printable(clipped(plain), keep=_KEPT))
+    if shown == plain:
+        return text
+    if isinstance(text, str):
+        return shown
+    return text.blank_copy(shown)
+
+
+def results() -> CleanConsole:
+    """Return a console for results, on stdout."""
+    return CleanConsole()
+
+
+def messages() -> CleanConsole:
+    """Return a console for progress, notes and errors, on stderr."""
+    return CleanConsole(stderr=True)

@@ -1,0 +1,93 @@
+"""Tell that the system gave no more memory, in whichever words a library says it.
+
+Python has an exception for it, the system a number, and the runtimes have texts. A library that
+ends the process instead cannot be caught. The module knows no verb.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from llama_export.errors import OutOfMemoryError
+from llama_export.system.byte_sizes import format_bytes
+
+# Of torch, onnxruntime, ExecuTorch, protobuf, the loader of shared libraries, and Python itself.
+_TEXTS = re.compile(
+    r"std::bad_alloc|bad allocation|can't allocate memory|cannot allocate memory(?! in static)"
+    r"|not enough memory|failed to allocate memory|out of memory|MemoryAllocationFailed"
+    r"|can't start new thread|os error 12|failed to map segment|unable to allocate",
+    re.IGNORECASE,
+)
+_LIBRARIES = ("onnxruntime", "safetensors", "google")
+_ENOUGH_CAUSES = 20
+
+
+def shortage(error: BaseException) -> OutOfMemoryError | None:
+    """Return the error of a run that ended for want of memory; None: it ended for another reason.
+
+    Args:
+        error: exception that ended it; what led to it counts too, whatever it was turned into.
+    """
+    if isinstance(error, OutOfMemoryError):
+        return error
+    if not any(_is_shortage(each) for each in _led_to(error)):
+        return None
+    message = f"the system gave no more memory{_available()}"
+    return OutOfMemoryError(
+        message,
+        "close other programs, or raise the limit of the process (ulimit -v, or the container's); "
+        "for an export, --dry-run says how much it needs",
+    )
+
+
+@contextmanager
+def naming_the_need(needed_bytes: int) -> Iterator[None]:
+    """Let a run that ends for want of memory say how much it takes.
+
+    Args:
+        needed_bytes: estimate of the whole run.
+
+    Raises:
+        OutOfMemoryError: the system gave no more memory.
+    """
+    try:
+        yield
+    except Exception as error:
+        short = shortage(error)
+        if short is None:
+            raise
+        need = f"; the export takes about {format_bytes(needed_bytes)}"
+        raise OutOfMemoryError(short.message + need, short.hint) from error
+
+
+def _led_to(error: BaseException) -> Iterator[BaseException]:
+    """Walk from an exception to what it was raised from, or while handling."""
+    found: BaseException | None = error
+    for _ in range(_ENOUGH_CAUSES):
+        if found is None:
+            return
+        yield found
+        found = found.__cause__ or found.__context__
+
+
+def _is_shortage(error: BaseException) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno == errno.ENOMEM
+    # Other classes quote files: only what a library raises of itself is read.
+    kinds = (RuntimeError, ImportError, SystemError)
+    named = isinstance(error, kinds) or type(error).__module__.startswith(_LIBRARIES)
+    return named and _TEXTS.search(str(error)) is not None
+
+
+def _available() -> str:
+    try:
+        from llama_export.system.machine import Machine
+
+        return f"; {format_bytes(Machine().available_bytes())} are available"
+    except Exception:  # noqa: BLE001 - there may be none left to ask with
+        return ""
