@@ -11,6 +11,7 @@ import signal
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import click
 
@@ -76,11 +77,17 @@ def _refused(error: BaseException, program: str) -> Ending | None:
     if isinstance(error, click.UsageError):
         path = program if error.ctx is None else error.ctx.command_path
         return Ending(error.exit_code, _plain(error), f"{path} --help shows how it is used")
-    if isinstance(error, OSError):
-        # What no module expected: a name too long, a closed terminal, a device that is full.
-        code = OutputError.exit_code if error.errno in _FULL else LlamaExportError.exit_code
-        return Ending(code, f"the system refused: {error}", "check the path and the disk")
-    return None
+    return _by_the_system(error) if isinstance(error, OSError) else None
+
+
+def _by_the_system(error: OSError) -> Ending:
+    """Name what no module expected: a name too long, a closed terminal, a device that is full."""
+    code = OutputError.exit_code if error.errno in _FULL else LlamaExportError.exit_code
+    try:
+        Path.cwd()
+    except OSError:
+        return Ending(code, "the current folder does not exist any more", "go to one that does")
+    return Ending(code, f"the system refused: {error}", "check the path and the disk")
 
 
 def fault(error: BaseException, *, verbose: bool) -> Ending:
@@ -101,8 +108,13 @@ def fault(error: BaseException, *, verbose: bool) -> Ending:
     )
 
 
-def show(ending: Ending) -> None:
-    """Print how a run ended on stderr, as far as there is memory, and a stderr, for it."""
+def show(ending: Ending, label: str = "error: ") -> None:
+    """Print how a run ended on stderr, as far as there is memory, and a stderr, for it.
+
+    Args:
+        ending: end of a run, or of a thread.
+        label: words before the message.
+    """
     if not ending.message:
         return
     try:
@@ -110,11 +122,11 @@ def show(ending: Ending) -> None:
         from llama_export.cli.terminal import show_error
 
         sys.stderr.write(ending.details)
-        show_error(messages(), ending.message, ending.hint)
+        show_error(messages(), ending.message, ending.hint, label)
     except Exception:  # noqa: BLE001 - a message must not become a traceback
         with suppress(Exception):
-            said = printable(clipped(f"error: {ending.message}\nwhat to do: {ending.hint}"))
-            sys.stderr.write(f"{said}\n")
+            hint = f"what to do: {ending.hint}\n" if ending.hint else ""
+            sys.stderr.write(printable(clipped(f"{label}{ending.message}\n{hint}")))
 
 
 def _plain(error: click.UsageError) -> str:

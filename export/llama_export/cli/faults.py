@@ -65,7 +65,7 @@ def write_log(error: BaseException) -> Path:
 def shown_traceback(error: BaseException) -> str:
     """Return an exception with all that led to it, without tokens and fit to be shown."""
     lines = "".join(traceback.format_exception(error))
-    return without_tokens(clipped(printable(lines), _MOST_CHARACTERS))
+    return without_tokens(printable(clipped(lines, _MOST_CHARACTERS)))
 
 
 def without_tokens(text: str, words: Iterable[str] | None = None) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -33,7 +34,7 @@ def shortage(error: BaseException) -> OutOfMemoryError | None:
     """
     if isinstance(error, OutOfMemoryError):
         return error
-    if not any(_is_shortage(each) for each in _led_to(error)):
+    if not any(is_shortage(each) for each in _led_to(error)):
         return None
     message = f"the system gave no more memory{_available()}"
     return OutOfMemoryError(
@@ -73,7 +74,8 @@ def _led_to(error: BaseException) -> Iterator[BaseException]:
         found = found.__cause__ or found.__context__
 
 
-def _is_shortage(error: BaseException) -> bool:
+def is_shortage(error: BaseException) -> bool:
+    """Whether an exception itself says that there is no more memory."""
     if isinstance(error, MemoryError):
         return True
     if isinstance(error, OSError) and error.errno is not None:
@@ -85,9 +87,22 @@ def _is_shortage(error: BaseException) -> bool:
 
 
 def _available() -> str:
+    """Say how much there was to have: the limit of the process, or what is left of the machine."""
     try:
+        if limit := _own_limit_bytes():
+            return f": the process may have {format_bytes(limit)}"
         from llama_export.system.machine import Machine
 
-        return f"; {format_bytes(Machine().available_bytes())} are available"
+        return f": {format_bytes(Machine().available_bytes())} are left"
     except Exception:  # noqa: BLE001 - there may be none left to ask with
         return ""
+
+
+def _own_limit_bytes() -> int | None:
+    """Return the limit of the address space, as `ulimit -v` sets it; None: there is none."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return None if limit == resource.RLIM_INFINITY else limit

@@ -160,9 +160,9 @@ def show_report(report: VerifyReport, *, as_json: bool, every_row: bool = False)
         results().print(report_table(report, every_row=every_row))
 
 
-def show_error(console: Console, message: str, hint: str) -> None:
+def show_error(console: Console, message: str, hint: str, label: str = "error: ") -> None:
     """Print an error and what to do next, not wrapped."""
-    _say(console, "error: ", message, "bold red")
+    _say(console, label, message, "bold red")
     if hint:
         _say(console, "what to do: ", hint)
 
