@@ -8,7 +8,7 @@ cuts a text or a cell that is longer than anybody reads. So nobody who prints ha
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -30,12 +30,16 @@ class CleanConsole(Console):
     def __init__(self, *, stderr: bool = False, file: TextIO | None = None) -> None:
         super().__init__(stderr=stderr, file=file, markup=False, emoji=False, highlight=False)
 
+    def render_str(self, text: str, **options: Any) -> Text:  # noqa: ANN401 - as in rich
+        """Turn a string that is printed, or a cell, into a text of rich's, a clean one."""
+        return super().render_str(_clean(text), **options)
+
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
-        """Render what is printed, and each cell of it, as rich does, from cleaned texts."""
-        if isinstance(renderable, (str, Text)):
-            renderable = _clean(renderable)
+        """Render what is printed, and each part of it, as rich does, from clean texts."""
+        if isinstance(renderable, Text) and (shown := _clean(renderable.plain)) != renderable.plain:
+            renderable = renderable.blank_copy(shown)
         for segment in super().render(renderable, options):
             # Texts are clean by now. This holds for whatever else rich may draw.
             text = segment.text if segment.control else printable(segment.text, keep=_KEPT)
@@ -50,14 +54,8 @@ class CleanConsole(Console):
         raise BrokenPipeError
 
 
-def _clean(text: str | Text) -> str | Text:
-    plain = text if isinstance(text, str) else text.plain
-    shown = clipped(printable(clipped(plain), keep=_KEPT))
-    if shown == plain:
-        return text
-    if isinstance(text, str):
-        return shown
-    return text.blank_copy(shown)
+def _clean(text: str) -> str:
+    return clipped(printable(clipped(text), keep=_KEPT))
 
 
 def results() -> CleanConsole:
