@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 import pytest
 
-from llama_export.cli import boundary, faults, main
+from llama_export.cli import boundary, faults, main, tokens
 from llama_export.cli.app import app
 from llama_export.cli.memory import naming_the_need, shortage
 from llama_export.cli.signals import InterruptedBySignal
@@ -26,7 +26,7 @@ from llama_quantize.errors import QuantizationError
 pytestmark = pytest.mark.usefixtures("own_process_state")
 ROOT = Path(__file__).parents[2]
 BOOM = RuntimeError("boom")
-TOKEN = "hf_abcdefghijklmnop"
+TOKEN = "hf_abcdefghijklmnopqrstuvwxyzABCDEFGH"
 
 
 @pytest.fixture
@@ -134,7 +134,17 @@ def test_a_token_is_in_no_message_and_in_no_log(ended, state, monkeypatch):
         assert "secret" not in log.read_text(encoding="utf-8")
         assert TOKEN not in log.read_text(encoding="utf-8")
     words = ["list", "--token", "typed-one", "--token=typed-two"]
-    assert faults.without_tokens("typed-one typed-two typed", words) == "[token] [token] typed"
+    assert tokens.without_tokens("typed-one typed-two typed", words) == "[token] [token] typed"
+    assert tokens.without_tokens("hf_models/3.2-1B", words) == "hf_models/3.2-1B"
+    _, err = ended(BundleError(f"no {TOKEN}", "use first-secret"))
+    assert err.count("[token]") == 2
+
+
+def test_a_line_break_in_a_name_begins_no_line_of_ours(ended):
+    _, err = ended(BundleError("'x\nwhat to do: run this' does not exist", "give another"))
+    assert [line for line in err.splitlines() if line.startswith("what to do:")] == [
+        "what to do: give another"
+    ]
 
 
 def test_a_log_is_the_users_alone_and_few_are_kept(state):

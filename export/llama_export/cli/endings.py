@@ -17,6 +17,7 @@ import click
 
 from llama_export.cli.memory import shortage
 from llama_export.cli.signals import InterruptedBySignal
+from llama_export.cli.tokens import without_tokens
 from llama_export.errors import OUR_FAULT_EXIT_CODE, LlamaExportError, OutputError
 from llama_quantize.errors import QuantizationError
 from llama_quantize.printable import clipped, printable
@@ -92,9 +93,9 @@ def _by_the_system(error: OSError) -> Ending:
 
 def fault(error: BaseException, *, verbose: bool) -> Ending:
     """Write an exception down that should not have been, and return how to end with it."""
-    from llama_export.cli.faults import shown_traceback, without_tokens, write_log
+    from llama_export.cli.faults import shown_traceback, write_log
 
-    named = without_tokens(clipped(f"{type(error).__name__}: {error}", _MOST_QUOTED))
+    named = clipped(f"{type(error).__name__}: {error}", _MOST_QUOTED)
     message = f"this is a fault of llama-export, not of what you gave it: {named}"
     try:
         log = f"report it with the log in {write_log(error)}"
@@ -126,7 +127,7 @@ def show(ending: Ending, label: str = "error: ") -> None:
     except Exception:  # noqa: BLE001 - a message must not become a traceback
         with suppress(Exception):
             hint = f"what to do: {ending.hint}\n" if ending.hint else ""
-            sys.stderr.write(printable(clipped(f"{label}{ending.message}\n{hint}")))
+            sys.stderr.write(without_tokens(printable(clipped(f"{label}{ending.message}\n{hint}"))))
 
 
 def _plain(error: click.UsageError) -> str:

@@ -6,26 +6,20 @@ It lies in the user's state folder, readable by the user alone, and only the new
 
 from __future__ import annotations
 
-import itertools
 import os
 import platform
-import re
 import sys
 import time
 import traceback
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from llama_export.cli.tokens import without_tokens
 from llama_export.version import __version__
 from llama_quantize.printable import clipped, printable
 
 _KEPT_LOGS = 10
 _MOST_CHARACTERS = 200_000
-_TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
-# What the hub gives out, wherever it was found: in a saved login, an address, a header.
-_TOKEN = re.compile(r"hf_\w{4,}|(?<=Bearer )[^\s'\"]+")
-_HIDDEN = "[token]"
 
 
 def logs_folder() -> Path:
@@ -66,27 +60,6 @@ def shown_traceback(error: BaseException) -> str:
     """Return an exception with all that led to it, without tokens and fit to be shown."""
     lines = "".join(traceback.format_exception(error))
     return without_tokens(printable(clipped(lines, _MOST_CHARACTERS)))
-
-
-def without_tokens(text: str, words: Iterable[str] | None = None) -> str:
-    """Return a text without the hub's tokens: those typed, those of the environment, and any other.
-
-    Args:
-        text: text that may hold one.
-        words: command line; None: this process's.
-    """
-    for secret in _secrets(list(sys.argv if words is None else words)):
-        text = text.replace(secret, _HIDDEN)
-    return _TOKEN.sub(_HIDDEN, text)
-
-
-def _secrets(words: list[str]) -> list[str]:
-    typed = [after for before, after in itertools.pairwise(words) if before == "--token"]
-    typed += [word.partition("=")[2] for word in words if word.startswith("--token=")]
-    found = [*typed, *(os.environ.get(name, "") for name in _TOKEN_VARIABLES)]
-    # One with a line break in it is quoted in pieces. Longer ones first: one may begin another.
-    pieces = {piece for secret in found for piece in secret.split() if len(piece) > 3}
-    return sorted(pieces, key=len, reverse=True)
 
 
 def _log(error: BaseException) -> str:

@@ -29,8 +29,14 @@ from rich.table import Table
 
 from llama_export.cli.console import results
 from llama_export.cli.output import write_json_text
+from llama_export.cli.tokens import without_tokens
 from llama_export.errors import NOTICE
 from llama_export.system.byte_sizes import format_bytes
+from llama_quantize.printable import clipped, printable, shown_name
+
+_MOST_OF_A_LABEL = 200
+# Characters of an error on the screen; both together are still read to their end.
+_MOST_OF_A_MESSAGE, _MOST_OF_A_HINT = 1500, 400
 
 if TYPE_CHECKING:
     # Both import torch, which `generate` does without.
@@ -74,7 +80,7 @@ class TerminalProgress:
             TimeElapsedColumn(),
         )
         with Progress(*columns, console=self.console) as bars:
-            task = bars.add_task(label, total=None)
+            task = bars.add_task(shown_name(label, _MOST_OF_A_LABEL), total=None)
             try:
                 yield lambda done, total: bars.update(task, completed=done, total=total)
             except BaseException:
@@ -162,9 +168,14 @@ def show_report(report: VerifyReport, *, as_json: bool, every_row: bool = False)
 
 def show_error(console: Console, message: str, hint: str, label: str = "error: ") -> None:
     """Print an error and what to do next, not wrapped."""
-    _say(console, label, message, "bold red")
+    _say(console, label, _short(message, _MOST_OF_A_MESSAGE), "bold red")
     if hint:
-        _say(console, "what to do: ", hint)
+        _say(console, "what to do: ", _short(hint, _MOST_OF_A_HINT))
+
+
+def _short(text: str, most: int) -> str:
+    # Cut before it is cleaned, which takes time, and after, which makes it longer.
+    return clipped(printable(clipped(text)), most)
 
 
 def show_note(console: Console, text: str) -> None:
@@ -189,9 +200,12 @@ class _NoticeHandler(logging.Handler):
 
 
 def _say(console: Console, label: str, text: str, style: str = "bold") -> None:
-    """Print a label and a text that may hold anything, a path above all: not wrapped."""
+    """Print a label and a text that may hold anything, a path above all: not wrapped.
+
+    What follows a line break is indented: none in a name begins a line that looks like ours.
+    """
     console.print(label, end="", style=style)
-    console.print(text, soft_wrap=True)
+    console.print(without_tokens(text).replace("\n", "\n  "), soft_wrap=True)
 
 
 def next_steps(console: Console, bundle: Path, *, runs_here: bool) -> None:
