@@ -1,8 +1,8 @@
 """llama-export: turn a Llama checkpoint into artifacts that run on phones and desktops.
 
 `load`, `export`, `verify` and `inspect` do from Python what the command line does; docs/python.md
-shows how. Importing this package loads nothing heavy: the names in `_PLACES` arrive when they are
-used.
+shows how. Importing this package imports nothing else: the names in `_PLACES` arrive when they are
+used, and until the command line stands nothing can go wrong with them.
 """
 
 from __future__ import annotations
@@ -10,34 +10,27 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from llama_export.errors import (
-    BackendUnavailableError,
-    BundleError,
-    CheckpointError,
-    ConfigError,
-    EvaluationError,
-    GatedModelError,
-    HubError,
-    LlamaExportError,
-    LoweringError,
-    OutputError,
-    PromptError,
-    TokenizerError,
-    UnsupportedModelError,
-    UsageError,
-)
-from llama_export.python_interface import (
-    ExportSettings,
-    HubModel,
-    export,
-    inspect,
-    load,
-    verify,
-)
 from llama_export.version import __version__
 
 if TYPE_CHECKING:
     from llama_export.bundle.bundle import Bundle
+    from llama_export.errors import (
+        BackendUnavailableError,
+        BundleError,
+        CheckpointError,
+        ConfigError,
+        EvaluationError,
+        GatedModelError,
+        HubError,
+        LlamaExportError,
+        LoweringError,
+        OutOfMemoryError,
+        OutputError,
+        PromptError,
+        TokenizerError,
+        UnsupportedModelError,
+        UsageError,
+    )
     from llama_export.examine.inspection import Inspection
     from llama_export.exporting.result import ExportResult
     from llama_export.generation.conversation import Conversation
@@ -47,6 +40,14 @@ if TYPE_CHECKING:
     from llama_export.generation.session_file import Turn
     from llama_export.generation.text_session import TextSession
     from llama_export.generation.text_stream import Completion, TextStream
+    from llama_export.python_interface import (
+        ExportSettings,
+        HubModel,
+        export,
+        inspect,
+        load,
+        verify,
+    )
     from llama_export.targets.coreml.options import CoremlOptions
     from llama_export.targets.executorch.options import ExecutorchOptions
     from llama_export.targets.onnx.options import OnnxOptions
@@ -76,6 +77,7 @@ __all__ = [
     "LoweringError",
     "Message",
     "OnnxOptions",
+    "OutOfMemoryError",
     "OutputError",
     "Overflow",
     "PromptError",
@@ -99,6 +101,30 @@ __all__ = [
 # Where the names are that are imported when they are used.
 _PLACES = {
     "llama_export.bundle.bundle": ("Bundle",),
+    "llama_export.errors": (
+        "BackendUnavailableError",
+        "BundleError",
+        "CheckpointError",
+        "ConfigError",
+        "EvaluationError",
+        "GatedModelError",
+        "HubError",
+        "LlamaExportError",
+        "LoweringError",
+        "OutputError",
+        "PromptError",
+        "TokenizerError",
+        "UnsupportedModelError",
+        "UsageError",
+    ),
+    "llama_export.python_interface": (
+        "ExportSettings",
+        "HubModel",
+        "export",
+        "inspect",
+        "load",
+        "verify",
+    ),
     "llama_export.examine.inspection": ("Inspection",),
     "llama_export.exporting.result": ("ExportResult",),
     "llama_export.generation.conversation": ("Conversation",),

@@ -18,9 +18,9 @@ import pytest
 
 from llama_export.cli import boundary, faults, main, tokens
 from llama_export.cli.app import app
-from llama_export.cli.memory import naming_the_need, shortage
 from llama_export.cli.signals import InterruptedBySignal
 from llama_export.errors import BundleError, OutOfMemoryError, UsageError
+from llama_export.system.memory_shortage import shortage, shortage_named
 from llama_quantize.errors import QuantizationError
 
 pytestmark = pytest.mark.usefixtures("own_process_state")
@@ -247,9 +247,9 @@ def test_an_error_that_want_of_memory_was_turned_into_is_want_of_memory():
 
 def test_an_export_says_how_much_it_takes():
     said = r"gave no more memory.*takes about 3\.00 GB"
-    with pytest.raises(OutOfMemoryError, match=said), naming_the_need(3_000_000_000):
+    with pytest.raises(OutOfMemoryError, match=said), shortage_named(3_000_000_000):
         raise MemoryError
-    with pytest.raises(KeyError), naming_the_need(1):
+    with pytest.raises(KeyError), shortage_named(1):
         raise KeyError
     assert isinstance(shortage(OutOfMemoryError("x")), OutOfMemoryError)
 
@@ -305,7 +305,8 @@ def test_what_fails_before_the_boundary_has_a_code_too(monkeypatch, capsys, erro
         main.main()
     assert stopped.value.code == code
     err = capsys.readouterr().err
-    assert f"could not start: {type(error).__name__}" in err
+    said = "interrupted" if code == 130 else f"llama-export could not start: {type(error).__name__}"
+    assert f"error: {said}" in err
     assert "Traceback" not in err
 
 
@@ -319,7 +320,16 @@ main()
 BREAKS = {
     # An import inside the program, of a module that is broken.
     "import": ("sys.modules['llama_export.cli.list'] = None", 70),
-    # Ctrl-C in the middle of the imports.
+    # Ctrl-C in the middle of the imports: of the boundary, and of what is behind it.
+    "early press": (
+        "import builtins; real = builtins.__import__\n"
+        "def pressing(name, *rest):\n"
+        "    if name == 'llama_export.errors':\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return real(name, *rest)\n"
+        "builtins.__import__ = pressing",
+        130,
+    ),
     "press": (
         "import builtins; real = builtins.__import__\n"
         "def pressing(name, *rest):\n"

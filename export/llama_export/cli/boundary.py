@@ -11,11 +11,11 @@ import threading
 import click
 
 from llama_export.cli.endings import Ending, ending_of, fault, show
-from llama_export.cli.memory import is_shortage
 from llama_export.cli.program import NAME
 from llama_export.cli.signals import raise_on_signals, restore_signals
 from llama_export.cli.streams import drop_output, open_streams
 from llama_export.errors import OUR_FAULT_EXIT_CODE, OutOfMemoryError
+from llama_export.system.memory_shortage import is_shortage
 
 
 def run_to_an_end() -> int:

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import click
 
-from llama_export.cli.memory import shortage
 from llama_export.cli.signals import InterruptedBySignal
 from llama_export.cli.tokens import without_tokens
 from llama_export.errors import OUR_FAULT_EXIT_CODE, LlamaExportError, OutputError
+from llama_export.system.memory_shortage import shortage
 from llama_quantize.errors import QuantizationError
 from llama_quantize.printable import clipped, printable
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from llama_export.cli.memory import naming_the_need
 from llama_export.cli.options import JSON, PATH, VERBOSE, open_console
 from llama_export.cli.output import write_json, write_text
 from llama_export.cli.program import refuse_options_before
@@ -19,6 +18,7 @@ from llama_export.cli.target_options import (
 )
 from llama_export.cli.verb import Section
 from llama_export.errors import UsageError
+from llama_export.system.memory_shortage import shortage_named
 from llama_export.targets import registry
 from llama_export.version import __version__
 from llama_quantize.recipe import DEFAULT_GROUP_SIZE, GROUP_SIZES, RECIPES
@@ -191,7 +191,7 @@ def export(
         from llama_export.exporting.pipeline import run_export
         from llama_export.verification.rows import VerificationFailedError
     try:
-        with naming_the_need(plan.estimate.memory_bytes):
+        with shortage_named(plan.estimate.memory_bytes):
             result = run_export(plan, progress)
     except VerificationFailedError as failed:
         show_report(failed.report, as_json=as_json)

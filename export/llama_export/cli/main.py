@@ -21,12 +21,13 @@ def main() -> None:
 
 
 def _bare_ending(error: BaseException) -> int:
-    """Say in Python's own words how a run ended that did not begin; return the exit code."""
+    """Write in Python's own words how a run ended that did not begin; return the exit code."""
     codes = {"MemoryError": 18, "KeyboardInterrupt": 130, "InterruptedBySignal": 130}
     named = type(error).__name__
     # There may be no stderr, or no memory for a message. No import here either.
+    said = f"llama-export could not start: {named}: {str(error)[:300]!a}"
     try:
-        sys.stderr.write(f"error: llama-export could not start: {named}: {str(error)[:300]!a}\n")
+        sys.stderr.write(f"error: {'interrupted' if codes.get(named) == 130 else said}\n")
     except Exception:  # noqa: BLE001
         return codes.get(named, 70)
     return codes.get(named, 70)

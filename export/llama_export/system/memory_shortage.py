@@ -1,7 +1,7 @@
 """Tell that the system gave no more memory, in whichever words a library says it.
 
 Python has an exception for it, the system a number, and the runtimes have texts. A library that
-ends the process instead cannot be caught. The module knows no verb.
+ends the process instead cannot be caught. The module knows no model and no command line.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ def shortage(error: BaseException) -> OutOfMemoryError | None:
 
 
 @contextmanager
-def naming_the_need(needed_bytes: int) -> Iterator[None]:
-    """Let a run that ends for want of memory say how much it takes.
+def shortage_named(needed_bytes: int | None = None) -> Iterator[None]:
+    """Turn whatever a run ends with for want of memory into an error that says so.
 
     Args:
-        needed_bytes: estimate of the whole run.
+        needed_bytes: estimate of what the run takes; None: it is not known.
 
     Raises:
         OutOfMemoryError: the system gave no more memory.
@@ -60,7 +60,7 @@ def naming_the_need(needed_bytes: int) -> Iterator[None]:
         short = shortage(error)
         if short is None:
             raise
-        need = f"; the export takes about {format_bytes(needed_bytes)}"
+        need = f"; it takes about {format_bytes(needed_bytes)}" if needed_bytes else ""
         raise OutOfMemoryError(short.message + need, short.hint) from error
 
 
@@ -87,7 +87,7 @@ def is_shortage(error: BaseException) -> bool:
 
 
 def _available() -> str:
-    """Say how much there was to have: the limit of the process, or what is left of the machine."""
+    """Word how much there was to have: the limit of the process, or what the machine has left."""
     try:
         if limit := _own_limit_bytes():
             return f": the process may have {format_bytes(limit)}"
