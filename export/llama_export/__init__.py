@@ -111,6 +111,7 @@ _PLACES = {
         "HubError",
         "LlamaExportError",
         "LoweringError",
+        "OutOfMemoryError",
         "OutputError",
         "PromptError",
         "TokenizerError",
