@@ -7,11 +7,10 @@ used, and until the command line stands nothing can go wrong with them.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING
-
 from llama_export.version import __version__
 
+# What type checkers know by this name is not worth an import of `typing` here.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from llama_export.bundle.bundle import Bundle
     from llama_export.errors import (
@@ -149,6 +148,8 @@ def __getattr__(name: str) -> object:
     if name not in _MODULE_OF:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
+    import importlib
+
     return getattr(importlib.import_module(_MODULE_OF[name]), name)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import os
 import re
@@ -389,3 +390,19 @@ def test_what_cannot_be_raised_stays_off_the_screen(command, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert command("list")[::2] == (0, "")
+
+
+def test_nothing_is_imported_before_the_door_that_could_fail():
+    code = (
+        "import sys; before = set(sys.modules); import llama_export.cli.main\n"
+        "print(sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=environment(ROOT),
+        check=True,
+    )
+    ours = ["llama_export", "llama_export.cli", "llama_export.cli.main", "llama_export.version"]
+    assert set(ast.literal_eval(done.stdout)) - {"__future__"} == set(ours)
