@@ -105,6 +105,15 @@ def test_what_is_known_has_its_own_code_and_no_log(ended, state, error, code, sa
     assert not state.exists()
 
 
+def test_an_interrupt_says_what_was_noted_on_it(ended):
+    pressed = InterruptedBySignal(signal.SIGINT)
+    assert "error: interrupted; nothing was left half written" in ended(pressed)[1]
+    pressed.__notes__ = ["the new bundle is in place", "x/.onnx.old-1 is left"]
+    code, err = ended(pressed)
+    assert code == 130
+    assert "error: interrupted; the new bundle is in place; x/.onnx.old-1 is left" in err
+
+
 def test_verbose_shows_the_traceback_before_the_message(ended):
     code, err = ended(RuntimeError("boom \x1b[31m"), "--verbose")
     assert code == 70

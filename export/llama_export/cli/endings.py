@@ -60,12 +60,13 @@ def ending_of(error: BaseException, program: str, *, verbose: bool) -> Ending:
 def _interrupted(error: BaseException) -> Ending | None:
     if isinstance(error, BrokenPipeError):
         return Ending(CLOSED_PIPE_EXIT_CODE)
-    if isinstance(error, InterruptedBySignal):
-        return Ending(error.exit_code, "interrupted; nothing was left half written")
     # A library may have put Python's own handler back, and click has a class for it.
-    if isinstance(error, (KeyboardInterrupt, click.Abort)):
-        return Ending(128 + signal.SIGINT, "interrupted; nothing was left half written")
-    return None
+    if not isinstance(error, (InterruptedBySignal, KeyboardInterrupt, click.Abort)):
+        return None
+    code = error.exit_code if isinstance(error, InterruptedBySignal) else 128 + signal.SIGINT
+    # Whatever the interrupt went through may have noted on it what became of the work.
+    notes: list[str] = getattr(error, "__notes__", [])
+    return Ending(code, f"interrupted; {'; '.join(notes) or 'nothing was left half written'}")
 
 
 def _refused(error: BaseException, program: str) -> Ending | None:
