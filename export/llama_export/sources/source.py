@@ -13,8 +13,14 @@ from typing import TYPE_CHECKING
 from llama_export.bundle.manifest import ModelInfo
 from llama_export.checkpoints.checkpoint import Checkpoint
 from llama_export.checkpoints.formats import find_format
+from llama_export.checkpoints.hugging_face_files import (
+    GENERATION_CONFIG_FILE,
+    TOKENIZER_CONFIG_FILE,
+    read_settings,
+)
 from llama_export.errors import TokenizerError
 from llama_export.llama.config import LlamaConfig
+from llama_export.sources.licence import licence_folder, licence_notice
 from llama_export.sources.resolve import ModelSource
 from llama_export.tokenizer.tokenizer import Tokenizer, tokenizer_config
 
@@ -114,14 +120,27 @@ def describe(path: Path, *, with_weights: bool = True) -> Description:
     Raises:
         ConfigError, TokenizerError, UnsupportedModelError: config.json or the tokenizer is missing,
             damaged, or of a model that cannot be exported.
-        CheckpointError, QuantizationError: the weights are missing, damaged or of another model.
+        CheckpointError, QuantizationError: the weights are missing, damaged or of another model, or
+            a small file beside them cannot be copied into a bundle.
     """
     form = find_format(path)
     config = form.read_config(path)
     tokenizer = form.read_tokenizer(path)
     require_same_vocabulary(tokenizer, config, path)
     checkpoint = form.open(path, config) if with_weights else None
+    _require_small_files(path, checkpoint)
     return Description(path, config, tokenizer, checkpoint)
+
+
+def _require_small_files(path: Path, checkpoint: Checkpoint | None) -> None:
+    """Read what is copied into bundles, so that a fault in it does not wait for the work."""
+    if checkpoint is not None:
+        checkpoint.tokenizer_config()
+        checkpoint.generation_config()
+    elif path.is_dir():
+        read_settings(path / TOKENIZER_CONFIG_FILE)
+        read_settings(path / GENERATION_CONFIG_FILE)
+    licence_notice("", None, licence_folder(path))
 
 
 def open_source(model: ModelSource, description: Description | None = None) -> Source:
