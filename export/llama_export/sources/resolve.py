@@ -16,6 +16,7 @@ from llama_export.checkpoints.formats import is_checkpoint
 from llama_export.checkpoints.hugging_face_files import no_folder
 from llama_export.errors import CheckpointError, HubError
 from llama_export.sources.repository import Progress, fetch
+from llama_quantize.printable import shown_name
 
 DEMO = "demo"
 DEMO_FOLDER = Path(__file__).parents[1] / "demo"
@@ -31,7 +32,7 @@ ALIASES: Mapping[str, str] = {
     "3-8B-Instruct": "meta-llama/Meta-Llama-3-8B-Instruct",
 }
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def _unknown(model: str) -> HubError:
     lowered = {name.lower(): name for name in known}
     wanted = model.lower().removeprefix("meta-").removeprefix("llama-").removeprefix("llama")
     close = [lowered[name] for name in difflib.get_close_matches(wanted, lowered, n=3)]
-    message = f"there is no model called {model!r}"
+    message = f"there is no model called {shown_name(repr(model))}"
     if close:
         message += f"; did you mean {' or '.join(close)}?"
     hint = f"use {', '.join(known)}, a hub id such as {ALIASES['3.2-1B']}, or a folder"
