@@ -7,6 +7,7 @@ no torch, so that it can refuse what is missing before anything is fetched or lo
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -46,8 +47,10 @@ _MOST_SETTINGS_BYTES = 4 * 2**20
 
 def no_folder(path: Path) -> CheckpointError:
     """Return the error for what is a file of no format, or is not there."""
-    fault = "is a file, not a folder" if path.exists() else "does not exist"
-    message = f"the checkpoint folder {path} {fault}"
+    # os.path, because to Path a name that is too long is an error, not a name of nothing.
+    exists = os.path.exists(path)  # noqa: PTH110
+    fault = "is a file, not a folder" if exists else "does not exist"
+    message = f"the checkpoint folder {shown_name(str(path), 300)} {fault}"
     return CheckpointError(message, f"name a folder that holds {CONFIG_FILE} and {SINGLE_FILE}")
 
 
