@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from artifacts.tiny import write_checkpoint
 
 from llama_export.checkpoints import own_files
-from llama_export.checkpoints.hugging_face_files import read_settings
+from llama_export.checkpoints.hugging_face_files import read_generation_config, read_settings
 from llama_export.checkpoints.own_files import own_file
 from llama_export.errors import CheckpointError, ConfigError, LlamaExportError
 from llama_export.sources.licence import licence_notice
@@ -140,3 +141,37 @@ def test_many_licences_are_bounded_together(folder):
         (folder / f"LICENSE.{index}").write_bytes(b"x" * 300_000)
     with pytest.raises(LlamaExportError, match="no licence text"):
         describe(folder)
+
+
+WRONG_TYPES = {
+    "eos_token_id": ("257", [257, "x"], [[257]], 257.0, True, {}),
+    "bos_token_id": ("256", {"id": 256}),
+    "pad_token_id": (["x"],),
+    "temperature": ("0.6", [0.6], True, {}),
+    "top_p": ("0.9", []),
+    "top_k": (50.5, "50"),
+    "max_length": ({}, 1.5),
+    "do_sample": (1, "yes", []),
+}
+
+
+@pytest.mark.parametrize("key", WRONG_TYPES)
+def test_settings_of_generation_have_the_types_that_clients_expect(folder, key):
+    path = folder / "generation_config.json"
+    for value in WRONG_TYPES[key]:
+        path.write_text(json.dumps({key: value}))
+        for with_weights in (True, False):
+            with pytest.raises(ConfigError, match=f"{key} must be"):
+                describe(folder, with_weights=with_weights)
+
+
+@pytest.mark.parametrize("eos", [None, 257, [257, 264, 265], []])
+def test_settings_of_generation_as_they_are_shipped_are_read(folder, eos):
+    settings = {
+        "bos_token_id": 256, "eos_token_id": eos, "pad_token_id": None, "do_sample": True,
+        "temperature": 1, "top_p": 0.9, "top_k": None, "max_length": 131072,
+        "transformers_version": "4.45.0.dev0",
+    }  # fmt: skip
+    (folder / "generation_config.json").write_text(json.dumps(settings))
+    assert read_generation_config(folder / "generation_config.json") == settings
+    describe(folder)

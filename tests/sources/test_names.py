@@ -107,3 +107,10 @@ def test_quantised_weights_beside_the_config_of_another_model_are_refused(tmp_pa
         (folder / "config.json").write_text(json.dumps({**raw, key: value}))
         with pytest.raises(CheckpointError, match="different models"):
             open_source(ModelSource("weights", Path(folder), None, None))
+
+
+def test_a_folder_that_may_not_be_entered_is_named(tmp_path, monkeypatch):
+    folder = write_checkpoint(tmp_path / "model")
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(CheckpointError, match="may not be read"):
+        name_model(str(folder))

@@ -23,6 +23,7 @@ from llama_export.checkpoints.hugging_face_files import (
     TOKENIZER_CONFIG_FILE,
     has_all_weights,
     no_folder,
+    read_generation_config,
     read_index,
     read_settings,
     tokenizer_bytes,
@@ -135,7 +136,7 @@ class HfCheckpoint:
 
     def generation_config(self) -> Mapping[str, object] | None:
         """Read its generation_config.json, as `Checkpoint.generation_config` says."""
-        return read_settings(self.folder / GENERATION_CONFIG_FILE)
+        return read_generation_config(self.folder / GENERATION_CONFIG_FILE)
 
     def release(self) -> None:
         """Return the mapped pages to the system; a later read maps the files again."""

@@ -41,6 +41,16 @@ _JSON_PER_MODEL, _JSON_SPECIAL_BYTES = 2.15, 33_800
 _MOST_NAMES = 4
 _MOST_PATHS = 12
 _MOST_NAME_CHARACTERS = 200
+_TOKENS = ((int,), "a token id or a list of them")
+_NUMBER = ((int, float), "a number")
+_COUNT = ((int,), "a whole number")
+# Bundles take the file over, and clients read these keys of it.
+_GENERATION_TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
+    **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), _TOKENS),
+    **dict.fromkeys(("temperature", "top_p", "min_p", "repetition_penalty"), _NUMBER),
+    **dict.fromkeys(("top_k", "max_length", "max_new_tokens", "min_length"), _COUNT),
+    "do_sample": ((bool,), "true or false"),
+}
 # The largest file beside the weights but the tokenizer: the index of 405B is 0.1 MB.
 _MOST_SETTINGS_BYTES = 4 * 2**20
 
@@ -157,6 +167,22 @@ def read_settings(path: Path) -> Mapping[str, object] | None:
     except (OSError, JsonFault) as error:
         message = f"{path} cannot be read: {error}"
         raise ConfigError(message, "correct it, download it again, or remove it") from None
+
+
+def read_generation_config(path: Path) -> Mapping[str, object] | None:
+    """Read an optional generation_config.json, whose well-known keys have the types they must have.
+
+    Raises:
+        ConfigError, CheckpointError: as `read_settings`, or a key has a value of another type.
+    """
+    settings = read_settings(path)
+    for key, (types, expected) in _GENERATION_TYPES.items():
+        value = None if settings is None else settings.get(key)
+        listed = value if key.endswith("token_id") and isinstance(value, list) else [value]
+        if value is not None and not all(type(each) in types for each in listed):
+            message = f"{path}: {key} must be {expected}, found {shown_name(repr(value))}"
+            raise ConfigError(message, "correct it, download it again, or remove it")
+    return settings
 
 
 def _is_inside(name: object) -> bool:

@@ -16,6 +16,7 @@ from llama_export.checkpoints.hugging_face_files import (
     CONFIG_FILE,
     GENERATION_CONFIG_FILE,
     TOKENIZER_CONFIG_FILE,
+    read_generation_config,
     read_settings,
     tokenizer_bytes,
 )
@@ -99,7 +100,7 @@ class QuantizedCheckpoint:
 
     def generation_config(self) -> Mapping[str, object] | None:
         """Read its generation_config.json, as `Checkpoint.generation_config` says."""
-        return read_settings(self.folder / GENERATION_CONFIG_FILE)
+        return read_generation_config(self.folder / GENERATION_CONFIG_FILE)
 
     def release(self) -> None:
         """Keep the pages: the targets still read these very weights."""

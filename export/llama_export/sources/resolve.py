@@ -107,7 +107,7 @@ def name_model(model: str, *, revision: str | None = None) -> NamedModel:
 
     Raises:
         HubError: the name is unknown, or a local model was given a revision.
-        CheckpointError: the folder does not exist.
+        CheckpointError: the folder does not exist, or may not be read.
     """
     if model in ALIASES:
         return NamedModel(model, None, ALIASES[model], is_alias=True)
@@ -117,6 +117,9 @@ def name_model(model: str, *, revision: str | None = None) -> NamedModel:
             kind = "folder" if path.is_dir() else "file"
             message = f"--revision {revision} is for hub models, and {model} is a local {kind}"
             raise HubError(message, "leave --revision out")
+        if path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
+            message = f"the checkpoint folder {path} may not be read"
+            raise CheckpointError(message, "check its permissions")
         return NamedModel(DEMO if model == DEMO else model_name(path.resolve().name), path, "")
     if not _HUB_ID.fullmatch(model):
         raise _unknown(model)

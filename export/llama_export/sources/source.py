@@ -18,6 +18,7 @@ from llama_export.checkpoints.formats import find_format
 from llama_export.checkpoints.hugging_face_files import (
     GENERATION_CONFIG_FILE,
     TOKENIZER_CONFIG_FILE,
+    read_generation_config,
     read_settings,
 )
 from llama_export.errors import CheckpointError, TokenizerError
@@ -147,7 +148,7 @@ def _require_small_files(path: Path, checkpoint: Checkpoint | None) -> None:
         checkpoint.generation_config()
     elif path.is_dir():
         read_settings(path / TOKENIZER_CONFIG_FILE)
-        read_settings(path / GENERATION_CONFIG_FILE)
+        read_generation_config(path / GENERATION_CONFIG_FILE)
     licence_notice("", None, licence_folder(path))
 
 
