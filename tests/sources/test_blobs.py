@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fakes.hub import REPOSITORY, Hub, nothing_of_this_machine, serve
 
-from llama_export.errors import HubError
+from llama_export.errors import HubError, OutputError
 from llama_export.sources import blobs as blobs_module
 from llama_export.sources import download as download_module
 from llama_export.sources.repository import fetch
@@ -179,3 +179,12 @@ def test_links_are_huggingface_hubs(get):
         target = (folder / name).readlink()
         depth = [".."] * (2 + name.count("/"))
         assert target.parts[:-1] == (*depth, "blobs")
+
+
+def test_a_lock_that_cannot_be_taken_is_named(get, monkeypatch):
+    def forbidden(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", forbidden)
+    with pytest.raises(OutputError, match=r"\.locks.*Permission denied"):
+        get()

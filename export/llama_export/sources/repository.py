@@ -141,12 +141,18 @@ def _download(
         lock = repository.cache / ".locks" / repository.storage.name / f"{file.checksum}.lock"
         report = _offset(progress, before, total)
         _make_folder(lock.parent)
-        with FileLock(lock), understood(repository):
-            if damage := blobs.damage(target, lambda size_bytes: None):
-                _remove(damage.blob)
-            if not target.exists():
-                download(file, target, repository.headers, report)
-                blobs.note(target)
+        try:
+            with FileLock(lock), understood(repository):
+                if damage := blobs.damage(target, lambda size_bytes: None):
+                    _remove(damage.blob)
+                if not target.exists():
+                    download(file, target, repository.headers, report)
+                    blobs.note(target)
+        except OSError as error:
+            # huggingface_hub's HTTP errors are OSErrors too, without an errno.
+            if error.errno is None:
+                raise
+            raise _not_written(lock.parent, error) from None
         before += file.size_bytes
         report(file.size_bytes)
 
