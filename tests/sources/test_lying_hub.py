@@ -175,7 +175,7 @@ BODIES = {
 }
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 416, 429, 451, 500, 503])
+@pytest.mark.parametrize("status", [401, 404, 429, 500])
 @pytest.mark.parametrize("body", BODIES)
 def test_refusals_with_any_body_are_named(hub, get, status, body):
     hub.refuse["/api/models/"] = (status, {"Content-Type": "application/json"})
