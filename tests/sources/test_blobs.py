@@ -130,6 +130,15 @@ def test_large_files_are_hashed_once(get, hashed, monkeypatch):
     assert hashed.count(blob.name) == 1
 
 
+def test_a_file_that_changes_while_it_is_hashed_is_not_noted(get, hashed, monkeypatch):
+    monkeypatch.setattr(blobs_module, "_SMALL_BYTES", 1000)
+    blob = (get() / WEIGHTS).resolve()
+    os.utime(blob, ns=(1, 1))
+    get(progress=lambda done, total: os.utime(blob, ns=(done, done)))
+    get()
+    assert hashed.count(blob.name) == 2
+
+
 @pytest.mark.parametrize("note", [b"", b"\xff", b"7000 1 2 3\n", None])
 def test_a_note_that_does_not_fit_means_hashing_again(get, hashed, monkeypatch, note):
     monkeypatch.setattr(blobs_module, "_SMALL_BYTES", 1000)

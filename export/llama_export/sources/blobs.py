@@ -79,6 +79,7 @@ class Blobs:
         if blob is None or self._is_noted(blob):
             return None
         try:
+            before = _state(blob)  # so that a change meanwhile is not noted as sound
             digest = digest_of(blob.name, blob.stat().st_size)
             hash_into(digest, blob, progress)
         except OSError as error:
@@ -88,15 +89,13 @@ class Blobs:
             ) from None
         if digest.hexdigest() != blob.name:
             return Damage(blob, digest.hexdigest())
-        self.note(blob)
+        self._note(blob, before)
         return None
 
-    def note(self, blob: Path) -> None:
-        """Note that a file was found sound; where nothing can be written, it is read again."""
-        if blob.stat().st_size > _SMALL_BYTES:
-            with suppress(OSError):
-                (self.storage / _NOTES).mkdir(exist_ok=True)
-                (self.storage / _NOTES / blob.name).write_text(_state(blob), encoding="ascii")
+    def note_download(self, checksum: str) -> None:
+        """Note that a file is sound, which its download found a moment ago."""
+        blob = self.blob(checksum)
+        self._note(blob, _state(blob))
 
     def link(self, file: RemoteFile, commit: str) -> None:
         """Put a file that is there under its name in a commit's folder.
@@ -122,6 +121,13 @@ class Blobs:
         inside = blob.parent == (self.storage / "blobs").resolve()
         named = inside and _CHECKSUM.fullmatch(blob.name) is not None
         return blob if named and blob.is_file() else None
+
+    def _note(self, blob: Path, state: str) -> None:
+        """Note what a sound file was; where nothing can be written, it is read again."""
+        if blob.stat().st_size > _SMALL_BYTES:
+            with suppress(OSError):
+                (self.storage / _NOTES).mkdir(exist_ok=True)
+                (self.storage / _NOTES / blob.name).write_text(state, encoding="ascii")
 
     def _is_noted(self, blob: Path) -> bool:
         if blob.stat().st_size <= _SMALL_BYTES:

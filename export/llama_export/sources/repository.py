@@ -147,7 +147,7 @@ def _download(
                     _remove(damage.blob)
                 if not target.exists():
                     download(file, target, repository.headers, report)
-                    blobs.note(target)
+                    blobs.note_download(file.checksum)
         except OSError as error:
             # huggingface_hub's HTTP errors are OSErrors too, without an errno.
             if error.errno is None:
