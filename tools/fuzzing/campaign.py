@@ -15,7 +15,8 @@ from fuzzing.execution import Runner, set_up_process, warm_up
 from fuzzing.judge import Verdict
 from fuzzing.surfaces import SURFACES, Surface
 
-_CHUNK = 25
+# A child runs the cases of a chunk one after another.
+_CHUNK, _SLOW_CHUNK = 25, 5
 
 
 @dataclass(frozen=True)
@@ -88,29 +89,36 @@ def run(
         jobs: number of processes.
     """
     chunks = [
-        Chunk(name, seed, range(start, min(start + _CHUNK, number)))
+        Chunk(name, seed, range(start, min(start + size, number)))
         for name, number in shares(surfaces, count).items()
-        for start in range(0, number, _CHUNK)
+        for size in (_SLOW_CHUNK if SURFACES[name].is_slow else _CHUNK,)
+        for start in range(0, number, size)
     ]
     with tempfile.TemporaryDirectory(prefix="llama-fuzz-") as work:
         set_up_process(Path(work) / "home")
         warm_up(targets_of(surfaces))
-        _place.update(base=base, work=Path(work))
-        with multiprocessing.get_context("fork").Pool(jobs) as pool:
+        forked = multiprocessing.get_context("fork")
+        with forked.Pool(jobs, _begin_worker, (base, Path(work))) as pool:
             yield from pool.imap_unordered(_run_chunk, chunks)
 
 
-_place: dict[str, Path] = {}
+# Of this worker; it keeps what the commands say of inputs without a mutation.
+_runners: list[Runner] = []
+
+
+def _begin_worker(base: Path, work: Path) -> None:
+    _runners[:] = [Runner(base, work / f"worker-{multiprocessing.current_process().pid}")]
 
 
 def _run_chunk(chunk: Chunk) -> tuple[str, Tally]:
-    work = _place["work"] / f"worker-{multiprocessing.current_process().pid}"
-    work.mkdir(exist_ok=True)
-    runner, tally = Runner(_place["base"], work), Tally()
+    runner, tally = _runners[0], Tally()
     begun = time.perf_counter()
-    for number in chunk.numbers:
-        case = draw(SURFACES[chunk.surface], chunk.seed, number, runner.base)
-        verdict, outcome = runner.run(case)
+    surface = SURFACES[chunk.surface]
+    cases = [draw(surface, chunk.seed, number, runner.base) for number in chunk.numbers]
+    together = not surface.is_slow
+    for case, (verdict, outcome) in zip(
+        cases, runner.run_all(cases, together=together), strict=True
+    ):
         tally.kinds[verdict.kind] += 1
         tally.slowest_s = max(tally.slowest_s, outcome.cpu_s)
         if verdict.failed:

@@ -10,13 +10,18 @@ import hashlib
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
+from unittest import mock
 
 from fuzzing.cases import Case, surface_of
-from fuzzing.child import Outcome, run_forked, run_main
+from fuzzing.child import Outcome, Run, run_forked
+from fuzzing.fixtures import HUB
 from fuzzing.judge import Seen, Verdict, judge, result_of
+from fuzzing.lying_hub import export_from_hub
 from fuzzing.staging import stage
 
 _VOCABULARY = 512
@@ -40,46 +45,71 @@ class Runner:
     _numbers: dict[str, bytes] = field(default_factory=dict)
 
     def run(self, case: Case) -> tuple[Verdict, Outcome]:
-        """Run a case and judge it."""
-        baseline = self._baseline(case)
-        outcome = self._outcome(case, self.work / "case")
-        return self._judged(case, outcome, baseline), outcome
+        """Run a case in a child of its own, and judge it."""
+        return self.run_all([case], together=False)[0]
 
-    def _judged(self, case: Case, outcome: Outcome, baseline: bytes) -> Verdict:
+    def run_all(
+        self, cases: Sequence[Case], *, together: bool = True
+    ) -> list[tuple[Verdict, Outcome]]:
+        """Run cases of one surface and judge each of them.
+
+        Args:
+            cases: cases.
+            together: whether one child runs them all; a case that then fails is run again in a
+                child of its own, whose verdict counts.
+        """
+        for case in cases:
+            self._baseline(case)
+        found: list[tuple[Verdict, Outcome]] = []
+        while len(found) < len(cases):
+            rest = cases[len(found) :]
+            outcomes = self._outcomes(rest if together else rest[:1])
+            for index, (case, outcome) in enumerate(zip(rest, outcomes, strict=False)):
+                verdict = self._judged(case, outcome, self.work / str(index))
+                if verdict.failed and together:
+                    clean(self.work / "alone")
+                    verdict, outcome = Runner(self.base, self.work / "alone").run(case)
+                found.append((verdict, outcome))
+        return found
+
+    def _judged(self, case: Case, outcome: Outcome, folder: Path) -> Verdict:
         original = (self.base / case.path).read_bytes()
-        folder, target = self.work / "case", surface_of(case).target
+        target = surface_of(case).target
         seen = Seen(
             case,
             outcome,
             folder,
-            baseline,
+            self._baseline(case),
             original,
             case.content(self.base),
             lambda: self._logits(folder / target) == self._right_logits(target),
         )
         return judge(seen)
 
-    def _outcome(self, case: Case, folder: Path) -> Outcome:
-        staged = stage(case, self.base, folder)
-        # In the folder of the case, so that a path in a message is short and always the same.
-        lean = surface_of(case).writes_files_only
-        return run_main(
-            staged.arguments,
-            self.work,
-            stdin=staged.stdin,
-            before=write_files_only if lean else None,
-        )
+    def _outcomes(self, cases: Sequence[Case]) -> list[Outcome]:
+        """Run cases in one child, each in a folder that has its number for a name."""
+        runs = []
+        for index, case in enumerate(cases):
+            staged = stage(case, self.base, self.work / str(index))
+            notes = self.work / f"run-{index}"
+            inside = None
+            if case.path == HUB:
+                inside = partial(export_from_hub, self.work / str(index), staged.arguments)
+            runs.append(Run(staged.arguments, notes, staged.stdin, inside))
+        self.work.mkdir(parents=True, exist_ok=True)
+        lean = surface_of(cases[0]).writes_files_only
+        return run_forked(runs, write_files_only if lean else None)
 
     def _baseline(self, case: Case) -> bytes:
-        """Return what a command writes of an input that has no mutation."""
+        """Return what a command makes of an input that has no mutation."""
         key = (case.surface, case.verb)
         if key not in self._baselines:
             whole = Case(case.surface, case.verb, case.path, ())
-            outcome = self._outcome(whole, self.work / "case")
+            outcome = self._outcomes([whole])[0]
             if outcome.code or outcome.signal:
                 message = f"{case.surface}: {case.verb} fails without a mutation: {outcome}"
                 raise RuntimeError(message)
-            self._baselines[key] = result_of(outcome, self.work / "case")
+            self._baselines[key] = result_of(outcome, self.work / "0")
         return self._baselines[key]
 
     def _right_logits(self, target: str) -> bytes:
@@ -100,7 +130,7 @@ class Runner:
                     digest.update(session.logits(ids).tobytes())
             sys.stdout.write(digest.hexdigest())
 
-        return run_forked(body, self.work).stdout
+        return run_forked([Run((), self.work / "logits", inside=body)])[0].stdout
 
 
 def set_up_process(home: Path) -> None:
@@ -179,8 +209,8 @@ def write_files_only() -> None:
         logits = TensorSpec("logits", "float32", ("batch", "tokens", _VOCABULARY))
         return Lowered("model.onnx", GraphSpec((tokens,), (logits,), IO, traced, False))
 
-    pipeline.trace = lambda _config, max_context: max_context  # type: ignore[assignment]
-    OnnxTarget.lower = lower  # type: ignore[assignment,method-assign]
+    mock.patch.object(pipeline, "trace", lambda _config, max_context: max_context).start()
+    mock.patch.object(OnnxTarget, "lower", lower).start()
 
 
 def clean(folder: Path) -> None:

@@ -16,6 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fuzzing.lying_hub import honest
+
+HUB = "hub.json"
 ROOT = Path(__file__).resolve().parents[2]
 TARGETS = ("onnx", "executorch", "coreml")
 CONTEXT = 512
@@ -79,6 +82,7 @@ def prepare(base: Path, targets: Sequence[str]) -> None:
         options = ["--save", str(base / "saved.npz"), "-p", "Hello", "-n", "4", "--seed", "1"]
         _product(["chat", str(base / "onnx"), *options])
     (base / "prompt.txt").write_text("Once upon a time, a king\nsaid: 42 + 1 = 43?\n")
+    (base / HUB).write_text(json.dumps(honest(base / "ck")))
     (base / "argv.json").write_text('["generate", "{bundle}", "-p", "Hello", "-n", "2"]')
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from fuzzing.cases import Case, surface_of
 from fuzzing.child import Outcome
+from fuzzing.lying_hub import LEAK, TOKEN
 from fuzzing.surfaces import CHECKPOINT, PROVED, UNSEALED, Surface
 
 CPU_GOAL_S = 5.0
@@ -28,6 +29,7 @@ ESCAPE, LONG, LEFT = "escape", "over 2 kB", "leftovers"
 FAILURES = (WRONG, TRACE, CRASH, SLOW, MEMORY, ESCAPE, LONG, LEFT)
 _VERIFIED_RED, _UNPROVED, _NO_MEMORY = 1, 17, 18
 _NAMED_CODES = range(2, 17)
+_EXPECTED = {"out", "out-of-the-way"}
 _CONTROLS = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 # What the maker of a bundle writes down about its origin, and no artifact could prove.
 _UNPROVABLE = {"created_with", "sqnr_db", "bits_per_weight"}
@@ -109,16 +111,18 @@ def _fault(seen: Seen) -> Verdict | None:
 
 def _cost(seen: Seen) -> Verdict | None:
     surface, outcome = surface_of(seen.case), seen.outcome
-    whole = surface.kind == PROVED or (surface.kind == CHECKPOINT and not surface.writes_files_only)
     if outcome.code == _NO_MEMORY:
         return Verdict(MEMORY, "out of memory")
-    if outcome.cpu_s > (WHOLE_GOAL_S if whole else CPU_GOAL_S):
+    if outcome.cpu_s > (WHOLE_GOAL_S if surface.is_slow else CPU_GOAL_S):
         return Verdict(SLOW, f"{outcome.cpu_s:.1f} s of processor time")
     return None
 
 
 def _output(seen: Seen) -> Verdict | None:
     """Look for what must not reach a terminal; what a model writes goes to a pipe as it is."""
+    said = seen.outcome.stdout + seen.outcome.stderr
+    if TOKEN.encode() in said or (seen.folder / LEAK).exists():
+        return Verdict(ESCAPE, "the hub's token")
     outcome, written = seen.outcome, seen.case.verb.startswith(("generate", "chat", "argv"))
     text = (outcome.stderr if written else outcome.stderr + outcome.stdout).decode(
         "utf-8", "replace"
@@ -144,7 +148,7 @@ def _left(seen: Seen) -> Verdict | None:
     due = ["onnx", "weights"] if surface.name != "weights" else ["onnx"]
     if seen.outcome.code == 0 and seen.case.verb == "export":
         return None if found == due else Verdict(LEFT, f"expected {due}, found {found}")
-    beside = sorted(path.name for path in seen.folder.iterdir() if path.name != "out")
+    beside = sorted(path.name for path in seen.folder.iterdir() if path.name not in _EXPECTED)
     if found or beside != sorted(surface.folders):
         return Verdict(LEFT, f"left: {found or beside}")
     return None
@@ -171,10 +175,10 @@ def result_of(outcome: Outcome, folder: Path) -> bytes:
     """Return what a command made: the files of an export as a hash, or what it wrote."""
     files = sorted(path for path in (folder / "out").rglob("*") if path.is_file())
     if not files:
-        return outcome.stdout
+        return outcome.stdout.replace(str(folder).encode(), b"CASE")
     digest = hashlib.sha256()
     for path in files:
-        digest.update(path.as_posix().encode() + path.read_bytes())
+        digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
     return digest.digest()
 
 
@@ -233,6 +237,8 @@ def _proves(case: Case) -> bool:
 
 def _reads_json(case: Case) -> bool:
     """Whether the file is JSON that the command has any business with."""
-    if not case.path.endswith(".json"):
+    name = Path(case.path).name
+    # A plan has no business with what is only copied.
+    if not name.endswith(".json") or (case.verb == "dry-run" and name != "config.json"):
         return False
     return surface_of(case).kind == CHECKPOINT or case.path.endswith("manifest.json")

@@ -8,21 +8,10 @@ from random import Random
 from fuzzing.edits import Edit
 
 # What numbers of files are compared with, and so where mistakes are.
-EXTREMES = (
-    0,
-    1,
-    2**7,
-    2**8 - 1,
-    2**15,
-    2**16 - 1,
-    2**31 - 1,
-    2**31,
-    2**32 - 1,
-    2**32,
-    2**53,
-    2**63,
+EXTREMES: tuple[int, ...] = (
+    *(0, 1, 2**7, 2**8 - 1, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**53),
+    *(2**63 - 1, 2**63, 2**64 - 1),
 )
-EXTREMES += (2**63 - 1, 2**64 - 1)
 ESCAPES = (b"\x1b]0;pwned\x07", b"\x1b[2J", b"\x9b31m", "\u202egnp".encode(), "\u2028".encode())
 _RUNS = (1, 2, 4, 8, 16, 64, 256)
 

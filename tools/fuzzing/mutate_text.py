@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping, Sequence
 from random import Random
 
-from fuzzing.edits import Edit
+from fuzzing.edits import Edit, apply_all
 from fuzzing.mutate_bytes import ESCAPES
+from fuzzing.mutate_json import JSON_AWARE
 
 _PIECES = (
     *(
@@ -37,8 +39,10 @@ _PIECES = (
     *(" " * 500, "a" * 3000, "9" * 400, "\n" * 50, "\U0010ffff", "\x1b]0;pwned\x07", "{{ x }}"),
 )
 _BROKEN = (b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\xf8\x88\x80\x80\x80", b"\xe2\x82", b"\xfe\xff")
-_LINES = (b"\n", b"x\n", b"IQ== -1\n", b"IQ== 0 0\n", b"=== 5\n", b"IQ== 99999999999999999999\n")
-_LINES += (b"IQ==\t5\n", b" IQ== 5\n", b"IQ== 5.0\n", b"IQ== 1e3\n", b"\xff 7\n", b"IQ== 256\n")
+_LINES = (
+    *(b"\n", b"x\n", b"IQ== -1\n", b"IQ== 0 0\n", b"=== 5\n", b"IQ== 99999999999999999999\n"),
+    *(b"IQ==\t5\n", b" IQ== 5\n", b"IQ== 5.0\n", b"IQ== 1e3\n", b"\xff 7\n", b"IQ== 256\n"),
+)
 _VERBS = (
     "generate",
     "chat",
@@ -92,6 +96,37 @@ _VALUES = (
     *("32", "512", "1,2,3", "1,,2", "0.7", "stop", "prefill+decode", "iOS17", "C:\\x", "%s", "é"),
 )
 _LEAST_HEADER = 10
+_BODIES = (
+    *("", "null", "[]", "5", '"x"', "[" * 200_000, "<html>no</html>", '{"sha":', "\xff\xfe", "{}"),
+    *('{"siblings":[1,2]}', '{"siblings":null,"sha":"x"}', '{"siblings":{"a":1}}', "1" * 5000),
+)
+_FIELDS = ("status", "etag", "size", "commit", "location", "cut", "content", "extra")
+_LIES: Mapping[str, Sequence[object]] = {
+    "status": (206, 301, 302, 304, 401, 403, 404, 416, 418, 500, 503),
+    "etag": ("", "x", "../../x", "0" * 40, "0" * 64, 'a"b', "W/x", "\x1b]0;pwned\x07", "A" * 9000),
+    "size": ("", "-1", "0", "1", "x", "99999999999999999999", "1e9", "1, 2"),
+    "commit": ("", "x", "../..", "f" * 40, "\x1b[2J"),
+    "location": (
+        "//127.0.0.1:1/x",
+        "file:///etc/passwd",
+        "/",
+        "http://",
+        "x",
+        "http://[::1",
+        "a b",
+    ),
+    "cut": (0, 1, 100, -1),
+    "content": ("", "x", "{", "null", "[]", "\xff" * 100, "[" * 100_000),
+    "extra": (
+        {"X-Error-Code": "GatedRepo"},
+        {"X-Error-Message": "\x1b]0;pwned\x07"},
+        {"X-Error-Message": "A" * 9000},
+        {"Content-Encoding": "gzip"},
+        {"Content-Length": "5"},
+        {"Transfer-Encoding": "chunked"},
+        {"Content-Range": "bytes 5-1/x"},
+    ),
+}
 
 
 def change_text(content: bytes, rng: Random) -> list[Edit]:
@@ -139,6 +174,21 @@ def another_command(content: bytes, rng: Random) -> list[Edit]:
     if rng.random() < 0.3:
         words += ["-p", "x", "-n", "1"]
     return [Edit(0, len(content), json.dumps(words).encode())]
+
+
+def another_lie(content: bytes, rng: Random) -> list[Edit]:
+    """Write other answers of a hub: about the repository, or about one or two of its files."""
+    says = json.loads(content)
+    if rng.random() < 0.4:
+        answer = json.dumps(says["answer"]).encode()
+        body = apply_all(rng.choice(JSON_AWARE)(answer, rng), answer).decode("latin-1")
+        says["raw"] = body if rng.random() < 0.7 else rng.choice(_BODIES)
+        says["status"] = 200 if rng.random() < 0.8 else rng.choice(_LIES["status"])
+    else:
+        for _ in range(rng.randint(1, 2)):
+            field = rng.choice(_FIELDS)
+            says["files"][rng.choice(sorted(says["files"]))][field] = rng.choice(_LIES[field])
+    return [Edit(0, len(content), json.dumps(says).encode())]
 
 
 def change_array(content: bytes, rng: Random) -> list[Edit]:

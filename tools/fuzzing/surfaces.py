@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from fuzzing.containers import HEADER
-from fuzzing.fixtures import TARGETS
+from fuzzing.fixtures import HUB, TARGETS
+from fuzzing.lying_hub import REPOSITORY, TOKEN
 from fuzzing.mutate_bytes import ANY_LENGTH, SAME_LENGTH, Mutator
 from fuzzing.mutate_json import JSON_AWARE
 from fuzzing.mutate_text import (
     another_command,
+    another_lie,
     change_array,
     change_line,
     change_text,
@@ -23,7 +25,6 @@ from fuzzing.mutate_wire import PROTOBUF_AWARE, point_elsewhere
 
 # What may come of an input that is taken: see `judge`.
 CHECKPOINT, SEALED, UNSEALED, PROVED, TEXT = "checkpoint", "sealed", "unsealed", "proved", "text"
-_OFTEN = 8
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,11 @@ class Surface:
     target: str = ""
     writes_files_only: bool = False
     share: int = 10
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether a case is a whole export or a verification, and so takes a good second."""
+        return self.kind == PROVED or (self.kind == CHECKPOINT and not self.writes_files_only)
 
 
 _EXPORT = ("--target", "onnx", "--output", "{out}", "--no-verify", "--max-context", "64", "--model")
@@ -281,6 +287,18 @@ def _all() -> list[Surface]:
             (Verb("argv", ()),),
             TEXT,
             "onnx",
+            writes_files_only=True,
+            share=30,
+        ),
+        Surface(
+            "hub",
+            ("ck", HUB),
+            (Mutated(HUB, (another_lie,)),),
+            (
+                Verb("dry-run", (*_EXPORT, REPOSITORY, "--token", TOKEN, "--dry-run"), 2),
+                Verb("export", (*_EXPORT, REPOSITORY, "--token", TOKEN)),
+            ),
+            TEXT,
             writes_files_only=True,
             share=30,
         ),
