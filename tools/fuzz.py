@@ -39,7 +39,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="llama-fuzz-base-") as scratch:
         base = (asked.base or Path(scratch)).resolve()
         if asked.replay is not None:
-            return _replay(base, asked.replay)
+            return _replay(base, asked.replay, asked.verdicts)
         prepare(base, sorted(targets_of(chosen)))
         tallies: dict[str, Tally] = {}
         for surface, tally in run(base, chosen, asked.seed, asked.count, jobs=asked.jobs):
@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--keep", type=Path, help="folder that gets the failing cases")
     parser.add_argument("--base", type=Path, help="folder of the fixtures, kept for the next time")
     parser.add_argument("--replay", type=Path, help="file with cases to run again")
+    parser.add_argument("--verdicts", type=Path, help="file that gets the verdicts of a replay")
     return parser
 
 
@@ -81,25 +82,28 @@ def _chosen(names: Sequence[str] | None) -> list[Surface]:
     return [SURFACES[name] for name in found]
 
 
-def _replay(base: Path, path: Path) -> int:
+def _replay(base: Path, path: Path, written: Path | None) -> int:
     """Run the cases of a file, and print what each of them said and was."""
     cases = replayed(path.read_text(encoding="utf-8"))
     surfaces = [surface_of(case) for case in cases]
     prepare(base, sorted(targets_of(surfaces)))
-    failed = False
+    verdicts = []
     with tempfile.TemporaryDirectory(prefix="llama-fuzz-") as work:
         set_up_process(Path(work) / "home")
         warm_up(targets_of(surfaces))
         runner = Runner(base, Path(work))
         for case in cases:
             verdict, outcome = runner.run(case)
-            failed |= verdict.failed
+            verdicts.append(verdict)
             said = outcome.stderr.decode("utf-8", "backslashreplace").strip()
             print(f"{case.surface} {case.verb} {case.path}: {verdict.kind} ({verdict.detail})")
             print(f"  exit {outcome.code}, {outcome.cpu_s:.1f} s: {said[-600:]!a}")
             if outcome.trace:
                 print(outcome.trace)
-    return 1 if failed else 0
+    if written is not None:
+        found = [[verdict.kind, verdict.detail] for verdict in verdicts]
+        written.write_text(json.dumps(found), encoding="utf-8")
+    return 1 if any(verdict.failed for verdict in verdicts) else 0
 
 
 def _keep(base: Path, failures: Sequence[Failure], folder: Path) -> None:

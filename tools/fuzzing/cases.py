@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -112,4 +112,4 @@ def _range(edit: Edit) -> range:
 
 
 def _placed(mutate: Mutator, content: bytes, rng: Random, part: str) -> list[Edit]:
-    return [Edit(each.at, each.remove, each.insert, part) for each in mutate(content, rng)]
+    return [replace(each, part=part) for each in mutate(content, rng)]

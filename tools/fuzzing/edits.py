@@ -8,7 +8,7 @@ again. An edit may be of a part inside a file that has its own lengths or checks
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -23,6 +23,7 @@ class Edit:
         part: name of the part inside a container; empty for the file itself.
         find: text that must stand at the offset's place: the edit is made where it first stands,
             plus `at`; empty: the offset counts from the start.
+        times: how many times the bytes are put there.
     """
 
     at: int
@@ -30,6 +31,7 @@ class Edit:
     insert: bytes
     part: str = ""
     find: bytes = b""
+    times: int = 1
 
     def apply(self, content: bytes) -> bytes:
         """Return the content with the edit made; where `find` is not there, the content itself."""
@@ -37,20 +39,23 @@ class Edit:
         if start < 0:
             return content
         at = min(start + self.at, len(content))
-        return content[:at] + self.insert + content[at + self.remove :]
+        return content[:at] + self.insert * self.times + content[at + self.remove :]
 
     def to_json(self) -> dict[str, Any]:
         """Return a form for a file; bytes are written as Latin-1."""
         written: dict[str, Any] = {"at": self.at, "remove": self.remove}
         texts = {"insert": self.insert.decode("latin-1"), "part": self.part}
         texts["find"] = self.find.decode("latin-1")
+        if self.times != 1:
+            written["times"] = self.times
         return written | {key: text for key, text in texts.items() if text}
 
     @classmethod
     def from_json(cls, written: Mapping[str, Any]) -> Edit:
         """Read what `to_json` returned."""
         insert, find = (written.get(key, "").encode("latin-1") for key in ("insert", "find"))
-        return cls(written["at"], written["remove"], insert, written.get("part", ""), find)
+        times = written.get("times", 1)
+        return cls(written["at"], written["remove"], insert, written.get("part", ""), find, times)
 
 
 def apply_all(edits: Sequence[Edit], content: bytes) -> bytes:
@@ -62,15 +67,14 @@ def apply_all(edits: Sequence[Edit], content: bytes) -> bytes:
 
 def shrunk(edit: Edit) -> list[Edit]:
     """Return smaller forms of an edit, the smallest first, for a search of the least one."""
-    found = []
+    if edit.times > 1:
+        return [replace(edit, times=edit.times // 8), replace(edit, times=edit.times // 2)]
     half = len(edit.insert) // 2
-    if half:
-        for insert in (edit.insert[:half], edit.insert[half:]):
-            found.append(Edit(edit.at, edit.remove, insert, edit.part, edit.find))
-    if edit.remove == len(edit.insert) and half:
-        left, right = edit.insert[:half], edit.insert[half:]
-        found.insert(0, Edit(edit.at, half, left, edit.part, edit.find))
-        found.insert(1, Edit(edit.at + half, len(right), right, edit.part, edit.find))
-    elif edit.remove > 1:
-        found.append(Edit(edit.at, edit.remove // 2, edit.insert, edit.part, edit.find))
+    left, right = edit.insert[:half], edit.insert[half:]
+    if half and edit.remove == len(edit.insert):
+        later = replace(edit, at=edit.at + half, remove=len(right), insert=right)
+        return [replace(edit, remove=half, insert=left), later]
+    found = [replace(edit, insert=each) for each in (left, right) if half]
+    if edit.remove > 1 and not edit.insert:
+        found.append(replace(edit, remove=edit.remove // 2))
     return found

@@ -120,7 +120,10 @@ def nest(content: bytes, rng: Random) -> list[Edit]:
     span = rng.choice(find_spans(content))
     levels = _DEEP if rng.random() < 0.1 else rng.choice((1, 2, 60, 70, 900, 1100))
     opening, closing = rng.choice(((b"[", b"]"), (b'{"a":', b"}")))
-    return [Edit(span.start, 0, opening * levels), Edit(span.end, 0, closing * levels)]
+    return [
+        Edit(span.start, 0, opening, times=levels),
+        Edit(span.end, 0, closing, times=levels),
+    ]
 
 
 def break_syntax(content: bytes, rng: Random) -> list[Edit]:
