@@ -26,7 +26,7 @@ from fuzzing.cases import replayed, surface_of  # noqa: E402
 from fuzzing.execution import Runner, set_up_process, warm_up  # noqa: E402
 from fuzzing.fixtures import prepare  # noqa: E402
 from fuzzing.minimise import minimise  # noqa: E402
-from fuzzing.surfaces import SURFACES, Surface  # noqa: E402
+from fuzzing.surfaces import SURFACES, TEXT, Surface  # noqa: E402
 from fuzzing.table import table  # noqa: E402
 
 _MOST_MINIMISED = 60
@@ -118,7 +118,8 @@ def _keep(base: Path, failures: Sequence[Failure], folder: Path) -> None:
         ordered = sorted(causes.items(), key=lambda each: -len(each[1]))
         for number, (signature, found) in enumerate(ordered):
             case = min((failure.case for failure in found), key=lambda each: len(str(each)))
-            if number < _MOST_MINIMISED:
+            # A command line or a hub's answers would not be any more when halved.
+            if number < _MOST_MINIMISED and surface_of(case).kind != TEXT:
                 wanted = signature[1:]
                 case = minimise(
                     case,

@@ -114,18 +114,19 @@ def _product(arguments: Sequence[str]) -> None:
 
 
 def _write_checkpoints(base: Path) -> None:
-    """Write one checkpoint twice: in one file, and in two with an index."""
+    """Write one checkpoint in one file, in two with an index, and with Meta's vocabulary alone."""
     from safetensors.torch import save_file
 
     tensors = _tensors()
-    for name in ("ck", "ck-sharded"):
+    for name in ("ck", "ck-sharded", "ck-ranks"):
         folder = base / name
         folder.mkdir()
         (folder / "config.json").write_text(json.dumps(CONFIG, indent=1))
         (folder / "generation_config.json").write_text(json.dumps(_GENERATION))
         lines = (f"{base64.b64encode(bytes([byte])).decode()} {byte}\n" for byte in range(RANKS))
         (folder / "tokenizer.model").write_text("".join(lines))
-    save_file(tensors, base / "ck" / "model.safetensors")
+    for name in ("ck", "ck-ranks"):
+        save_file(tensors, base / name / "model.safetensors")
     names = list(tensors)
     halves = dict(zip(_SHARDS, (names[: len(names) // 2], names[len(names) // 2 :]), strict=True))
     for file, held in halves.items():

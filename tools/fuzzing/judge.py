@@ -86,7 +86,9 @@ def judge(seen: Seen) -> Verdict:
         return Verdict(RED)
     if outcome.code == _UNPROVED:
         return Verdict(UNPROVED)
-    if outcome.code in _NAMED_CODES and b"error:" in outcome.stderr:
+    # Without a single word, the program answers with its page.
+    said = b"error:" in outcome.stderr or outcome.stdout.startswith(b"Usage:")
+    if outcome.code in _NAMED_CODES and said:
         return Verdict(NAMED, f"exit {outcome.code}")
     return Verdict(TRACE, f"exit {outcome.code} without a name")
 

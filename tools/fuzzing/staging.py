@@ -63,6 +63,7 @@ def reseal(bundle: Path, changed: str) -> None:
 def _arguments(case: Case, surface: Surface, folder: Path) -> tuple[str, ...]:
     places = {
         "{ck-sharded}": "ck-sharded",
+        "{ck-ranks}": "ck-ranks",
         "{ck}": "ck",
         "{weights}": "weights",
         "{out}": "out",

@@ -227,8 +227,11 @@ def _all() -> list[Surface]:
         _checkpoint("tokjson", Mutated("ck/tokenizer.json", _JSON), 40),
         _checkpoint(
             "tokmodel",
-            Mutated("ck/tokenizer.model", (change_line, change_line, change_line, *ANY_LENGTH)),
+            Mutated(
+                "ck-ranks/tokenizer.model", (change_line, change_line, change_line, *ANY_LENGTH)
+            ),
             50,
+            "ck-ranks",
         ),
         _checkpoint("tokconfig", Mutated("ck/tokenizer_config.json", _JSON), 15),
         Surface(
