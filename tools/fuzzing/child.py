@@ -142,7 +142,8 @@ def _redirect(run: Run) -> None:
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - the standard
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - streams
     sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - stay open
-    faulthandler.enable(2)
+    # A copy, because the product silences its standard error while a runtime loads a file.
+    faulthandler.enable(os.dup(2))
 
 
 def _limit_memory() -> None:
