@@ -138,8 +138,11 @@ def _wrong_rows(lookup: Lookup, table: Weight, ids: Sequence[int]) -> tuple[Wron
 
 def _differing(expected: Tensor, rows: FloatArray) -> list[int]:
     """Return the indices of rows `[n, E]` that are not the expected ones."""
+    found = torch.from_numpy(rows)
+    if torch.equal(expected, found) and bool(found.isfinite().all()):
+        return []  # as almost always, and ten times faster than what follows
     size = expected.double().square().mean(-1, keepdim=True).sqrt()
-    error = relative_error(expected, torch.from_numpy(rows), size)
+    error = relative_error(expected, found, size)
     # What is no number is no row, even where the table has none either.
-    wrong = (error.amax(1) > LOOKUP_LIMIT) | ~torch.from_numpy(rows).isfinite().all(1)
+    wrong = (error.amax(1) > LOOKUP_LIMIT) | ~found.isfinite().all(1)
     return [int(index) for index in wrong.nonzero().flatten()]
