@@ -260,6 +260,7 @@ def test_without_a_fault_it_passes_and_nothing_is_located(exported, copied):
     report = exported.verify(bundle, quick=False)
     assert report.passed, report.failures
     assert report.row("operators").value == 0
+    assert all(report.row(key).passed for key in ("wiring", "attributes", "lookups"))
     assert exported.locate(bundle) is None
 
 

@@ -93,6 +93,7 @@ def test_a_sound_artifact_passes_and_every_figure_of_the_issue_holds(export):
     report, rows = rows_of(export(), quick=False)
     assert report.passed
     assert rows["codes_weights"].value == rows["floats_weights"].value == 0
+    assert all(rows[key].passed for key in ("wiring", "attributes", "lookups"))
     assert rows["rotary"].value < 1e-6
     # KL with the rounding of activations in the reference, and without.
     assert rows["kl_shipped_emulated"].value <= 1e-4
