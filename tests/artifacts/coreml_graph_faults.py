@@ -165,6 +165,18 @@ def no_longer_swapped(program: Program) -> None:
     first.name, second.name = second.name, first.name
 
 
+def a_window(positions: int):
+    """Hide what is further back than a number of positions."""
+
+    def edit(program: Program) -> None:
+        (visible,) = program.of_type("greater_equal")
+        program.put(visible, "sub", "end", np.int32(positions))
+        (visible,) = program.of_type("greater_equal")
+        visible.inputs["y"].arguments[0].name = "put"
+
+    return edit
+
+
 OTHERS = {
     "epsilon of one norm": (epsilon(1, 1.5e-5), "attributes", "epsilon of its rsqrt is 1.5e-05"),
     "epsilon of the last norm": (epsilon(-1, 1.2e-5), "attributes", "model.norm: epsilon"),
