@@ -8,6 +8,7 @@ import json
 import logging
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,7 +95,9 @@ def _hugging_face_folder(tokenizer: Tokenizer, folder: Path) -> Path:
 @pytest.fixture
 def own_process_state() -> Iterator[None]:
     """Undo what a command does to its process."""
+    hooks = threading.excepthook, sys.unraisablehook
     yield
+    threading.excepthook, sys.unraisablehook = hooks
     logging.disable(logging.NOTSET)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,43 +1,35 @@
 """llama-export: turn a Llama checkpoint into artifacts that run on phones and desktops.
 
 `load`, `export`, `verify` and `inspect` do from Python what the command line does; docs/python.md
-shows how. Importing this package loads nothing heavy: the names in `_PLACES` arrive when they are
-used.
+shows how. Importing this package imports nothing else: the names in `_PLACES` arrive when they are
+used, and until the command line stands nothing can go wrong with them.
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING
-
-from llama_export.errors import (
-    BackendUnavailableError,
-    BundleError,
-    CheckpointError,
-    ConfigError,
-    EvaluationError,
-    GatedModelError,
-    HubError,
-    LlamaExportError,
-    LoweringError,
-    OutputError,
-    PromptError,
-    TokenizerError,
-    UnsupportedModelError,
-    UsageError,
-)
-from llama_export.python_interface import (
-    ExportSettings,
-    HubModel,
-    export,
-    inspect,
-    load,
-    verify,
-)
 from llama_export.version import __version__
 
+# What type checkers know by this name is not worth an import of `typing` here.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from llama_export.bundle.bundle import Bundle
+    from llama_export.errors import (
+        BackendUnavailableError,
+        BundleError,
+        CheckpointError,
+        ConfigError,
+        EvaluationError,
+        GatedModelError,
+        HubError,
+        LlamaExportError,
+        LoweringError,
+        OutOfMemoryError,
+        OutputError,
+        PromptError,
+        TokenizerError,
+        UnsupportedModelError,
+        UsageError,
+    )
     from llama_export.examine.inspection import Inspection
     from llama_export.exporting.result import ExportResult
     from llama_export.generation.conversation import Conversation
@@ -47,6 +39,14 @@ if TYPE_CHECKING:
     from llama_export.generation.session_file import Turn
     from llama_export.generation.text_session import TextSession
     from llama_export.generation.text_stream import Completion, TextStream
+    from llama_export.python_interface import (
+        ExportSettings,
+        HubModel,
+        export,
+        inspect,
+        load,
+        verify,
+    )
     from llama_export.targets.coreml.options import CoremlOptions
     from llama_export.targets.executorch.options import ExecutorchOptions
     from llama_export.targets.onnx.options import OnnxOptions
@@ -76,6 +76,7 @@ __all__ = [
     "LoweringError",
     "Message",
     "OnnxOptions",
+    "OutOfMemoryError",
     "OutputError",
     "Overflow",
     "PromptError",
@@ -99,6 +100,31 @@ __all__ = [
 # Where the names are that are imported when they are used.
 _PLACES = {
     "llama_export.bundle.bundle": ("Bundle",),
+    "llama_export.errors": (
+        "BackendUnavailableError",
+        "BundleError",
+        "CheckpointError",
+        "ConfigError",
+        "EvaluationError",
+        "GatedModelError",
+        "HubError",
+        "LlamaExportError",
+        "LoweringError",
+        "OutOfMemoryError",
+        "OutputError",
+        "PromptError",
+        "TokenizerError",
+        "UnsupportedModelError",
+        "UsageError",
+    ),
+    "llama_export.python_interface": (
+        "ExportSettings",
+        "HubModel",
+        "export",
+        "inspect",
+        "load",
+        "verify",
+    ),
     "llama_export.examine.inspection": ("Inspection",),
     "llama_export.exporting.result": ("ExportResult",),
     "llama_export.generation.conversation": ("Conversation",),
@@ -122,6 +148,8 @@ def __getattr__(name: str) -> object:
     if name not in _MODULE_OF:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
+    import importlib
+
     return getattr(importlib.import_module(_MODULE_OF[name]), name)
 
 

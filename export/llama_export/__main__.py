@@ -1,5 +1,5 @@
 """`python -m llama_export` is `llama-export`."""
 
-from llama_export.cli.app import main
+from llama_export.cli.main import main
 
 main()

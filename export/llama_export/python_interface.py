@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llama_export.system.memory_shortage import shortage_named
+
 if TYPE_CHECKING:
     from llama_export.examine.inspection import Inspection
     from llama_export.exporting.result import ExportResult
@@ -56,6 +58,7 @@ class ExportSettings:
 _DEFAULT_SETTINGS = ExportSettings()
 
 
+@shortage_named()
 def load(
     bundle: str | Path,
     *,
@@ -86,6 +89,7 @@ def load(
     return session
 
 
+@shortage_named()
 def export(
     model: str | Path | HubModel,
     targets: str | TargetOptions | Sequence[str | TargetOptions],
@@ -140,6 +144,7 @@ def export(
     return export_bundle(request, _Silence())
 
 
+@shortage_named()
 def verify(
     bundle: str | Path,
     *,
@@ -198,6 +203,7 @@ def verify(
     )
 
 
+@shortage_named()
 def inspect(bundle: str | Path, *, check_hashes: bool = False) -> Inspection:
     """Look into a bundle, or into the `weights` folder of an export, without running anything.
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from llama_quantize.errors import QuantizationError
+from llama_quantize.printable import shown_name
 from llama_quantize.scheme import Float, GroupedInt, Scheme, scheme_from_json
 
 GROUP_SIZES = (32, 64, 128, 256)
@@ -20,6 +21,8 @@ RECIPES = ("int4", "int8", "bf16", "fp16")
 DEFAULT_METHOD = "clip_search"
 METHODS_WITHOUT_INPUTS = (DEFAULT_METHOD, "nearest")
 """The built-in methods that need no calibration, known before torch is imported."""
+
+_MOST_PATTERN, _MOST_RULES = 1000, 1000
 
 _LINEARS = r"model\.layers\.\d+\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj\.weight"
 # One rule for both, because a tied model has no head of its own.
@@ -45,9 +48,12 @@ class QuantRule:
         if isinstance(self.scheme, Float) and self.method != DEFAULT_METHOD:
             message = f"rule {self.pattern!r}: {self.scheme.label} needs no method {self.method!r}"
             raise QuantizationError(message, "leave the method out; floats are rounded to nearest")
+        if len(self.pattern) > _MOST_PATTERN:
+            message = f"a rule pattern has {len(self.pattern)} characters, at most {_MOST_PATTERN}"
+            raise QuantizationError(message, "match names by what they have in common")
         try:
             re.compile(self.pattern)
-        except re.error as error:
+        except (re.error, RecursionError, OverflowError) as error:
             message = f"rule pattern {self.pattern!r} is not a regular expression: {error}"
             raise QuantizationError(message) from error
 
@@ -132,9 +138,11 @@ class QuantRecipe:
             QuantizationError: anything is missing, unknown or of the wrong type.
         """
         match data:
-            case {"name": str(name), "rules": [*rules], **rest} if not rest:
+            case {"name": str(name), "rules": [*rules], **rest} if (
+                not rest and len(rules) <= _MOST_RULES and len(name) <= _MOST_PATTERN
+            ):
                 return cls(name, tuple(_rule_from_json(rule) for rule in rules))
-        message = f"not a recipe: {data!r}"
+        message = f"not a recipe: {shown_name(repr(data), 200)}"
         raise QuantizationError(message)
 
     def _rule_of(self, name: str) -> int | None:
@@ -194,10 +202,10 @@ def _rule_from_json(data: object) -> QuantRule:
             return QuantRule(pattern, scheme_from_json(scheme), method)
         case {"pattern": str(pattern), "scheme": {"type": "float"} as scheme, **rest} if not rest:
             return QuantRule(pattern, scheme_from_json(scheme))
-    message = f"not a rule of a recipe: {data!r}"
+    message = f"not a rule of a recipe: {shown_name(repr(data), 200)}"
     raise QuantizationError(message)
 
 
 def _few(names: list[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
+    return ", ".join(map(shown_name, names[:3])) + more

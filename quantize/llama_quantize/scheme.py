@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llama_quantize.errors import QuantizationError
+from llama_quantize.printable import shown_name
 
 if TYPE_CHECKING:
     import torch
@@ -108,7 +109,7 @@ class Float:
 
     def __post_init__(self) -> None:
         if self.dtype not in _FLOAT_DTYPES:
-            message = f"float type {self.dtype!r}: expected one of {', '.join(_FLOAT_DTYPES)}"
+            message = f"float type {self.dtype!r:.80}: expected one of {', '.join(_FLOAT_DTYPES)}"
             raise QuantizationError(message)
 
     @property
@@ -150,9 +151,9 @@ def scheme_from_json(data: object) -> Scheme:
                 "bits": int(bits),
                 "group_size": (int() | None) as group_size,
                 **rest,
-            } if not rest:
+            } if not rest and not isinstance(group_size, bool):
                 return GroupedInt(bits, group_size)
-    message = f"unknown quantisation scheme {data!r}"
+    message = f"unknown quantisation scheme {shown_name(repr(data), 200)}"
     raise QuantizationError(message, "the file may come from a newer version; upgrade and retry")
 
 

@@ -79,9 +79,13 @@ def read_object(path: Path, *, most_bytes: int = MOST_BYTES) -> dict[str, Any]:
     """Read a file that holds one JSON object; no more than the limit is read of it.
 
     Raises:
-        JsonFault: as `parse_object`.
+        JsonFault: as `parse_object`, or a device or pipe stands in the file's place.
         OSError: the file cannot be read.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        # Opening a pipe waits until somebody writes to it.
+        message = "it is a device or a pipe, not a file"
+        raise JsonFault(message)
     with path.open("rb") as file:
         content = file.read(most_bytes + 1)
     return parse_object(content, most_bytes=most_bytes)

@@ -165,7 +165,36 @@ def no_longer_swapped(program: Program) -> None:
     first.name, second.name = second.name, first.name
 
 
-def a_window(positions: int):
+def mask_without_the_token_itself(program: Program) -> None:
+    (causal,) = program.of_type("less_equal")
+    causal.type = "less"
+
+
+def weaker_mask(program: Program) -> None:
+    """Hide the future behind -8 only."""
+    (masked,) = (e for e in program.of_type("mul") if e.outputs[0].name == _mask_of(program))
+    program.constant(masked, "y").bytes.values = np.float16(-8).tobytes()
+
+
+def _mask_of(program: Program) -> str:
+    (found,) = (e for e in program.of_type("expand_dims") if e.outputs[0].name == "causal_mask")
+    return _names(found, "x")[0]
+
+
+def a_window(program: Program) -> None:
+    """See slots from the 3rd on where those that are written were meant."""
+    (visible,) = program.of_type("greater_equal")
+    program.put(visible, "maximum", "empty_slots", np.int32(3))
+    rename(program.of_type("greater_equal")[0], "empty_slots", "put")
+
+
+def positions_of_the_slots(program: Program) -> None:
+    """Do not count the empty slot out of the positions."""
+    for gather in program.of_type("gather"):
+        rename(gather, "positions", "new_slots")
+
+
+def a_window_of(positions: int):
     """Hide what is further back than a number of positions."""
 
     def edit(program: Program) -> None:
@@ -178,6 +207,14 @@ def a_window(positions: int):
 
 
 OTHERS = {
+    "no token sees itself": (
+        mask_without_the_token_itself,
+        "wiring",
+        "expected less_equal, found less",
+    ),
+    "a weaker mask": (weaker_mask, "wiring", "expected -60000.0, found -8.0"),
+    "a window": (a_window, "wiring", "found maximum"),
+    "positions by slots": (positions_of_the_slots, "wiring", "new_slots: expected sub"),
     "epsilon of one norm": (epsilon(1, 1.5e-5), "attributes", "epsilon of its rsqrt is 1.5e-05"),
     "epsilon of the last norm": (epsilon(-1, 1.2e-5), "attributes", "model.norm: epsilon"),
     "another value's size": (without_the_square, "wiring", "model.norm: it scales"),

@@ -79,7 +79,7 @@ def _coreml() -> Mapping[str, Edit]:
     found |= {name: saved(change) for name, change in weights.items()}
     for group in (coreml_graph_faults.WAYS, coreml_graph_faults.OTHERS):
         found |= {name: program(change) for name, (change, *_) in group.items()}
-    return found | {"a window": program(coreml_graph_faults.a_window(100))}
+    return found | {"a window of 100": program(coreml_graph_faults.a_window_of(100))}
 
 
 CATALOGUE: Mapping[str, Callable[[], Mapping[str, Edit]]] = {

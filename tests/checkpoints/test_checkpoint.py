@@ -434,7 +434,7 @@ def test_tensor_that_claims_terabytes(folder):
         (b"{x", "not valid JSON"),
         (b"\xff\xff", "not valid JSON"),
         (b"[" * 99999, "not valid JSON"),
-        (b'{"a": 1, "a": 2}', "'a' comes twice"),
+        (b'{"a": 1, "a": 2}', "'a' is given twice"),
     ],
 )
 def test_headers_that_are_not_to_be_trusted(tmp_path, header, match):

@@ -34,12 +34,25 @@ def test_an_exports_options_before_a_verb_with_an_argument(refused):
     assert "would be ignored by 'inspect'" in err
 
 
-@pytest.mark.parametrize("option", ["--verbose", "--json"])
 @pytest.mark.parametrize("verb", app.commands)
-def test_an_option_that_the_verb_has_too_belongs_after_it(refused, option, verb):
-    err = refused(option, verb, *([] if verb == "list" else ["BUNDLE"]))
-    assert f"error: {option} before {verb!r} applies to an export" in err
-    assert f"what to do: write {option} after {verb!r}; llama-export {verb} --help lists" in err
+def test_an_option_that_the_verb_has_too_belongs_after_it(refused, verb):
+    err = refused("--json", verb, *([] if verb == "list" else ["BUNDLE"]))
+    assert f"error: --json before {verb!r} applies to an export" in err
+    assert f"what to do: write --json after {verb!r}; llama-export {verb} --help lists" in err
+
+
+@pytest.mark.parametrize("verb", app.commands)
+def test_verbose_is_for_every_verb_and_may_stand_before_it(command, monkeypatch, verb):
+    asked = []
+
+    def note(**options: object) -> None:
+        asked.append(options["verbose"])
+
+    monkeypatch.setattr(app.commands[verb], "callback", note)
+    bundle = [] if verb == "list" else ["BUNDLE"]
+    for words in (["--verbose", verb], [verb, "--verbose"], [verb]):
+        assert command(*words, *bundle)[0] == 0
+    assert asked == [True, True, False]
 
 
 def test_options_of_both_kinds(refused):

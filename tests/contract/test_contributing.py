@@ -151,7 +151,7 @@ def test_the_verb_runs_has_a_page_and_ends_errors_with_their_code(
     monkeypatch.setitem(app.commands, "files", example("Add a verb").FILES)
     code, out, err = command("files", bundle, columns=200)
     assert (code, err) == (0, "")
-    sizes = {name: int(size) for size, name in (line.split("\t") for line in out.splitlines())}
+    sizes = {name: int(size) for size, name in (line.split(" ") for line in out.splitlines())}
     assert sizes == {
         path.relative_to(bundle).as_posix(): path.stat().st_size
         for path in bundle.rglob("*")

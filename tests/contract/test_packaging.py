@@ -115,7 +115,7 @@ def test_the_wheel_holds_the_licence_and_the_command(wheel, wheel_files):
     (metadata,) = (name for name in wheel_files if name.endswith(".dist-info/METADATA"))
     with zipfile.ZipFile(wheel) as archive:
         assert archive.read(licence) == (ROOT / "LICENSE").read_bytes()
-        assert "llama-export = llama_export.cli.app:" in archive.read(points).decode()
+        assert "llama-export = llama_export.cli.main:" in archive.read(points).decode()
         head = archive.read(metadata).decode().splitlines()
     assert "License-Expression: Apache-2.0" in head
     assert "Requires-Dist: torch==2.13.0" in head

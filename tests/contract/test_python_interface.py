@@ -146,3 +146,12 @@ def test_a_bundle_is_inspected_by_its_path_or_its_name(demo_bundle):
     assert (found.kind, found.hashes) == ("bundle", "not checked")
     assert llama_export.inspect(demo_bundle, check_hashes=True).hashes == "as written"
     assert repr(found).startswith(f"<Inspection of the bundle {demo_bundle}: demo, onnx, int4, ")
+
+
+def test_want_of_memory_has_a_class_here_too(monkeypatch, tmp_path):
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("llama_export.generation.text_session.TextSession.open", fail)
+    with pytest.raises(llama_export.OutOfMemoryError, match="gave no more memory"):
+        llama_export.load(tmp_path)

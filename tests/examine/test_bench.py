@@ -123,7 +123,9 @@ def test_spread():
     assert Spread.of([3.0, 1.0, 2.0]) == Spread(2.0, 1.0, 3.0)
 
 
-@pytest.mark.parametrize("text", ["0", "128,0", "-1", "", ",", "1.5", "many", "128;256"])
+@pytest.mark.parametrize(
+    "text", ["0", "128,0", "-1", "", ",", "1.5", "many", "128;256", "9" * 5000]
+)
 def test_lengths_that_are_none(text):
     with pytest.raises(UsageError, match="--contexts: expected whole numbers above 0"):
         parse_lengths("--contexts", text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +44,9 @@ class Hub:
     busy: int = 0
     commit: str = COMMIT
     etag: str | None = None
+    listing: bytes | None = None  # in the place of the list of files
+    forged: dict[str, str] = field(default_factory=dict)  # headers of a file's description
+    body: bytes = b""  # of each refusal
     extra_headers: dict[str, str] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
     endpoint: str = ""
@@ -92,12 +96,13 @@ class _Handler(BaseHTTPRequestHandler):
         )
         for part, (status, extra) in hub.refuse.items():
             if part in self.path:
-                self._send(status, extra)
+                self._send(status, extra, hub.body)
                 return
         if self.path.startswith("/api/models/"):
             siblings = [{"rfilename": name} for name in hub.files]
-            body = json.dumps({"id": REPOSITORY, "sha": hub.commit, "siblings": siblings})
-            self._send(200, {"Content-Type": "application/json"}, body.encode())
+            body = json.dumps({"id": REPOSITORY, "sha": hub.commit, "siblings": siblings}).encode()
+            sent = body if hub.listing is None else hub.listing
+            self._send(200, {"Content-Type": "application/json"}, sent)
             return
         name = self.path.partition(f"/resolve/{COMMIT}/")[2]
         if self.host == "store":
@@ -110,13 +115,15 @@ class _Handler(BaseHTTPRequestHandler):
     def _file(self, name: str) -> None:
         hub = self.hub
         about = {"X-Repo-Commit": hub.commit, **hub.extra_headers}
+        if self.command == "HEAD":
+            about |= hub.forged
         etag = hub.checksum(name) if hub.etag is None else hub.etag
         if name in hub.large and self.host == "hub":
             size = str(len(hub.files[name]))
             about |= {"X-Linked-Etag": f'"{etag}"', "X-Linked-Size": size, "ETag": '"other"'}
             self._send(302, {**about, "Location": f"{hub.store}/{name}"})
             return
-        about["ETag"] = f'"{etag}"'
+        about.setdefault("ETag", f'"{etag}"')
         if self.command == "HEAD":
             self._send(200, about, hub.files[name])
         elif hub.busy:
@@ -153,6 +160,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Let nobody see that a client hung up, as one does who has read enough."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
 @contextmanager
 def nothing_of_this_machine(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[None]:
     """Leave no token, no proxy and no cache of this machine to huggingface_hub meanwhile."""
@@ -178,8 +194,7 @@ def serve(hub: Hub) -> Iterator[Hub]:
     servers = []
     for host in ("hub", "store"):
         handler = type("Handler", (_Handler,), {"hub": hub, "host": host})
-        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        server.daemon_threads = True
+        server = _Server(("127.0.0.1", 0), handler)
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         servers.append((server, thread))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from pathlib import Path
 
@@ -134,3 +135,79 @@ def test_a_method_that_is_not_known_here_is_only_origin(written):
     weights = QuantizedWeights.open(written)
     assert weights.stats[0].method == "of-tomorrow"
     assert torch.equal(weights.dequantized("w"), WEIGHT)
+
+
+# Whatever JSON can say, in the place of what belongs there.
+VALUES = (
+    None,
+    True,
+    0,
+    -1,
+    5.5,
+    1e300,
+    10**39,
+    "",
+    "\x1b[31m",
+    "n" * 100_000,
+    [],
+    [1],
+    {},
+    {"a": 1},
+)
+
+
+def spots(node: object, path: tuple = ()) -> list[tuple]:
+    """List where values stand in a record."""
+    inner = node.items() if isinstance(node, dict) else enumerate(node)
+    found = []
+    for key, value in inner:
+        found.append((*path, key))
+        if isinstance(value, (dict, list)):
+            found += spots(value, (*path, key))
+    return found
+
+
+def test_any_value_in_any_place_is_read_or_named(written):
+    path = written / "quantization.json"
+    text = path.read_text(encoding="utf-8")
+    draw, messages = random.Random(3), []
+    places = spots(json.loads(text))
+    for spot in places:
+        for value in draw.sample(VALUES, 4):
+            data = json.loads(text)
+            place = data
+            for key in spot[:-1]:
+                place = place[key]
+            place[spot[-1]] = value
+            path.write_text(json.dumps(data))
+            try:
+                QuantizedWeights.open(written, check_hash=False)
+            except QuantizationError as error:
+                messages.append(error.message)
+    assert len(messages) > 2 * len(places)
+    assert max(map(len, messages)) < 1500
+    assert not any("\x1b" in message for message in messages)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda text: text.replace('"hits"', '"format": "x", "hits"'), "'format' is given twice"),
+        (lambda text: text.replace('"hits"', '"x": NaN, "hits"'), "NaN is not a JSON number"),
+        (lambda text: text.replace('"hits": [', '"hits": [1e999,'), "too large for a number"),
+        (lambda text: text.replace('"hits": [', '"hits": [true,'), "wrong type"),
+        (lambda text: text.replace('"hits"', '"x": ' + "[" * 100_000), "nested"),
+        (lambda text: text.replace('"name": "n"', '"name": "w"'), "w stands in it twice"),
+        (lambda text: text.replace('"pattern": "w"', '"pattern": "%s"' % ("(" * 900)), "not a reg"),
+        (lambda text: text.replace('"pattern": "w"', '"pattern": "w{9999999999}"'), "not a reg"),
+        (lambda text: text.replace('"pattern": "w"', '"pattern": "%s"' % ("w|" * 900)), "at most"),
+        (lambda text: text + " " * 2**23, "longer than"),
+    ],
+)
+def test_a_record_that_readers_disagree_about_is_refused(written, change, match):
+    path = written / "quantization.json"
+    text = path.read_text(encoding="utf-8")
+    assert change(text) != text
+    path.write_text(change(text), encoding="utf-8")
+    with pytest.raises(QuantizationError, match=match):
+        QuantizedWeights.open(written)

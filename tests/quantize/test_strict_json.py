@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import pytest
@@ -58,3 +59,10 @@ def test_a_key_given_twice_among_many_is_found_in_linear_time():
         parse_json("{" + ",".join([*keys, keys[-1]]) + "}")
     # Quadratic, it took minutes.
     assert time.process_time() - began < 5
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_refused_without_waiting_for_a_writer(tmp_path):
+    os.mkfifo(tmp_path / "x.json")
+    with pytest.raises(JsonFault, match="a pipe"):
+        read_object(tmp_path / "x.json")

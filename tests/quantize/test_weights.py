@@ -319,7 +319,7 @@ def record_of(path: Path) -> dict[str, object]:
         (lambda folder: (folder / "quantization.json").unlink(), "not a quantised checkpoint"),
         (lambda folder: (folder / "quantization.json").write_text("{"), "damaged"),
         (lambda folder: (folder / "quantization.json").write_bytes(b"\xff\xfe"), "damaged"),
-        (lambda folder: (folder / "quantization.json").write_text("[]"), "found None None"),
+        (lambda folder: (folder / "quantization.json").write_text("[]"), "expected a JSON object"),
         (lambda folder: edit(folder, format_version=3), "llama-quantize 1 or 2, found .* 3"),
         (lambda folder: edit(folder, format="gguf"), "found gguf"),
         (lambda folder: edit(folder, recipe={"name": "x"}), "not a recipe"),

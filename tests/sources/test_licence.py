@@ -61,10 +61,12 @@ def test_licence_files_are_copied_byte_for_byte(tmp_path):
 
 
 def test_links_of_the_hubs_cache_are_followed(tmp_path):
-    (tmp_path / "blob").write_text(AGREEMENT)
-    (tmp_path / "snapshot").mkdir()
-    (tmp_path / "snapshot" / "LICENSE.txt").symlink_to(tmp_path / "blob")
-    files = licence_notice("x", None, tmp_path / "snapshot")
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "1234").write_text(AGREEMENT)
+    snapshot = tmp_path / "snapshots" / "abcd"
+    snapshot.mkdir(parents=True)
+    (snapshot / "LICENSE.txt").symlink_to("../../blobs/1234")
+    files = licence_notice("x", None, snapshot)
     assert files["LICENSE.txt"] == AGREEMENT.encode()
 
 
@@ -134,7 +136,7 @@ def test_a_licence_that_cannot_be_one_is_refused(tmp_path):
 def test_an_unreadable_licence_is_refused(tmp_path, monkeypatch):
     (tmp_path / "LICENSE").write_bytes(b"x")
 
-    def forbidden(path):
+    def forbidden(path, most_bytes):
         raise PermissionError(13, os.strerror(13), str(path))
 
     monkeypatch.setattr(licence, "_read", forbidden)

@@ -28,7 +28,7 @@ def folder(tmp_path) -> Path:
 @pytest.fixture
 def weights(folder) -> Path:
     place = folder.parent / "weights"
-    identity = {"name": "first", "hub_id": "a/b", "revision": "c"}
+    identity = {"name": "first", "hub_id": "a/b", "revision": "c0ffee1"}
     quantize_to(place, HfCheckpoint.open(folder), recipe("int4"), metadata=identity)
     for name in ("config.json", "tokenizer.model"):
         (place / name).write_bytes((folder / name).read_bytes())
@@ -69,7 +69,7 @@ def test_quantised_weights_are_a_source_with_their_own_origin(weights):
     source = open_source(model(weights))
     assert source.weights is not None
     assert source.original is None
-    assert source.identity() == {"name": "first", "hub_id": "a/b", "revision": "c"}
+    assert source.identity() == {"name": "first", "hub_id": "a/b", "revision": "c0ffee1"}
 
 
 @pytest.mark.parametrize("kind", ["folder", "weights"])

@@ -143,7 +143,10 @@ REFUSED = {
         lambda d: d["added_tokens"][9].update(content="<|im_end|>"),
         r"<\|eot_id\|> has id None, not 296",
     ),
-    "rank not a number": (lambda d: d["model"]["vocab"].update({"!": "0"}), "not built like"),
+    "rank not a number": (
+        lambda d: d["model"]["vocab"].update({"!": "0"}),
+        "must be a whole number",
+    ),
     "other alphabet": (lambda d: d["model"]["vocab"].update({"▁the": 287}), "not built like"),
     "byte missing": (lambda d: d["model"]["vocab"].pop("!"), "single bytes have no token: 33"),
 }

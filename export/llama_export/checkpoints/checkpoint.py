@@ -45,13 +45,14 @@ class Checkpoint(TensorSource, Protocol):
 
         Raises:
             ConfigError: it is damaged.
+            CheckpointError: it is a link out of the folder.
         """
 
     def generation_config(self) -> Mapping[str, object] | None:
         """Read the keys of its generation_config.json; None if it has none.
 
         Raises:
-            ConfigError: it is damaged.
+            ConfigError, CheckpointError: as `tokenizer_config`.
         """
 
     def release(self) -> None:

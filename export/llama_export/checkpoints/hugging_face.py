@@ -23,6 +23,7 @@ from llama_export.checkpoints.hugging_face_files import (
     TOKENIZER_CONFIG_FILE,
     has_all_weights,
     no_folder,
+    read_generation_config,
     read_index,
     read_settings,
     tokenizer_bytes,
@@ -34,6 +35,7 @@ from llama_export.errors import CheckpointError
 from llama_export.llama.config import LlamaConfig
 from llama_export.llama.names import HEAD, TABLE, expected_shapes, tied_names
 from llama_export.tokenizer.tokenizer import Tokenizer
+from llama_quantize.printable import shown_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 _DTYPES = ("BF16", "F16", "F32")
 # Old checkpoints carry the rotary frequencies, which follow from the config.
 _IGNORED = re.compile(r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq")
+_LAYER = re.compile(r"model\.layers\.(\d{1,6})\.")
 _MAX_PROBLEMS = 12
 _COMPARED_ROWS = 4096
 
@@ -86,6 +89,7 @@ class HfCheckpoint:
         problems: list[str] = []
         files, entries = _read_files(folder, problems)
         shapes = expected_shapes(config)
+        problems += _compare_layers(config.num_hidden_layers, entries)
         problems += _compare(shapes, entries, config.tie_word_embeddings)
         _raise_any(folder, problems)
         return cls(
@@ -132,7 +136,7 @@ class HfCheckpoint:
 
     def generation_config(self) -> Mapping[str, object] | None:
         """Read its generation_config.json, as `Checkpoint.generation_config` says."""
-        return read_settings(self.folder / GENERATION_CONFIG_FILE)
+        return read_generation_config(self.folder / GENERATION_CONFIG_FILE)
 
     def release(self) -> None:
         """Return the mapped pages to the system; a later read maps the files again."""
@@ -169,7 +173,7 @@ class HfCheckpoint:
 
 def _read_files(folder: Path, problems: list[str]) -> tuple[dict[str, str], dict[str, TensorEntry]]:
     """Find the weight files and read their headers; add the faults that are found to `problems`."""
-    if fault := weights_fault([path.name for path in folder.iterdir() if path.is_file()]):
+    if fault := weights_fault(_file_names(folder)):
         message = f"{folder} {fault.text}"
         raise CheckpointError(message, fault.hint)
     single = (folder / SINGLE_FILE).is_file()
@@ -179,7 +183,7 @@ def _read_files(folder: Path, problems: list[str]) -> tuple[dict[str, str], dict
     entries: dict[str, TensorEntry] = {}
     for name in wanted:
         if not (folder / name).is_file():
-            problems.append(f"{name} is missing, and {INDEX_FILE} names it")
+            problems.append(f"{shown_name(name)} is missing, and {INDEX_FILE} names it")
             continue
         try:
             header = read_header(folder / name)
@@ -195,16 +199,24 @@ def _read_files(folder: Path, problems: list[str]) -> tuple[dict[str, str], dict
     return files, entries
 
 
+def _file_names(folder: Path) -> list[str]:
+    try:
+        return [path.name for path in folder.iterdir() if path.is_file()]
+    except OSError as error:
+        message = f"the checkpoint folder {folder} cannot be read: {error.strerror or error}"
+        raise CheckpointError(message, "check its permissions and its disk") from None
+
+
 def _compare_index(
     index: Mapping[str, str], file: str, header: Mapping[str, TensorEntry]
 ) -> list[str]:
     named = {tensor for tensor, where in index.items() if where == file}
     absent = [
-        f"{INDEX_FILE} puts {tensor} into {file}, which does not hold it"
+        f"{INDEX_FILE} puts {shown_name(tensor)} into {file}, which does not hold it"
         for tensor in sorted(named - set(header))
     ]
     unnamed = [
-        f"{file} holds {tensor}, which {INDEX_FILE} does not put there"
+        f"{file} holds {shown_name(tensor)}, which {INDEX_FILE} does not put there"
         for tensor in sorted(set(header) - named)
     ]
     return absent + unnamed
@@ -218,14 +230,23 @@ def _compare(
         if _IGNORED.fullmatch(name) or (tied and name == HEAD):
             continue
         if name not in shapes:
-            problems.append(f"{name} {list(entry.shape)} is not part of this model")
+            problems.append(f"{shown_name(name)} {list(entry.shape)} is not part of this model")
         elif entry.shape != shapes[name]:
             problems.append(
                 f"{name} must be {list(shapes[name])} by config.json, found {list(entry.shape)}"
             )
         elif entry.dtype not in _DTYPES:
-            problems.append(f"{name} must be BF16, F16 or F32, found {entry.dtype}")
+            found = shown_name(entry.dtype)
+            problems.append(f"{name} must be BF16, F16 or F32, found {found}")
     return problems
+
+
+def _compare_layers(layers: int, entries: Collection[str]) -> list[str]:
+    """Compare the number of layers, whose tensors would otherwise be named one by one."""
+    found = len({match[1] for name in entries if (match := _LAYER.match(name))})
+    if found == layers:
+        return []
+    return [f"config.json says {layers} layers, and the files hold tensors of {found}"]
 
 
 def _raise_any(folder: Path, problems: list[str]) -> None:

@@ -7,14 +7,17 @@ no torch, so that it can refuse what is missing before anything is fetched or lo
 from __future__ import annotations
 
 import fnmatch
-import json
+import os
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from llama_export.checkpoints.checkpoint import Fault, WantedFiles
+from llama_export.checkpoints.own_files import own_file
 from llama_export.errors import CheckpointError, ConfigError
 from llama_export.tokenizer.files import TOKENIZER_FILES
+from llama_quantize.printable import printable, shown_name
+from llama_quantize.strict_json import JsonFault, read_object
 
 CONFIG_FILE = "config.json"
 SINGLE_FILE = "model.safetensors"
@@ -37,12 +40,27 @@ _LAYOUT_HINT = "name a folder or repository in the transformers layout"
 _JSON_PER_MODEL, _JSON_SPECIAL_BYTES = 2.15, 33_800
 _MOST_NAMES = 4
 _MOST_PATHS = 12
+_MOST_NAME_CHARACTERS = 200
+_TOKENS = ((int,), "a token id or a list of them")
+_NUMBER = ((int, float), "a number")
+_COUNT = ((int,), "a whole number")
+# Bundles take the file over, and clients read these keys of it.
+_GENERATION_TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
+    **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), _TOKENS),
+    **dict.fromkeys(("temperature", "top_p", "min_p", "repetition_penalty"), _NUMBER),
+    **dict.fromkeys(("top_k", "max_length", "max_new_tokens", "min_length"), _COUNT),
+    "do_sample": ((bool,), "true or false"),
+}
+# The largest file beside the weights but the tokenizer: the index of 405B is 0.1 MB.
+_MOST_SETTINGS_BYTES = 4 * 2**20
 
 
 def no_folder(path: Path) -> CheckpointError:
     """Return the error for what is a file of no format, or is not there."""
-    fault = "is a file, not a folder" if path.exists() else "does not exist"
-    message = f"the checkpoint folder {path} {fault}"
+    # os.path, because to Path a name that is too long is an error, not a name of nothing.
+    exists = os.path.exists(path)  # noqa: PTH110
+    fault = "is a file, not a folder" if exists else "does not exist"
+    message = f"the checkpoint folder {shown_name(str(path), 300)} {fault}"
     return CheckpointError(message, f"name a folder that holds {CONFIG_FILE} and {SINGLE_FILE}")
 
 
@@ -116,15 +134,15 @@ def read_index(path: Path) -> dict[str, str]:
         CheckpointError: the index is damaged, or names a file elsewhere.
     """
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        raw = read_object(path, most_bytes=_MOST_SETTINGS_BYTES)
+    except (OSError, JsonFault) as error:
         message = f"{path} cannot be read: {error}"
         raise CheckpointError(message, "download the file again") from None
-    index = raw.get("weight_map") if isinstance(raw, dict) else None
+    index = raw.get("weight_map")
     if not isinstance(index, dict) or not index:
         message = f"{path}: expected an object weight_map of tensor names and file names"
         raise CheckpointError(message, "download the file again")
-    unsafe = sorted({repr(name) for name in index.values() if not _is_inside(name)})
+    unsafe = sorted({shown_name(repr(name)) for name in index.values() if not _is_inside(name)})
     if unsafe:
         message = (
             f"{path}: a shard must be a .safetensors file inside the folder, "
@@ -138,24 +156,40 @@ def read_settings(path: Path) -> Mapping[str, object] | None:
     """Read an optional JSON object, such as tokenizer_config.json; None if it is not there.
 
     Raises:
-        ConfigError: it is there and damaged.
+        ConfigError: it is there and damaged, or holds what is not JSON to every reader.
+        CheckpointError: it is a link out of the folder, or no file.
     """
-    if not path.exists():
+    place = own_file(path)
+    if place is None:
         return None
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError, OSError) as error:
+        return read_object(place, most_bytes=_MOST_SETTINGS_BYTES)
+    except (OSError, JsonFault) as error:
         message = f"{path} cannot be read: {error}"
-        raise ConfigError(message, "download the file again, or remove it") from None
-    if not isinstance(value, dict):
-        message = f"{path}: expected a JSON object, found {type(value).__name__}"
-        raise ConfigError(message, "download the file again, or remove it")
-    return value
+        raise ConfigError(message, "correct it, download it again, or remove it") from None
+
+
+def read_generation_config(path: Path) -> Mapping[str, object] | None:
+    """Read an optional generation_config.json, whose well-known keys have the types they must have.
+
+    Raises:
+        ConfigError, CheckpointError: as `read_settings`, or a key has a value of another type.
+    """
+    settings = read_settings(path)
+    for key, (types, expected) in _GENERATION_TYPES.items():
+        value = None if settings is None else settings.get(key)
+        listed = value if key.endswith("token_id") and isinstance(value, list) else [value]
+        if value is not None and not all(type(each) in types for each in listed):
+            message = f"{path}: {key} must be {expected}, found {shown_name(repr(value))}"
+            raise ConfigError(message, "correct it, download it again, or remove it")
+    return settings
 
 
 def _is_inside(name: object) -> bool:
     """Whether a shard's name stays in the folder, on every system's reading of it."""
-    if not isinstance(name, str) or not name.endswith(".safetensors") or "\0" in name:
+    if not isinstance(name, str) or not name.endswith(".safetensors"):
+        return False
+    if len(name) > _MOST_NAME_CHARACTERS or printable(name, keep="") != name:
         return False
     windows, posix = PureWindowsPath(name), PurePosixPath(name)
     return not (windows.drive or windows.root or posix.root or ".." in windows.parts)

@@ -16,13 +16,17 @@ from llama_export.checkpoints.hugging_face_files import (
     CONFIG_FILE,
     GENERATION_CONFIG_FILE,
     TOKENIZER_CONFIG_FILE,
+    read_generation_config,
     read_settings,
     tokenizer_bytes,
 )
+from llama_export.errors import CheckpointError
 from llama_export.llama.config import LlamaConfig
+from llama_export.llama.names import expected_shapes, tied_names
 from llama_export.tokenizer.tokenizer import Tokenizer
 from llama_quantize.checkpoint.files import RECORD_FILE, WEIGHTS_FILE, is_quantized
 from llama_quantize.checkpoint.record import Record
+from llama_quantize.printable import shown_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,7 +100,7 @@ class QuantizedCheckpoint:
 
     def generation_config(self) -> Mapping[str, object] | None:
         """Read its generation_config.json, as `Checkpoint.generation_config` says."""
-        return read_settings(self.folder / GENERATION_CONFIG_FILE)
+        return read_generation_config(self.folder / GENERATION_CONFIG_FILE)
 
     def release(self) -> None:
         """Keep the pages: the targets still read these very weights."""
@@ -138,4 +142,21 @@ class QuantizedFormat:
         """Read the record, as `Format.open` says; the weights are mapped when one is read."""
         record = Record.read(path)
         record.require_size(path)
-        return QuantizedCheckpoint(path, config or self.read_config(path), record)
+        checkpoint = QuantizedCheckpoint(path, config or self.read_config(path), record)
+        _require_same_shapes(checkpoint)
+        return checkpoint
+
+
+def _require_same_shapes(checkpoint: QuantizedCheckpoint) -> None:
+    """Refuse a record of another model than config.json describes."""
+    found, expected = dict(checkpoint.shapes), expected_shapes(checkpoint.config)
+    ties = dict(checkpoint.tied), dict(tied_names(checkpoint.config))
+    if found == expected and ties[0] == ties[1]:
+        return
+    odd = [name for name in {**expected, **found} if found.get(name) != expected.get(name)]
+    first = f"{shown_name(odd[0])}, {len(odd)} tensors in all" if odd else "the tied tensors"
+    message = (
+        f"{checkpoint.folder}: {RECORD_FILE} and {CONFIG_FILE} are of different models: they "
+        f"disagree on {first}"
+    )
+    raise CheckpointError(message, "take all files from the same export")

@@ -6,7 +6,6 @@ models and maps no data; a file's own faults are all it can name.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,9 +13,12 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeGuard
 
 from llama_export.errors import CheckpointError
+from llama_quantize.printable import shown_name
+from llama_quantize.strict_json import JsonFault, parse_object
 
-# The format's own limit. A real header is about 100 bytes a tensor.
-MAX_HEADER_BYTES = 100_000_000
+# The format allows 100 MB. A header is about 130 bytes a tensor: of a Llama of 1000 layers, which
+# is the largest that is read, 1.2 MB.
+MAX_HEADER_BYTES = 8 * 2**20
 _MAX_RANK = 8
 
 # Bytes per element. float4 and the like are left out: such files are refused by their dtype.
@@ -74,32 +76,23 @@ def _read_json(file: BinaryIO, where: str, size_bytes: int) -> dict[str, Any]:
     if len(prefix) < 8 or header_bytes < 2:
         message = f"{where} is no safetensors file: it is {size_bytes} bytes with no header"
         raise CheckpointError(message)
-    if header_bytes > min(MAX_HEADER_BYTES, size_bytes - 8):
+    if header_bytes > size_bytes - 8:
         message = (
             f"{where} is truncated or no safetensors file: it claims a header of {header_bytes} "
             f"bytes, and the file is {size_bytes} bytes"
         )
         raise CheckpointError(message)
-    try:
-        raw = json.loads(file.read(header_bytes), object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
-        message = f"{where}: the header is not valid JSON: {error}"
-        raise CheckpointError(message) from None
-    if not isinstance(raw, dict):
-        message = f"{where}: the header must be a JSON object, found {type(raw).__name__}"
+    if header_bytes > MAX_HEADER_BYTES:
+        message = (
+            f"{where} claims a header of {header_bytes} bytes; that of a Llama takes at most "
+            f"{MAX_HEADER_BYTES}"
+        )
         raise CheckpointError(message)
-    return raw
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Build an object, refusing a key that comes twice: readers disagree on which one counts."""
-    result = dict(pairs)
-    if len(result) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        message = f"the key {twice!r} comes twice"
-        raise ValueError(message)
-    return result
+    try:
+        return parse_object(file.read(header_bytes))
+    except JsonFault as fault:
+        message = f"{where}: the header is not valid JSON: {fault}"
+        raise CheckpointError(message) from None
 
 
 def _entry(name: str, raw: object, where: str) -> TensorEntry:
@@ -114,8 +107,8 @@ def _entry(name: str, raw: object, where: str) -> TensorEntry:
         ):
             return TensorEntry(dtype, tuple(shape), span[0], span[1])
     message = (
-        f"{where}: the header's entry of {name} must hold a dtype, a shape and two data_offsets, "
-        f"found {_shortened(raw)}"
+        f"{where}: the header's entry of {shown_name(name)} must hold a dtype, a shape and two "
+        f"data_offsets, found {shown_name(repr(raw))}"
     )
     raise CheckpointError(message)
 
@@ -137,14 +130,15 @@ def _check_ranges(entries: Mapping[str, TensorEntry], data_bytes: int, where: st
         expected = None if item_bytes is None else math.prod(entry.shape) * item_bytes
         if expected not in (None, entry.end - entry.start):
             message = (
-                f"{where}: {name} is {entry.dtype} {list(entry.shape)}, which takes {expected} "
-                f"bytes, but its range holds {entry.end - entry.start}"
+                f"{where}: {shown_name(name)} is {entry.dtype} {list(entry.shape)}, which takes "
+                f"{expected} bytes, but its range holds {entry.end - entry.start}"
             )
             raise CheckpointError(message)
         if entry.start != end:
             fault = "overlaps" if entry.start < end else "leaves a gap after"
             message = (
-                f"{where}: {name} {fault} {before}: it starts at byte {entry.start}, expected {end}"
+                f"{where}: {shown_name(name)} {fault} {shown_name(before)}: it starts at byte "
+                f"{entry.start}, expected {end}"
             )
             raise CheckpointError(message)
         end, before = entry.end, name
@@ -152,8 +146,3 @@ def _check_ranges(entries: Mapping[str, TensorEntry], data_bytes: int, where: st
         fault = "is truncated" if end > data_bytes else "has bytes after its last tensor"
         message = f"{where} {fault}: the tensors take {end} bytes, found {data_bytes}"
         raise CheckpointError(message)
-
-
-def _shortened(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,10 +32,10 @@ def bench(
 ) -> None:
     """Measure loading, time to the first token, prefill, decode and memory."""
     console = open_console(verbose)
-    from rich.console import Console
-
     from llama_export.bundle.bundle import Bundle
-    from llama_export.cli.terminal import TerminalProgress
+    from llama_export.cli.console import results
+    from llama_export.cli.output import write_json
+    from llama_export.cli.terminal import TerminalProgress, show_note
     from llama_export.examine.bandwidth import buffer_bytes_for, read_bandwidth
     from llama_export.examine.bench import measure, parse_lengths, plan_bench
     from llama_export.system.machine import Machine
@@ -112,17 +111,13 @@ def bench(
         "notes": _notes(fits_caches=fits_caches),
     }
     if as_json:
-        click.echo(json.dumps(report, indent=2))
+        write_json(report)
     else:
-        Console().print(bench_table(report))
+        results().print(bench_table(report))
     if found.was_busy:
         cores = max(found.others_before, found.others_during)
-        console.print(
-            f"[bold]note:[/] other processes kept {cores:.1f} cores busy; "
-            "measure again when the machine is idle",
-            highlight=False,
-            soft_wrap=True,
-        )
+        busy = f"other processes kept {cores:.1f} cores busy"
+        show_note(console, f"{busy}; measure again when the machine is idle")
 
 
 def _reads(bytes_per_token: int, tokens_per_s: float, bandwidth: float) -> dict[str, Any]:
@@ -152,14 +147,13 @@ def _notes(*, fits_caches: bool) -> list[str]:
 
 def bench_table(report: dict[str, Any]) -> Table:
     """Lay the figures out in a table, with the median and the spread of each."""
-    from rich.markup import escape
     from rich.table import Table
 
     from llama_export.system.byte_sizes import format_bytes
 
     bundle, settings = report["bundle"], report["settings"]
     table = Table(
-        title=f"{escape(bundle['folder'])}: {escape(bundle['model'])}, {bundle['recipe']}, "
+        title=f"{bundle['folder']}: {bundle['model']}, {bundle['recipe']}, "
         f"{settings['threads']} threads ({settings['threads_chosen_by']})",
         title_justify="left",
         caption="; ".join(report["notes"]) + ".",

@@ -5,12 +5,9 @@ It lays a plan out; it decides nothing.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-import click
 
 from llama_export.errors import LlamaExportError
 from llama_export.exporting.estimate import QUOTED_CONTEXT, TargetEstimate
@@ -48,12 +45,13 @@ def show_plan(plan: ExportPlan, *, as_json: bool) -> None:
         OutputError: the output exists, or a disk is too small.
         LlamaExportError: the machine's memory is too small.
     """
-    from rich.console import Console
+    from llama_export.cli.console import results
+    from llama_export.cli.output import write_json
 
     if as_json:
-        click.echo(json.dumps(to_json(plan), indent=2))
+        write_json(to_json(plan))
     else:
-        console = Console()
+        console = results()
         console.print(plan_table(plan))
         console.print(target_table(plan))
         contexts = set()
@@ -141,12 +139,11 @@ def _judged_phones(plan: ExportPlan) -> Iterator[_JudgedPhones]:
 
 def plan_table(plan: ExportPlan) -> Table:
     """Summarise what would be read, written and needed in all."""
-    from rich.markup import escape
     from rich.table import Table
 
     found, resources = plan.estimate, plan.resources
     table = Table(
-        title=f"An export of {escape(found.model)}, not done",
+        title=f"An export of {found.model}, not done",
         title_justify="left",
         show_header=False,
     )
@@ -163,18 +160,18 @@ def plan_table(plan: ExportPlan) -> Table:
         pending = resources.download.size_bytes
         free = format_bytes(resources.free_download_bytes)
         rows["download"] = (
-            f"{format_bytes(pending)} to {escape(str(resources.download.folder))}; {free} free"
+            f"{format_bytes(pending)} to {resources.download.folder}; {free} free"
             if pending
             else "none: it is in the hub's cache"
         )
-    rows["output"] = escape(str(resources.output))
+    rows["output"] = str(resources.output)
     if found.weights_bytes:
-        kept_in = escape(str(resources.output / WEIGHTS_FOLDER))
+        kept_in = resources.output / WEIGHTS_FOLDER
         rows["quantised weights"] = f"{format_bytes(found.weights_bytes)} in {kept_in}"
     free = format_bytes(resources.free_disk_bytes)
     rows["disk"] = f"{format_bytes(found.disk_bytes)}; {free} free"
     if resources.taken is not None:
-        rows["in the way"] = escape(resources.taken.message)
+        rows["in the way"] = resources.taken.message
     rows["memory, about"] = (
         f"{format_bytes(found.memory_bytes)}{' with the check' if found.verify else ''}; "
         f"{format_bytes(resources.available_bytes)} available"

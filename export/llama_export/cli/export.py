@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 from llama_export.cli.options import JSON, PATH, VERBOSE, open_console
+from llama_export.cli.output import write_json, write_text
 from llama_export.cli.program import refuse_options_before
 from llama_export.cli.target_options import (
     OWN_SECTIONS,
@@ -18,6 +18,7 @@ from llama_export.cli.target_options import (
 )
 from llama_export.cli.verb import Section
 from llama_export.errors import UsageError
+from llama_export.system.memory_shortage import shortage_named
 from llama_export.targets import registry
 from llama_export.version import __version__
 from llama_quantize.recipe import DEFAULT_GROUP_SIZE, GROUP_SIZES, RECIPES
@@ -27,7 +28,7 @@ _GROUP_SIZES = f"{', '.join(map(str, GROUP_SIZES[:-1]))} or {GROUP_SIZES[-1]}"
 
 def _print_version(context: click.Context, _option: click.Parameter, asked: bool) -> None:
     if asked and not context.resilient_parsing:
-        click.echo(f"llama-export {__version__}")
+        write_text(f"llama-export {__version__}\n")
         context.exit()
 
 
@@ -154,10 +155,15 @@ def export(
         message = "an export needs both --target and --model"
         raise UsageError(message, "llama-export --target onnx --model 3.2-1B")
     console = open_console(verbose)
-    from rich.console import Console
-
+    from llama_export.cli.console import results
     from llama_export.cli.dry_run import show_plan
-    from llama_export.cli.terminal import TerminalProgress, export_table, next_steps, show_report
+    from llama_export.cli.terminal import (
+        TerminalProgress,
+        export_table,
+        next_steps,
+        show_error,
+        show_report,
+    )
     from llama_export.exporting.plan import plan_export
     from llama_export.exporting.request import ExportRequest
 
@@ -185,16 +191,15 @@ def export(
         from llama_export.exporting.pipeline import run_export
         from llama_export.verification.rows import VerificationFailedError
     try:
-        result = run_export(plan, progress)
+        with shortage_named(plan.estimate.memory_bytes):
+            result = run_export(plan, progress)
     except VerificationFailedError as failed:
         show_report(failed.report, as_json=as_json)
-        console.print(
-            f"[bold red]{failed}[/]; it was not published; --no-verify publishes it unchecked."
-        )
+        show_error(console, f"{failed}; it was not published", "--no-verify publishes it unchecked")
         raise click.exceptions.Exit(1) from None
     if as_json:
-        click.echo(json.dumps(result.to_json(), indent=2))
+        write_json(result.to_json())
         return
-    Console().print(export_table(result))
+    results().print(export_table(result))
     first = result.bundles[0].bundle
     next_steps(console, first.folder, runs_here=first.manifest.runs_here)

@@ -32,8 +32,13 @@ def generate(
 ) -> None:
     """Write text with a bundle, token by token."""
     console = open_console(verbose)
-    from llama_export.cli.chat.wording import say_base_model, say_substitute_runtime, stats_line
-    from llama_export.cli.terminal import write_text
+    from llama_export.cli.chat.wording import (
+        say,
+        say_base_model,
+        say_substitute_runtime,
+        stats_line,
+    )
+    from llama_export.cli.output import write_json, write_text
     from llama_export.generation.sampling import Sampling
     from llama_export.generation.text_session import TextSession
     from llama_export.tokenizer.chat_format import Message, encode_dialog
@@ -47,7 +52,7 @@ def generate(
     ids = encode_dialog(session.tokenizer, [Message("user", text)]) if chat else text
     stream = session.stream(ids, max_tokens=max_tokens, sampling=drawn)
     if as_json:
-        write_text(_as_json(stream, text))
+        write_json(_as_json(stream, text))
     else:
         write_text("" if chat else text)
         try:
@@ -56,17 +61,15 @@ def generate(
         finally:
             write_text("\n")
     stats = stream.completion.stats
-    console.print(f"[dim]{stats_line(stats)}[/]", highlight=False, soft_wrap=True)
+    say(console, stats_line(stats), "dim")
 
 
-def _as_json(stream: TextStream, prompt: str) -> str:
-    import json
-
+def _as_json(stream: TextStream, prompt: str) -> dict[str, object]:
     for _ in stream:
         pass
     done = stream.completion
     record = {"prompt": prompt, "text": done.text, "token_ids": done.token_ids}
-    return json.dumps(record | {"stats": done.stats.to_json()}, indent=2) + "\n"
+    return record | {"stats": done.stats.to_json()}
 
 
 GENERATE = Verb(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +22,14 @@ if TYPE_CHECKING:
 def inspect(*, folder: Path, hashes: bool, as_json: bool, verbose: bool) -> None:
     """Show what is inside a bundle: parts, inputs and outputs, files, origin."""
     console = open_console(verbose)
-    from rich.console import Console
+    from llama_export.cli.console import results
+    from llama_export.cli.output import write_json
 
     found = _look(folder, console, hashes=hashes)
     if as_json:
-        click.echo(json.dumps(found.to_json(), indent=2))
+        write_json(found.to_json())
         return
-    output = Console()
+    output = results()
     for table in tables(found):
         output.print(table)
 
@@ -46,16 +46,15 @@ def _look(folder: Path, console: Console, *, hashes: bool) -> Inspection:
 
 def tables(found: Inspection) -> Iterator[Table]:
     """Lay an inspection out in tables of at most 80 columns."""
-    from rich.markup import escape
     from rich.table import Table
 
     from llama_export.system.byte_sizes import format_bytes
 
-    overview = Table(title=escape(found.folder), title_justify="left", show_header=False)
+    overview = Table(title=found.folder, title_justify="left", show_header=False)
     overview.add_column("", no_wrap=True)
     overview.add_column("", overflow="fold")
     for key, value in _facts(found).items():
-        overview.add_row(key, escape(value))
+        overview.add_row(key, value)
     yield overview
     sizes = Table("part", title="What takes the space", title_justify="left")
     sizes.add_column("size", justify="right")
@@ -72,12 +71,11 @@ def tables(found: Inspection) -> Iterator[Table]:
     files.add_column("size", justify="right")
     files.add_column("what")
     for file in found.files:
-        files.add_row(escape(file.name), format_bytes(file.size_bytes), file.purpose)
+        files.add_row(file.name, format_bytes(file.size_bytes), file.purpose)
     yield files
 
 
 def _signature(found: Inspection) -> Table:
-    from rich.markup import escape
     from rich.table import Table
 
     signature = Table("", "name", title="Inputs and outputs", title_justify="left")
@@ -89,7 +87,7 @@ def _signature(found: Inspection) -> Table:
         ("kept", found.states),
     ):
         for group in groups:
-            signature.add_row(label, group.names, group.dtype, escape(_shape(group)))
+            signature.add_row(label, group.names, group.dtype, _shape(group))
     return signature
 
 

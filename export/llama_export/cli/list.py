@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
-
-import click
 
 from llama_export.cli.options import JSON, VERBOSE, open_console
 from llama_export.cli.verb import Section, Verb
@@ -20,17 +17,17 @@ if TYPE_CHECKING:
 def list_models(*, as_json: bool, verbose: bool) -> None:
     """List the models that have a name, with their size as int4 and the memory to run them."""
     open_console(verbose)
-    from rich.console import Console
-
+    from llama_export.cli.console import results
+    from llama_export.cli.output import write_json
     from llama_export.sources.catalogue import known_models
     from llama_export.system.machine import Machine
 
     cores = Machine().cores()
     rows = [(model, _estimate(model, cores)) for model in known_models()]
     if as_json:
-        click.echo(json.dumps([_to_json(*row) for row in rows], indent=2))
+        write_json([_to_json(*row) for row in rows])
     else:
-        Console().print(model_table(rows))
+        results().print(model_table(rows))
 
 
 def _estimate(model: KnownModel, cores: int) -> ExportEstimate:

@@ -26,17 +26,20 @@ THREADS = click.Option(
     show_default="one per core",
 )
 JSON = click.Option(["--json", "as_json"], is_flag=True, help="Print the result as JSON.")
-VERBOSE = click.Option(["--verbose"], is_flag=True, help="Let the libraries' own messages through.")
+VERBOSE = click.Option(
+    ["--verbose"],
+    is_flag=True,
+    help="Show the libraries' own messages, and where a fault of the program happened.",
+)
 
 
 def open_console(verbose: bool) -> Console:
     """Return the console for messages, on stderr; the libraries are silent unless verbose."""
-    from rich.console import Console
-
+    from llama_export.cli.console import messages
     from llama_export.cli.terminal import quieten, show_notices
 
     if not verbose:
         quieten()
-    console = Console(stderr=True)
+    console = messages()
     show_notices(console)
     return console

@@ -17,6 +17,8 @@ from llama_export.errors import UsageError
 NAME = "llama-export"
 # Of a command line that does not make sense, as click has it.
 USAGE_EXIT_CODE = 2
+# The one option that means the same before a verb and after it.
+_FOR_ALL = "--verbose"
 
 
 class Program(Verb, click.Group):
@@ -72,7 +74,7 @@ class Program(Verb, click.Group):
 
 
 def refuse_options_before(context: click.Context) -> None:
-    """Refuse options that were typed before a verb, which would ignore them.
+    """Refuse options that were typed before a verb, which would ignore them; pass --verbose on.
 
     Args:
         context: context of the program, whose verb is known.
@@ -82,8 +84,10 @@ def refuse_options_before(context: click.Context) -> None:
     """
     verb = str(context.invoked_subcommand)
     typed = [_typed_spelling(each, context) for each in context.command.params]
-    found = [name for name in typed if name]
+    found = [name for name in typed if name and name != _FOR_ALL]
     if not found:
+        if _FOR_ALL in typed:
+            context.default_map = {verb: {_FOR_ALL.removeprefix("--"): True}}
         return
     applies = "applies" if len(found) == 1 else "apply"
     message = f"{_listed(found)} before {verb!r} {applies} to an export and would be ignored by "

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
+from llama_export.cli.streams import read_bounded, require_utf8, stdin_bytes, stdin_is_fed
 from llama_export.errors import PromptError
 
 
@@ -12,22 +12,16 @@ def read_text(path: Path) -> str:
     """Return a file's text; `-` is all of stdin.
 
     Raises:
-        PromptError: the file cannot be read, or is not UTF-8.
+        PromptError: the file cannot be read, is too long, or is not UTF-8.
     """
-    from llama_export.cli.terminal import read_stdin
-
     if str(path) == "-":
-        return read_stdin()
+        return read_bounded(stdin_bytes().read, "stdin")
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            return read_bounded(file.read, str(path))
     except OSError as error:
         message = f"{path} cannot be read: {error.strerror or error}"
         raise PromptError(message, "give a text file, or '-' for stdin") from None
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        message = f"{path} is not UTF-8: byte {raw[error.start]:#04x} at position {error.start}"
-        raise PromptError(message, "convert the text to UTF-8 first") from None
 
 
 def read_prompt(prompt: str | None, file: Path | None) -> str:
@@ -40,8 +34,8 @@ def read_prompt(prompt: str | None, file: Path | None) -> str:
     if file is not None:
         text = read_text(file)
     elif prompt is not None and prompt != "-":
-        text = prompt
-    elif prompt is None and sys.stdin.isatty():
+        text = require_utf8(prompt, "--prompt")
+    elif prompt is None and not stdin_is_fed():
         message = "there is no prompt"
         raise PromptError(message, 'give --prompt "Once upon a time", or pipe a text in')
     else:

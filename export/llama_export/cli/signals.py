@@ -39,6 +39,17 @@ def raise_on_signals() -> None:
         signal.signal(hang_up, _raise_interrupted)
 
 
+def restore_signals() -> None:
+    """Let these signals end the process at once again, where they still raise an exception.
+
+    For a run that has ended: an exception in what Python does last would be shown as a traceback.
+    """
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is _raise_interrupted:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def _raise_interrupted(number: int, _frame: FrameType | None) -> NoReturn:
     raise InterruptedBySignal(number)
 

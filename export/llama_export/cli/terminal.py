@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import shlex
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
@@ -29,8 +27,16 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from llama_export.errors import NOTICE, PromptError
+from llama_export.cli.console import results
+from llama_export.cli.output import write_json_text
+from llama_export.cli.tokens import without_tokens
+from llama_export.errors import NOTICE
 from llama_export.system.byte_sizes import format_bytes
+from llama_quantize.printable import clipped, printable, shown_name
+
+_MOST_OF_A_LABEL = 200
+# Characters of an error on the screen; both together are still read to their end.
+_MOST_OF_A_MESSAGE, _MOST_OF_A_HINT = 1500, 400
 
 if TYPE_CHECKING:
     # Both import torch, which `generate` does without.
@@ -74,7 +80,7 @@ class TerminalProgress:
             TimeElapsedColumn(),
         )
         with Progress(*columns, console=self.console) as bars:
-            task = bars.add_task(label, total=None)
+            task = bars.add_task(shown_name(label, _MOST_OF_A_LABEL), total=None)
             try:
                 yield lambda done, total: bars.update(task, completed=done, total=total)
             except BaseException:
@@ -94,9 +100,7 @@ def _decibels(sqnr_db: float | None) -> str:
 
 def export_table(result: ExportResult) -> Table:
     """Summarise an export in a table with a column for each target."""
-    table = Table(
-        title=f"{escape(str(result.output))} in {result.elapsed_s:.1f} s", title_justify="left"
-    )
+    table = Table(title=f"{result.output} in {result.elapsed_s:.1f} s", title_justify="left")
     table.add_column("")
     columns: list[dict[str, str]] = []
     for exported in result.bundles:
@@ -104,7 +108,7 @@ def export_table(result: ExportResult) -> Table:
         table.add_column(manifest.target, justify="right")
         size = sum(entry.size_bytes for entry in manifest.files.values())
         facts = {
-            "bundle": escape(str(exported.bundle.folder)),
+            "bundle": str(exported.bundle.folder),
             "size": format_bytes(size),
             "recipe": _recipe(manifest.quantization),
             "bits per weight": f"{manifest.quantization['bits_per_weight']:.2f}",
@@ -145,26 +149,6 @@ def headlines(report: VerifyReport) -> dict[str, str]:
     return figures | {"verified": "passed" if report.passed else "FAILED"}
 
 
-def write_text(text: str) -> None:
-    """Write a piece of a streamed text to stdout at once."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
-
-
-def read_stdin() -> str:
-    """Return all of stdin.
-
-    Raises:
-        PromptError: it is not UTF-8.
-    """
-    raw = sys.stdin.buffer.read()
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        message = f"stdin is not UTF-8: byte {raw[error.start]:#04x} at position {error.start}"
-        raise PromptError(message, "convert the text to UTF-8 first") from None
-
-
 def show_report(report: VerifyReport, *, as_json: bool, every_row: bool = False) -> None:
     """Print a verification on stdout.
 
@@ -177,16 +161,26 @@ def show_report(report: VerifyReport, *, as_json: bool, every_row: bool = False)
     from llama_export.verification.rows import report_text
 
     if as_json:
-        write_text(report_text(report))
+        write_json_text(report_text(report))
     else:
-        Console().print(report_table(report, every_row=every_row))
+        results().print(report_table(report, every_row=every_row))
 
 
-def show_error(console: Console, message: str, hint: str) -> None:
-    """Print an error and what to do next, neither wrapped nor read as markup."""
-    _say(console, "[bold red]error:[/] ", message)
+def show_error(console: Console, message: str, hint: str, label: str = "error: ") -> None:
+    """Print an error and what to do next, not wrapped."""
+    _say(console, label, _short(message, _MOST_OF_A_MESSAGE), "bold red")
     if hint:
-        _say(console, "[bold]what to do:[/] ", hint)
+        _say(console, "what to do: ", _short(hint, _MOST_OF_A_HINT))
+
+
+def _short(text: str, most: int) -> str:
+    # Cut before it is cleaned, which takes time, and after, which makes it longer.
+    return clipped(printable(clipped(text)), most)
+
+
+def show_note(console: Console, text: str) -> None:
+    """Print what a user should know although nothing failed."""
+    _say(console, "note: ", text)
 
 
 def show_notices(console: Console) -> None:
@@ -202,13 +196,16 @@ class _NoticeHandler(logging.Handler):
     console: Console
 
     def emit(self, record: logging.LogRecord) -> None:
-        _say(self.console, "[bold]note:[/] ", record.getMessage())
+        show_note(self.console, record.getMessage())
 
 
-def _say(console: Console, label: str, text: str) -> None:
-    """Print a label and a text that may hold anything, a path above all: not wrapped, no markup."""
-    console.print(label, end="", highlight=False)
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+def _say(console: Console, label: str, text: str, style: str = "bold") -> None:
+    """Print a label and a text that may hold anything, a path above all: not wrapped.
+
+    What follows a line break is indented: none in a name begins a line that looks like ours.
+    """
+    console.print(label, end="", style=style)
+    console.print(without_tokens(text).replace("\n", "\n  "), soft_wrap=True)
 
 
 def next_steps(console: Console, bundle: Path, *, runs_here: bool) -> None:
@@ -220,7 +217,7 @@ def next_steps(console: Console, bundle: Path, *, runs_here: bool) -> None:
         runs_here: whether this machine's runtime can run the artifact.
     """
     quoted = shlex.quote(str(bundle))
-    console.print("\nNext:", highlight=False)
+    console.print("\nNext:")
     commands = (f'generate {quoted} --prompt "Once upon a time"', f"verify {quoted}")
     for command in commands if runs_here else (f"inspect {quoted}",):
-        console.print(f"  llama-export {command}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"  llama-export {command}", soft_wrap=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from llama_export.cli.options import BUNDLE, JSON, PATH, THREADS, open_console
+from llama_export.cli.options import BUNDLE, JSON, PATH, THREADS, VERBOSE, open_console
 from llama_export.cli.verb import Section, Verb
 
 
@@ -116,7 +116,7 @@ VERIFY = Verb(
                 click.Option(
                     ["--verbose"],
                     is_flag=True,
-                    help="List every check, and let the libraries' own messages through.",
+                    help=f"List every check. {VERBOSE.help}",
                 ),
             ),
         ),

@@ -22,6 +22,7 @@ from llama_export.targets.session import Session
 # Other processes that keep more than this of one core busy make the figures doubtful.
 BUSY_CORES = 0.15
 _LOOK_S = 0.5
+_MOST_DIGITS = 9
 
 Progress = Callable[[int, int], None]
 
@@ -158,10 +159,15 @@ def parse_lengths(option: str, text: str) -> tuple[int, ...]:
         UsageError: the list is empty, or holds something else than whole numbers above 0.
     """
     words = [word.strip() for word in text.split(",") if word.strip()]
-    if not words or not all(word.isdecimal() and int(word) > 0 for word in words):
+    if not words or not all(map(_is_length, words)):
         message = f"{option}: expected whole numbers above 0, separated by commas, found {text!r}"
         raise UsageError(message, f"for example {option} 128,512")
     return tuple(dict.fromkeys(int(word) for word in words))
+
+
+def _is_length(word: str) -> bool:
+    # Python itself refuses to read a number of some thousand digits.
+    return word.isdecimal() and len(word) <= _MOST_DIGITS and int(word) > 0
 
 
 def plan_bench(

@@ -15,7 +15,7 @@ from llama_export.checkpoints.hugging_face_files import (
     GENERATION_CONFIG_FILE,
     TOKENIZER_CONFIG_FILE,
 )
-from llama_export.sources.licence import NOTICE_NAME, licence_notice
+from llama_export.sources.licence import NOTICE_NAME, licence_folder, licence_notice
 from llama_export.sources.source import Source
 from llama_export.tokenizer.tokenizer import Tokenizer, write_tokenizer_files
 
@@ -44,14 +44,14 @@ class ModelFiles:
 
         Raises:
             ConfigError: one of its configurations is damaged.
+            CheckpointError: one of its files cannot be copied.
         """
-        info, path = source.info, source.path
-        beside = path if path.is_dir() else path.parent  # the licence of a single file
+        info = source.info
         return cls(
             config=source.config.to_hf(),
             generation_config=source.generation_config(),
             tokenizer_config=source.tokenizer_config(),
-            notices=licence_notice(info.name, info.hub_id, beside),
+            notices=licence_notice(info.name, info.hub_id, licence_folder(source.path)),
             tokenizer=source.tokenizer,
         )
 
@@ -76,4 +76,4 @@ class ModelFiles:
 
 
 def _write_json(path: Path, value: Mapping[str, object]) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")

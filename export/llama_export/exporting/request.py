@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from llama_export.errors import OutputError
 from llama_export.targets import registry
 from llama_export.targets.options import TargetOptions
+from llama_quantize.printable import shown_name
 from llama_quantize.recipe import QuantRecipe, recipe
 
 DEFAULT_RECIPE = "int4"
@@ -51,13 +53,17 @@ class ExportRequest:
 
     @property
     def output_folder(self) -> Path:
-        """The output; by default it has the name of the alias, the repository, folder or file."""
+        """The output; by default it has the name of the alias, the repository, folder or file.
+
+        Raises:
+            OutputError: no folder can have that name.
+        """
         if self.output is not None:
-            return self.output
+            return _possible(self.output)
         named = Path(self.model)
         is_file = os.path.isfile(named)  # noqa: PTH113 - a name too long is no error here
         name = named.stem if is_file else named.name
-        return Path(name if name not in ("", "..") else Path(self.model).resolve().name)
+        return _possible(Path(name if name not in ("", "..") else Path(self.model).resolve().name))
 
     def options_of(self, target: str) -> TargetOptions:
         """Return what was chosen for a target, or the target's defaults."""
@@ -70,3 +76,15 @@ class ExportRequest:
             QuantizationError: the recipe is unknown, or has no such group size.
         """
         return recipe(self.recipe or DEFAULT_RECIPE, self.group_size)
+
+
+def _possible(folder: Path) -> Path:
+    """Refuse what the system cannot even be asked about."""
+    try:
+        possible = b"\0" not in os.fsencode(folder)
+    except UnicodeEncodeError:
+        possible = False
+    if not possible:
+        message = f"the output {shown_name(repr(str(folder)))} cannot be the name of a folder"
+        raise OutputError(message, "choose another one with --output")
+    return folder

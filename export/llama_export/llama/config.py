@@ -6,14 +6,41 @@ implemented here. It knows nothing of weights, files' tensors or runtimes.
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llama_export.errors import ConfigError, UnsupportedModelError
+from llama_export.llama.config_keys import Fields, refuse_other_maths, shown
+from llama_quantize.printable import shown_name
+from llama_quantize.strict_json import JsonFault, read_object
+
+# Numbers between these, their squares and their products with a position are finite in float32,
+# and not zero. No model has been trained with an epsilon or a rotation beyond them.
+_LEAST_NUMBER, _MOST_NUMBER = 1e-12, 1e12
+_MOST_POSITIONS = 2**31 - 1  # the runtimes count them in 32 bits
+# Far above every Llama (126 layers, 2^38.6 parameters), and so low that its tensors are listed in
+# milliseconds: a config.json of some bytes must not keep a machine busy for hours.
+_MOST_PARAMETERS = 2**40
+_MOST: Mapping[str, float] = {
+    "vocab_size": 2**24,
+    "hidden_size": 2**20,
+    "intermediate_size": 2**20,
+    "num_hidden_layers": 1000,
+    "num_attention_heads": 2**14,
+    "num_key_value_heads": 2**14,
+    "head_dim": 2**14,
+    "max_position_embeddings": _MOST_POSITIONS,
+    "original_max_position_embeddings": _MOST_POSITIONS,
+    "rms_norm_eps": _MOST_NUMBER,
+    "rope_theta": _MOST_NUMBER,
+    "factor": _MOST_NUMBER,
+    "low_freq_factor": _MOST_NUMBER,
+    "high_freq_factor": _MOST_NUMBER,
+}
+_SHOWN_TOKENS = 4
+_MOST_BYTES = 2**20  # a real config.json is about 1 kB
 
 
 @dataclass(frozen=True)
@@ -27,11 +54,7 @@ class RopeScaling:
 
     def __post_init__(self) -> None:
         """Refuse factors that divide by zero, or that take the fast frequencies for the slow."""
-        faults = [
-            f"{name} must be a positive number, found {value!r}"
-            for name, value in vars(self).items()
-            if not 0 < value < math.inf
-        ]
+        faults = _beyond_bounds(vars(self))
         if not faults and self.low_freq_factor >= self.high_freq_factor:
             faults.append(
                 f"low_freq_factor ({self.low_freq_factor}) must be below high_freq_factor "
@@ -63,11 +86,7 @@ class LlamaConfig:
 
     def __post_init__(self) -> None:
         """Refuse a shape that no Llama can have, with every fault named at once."""
-        faults = [
-            f"{name} must be a positive number, found {getattr(self, name)!r}"
-            for name in _POSITIVE
-            if not 0 < getattr(self, name) < math.inf
-        ]
+        faults = _beyond_bounds(vars(self))
         if not faults and self.num_attention_heads % self.num_key_value_heads:
             faults.append(
                 f"num_attention_heads ({self.num_attention_heads}) must be a multiple of "
@@ -75,9 +94,17 @@ class LlamaConfig:
             )
         if self.head_dim % 2:
             faults.append(f"head_dim must be even, found {self.head_dim}")
-        for token in (self.bos_token_id, *self.eos_token_id):
-            if not 0 <= token < self.vocab_size:
-                faults.append(f"token id {token} is outside the vocabulary of {self.vocab_size}")
+        if not faults and self.num_parameters > _MOST_PARAMETERS:
+            faults.append(f"it has {self.num_parameters} parameters, more than {_MOST_PARAMETERS}")
+        for key, tokens in (
+            ("bos_token_id", (self.bos_token_id,)),
+            ("eos_token_id", self.eos_token_id),
+        ):
+            outside = sorted({token for token in tokens if not 0 <= token < self.vocab_size})
+            faults += [
+                f"{key} {token} is outside the vocabulary of {self.vocab_size}"
+                for token in outside[:_SHOWN_TOKENS]
+            ]
         if faults:
             message = "this is not a Llama's shape: " + "; ".join(faults)
             raise ConfigError(message, "correct config.json")
@@ -100,20 +127,17 @@ class LlamaConfig:
             UnsupportedModelError: it is another architecture or uses a feature not implemented.
         """
         try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
+            raw = read_object(path, most_bytes=_MOST_BYTES)
         except FileNotFoundError:
             message = f"{path} does not exist"
             hint = "a checkpoint folder holds config.json beside its .safetensors files"
             raise ConfigError(message, hint) from None
-        except (ValueError, RecursionError) as error:
-            message = f"{path} is not valid JSON: {error}"
-            raise ConfigError(message, "download the file again") from None
+        except JsonFault as fault:
+            message = f"{path} is not valid JSON: {fault}"
+            raise ConfigError(message, "correct it, or download the file again") from None
         except OSError as error:
             message = f"{path} cannot be read: {error.strerror}"
             raise ConfigError(message) from None
-        if not isinstance(raw, dict):
-            message = f"{path}: expected a JSON object, found {type(raw).__name__}"
-            raise ConfigError(message, "download the file again")
         return cls.from_hf(raw, where=str(path))
 
     @classmethod
@@ -124,8 +148,8 @@ class LlamaConfig:
             ConfigError: a field is missing or of the wrong type.
             UnsupportedModelError: a key asks for maths that is not implemented.
         """
-        _refuse_other_maths(raw, where)
-        field = _Fields(raw, where)
+        refuse_other_maths(raw, where)
+        field = Fields(raw, where)
         heads = field.integer("num_attention_heads")
         hidden = field.integer("hidden_size")
         theta, scaling = _read_rope(raw, where)
@@ -176,64 +200,19 @@ class LlamaConfig:
         }
 
 
-_POSITIVE = (
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "max_position_embeddings",
-    "rms_norm_eps",
-    "rope_theta",
-)
-
-# Keys whose one accepted value means "as in Llama 3"; any other value changes the maths.
-_ONLY_VALUE: dict[str, object] = {
-    "model_type": "llama",
-    "hidden_act": "silu",
-    "attention_bias": False,
-    "mlp_bias": False,
-    "attention_dropout": 0.0,
-    "quantization_config": None,
-    "sliding_window": None,
-    "partial_rotary_factor": 1.0,
-}
-
-# Keys that are read, or that do not change a forward pass.
-_HARMLESS_KEYS = """
-    architectures bos_token_id eos_token_id pad_token_id vocab_size hidden_size intermediate_size
-    num_hidden_layers num_attention_heads num_key_value_heads head_dim max_position_embeddings
-    rms_norm_eps rope_theta rope_scaling rope_parameters tie_word_embeddings
-    initializer_range pretraining_tp use_cache torch_dtype dtype transformers_version
-    _name_or_path name_or_path return_dict output_attentions output_hidden_states torchscript
-    is_decoder is_encoder_decoder add_cross_attention chunk_size_feed_forward id2label label2id
-    problem_type task_specific_params finetuning_task use_bfloat16 _attn_implementation_autoset
-    transformers.js_config unsloth_fixed unsloth_version
-"""
-_HARMLESS = frozenset(_HARMLESS_KEYS.split())
-
-
-def _refuse_other_maths(raw: Mapping[str, Any], where: str) -> None:
-    faults = [
-        f"{key} = {raw[key]!r} (only {accepted!r} is implemented)"
-        for key, accepted in _ONLY_VALUE.items()
-        if raw.get(key, accepted) not in (accepted, None)
+def _beyond_bounds(values: Mapping[str, Any]) -> list[str]:
+    """List the fields whose number is not above zero, or beyond what any model has."""
+    least = {name: 1 if isinstance(_MOST[name], int) else _LEAST_NUMBER for name in _MOST}
+    return [
+        f"{name} must be between {least[name]} and {_MOST[name]}, found {shown(value)}"
+        for name, value in values.items()
+        if name in _MOST and not least[name] <= value <= _MOST[name]
     ]
-    unknown = sorted(set(raw) - _HARMLESS - set(_ONLY_VALUE))
-    faults += [f"{key} = {raw[key]!r} (unknown: it may change the maths)" for key in unknown]
-    if faults:
-        message = f"{where} describes a model that would not be computed right: " + "; ".join(
-            faults
-        )
-        hint = "use a plain Llama 3 checkpoint; a key that changes nothing can be deleted"
-        raise UnsupportedModelError(message, hint)
 
 
 def _require_equal(what: str, one: object, other: object) -> None:
     if one != other:
-        message = f"{what} is given twice, as {one!r} and as {other!r}"
+        message = f"{what} is given twice, as {shown(one)} and as {shown(other)}"
         raise ConfigError(message, "keep the right one")
 
 
@@ -243,19 +222,20 @@ def _read_rope(raw: Mapping[str, Any], where: str) -> tuple[float, RopeScaling |
     for key in ("rope_scaling", "rope_parameters"):
         value = raw.get(key)
         if value is not None and not isinstance(value, dict):
-            message = f"{where}: {key} must be an object, found {value!r}"
+            message = f"{where}: {key} must be an object, found {shown(value)}"
             raise ConfigError(message)
         for name, new in (value or {}).items():
-            _require_equal(f"{where}: {name}", merged.setdefault(name, new), new)
+            _require_equal(f"{where}: {shown_name(name)}", merged.setdefault(name, new), new)
     theta = merged.pop("rope_theta", raw.get("rope_theta", 10000.0))
     _require_equal(f"{where}: rope_theta", raw.get("rope_theta", theta), theta)
     rope_type, old_type = merged.pop("rope_type", None), merged.pop("type", None)
-    _require_equal(f"{where}: rope_type", rope_type or old_type, old_type or rope_type)
-    rope_type = rope_type or old_type or "default"
+    rope_type, old_type = rope_type or old_type, old_type or rope_type
+    _require_equal(f"{where}: rope_type", rope_type, old_type)
+    rope_type = "default" if rope_type is None else rope_type
     if rope_type not in ("default", "llama3"):
-        message = f"{where}: rope_type {rope_type!r} is not implemented"
+        message = f"{where}: rope_type {shown(rope_type)} is not implemented"
         raise UnsupportedModelError(message, "'default' and 'llama3' are")
-    field = _Fields(merged, f"{where}: rope_scaling")
+    field = Fields(merged, f"{where}: rope_scaling")
     if rope_type == "default":
         scaling = None
     else:
@@ -267,60 +247,10 @@ def _read_rope(raw: Mapping[str, Any], where: str) -> tuple[float, RopeScaling |
         )
     known = set(vars(scaling)) if scaling else set()
     if unknown := sorted(set(merged) - known):
-        message = f"{where}: rope_scaling has keys that are not implemented: {', '.join(unknown)}"
+        names = ", ".join(map(shown_name, unknown))
+        message = f"{where}: rope_scaling has keys that are not implemented: {names}"
         raise UnsupportedModelError(message, "'default' and 'llama3' scaling are implemented")
-    return _Fields({"rope_theta": theta}, where).number("rope_theta"), scaling
-
-
-_LARGEST_INTEGER = 2**40  # more than any shape has, and exact as a float
-
-
-class _Fields:
-    """Typed reads of a JSON object; the error names the file and the key."""
-
-    def __init__(self, raw: Mapping[str, Any], where: str) -> None:
-        self._raw = raw
-        self._where = where
-
-    def integer(self, key: str, default: int | None = None) -> int:
-        value = self._get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise self._wrong(key, "a whole number", value)
-        if abs(value) > _LARGEST_INTEGER:
-            raise self._wrong(key, f"at most {_LARGEST_INTEGER}", "a longer number")
-        return value
-
-    def number(self, key: str) -> float:
-        value = self._get(key, None)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self._wrong(key, "a number", value)
-        if isinstance(value, int):
-            return float(self.integer(key))
-        return value
-
-    def boolean(self, key: str, *, default: bool) -> bool:
-        value = self._get(key, default)
-        if not isinstance(value, bool):
-            raise self._wrong(key, "true or false", value)
-        return value
-
-    def token_ids(self, key: str) -> tuple[int, ...]:
-        value = self._get(key, None)
-        ids = value if isinstance(value, list) else [value]
-        if not ids or not all(isinstance(i, int) and not isinstance(i, bool) for i in ids):
-            raise self._wrong(key, "a token id or a list of them", value)
-        return tuple(ids)
-
-    def _get(self, key: str, default: object) -> object:
-        value = self._raw.get(key)
-        value = default if value is None else value
-        if value is None:
-            message = f"{self._where}: the key {key!r} is missing"
-            raise ConfigError(message, "take config.json from the model's repository")
-        return value
-
-    def _wrong(self, key: str, expected: str, found: object) -> ConfigError:
-        return ConfigError(f"{self._where}: {key} must be {expected}, found {found!r}")
+    return Fields({"rope_theta": theta}, where).number("rope_theta"), scaling
 
 
 def _preset(hidden: int, intermediate: int, layers: int, heads: int, rope: float) -> LlamaConfig:

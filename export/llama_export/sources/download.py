@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from llama_export.errors import HubError, OutputError
-from llama_quantize.checkpoint.files import hash_into
+from llama_export.sources.responses import raise_for_status
+from llama_quantize.checkpoint.files import Digest, hash_into
 
 RESUME_HINT = "what came so far is kept: run the same command again, and it goes on from there"
 
@@ -23,6 +25,13 @@ _FIRST_WAIT_S = 1.0
 _TIMEOUT_S = 30.0
 _TRY_AGAIN = (408, 429, 500, 502, 503, 504)
 _SHA256_DIGITS = 64
+
+
+class Hash(Digest, Protocol):
+    """A hash that can be compared with a checksum."""
+
+    def hexdigest(self) -> str:
+        """Return the digest in lower-case hex."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +118,7 @@ def _append(
     report: Callable[[int], None],
 ) -> str:
     """Make one request, keep what it brings, and return why that may not be everything."""
-    from huggingface_hub import get_session, hf_raise_for_status
+    from huggingface_hub import get_session
 
     request = {**headers, "Accept-Encoding": "identity"}
     if have:
@@ -123,7 +132,7 @@ def _append(
         if status == 416 or (status == 206 and not resumed):
             partial.write_bytes(b"")
             return "the server would not continue where it stopped"
-        hf_raise_for_status(response)
+        raise_for_status(response)
         done = have if status == 206 else 0
         with partial.open("ab" if status == 206 else "wb") as out:
             for block in response.iter_raw():
@@ -139,13 +148,22 @@ def _append(
     return "the connection closed early"
 
 
+def digest_of(checksum: str, size_bytes: int) -> Hash:
+    """Return the fresh hash that a checksum is one of: sha256, or git's of a blob.
+
+    Args:
+        checksum: checksum in hex, of 64 or 40 digits.
+        size_bytes: size of the file, which git hashes too.
+    """
+    if len(checksum) == _SHA256_DIGITS:
+        return hashlib.sha256()
+    # How git names a blob. It guards against accidents, which is all that is asked of it.
+    return hashlib.sha1(f"blob {size_bytes}\0".encode(), usedforsecurity=False)
+
+
 def _check(file: RemoteFile, partial: Path) -> None:
     """Compare the hash; a file that fails is removed, because no resumption can mend it."""
-    if len(file.checksum) == _SHA256_DIGITS:
-        digest = hashlib.sha256()
-    else:
-        # How git names a blob. It guards against accidents, which is all that is asked of it.
-        digest = hashlib.sha1(f"blob {file.size_bytes}\0".encode(), usedforsecurity=False)
+    digest = digest_of(file.checksum, file.size_bytes)
     hash_into(digest, partial)
     if digest.hexdigest() != file.checksum:
         partial.unlink()

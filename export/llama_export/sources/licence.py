@@ -11,8 +11,11 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from llama_export.bundle.manifest import path_fault
+from llama_export.checkpoints.own_files import own_file
 from llama_export.errors import CheckpointError
 from llama_export.sources.resolve import DEMO_FOLDER
+from llama_quantize.printable import shown_name
 
 NOTICE_NAME = "NOTICE"
 
@@ -42,6 +45,11 @@ text is in the public domain.
 """
 
 
+def licence_folder(path: Path) -> Path:
+    """Return the folder of a checkpoint's licence files: of a single file, the one around it."""
+    return path if path.is_dir() else path.parent
+
+
 def licence_notice(name: str, hub_id: str | None, folder: Path) -> Mapping[str, bytes]:
     """Decide which licence files a bundle needs, and what they say.
 
@@ -59,7 +67,8 @@ def licence_notice(name: str, hub_id: str | None, folder: Path) -> Mapping[str, 
         The files' contents by name, in order of their names.
 
     Raises:
-        CheckpointError: a licence file cannot be read, or is too long to be one.
+        CheckpointError: a licence file cannot be read, is too long to be one, has a name that a
+            bundle cannot keep, or is a link out of the checkpoint.
     """
     copied = _read_files(folder, _COPIED)
     if folder.resolve() == DEMO_FOLDER.resolve():
@@ -79,23 +88,38 @@ def licence_notice(name: str, hub_id: str | None, folder: Path) -> Mapping[str, 
 
 
 def _read_files(folder: Path, pattern: re.Pattern[str]) -> dict[str, bytes]:
-    result = {}
+    result: dict[str, bytes] = {}
+    left_bytes = _SIZE_LIMIT_BYTES
     try:
-        for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-            # The hub's cache holds links to files, so a link is followed here.
-            if pattern.fullmatch(path.name) and path.is_file():
-                result[path.name] = _read(path)
+        names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+        for name in filter(pattern.fullmatch, names):
+            place = own_file(folder / name)
+            if place is None:
+                continue  # a folder called LICENSES, say
+            _require_name(folder, name)
+            result[name] = _read(place, left_bytes)
+            left_bytes -= len(result[name])
     except OSError as error:
         message = f"a licence file in {folder} cannot be read: {error.strerror or error}"
         raise CheckpointError(message, "check the permissions of the checkpoint") from error
     return result
 
 
-def _read(path: Path) -> bytes:
+def _require_name(folder: Path, name: str) -> None:
+    """Refuse a name that the copy in a bundle could not have."""
+    if fault := path_fault(name):
+        message = f"{folder}: the name of the licence file {shown_name(name)} {fault}"
+        raise CheckpointError(message, "rename it")
+
+
+def _read(path: Path, most_bytes: int) -> bytes:
     with path.open("rb") as file:
-        content = file.read(_SIZE_LIMIT_BYTES + 1)
-    if len(content) > _SIZE_LIMIT_BYTES:
-        message = f"{path} is longer than {_SIZE_LIMIT_BYTES} bytes: that is no licence text"
+        content = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        message = (
+            f"{path} is no licence text: the licence files of a checkpoint take at most "
+            f"{_SIZE_LIMIT_BYTES} bytes, and with it they take more"
+        )
         raise CheckpointError(message, "rename it if it is something else")
     return content
 

@@ -12,23 +12,33 @@ from __future__ import annotations
 import logging
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from llama_export.checkpoints.checkpoint import Fault, WantedFiles
 from llama_export.checkpoints.formats import find_format, wanted_files
 from llama_export.errors import NOTICE, HubError, OutputError
+from llama_export.sources.answers import (
+    describe_file,
+    list_files,
+    require_names,
+    understood,
+)
+from llama_export.sources.blobs import Blobs, Damage
 from llama_export.sources.download import RESUME_HINT, RemoteFile, download
-from llama_export.sources.hub import Repository, not_a_hub, refusal_of
+from llama_export.sources.hub import Repository, refusal_of, token_to_send
 from llama_export.system.byte_sizes import format_bytes
+from llama_quantize.printable import shown_name
 
 Progress = Callable[[int, int], None]
 """Called with the bytes done and the bytes in all, over every file of a download."""
 
 _REVISION = re.compile(r"[A-Za-z0-9][\w.+-]*(/[A-Za-z0-9][\w.+-]*)*")
+# A cache has one folder for each, with `--` between the parts, so no part may hold that.
+_PART = r"(?!.*(?:--|\.\.))[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
+_HUB_ID = re.compile(f"{_PART}/{_PART}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_CHECKSUM = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-_TIMEOUT_S = 10.0
+_MOST_BYTES = {True: 2**28, False: 2**44}  # of a small file, and of one of weights
 
 _log = logging.getLogger(__name__)
 
@@ -64,80 +74,131 @@ def fetch(
         GatedModelError: the licence is not accepted, or there is no token.
         OutputError: the download cannot be written.
     """
-    from httpx2 import RequestError, TransportError
+    from httpx2 import TransportError
     from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     if revision is not None and not _REVISION.fullmatch(revision):
-        message = f"{revision!r} cannot be the name of a revision"
+        message = f"{shown_name(repr(revision))} cannot be the name of a revision"
         raise HubError(message, "name a branch, a tag or a commit")
+    if not _HUB_ID.fullmatch(hub_id):
+        message = f"{shown_name(repr(hub_id))} cannot be the name of a repository"
+        raise HubError(message, "write it as organisation/name")
     repository = Repository(
         hub_id,
         revision or constants.DEFAULT_REVISION,
-        token or None,
+        token_to_send(token),
         (endpoint or constants.ENDPOINT).rstrip("/"),
         Path(cache_dir or constants.HF_HUB_CACHE).expanduser().resolve(),
     )
     try:
         return _fetch(repository, progress, weights=weights)
     except (TransportError, OfflineModeIsEnabled) as error:
-        return _cached(repository, str(error) or type(error).__name__)
+        reason = repository.shown(error) or type(error).__name__
     except HfHubHTTPError as error:
         status = error.response.status_code
-        if status == 429 or status >= 500:
-            return _cached(repository, f"it answered {status}")
-        raise refusal_of(repository, error) from None
-    except (RequestError, ValueError) as error:
-        # A redirect loop, an answer that is no JSON, an address or a token that cannot be sent.
-        raise not_a_hub(repository, f"could not be used: {error}") from None
+        if status != 429 and status < 500:
+            raise refusal_of(repository, error) from None
+        reason = f"it answered {status}"
+    return _cached(repository, reason, progress, weights=weights)
 
 
 def _fetch(repository: Repository, progress: Progress | None, *, weights: bool) -> tuple[Path, str]:
-    from filelock import FileLock
-    from huggingface_hub import HfApi, get_token, try_to_load_from_cache
-
-    api = HfApi(endpoint=repository.endpoint, token=repository.token)
-    info = api.model_info(repository.hub_id, revision=repository.revision, timeout=_TIMEOUT_S)
-    commit = info.sha or ""
-    if not _COMMIT.fullmatch(commit):
-        raise not_a_hub(repository, "gave no commit")
-    wanted = _wanted(repository, [sibling.rfilename for sibling in info.siblings or ()])
+    listing = list_files(repository)
+    commit, blobs = listing.commit, Blobs(repository.storage)
+    wanted = _wanted(repository, listing.names)
     # What is fetched last tells that all is there.
     names = [name for name in wanted.small if name != wanted.last]
     names += [*(wanted.weights if weights else ()), wanted.last]
-    missing = [
-        name
-        for name in names
-        if not isinstance(
-            try_to_load_from_cache(
-                repository.hub_id, name, cache_dir=repository.cache, revision=commit
-            ),
-            str,
-        )
+    require_names(repository, names)
+    folder = blobs.snapshot(commit)
+    for damage in _damages(blobs, [folder / name for name in names], progress).values():
+        _log.log(NOTICE, "%s was damaged in the cache; it is fetched again", damage.blob)
+        _remove(damage.blob)
+    missing = [name for name in names if not (folder / name).is_file()]
+    files = [
+        describe_file(repository, name, commit, most_bytes=_MOST_BYTES[name in wanted.small])
+        for name in missing
     ]
-    files = [_describe(repository, name, commit) for name in missing]
+    _download(repository, blobs, files, progress)
+    _publish(repository, blobs, files, commit, pinned=weights)
+    return folder, commit
+
+
+def _download(
+    repository: Repository, blobs: Blobs, files: Sequence[RemoteFile], progress: Progress | None
+) -> None:
+    """Bring the files into the cache, under their checksums."""
+    from filelock import FileLock
+
+    if not files:
+        return
     _check_space(repository, files)
-    bearer = repository.token or get_token()
-    headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
     total, before = sum(file.size_bytes for file in files), 0
     for file in files:
-        target = repository.storage / "blobs" / file.checksum
+        target = blobs.blob(file.checksum)
         # The name that huggingface_hub locks too, so that no two tools fetch the same file.
         lock = repository.cache / ".locks" / repository.storage.name / f"{file.checksum}.lock"
         report = _offset(progress, before, total)
         _make_folder(lock.parent)
-        with FileLock(lock):
-            if not target.exists():
-                download(file, target, headers, report)
+        try:
+            with FileLock(lock), understood(repository):
+                if damage := blobs.damage(target, lambda size_bytes: None):
+                    _remove(damage.blob)
+                if not target.exists():
+                    download(file, target, repository.headers, report)
+                    blobs.note_download(file.checksum)
+        except OSError as error:
+            # huggingface_hub's HTTP errors are OSErrors too, without an errno.
+            if error.errno is None:
+                raise
+            raise _not_written(lock.parent, error) from None
         before += file.size_bytes
         report(file.size_bytes)
-    _link(repository, missing, commit)
-    # Without the weights the branch's name stays where it is: the copy there may be complete.
-    if weights and repository.revision != commit:
-        ref = repository.storage / "refs" / repository.revision
-        _make_folder(ref.parent)
-        ref.write_text(commit, encoding="utf-8")
-    return repository.storage / "snapshots" / commit, commit
+
+
+def _publish(
+    repository: Repository, blobs: Blobs, files: Sequence[RemoteFile], commit: str, *, pinned: bool
+) -> None:
+    """Put the commit's folder together, and let the branch's name mean it.
+
+    Without the weights the name stays where it is: the copy there may be complete.
+    """
+    ref = repository.storage / "refs" / repository.revision
+    try:
+        for file in files:
+            blobs.link(file, commit)
+        if pinned and repository.revision != commit and _commit_of(ref) != commit:
+            ref.parent.mkdir(parents=True, exist_ok=True)
+            ref.write_text(commit, encoding="utf-8")
+    except OSError as error:
+        raise _not_written(repository.storage, error) from None
+
+
+def _damages(blobs: Blobs, places: Iterable[Path], progress: Progress | None) -> dict[Path, Damage]:
+    """Compare the files that are there with their names; the sound ones are noted."""
+    there = [place for place in places if place.is_file()]
+    total, done = sum(map(blobs.unproved_bytes, there)), 0
+    found: dict[Path, Damage] = {}
+
+    def count(size_bytes: int) -> None:
+        nonlocal done
+        done += size_bytes
+        if progress is not None:
+            progress(min(done, total), total)
+
+    for place in there:
+        if damage := blobs.damage(place, count):
+            found[place] = damage
+    return found
+
+
+def _remove(blob: Path) -> None:
+    try:
+        blob.unlink(missing_ok=True)
+    except OSError as error:
+        message = f"{blob} is damaged and cannot be removed: {error.strerror or error}"
+        raise OutputError(message, "remove it yourself, and run the same command again") from None
 
 
 def _wanted(repository: Repository, names: Iterable[str]) -> WantedFiles:
@@ -147,20 +208,6 @@ def _wanted(repository: Repository, names: Iterable[str]) -> WantedFiles:
         message = f"{repository.hub_id} at {repository.revision} {wanted.text}"
         raise HubError(message, wanted.hint)
     return wanted
-
-
-def _describe(repository: Repository, name: str, commit: str) -> RemoteFile:
-    """Ask for a file's size and checksum; here a gated repository refuses."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
-
-    url = hf_hub_url(repository.hub_id, name, revision=commit, endpoint=repository.endpoint)
-    found = get_hf_file_metadata(
-        url, token=repository.token, timeout=_TIMEOUT_S, endpoint=repository.endpoint
-    )
-    # The checksum becomes a file name, so it may be nothing but hex digits.
-    if found.size is None or not _CHECKSUM.fullmatch(found.etag or ""):
-        raise not_a_hub(repository, f"gave no size or checksum for {name}")
-    return RemoteFile(name, url, found.size, found.etag or "")
 
 
 def _check_space(repository: Repository, files: Iterable[RemoteFile]) -> None:
@@ -179,8 +226,12 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        message = f"the download cannot be written to {folder}: {error.strerror}"
-        raise OutputError(message, "set HF_HOME to a folder that can be written") from None
+        raise _not_written(folder, error) from None
+
+
+def _not_written(folder: Path, error: OSError) -> OutputError:
+    message = f"the download cannot be written to {folder}: {error.strerror or error}"
+    return OutputError(message, "set HF_HOME to a folder that can be written")
 
 
 def _offset(progress: Progress | None, before: int, total: int) -> Callable[[int], None]:
@@ -191,40 +242,52 @@ def _offset(progress: Progress | None, before: int, total: int) -> Callable[[int
     return report
 
 
-def _link(repository: Repository, names: Iterable[str], commit: str) -> None:
-    """Put the commit's folder together from the files that were downloaded."""
-    from huggingface_hub import hf_hub_download
+def _commit_of(ref: Path) -> str:
+    """Return the commit that a branch's name means in the cache; "" if there is none."""
+    try:
+        commit = ref.read_text(encoding="ascii") if ref.is_file() else ""
+    except (OSError, ValueError):
+        return ""
+    return commit if _COMMIT.fullmatch(commit) else ""
 
-    for name in names:
-        hf_hub_download(
-            repository.hub_id,
-            name,
-            revision=commit,
-            cache_dir=repository.cache,
-            token=repository.token,
-            endpoint=repository.endpoint,
+
+def _cached(
+    repository: Repository, reason: str, progress: Progress | None, *, weights: bool
+) -> tuple[Path, str]:
+    """Find the last complete copy of the revision, and refuse it if it is damaged."""
+    blobs = Blobs(repository.storage)
+    commit = _commit_of(repository.storage / "refs" / repository.revision) or repository.revision
+    folder = blobs.snapshot(commit)
+    if not find_format(folder).is_complete(folder):
+        raise _nothing_cached(repository, reason)
+    wanted = wanted_files({path.relative_to(folder).as_posix() for path in folder.rglob("*")})
+    names = () if isinstance(wanted, Fault) else wanted.small + (wanted.weights if weights else ())
+    places = [folder / name for name in names]
+    if not all(place.is_file() for place in places):  # a link whose file was deleted
+        raise _nothing_cached(repository, reason)
+    for place, damage in _damages(blobs, places, progress).items():
+        name = place.relative_to(folder).as_posix()
+        message = (
+            f"{name} of {repository.hub_id} is damaged in the cache: {damage.blob} holds what has "
+            f"the checksum {damage.found}"
         )
+        raise HubError(message, "delete it, and run the same command with network")
+    _log.log(
+        NOTICE,
+        "%s cannot be reached (%s); using the copy of %s downloaded before, commit %s",
+        repository.address,
+        reason,
+        repository.hub_id,
+        folder.name,
+    )
+    return folder, folder.name
 
 
-def _cached(repository: Repository, reason: str) -> tuple[Path, str]:
-    """Find the last complete copy of the revision."""
-    ref = repository.storage / "refs" / repository.revision
-    commit = ref.read_text(encoding="utf-8") if ref.is_file() else repository.revision
-    folder = repository.storage / "snapshots" / commit
-    if find_format(folder).is_complete(folder):
-        _log.log(
-            NOTICE,
-            "%s cannot be reached (%s); using the copy of %s downloaded before, commit %s",
-            repository.endpoint,
-            reason,
-            repository.hub_id,
-            folder.name,
-        )
-        return folder, folder.name
+def _nothing_cached(repository: Repository, reason: str) -> HubError:
     partial = any(repository.storage.glob("blobs/*.incomplete"))
     message = (
-        f"{repository.endpoint} cannot be reached ({reason}), and there is no complete copy of "
+        f"{repository.address} cannot be reached ({reason}), and there is no complete copy of "
         f"{repository.hub_id} at {repository.revision} in {repository.cache}"
     )
     hint = "check the network, the proxy and HF_HUB_OFFLINE; or use --model demo, which needs none"
-    raise HubError(message, f"{hint}. {RESUME_HINT}" if partial else hint)
+    return HubError(message, f"{hint}. {RESUME_HINT}" if partial else hint)

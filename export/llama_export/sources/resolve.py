@@ -16,6 +16,7 @@ from llama_export.checkpoints.formats import is_checkpoint
 from llama_export.checkpoints.hugging_face_files import no_folder
 from llama_export.errors import CheckpointError, HubError
 from llama_export.sources.repository import Progress, fetch
+from llama_quantize.printable import printable, shown_name
 
 DEMO = "demo"
 DEMO_FOLDER = Path(__file__).parents[1] / "demo"
@@ -31,7 +32,10 @@ ALIASES: Mapping[str, str] = {
     "3-8B-Instruct": "meta-llama/Meta-Llama-3-8B-Instruct",
 }
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_SEPARATORS = "/\\:"
+_MOST_CHARACTERS = 120
+_NAMELESS = "model"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ class ModelSource:
     """Where a model's files are, and where they came from.
 
     Args:
-        name: alias, name of the folder or file, name of the repository, or `demo`.
+        name: alias, name of the folder or file (as `model_name` returns it), name of the
+            repository, or `demo`.
         path: folder or file of the checkpoint.
         hub_id: repository on the hub; None: the demo or a local model.
         revision: commit of the repository; None: as `hub_id`.
@@ -102,7 +107,7 @@ def name_model(model: str, *, revision: str | None = None) -> NamedModel:
 
     Raises:
         HubError: the name is unknown, or a local model was given a revision.
-        CheckpointError: the folder does not exist.
+        CheckpointError: the folder does not exist, or may not be read.
     """
     if model in ALIASES:
         return NamedModel(model, None, ALIASES[model], is_alias=True)
@@ -112,10 +117,29 @@ def name_model(model: str, *, revision: str | None = None) -> NamedModel:
             kind = "folder" if path.is_dir() else "file"
             message = f"--revision {revision} is for hub models, and {model} is a local {kind}"
             raise HubError(message, "leave --revision out")
-        return NamedModel(DEMO if model == DEMO else path.resolve().name, path, "")
+        if path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
+            message = f"the checkpoint folder {path} may not be read"
+            raise CheckpointError(message, "check its permissions")
+        return NamedModel(DEMO if model == DEMO else model_name(path.resolve().name), path, "")
     if not _HUB_ID.fullmatch(model):
         raise _unknown(model)
     return NamedModel(model.partition("/")[2], None, model)
+
+
+def model_name(text: str) -> str:
+    """Return a folder's name as every file of a bundle can hold it.
+
+    Args:
+        text: name of a folder or file, in which the system allows almost anything.
+
+    Returns:
+        At most 120 visible characters; `-` stands for what is no part of a name everywhere.
+    """
+    visible = "".join(
+        "-" if letter in _SEPARATORS or printable(letter, keep="") != letter else letter
+        for letter in text
+    )
+    return visible.strip().lstrip("~")[:_MOST_CHARACTERS].strip() or _NAMELESS
 
 
 def fetch_named(
@@ -151,7 +175,8 @@ def _local_path(model: str) -> Path | None:
     written_as_path = model.startswith((".", "/", "~", "\\")) or model.endswith(("/", "\\"))
     # Only a `~` that was typed as such: Path drops the `./` of `./~name`.
     path = Path(os.path.expanduser(model))  # noqa: PTH111
-    if model and (path.is_dir() or (path.is_file() and is_checkpoint(path))):
+    # os.path, because to Path a name that is too long is an error, not a name of nothing.
+    if model and (os.path.isdir(path) or (os.path.isfile(path) and is_checkpoint(path))):  # noqa: PTH112, PTH113
         return path
     if written_as_path or path.is_absolute():
         raise no_folder(path)
@@ -163,7 +188,7 @@ def _unknown(model: str) -> HubError:
     lowered = {name.lower(): name for name in known}
     wanted = model.lower().removeprefix("meta-").removeprefix("llama-").removeprefix("llama")
     close = [lowered[name] for name in difflib.get_close_matches(wanted, lowered, n=3)]
-    message = f"there is no model called {model!r}"
+    message = f"there is no model called {shown_name(repr(model))}"
     if close:
         message += f"; did you mean {' or '.join(close)}?"
     hint = f"use {', '.join(known)}, a hub id such as {ALIASES['3.2-1B']}, or a folder"

@@ -6,6 +6,8 @@ not quantise, trace or write.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,14 +15,27 @@ from typing import TYPE_CHECKING
 from llama_export.bundle.manifest import ModelInfo
 from llama_export.checkpoints.checkpoint import Checkpoint
 from llama_export.checkpoints.formats import find_format
-from llama_export.errors import TokenizerError
+from llama_export.checkpoints.hugging_face_files import (
+    GENERATION_CONFIG_FILE,
+    TOKENIZER_CONFIG_FILE,
+    read_generation_config,
+    read_settings,
+)
+from llama_export.errors import CheckpointError, TokenizerError
 from llama_export.llama.config import LlamaConfig
-from llama_export.sources.resolve import ModelSource
+from llama_export.sources.licence import licence_folder, licence_notice
+from llama_export.sources.resolve import ModelSource, model_name
 from llama_export.tokenizer.tokenizer import Tokenizer, tokenizer_config
+from llama_quantize.checkpoint.files import RECORD_FILE
+from llama_quantize.printable import shown_name
 
 if TYPE_CHECKING:
     from llama_quantize.checkpoint.weights import QuantizedWeights
 
+_ORIGIN = {
+    "hub_id": re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII),
+    "revision": re.compile(r"[0-9a-f]{7,64}"),
+}
 WEIGHTS_FOLDER = "weights"
 """Name of the folder beside the bundles that keeps the quantised weights."""
 
@@ -114,14 +129,27 @@ def describe(path: Path, *, with_weights: bool = True) -> Description:
     Raises:
         ConfigError, TokenizerError, UnsupportedModelError: config.json or the tokenizer is missing,
             damaged, or of a model that cannot be exported.
-        CheckpointError, QuantizationError: the weights are missing, damaged or of another model.
+        CheckpointError, QuantizationError: the weights are missing, damaged or of another model, or
+            a small file beside them cannot be copied into a bundle.
     """
     form = find_format(path)
     config = form.read_config(path)
     tokenizer = form.read_tokenizer(path)
     require_same_vocabulary(tokenizer, config, path)
     checkpoint = form.open(path, config) if with_weights else None
+    _require_small_files(path, checkpoint)
     return Description(path, config, tokenizer, checkpoint)
+
+
+def _require_small_files(path: Path, checkpoint: Checkpoint | None) -> None:
+    """Read what is copied into bundles, so that a fault in it does not wait for the work."""
+    if checkpoint is not None:
+        checkpoint.tokenizer_config()
+        checkpoint.generation_config()
+    elif path.is_dir():
+        read_settings(path / TOKENIZER_CONFIG_FILE)
+        read_generation_config(path / GENERATION_CONFIG_FILE)
+    licence_notice("", None, licence_folder(path))
 
 
 def open_source(model: ModelSource, description: Description | None = None) -> Source:
@@ -142,9 +170,9 @@ def open_source(model: ModelSource, description: Description | None = None) -> S
     if checkpoint is None:
         checkpoint = find_format(model.path).open(model.path, description.config)
     weights = _opened(checkpoint.weights_folder)
-    known = weights.metadata if weights is not None else {}
+    known = {} if weights is None else _origin(weights)
     info = ModelInfo(
-        name=known.get("name", model.name),
+        name=model_name(known.get("name", model.name)),
         hub_id=known.get("hub_id", model.hub_id),
         revision=known.get("revision", model.revision),
         config=description.config.to_hf(),
@@ -166,6 +194,23 @@ def require_same_vocabulary(tokenizer: Tokenizer, config: LlamaConfig, path: Pat
             f"begins a text with {starts[0]}; config.json says {sizes[1]} and {starts[1]}"
         )
         raise TokenizerError(message, "take both files from the same repository")
+
+
+def _origin(weights: QuantizedWeights) -> Mapping[str, str]:
+    """Return where quantised weights say that they come from.
+
+    Raises:
+        CheckpointError: it is no origin that a manifest could hold.
+    """
+    for key, pattern in _ORIGIN.items():
+        value = weights.metadata.get(key)
+        if value is not None and not pattern.fullmatch(value):
+            message = (
+                f"{weights.folder / RECORD_FILE}: metadata.{key} is {shown_name(repr(value))}, "
+                "which is neither a repository nor a commit of one"
+            )
+            raise CheckpointError(message, f"correct it, or take {key} out of the metadata")
+    return weights.metadata
 
 
 def _opened(folder: Path | None) -> QuantizedWeights | None:

@@ -12,12 +12,20 @@ from pathlib import Path
 
 from llama_export.errors import TokenizerError
 from llama_export.tokenizer.special_tokens import LLAMA30_SPECIAL_TOKENS, SPECIAL_TOKENS
-from llama_export.tokenizer.tokenizer_json import parse_tokenizer_json
-from llama_export.tokenizer.vocabulary import GET_ANOTHER, NOT_LLAMA3, Vocabulary, check_ranks, some
+from llama_export.tokenizer.tokenizer_json import MOST_BYTES, parse_tokenizer_json
+from llama_export.tokenizer.vocabulary import (
+    GET_ANOTHER,
+    MOST_TOKENS,
+    NOT_LLAMA3,
+    Vocabulary,
+    check_ranks,
+    some,
+)
 
 # Where a checkpoint keeps its vocabulary. tokenizer.json comes first: a fine-tune that changes
 # special tokens changes them there, and leaves a stale tokenizer.model beside it.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "original/tokenizer.model")
+_RANK_LINE = re.compile(rb"([A-Za-z0-9+/]+={0,2}) (\d{1,9})")
 
 
 def read_vocabulary(path: Path) -> Vocabulary:
@@ -30,11 +38,14 @@ def read_vocabulary(path: Path) -> Vocabulary:
         TokenizerError: there is no such file, it is damaged, or it is no Llama 3 vocabulary.
     """
     path = _find(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        message = f"{path} is a device or a pipe; expected a file"  # opening a pipe waits
+        raise TokenizerError(message, GET_ANOTHER)
     try:
         with path.open("rb") as file:
             head = file.read(256)
             is_json = _is_json(head, str(path))
-            data = head + file.read()
+            data = head + file.read(MOST_BYTES)
     except OSError as error:
         message = f"{path} cannot be read: {error.strerror}"
         raise TokenizerError(message, GET_ANOTHER) from None
@@ -96,16 +107,24 @@ def _is_json(head: bytes, where: str) -> bool:
 
 
 def _parse_ranks(data: bytes, where: str) -> Vocabulary:
+    if len(data) > MOST_BYTES or data.count(b"\n") > MOST_TOKENS:
+        message = (
+            f"{where} is too large for a vocabulary: expected at most {MOST_TOKENS} lines and "
+            f"{MOST_BYTES} bytes"
+        )
+        raise TokenizerError(message, NOT_LLAMA3)
     ranks: dict[bytes, int] = {}
     for number, line in enumerate(data.splitlines(), start=1):
+        match = _RANK_LINE.fullmatch(line)
         try:
-            encoded, rank = line.split()
-            token, value = base64.b64decode(encoded, validate=True), int(rank)
+            if match is None:
+                raise ValueError
+            token, value = base64.b64decode(match[1], validate=True), int(match[2])
         except ValueError:
             message = f"{where}, line {number}: expected `base64 rank`, found {line[:40]!r}"
             raise TokenizerError(message, GET_ANOTHER) from None
         if token in ranks:
-            message = f"{where}, line {number}: the token {token!r} stands there twice"
+            message = f"{where}, line {number}: the token {some([token])} stands there twice"
             raise TokenizerError(message, GET_ANOTHER)
         ranks[token] = value
     check_ranks(ranks, where)

@@ -7,6 +7,7 @@ can be asked at no cost.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -26,7 +27,8 @@ class Digest(Protocol):
 
 def is_quantized(folder: Path) -> bool:
     """Whether a folder holds a checkpoint that `quantize_to` wrote, by its record's name."""
-    return (folder / RECORD_FILE).is_file()
+    # os.path, because Path raises where a folder may not be entered.
+    return os.path.isfile(folder / RECORD_FILE)  # noqa: PTH113
 
 
 def file_sha256(path: Path) -> str:

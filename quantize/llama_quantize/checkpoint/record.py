@@ -8,18 +8,28 @@ read. This module knows JSON and no tensor.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llama_quantize.checkpoint.files import HINT, RECORD_FILE, WEIGHTS_FILE
-from llama_quantize.checkpoint.summary import QuantSummary, TensorStats, db_from_json, db_to_json
+from llama_quantize.checkpoint.summary import (
+    QuantSummary,
+    TensorStats,
+    db_from_json,
+    db_to_json,
+    is_count,
+)
 from llama_quantize.errors import QuantizationError
+from llama_quantize.printable import shown_name
 from llama_quantize.recipe import QuantRecipe
+from llama_quantize.strict_json import JsonFault, read_object
 
 FORMAT = "llama-quantize"
 FORMAT_VERSION = 2
+_MOST_BYTES = 8 * 2**20  # 0.1 MB for an 8B model
 # Version 1 told the two methods of its time apart by a flag of the scheme.
 _VERSION_1_METHODS = {True: "clip_search", False: "nearest"}
 
@@ -93,21 +103,20 @@ class Record:
         """
         path = folder / RECORD_FILE
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            header = read_object(path, most_bytes=_MOST_BYTES)
         except FileNotFoundError as error:
             message = f"{folder} is not a quantised checkpoint: it has no {path.name}"
             raise QuantizationError(message, HINT) from error
-        except (ValueError, RecursionError, OSError) as error:
+        except (JsonFault, OSError) as error:
             message = f"{path} is damaged: {error}"
             raise QuantizationError(message, HINT) from error
-        header = data if isinstance(data, dict) else {}
         found = header.get("format"), header.get("format_version")
         if found == (FORMAT, 1):
             header = _from_version_1(header)
         elif found != (FORMAT, FORMAT_VERSION):
             message = (
                 f"{path}: expected format {FORMAT} 1 or {FORMAT_VERSION}, "
-                f"found {found[0]} {found[1]}"
+                f"found {shown_name(str(found[0]))} {shown_name(str(found[1]))}"
             )
             raise QuantizationError(message, "upgrade, or " + HINT)
         return cls._parse(path, header)
@@ -124,9 +133,15 @@ class Record:
                 "metadata": dict(metadata),
                 "calibration": (dict() | None) as calibration,
                 "weights": {"file": file, "sha256": str(sha256), "size_bytes": int(size_bytes)},
-            } if file == WEIGHTS_FILE and all(map(_strings, (tied, metadata, calibration or {}))):
+            } if (
+                file == WEIGHTS_FILE
+                and all(map(_strings, (tied, metadata, calibration or {})))
+                and all(map(is_count, (*hits, size_bytes)))
+                and not isinstance(sqnr_db, bool)
+            ):
                 rules = QuantRecipe.from_json(recipe)
                 stats = tuple(TensorStats.from_json(tensor) for tensor in tensors)
+                _require_own_names(stats, path)
                 counts = tuple(hit for hit in hits if isinstance(hit, int))
                 return cls(
                     recipe=rules,
@@ -138,6 +153,13 @@ class Record:
                     weights_bytes=size_bytes,
                 )
         message = f"{path} is damaged: a field is missing or has the wrong type"
+        raise QuantizationError(message, HINT)
+
+
+def _require_own_names(stats: tuple[TensorStats, ...], path: Path) -> None:
+    names = Counter(each.name for each in stats)
+    if twice := [name for name, count in names.items() if count > 1]:
+        message = f"{path} is damaged: the tensor {shown_name(twice[0])} stands in it twice"
         raise QuantizationError(message, HINT)
 
 
@@ -171,7 +193,7 @@ def _rule_2(rule: object) -> object:
             return {"pattern": pattern, "scheme": scheme, "method": method}
         case {"pattern": _, "scheme": {"type": "float"}}:
             return rule
-    message = f"not a rule of a recipe of version 1: {rule!r}"
+    message = f"not a rule of a recipe of version 1: {shown_name(repr(rule), 200)}"
     raise QuantizationError(message, HINT)
 
 

@@ -9,9 +9,14 @@ import math
 from dataclasses import dataclass
 
 from llama_quantize.errors import QuantizationError
+from llama_quantize.printable import shown_name
 
 KEPT = "kept"
 """In place of a method's name: the codes came as they are, from a source that was quantised."""
+
+
+_MOST_DIMENSIONS = 8
+_MOST_COUNT = 2**60  # of bytes or of elements, far above any file
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,12 @@ class TensorStats:
                 "sqnr_db": (int() | float() | None) as sqnr_db,
                 "bits_per_weight": (int() | float()) as bits_per_weight,
                 "size_bytes": int(size_bytes),
-            } if all(isinstance(size, int) and size >= 0 for size in shape):
+            } if (
+                len(shape) <= _MOST_DIMENSIONS
+                and all(map(is_count, (*shape, size_bytes)))
+                and not isinstance(sqnr_db, bool)
+                and not isinstance(bits_per_weight, bool)
+            ):
                 return cls(
                     name=name,
                     label=label,
@@ -74,7 +84,7 @@ class TensorStats:
                     bits_per_weight=float(bits_per_weight),
                     size_bytes=size_bytes,
                 )
-        message = f"not the figures of a tensor: {data!r}"
+        message = f"not the figures of a tensor: {shown_name(repr(data), 200)}"
         raise QuantizationError(message)
 
 
@@ -107,6 +117,11 @@ class QuantSummary:
     def bits_per_weight(self) -> float:
         """Stored bits for each of the unique weights, scales included."""
         return 8 * self.size_bytes / max(1, self.weights)
+
+
+def is_count(value: object) -> bool:
+    """Whether a value of a file is a whole number that can count bytes, elements or tensors."""
+    return type(value) is int and 0 <= value < _MOST_COUNT
 
 
 def ratio_db(signal: float, noise: float) -> float:

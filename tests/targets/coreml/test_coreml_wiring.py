@@ -54,13 +54,17 @@ def two_functions(tmp_path_factory):
     return export(tmp_path_factory.mktemp("two"), options=FIXED)
 
 
-def rows_of(bundle: Bundle, edit, folder: Path):
+def edited(bundle: Bundle, edit, folder: Path) -> Artifact:
     copied = Path(shutil.copytree(bundle.folder, folder / "coreml"))
     program = Program(copied)
     edit(program)
     program.write()
     weights = QuantizedWeights.open(bundle.folder.parent / "weights")
-    artifact = Artifact(reseal(copied), target_of(bundle), weights, threads=1)
+    return Artifact(reseal(copied), target_of(bundle), weights, threads=1)
+
+
+def rows_of(bundle: Bundle, edit, folder: Path):
+    artifact = edited(bundle, edit, folder)
     lookups = measure_lookups(artifact, quick=True)
     rows = [*wiring_rows(artifact.wiring()), lookup_row(lookups, has_weights=True)]
     return {row.key: row for row in rows}
@@ -86,7 +90,8 @@ def test_each_function_is_looked_at(two_functions, tmp_path, function):
 @pytest.mark.parametrize("name", OTHERS)
 def test_another_operator_or_setting_is_named(exported, tmp_path, name):
     edit, key, words = OTHERS[name]
-    row = rows_of(exported, edit, tmp_path)[key]
+    found = edited(exported, edit, tmp_path).wiring()
+    row = next(row for row in wiring_rows(found) if row.key == key)
     assert row.passed is False
     assert words in row.note
 
@@ -96,12 +101,20 @@ def test_another_operator_or_setting_is_named(exported, tmp_path, name):
     [
         (STATE, UNTIED, "int4"),
         (STATE, dataclasses.replace(tiny.TINY, num_hidden_layers=1), "int4"),
-        (dataclasses.replace(STATE, all_logits=True), tiny.TINY, "int8"),
+        pytest.param(
+            dataclasses.replace(STATE, all_logits=True), tiny.TINY, "int8", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            STATE,
+            dataclasses.replace(tiny.TINY, num_key_value_heads=4),
+            "int4",
+            marks=pytest.mark.slow,
+        ),
         (FIXED, tiny.TINY, "int4"),
-        (IO, tiny.TINY, "int4"),
+        pytest.param(IO, tiny.TINY, "int4", marks=pytest.mark.slow),
         (IOS17, UNTIED, "fp16"),
     ],
-    ids=["untied", "one layer", "all logits of int8", "two functions", "io", "iOS 17"],
+    ids=["untied", "one layer", "all logits of int8", "no groups", "two functions", "io", "iOS 17"],
 )
 def test_a_sound_package_of_each_form_is_followed_whole(workshop, form, config, chosen):
     package = workshop.tiny(form, config, recipe(chosen))
@@ -117,7 +130,9 @@ def test_a_sound_package_of_each_form_is_followed_whole(workshop, form, config, 
         np.testing.assert_array_equal(rows, table)
 
 
-@pytest.mark.parametrize("quick", [True, False], ids=["quick", "full"])
+@pytest.mark.parametrize(
+    "quick", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["quick", "full"]
+)
 def test_verify_is_red_where_the_ids_are_clipped(exported, tmp_path, quick):
     copied = Path(shutil.copytree(exported.folder, tmp_path / "coreml"))
     program = Program(copied)

@@ -176,6 +176,12 @@ def test_what_comes_from_outside_is_escaped():
     assert LOADS.search(bare)
 
 
+def test_what_comes_from_outside_has_nothing_hidden():
+    text = render_html(dataclasses.replace(PASSED, model="name \u202egpj\x1b[31m\u2028"))
+    assert r"name \u202egpj\x1b[31m\u2028" in text
+    assert all(letter.isprintable() or letter == "\n" for letter in text)
+
+
 def test_the_same_report_gives_the_same_bytes(failed, monkeypatch):
     import matplotlib
 

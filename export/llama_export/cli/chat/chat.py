@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ import click
 
 from llama_export.cli.options import BUNDLE, JSON, PATH, THREADS, VERBOSE, open_console
 from llama_export.cli.sampling_options import SAMPLING, chosen_sampling
+from llama_export.cli.streams import require_utf8, somebody_types, stdin_bytes
 from llama_export.cli.verb import Section, Verb
 from llama_export.generation.defaults import ANSWER_TOKENS
 
@@ -51,10 +51,13 @@ def chat(
 
     chosen_sampling(Sampling(), sampling)  # a wrong option is refused before anything is loaded
     refuse_both(prompt, file)
+    for option, text in (("--prompt", prompt), ("--system", system)):
+        require_utf8(text or "", option)
     if save is not None:
         refuse_unwritable(save)
     first = read_text(file) if file is not None else prompt
-    interactive = sys.stdin.isatty()
+    interactive = somebody_types()
+    read_line = terminal_lines() if interactive else pipe_lines(stdin_bytes())
     session = TextSession.open(bundle, threads=threads, max_context=context, verbose=verbose)
     conversation = _begun(session, load, system, max_tokens)
     conversation.sampling = chosen_sampling(conversation.sampling, sampling)
@@ -72,7 +75,6 @@ def chat(
         ask=interactive and overflow == _ASK,
         drop_oldest=overflow == _DROP_OLDEST,
     )
-    read_line = terminal_lines() if interactive else pipe_lines(sys.stdin.buffer)
     try:
         ChatLoop(commands, console, settings, read_line).run(first)
     finally:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import BinaryIO
 
+from llama_export.cli.streams import read_bounded, require_utf8
 from llama_export.errors import PromptError
 
 # Takes the prompt to show, and returns a line without its end, or None at the end of the input.
@@ -65,21 +66,14 @@ def _quoted(read_line: ReadLine, first: str) -> str:
 
 
 def pipe_lines(stream: BinaryIO) -> ReadLine:
-    """Read lines of any length from a pipe; no prompt is shown."""
+    """Read lines from a pipe; no prompt is shown."""
     count = 0
 
     def read_line(_prompt: str) -> str | None:
         nonlocal count
-        raw = stream.readline()
-        if not raw:
-            return None
+        line = read_bounded(stream.readline, f"line {count + 1} of stdin")
         count += 1
-        try:
-            return raw.decode("utf-8").rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            found = f"byte {raw[error.start]:#04x} at position {error.start}"
-            message = f"line {count} of stdin is not UTF-8: {found}"
-            raise PromptError(message, "convert the text to UTF-8 first") from None
+        return line.rstrip("\r\n") if line else None
 
     return read_line
 
@@ -100,7 +94,7 @@ def terminal_lines() -> ReadLine:
             sys.stderr.flush()
             prompt = ""
         try:
-            return input(prompt)
+            return require_utf8(input(prompt), "the line")
         except EOFError:
             return None
         except UnicodeDecodeError as error:

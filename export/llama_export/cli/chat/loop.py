@@ -6,7 +6,6 @@ It knows a conversation and a console, and neither options nor bundles.
 
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,8 +15,9 @@ from rich.console import Console
 from llama_export.cli.chat.input import ReadLine, read_message
 from llama_export.cli.chat.slash_commands import Commands, Quit, Retry
 from llama_export.cli.chat.wording import answer_line, overflow_hint, say
+from llama_export.cli.output import write_json, write_text
 from llama_export.cli.signals import InterruptedBySignal, Press, noted_press
-from llama_export.cli.terminal import show_error, write_text
+from llama_export.cli.terminal import show_error
 from llama_export.errors import LlamaExportError, PromptError
 from llama_export.generation.overflow import Overflow
 from llama_export.generation.text_stream import TextStream
@@ -225,7 +225,7 @@ class ChatLoop:
                 "max_context": most,
                 "stats": completion.stats.to_json(),
             }
-            write_text(json.dumps(record) + "\n")
+            write_json(record, indent=None)
         say(self._console, answer_line(completion.stats, cached, most), "dim")
 
 

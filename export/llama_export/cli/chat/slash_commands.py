@@ -130,7 +130,7 @@ class Commands:
         turns = len(conversation.turns)
         say(self._console, f"loaded {turns} messages, {conversation.length} tokens from {path}")
         for turn in conversation.turns[-2:]:
-            say(self._console, f"{turn.role}: {printable(turn.text)}", "dim")
+            say(self._console, f"{turn.role}: {turn.text}", "dim")
 
     def _stats(self, _: str) -> Outcome:
         conversation = self.conversation
@@ -143,11 +143,6 @@ class Commands:
             f"{sampling_words(conversation.sampling)}",
         )
         return Done()
-
-
-def printable(text: str) -> str:
-    """Return a text from a file without what could steer the terminal."""
-    return "".join(letter for letter in text if letter.isprintable() or letter == "\n")
 
 
 def _required(value: str, usage: str) -> str:

@@ -86,8 +86,8 @@ def sampling_words(sampling: Sampling) -> str:
 
 
 def say(console: Console, text: str, style: str = "") -> None:
-    """Print a message on stderr, neither wrapped nor read as markup, in one style."""
-    console.print(text, style=style or None, markup=False, highlight=False, soft_wrap=True)
+    """Print a message on stderr, not wrapped, in one style."""
+    console.print(text, style=style or None, soft_wrap=True)
 
 
 def say_substitute_runtime(console: Console, substitute: str) -> None:

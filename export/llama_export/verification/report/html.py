@@ -7,8 +7,8 @@ module measures and judges nothing. The same report makes the same bytes.
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from html import escape
 from importlib import resources
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from llama_export.verification.report.wording import (
 )
 from llama_export.verification.rows import SECTIONS, Row, VerifyReport, format_value
 from llama_export.version import __version__
+from llama_quantize.printable import printable
 
 # The first line of every page, by which a page is known as ours.
 FIRST_LINE = "<!doctype html><!-- a verification report of llama-export -->"
@@ -295,6 +296,11 @@ def _row(head: str, figures: Iterable[str], between: str = "") -> str:
     cells = "".join(f'<td role="cell"{_NUMBER}>{figure}</td>' for figure in figures)
     head_cell = f'<th role="rowheader" scope="row">{head}</th>'
     return f'<tr role="row">{head_cell}{between}{cells}</tr>'
+
+
+def escape(text: str) -> str:
+    """Return a text of anybody's as HTML that shows it: no markup of its own, nothing hidden."""
+    return html.escape(printable(text))
 
 
 def _note(text: str) -> str:

@@ -62,7 +62,7 @@ class LlamaExportCommand(BaseOptimumCLICommand):
 
     def run(self) -> None:
         """Run llama-export with what was given; it ends the process with its own exit code."""
-        from llama_export.cli.app import main
+        from llama_export.cli.main import main
 
         folder = ["--output", self.args.output] if self.args.output else []
         # Its messages and hints speak of it by this name.

@@ -10,7 +10,12 @@ import numpy as np
 from coreml_evaluator.program import Operation
 from llama_export.llama.config import LlamaConfig
 from llama_export.targets.coreml.names import COS_TABLE, SIN_TABLE
-from llama_export.targets.coreml.reading.operations import Operations, OtherProgramError
+from llama_export.targets.coreml.reading.operations import (
+    Expression,
+    Operations,
+    OtherProgramError,
+)
+from llama_export.targets.coreml.reading.positions import Expected, first_difference
 from llama_export.targets.coreml.signature import KEY_CACHE, VALUE_CACHE
 
 _FUSED = "scaled_dot_product_attention"
@@ -19,21 +24,26 @@ _LAST = {"axis": -1.0, "interleave": 0.0}
 
 
 class AttentionWalk:
-    """The way back through attentions; `positions` gathers what says where tokens stand.
+    """The way back through attentions, from the last layer to the first.
 
     Args:
         operations: operations of the function.
         config: shape of the model.
+        expected: what the slots of a call should be computed as.
         kv_io: whether the caches are inputs and outputs, and not states.
     """
 
-    def __init__(self, operations: Operations, config: LlamaConfig, *, kv_io: bool) -> None:
+    def __init__(
+        self, operations: Operations, config: LlamaConfig, expected: Expected, *, kv_io: bool
+    ) -> None:
         self._ops = operations
         self._config = config
+        self._expected = expected
         self._kv_io = kv_io
         self._joined: list[tuple[str, str]] = []
         self._shared: dict[str, str] = {}
-        self.positions: set[str] = set()
+        # Of each cache: what the layer above takes for it, which this one has to give.
+        self._above: dict[str, str] = {}
 
     def layer(self, value: str, layer: int) -> tuple[str, str, str]:
         """Follow a layer's attention from what `o_proj` takes.
@@ -117,10 +127,14 @@ class AttentionWalk:
         """Refuse a layer whose mask or angles are not those of the others."""
         if self._shared.setdefault(what, value) != value:
             raise OtherProgramError(place, f"its {what} are {value}, not {self._shared[what]}")
-        self.positions.add(value)
 
-    def angles(self) -> None:
-        """Follow cosines and sines to the tables, and to the positions that are looked up.
+    def _require(self, value: str, expected: Expression, place: str) -> None:
+        found = self._ops.expression(value)
+        if found != expected:
+            raise OtherProgramError(place, f"{value}: {first_difference(found, expected)}")
+
+    def positions(self) -> None:
+        """Follow mask, cosines and sines, which all layers share.
 
         Raises:
             OtherProgramError: an operator is not what a Llama has there.
@@ -142,7 +156,8 @@ class AttentionWalk:
             indices.add(ops.ref(found, "indices", what))
         if len(indices) != 1:
             raise OtherProgramError(what, f"they are of {' and '.join(sorted(indices))}")
-        self.positions |= indices
+        self._require(indices.pop(), self._expected.positions, what)
+        self._require(self._shared["mask"], self._expected.mask, "mask")
 
     def _cached(self, value: str, cache: str, layer: int, place: str) -> str:
         """Follow a layer's keys or values to the new rows among them."""
@@ -159,37 +174,38 @@ class AttentionWalk:
         self._require_cache(read.refs("input")[0] if read else state, cache, place)
         parts = ("x", "update", "begin", "end")
         made = ops.take(written, "slice_update", place, {}, parts)
-        self.positions |= {ops.ref(made, part, place) for part in ("x", "begin", "end")}
-        self._begins_at(ops.ref(made, "begin", place), layer, place)
+        for part, slot in zip(
+            ("begin", "end"), self._expected.slots(layer, self._config), strict=True
+        ):
+            self._require(ops.ref(made, part, place), slot, place)
+        if self._above.get(cache, state) != state:
+            raise OtherProgramError(place, f"layer {layer + 1} does not go on from {state}")
+        self._above[cache] = ops.ref(made, "x", place)
+        if layer == 0:
+            self._require(self._above[cache], ("read_state", (("input", (cache,)),)), place)
         return ops.ref(self._expanded(ops.ref(made, "update", place), place), "x", place)
 
     def _require_cache(self, found: str, expected: str, place: str) -> None:
         if found != expected:
             raise OtherProgramError(place, f"it takes {found} where {expected} was expected")
 
-    def _begins_at(self, value: str, layer: int, place: str) -> None:
-        """Refuse a slot that is another layer's."""
-        given = self._ops.take(
-            value, "concat", place, {"axis": 0.0, "interleave": 0.0}, ("values",)
-        )
-        first = given.inputs["values"][0]
-        found = getattr(first, "data", None)
-        if found is None or found.reshape(-1).tolist() != [layer]:
-            raise OtherProgramError(place, f"{value} is not a slot of layer {layer}")
-
     def _sliced(self, value: str, layer: int, place: str) -> Operation:
-        """Follow one layer's slice of a cache."""
-        squeezed = (1.0, 0.0, 0.0, 0.0, 0.0)
-        settings = {"begin": (float(layer), 0.0, 0.0, 0.0, 0.0), "squeeze_mask": squeezed}
-        ops = self._ops
-        parts = ("x", "end", *(("end_mask",) if self._has_end_mask(value) else ()))
-        made = ops.take(value, "slice_by_index", place, settings, parts)
-        self.positions |= set(made.refs("end"))
-        return made
-
-    def _has_end_mask(self, value: str) -> bool:
-        made = self._ops.maker(value)
-        return made is not None and "end_mask" in made.inputs
+        """Follow one layer's slice of a cache: up to the last new token, or all of it."""
+        ops, config = self._ops, self._config
+        settings = {
+            "begin": (float(layer), 0.0, 0.0, 0.0, 0.0),
+            "squeeze_mask": (1.0, 0.0, 0.0, 0.0, 0.0),
+        }
+        maker = ops.maker(value)
+        if maker is None or "end_mask" not in maker.inputs:
+            made = ops.take(value, "slice_by_index", place, settings, ("x", "end"))
+            _, end = self._expected.slots(layer, config)
+            self._require(ops.ref(made, "end", place), end, place)
+            return made
+        heads, size = float(config.num_key_value_heads), float(config.head_dim)
+        settings["end"] = (layer + 1.0, 1.0, heads, 1.0, size)
+        settings["end_mask"] = (0.0, 1.0, 1.0, 1.0, 1.0)
+        return ops.take(value, "slice_by_index", place, settings, ("x",))
 
     def _rotated(self, value: str, place: str) -> str:
         """Follow a rotation of the pairs `(i, i + D/2)` to what is rotated."""

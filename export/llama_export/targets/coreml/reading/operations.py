@@ -14,6 +14,8 @@ from llama_export.targets.wiring import Attribute
 
 # Values that may be left out, where they are what an operator does without.
 _OPTIONAL = frozenset({"batch_dims", "validate_indices", "interleave", "begin_mask"})
+# An operator's kind with its operands by parameter; a name, or numbers.
+Expression = str | tuple[object, ...]
 # A parameter's value where it is a constant.
 Settings = Mapping[str, float | str | tuple[float, ...]]
 
@@ -44,6 +46,7 @@ class Operations:
         }
         self._names = {id(constant): name for name, constant in function.constants.items()}
         self._written = dict(_writes(function))
+        self._expressions: dict[str, Expression] = {}
         self.followed: set[int] = set()
         self.attributes: list[Attribute] = []
 
@@ -150,31 +153,43 @@ class Operations:
         self.followed |= {index, write}
         return data
 
-    def behind(self, values: Collection[str], kinds: Collection[str], place: str) -> None:
-        """Follow all that some values need; each operator must be of a known kind.
+    def expression(self, value: str) -> Expression:
+        """Return what a value is computed as, and follow all that it needs.
 
-        Raises:
-            OtherProgramError: one is not.
+        An input is its name, a constant its numbers, and what is read from a state that was written
+        before is the write.
         """
-        waiting = list(values)
-        while waiting:
-            index = self._maker.get(waiting.pop())
-            if index is None or index in self.followed:
-                continue
-            operation = self._all[index]
-            if operation.type not in kinds:
-                raise OtherProgramError(place, f"found the {operation.type} {operation.label}")
-            self.followed.add(index)
-            waiting += operation.refs()
+        if value not in self._expressions:
+            self._expressions[value] = self._expressed(value)
+        return self._expressions[value]
+
+    def _expressed(self, value: str) -> Expression:
+        index = self._maker.get(value)
+        if index is None:
+            return value
+        operation = self._all[index]
+        if index in self._written:
+            return f"what {value} reads"
+        self.followed.add(index)
+        operands = (
+            (name, tuple(self._operand(part) for part in parts))
+            for name, parts in operation.inputs.items()
+            if name not in _OPTIONAL
+        )
+        return (operation.type, tuple(sorted(operands, key=lambda pair: pair[0])))
+
+    def _operand(self, part: Operand) -> Expression:
+        if isinstance(part, Ref):
+            return self.expression(part.name)
+        if isinstance(part, Text):
+            return f"text {part.text}"
+        numbers = part.data if isinstance(part, Value) else part.whole()
+        return tuple(float(number) for number in numbers.reshape(-1).tolist())
 
     def maker(self, value: str) -> Operation | None:
         """Return the operation that makes a value; None for an input."""
         index = self._maker.get(value)
         return None if index is None else self._all[index]
-
-    def users(self, value: str) -> list[Operation]:
-        """Return the operations that take a value."""
-        return [each for each in self._all if value in each.refs()]
 
     def left_over(self) -> list[str]:
         """Name the operations that were never come by."""

@@ -1,8 +1,7 @@
 """Follow a package's functions from their logits back to the ids: each operator must be a Llama's.
 
-It shares no code with the lowering but the names of constants, inputs and outputs. What says where
-the tokens stand (mask, angles, slots) is held to the kinds of its operators; that it is right, the
-artifact's results show at every position. It runs nothing.
+It shares no code with the lowering but the names of constants, inputs and outputs, and runs
+nothing. Attention has a module of its own, and so has what says where the tokens stand.
 """
 
 from __future__ import annotations
@@ -20,7 +19,9 @@ from llama_export.targets.coreml.names import const_name
 from llama_export.targets.coreml.options import MAIN
 from llama_export.targets.coreml.reading.attention import AttentionWalk
 from llama_export.targets.coreml.reading.operations import Operations, OtherProgramError
+from llama_export.targets.coreml.reading.positions import Expected, fixed, flexible
 from llama_export.targets.coreml.signature import (
+    CAUSAL_MASK,
     INPUT_IDS,
     LENGTH,
     LOGITS,
@@ -28,15 +29,6 @@ from llama_export.targets.coreml.signature import (
     PRESENT_VALUES,
 )
 from llama_export.targets.wiring import Wiring
-
-# What positions, masks and angles are made with.
-_POSITIONS = frozenset(
-    {
-        *("shape", "slice_by_index", "squeeze", "expand_dims", "range_1d", "concat", "tile"),
-        *("add", "sub", "mul", "abs", "reduce_max", "minimum", "maximum", "cast", "gather"),
-        *("equal", "greater", "greater_equal", "less_equal", "logical_and", "read_state"),
-    }
-)
 
 
 def read_wiring(path: Path, config: LlamaConfig, spec: GraphSpec) -> Wiring:
@@ -57,7 +49,7 @@ def read_wiring(path: Path, config: LlamaConfig, spec: GraphSpec) -> Wiring:
     followed, attributes = 0, []
     for name in sorted(set(functions) & set(calls)):
         operations = Operations(functions[name])
-        walk = _Walk(functions[name], operations, config, tokens=calls[name])
+        walk = _Walk(functions[name], operations, config, spec.max_context, tokens=calls[name])
         whose = f"{name}, " if len(functions) > 1 else ""
         strangers += [f"{whose}{each}" for each in _followed(walk, operations, spec)]
         followed += len(operations.followed)
@@ -68,7 +60,8 @@ def read_wiring(path: Path, config: LlamaConfig, spec: GraphSpec) -> Wiring:
 def _followed(walk: _Walk, operations: Operations, spec: GraphSpec) -> Iterator[str]:
     try:
         walk.model(kv_io=spec.kv_cache == IO)
-    except OtherProgramError as error:
+    except (OtherProgramError, LookupError, ValueError) as error:
+        # An operation with too few operands is not what a Llama has there either.
         yield str(error)
     else:
         yield from operations.left_over()
@@ -81,23 +74,30 @@ class _Walk:
         function: the function.
         operations: its operations.
         config: shape of the model.
+        max_context: slots of the cache.
         tokens: number of tokens of a call; 0: any.
     """
 
     def __init__(
-        self, function: Function, operations: Operations, config: LlamaConfig, *, tokens: int
+        self,
+        function: Function,
+        operations: Operations,
+        config: LlamaConfig,
+        max_context: int,
+        *,
+        tokens: int,
     ) -> None:
         self._function = function
         self._ops = operations
         self._config = config
+        self._max_context = max_context
         self._tokens = tokens
-        self._rows = ""
 
     def model(self, *, kv_io: bool) -> None:
         """Follow everything, from the outputs to the ids."""
         config, ops = self._config, self._ops
         self._outputs(kv_io=kv_io)
-        attention = AttentionWalk(ops, config, kv_io=kv_io)
+        attention = AttentionWalk(ops, config, self._expected(kv_io=kv_io), kv_io=kv_io)
         head = TABLE if config.tie_word_embeddings else HEAD
         value = self._linear(LOGITS, head, "lm_head")
         if self._tokens > 1:
@@ -124,8 +124,14 @@ class _Walk:
         if kv_io:
             attention.outputs(PRESENT_KEYS, PRESENT_VALUES)
         self._embedding(total)
-        attention.angles()
-        self._positions(attention.positions)
+        attention.positions()
+
+    def _expected(self, *, kv_io: bool) -> Expected:
+        """Return what says where the tokens of a call should stand."""
+        if self._tokens:
+            return fixed(self._config, self._tokens, self._max_context)
+        masked = CAUSAL_MASK in self._function.inputs
+        return flexible(self._config, masked=masked, kv_io=kv_io)
 
     def _outputs(self, *, kv_io: bool) -> None:
         wanted = [LOGITS, *((PRESENT_KEYS, PRESENT_VALUES) if kv_io else ())]
@@ -195,18 +201,10 @@ class _Walk:
     def _embedding(self, value: str) -> None:
         """Follow the lookup: the table's rows, by the ids as they were given."""
         ops, place = self._ops, "model.embed_tokens"
-        self._rows = rows = self._narrow(value, place)
+        rows = self._narrow(value, place)
         settings = {"axis": 0.0, "batch_dims": 0.0}
         made = ops.take(rows, "gather", place, settings, ("x", "indices"))
         ops.require_weight(made, "x", const_name(TABLE), place)
         ids = ops.ref(made, "indices", place)
         if ids != INPUT_IDS:
             raise OtherProgramError(place, f"it looks {ids} up, not {INPUT_IDS}")
-
-    def _positions(self, values: set[str]) -> None:
-        """Follow what says where tokens stand; of the ids only their number may come in."""
-        place = "positions"
-        self._ops.behind(values, _POSITIONS, place)
-        for user in self._ops.users(INPUT_IDS):
-            if user.type != "shape" and user.label != self._rows:
-                raise OtherProgramError(place, f"the {user.type} {user.label} takes the ids")

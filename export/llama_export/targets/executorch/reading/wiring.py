@@ -36,7 +36,7 @@ _TO_DTYPE = "dim_order_ops::_to_dim_order_copy.out"
 _IDS, _POSITION, _LENGTH, _START, _END = "ids", "position", "length", "start", "end"
 _CONSTANT, _LAST_ROW = "a constant", "last row"
 _TO_THE_END = 2**63 - 1
-_FLOAT32 = 6
+_FLOAT32, _FLOAT32_BYTES = 6, 4
 _CACHE_TYPES = {"float16": 5, "bfloat16": 15}
 # Of attention's arguments: query, caches and start stand before these.
 _ATTENTION_SETTINGS = (("mask", "none"), ("dropout", 0.0), ("is_causal", 1.0), ("scale", None))
@@ -207,6 +207,9 @@ class _Walk:
         return {hidden: HIDDEN, mixed: MIXED}.get(name, name)
 
     def _epsilon(self, content: bytes, norms: list[str]) -> None:
+        if len(content) != _FLOAT32_BYTES:
+            message = f"an epsilon of {len(content)} bytes"
+            raise ValueError(message)
         (found,) = struct.unpack("<f", content)
         for norm in norms:
             place = norm.removesuffix(".weight")

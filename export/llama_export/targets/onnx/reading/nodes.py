@@ -188,7 +188,7 @@ class Graph:
 
 def _named(node: onnx.NodeProto) -> str:
     domain = f"{node.domain}." if node.domain not in ("", _MICROSOFT) else ""
-    return f"the {domain}{node.op_type} {node.name or ', '.join(node.output)}"
+    return f"the {domain}{node.op_type} {node.name or ', '.join(map(str, node.output))}"
 
 
 def _number(attribute: onnx.AttributeProto) -> float | str:

@@ -62,7 +62,8 @@ def read_wiring(model: Path, config: LlamaConfig, *, all_logits: bool) -> Wiring
     strangers = list(_outside(proto, config))
     try:
         _Walk(graph, config).model(all_logits=all_logits)
-    except OtherGraphError as error:
+    except (OtherGraphError, LookupError, ValueError, TypeError) as error:
+        # A node with too few inputs, or a name that is no text, is not a Llama's either.
         strangers.append(str(error))
         strangers += graph.unknown()
     else:
@@ -81,7 +82,7 @@ def _outside(proto: onnx.ModelProto, config: LlamaConfig) -> Iterator[str]:
         ("input", inputs, proto.graph.input),
         ("output", outputs, proto.graph.output),
     ):
-        for name in sorted(names ^ {value.name for value in values}):
+        for name in sorted(names ^ {str(value.name) for value in values}):
             yield f"the graph's {what} {name} is {'missing' if name in names else 'unknown'}"
 
 

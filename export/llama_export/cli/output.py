@@ -1,0 +1,41 @@
+"""What goes to stdout without a table: pieces of a text, and JSON.
+
+Together with `console` it is the only place through which the program prints; a test keeps it so.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from llama_quantize.printable import printable
+
+
+def write_text(text: str) -> None:
+    """Write a piece of a streamed text to stdout at once.
+
+    A pipe or a file gets it as it is. A terminal gets every control character, mark of direction
+    and escape by name, so that what a model says cannot steer it; as each character is judged by
+    itself, a sequence that comes in pieces does not get through either.
+
+    Args:
+        text: a piece of any text.
+    """
+    sys.stdout.write(printable(text, keep="\n\t") if sys.stdout.isatty() else text)
+    sys.stdout.flush()
+
+
+def write_json(value: object, *, indent: int | None = 2) -> None:
+    """Write a value to stdout as JSON, in which every character that is not ASCII is escaped.
+
+    Args:
+        value: anything that JSON can hold.
+        indent: columns of a level; None: all on one line.
+    """
+    write_json_text(json.dumps(value, indent=indent) + "\n")
+
+
+def write_json_text(text: str) -> None:
+    """Write JSON in ASCII to stdout; the one control character that it may hold is escaped too."""
+    sys.stdout.write(text.replace("\x7f", "\\u007f"))
+    sys.stdout.flush()

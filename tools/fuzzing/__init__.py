@@ -1,0 +1,1 @@
+"""Mutated inputs for every surface of the product, and what becomes of each."""

@@ -1,0 +1,173 @@
+"""The small inputs that the mutations start from: a random checkpoint, and its bundle a target.
+
+They are written by the product itself, once for a folder: two layers, a hidden size of 128, heads
+of 64 and a vocabulary of the 256 bytes and the special tokens.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fuzzing.lying_hub import honest
+
+HUB = "hub.json"
+ROOT = Path(__file__).resolve().parents[2]
+TARGETS = ("onnx", "executorch", "coreml")
+CONTEXT = 512
+RANKS = 256
+CONFIG: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "mlp_bias": False,
+    "vocab_size": 512,
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 64,
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 500000.0,
+    "rope_scaling": {
+        "rope_type": "llama3",
+        "factor": 32.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    },
+    "tie_word_embeddings": True,
+    "bos_token_id": 256,
+    "eos_token_id": [257, 264, 265],
+    "torch_dtype": "bfloat16",
+}
+_GENERATION = {
+    "bos_token_id": 256,
+    "eos_token_id": [257, 264, 265],
+    "do_sample": True,
+    "temperature": 0.6,
+    "top_p": 0.9,
+}
+_SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+
+
+def prepare(base: Path, targets: Sequence[str]) -> None:
+    """Write what is not there yet: checkpoints, bundles of the targets, a saved chat, small texts.
+
+    Raises:
+        RuntimeError: the product failed on an input that is right; the message is what it said.
+    """
+    base.mkdir(parents=True, exist_ok=True)
+    if not (base / "ck").is_dir():
+        _write_checkpoints(base)
+    for target in ("onnx", *targets):
+        if not (base / target).is_dir():
+            _export(base, target)
+    if not (base / "ck" / _TOKENIZER_FILES[0]).exists():
+        for name in _TOKENIZER_FILES:
+            for folder in ("ck", "ck-sharded"):
+                shutil.copy(base / "onnx" / name, base / folder / name)
+    if not (base / "saved.npz").exists():
+        options = ["--save", str(base / "saved.npz"), "-p", "Hello", "-n", "4", "--seed", "1"]
+        _product(["chat", str(base / "onnx"), *options])
+    (base / "prompt.txt").write_text("Once upon a time, a king\nsaid: 42 + 1 = 43?\n")
+    (base / HUB).write_text(json.dumps(honest(base / "ck")))
+    (base / "argv.json").write_text('["generate", "{bundle}", "-p", "Hello", "-n", "2"]')
+
+
+def _export(base: Path, target: str) -> None:
+    """Export to a folder of its own, then put bundle and weights where they are looked for."""
+    output = base / f"out-{target}"
+    shutil.rmtree(output, ignore_errors=True)
+    model = ["--model", str(base / "ck"), "--output", str(output), "--max-context", str(CONTEXT)]
+    _product(["--target", target, *model])
+    if not (base / "weights").is_dir():
+        (output / "weights").rename(base / "weights")
+    (output / target).rename(base / target)
+    shutil.rmtree(output)
+
+
+def _product(arguments: Sequence[str]) -> None:
+    paths = os.pathsep.join(str(ROOT / root) for root in ("export", "quantize"))
+    done = subprocess.run(
+        [sys.executable, "-m", "llama_export", *arguments],
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        message = f"llama-export {' '.join(arguments)} failed:\n{done.stderr}"
+        raise RuntimeError(message)
+
+
+def _write_checkpoints(base: Path) -> None:
+    """Write one checkpoint in one file, in two with an index, and with Meta's vocabulary alone."""
+    from safetensors.torch import save_file
+
+    tensors = _tensors()
+    for name in ("ck", "ck-sharded", "ck-ranks"):
+        folder = base / name
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps(CONFIG, indent=1))
+        (folder / "generation_config.json").write_text(json.dumps(_GENERATION))
+        lines = (f"{base64.b64encode(bytes([byte])).decode()} {byte}\n" for byte in range(RANKS))
+        (folder / "tokenizer.model").write_text("".join(lines))
+    for name in ("ck", "ck-ranks"):
+        save_file(tensors, base / name / "model.safetensors")
+    names = list(tensors)
+    halves = dict(zip(_SHARDS, (names[: len(names) // 2], names[len(names) // 2 :]), strict=True))
+    for file, held in halves.items():
+        save_file({name: tensors[name] for name in held}, base / "ck-sharded" / file)
+    where = {name: file for file, held in halves.items() for name in held}
+    index = {"metadata": {"total_size": 1}, "weight_map": where}
+    (base / "ck-sharded" / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def _tensors() -> dict[str, Any]:
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    return {
+        name: (
+            torch.randn(shape, generator=generator) * 0.1
+            if len(shape) > 1
+            else torch.rand(shape, generator=generator) + 0.5
+        ).to(torch.bfloat16)
+        for name, shape in _shapes().items()
+    }
+
+
+def _shapes() -> dict[str, tuple[int, ...]]:
+    hidden, inner, heads = CONFIG["hidden_size"], CONFIG["intermediate_size"], CONFIG["head_dim"]
+    queries = CONFIG["num_attention_heads"] * heads
+    values = CONFIG["num_key_value_heads"] * heads
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (CONFIG["vocab_size"], hidden)
+    }
+    for layer in range(CONFIG["num_hidden_layers"]):
+        own = {
+            "input_layernorm": (hidden,),
+            "self_attn.q_proj": (queries, hidden),
+            "self_attn.k_proj": (values, hidden),
+            "self_attn.v_proj": (values, hidden),
+            "self_attn.o_proj": (hidden, queries),
+            "post_attention_layernorm": (hidden,),
+            "mlp.gate_proj": (inner, hidden),
+            "mlp.up_proj": (inner, hidden),
+            "mlp.down_proj": (hidden, inner),
+        }
+        shapes |= {f"model.layers.{layer}.{name}.weight": shape for name, shape in own.items()}
+    return shapes | {"model.norm.weight": (hidden,)}
