@@ -91,7 +91,7 @@ class TextSession:
             require_whole("threads", threads, os.cpu_count() or 1, "cores of this machine")
         bundle = Bundle.open(Path(folder))
         registry.require_runs_here(bundle)
-        most = int(bundle.manifest.graph["max_context"])
+        most = bundle.manifest.spec.max_context
         if max_context is not None:
             require_whole("max_context", max_context, most, "positions of this bundle")
         tokenizer = Tokenizer.load(bundle.path(str(bundle.manifest.tokenizer["file"])))
@@ -144,7 +144,7 @@ class TextSession:
     @property
     def larger_context(self) -> str:
         """Where more positions are to be had, for the hint of an error."""
-        most = int(self._manifest.graph["max_context"])
+        most = self._manifest.spec.max_context
         if self.max_context < most:
             return f"a larger --context (max_context in Python): this bundle has {most} positions"
         return "an export with a larger --max-context, if the model has more"
