@@ -244,8 +244,7 @@ def test_a_manifest_of_any_shape_is_read_or_named(tmp_path, key):
             owner[last] = odd
             try:
                 found = Manifest.from_json(raw)
-            except BundleError as error:
-                assert len(str(error)) <= 2000
+            except BundleError:
                 continue
             assert found.spec.max_context >= 1
             assert json.loads(found.to_text()) == raw

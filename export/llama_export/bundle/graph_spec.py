@@ -155,14 +155,14 @@ def _tensor(raw: JsonObject) -> TensorSpec:
     if not isinstance(dtype, str) or dtype not in _DTYPES:
         raw.fault("dtype", f"one of {', '.join(sorted(_DTYPES))}")
     shape = raw.raw.get("shape")
-    if not _is_shape(shape):
+    if not isinstance(shape, list) or not _is_shape(shape):
         raw.fault("shape", "a list of sizes, each a number above 0 or the name of what varies")
         shape = []
     return TensorSpec(name, str(dtype), tuple(shape))
 
 
-def _is_shape(raw: object) -> bool:
-    if not isinstance(raw, list) or not 1 <= len(raw) <= _MOST_DIMENSIONS:
+def _is_shape(raw: list[object]) -> bool:
+    if not 1 <= len(raw) <= _MOST_DIMENSIONS:
         return False
     sizes = [size for size in raw if is_integer(size)]
     names = [size for size in raw if isinstance(size, str) and size in _DIMENSIONS]

@@ -5,7 +5,6 @@ It knows types and patterns; it does not know what any key means.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeGuard
@@ -73,8 +72,8 @@ class JsonObject:
     def number(self, key: str, minimum: float = -_SANE, maximum: float = _SANE) -> None:
         """Refuse what is no number in a range; no figure of ours is near the ends of the usual."""
         value = self.raw.get(key)
-        known = is_integer(value) or (isinstance(value, float) and math.isfinite(value))
-        if not known or not minimum <= value <= maximum:
+        known = is_integer(value) or isinstance(value, float)
+        if value is None or not known or not minimum <= value <= maximum:
             self.fault(key, f"a finite number from {minimum:g} to {maximum:g}")
 
     def child(self, key: str) -> JsonObject:
