@@ -104,6 +104,6 @@ def load_method(
             method = program.load_method("forward")
             _loaded.add(method)
             return method
-        except RuntimeError as error:
+        except Exception as error:  # whatever the binding makes of it; it is re-raised as ours
             message = f"ExecuTorch cannot load {path}: {error}"
             raise BundleError(message, "export the bundle again, with executorch 1.4") from error

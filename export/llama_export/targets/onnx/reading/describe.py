@@ -27,6 +27,7 @@ from llama_export.targets.footprint import (
     merge,
     weights_kind,
 )
+from llama_export.targets.onnx.signature import require_signature
 from llama_export.targets.stored import StoredArtifact
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def describe(artifact: StoredArtifact) -> Footprint:
         BackendUnavailableError: onnx is not installed.
         BundleError: model.onnx is no graph, or a region is outside its data file.
     """
+    require_signature(artifact.spec)
     model = artifact.path
     proto = _load(model)
     data_bytes = model.with_name(model.name + DATA_SUFFIX).stat().st_size
