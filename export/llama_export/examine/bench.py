@@ -245,7 +245,8 @@ def measure(
         total = (plan.repeat + 1) * (len(plan.prompt_lengths) + len(plan.contexts))
         count = _Counter(progress, total)
         first_call_s = _first_token_s(session, prompts.of(plan.prompt_lengths[0]), host)
-        # Of the next token, which no figure counts: what computes no numbers has no speed.
+        # No figure counts it: what computes no numbers has no speed.
+        session.rewind(0)
         require_finite(session.prefill(prompts.of(1)))
         prefill = tuple(
             _prefill(session, prompts.of(length), plan, host, count)

@@ -99,10 +99,8 @@ def test_silence_needs_no_stderr(monkeypatch):
 
 def test_a_bundle_for_another_delegate_is_no_damaged_one(demo_bundle, monkeypatch):
     bundle = Bundle.open(demo_bundle)
-    graph = {
-        **bundle.manifest.graph,
-        "delegate": {**bundle.manifest.spec.delegate, "name": "vulkan"},
-    }
+    counts = {"delegate_calls": 1, "products": 1, "products_inside": 1, "outside": {}}
+    graph = {**bundle.manifest.graph, "delegate": {"name": "vulkan", **counts}}
     lowered = replace(bundle, manifest=replace(bundle.manifest, graph=graph, runs_here=False))
     monkeypatch.setattr(Bundle, "open", lambda _folder: lowered)
     for call in (

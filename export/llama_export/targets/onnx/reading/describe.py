@@ -69,7 +69,7 @@ def describe(artifact: StoredArtifact) -> Footprint:
     data_bytes = model.with_name(model.name + DATA_SUFFIX).stat().st_size
     regions: dict[int, _Region] = {}
     for offset, region in _regions(proto.graph):
-        if offset + region.size_bytes > data_bytes:
+        if not 0 <= offset <= offset + region.size_bytes <= data_bytes:
             message = f"{model}: a weight ends at byte {offset + region.size_bytes} of {data_bytes}"
             raise BundleError(message, "export the bundle again")
         known = regions.get(offset, region)
