@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.machinery
 import importlib.util
+import random
+import shutil
 from dataclasses import replace
 from importlib import metadata
 
@@ -14,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llama_export.bundle.bundle import Bundle
+from llama_export.bundle.graph_spec import GraphSpec
 from llama_export.errors import BackendUnavailableError, BundleError, LoweringError, UsageError
 from llama_export.exporting.estimate import choose_context
 from llama_export.generation.text_session import TextSession
@@ -27,6 +30,7 @@ from llama_export.targets.executorch.reading.pte import Pte
 from llama_export.targets.executorch.reading.read_back import read_back
 from llama_export.targets.executorch.reading.weights import read_weights
 from llama_export.targets.executorch.running import runtime
+from llama_export.targets.executorch.running import session as session_module
 from llama_export.targets.executorch.running.session import ExecutorchSession
 from llama_export.targets.executorch.running.shared_table import check_shared_table
 from llama_export.targets.stored import StoredArtifact
@@ -359,3 +363,80 @@ def test_any_bytes_read_as_tables_end_in_a_value_error_or_in_nothing(data, start
             each.text(field)
     except ValueError:
         pass
+
+
+# --- What the manifest says, and when a file is looked at ---
+
+
+def logits_of(rows) -> dict:
+    return {"name": "logits", "dtype": "float32", "shape": rows}
+
+
+OTHER_SIGNATURES = {
+    "a longer context": {"max_context": 4096},
+    "another vocabulary": {"outputs": [logits_of([1, 999])]},
+    "a vocabulary that varies": {"outputs": [logits_of([1, "sequence_length"])]},
+    "two outputs": {"outputs": [logits_of([1, 512]), {**logits_of([1, 512]), "name": "more"}]},
+    "caches outside": {"kv_cache": "io"},
+    "every row": {"all_logits": True},
+    "one token a call": {
+        "inputs": [
+            {"name": "tokens", "dtype": "int64", "shape": [1, 1]},
+            {"name": "input_pos", "dtype": "int64", "shape": [1]},
+        ]
+    },
+    "other names": {
+        "inputs": [
+            {"name": "ids", "dtype": "int64", "shape": [1, "sequence_length"]},
+            {"name": "input_pos", "dtype": "int64", "shape": [1]},
+        ]
+    },
+    "one input": {"inputs": [{"name": "tokens", "dtype": "int64", "shape": [1, 1]}]},
+    "functions": {"functions": {"forward": 1}},
+}
+
+
+@pytest.mark.parametrize("name", OTHER_SIGNATURES)
+def test_a_manifest_that_says_something_else_than_the_program_is_named(tiny, name, monkeypatch):
+    def never(*_given, **_options):
+        pytest.fail("the runtime was given it")
+
+    monkeypatch.setattr(session_module, "load_method", never)
+    spec = GraphSpec.from_json({**tiny.spec.to_json(), **OTHER_SIGNATURES[name]})
+    with pytest.raises(BundleError, match=r"manifest\.json: the graph"):
+        ExecutorchSession.open(StoredArtifact(tiny.path, spec))
+
+
+def test_one_flipped_bit_of_a_program_is_named_before_the_runtime_has_it(
+    demo_bundle, tmp_path, monkeypatch
+):
+    """It ended the process: a `.pte` is trusted by what maps it."""
+
+    def never(*_given, **_options):
+        pytest.fail("the runtime was given it")
+
+    folder = shutil.copytree(demo_bundle, tmp_path / "bundle")
+    monkeypatch.setattr(session_module, "load_method", never)
+    good = (folder / "model.pte").read_bytes()
+    rnd = random.Random(3)
+    for at in (8071, *(rnd.randrange(len(good)) for _ in range(5))):
+        damaged = bytearray(good)
+        damaged[at] ^= 1 << rnd.randrange(8)
+        (folder / "model.pte").write_bytes(damaged)
+        with pytest.raises(BundleError, match=r"model\.pte is changed"):
+            TextSession.open(folder)
+
+
+def test_whatever_the_binding_raises_as_it_runs_is_the_bundles(tiny):
+    session = ExecutorchSession.open(tiny.stored)
+    session.prefill([1, 2, 3])
+
+    def fail(_inputs):
+        message = "index out of range"
+        raise IndexError(message)
+
+    real, session._program._method = session._program._method, fail
+    with pytest.raises(BundleError, match="cannot run the program: index out of range"):
+        session.prefill([4])
+    session._program._method = real
+    assert session.position == 3
