@@ -440,3 +440,29 @@ def test_whatever_the_binding_raises_as_it_runs_is_the_bundles(tiny):
         session.prefill([4])
     session._program._method = real
     assert session.position == 3
+
+
+@pytest.mark.parametrize("damage", ["name", "memory"])
+def test_what_the_runtime_ends_the_process_over_is_named(tiny, tmp_path, damage):
+    """It asserts that a method has a name, and that its memory can be had."""
+    data = bytearray(tiny.path.read_bytes())
+    last = Pte.open(tiny.path).methods[-1]
+    if damage == "name":
+        place = last.text_place(0)
+        data[place - 4 : place] = bytes(4)
+    else:
+        place, count = last.vector(8)
+        data[place : place + 8 * count] = (b"\xff" * 7 + b"\x80") * count
+    (tmp_path / "model.pte").write_bytes(data)
+    with pytest.raises(BundleError, match="has no name|plans .* bytes of memory"):
+        ExecutorchSession.open(StoredArtifact(tmp_path / "model.pte", tiny.spec))
+
+
+def test_the_runtime_checks_a_programs_offsets_itself(tiny, tmp_path, monkeypatch):
+    """A list that leads out of the file, which our own reader did not look at."""
+    data = bytearray(tiny.path.read_bytes())
+    chains = Pte.open(tiny.path).method("forward").place(6)
+    data[chains + 3] = 0x7F
+    (tmp_path / "model.pte").write_bytes(data)
+    with pytest.raises(BundleError, match="ExecuTorch cannot load"):
+        runtime.load_method(tmp_path / "model.pte", threads=None)

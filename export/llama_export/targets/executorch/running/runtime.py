@@ -96,10 +96,12 @@ def load_method(
                 raise UsageError(message, "the threads belong to the process: close it first")
             portable_lib._unsafe_reset_threadpool(threads)
         try:
+            # Every offset is checked; without it the runtime follows them wherever they lead.
+            checked = portable_lib.Verification.InternalConsistency
             program = (
-                portable_lib._load_program(str(path))
+                portable_lib._load_program(str(path), program_verification=checked)
                 if content is None
-                else portable_lib._load_program_from_buffer(content)
+                else portable_lib._load_program_from_buffer(content, program_verification=checked)
             )
             method = program.load_method("forward")
             _loaded.add(method)

@@ -22,6 +22,7 @@ from llama_export.targets.damage import damage_named
 from llama_export.targets.executorch.reading.pte import Pte
 from llama_export.targets.executorch.reading.signature import (
     CACHE_SUFFIX,
+    require_bearable,
     require_declared,
     require_signature,
 )
@@ -135,6 +136,7 @@ class ExecutorchSession:
         require_signature(spec)
         pte = Pte.open(model)
         with damage_named(model):
+            require_bearable(pte)
             require_declared(spec, pte)
         check_shared_table(pte)
         with damage_named(model):
