@@ -171,13 +171,15 @@ class CoremlTarget(Target):
     def wiring(self, artifact: StoredArtifact, config: LlamaConfig) -> Wiring:
         from llama_export.targets.coreml.reading.wiring import read_wiring
 
-        return read_wiring(artifact.path, config, artifact.spec)
+        with damage_named(artifact.path):
+            return read_wiring(artifact.path, config, artifact.spec)
 
     @override
     def open_lookup(self, artifact: StoredArtifact, *, threads: int | None = None) -> CoremlLookup:
         from llama_export.targets.coreml.running.lookup import CoremlLookup
 
-        return CoremlLookup.open(artifact.path, threads=threads)
+        with damage_named(artifact.path):
+            return CoremlLookup.open(artifact.path, threads=threads)
 
     @override
     def predict(

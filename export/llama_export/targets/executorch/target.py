@@ -146,7 +146,6 @@ class ExecutorchTarget(Target):
     @override
     def wiring(self, artifact: StoredArtifact, config: LlamaConfig) -> Wiring:
         from llama_export.targets.executorch.reading.pte import Pte
-        from llama_export.targets.executorch.reading.weights import damage_named
         from llama_export.targets.executorch.reading.wiring import read_wiring
 
         pte = Pte.open(artifact.path)
@@ -159,7 +158,8 @@ class ExecutorchTarget(Target):
     ) -> ExecutorchLookup:
         from llama_export.targets.executorch.running.lookup import ExecutorchLookup
 
-        return ExecutorchLookup.open(artifact, threads=threads)
+        with damage_named(artifact.path):
+            return ExecutorchLookup.open(artifact, threads=threads)
 
     @override
     def predict(

@@ -154,13 +154,15 @@ class OnnxTarget(Target):
     def wiring(self, artifact: StoredArtifact, config: LlamaConfig) -> Wiring:
         from llama_export.targets.onnx.reading.wiring import read_wiring
 
-        return read_wiring(artifact.path, config, all_logits=artifact.spec.all_logits)
+        with _damage_named(artifact):
+            return read_wiring(artifact.path, config, all_logits=artifact.spec.all_logits)
 
     @override
     def open_lookup(self, artifact: StoredArtifact, *, threads: int | None = None) -> OnnxLookup:
         from llama_export.targets.onnx.running.lookup import OnnxLookup
 
-        return OnnxLookup.open(artifact.path, threads=threads)
+        with _damage_named(artifact):
+            return OnnxLookup.open(artifact.path, threads=threads)
 
     @override
     def predict(
