@@ -264,7 +264,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     passed = True
     try:
         bundle = Bundle.open(options.bundle)
-        spec = GraphSpec.from_json(bundle.manifest.graph)
+        spec = bundle.manifest.spec
         tokenizer = Tokenizer.load(bundle.path(str(bundle.manifest.tokenizer["file"])))
         text = [tokenizer.bos_token_id, *tokenizer.encode(PROMPT)]
         prompt = cut_prompt(text, spec.max_context, options.steps)

@@ -5,6 +5,7 @@ It knows how parameters are read and refused; it does not know any op.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,10 @@ from coreml_evaluator.workers import Workers
 Given = Value | Text | Weight
 
 
+# Of one result: an eighth of that is the largest that a Llama's program makes, scores of attention.
+_MOST_ELEMENTS = 2**31
+
+
 class OpError(Exception):
     """An op cannot be computed; the engine says which one it is.
 
@@ -28,6 +33,16 @@ class OpError(Exception):
 
     def __init__(self, expected: str, found: str) -> None:
         super().__init__(f"expected {expected}, found {found}")
+
+
+def require_bearable(shape: Sequence[int]) -> None:
+    """Refuse a result that a few bytes ask for, and that no memory holds.
+
+    Raises:
+        OpError: the result has too many elements.
+    """
+    if math.prod(shape) > _MOST_ELEMENTS:
+        raise OpError(expected=f"at most {_MOST_ELEMENTS} elements", found=str(list(shape)))
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,9 @@ _REPORT = (
     "or get wrong, or the evaluator is wrong: report it with the op"
 )
 
+# What torch and an op's own code raise for values that the op cannot take.
+_FAULTS = (OpError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError)
+
 Watch = Callable[[str, Value], None]
 
 
@@ -154,7 +157,7 @@ class _Run:
         in_place = number in self._plan.updates.in_place
         try:
             found = op.run(Arguments(given, self._function.opset, self._workers, in_place))
-        except (OpError, RuntimeError, IndexError, ValueError, ArithmeticError) as error:
+        except _FAULTS as error:
             message = f"{self._where(operation)}: {error}"
             raise EvaluationError(message, "the program asks for what the op cannot do") from error
         results = found if isinstance(found, tuple) else (found,)

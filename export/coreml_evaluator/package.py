@@ -6,13 +6,13 @@ outermost message; it does not know what a program computes.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from coreml_evaluator.blob import BlobFile
 from coreml_evaluator.messages import Message, read_model
 from llama_export.errors import BundleError
+from llama_quantize.strict_json import parse_object
 
 # iOS 15 brought ML Programs; 10 is what coremltools 9 writes for iOS 26.
 _FIRST_VERSION, _LAST_VERSION = 6, 10
@@ -74,7 +74,7 @@ def _model_path(root: Path) -> str:
     """Return the root model's path below `Data`, as the manifest gives it."""
     file = root / "Manifest.json"
     try:
-        manifest = json.loads(_content(file))
+        manifest = parse_object(_content(file))
         path = manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]["path"]
     except (ValueError, KeyError, TypeError) as error:
         message = (

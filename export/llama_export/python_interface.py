@@ -65,6 +65,7 @@ def load(
     threads: int | None = None,
     max_context: int | None = None,
     saved: str | Path | None = None,
+    verify: bool = True,
 ) -> TextSession:
     """Open a bundle to write text with it; torch is not needed for ONNX.
 
@@ -74,16 +75,18 @@ def load(
         max_context: most positions to use, out of the bundle's own; None: all of them.
         saved: file that a session's or a conversation's `save` wrote, whose KV cache is taken
             over.
+        verify: whether to compare the files with their hashes before they are used: a large file
+            is read whole at the first load, and when it changed.
 
     Raises:
         UsageError: a number is out of its range.
-        BundleError: the folder is no bundle, or a damaged one.
+        BundleError: the folder is no bundle, or a damaged or changed one.
         BackendUnavailableError: the target's runtime is not installed, or cannot run this bundle.
         PromptError: `saved` is missing, damaged, or another bundle's.
     """
     from llama_export.generation.text_session import TextSession
 
-    session = TextSession.open(bundle, threads=threads, max_context=max_context)
+    session = TextSession.open(bundle, threads=threads, max_context=max_context, verify=verify)
     if saved is not None:
         session.restore(saved)
     return session

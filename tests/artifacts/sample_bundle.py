@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from llama_export.bundle.bundle import seal
+from llama_export.bundle.graph_spec import IO, GraphSpec, TensorSpec
 from llama_export.bundle.manifest import FORMAT_VERSION, Manifest, ModelInfo
 from llama_export.llama.config import PRESETS
 
@@ -21,7 +22,13 @@ DRAFT = Manifest(
         revision="4e20de362430cd3b72f300e6b0f18e50e7166e08",
         config=PRESETS["3.2-1B"].to_hf(),
     ),
-    graph={"kv_cache": "io", "max_context": 4096, "inputs": []},
+    graph=GraphSpec(
+        inputs=(TensorSpec("input_ids", "int64", ("batch_size", "sequence_length")),),
+        outputs=(TensorSpec("logits", "float32", ("batch_size", 1, 128256)),),
+        kv_cache=IO,
+        max_context=4096,
+        all_logits=False,
+    ).to_json(),
     quantization={
         "recipe": "int4",
         "group_size": 32,

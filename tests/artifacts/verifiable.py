@@ -15,7 +15,6 @@ from fakes.session import FakeSession, quantised_llama
 from fakes.target import FakeTarget
 
 from llama_export.bundle.bundle import Bundle, seal
-from llama_export.bundle.graph_spec import IO, GraphSpec
 from llama_export.checkpoints.hugging_face import HfCheckpoint
 from llama_export.llama.activations import EXACT_INPUTS, ActivationQuantization, RoundedInputs
 from llama_export.llama.rope import inverse_frequencies, rope_tables
@@ -83,7 +82,7 @@ def write_bundle(folder: Path, target: str, checkpoint: HfCheckpoint, hashes) ->
         target=target,
         artifact="model.fake",
         model=dataclasses.replace(DRAFT.model, name="tiny", config=checkpoint.config.to_hf()),
-        graph=GraphSpec((), (), kv_cache=IO, max_context=64, all_logits=False).to_json(),
+        graph=DRAFT.graph | {"max_context": 64},
         quantization=DRAFT.quantization | {"tensors": tensors},
     )
     seal(folder, draft)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,8 @@ DAMAGE = [
     ("quantization.group_size", ABSENT, "quantization.group_size", True),
     ("quantization.group_size", 32.5, "quantization.group_size", True),
     ("quantization.bits_per_weight", None, "bits_per_weight", True),
+    ("quantization.bits_per_weight", 10**39, "bits_per_weight", True),
+    ("quantization.bits_per_weight", -1, "bits_per_weight", True),
     ("quantization.sqnr_db", "21", "sqnr_db", True),
     ("quantization.sqnr_db", ABSENT, "sqnr_db", True),
     ("quantization.tensors", [], "tensors must be an object", True),
@@ -66,9 +69,67 @@ DAMAGE = [
     ("files", {"a": {"sha256": HASH, "size_bytes": 1.5}}, "files.a.size_bytes", True),
     ("files", {"a": {"sha256": HASH[1:], "size_bytes": 1}}, "files.a.sha256", True),
     ("files", {"a": {"sha256": HASH, "size_bytes": 1, "x": 1}}, "files.a.x is not a key", True),
+    ("created_with", {"\x1b[2J": "2"}, "named by a package", True),
     ("created_with", {"torch": 2}, "created_with.torch", True),
     ("created_with", {"host": "build7.example.org"}, "created_with.host", True),
     ("created_with", {"python": "/usr/bin/python3"}, "created_with.python", True),
+]
+
+
+DELEGATE = {
+    "name": "xnnpack",
+    "delegate_calls": 3,
+    "outside": {"llama::custom_sdpa.out": 2},
+    "products_inside": 15,
+    "products": 15,
+}
+STATE_TENSOR = {"name": "keyCache", "dtype": "float16", "shape": [2, 1, 2, 4096, 64]}
+GRAPH_DAMAGE = [
+    ("inputs", ABSENT, "graph.inputs must be a list", True),
+    ("inputs", [], "graph.inputs must be a list of at least one", True),
+    ("inputs", {}, "graph.inputs must be a list", True),
+    ("inputs", [5], "graph.inputs[0] must be an object", True),
+    ("inputs", [STATE_TENSOR, STATE_TENSOR], "names of their own", False),
+    ("outputs", [], "graph.outputs must be a list of at least one", True),
+    ("outputs", [STATE_TENSOR] * 5000, "graph.outputs must be a list of at most", True),
+    ("states", [{**STATE_TENSOR, "name": 5}], "states[0].name", True),
+    ("states", [{**STATE_TENSOR, "name": "[/]"}], "states[0].name", True),
+    ("states", [{**STATE_TENSOR, "dtype": "x"}], "states[0].dtype", True),
+    ("states", [{**STATE_TENSOR, "dtype": ["float16"]}], "states[0].dtype", True),
+    ("states", [{**STATE_TENSOR, "more": 1}], "states[0].more", True),
+    ("states", [{**STATE_TENSOR, "shape": "64"}], "states[0].shape", True),
+    ("states", [{**STATE_TENSOR, "shape": []}], "states[0].shape", True),
+    ("states", [{**STATE_TENSOR, "shape": [1] * 9}], "states[0].shape", True),
+    ("states", [{**STATE_TENSOR, "shape": [0]}], "states[0].shape", True),
+    ("states", [{**STATE_TENSOR, "shape": [True]}], "states[0].shape", True),
+    ("states", [{**STATE_TENSOR, "shape": [1.5]}], "states[0].shape", True),
+    ("states", [{**STATE_TENSOR, "shape": [2**31]}], "states[0].shape", True),
+    ("states", [{**STATE_TENSOR, "shape": [2**20, 2**20]}], "states[0].shape", False),
+    ("states", [{**STATE_TENSOR, "shape": ["width"]}], "states[0].shape", True),
+    ("kv_cache", ABSENT, "graph.kv_cache", True),
+    ("kv_cache", "inside", "graph.kv_cache must be state or io", True),
+    ("max_context", ABSENT, "graph.max_context", True),
+    ("max_context", None, "graph.max_context", True),
+    ("max_context", 0, "graph.max_context", True),
+    ("max_context", -1, "graph.max_context", True),
+    ("max_context", "64", "graph.max_context", True),
+    ("max_context", 64.0, "graph.max_context", False),
+    ("max_context", 2**24 + 1, "graph.max_context", True),
+    ("all_logits", 0, "graph.all_logits must be true or false", True),
+    ("all_logits", "no", "graph.all_logits must be true or false", True),
+    ("functions", [1], "graph.functions must be an object", True),
+    ("functions", {"decode": -1}, "graph.functions.decode", True),
+    ("functions", {"decode": {}}, "graph.functions.decode", True),
+    ("functions", {"[/]": 1}, "graph.functions must be an object", True),
+    ("functions", {f"f{i}": 1 for i in range(17)}, "graph.functions must be an object", True),
+    ("delegate", [], "graph.delegate must be an object", True),
+    ("delegate", {"x": 1}, "graph.delegate.x is not a key", True),
+    ("delegate.name", 5, "graph.delegate.name", True),
+    ("delegate.outside", {"a": "b"}, "graph.delegate.outside.a", True),
+    ("delegate.products", 2**31, "graph.delegate.products", True),
+    ("delegate.kv_dtype", "int3", "graph.delegate.kv_dtype", True),
+    ("delegate.kv_bytes_per_token", "x", "graph.delegate.kv_bytes_per_token", True),
+    ("more", 1, "graph.more is not a key", True),
 ]
 
 
@@ -121,17 +182,77 @@ def test_a_thousand_faults_are_counted(tmp_path):
     assert len(caught.value.message) < 5000
 
 
-def test_a_graph_says_true_or_false_of_its_logits():
-    graph = {"inputs": [], "outputs": [], "kv_cache": "io", "max_context": 8, "all_logits": True}
-    assert GraphSpec.from_json(graph).all_logits is True
-    for wrong in ("no", 0, None):
-        with pytest.raises(BundleError, match="all_logits: expected true or false, found"):
-            GraphSpec.from_json({**graph, "all_logits": wrong})
+@pytest.mark.parametrize(("where", "value", "word", "in_schema"), GRAPH_DAMAGE)
+def test_a_wrong_field_of_the_graph_is_named(tmp_path, schema, where, value, word, in_schema):
+    """By whoever reads the manifest, and by whoever reads the graph alone."""
+    whole = raw_manifest(tmp_path)
+    whole["graph"] |= {"delegate": DELEGATE, "functions": {"decode": 1}, "states": [STATE_TENSOR]}
+    raw = damaged(whole, f"graph.{where}", value)
+    with pytest.raises(BundleError, match=re.escape(word)):
+        Manifest.from_json(raw)
+    with pytest.raises(BundleError, match=re.escape(word)):
+        GraphSpec.from_json(raw["graph"])
+    assert bool(list(schema.iter_errors(raw))) is in_schema
+    assert GraphSpec.from_json(whole["graph"]).to_json() == whole["graph"]
+    assert list(schema.iter_errors(whole)) == []
+
+
+@pytest.mark.parametrize("raw", [None, [], 5, "io", {}])
+def test_a_graph_of_another_kind_is_named(raw):
+    with pytest.raises(BundleError, match="graph"):
+        GraphSpec.from_json(raw)
+
+
+def values(raw: object, where: tuple = ()):
+    """Yield the place of every value in parsed JSON."""
+    yield where
+    if isinstance(raw, (dict, list)):
+        for key in raw if isinstance(raw, dict) else range(len(raw)):
+            yield from values(raw[key], (*where, key))
+
+
+ODD = (
+    None,
+    True,
+    -1,
+    0,
+    2.5,
+    10**39,
+    "",
+    "[/]",
+    "x" * 5000,
+    "\x1b[2J",
+    "\ud800",
+    [],
+    [1],
+    {},
+    {"x": 1},
+)
+
+
+@pytest.mark.parametrize("key", ["graph", "quantization", "tokenizer", "created_with", "model"])
+def test_a_manifest_of_any_shape_is_read_or_named(tmp_path, key):
+    """Every value is replaced by every odd one; what is let through can be written again."""
+    whole = raw_manifest(tmp_path)
+    whole["graph"] |= {"delegate": DELEGATE, "functions": {"decode": 1}, "states": [STATE_TENSOR]}
+    for place in values(whole[key]):
+        for odd in ODD:
+            raw = json.loads(json.dumps(whole))
+            owner, last = raw, key
+            for step in place:
+                owner, last = owner[last], step
+            owner[last] = odd
+            try:
+                found = Manifest.from_json(raw)
+            except BundleError:
+                continue
+            assert found.spec.max_context >= 1
+            assert json.loads(found.to_text()) == raw
 
 
 def first_version(raw: dict, status: str | None) -> dict:
     """Write a manifest as the first version of the format has it."""
-    delegate = {} if status is None else {"delegate": {"name": "it", "status": status}}
+    delegate = {} if status is None else {"delegate": {**DELEGATE, "status": status}}
     kept = {key: value for key, value in raw.items() if key != "runs_here"}
     return {**kept, "format_version": 1, "graph": {**raw["graph"], **delegate}}
 
@@ -208,7 +329,7 @@ def test_an_endless_manifest_is_not_read(tmp_path):
     folder = write_bundle(tmp_path / "b")
     with (folder / "manifest.json").open("wb") as file:
         file.truncate(2**34)
-    with pytest.raises(BundleError, match="not a manifest"):
+    with pytest.raises(BundleError, match="longer than 16777216 bytes"):
         Bundle.open(folder)
 
 

@@ -210,7 +210,17 @@ def test_what_is_no_package_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", "{}", '{"rootModelIdentifier": "a", "itemInfoEntries": {}}']
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"rootModelIdentifier": "a", "itemInfoEntries": {}}',
+        '{"rootModelIdentifier": [], "itemInfoEntries": {}}',
+        '{"rootModelIdentifier": "a", "itemInfoEntries": {"a": 5}}',
+        pytest.param('{"a":' * 100_000, id="nested deep"),
+    ],
 )
 def test_a_damaged_manifest_is_refused(copy, content):
     manifest(copy).write_text(content)

@@ -148,7 +148,7 @@ def test_a_prompt_leaves_room_for_the_steps():
 def bundle(monkeypatch, tmp_path):
     """Return a folder that opens as a bundle whose every token is in the fake's vocabulary."""
     spec = spec_of("flexible")
-    manifest = SimpleNamespace(graph=spec.to_json(), tokenizer={"file": "tokenizer.json"})
+    manifest = SimpleNamespace(spec=spec, tokenizer={"file": "tokenizer.json"})
     opened = SimpleNamespace(manifest=manifest, artifact=tmp_path / "m", path=lambda name: name)
     tokenizer = SimpleNamespace(
         bos_token_id=0, encode=lambda text: [ord(letter) % VOCAB for letter in text]

@@ -11,7 +11,15 @@ from collections.abc import Sequence
 
 import torch
 
-from coreml_evaluator.arguments import Arguments, Op, OpError, axis_of, copying, require_shape
+from coreml_evaluator.arguments import (
+    Arguments,
+    Op,
+    OpError,
+    axis_of,
+    copying,
+    require_bearable,
+    require_shape,
+)
 from coreml_evaluator.values import Value, is_float
 
 _NO_NEGATIVE_OPSET = 7
@@ -171,6 +179,7 @@ def _one_hot(given: Arguments) -> Value:
     on = given.value("on_value") if given.has("on_value") else Value(torch.tensor(1), "int32")
     off = given.value("off_value") if given.has("off_value") else on.like(on.data * 0)
     axis = axis_of(given.integer("axis", -1), indices.data.ndim + 1)
+    require_bearable([*indices.shape, size])
     hits = indices.data.to(torch.int64).unsqueeze(-1) == torch.arange(size)
     return on.like(torch.where(hits, on.data, off.data.to(on.data.dtype)).movedim(-1, axis))
 

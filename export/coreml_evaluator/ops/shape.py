@@ -11,7 +11,16 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional
 
-from coreml_evaluator.arguments import Arguments, Op, OpError, axis_of, computing, copying, viewing
+from coreml_evaluator.arguments import (
+    Arguments,
+    Op,
+    OpError,
+    axis_of,
+    computing,
+    copying,
+    require_bearable,
+    viewing,
+)
 from coreml_evaluator.types import format_shape
 from coreml_evaluator.values import Value
 
@@ -143,6 +152,7 @@ def _tile(given: Arguments) -> Value:
     repeats = given.ints("reps")
     if len(repeats) != x.data.ndim or min(repeats, default=0) < 1:
         raise OpError(expected=f"{x.data.ndim} numbers from 1 on", found=str(repeats))
+    require_bearable([size * times for size, times in zip(x.shape, repeats, strict=True)])
     return x.like(x.data.repeat(repeats))
 
 
@@ -178,6 +188,10 @@ def _pad(given: Arguments) -> Value:
         raise OpError(
             expected="pairs of sizes from 0 on, and a known mode", found=f"{amounts}, {mode}"
         )
+    padded = [*x.shape]
+    for axis, (before, after) in enumerate(zip(amounts[::2], amounts[1::2], strict=True)):
+        padded[axis - len(amounts) // 2] += before + after
+    require_bearable(padded)
     # MIL counts dimensions from the front, torch from the back.
     pairs = [amounts[start : start + 2] for start in range(0, len(amounts), 2)]
     if mode == "constant":
@@ -208,6 +222,7 @@ def _range(given: Arguments) -> Value:
     if stride == 0:
         raise OpError(expected="a step that is not 0", found="0")
     count = max(0, math.ceil((last - first) / stride))
+    require_bearable([count])
     numbers = torch.arange(count, dtype=start.data.dtype)
     return start.like(numbers * step.data.reshape(()) + start.data.reshape(()))
 
@@ -216,6 +231,7 @@ def _filled(shape: list[int], given: Arguments) -> Value:
     value = given.value("value") if given.has("value") else Value(torch.zeros(()), "fp32")
     if min(shape, default=0) < 0:
         raise OpError(expected="sizes from 0 on", found=str(shape))
+    require_bearable(shape)
     return value.like(value.data.reshape(()).expand(shape).clone())
 
 

@@ -20,7 +20,7 @@ from llama_export.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest, pat
 from llama_export.errors import BundleError, OutputError
 from llama_quantize.checkpoint.files import hash_into
 
-_DAMAGED_HINT = "the bundle was changed or is incomplete: copy it again, or export it again"
+DAMAGED_HINT = "the bundle was changed or is incomplete: copy it again, or export it again"
 
 Progress = Callable[[int], None]
 
@@ -61,11 +61,11 @@ class Bundle:
         faults = [
             f"{name} {fault}"
             for name, entry in sorted(bundle.manifest.files.items())
-            if (fault := _file_fault(folder, name, entry))
+            if (fault := file_fault(folder, name, entry))
         ]
         if faults:
             message = f"{folder}: " + "; ".join(faults)
-            raise BundleError(message, _DAMAGED_HINT)
+            raise BundleError(message, DAMAGED_HINT)
         return bundle
 
     @property
@@ -108,13 +108,13 @@ class Bundle:
         faults = []
         for name, entry in sorted(self.manifest.files.items()):
             # Bundle.open looked too, but hours may have passed.
-            fault = _file_fault(self.folder, name, entry)
+            fault = file_fault(self.folder, name, entry)
             if not fault:
-                fault = _content_fault(self.path(name), entry, progress)
+                fault = content_fault(self.path(name), entry, progress)
             faults += [f"{name} {fault}"] if fault else []
         if faults:
             message = f"{self.folder}: " + "; ".join(faults)
-            raise BundleError(message, _DAMAGED_HINT)
+            raise BundleError(message, DAMAGED_HINT)
         listed = {MANIFEST_NAME, *self.manifest.files}
         return tuple(name for name, _ in _walk(self.folder) if name not in listed)
 
@@ -191,7 +191,7 @@ def _walk(folder: Path, onerror: Callable[[OSError], None] | None = None) -> lis
     return sorted(found)
 
 
-def _file_fault(folder: Path, name: str, entry: FileEntry) -> str:
+def file_fault(folder: Path, name: str, entry: FileEntry) -> str:
     """Return what is wrong with a listed file, short of reading it; "" when nothing is."""
     place = folder
     try:
@@ -214,7 +214,8 @@ def _file_fault(folder: Path, name: str, entry: FileEntry) -> str:
     return ""
 
 
-def _content_fault(path: Path, entry: FileEntry, progress: Progress | None) -> str:
+def content_fault(path: Path, entry: FileEntry, progress: Progress | None) -> str:
+    """Return how a file's bytes differ from what is listed; "" when they do not."""
     try:
         found = hash_file(path, progress)
     except OSError as error:

@@ -5,10 +5,13 @@ It knows types and patterns; it does not know what any key means.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeGuard
+
+# A file has at most so many bytes.
+LARGEST_SIZE = 2**63 - 1
+_SANE = 1e9
 
 
 class JsonObject:
@@ -49,11 +52,13 @@ class JsonObject:
         """Return whether the key is there and null."""
         return key in self.raw and self.raw[key] is None
 
-    def integer(self, key: str, minimum: int = 0) -> int:
-        """Return a whole number."""
+    def integer(self, key: str, minimum: int = 0, maximum: int | None = None) -> int:
+        """Return a whole number; without a maximum, it may be as large as a file's size."""
         value = self.raw.get(key)
-        if not is_integer(value) or value < minimum:
-            self.fault(key, f"a whole number of at least {minimum}")
+        most = LARGEST_SIZE if maximum is None else maximum
+        if not is_integer(value) or not minimum <= value <= most:
+            up_to = "" if maximum is None else f" and at most {maximum}"
+            self.fault(key, f"a whole number of at least {minimum}{up_to}")
             return minimum
         return value
 
@@ -64,11 +69,12 @@ class JsonObject:
             self.fault(key, "true or false")
         return value is True
 
-    def number(self, key: str) -> None:
-        """Refuse what is no finite number."""
+    def number(self, key: str, minimum: float = -_SANE, maximum: float = _SANE) -> None:
+        """Refuse what is no number in a range; no figure of ours is near the ends of the usual."""
         value = self.raw.get(key)
-        if not is_integer(value) and not (isinstance(value, float) and math.isfinite(value)):
-            self.fault(key, "a finite number")
+        known = is_integer(value) or isinstance(value, float)
+        if value is None or not known or not minimum <= value <= maximum:
+            self.fault(key, f"a finite number from {minimum:g} to {maximum:g}")
 
     def child(self, key: str) -> JsonObject:
         """Return an object inside this one."""
@@ -77,6 +83,16 @@ class JsonObject:
             return JsonObject(value, f"{self._where}{key}.", self._faults)
         self.fault(key, "an object")
         return JsonObject({}, "", [])  # its own faults would only repeat this one
+
+    def children(self, key: str, most: int) -> list[JsonObject]:
+        """Return the objects of a list inside this one."""
+        value = self.raw.get(key)
+        if not isinstance(value, list) or len(value) > most:
+            self.fault(key, f"a list of at most {most} objects")
+            return []
+        items: Mapping[str, Any] = {f"{key}[{index}]": item for index, item in enumerate(value)}
+        listed = JsonObject(items, self._where, self._faults)
+        return [listed.child(name) for name in items]
 
 
 def is_integer(value: object) -> TypeGuard[int]:

@@ -1,8 +1,8 @@
 """manifest.json: what a bundle holds, parsed strictly and written the same way every time.
 
 It knows the fields, their types, how they depend on each other, and which paths may stand in a
-bundle. It never looks at the files that it names, and it does not know what `graph` and
-`model.config` mean: their owners (`GraphSpec`, `LlamaConfig`) parse them.
+bundle. It never looks at the files that it names. `graph` is checked by its owner, `GraphSpec`, as
+the rest is read; what `model.config` means is `LlamaConfig`'s business.
 schemas/manifest.schema.json says the same in JSON Schema.
 """
 
@@ -12,11 +12,14 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from llama_export.bundle.graph_spec import GraphSpec
 from llama_export.bundle.json_object import JsonObject, is_integer
 from llama_export.errors import BundleError
+from llama_quantize.strict_json import JsonFault, parse_json
 
 FORMAT_VERSION = 2
 # Version 1 said in a delegate's words what version 2 says in `runs_here`.
@@ -26,6 +29,8 @@ MANIFEST_NAME = "manifest.json"
 _SIZE_LIMIT_BYTES = 16 * 2**20  # an 8B model's manifest is under 200 kB
 _FAULTS_SHOWN = 20
 _TENSOR_HASHES = ("codes_sha256", "scales_sha256")
+_MOST_BITS = 64
+_MOST_TOKENS = 2**24
 _DAMAGED_HINT = "the bundle was changed or is damaged: export it again"
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -33,9 +38,10 @@ _REVISION = re.compile(r"[0-9a-f]{7,64}")
 _TARGET = re.compile(r"[a-z][a-z0-9_-]*")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 # Starts with a digit and holds no slash, so that neither a path nor a host name gets in.
-_VERSION = re.compile(r"[0-9][0-9A-Za-z.+!_-]*")
+_VERSION = re.compile(r"[0-9][0-9A-Za-z.+!_-]{0,99}")
+_PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _ABSOLUTE = re.compile(r"[/\\~]|[A-Za-z]:[/\\]")
-_NAME = re.compile(r"(?!" + _ABSOLUTE.pattern + r")[^\x00-\x1f\x7f]+")
+_NAME = re.compile(r"(?!" + _ABSOLUTE.pattern + r")[^\x00-\x1f\x7f\ud800-\udfff]{1,500}")
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,15 @@ class Manifest:
     created_with: Mapping[str, str]
     runs_here: bool
 
+    @cached_property
+    def spec(self) -> GraphSpec:
+        """The artifact's signature.
+
+        Raises:
+            BundleError: the graph is damaged; one that was read from a file is not.
+        """
+        return GraphSpec.from_json(self.graph)
+
     def __repr__(self) -> str:
         facts = (self.target, str(self.quantization.get("recipe")), f"{len(self.files)} files")
         return f"<Manifest of {self.model.name}: {', '.join(facts)}>"
@@ -99,29 +114,22 @@ class Manifest:
         """
         try:
             with path.open("rb") as file:
-                data = file.read(_SIZE_LIMIT_BYTES + 1)
-            text = data.decode("utf-8")
+                content = file.read(_SIZE_LIMIT_BYTES + 1)
         except OSError as error:
             message = f"{path} cannot be read: {error.strerror or error}"
             raise BundleError(message, "give a folder that holds a manifest.json") from error
-        except UnicodeDecodeError as error:
-            message = f"{path} is not UTF-8: {error}"
-            raise BundleError(message, _DAMAGED_HINT) from None
-        if len(data) > _SIZE_LIMIT_BYTES:
-            message = f"{path} is longer than {_SIZE_LIMIT_BYTES} bytes: that is not a manifest"
-            raise BundleError(message, _DAMAGED_HINT)
-        return cls.from_text(text, where=str(path))
+        return cls.from_text(content, where=str(path))
 
     @classmethod
-    def from_text(cls, text: str, where: str = MANIFEST_NAME) -> Manifest:
+    def from_text(cls, text: str | bytes, where: str = MANIFEST_NAME) -> Manifest:
         """Parse the text of a manifest.json; a key given twice, NaN and infinity are refused.
 
         Raises:
             BundleError: the text is not valid JSON, or of a newer format, or a field is wrong.
         """
         try:
-            raw = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
-        except (ValueError, RecursionError) as error:
+            raw = parse_json(text, most_bytes=_SIZE_LIMIT_BYTES)
+        except JsonFault as error:
             message = f"{where} is not valid JSON: {error}"
             raise BundleError(message, _DAMAGED_HINT) from None
         return cls.from_json(raw, where=where)
@@ -143,9 +151,7 @@ class Manifest:
         if faults := faults or _cross_faults(manifest):
             more = len(faults) - _FAULTS_SHOWN
             shown = faults[:_FAULTS_SHOWN] + ([f"and {more} more faults"] if more > 0 else [])
-            # A changed manifest must not steer the terminal that shows the message.
-            plain = (c if c.isprintable() else ascii(c)[1:-1] for c in "; ".join(shown))
-            message = f"{where}: {''.join(plain)}"
+            message = f"{where}: {'; '.join(shown)}"
             raise BundleError(message, _DAMAGED_HINT)
         return manifest
 
@@ -201,37 +207,23 @@ def _refuse_newer(version: object, where: str) -> None:
         raise BundleError(message, "update llama-export, or export the model again with this one")
 
 
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in result:
-            message = f"the key {key!r} is given twice"
-            raise ValueError(message)
-        result[key] = value
-    return result
-
-
-def _no_constant(name: str) -> object:
-    message = f"{name} is not a JSON number"
-    raise ValueError(message)
-
-
 def _parse(top: JsonObject) -> Manifest:
     version = top.integer("format_version", minimum=1)
     first = version == _FIRST_VERSION
     top.only(name for name in Manifest.__dataclass_fields__ if name != "runs_here" or not first)
-    graph = top.child("graph").raw
+    graph = top.child("graph")
+    GraphSpec.read(graph)
     return Manifest(
         format_version=version,
         target=top.text("target", _TARGET, "a target's name in lower case"),
         artifact=_path(top, "artifact"),
         model=_parse_model(top.child("model")),
-        graph=graph,
+        graph=graph.raw,
         quantization=_check_quantization(top.child("quantization")),
         tokenizer=_check_tokenizer(top.child("tokenizer")),
         files=_parse_files(top.child("files")),
         created_with=_parse_versions(top.child("created_with")),
-        runs_here=_ran_in_version_1(graph) if first else top.boolean("runs_here"),
+        runs_here=_ran_in_version_1(graph.raw) if first else top.boolean("runs_here"),
     )
 
 
@@ -262,9 +254,9 @@ def _parse_model(model: JsonObject) -> ModelInfo:
 def _check_quantization(quantization: JsonObject) -> Mapping[str, Any]:
     """Check the fields that every bundle has; a recipe may add its own."""
     quantization.text("recipe", _NAME, "a recipe's name")
-    quantization.number("bits_per_weight")
+    quantization.number("bits_per_weight", 0, _MOST_BITS)
     if not quantization.is_null("group_size"):
-        quantization.integer("group_size", minimum=1)
+        quantization.integer("group_size", minimum=1, maximum=_MOST_TOKENS)
     if not quantization.is_null("sqnr_db"):
         quantization.number("sqnr_db")
     tensors = quantization.child("tensors")
@@ -278,7 +270,7 @@ def _check_quantization(quantization: JsonObject) -> Mapping[str, Any]:
 
 def _check_tokenizer(tokenizer: JsonObject) -> Mapping[str, Any]:
     _path(tokenizer, "file")
-    size = tokenizer.integer("vocab_size", minimum=1)
+    size = tokenizer.integer("vocab_size", minimum=1, maximum=_MOST_TOKENS)
     if tokenizer.integer("bos_token_id") >= size:
         tokenizer.fault("bos_token_id", f"inside the vocabulary of {size}")
     stops = tokenizer.raw.get("stop_token_ids")
@@ -302,6 +294,9 @@ def _parse_files(files: JsonObject) -> Mapping[str, FileEntry]:
 
 
 def _parse_versions(versions: JsonObject) -> Mapping[str, str]:
+    for name in versions.raw:
+        if not _PACKAGE.fullmatch(name):
+            versions.fault(name, "named by a package")
     return {name: versions.text(name, _VERSION, "a version number") for name in versions.raw}
 
 

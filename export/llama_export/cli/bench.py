@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llama_export.cli.options import BUNDLE, JSON, THREADS, VERBOSE, open_console
+from llama_export.cli.options import BUNDLE, JSON, NO_HASH, THREADS, VERBOSE, open_console
 from llama_export.cli.verb import Section, Verb
 from llama_export.examine import defaults
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from llama_export.targets.session import Session
 
 _CACHED_BYTES = 64_000_000
 _PARTS = {"prompt_lengths": "--prompt-lengths", "contexts": "--contexts"}
@@ -26,6 +28,7 @@ def bench(
     decode_tokens: int | None,
     repeat: int | None,
     threads: int | None,
+    no_hash: bool,
     quick: bool,
     as_json: bool,
     verbose: bool,
@@ -33,6 +36,7 @@ def bench(
     """Measure loading, time to the first token, prefill, decode and memory."""
     console = open_console(verbose)
     from llama_export.bundle.bundle import Bundle
+    from llama_export.bundle.unchanged import require_unchanged
     from llama_export.cli.console import results
     from llama_export.cli.output import write_json
     from llama_export.cli.terminal import TerminalProgress, show_note
@@ -59,9 +63,17 @@ def bench(
         quick=quick,
     )
     progress = TerminalProgress(console)
+    unchanged = None if no_hash else require_unchanged(opened, progress)
+
+    def load() -> Session:
+        session = target.open_session(artifact, threads=threads, verbose=verbose)
+        if unchanged is not None:
+            unchanged.require_still()
+        return session
+
     with progress.step("Measuring") as advance:
         found = measure(
-            lambda: target.open_session(artifact, threads=threads, verbose=verbose),
+            load,
             plan,
             machine,
             ordinary_tokens=opened.manifest.tokenizer["bos_token_id"] or 1,
@@ -241,7 +253,7 @@ BENCH = Verb(
                 click.Option(["--quick"], is_flag=True, help="One length, fewer samples."),
             ),
         ),
-        Section("Run", (THREADS, JSON, VERBOSE)),
+        Section("Run", (THREADS, NO_HASH, JSON, VERBOSE)),
     ),
     positionals=(BUNDLE,),
     examples=("llama-export bench 3.2-1B/onnx", "llama-export bench 3.2-1B/onnx --quick --json"),

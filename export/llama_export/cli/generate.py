@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from llama_export.cli.options import BUNDLE, JSON, PATH, THREADS, VERBOSE, open_console
+from llama_export.cli.options import BUNDLE, JSON, NO_HASH, PATH, THREADS, VERBOSE, open_console
 from llama_export.cli.prompt_source import read_prompt
 from llama_export.cli.sampling_options import SAMPLING, chosen_sampling
 from llama_export.cli.verb import Section, Verb
@@ -27,6 +27,7 @@ def generate(
     max_tokens: int,
     sampling: Mapping[str, object],
     threads: int | None,
+    no_hash: bool,
     as_json: bool,
     verbose: bool,
 ) -> None:
@@ -39,13 +40,20 @@ def generate(
         stats_line,
     )
     from llama_export.cli.output import write_json, write_text
+    from llama_export.cli.terminal import TerminalProgress
     from llama_export.generation.sampling import Sampling
     from llama_export.generation.text_session import TextSession
     from llama_export.tokenizer.chat_format import Message, encode_dialog
 
     drawn = chosen_sampling(Sampling(), sampling)
     text = read_prompt(prompt, file)
-    session = TextSession.open(bundle, threads=threads, verbose=verbose)
+    session = TextSession.open(
+        bundle,
+        threads=threads,
+        verbose=verbose,
+        verify=not no_hash,
+        steps=TerminalProgress(console),
+    )
     say_substitute_runtime(console, session.substitute_runtime)
     if chat and not session.for_chat:
         say_base_model(console, session.name)
@@ -100,7 +108,7 @@ GENERATE = Verb(
             ),
         ),
         SAMPLING,
-        Section("Run", (THREADS, JSON, VERBOSE)),
+        Section("Run", (THREADS, NO_HASH, JSON, VERBOSE)),
     ),
     positionals=(BUNDLE,),
     gathered={"sampling": SAMPLING.options},

@@ -26,6 +26,9 @@ THREADS = click.Option(
     show_default="one per core",
 )
 JSON = click.Option(["--json", "as_json"], is_flag=True, help="Print the result as JSON.")
+NO_HASH = click.Option(
+    ["--no-hash"], is_flag=True, help="Load the files without comparing their hashes."
+)
 VERBOSE = click.Option(
     ["--verbose"],
     is_flag=True,

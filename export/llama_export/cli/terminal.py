@@ -113,7 +113,7 @@ def export_table(result: ExportResult) -> Table:
             "recipe": _recipe(manifest.quantization),
             "bits per weight": f"{manifest.quantization['bits_per_weight']:.2f}",
             "weights' SQNR": _decibels(manifest.quantization["sqnr_db"]),
-            "context": f"{manifest.graph['max_context']} tokens",
+            "context": f"{manifest.spec.max_context} tokens",
         }
         if exported.report is None:
             why = "--no-verify" if manifest.runs_here else where_it_runs(runs_here=False)

@@ -17,7 +17,7 @@ import numpy as np
 from llama_export.errors import UsageError
 from llama_export.examine import defaults
 from llama_export.system.machine import CpuTimes, others_busy_cores
-from llama_export.targets.session import Session
+from llama_export.targets.session import Session, require_finite
 
 # Other processes that keep more than this of one core busy make the figures doubtful.
 BUSY_CORES = 0.15
@@ -245,6 +245,9 @@ def measure(
         total = (plan.repeat + 1) * (len(plan.prompt_lengths) + len(plan.contexts))
         count = _Counter(progress, total)
         first_call_s = _first_token_s(session, prompts.of(plan.prompt_lengths[0]), host)
+        # No figure counts it: what computes no numbers has no speed.
+        session.rewind(0)
+        require_finite(session.prefill(prompts.of(1)))
         prefill = tuple(
             _prefill(session, prompts.of(length), plan, host, count)
             for length in plan.prompt_lengths

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_export.bundle.bundle import Bundle
-from llama_export.bundle.graph_spec import GraphSpec, TensorSpec
+from llama_export.bundle.graph_spec import TensorSpec
 from llama_export.bundle.manifest import MANIFEST_NAME
 from llama_export.targets import registry
 from llama_export.targets.footprint import Part
@@ -159,7 +159,7 @@ def inspect_bundle(
         TokenizerError: the tokenizer's file cannot be read.
     """
     unlisted = bundle.check_hashes(_summed(progress, bundle.size_bytes)) if check_hashes else ()
-    manifest, spec = bundle.manifest, GraphSpec.from_json(bundle.manifest.graph)
+    manifest, spec = bundle.manifest, bundle.manifest.spec
     artifact = registry.get(manifest.target).describe(StoredArtifact(bundle.artifact, spec))
     sizes = {name: entry.size_bytes for name, entry in manifest.files.items()}
     sizes[MANIFEST_NAME] = (bundle.folder / MANIFEST_NAME).stat().st_size

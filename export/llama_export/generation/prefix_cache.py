@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from llama_export.errors import PromptError
 from llama_export.llama.intermediates import FloatArray
-from llama_export.targets.session import KeyValueArrays, Session, require_open
+from llama_export.targets.session import KeyValueArrays, Session, require_finite, require_open
 
 # A prompt can be stopped between two pieces, and 512 tokens of 1B took 4 s. Attention's scores
 # grow with the product of both lengths too: of 1B with 8192 positions, 32 heads in float32, a
@@ -77,6 +77,7 @@ class PrefixCache:
         Raises:
             PromptError: there are no tokens, one is outside the vocabulary, or they do not fit.
             UsageError: the session is closed.
+            BundleError: the runtime fails, or the logits are not finite numbers.
         """
         room = self.max_context - self.position
         if len(input_ids) > room:
@@ -90,7 +91,7 @@ class PrefixCache:
             piece = input_ids[start : start + PIECE_TOKENS]
             logits = self._session.prefill(piece)
             self._tokens += piece
-        return logits
+        return require_finite(logits)
 
     def rewind(self, position: int) -> None:
         """Forget every token from `position` on.

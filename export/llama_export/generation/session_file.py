@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import struct
 import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -24,6 +26,7 @@ from llama_export.errors import LlamaExportError, OutputError, PromptError
 from llama_export.generation.sampling import Sampling
 from llama_export.llama.intermediates import FloatArray
 from llama_export.targets.session import KeyValueArrays
+from llama_quantize.strict_json import parse_object
 
 FORMAT_VERSION = 1
 
@@ -31,6 +34,13 @@ _RECORD = "conversation.json"
 _RECORD_LIMIT_BYTES = 64 * 2**20
 # What an array's own header may add to its rows.
 _HEADER_LIMIT_BYTES = 4096
+# numpy's own parser evaluates the header; what is written here has one form.
+_ARRAY_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00..\{'descr': '<f4', 'fortran_order': False, "
+    rb"'shape': \((\d{1,10}), (\d{1,10}), (\d{1,10})\), \} *\n",
+    re.DOTALL,
+)
+_MOST_TOKENS = 2**31 - 1
 _ROLES = ("system", "user", "assistant")
 _DAMAGED_HINT = "the file was changed or is incomplete: copy it again, or begin a new conversation"
 
@@ -177,6 +187,7 @@ def read_session_file(path: Path, expected: BundleIdentity | None) -> SavedSessi
             message = f"{path} is a folder, and no saved conversation"
             raise PromptError(message, "give a file that /save, --save or `save` wrote")
         with zipfile.ZipFile(path) as archive:
+            _refuse_inflated(archive, path.stat().st_size)
             record = _read_record(archive)
             _refuse_newer(record, path)
             bundle = BundleIdentity(**record["bundle"])
@@ -188,14 +199,14 @@ def read_session_file(path: Path, expected: BundleIdentity | None) -> SavedSessi
                 layers=() if expected is None else _read_layers(archive, record),
                 turns=tuple(_turn(turn) for turn in record["turns"]),
                 sampling=Sampling(**record["sampling"]),
-                max_tokens=int(record["max_tokens"]),
+                max_tokens=_count(record["max_tokens"]),
             )
     except PromptError:
         raise
     except FileNotFoundError:
         message = f"{path} does not exist"
         raise PromptError(message, "give a file that /save, --save or `save` wrote") from None
-    except (OSError, zipfile.BadZipFile, EOFError, MemoryError) as error:
+    except (OSError, zipfile.BadZipFile, EOFError, struct.error) as error:
         raise _damaged(path, error) from error
     except (LookupError, TypeError, ValueError, OverflowError, RuntimeError) as error:
         # What a record edited by hand can lead to: a missing or infinite number, a value of
@@ -236,20 +247,24 @@ def _entry(kind: str, layer: int) -> str:
     return f"{kind}.{layer}.npy"
 
 
+def _refuse_inflated(archive: zipfile.ZipFile, size_bytes: int) -> None:
+    """Refuse entries that are more together than the file: nothing of ours is compressed."""
+    claimed = sum(info.file_size for info in archive.infolist())
+    if claimed > size_bytes:
+        message = f"its entries should be {claimed} bytes, and the file has {size_bytes}"
+        raise ValueError(message)
+
+
 def _read_record(archive: zipfile.ZipFile) -> dict[str, Any]:
     info = archive.getinfo(_RECORD)
     if info.compress_type != zipfile.ZIP_STORED or info.file_size > _RECORD_LIMIT_BYTES:
         message = f"{_RECORD} is compressed or longer than {_RECORD_LIMIT_BYTES} bytes"
         raise ValueError(message)
-    record = json.loads(archive.read(info))
-    if not isinstance(record, dict):
-        message = f"{_RECORD} is not a JSON object"
-        raise TypeError(message)
-    return record
+    return parse_object(archive.read(info), most_bytes=_RECORD_LIMIT_BYTES)
 
 
 def _read_layers(archive: zipfile.ZipFile, record: Mapping[str, Any]) -> list[KeyValueArrays]:
-    heads, positions, head_dim = map(int, record["rows"])
+    heads, positions, head_dim = map(_count, record["rows"])
     if positions != len(record["token_ids"]):
         message = f"{len(record['token_ids'])} tokens, but {positions} rows of cache"
         raise ValueError(message)
@@ -259,7 +274,7 @@ def _read_layers(archive: zipfile.ZipFile, record: Mapping[str, Any]) -> list[Ke
             _read_rows(archive, _entry("key", layer), shape),
             _read_rows(archive, _entry("value", layer), shape),
         )
-        for layer in range(int(record["layers"]))
+        for layer in range(_count(record["layers"]))
     ]
 
 
@@ -271,11 +286,15 @@ def _read_rows(archive: zipfile.ZipFile, name: str, shape: tuple[int, int, int])
     if not plain or not 0 <= info.file_size - expected_bytes <= _HEADER_LIMIT_BYTES:
         message = f"{name}: expected {expected_bytes} bytes, found {info.file_size}"
         raise ValueError(message)
-    with archive.open(info) as stream:
-        rows = np.lib.format.read_array(stream, allow_pickle=False)
-        stream.read()  # to the very end: there the checksum is compared
-    if rows.shape != shape or rows.dtype != np.float32:
-        message = f"{name}: expected float32 {shape}, found {rows.dtype} {rows.shape}"
+    content = archive.read(info)  # to the very end: there the checksum is compared
+    header = _ARRAY_HEADER.match(content)
+    found = None if header is None else tuple(map(int, header.groups()))
+    if header is None or found != shape or len(content) - header.end() != expected_bytes:
+        message = f"{name}: expected an array of float32 {shape}"
+        raise ValueError(message)
+    rows = np.frombuffer(content, dtype="<f4", offset=header.end()).reshape(shape)
+    if not np.isfinite(rows).all():
+        message = f"{name}: it holds what is not a finite number"
         raise ValueError(message)
     return rows
 
@@ -287,10 +306,18 @@ def _ids(raw: object) -> tuple[int, ...]:
     return tuple(raw)
 
 
+def _count(raw: object) -> int:
+    if type(raw) is not int or not 0 <= raw <= _MOST_TOKENS:
+        message = f"expected a number of tokens, found {raw!r:.80}"
+        raise ValueError(message)
+    return raw
+
+
 def _turn(raw: Mapping[str, Any]) -> Turn:
     if raw["role"] not in _ROLES or not isinstance(raw["text"], str):
         message = f"expected a turn with role and text, found {raw!r:.80}"
         raise ValueError(message)
+    raw["text"].encode()  # half a surrogate pair is no text
     return Turn(str(raw["role"]), raw["text"], _ids(raw["token_ids"]))
 
 

@@ -8,7 +8,6 @@ together, and knows nothing of terminals. A conversation that remembers its turn
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,9 @@ from types import TracebackType
 
 from llama_export.bundle.bundle import Bundle
 from llama_export.bundle.manifest import Manifest
-from llama_export.errors import BundleError, PromptError
+from llama_export.bundle.unchanged import Steps, require_unchanged
+from llama_export.errors import PromptError
+from llama_export.generation.chat_model import is_for_chat
 from llama_export.generation.decoding import Generation
 from llama_export.generation.defaults import COMPLETION_TOKENS
 from llama_export.generation.prefix_cache import PrefixCache
@@ -30,11 +31,9 @@ from llama_export.generation.session_file import (
 from llama_export.generation.text_stream import Completion, TextStream
 from llama_export.generation.validation import as_messages, as_prompt, require_whole
 from llama_export.llama.intermediates import FloatArray
-from llama_export.sources.resolve import DEMO
 from llama_export.targets import registry
 from llama_export.targets.stored import StoredArtifact
 from llama_export.tokenizer.chat_format import Message, encode_dialog
-from llama_export.tokenizer.special_tokens import END_OF_TURN, SPECIAL_TOKENS
 from llama_export.tokenizer.tokenizer import Tokenizer
 
 # Either a text, which gets `<|begin_of_text|>` in front, or token ids, which are taken as they are.
@@ -72,6 +71,8 @@ class TextSession:
         threads: int | None = None,
         max_context: int | None = None,
         verbose: bool = False,
+        verify: bool = True,
+        steps: Steps | None = None,
     ) -> TextSession:
         """Load a bundle.
 
@@ -80,10 +81,12 @@ class TextSession:
             threads: number of runtime threads, from 1 to the number of cores; None: one per core.
             max_context: most positions to use, out of the bundle's own; None: all of them.
             verbose: whether to let the runtime's messages through.
+            verify: whether to compare the files with their hashes before they are used.
+            steps: where that is shown when it takes long; None: nowhere.
 
         Raises:
             UsageError: a number is out of its range.
-            BundleError: the folder is no bundle, or a damaged one.
+            BundleError: the folder is no bundle, or a damaged or changed one.
             BackendUnavailableError: the target's runtime is not installed, or cannot run this.
             TokenizerError: the bundle's tokenizer is damaged.
         """
@@ -91,14 +94,18 @@ class TextSession:
             require_whole("threads", threads, os.cpu_count() or 1, "cores of this machine")
         bundle = Bundle.open(Path(folder))
         registry.require_runs_here(bundle)
-        most = int(bundle.manifest.graph["max_context"])
+        most = bundle.manifest.spec.max_context
         if max_context is not None:
             require_whole("max_context", max_context, most, "positions of this bundle")
+        unchanged = require_unchanged(bundle, steps) if verify else None
         tokenizer = Tokenizer.load(bundle.path(str(bundle.manifest.tokenizer["file"])))
         target = registry.get(bundle.manifest.target)
         session = target.open_session(StoredArtifact.of(bundle), threads=threads, verbose=verbose)
         cache = PrefixCache(session, max_context=max_context)
-        return cls(cache, tokenizer, bundle.manifest, for_chat=_is_for_chat(bundle))
+        opened = cls(cache, tokenizer, bundle.manifest, for_chat=is_for_chat(bundle))
+        if unchanged is not None:
+            unchanged.require_still()
+        return opened
 
     def __enter__(self) -> TextSession:
         return self
@@ -144,7 +151,7 @@ class TextSession:
     @property
     def larger_context(self) -> str:
         """Where more positions are to be had, for the hint of an error."""
-        most = int(self._manifest.graph["max_context"])
+        most = self._manifest.spec.max_context
         if self.max_context < most:
             return f"a larger --context (max_context in Python): this bundle has {most} positions"
         return "an export with a larger --max-context, if the model has more"
@@ -325,23 +332,3 @@ class TextSession:
         """Let go of the artifact and its memory; forks stay open. Closing twice does nothing."""
         self.end_stream()
         self.cache.close()
-
-
-def _is_for_chat(bundle: Bundle) -> bool:
-    """Return whether a model was trained on turns: it has a template, and its own end of turn.
-
-    The demo has both, to look like the real ones, and knows nothing but tales.
-    """
-    manifest = bundle.manifest
-    if manifest.model.name == DEMO or "tokenizer_config.json" not in manifest.files:
-        return False
-    path = bundle.path("tokenizer_config.json")
-    try:
-        keys = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        message = f"{path} cannot be read: {error}"
-        raise BundleError(message, "export the bundle again") from error
-    ends = manifest.model.config.get("eos_token_id")
-    end_of_turn = int(manifest.tokenizer["bos_token_id"]) + SPECIAL_TOKENS.index(END_OF_TURN)
-    has_end = end_of_turn in (ends if isinstance(ends, list | tuple) else [ends])
-    return has_end and isinstance(keys, dict) and "chat_template" in keys

@@ -6,10 +6,13 @@ and shapes of caches; it knows no runtime.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
-from llama_export.errors import PromptError, UsageError
+import numpy as np
+
+from llama_export.errors import BundleError, PromptError, UsageError
 from llama_export.llama.intermediates import FloatArray
 
 Resource = TypeVar("Resource")
@@ -138,3 +141,18 @@ def require_fitting_cache(
         )
         raise PromptError(message, "restore it with the bundle that it was saved with")
     return position
+
+
+def require_finite(logits: FloatArray) -> FloatArray:
+    """Return logits `[V]` as they are, and refuse those from which nothing can be drawn.
+
+    Raises:
+        BundleError: one is not a number, or infinite.
+    """
+    # One pass and no copy: a sum of finite float32 values cannot leave float64.
+    if math.isfinite(logits.sum(dtype=np.float64)):
+        return logits
+    wrong = int(np.count_nonzero(~np.isfinite(logits)))
+    message = f"the logits are not finite numbers: {wrong} of {len(logits)} are NaN or infinite"
+    hint = "the bundle is damaged, or its numbers overflow: `llama-export verify` says where"
+    raise BundleError(message, hint)

@@ -33,7 +33,7 @@ class StoredArtifact:
         Raises:
             BundleError: the manifest's graph is damaged.
         """
-        return cls(bundle.artifact, GraphSpec.from_json(bundle.manifest.graph))
+        return cls(bundle.artifact, bundle.manifest.spec)
 
 
 @dataclass(frozen=True)

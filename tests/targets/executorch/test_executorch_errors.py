@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.machinery
 import importlib.util
+import random
+import shutil
+import struct
 from dataclasses import replace
 from importlib import metadata
 
@@ -14,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llama_export.bundle.bundle import Bundle
+from llama_export.bundle.graph_spec import GraphSpec
 from llama_export.errors import BackendUnavailableError, BundleError, LoweringError, UsageError
 from llama_export.exporting.estimate import choose_context
 from llama_export.generation.text_session import TextSession
@@ -27,6 +31,7 @@ from llama_export.targets.executorch.reading.pte import Pte
 from llama_export.targets.executorch.reading.read_back import read_back
 from llama_export.targets.executorch.reading.weights import read_weights
 from llama_export.targets.executorch.running import runtime
+from llama_export.targets.executorch.running import session as session_module
 from llama_export.targets.executorch.running.session import ExecutorchSession
 from llama_export.targets.executorch.running.shared_table import check_shared_table
 from llama_export.targets.stored import StoredArtifact
@@ -99,7 +104,8 @@ def test_silence_needs_no_stderr(monkeypatch):
 
 def test_a_bundle_for_another_delegate_is_no_damaged_one(demo_bundle, monkeypatch):
     bundle = Bundle.open(demo_bundle)
-    graph = {**bundle.manifest.graph, "delegate": {"name": "vulkan"}}
+    counts = {"delegate_calls": 1, "products": 1, "products_inside": 1, "outside": {}}
+    graph = {**bundle.manifest.graph, "delegate": {"name": "vulkan", **counts}}
     lowered = replace(bundle, manifest=replace(bundle.manifest, graph=graph, runs_here=False))
     monkeypatch.setattr(Bundle, "open", lambda _folder: lowered)
     for call in (
@@ -358,3 +364,124 @@ def test_any_bytes_read_as_tables_end_in_a_value_error_or_in_nothing(data, start
             each.text(field)
     except ValueError:
         pass
+
+
+# --- What the manifest says, and when a file is looked at ---
+
+
+def logits_of(rows) -> dict:
+    return {"name": "logits", "dtype": "float32", "shape": rows}
+
+
+OTHER_SIGNATURES = {
+    "a longer context": {"max_context": 4096},
+    "another vocabulary": {"outputs": [logits_of([1, 999])]},
+    "a vocabulary that varies": {"outputs": [logits_of([1, "sequence_length"])]},
+    "two outputs": {"outputs": [logits_of([1, 512]), {**logits_of([1, 512]), "name": "more"}]},
+    "caches outside": {"kv_cache": "io"},
+    "every row": {"all_logits": True},
+    "one token a call": {
+        "inputs": [
+            {"name": "tokens", "dtype": "int64", "shape": [1, 1]},
+            {"name": "input_pos", "dtype": "int64", "shape": [1]},
+        ]
+    },
+    "other names": {
+        "inputs": [
+            {"name": "ids", "dtype": "int64", "shape": [1, "sequence_length"]},
+            {"name": "input_pos", "dtype": "int64", "shape": [1]},
+        ]
+    },
+    "one input": {"inputs": [{"name": "tokens", "dtype": "int64", "shape": [1, 1]}]},
+    "functions": {"functions": {"forward": 1}},
+}
+
+
+@pytest.mark.parametrize("name", OTHER_SIGNATURES)
+def test_a_manifest_that_says_something_else_than_the_program_is_named(tiny, name, monkeypatch):
+    def never(*_given, **_options):
+        pytest.fail("the runtime was given it")
+
+    monkeypatch.setattr(session_module, "load_method", never)
+    spec = GraphSpec.from_json({**tiny.spec.to_json(), **OTHER_SIGNATURES[name]})
+    with pytest.raises(BundleError, match=r"manifest\.json: the graph"):
+        ExecutorchSession.open(StoredArtifact(tiny.path, spec))
+
+
+def test_one_flipped_bit_of_a_program_is_named_before_the_runtime_has_it(
+    demo_bundle, tmp_path, monkeypatch
+):
+    """It ended the process: a `.pte` is trusted by what maps it."""
+
+    def never(*_given, **_options):
+        pytest.fail("the runtime was given it")
+
+    folder = shutil.copytree(demo_bundle, tmp_path / "bundle")
+    monkeypatch.setattr(session_module, "load_method", never)
+    good = (folder / "model.pte").read_bytes()
+    rnd = random.Random(3)
+    for at in (8071, *(rnd.randrange(len(good)) for _ in range(5))):
+        damaged = bytearray(good)
+        damaged[at] ^= 1 << rnd.randrange(8)
+        (folder / "model.pte").write_bytes(damaged)
+        with pytest.raises(BundleError, match=r"model\.pte is changed"):
+            TextSession.open(folder)
+
+
+def test_whatever_the_binding_raises_as_it_runs_is_the_bundles(tiny):
+    session = ExecutorchSession.open(tiny.stored)
+    session.prefill([1, 2, 3])
+
+    def fail(_inputs):
+        message = "index out of range"
+        raise IndexError(message)
+
+    real, session._program._method = session._program._method, fail
+    with pytest.raises(BundleError, match="cannot run the program: index out of range"):
+        session.prefill([4])
+    session._program._method = real
+    assert session.position == 3
+
+
+@pytest.mark.parametrize("damage", ["name", "memory"])
+def test_what_the_runtime_ends_the_process_over_is_named(tiny, tmp_path, damage):
+    """It asserts that a method has a name, and that its memory can be had."""
+    data = bytearray(tiny.path.read_bytes())
+    last = Pte.open(tiny.path).methods[-1]
+    if damage == "name":
+        place = last.text_place(0)
+        data[place - 4 : place] = bytes(4)
+    else:
+        place, count = last.vector(8)
+        data[place : place + 8 * count] = (b"\xff" * 7 + b"\x80") * count
+    (tmp_path / "model.pte").write_bytes(data)
+    with pytest.raises(BundleError, match=r"has no name|plans .* bytes of memory"):
+        ExecutorchSession.open(StoredArtifact(tmp_path / "model.pte", tiny.spec))
+
+
+def test_the_runtime_checks_a_programs_offsets_itself(tiny, tmp_path, monkeypatch):
+    """A list that leads out of the file, which our own reader did not look at."""
+    data = bytearray(tiny.path.read_bytes())
+    chains = Pte.open(tiny.path).method("forward").place(6)
+    data[chains + 3] = 0x7F
+    (tmp_path / "model.pte").write_bytes(data)
+    with pytest.raises(BundleError, match="ExecuTorch cannot load"):
+        runtime.load_method(tmp_path / "model.pte", threads=None)
+
+
+def test_lists_that_share_their_bytes_are_not_read_for_ever():
+    """A kilobyte of tables, each of which is the same list of the same tables."""
+    count = 2000
+    vtable, table = 0, 8
+    start = table + 8
+    data = bytearray(start + 4 + 4 * count)
+    struct.pack_into("<HHH", data, vtable, 6, 8, 4)  # one field, at 4
+    struct.pack_into("<iI", data, table, table - vtable, start - table - 4)
+    struct.pack_into("<I", data, start, count)
+    for at in range(start + 4, len(data), 4):
+        struct.pack_into("<I", data, at, (table - at) % 2**32)
+    root = Table(bytes(data), table)
+    for _ in range(10**6 // count):
+        assert len(root.numbers(0, "I")) == count
+    with pytest.raises(ValueError, match="elements together"):
+        root.numbers(0, "I")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from llama_export.cli.options import BUNDLE, JSON, PATH, THREADS, VERBOSE, open_console
+from llama_export.cli.options import BUNDLE, JSON, NO_HASH, PATH, THREADS, VERBOSE, open_console
 from llama_export.cli.sampling_options import SAMPLING, chosen_sampling
 from llama_export.cli.streams import require_utf8, somebody_types, stdin_bytes
 from llama_export.cli.verb import Section, Verb
@@ -35,6 +35,7 @@ def chat(
     overflow: str,
     sampling: Mapping[str, object],
     threads: int | None,
+    no_hash: bool,
     as_json: bool,
     verbose: bool,
 ) -> None:
@@ -45,6 +46,7 @@ def chat(
     from llama_export.cli.chat.slash_commands import Commands
     from llama_export.cli.chat.wording import say, say_base_model, say_substitute_runtime
     from llama_export.cli.prompt_source import read_text, refuse_both
+    from llama_export.cli.terminal import TerminalProgress
     from llama_export.generation.sampling import Sampling
     from llama_export.generation.session_file import refuse_unwritable
     from llama_export.generation.text_session import TextSession
@@ -58,7 +60,14 @@ def chat(
     first = read_text(file) if file is not None else prompt
     interactive = somebody_types()
     read_line = terminal_lines() if interactive else pipe_lines(stdin_bytes())
-    session = TextSession.open(bundle, threads=threads, max_context=context, verbose=verbose)
+    session = TextSession.open(
+        bundle,
+        threads=threads,
+        max_context=context,
+        verbose=verbose,
+        verify=not no_hash,
+        steps=TerminalProgress(console),
+    )
     conversation = _begun(session, load, system, max_tokens)
     conversation.sampling = chosen_sampling(conversation.sampling, sampling)
     commands = Commands(conversation, console)
@@ -146,7 +155,7 @@ CHAT = Verb(
             ),
         ),
         SAMPLING,
-        Section("Run", (THREADS, JSON, VERBOSE)),
+        Section("Run", (THREADS, NO_HASH, JSON, VERBOSE)),
     ),
     positionals=(BUNDLE,),
     gathered={"sampling": SAMPLING.options},

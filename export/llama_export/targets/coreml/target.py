@@ -15,6 +15,7 @@ from llama_export.targets.coreml.options import (
     require_fitting_schemes,
 )
 from llama_export.targets.costs import Cost, Costs
+from llama_export.targets.damage import damage_named
 from llama_export.targets.limits import Limit, Limits
 from llama_export.targets.options import TargetOptions, own_options
 from llama_export.targets.target import ArtifactMetadata, Lowered, SubstituteRuntime, Target
@@ -123,8 +124,9 @@ class CoremlTarget(Target):
         from llama_export.targets.coreml.running.session import CoremlSession
 
         if not exact and runs_core_ml():
-            runner = CoremlRuntime.open(artifact.path, verbose=verbose)
-            return CoremlSession(runner, artifact.spec)
+            with damage_named(artifact.path):
+                runner = CoremlRuntime.open(artifact.path, verbose=verbose)
+                return CoremlSession(runner, artifact.spec)
         return _evaluated(artifact, threads=threads, exact=exact)
 
     @override
@@ -147,7 +149,8 @@ class CoremlTarget(Target):
     def stored(self, artifact: StoredArtifact) -> StoredWeights:
         from llama_export.targets.coreml.reading.read_back import read_back
 
-        return read_back(artifact.path)
+        with damage_named(artifact.path):
+            return read_back(artifact.path)
 
     @override
     def rounded_inputs(self, artifact: StoredArtifact) -> RoundedInputs:
@@ -159,7 +162,8 @@ class CoremlTarget(Target):
         from llama_export.targets.coreml.running.probe import probe
 
         def run(chunks: Sequence[Sequence[int]]) -> tuple[Intermediates, ...]:
-            return probe(artifact, chunks, threads=threads)
+            with damage_named(artifact.path):
+                return probe(artifact, chunks, threads=threads)
 
         return run
 
@@ -167,13 +171,15 @@ class CoremlTarget(Target):
     def wiring(self, artifact: StoredArtifact, config: LlamaConfig) -> Wiring:
         from llama_export.targets.coreml.reading.wiring import read_wiring
 
-        return read_wiring(artifact.path, config, artifact.spec)
+        with damage_named(artifact.path):
+            return read_wiring(artifact.path, config, artifact.spec)
 
     @override
     def open_lookup(self, artifact: StoredArtifact, *, threads: int | None = None) -> CoremlLookup:
         from llama_export.targets.coreml.running.lookup import CoremlLookup
 
-        return CoremlLookup.open(artifact.path, threads=threads)
+        with damage_named(artifact.path):
+            return CoremlLookup.open(artifact.path, threads=threads)
 
     @override
     def predict(
@@ -192,7 +198,8 @@ class CoremlTarget(Target):
     def describe(self, artifact: StoredArtifact) -> Footprint:
         from llama_export.targets.coreml.reading.describe import describe
 
-        return describe(artifact)
+        with damage_named(artifact.path):
+            return describe(artifact)
 
     @override
     def scratch_bytes(self, shapes: Shapes, schemes: Mapping[str, Scheme]) -> int:
@@ -225,4 +232,6 @@ def _evaluated(artifact: StoredArtifact, *, threads: int | None, exact: bool) ->
     from llama_export.targets.coreml.running.session import CoremlSession
 
     mode = "fp32" if exact else "fp16"
-    return CoremlSession(Evaluator.open(artifact.path, mode=mode, threads=threads), artifact.spec)
+    with damage_named(artifact.path):
+        runner = Evaluator.open(artifact.path, mode=mode, threads=threads)
+        return CoremlSession(runner, artifact.spec)

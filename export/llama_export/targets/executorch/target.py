@@ -10,6 +10,7 @@ from typing_extensions import override
 from llama_export.bundle.graph_spec import IO
 from llama_export.errors import UsageError
 from llama_export.targets.costs import Cost, Costs
+from llama_export.targets.damage import damage_named
 from llama_export.targets.executorch.options import COREML, XNNPACK, ExecutorchOptions
 from llama_export.targets.limits import Limit, Limits
 from llama_export.targets.options import TargetOptions, own_options, require_known_choices
@@ -125,24 +126,26 @@ class ExecutorchTarget(Target):
         from llama_export.targets.executorch.running.session import ExecutorchSession
 
         # It has one way to compute, exact or not.
-        return ExecutorchSession.open(artifact, threads=threads, verbose=verbose)
+        with damage_named(artifact.path):
+            return ExecutorchSession.open(artifact, threads=threads, verbose=verbose)
 
     @override
     def stored(self, artifact: StoredArtifact) -> StoredWeights:
         from llama_export.targets.executorch.reading.read_back import read_back
 
-        return read_back(artifact.path)
+        with damage_named(artifact.path):
+            return read_back(artifact.path)
 
     @override
     def rounded_inputs(self, artifact: StoredArtifact) -> RoundedInputs | None:
         from llama_export.targets.executorch.reading.activations import rounded_inputs
 
-        return rounded_inputs(artifact.path)
+        with damage_named(artifact.path):
+            return rounded_inputs(artifact.path)
 
     @override
     def wiring(self, artifact: StoredArtifact, config: LlamaConfig) -> Wiring:
         from llama_export.targets.executorch.reading.pte import Pte
-        from llama_export.targets.executorch.reading.weights import damage_named
         from llama_export.targets.executorch.reading.wiring import read_wiring
 
         pte = Pte.open(artifact.path)
@@ -155,7 +158,8 @@ class ExecutorchTarget(Target):
     ) -> ExecutorchLookup:
         from llama_export.targets.executorch.running.lookup import ExecutorchLookup
 
-        return ExecutorchLookup.open(artifact, threads=threads)
+        with damage_named(artifact.path):
+            return ExecutorchLookup.open(artifact, threads=threads)
 
     @override
     def predict(
@@ -175,4 +179,5 @@ class ExecutorchTarget(Target):
     def describe(self, artifact: StoredArtifact) -> Footprint:
         from llama_export.targets.executorch.reading.describe import describe
 
-        return describe(artifact)
+        with damage_named(artifact.path):
+            return describe(artifact)

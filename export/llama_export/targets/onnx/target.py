@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, ClassVar
 
 from typing_extensions import override
@@ -10,6 +11,7 @@ from typing_extensions import override
 from llama_export.bundle.graph_spec import IO
 from llama_export.errors import UsageError
 from llama_export.targets.costs import Cost, Costs
+from llama_export.targets.damage import damage_named
 from llama_export.targets.limits import Limit, Limits
 from llama_export.targets.onnx.options import OnnxOptions
 from llama_export.targets.options import TargetOptions, own_options, require_known_choices
@@ -121,26 +123,30 @@ class OnnxTarget(Target):
     ) -> OnnxSession:
         from llama_export.targets.onnx.running.session import OnnxSession
 
-        return OnnxSession.open(artifact, exact=exact, threads=threads, verbose=verbose)
+        with _damage_named(artifact):
+            return OnnxSession.open(artifact, exact=exact, threads=threads, verbose=verbose)
 
     @override
     def stored(self, artifact: StoredArtifact) -> StoredWeights:
         from llama_export.targets.onnx.reading.read_back import read_back
 
-        return read_back(artifact.path)
+        with _damage_named(artifact):
+            return read_back(artifact.path)
 
     @override
     def rounded_inputs(self, artifact: StoredArtifact) -> RoundedInputs | None:
         from llama_export.targets.onnx.reading.activations import rounded_inputs
 
-        return rounded_inputs(artifact.path)
+        with _damage_named(artifact):
+            return rounded_inputs(artifact.path)
 
     @override
     def probe(self, artifact: StoredArtifact, *, threads: int | None = None) -> Probe:
         from llama_export.targets.onnx.running.probe import probe
 
         def run(chunks: Sequence[Sequence[int]]) -> tuple[Intermediates, ...]:
-            return probe(artifact, chunks, threads=threads)
+            with _damage_named(artifact):
+                return probe(artifact, chunks, threads=threads)
 
         return run
 
@@ -148,13 +154,15 @@ class OnnxTarget(Target):
     def wiring(self, artifact: StoredArtifact, config: LlamaConfig) -> Wiring:
         from llama_export.targets.onnx.reading.wiring import read_wiring
 
-        return read_wiring(artifact.path, config, all_logits=artifact.spec.all_logits)
+        with _damage_named(artifact):
+            return read_wiring(artifact.path, config, all_logits=artifact.spec.all_logits)
 
     @override
     def open_lookup(self, artifact: StoredArtifact, *, threads: int | None = None) -> OnnxLookup:
         from llama_export.targets.onnx.running.lookup import OnnxLookup
 
-        return OnnxLookup.open(artifact.path, threads=threads)
+        with _damage_named(artifact):
+            return OnnxLookup.open(artifact.path, threads=threads)
 
     @override
     def predict(
@@ -173,4 +181,16 @@ class OnnxTarget(Target):
     def describe(self, artifact: StoredArtifact) -> Footprint:
         from llama_export.targets.onnx.reading.describe import describe
 
-        return describe(artifact)
+        with _damage_named(artifact):
+            return describe(artifact)
+
+
+def _damage_named(artifact: StoredArtifact) -> AbstractContextManager[None]:
+    """Name the damage of an artifact, protobuf's own classes of errors included."""
+    try:
+        from google.protobuf.json_format import Error as JsonError
+        from google.protobuf.message import Error as WireError
+        from google.protobuf.text_format import Error as TextError
+    except ImportError:  # without it nothing of the artifact is parsed here
+        return damage_named(artifact.path)
+    return damage_named(artifact.path, JsonError, WireError, TextError)

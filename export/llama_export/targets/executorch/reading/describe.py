@@ -9,8 +9,10 @@ from collections.abc import Iterator, Mapping
 
 from llama_export.bundle.graph_spec import GraphSpec
 from llama_export.llama.names import HEAD
+from llama_export.targets.damage import damage_named
 from llama_export.targets.executorch.reading.pte import Pte, PteTensor
-from llama_export.targets.executorch.reading.weights import PteWeights, damage_named, read_weights
+from llama_export.targets.executorch.reading.signature import require_signature
+from llama_export.targets.executorch.reading.weights import PteWeights, read_weights
 from llama_export.targets.footprint import (
     CACHE_ITEM_BYTES,
     GRAPH,
@@ -37,6 +39,7 @@ def describe(artifact: StoredArtifact) -> Footprint:
         BundleError: the file is damaged or laid out in another way.
     """
     model, spec = artifact.path, artifact.spec
+    require_signature(spec)
     pte = Pte.open(model)
     with damage_named(model):
         if {backend for backend, _ in pte.delegates} != {_XNNPACK}:

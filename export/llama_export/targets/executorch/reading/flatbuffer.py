@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 _Buffer = bytes | bytearray | memoryview
+# A program of two layers has 420, and so one of 80 layers some 20,000; each is read a few times.
+_MOST_ELEMENTS = 1_000_000
 
 
 def read_number(data: _Buffer, at: int, form: str) -> int:
@@ -31,6 +33,27 @@ def read_number(data: _Buffer, at: int, form: str) -> int:
     return int(value)
 
 
+class Work:
+    """How many elements of lists were read, of how many.
+
+    Lists may share their bytes: a small file can have as many elements as the square of its size.
+    """
+
+    def __init__(self) -> None:
+        self._left = _MOST_ELEMENTS
+
+    def spend(self, elements: int) -> None:
+        """Count elements before they are read.
+
+        Raises:
+            ValueError: no file of ours has so many.
+        """
+        self._left -= elements
+        if self._left < 0:
+            message = f"its lists have more than {_MOST_ELEMENTS} elements together"
+            raise ValueError(message)
+
+
 @dataclass(frozen=True)
 class Table:
     """One table of the file.
@@ -38,10 +61,12 @@ class Table:
     Args:
         data: bytes of the whole FlatBuffers file.
         at: offset at which the table begins.
+        work: what reading the file has cost so far.
     """
 
     data: _Buffer
     at: int
+    work: Work = field(default_factory=Work, compare=False, repr=False)
 
     @classmethod
     def root(cls, data: _Buffer, start: int = 0) -> Table:
@@ -64,7 +89,9 @@ class Table:
     def table(self, field: int) -> Table | None:
         """Return the table that a field points to."""
         at = self.place(field)
-        return None if at is None else Table(self.data, at + read_number(self.data, at, "I"))
+        if at is None:
+            return None
+        return Table(self.data, at + read_number(self.data, at, "I"), self.work)
 
     def text(self, field: int) -> str:
         """Return a string; empty if it is not stored."""
@@ -93,12 +120,14 @@ class Table:
     def tables(self, field: int) -> Iterator[Table]:
         """Return the tables of a vector."""
         start, count = self.vector(field)
+        self.work.spend(count)
         for at in range(start, start + 4 * count, 4):
-            yield Table(self.data, at + read_number(self.data, at, "I"))
+            yield Table(self.data, at + read_number(self.data, at, "I"), self.work)
 
     def numbers(self, field: int, form: str) -> list[int]:
         """Return a vector's numbers."""
         start, count = self.vector(field)
+        self.work.spend(count)
         size = struct.calcsize(f"<{form}")
         return [read_number(self.data, start + size * i, form) for i in range(count)]
 

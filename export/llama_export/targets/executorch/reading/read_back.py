@@ -15,11 +15,11 @@ import numpy as np
 
 from llama_export.llama.intermediates import FloatArray
 from llama_export.llama.names import TABLE
+from llama_export.targets.damage import damage_named
 from llama_export.targets.executorch.reading.pte import Pte
 from llama_export.targets.executorch.reading.weights import (
     PteWeights,
     StoredProduct,
-    damage_named,
     read_weights,
 )
 from llama_export.targets.stored import StoredWeights

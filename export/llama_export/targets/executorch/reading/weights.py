@@ -10,12 +10,10 @@ Shapes: C max_context, E hidden_size, D head_dim.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
-from llama_export.errors import BundleError
 from llama_export.llama.names import FINAL_NORM, HEAD
+from llama_export.targets.damage import damage_named
 from llama_export.targets.executorch.reading.instructions import Call
 from llama_export.targets.executorch.reading.pte import Pte, PteTensor
 from llama_export.targets.executorch.reading.xnnpack_blob import BlobProduct, XnnpackBlob, read_blob
@@ -23,7 +21,6 @@ from llama_export.targets.executorch.reading.xnnpack_blob import BlobProduct, Xn
 LOOKUP = "quantized_decomposed::embedding_byte.dtype_out"
 ATTENTION = "llama::custom_sdpa.out"
 SLICE = "aten::slice_copy.Tensor_out"
-_HINT = "export the bundle again"
 
 # q_proj and k_proj are two products each, of the first and the second half of every head.
 _BEFORE = ("q_proj", "q_proj", "k_proj", "k_proj", "v_proj")
@@ -78,20 +75,6 @@ def read_weights(pte: Pte) -> PteWeights:
     """
     with damage_named(pte.path):
         return _weights_in(pte)
-
-
-@contextmanager
-def damage_named(path: Path) -> Iterator[None]:
-    """Turn whatever a damaged file makes a reader raise into one error.
-
-    Raises:
-        BundleError: with the file's name.
-    """
-    try:
-        yield
-    except (ValueError, LookupError, ArithmeticError) as error:
-        message = f"{path} is damaged, or not laid out as ours are: {error}"
-        raise BundleError(message, _HINT) from error
 
 
 def _weights_in(pte: Pte) -> PteWeights:

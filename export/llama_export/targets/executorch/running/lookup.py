@@ -14,9 +14,9 @@ import numpy as np
 
 from llama_export.errors import BundleError
 from llama_export.llama.intermediates import FloatArray
+from llama_export.targets.damage import damage_named
 from llama_export.targets.executorch.reading.first_layer import capacity, cut, find_ends
 from llama_export.targets.executorch.reading.pte import Pte
-from llama_export.targets.executorch.reading.weights import damage_named
 from llama_export.targets.executorch.running.runtime import load_method
 
 if TYPE_CHECKING:

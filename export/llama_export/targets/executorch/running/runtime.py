@@ -96,14 +96,16 @@ def load_method(
                 raise UsageError(message, "the threads belong to the process: close it first")
             portable_lib._unsafe_reset_threadpool(threads)
         try:
+            # Every offset is checked; without it the runtime follows them wherever they lead.
+            checked = portable_lib.Verification.InternalConsistency
             program = (
-                portable_lib._load_program(str(path))
+                portable_lib._load_program(str(path), program_verification=checked)
                 if content is None
-                else portable_lib._load_program_from_buffer(content)
+                else portable_lib._load_program_from_buffer(content, program_verification=checked)
             )
             method = program.load_method("forward")
             _loaded.add(method)
             return method
-        except RuntimeError as error:
+        except Exception as error:  # whatever the binding makes of it; it is re-raised as ours
             message = f"ExecuTorch cannot load {path}: {error}"
             raise BundleError(message, "export the bundle again, with executorch 1.4") from error

@@ -18,8 +18,14 @@ from llama_export.errors import BundleError
 from llama_export.llama.intermediates import FloatArray
 from llama_export.system.huge_pages import use_huge_pages
 from llama_export.system.quiet import silenced
+from llama_export.targets.damage import damage_named
 from llama_export.targets.executorch.reading.pte import Pte
-from llama_export.targets.executorch.reading.weights import damage_named
+from llama_export.targets.executorch.reading.signature import (
+    CACHE_SUFFIX,
+    require_bearable,
+    require_declared,
+    require_signature,
+)
 from llama_export.targets.executorch.running.runtime import load_method
 from llama_export.targets.executorch.running.shared_table import check_shared_table
 from llama_export.targets.session import (
@@ -35,8 +41,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from llama_export.targets.stored import StoredArtifact
-
-_CACHE_SUFFIX = "_cache_"
 
 
 class Program:
@@ -78,12 +82,14 @@ class Program:
                 self._quiet = False
             else:
                 results = self._method(inputs)
-        except RuntimeError as error:
+        except Exception as error:  # whatever the binding makes of it; it is re-raised as ours
             message = f"ExecuTorch cannot run the program: {error}"
             raise BundleError(message, "export the bundle again") from error
-        (logits,) = results
-        result: Tensor = logits
-        return result
+        if len(results) != 1 or results[0].shape[-1] != self.spec.outputs[0].shape[-1]:
+            message = f"the program gives {len(results)} results, not the logits alone"
+            raise BundleError(message, "export the bundle again")
+        logits: Tensor = results[0]
+        return logits
 
 
 class ExecutorchSession:
@@ -127,11 +133,15 @@ class ExecutorchSession:
             BundleError: the program is damaged, of another schema, or cannot be loaded.
         """
         model, spec = artifact.path, artifact.spec
+        require_signature(spec)
         pte = Pte.open(model)
+        with damage_named(model):
+            require_bearable(pte)
+            require_declared(spec, pte)
         check_shared_table(pte)
         with damage_named(model):
             named = {tensor.name for tensor in pte.tensors.values()}
-        names = {name for name in named if _CACHE_SUFFIX in name}
+        names = {name for name in named if CACHE_SUFFIX in name}
         if spec.kv_cache == STATE and (not names or len(names) % 2):
             message = f"{model} keeps {len(names)} caches inside; expected keys and values a layer"
             raise BundleError(message, "export the bundle again")
@@ -277,5 +287,5 @@ class ExecutorchSession:
 
 
 def _layer_and_part(name: str) -> tuple[int, str]:
-    part, _, layer = name.partition(_CACHE_SUFFIX)
+    part, _, layer = name.partition(CACHE_SUFFIX)
     return int(layer), part

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch.fx import Node
 
-from llama_export.bundle.graph_spec import IO, GraphSpec, TensorSpec
+from llama_export.bundle.graph_spec import GraphSpec
 from llama_export.errors import LoweringError
 from llama_export.llama import trace
 from llama_export.llama.config import LlamaConfig
@@ -23,6 +23,7 @@ from llama_export.targets.onnx.lowering.data import DataWriter
 from llama_export.targets.onnx.lowering.graph_builder import MICROSOFT, GraphBuilder
 from llama_export.targets.onnx.lowering.weights import WeightEmitter
 from llama_export.targets.onnx.options import OnnxOptions
+from llama_export.targets.onnx.signature import signature
 from llama_quantize.checkpoint.weights import QuantizedWeights
 
 MODEL_FILE = "model.onnx"
@@ -83,33 +84,9 @@ def lower(
 
 def graph_spec(config: LlamaConfig, max_context: int, *, all_logits: bool) -> GraphSpec:
     """Return the artifact's signature: the names that onnxruntime's clients expect."""
-    heads, size = config.num_key_value_heads, config.head_dim
-    past = ("batch_size", heads, "past_sequence_length", size)
-    present = ("batch_size", heads, "total_sequence_length", size)
-    layers = range(config.num_hidden_layers)
-    length: int | str = "sequence_length" if all_logits else 1
-    return GraphSpec(
-        inputs=(
-            TensorSpec("input_ids", "int64", ("batch_size", "sequence_length")),
-            TensorSpec("attention_mask", "int64", ("batch_size", "total_sequence_length")),
-            *(
-                TensorSpec(f"past_key_values.{layer}.{part}", "float32", past)
-                for layer in layers
-                for part in ("key", "value")
-            ),
-        ),
-        outputs=(
-            TensorSpec("logits", "float32", ("batch_size", length, config.vocab_size)),
-            *(
-                TensorSpec(f"present.{layer}.{part}", "float32", present)
-                for layer in layers
-                for part in ("key", "value")
-            ),
-        ),
-        kv_cache=IO,
-        max_context=max_context,
-        all_logits=all_logits,
-    )
+    rows: int | str = "sequence_length" if all_logits else 1
+    cache_shape = config.num_key_value_heads, config.head_dim
+    return signature(config.num_hidden_layers, cache_shape, config.vocab_size, max_context, rows)
 
 
 class _Lowering:

@@ -27,6 +27,7 @@ from llama_export.targets.footprint import (
     merge,
     weights_kind,
 )
+from llama_export.targets.onnx.signature import require_signature
 from llama_export.targets.stored import StoredArtifact
 
 if TYPE_CHECKING:
@@ -62,12 +63,13 @@ def describe(artifact: StoredArtifact) -> Footprint:
         BackendUnavailableError: onnx is not installed.
         BundleError: model.onnx is no graph, or a region is outside its data file.
     """
+    require_signature(artifact.spec)
     model = artifact.path
     proto = _load(model)
     data_bytes = model.with_name(model.name + DATA_SUFFIX).stat().st_size
     regions: dict[int, _Region] = {}
     for offset, region in _regions(proto.graph):
-        if offset + region.size_bytes > data_bytes:
+        if not 0 <= offset <= offset + region.size_bytes <= data_bytes:
             message = f"{model}: a weight ends at byte {offset + region.size_bytes} of {data_bytes}"
             raise BundleError(message, "export the bundle again")
         known = regions.get(offset, region)

@@ -64,7 +64,7 @@ class _Stored:
 
     def view(self, name: str) -> Tensor:
         place = self.places.get(name)
-        if place is None or place.offset + place.length > len(self.data):
+        if place is None or not 0 <= place.offset <= place.offset + place.length <= len(self.data):
             message = f"the artifact's initializer {name!r} is missing or outside its data file"
             raise BundleError(message, "export the bundle again")
         flat = self.data[place.offset : place.offset + place.length].view(place.dtype)
@@ -138,7 +138,9 @@ def _float_weights(
 
 def _weight_behind(value: str, steps: Mapping[str, str]) -> str:
     """Go back from an operator's input to the initializer that it comes from."""
-    while value in steps:
+    for _ in steps:  # a damaged graph may run in a circle
+        if value not in steps:
+            break
         value = steps[value]
     return value
 

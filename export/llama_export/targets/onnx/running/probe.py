@@ -16,6 +16,7 @@ from llama_export.errors import BundleError
 from llama_export.llama import intermediates
 from llama_export.llama.intermediates import FloatArray, Intermediates, in_layer
 from llama_export.targets.onnx.running.runtime import load_runtime
+from llama_export.targets.onnx.signature import require_signature
 from llama_export.targets.stored import StoredArtifact
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def probe(
     """
     import onnx
 
+    require_signature(artifact.spec)
     proto = onnx.load(str(artifact.path), load_external_data=False)
     points = find_intermediates(proto.graph)
     outputs = {value.name for value in proto.graph.output}

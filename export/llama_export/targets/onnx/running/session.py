@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llama_export.bundle.graph_spec import GraphSpec
+from llama_export.errors import BundleError
 from llama_export.llama.intermediates import FloatArray
 from llama_export.system.huge_pages import use_huge_pages
 from llama_export.targets.onnx.running.runtime import load_runtime
+from llama_export.targets.onnx.signature import require_declared, require_signature
 from llama_export.targets.session import (
     KeyValueArrays,
     require_fitting_cache,
@@ -71,9 +73,11 @@ class OnnxSession:
 
         Raises:
             BackendUnavailableError: onnxruntime is not installed.
-            BundleError: the runtime cannot load the artifact.
+            BundleError: the runtime cannot load the artifact, or it is not what the manifest says.
         """
+        require_signature(artifact.spec)
         runtime = load_runtime(artifact.path, threads=threads, exact=exact, verbose=verbose)
+        require_declared(artifact.spec, runtime.get_inputs(), runtime.get_outputs())
         use_huge_pages()
         return cls(runtime, artifact.spec)
 
@@ -124,10 +128,33 @@ class OnnxSession:
         binding.bind_cpu_input("input_ids", np.asarray([input_ids], dtype=np.int64))
         binding.bind_cpu_input("attention_mask", np.ones((1, total), dtype=np.int64))
         binding.bind_output("logits")
-        runtime.run_with_iobinding(binding)
+        logits = self._computed(runtime, binding, len(input_ids))
         self._position = total
-        logits: FloatArray = binding.get_outputs()[0].numpy()[0]
         return logits
+
+    def _computed(
+        self, runtime: onnxruntime.InferenceSession, binding: onnxruntime.IOBinding, tokens: int
+    ) -> FloatArray:
+        """Run the graph over what is bound and return its logits, `[rows, V]`.
+
+        Raises:
+            BundleError: the graph cannot be run, or gives something else.
+        """
+        try:
+            runtime.run_with_iobinding(binding)
+            logits = binding.get_outputs()[0].numpy()
+        except Exception as error:  # its classes share no base but this; it is re-raised as ours
+            message = f"onnxruntime cannot run the artifact over {tokens} tokens: {error}"
+            raise BundleError(message, "export the bundle again") from error
+        expected = (1, tokens if self._spec.all_logits else 1, self.vocab_size)
+        if logits.dtype != np.float32 or logits.shape != expected:
+            message = (
+                f"the artifact's logits: expected float32 {expected}, found {logits.dtype} "
+                f"{logits.shape}"
+            )
+            raise BundleError(message, "export the bundle again")
+        rows: FloatArray = logits[0]
+        return rows
 
     def rewind(self, position: int) -> None:
         """Forget every token from `position` on; their slots are written again later.
