@@ -6,8 +6,9 @@ It knows a path, a signature and hashes; it does not know how any target stores 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from llama_export.bundle.bundle import Bundle
 from llama_export.bundle.graph_spec import GraphSpec
@@ -21,10 +22,12 @@ class StoredArtifact:
     Args:
         path: file, or for a Core ML package the folder, that the runtime loads.
         spec: signature of the artifact, from the manifest.
+        model: config of the model, from the manifest; empty when it is not known.
     """
 
     path: Path
     spec: GraphSpec
+    model: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, bundle: Bundle) -> StoredArtifact:
@@ -33,7 +36,7 @@ class StoredArtifact:
         Raises:
             BundleError: the manifest's graph is damaged.
         """
-        return cls(bundle.artifact, bundle.manifest.spec)
+        return cls(bundle.artifact, bundle.manifest.spec, bundle.manifest.model.config)
 
 
 @dataclass(frozen=True)

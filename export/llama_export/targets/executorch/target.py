@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from typing_extensions import override
 
 from llama_export.bundle.graph_spec import IO
-from llama_export.errors import UsageError
+from llama_export.errors import BundleError, UsageError
 from llama_export.targets.costs import Cost, Costs
 from llama_export.targets.damage import damage_named
 from llama_export.targets.executorch.options import COREML, XNNPACK, ExecutorchOptions
@@ -125,9 +125,28 @@ class ExecutorchTarget(Target):
     ) -> ExecutorchSession:
         from llama_export.targets.executorch.running.session import ExecutorchSession
 
+        self._refuse_strangers(artifact)
         # It has one way to compute, exact or not.
         with damage_named(artifact.path):
             return ExecutorchSession.open(artifact, threads=threads, verbose=verbose)
+
+    def _refuse_strangers(self, artifact: StoredArtifact) -> None:
+        """Refuse a program with an instruction of another model's.
+
+        Its kernels check some of their arguments by ending the process, as where attention begins
+        after the last key; what is read here is known to call them rightly.
+
+        Raises:
+            BundleError: names the first instruction.
+        """
+        from llama_export.llama.config import LlamaConfig
+
+        if not artifact.model:
+            return
+        config = LlamaConfig.from_hf(artifact.model, where="manifest.json")
+        if strangers := self.wiring(artifact, config).strangers:
+            message = f"{artifact.path} is not the program of its model: {strangers[0]}"
+            raise BundleError(message, "ExecuTorch does not get to see it: export the bundle again")
 
     @override
     def stored(self, artifact: StoredArtifact) -> StoredWeights:
