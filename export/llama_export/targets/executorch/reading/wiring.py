@@ -39,7 +39,12 @@ _TO_THE_END = 2**63 - 1
 _FLOAT32, _FLOAT32_BYTES = 6, 4
 _CACHE_TYPES = {"float16": 5, "bfloat16": 15}
 # Of attention's arguments: query, caches and start stand before these.
-_ATTENTION_SETTINGS = (("mask", "none"), ("dropout", 0.0), ("is_causal", 1.0), ("scale", None))
+_ATTENTION_SETTINGS: tuple[tuple[str, float | str | None], ...] = (
+    ("mask", "none"),
+    ("dropout", 0.0),
+    ("is_causal", 1.0),
+    ("scale", None),
+)
 
 _Key = tuple[str, tuple[object, ...]]
 

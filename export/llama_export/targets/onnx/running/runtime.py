@@ -15,8 +15,9 @@ from llama_export.errors import BackendUnavailableError, BundleError
 if TYPE_CHECKING:
     import onnxruntime
 
-# onnxruntime's own log level "error": warnings about the host are not the user's business.
-_QUIET, _VERBOSE = 3, 1
+# onnxruntime's own log level "fatal": what it calls an error it raises too, and on stderr it would
+# quote the file raw.
+_QUIET, _VERBOSE = 4, 1
 # The accuracy level at which every product is computed in float32.
 _FLOAT32_LEVEL = 1
 
