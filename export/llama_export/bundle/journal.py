@@ -68,9 +68,11 @@ def put_in_place(output: Path, work: Path, changes: Sequence[Change]) -> None:
     # It is published: no error may say that it is not.
     with suppress(OSError):
         sync(output)
-    for _ in range(2):
-        with suppress(OSError):
+    with suppress(OSError):
+        try:
             _remove(work)
+        except OSError:
+            _remove(work)  # with it the replaced folders would stay too
 
 
 def finish(output: Path, work: Path) -> None:
@@ -103,25 +105,31 @@ def unfinished(folder: Path) -> str:
     """
     folder = Path(os.path.abspath(folder))  # noqa: PTH100 - "." has no name, and links stay
     output = folder.parent
-    for work, pid in work_folders(output):
-        if not has_journal(work) or may_be_alive(pid):
-            continue
-        with suppress(OutputError):
-            names = [change.name for change in _read(work)]
-            if folder.name in names:
-                places = ", ".join(names)
+    with suppress(OSError):  # a folder above that may not be looked into
+        for work, pid in work_folders(output):
+            places = [] if may_be_alive(pid) else _places(work)
+            if folder.name in places:
                 return (
-                    f"an export to {output} was interrupted while it put {places} in place, so "
-                    f"they may be of two exports; any export with --output {output} finishes it"
+                    f"an export to {output} was interrupted while it put {', '.join(places)} in "
+                    f"place, so they may be of two exports; any export with --output {output} "
+                    f"finishes it"
                 )
-    if folder.exists():
-        return ""
-    for aside in sorted(output.glob(f".{folder.name}.old-*")):
-        return (
-            f"an export was interrupted there and left it as {aside}: rename that to {folder}, or "
-            f"export again with --output {output}, which puts it back"
-        )
+        for aside in [] if folder.exists() else sorted(output.iterdir()):
+            if aside.name.startswith(f".{folder.name}.old-"):
+                return (
+                    f"an export was interrupted there and left it as {aside}: rename that to "
+                    f"{folder}, or export again with --output {output}, which puts it back"
+                )
     return ""
+
+
+def _places(work: Path) -> list[str]:
+    """Return the names in a work folder's journal; none when it has none, or a damaged one."""
+    if not has_journal(work):
+        return []
+    with suppress(OutputError):
+        return [change.name for change in _read(work)]
+    return []
 
 
 def warn_if_unfinished(folder: Path) -> None:

@@ -85,8 +85,13 @@ class Publication:
         refuse_existing(place, force=True, keep_extra=self.keep_extra)
 
     def awaits_finish(self) -> bool:
-        """Return whether an interrupted export into the folder has to be finished first."""
-        return any(has_journal(work) for work, _ in work_folders(self.output))
+        """Return whether an interrupted export into the folder has to be finished first.
+
+        Raises:
+            OutputError: the folder cannot be looked into.
+        """
+        with as_output_error(self.output):
+            return any(has_journal(work) for work, _ in work_folders(self.output))
 
 
 @contextmanager

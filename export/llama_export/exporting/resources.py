@@ -99,10 +99,10 @@ class Resources:
 
 def refusal_of(publication: Publication) -> OutputError | None:
     """Return why the folders cannot be published, or None."""
-    if publication.awaits_finish():
-        return None  # what is there will be another thing by then: the export judges it
     try:
-        publication.refuse()
+        # What an interrupted export left is finished first, and judged then.
+        if not publication.awaits_finish():
+            publication.refuse()
     except OutputError as refusal:
         return refusal
     return None
