@@ -132,7 +132,7 @@ class Exports:
             code = 99
             try:
                 code = self._command(arguments, group, strike, at, real=real)
-            except BaseException:
+            except BaseException:  # noqa: BLE001 - a child of pytest ends here, whatever it met
                 traceback.print_exc()
             finally:
                 os._exit(code)

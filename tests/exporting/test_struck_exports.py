@@ -76,9 +76,8 @@ def test_sixty_struck_exports_of_three_targets_leave_old_or_new(exports):
     whole_s = 1.5
     found = [
         check(exports, strike, over_old=over_old)
-        for strike, over_old in random_strikes(1, 56, whole_s)
+        for strike, over_old in random_strikes(1, 58, whole_s)
     ]
-    for number in (signal.SIGKILL, signal.SIGTERM):
-        for at in (3, 150):
-            found.append(check(exports, Strike(number, at), over_old=True, real=True))
+    for number, at in ((signal.SIGKILL, 150), (signal.SIGTERM, 3)):
+        found.append(check(exports, Strike(number, at), over_old=True, real=True))
     assert {OLD, NEW, "absent"} <= set(found)
