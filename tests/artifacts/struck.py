@@ -1,4 +1,4 @@
-"""Exports in forked processes that are struck by a signal, at a chosen event or moment.
+"""Exports in forked processes that are struck, by a signal or a full disk, at a chosen event.
 
 The lowering is real, or played back from an earlier export so that hundreds fit into a test. The
 rest is the command itself: plan, quantiser, files, manifest, renames, messages, exit code.
@@ -6,9 +6,11 @@ rest is the command itself: plan, quantiser, files, manifest, renames, messages,
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import random
+import resource
 import shutil
 import signal
 import sys
@@ -49,6 +51,10 @@ class Strike:
     after_s: float = 0.0
 
 
+# The disk is full at an event, and has room again.
+FULL = Strike(0)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a struck export ended, and what stands in its output."""
@@ -70,6 +76,23 @@ class _Watched:
             self.seen += 1
             if self.seen == self.at and self.strike is not None:
                 os.kill(os.getpid(), self.strike.number)
+
+
+class _FullDisk:
+    """Counts what is written, renamed or removed in a folder, and refuses one of these."""
+
+    def __init__(self, at: int, output: Path) -> None:
+        self.at, self.output, self.seen = at, str(output), 0
+
+    def hook(self, event: str, args: tuple[object, ...]) -> None:
+        if event not in WATCHED - {"os.scandir", "os.listdir", "fcntl.flock"}:
+            return
+        flags = args[2] if event == "open" else os.O_WRONLY
+        writes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        if writes and str(args[0]).startswith(self.output):
+            self.seen += 1
+            if self.seen == self.at:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(args[0]))
 
 
 class Exports:
@@ -109,6 +132,25 @@ class Exports:
         if strike.event_from_end is not None:
             at = max(1, self._count(over_old=over_old, real=real) - strike.event_from_end)
         code, said = self.run(arguments, NEW, strike=strike, at=at, real=real)
+        return Outcome(code, said, self.states(output), hidden_in(output))
+
+    def with_full_disk(self, at: int) -> Outcome:
+        """Export the new one over the old one on a disk that is full at an event."""
+        output = self.fresh_output(over_old=True)
+        arguments = [*self.arguments(output, NEW), "--force"]
+        code, said = self.run(arguments, NEW, strike=FULL, at=at)
+        return Outcome(code, said, self.states(output), hidden_in(output))
+
+    def with_small_files(self, limit_bytes: int) -> Outcome:
+        """Export the new one over the old one where no file may be larger."""
+        output = self.fresh_output(over_old=True)
+        arguments = [*self.arguments(output, NEW), "--force"]
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, before[1]))
+        try:
+            code, said = self.run(arguments, NEW)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
         return Outcome(code, said, self.states(output), hidden_in(output))
 
     def run(
@@ -165,8 +207,12 @@ class Exports:
     ) -> int:
         if not real:
             self._play_back(group)
-        if at is not None:
+        watched: _Watched | _FullDisk | None = None
+        if strike is FULL:
+            watched = _FullDisk(at or 0, self.folder / "out")
+        elif at is not None:
             watched = _Watched(at, strike)
+        if watched is not None:
             sys.addaudithook(watched.hook)
         elif strike is not None:
             threading.Timer(strike.after_s, os.kill, (os.getpid(), strike.number)).start()
@@ -179,7 +225,7 @@ class Exports:
         except InterruptedBySignal as late:  # before main's first line, or after its last
             code = late.exit_code
         sys.stdout.flush()
-        if at == 0:
+        if watched is not None:
             os.write(1, f"events: {watched.seen}".encode())
         return code
 
@@ -229,8 +275,11 @@ class Exports:
             made, lowered = self.folder / group / name, self._lowered[name, group]
 
             def copied(_self, _traced, _weights, folder, *_rest, _made=made, _lowered=lowered):
-                ignored = shutil.ignore_patterns(MANIFEST_NAME)
-                shutil.copytree(_made, folder, dirs_exist_ok=True, ignore=ignored)
+                for path in sorted(p for p in _made.rglob("*") if p.is_file()):
+                    if path.name != MANIFEST_NAME or path.parent != _made:
+                        goal = folder / path.relative_to(_made)
+                        goal.parent.mkdir(parents=True, exist_ok=True)
+                        shutil.copyfile(path, goal)
                 return _lowered
 
             type(registry.get(name)).lower = copied

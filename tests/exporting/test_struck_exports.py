@@ -6,9 +6,10 @@ import os
 import signal
 
 import pytest
-from artifacts.struck import NEW, OLD, Exports, Strike, random_strikes
+from artifacts.struck import NEW, OLD, Exports, Outcome, Strike, random_strikes
 
 from llama_export.bundle.journal import unfinished
+from llama_export.bundle.output_lock import LOCK_NAME
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs fork and POSIX signals")
 
@@ -81,3 +82,42 @@ def test_sixty_struck_exports_of_three_targets_leave_old_or_new(exports):
     for number, at in ((signal.SIGKILL, 150), (signal.SIGTERM, 3)):
         found.append(check(exports, Strike(number, at), over_old=True, real=True))
     assert {OLD, NEW, "absent"} <= set(found)
+
+
+def is_old_or_new(outcome: Outcome) -> None:
+    """A full disk is named, or did no harm; either way nothing is left."""
+    expected = NEW if outcome.code == 0 else OLD
+    assert outcome.code in (0, 11), outcome
+    assert set(outcome.states.values()) == {expected}, outcome
+    # A lock that the disk did not let us remove stays, and nobody holds it.
+    assert set(outcome.hidden) <= {LOCK_NAME}, outcome
+    assert "Traceback" not in outcome.said, outcome
+    if outcome.code:
+        assert "what to do" in outcome.said, outcome
+
+
+def events_of(exports: Exports) -> int:
+    whole = exports.with_full_disk(0)
+    assert whole.code == 0, whole
+    return int(whole.said.rsplit("events: ", 1)[1])
+
+
+def test_a_full_disk_leaves_old_or_new(small_exports):
+    """A sample of the next test's."""
+    events = events_of(small_exports)
+    assert events > 40
+    found = [small_exports.with_full_disk(at) for at in (3, events // 2, events - 9)]
+    found.append(small_exports.with_small_files(60_000))
+    for outcome in found:
+        is_old_or_new(outcome)
+    assert 11 in {outcome.code for outcome in found}
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_at_any_step_leaves_old_or_new(small_exports):
+    events = events_of(small_exports)
+    found = [small_exports.with_full_disk(at) for at in range(1, events + 1)]
+    found += [small_exports.with_small_files(size) for size in (20_000, 300_000)]
+    for outcome in found:
+        is_old_or_new(outcome)
+    assert {outcome.code for outcome in found} == {0, 11}
