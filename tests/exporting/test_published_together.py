@@ -41,19 +41,20 @@ def test_nothing_is_published_when_a_later_target_fails(checkpoint, tmp_path, mo
 
     output = export(checkpoint, tmp_path / "out").output
     before = files(output)
+
     # The second artifact need not be one: it is the verification that decides.
-    monkeypatch.setattr(ExecutorchTarget, "lower", OnnxTarget.lower)
+    def lower(_self, traced, weights, folder, _options, metadata):
+        return OnnxTarget().lower(traced, weights, folder, OnnxTarget.Options(), metadata)
+
+    monkeypatch.setattr(ExecutorchTarget, "lower", lower)
     made = []
 
     def verified(folder, *_):
         made.append(folder.name)
         if folder.name == "executorch":
-            raise VerificationFailedError("executorch", SimpleNamespace(failures=()))
+            raise VerificationFailedError(folder.name, SimpleNamespace(failures=()))
 
     monkeypatch.setattr(pipeline, "_verified", verified)
-    monkeypatch.setattr(ExecutorchTarget, "Options", OnnxTarget.Options)
-    monkeypatch.setattr(ExecutorchTarget, "check", OnnxTarget.check)
-    monkeypatch.setattr(ExecutorchTarget, "predict", OnnxTarget.predict)
     with pytest.raises(VerificationFailedError):
         export(checkpoint, output, "onnx", "executorch", verify=True, force=True, group_size=64)
     assert made == ["onnx", "executorch"]
