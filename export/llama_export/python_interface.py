@@ -48,11 +48,14 @@ class ExportSettings:
         keep_weights: whether to keep the quantised weights, in the folder `weights` of the output.
         verify: whether to check each artifact, and to publish none that fails.
         force: whether to replace what an earlier export wrote there.
+        keep_extra: whether to carry over files of others that lie in what is replaced; else they
+            are a reason to refuse.
     """
 
     keep_weights: bool = True
     verify: bool = True
     force: bool = False
+    keep_extra: bool = False
 
 
 _DEFAULT_SETTINGS = ExportSettings()
@@ -143,6 +146,7 @@ def export(
         keep_weights=settings.keep_weights,
         verify=settings.verify,
         force=settings.force,
+        keep_extra=settings.keep_extra,
     )
     return export_bundle(request, _Silence())
 

@@ -9,28 +9,32 @@ from pathlib import Path
 import pytest
 from artifacts.folders import (
     failing_with,
+    is_new,
     is_old,
     leftovers,
     make_old,
     names,
+    publish_one,
     publish_with,
+    write_folder,
     write_new,
 )
 
-from llama_export.bundle import publish as publish_module
-from llama_export.bundle.publish import publish, refuse_existing, scratch
+from llama_export.bundle import output_lock, swap
+from llama_export.bundle.ownership import refuse_existing
+from llama_export.bundle.publish import Publication, publish
 from llama_export.errors import OutputError
 
 
 def test_the_folder_appears_when_the_block_ends(tmp_path):
     target = tmp_path / "out" / "deep" / "onnx"
-    with publish(target, force=False) as folder:
-        assert folder.parent == target.parent
-        assert folder.name == f".onnx.partial-{os.getpid()}"
+    with publish_one(target) as folder:
+        assert folder.parent.parent == target.parent
+        assert folder.parent.name == f".llama-export-{os.getpid()}"
         assert names(folder) == []
-        (folder / "manifest.json").write_text("new")
+        write_folder(folder, "new")
         assert not target.exists()
-    assert names(target) == ["manifest.json"]
+    assert is_new(target)
     assert names(target.parent) == ["onnx"]
 
 
@@ -51,12 +55,12 @@ def test_an_empty_folder_is_refused_too(tmp_path):
     with pytest.raises(OutputError, match="already exists"):
         write_new(tmp_path / "out")
     write_new(tmp_path / "out", force=True)
-    assert names(tmp_path / "out") == ["manifest.json"]
+    assert is_new(tmp_path / "out")
 
 
 def test_force_replaces_the_whole_folder(tmp_path):
     make_old(tmp_path / "out")
-    with publish(tmp_path / "out", force=True) as folder:
+    with publish_one(tmp_path / "out", force=True) as folder:
         (folder / "manifest.json").write_text("new")
         assert is_old(tmp_path / "out")
     assert names(tmp_path / "out") == ["manifest.json"]
@@ -69,8 +73,6 @@ def test_force_does_not_replace_what_we_did_not_write(tmp_path):
     with pytest.raises(OutputError, match="did not write it"):
         write_new(tmp_path / "home", force=True)
     assert names(tmp_path / "home") == ["thesis.tex"]
-    (tmp_path / "home" / "quantization.json").write_text("{}")
-    write_new(tmp_path / "home", force=True)
 
 
 @pytest.mark.parametrize("force", [False, True])
@@ -104,7 +106,7 @@ def test_a_parent_that_is_a_file_is_refused(tmp_path):
 
 def test_a_name_that_is_too_long_is_refused(tmp_path):
     with pytest.raises(OutputError) as caught:
-        write_new(tmp_path / "p" / ("n" * 250))
+        write_new(tmp_path / "p" / ("n" * 256))
     assert "shorter" in caught.value.hint
     assert names(tmp_path) == []
 
@@ -136,7 +138,7 @@ def test_any_exception_leaves_all_as_it_was(tmp_path, failure):
 def test_a_relative_target_stays_where_it_was_meant(tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
-    with publish(Path("out"), force=False) as folder:
+    with publish_one(Path("out")) as folder:
         os.chdir(tmp_path / "elsewhere")
         (folder / "manifest.json").write_text("new")
     assert names(tmp_path) == ["elsewhere", "out"]
@@ -185,32 +187,28 @@ def test_a_fault_of_the_input_is_not_blamed_on_the_output(tmp_path):
     ):
         with pytest.raises(type(error)):
             publish_with(tmp_path / "out", failing_with(error))
-    inside = tmp_path / f".out.partial-{os.getpid()}" / "model.onnx"
+    inside = tmp_path / f".llama-export-{os.getpid()}" / "out" / "model.onnx"
     denied = PermissionError(errno.EACCES, "denied", str(inside))
     with pytest.raises(OutputError, match="denied"):
         publish_with(tmp_path / "out", failing_with(denied))
     assert names(tmp_path) == []
 
 
-def test_the_old_folder_comes_back_when_the_second_rename_fails(tmp_path, monkeypatch):
+@pytest.mark.parametrize("failing", [1, 2, 3])
+def test_the_old_folder_comes_back_when_a_rename_fails(tmp_path, monkeypatch, failing):
     make_old(tmp_path / "out")
     rename, calls = Path.rename, []
 
-    def second_fails(source, target):
-        calls.append((source.name, target.name))
-        if len(calls) == 2:
+    def one_fails(source, target):
+        calls.append(source.name)
+        if len(calls) == failing + 1:  # the first is the journal's
             raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(source))
         return rename(source, target)
 
-    monkeypatch.setattr(Path, "rename", second_fails)
+    monkeypatch.setattr(swap, "exchange", lambda first, second: False)
+    monkeypatch.setattr(Path, "rename", one_fails)
     with pytest.raises(OutputError, match="busy"):
         write_new(tmp_path / "out", force=True)
-    pid = os.getpid()
-    assert calls == [
-        ("out", f".out.old-{pid}"),
-        (f".out.partial-{pid}", "out"),
-        (f".out.old-{pid}", "out"),
-    ]
     assert is_old(tmp_path / "out")
     assert names(tmp_path) == ["out"]
 
@@ -222,7 +220,7 @@ def test_a_folder_that_appears_during_the_work_is_not_lost(tmp_path):
     assert names(tmp_path) == ["out"]
 
 
-def test_every_file_is_on_the_disk_before_the_rename(tmp_path, monkeypatch):
+def test_every_file_is_on_the_disk_before_the_first_rename(tmp_path, monkeypatch):
     events: list[object] = []
     fsync, rename = os.fsync, Path.rename
 
@@ -231,32 +229,36 @@ def test_every_file_is_on_the_disk_before_the_rename(tmp_path, monkeypatch):
         fsync(handle)
 
     def log_rename(source, target):
-        events.append("rename")
+        events.append(source.name)
         return rename(source, target)
 
-    with publish(tmp_path / "out", force=False) as folder:
+    with publish_one(tmp_path / "out") as folder:
         (folder / "deep").mkdir()
         (folder / "deep" / "a").write_text("a")
         (folder / "b").write_text("b")
         (folder / "link").symlink_to(tmp_path / "nowhere")
-        inside = {path.lstat().st_ino for path in [folder, *folder.rglob("*")]}
+        inside = {path.lstat().st_ino for path in [folder, folder.parent, *folder.rglob("*")]}
         inside.remove((folder / "link").lstat().st_ino)
+        work = folder.parent.stat().st_ino
         monkeypatch.setattr(os, "fsync", log_fsync)
         monkeypatch.setattr(Path, "rename", log_rename)
-    place = events.index("rename")
-    assert set(events[:place]) == inside
-    assert events[place + 1 :] == [tmp_path.stat().st_ino]
+    journal, place = events.index("journal.json.draft"), events.index("out")
+    assert set(events[: journal - 1]) == inside
+    # The journal is on the disk before the pass, and goes when the pass is.
+    assert events[journal + 1 : place] == [work, tmp_path.stat().st_ino]
+    assert events[place + 1 :] == [tmp_path.stat().st_ino, work]
 
 
 def test_a_second_publish_of_the_same_target_is_refused(tmp_path):
-    with publish(tmp_path / "out", force=True) as folder:
+    with publish_one(tmp_path / "out", force=True) as folder:
         (folder / "manifest.json").write_text("first")
-        with pytest.raises(OutputError, match="another export is writing"):
-            write_new(tmp_path / "out", force=True)
-        write_new(tmp_path / "other")  # another target is free
+        for name in ("out", "other"):  # the output is one, whatever goes into it
+            with pytest.raises(OutputError, match="another export is writing"):
+                write_new(tmp_path / name, force=True)
+        write_new(tmp_path / "elsewhere" / "out")
         assert names(folder) == ["manifest.json"]
     assert (tmp_path / "out" / "manifest.json").read_text() == "first"
-    assert names(tmp_path) == ["other", "out"]
+    assert names(tmp_path) == ["elsewhere", "out"]
 
 
 def test_an_id_used_again_does_not_keep_a_leftover(tmp_path):
@@ -267,7 +269,7 @@ def test_an_id_used_again_does_not_keep_a_leftover(tmp_path):
 
 
 def test_other_folders_beside_the_target_are_left_alone(tmp_path):
-    others = [".out.partial-x", ".out2.partial-1", ".other.old-1", "out.partial-1", ".out.partial-"]
+    others = [".llama-export-x", ".out2.old-1", ".other.old-1", "llama-export-1", ".llama-export-"]
     for name in others:
         (tmp_path / name).mkdir()
     write_new(tmp_path / "out")
@@ -289,12 +291,12 @@ def test_a_folder_moved_aside_is_removed_when_its_successor_is_there(tmp_path):
     (tmp_path / "x").rename(tmp_path / "out")
     write_new(tmp_path / "out", force=True)
     assert names(tmp_path) == ["out"]
-    assert names(tmp_path / "out") == ["manifest.json"]
+    assert is_new(tmp_path / "out")
 
 
 def test_the_lock_that_counts_is_the_one_in_the_folder(tmp_path, monkeypatch):
     # Between our open and our lock, the last holder removes the file and a rival makes its own.
-    lock, flock, calls = tmp_path / ".out.lock", publish_module.fcntl.flock, []
+    lock, flock, calls = tmp_path / output_lock.LOCK_NAME, output_lock.fcntl.flock, []
 
     def late(handle, operation):
         calls.append(handle)
@@ -303,27 +305,22 @@ def test_the_lock_that_counts_is_the_one_in_the_folder(tmp_path, monkeypatch):
             lock.touch()
         flock(handle, operation)
 
-    monkeypatch.setattr(publish_module.fcntl, "flock", late)
-    with publish(tmp_path / "out", force=False) as folder:
+    monkeypatch.setattr(output_lock.fcntl, "flock", late)
+    with publish_one(tmp_path / "out") as folder:
         assert lock.exists()
         with pytest.raises(OutputError, match="another export is writing"):
             write_new(tmp_path / "out")
         (folder / "manifest.json").write_text("new")
-    assert len(calls) == 3
+    assert len(calls) > 2
     assert names(tmp_path) == ["out"]
 
 
-def test_a_scratch_folder_goes_away_and_leaves_the_target_alone(tmp_path):
-    make_old(tmp_path / "out")
-    with scratch(tmp_path / "out") as folder:
-        assert folder.parent == tmp_path
-        (folder / "weights").write_text("half")
-        with pytest.raises(OutputError, match="another export is writing"):
-            write_new(tmp_path / "out", force=True)
-    assert is_old(tmp_path / "out")
-    assert names(tmp_path) == ["out"]
-    with scratch(tmp_path / "new" / "weights") as folder:
-        (folder / "weights").write_text("half")
+def test_what_has_no_name_in_the_output_goes_away(tmp_path):
+    with publish(Publication(tmp_path, ("out",))) as work:
+        write_folder(work / "out", "new")
+        (work / "unkept").mkdir()
+        (work / "unkept" / "weights").write_text("half")
+    assert is_new(tmp_path / "out")
     assert names(tmp_path) == ["out"]
 
 

@@ -11,18 +11,21 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from artifacts import folders
 from artifacts.folders import (
     failing_with,
+    is_new,
     is_old,
     leftovers,
     make_old,
     names,
     publish_with,
+    word_of,
     write_new,
 )
 
 import llama_quantize
-from llama_export.bundle import publish as publish_module
+from llama_export.bundle import output_lock
 from llama_export.errors import OutputError
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
@@ -31,8 +34,8 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals"
 WRITER = """
 import sys, time
 from pathlib import Path
-from llama_export.bundle.publish import publish
-with publish(Path(sys.argv[1]), force=True) as folder:
+from artifacts.folders import publish_one
+with publish_one(Path(sys.argv[1]), force=True) as folder:
     (folder / "manifest.json").write_text("half")
     (folder / "deep").mkdir()
     (folder / "deep" / "weights").write_text("half")
@@ -44,10 +47,10 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 from llama_export.errors import OutputError
-from llama_export.bundle.publish import publish
+from artifacts.folders import publish_one
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
-    with publish(Path(sys.argv[1]), force=True) as folder:
+    with publish_one(Path(sys.argv[1]), force=True) as folder:
         (folder / "model.onnx.data").write_bytes(bytes(200_000))
 except OutputError as error:
     print(error.message, "|", error.hint)
@@ -58,12 +61,12 @@ UNPRIVILEGED = """
 import os, sys
 from pathlib import Path
 from llama_export.errors import OutputError
-from llama_export.bundle.publish import publish
+from artifacts.folders import publish_one
 if os.geteuid() == 0:  # root may write everywhere
     os.setgid(65534)
     os.setuid(65534)
 try:
-    with publish(Path(sys.argv[1]), force=False):
+    with publish_one(Path(sys.argv[1])):
         print("entered")
 except OutputError as error:
     print(error.message, "|", error.hint)
@@ -75,34 +78,39 @@ RIVAL = """
 import os, sys
 from pathlib import Path
 from llama_export.errors import OutputError
-from llama_export.bundle.publish import publish
+from artifacts.folders import publish_one, write_folder
 done = 0
 while done < 8:
     try:
-        with publish(Path(sys.argv[1]), force=True) as folder:
-            for name in ("manifest.json", "a", "b"):
-                (folder / name).write_text(f"{os.getpid()} {done}")
+        with publish_one(Path(sys.argv[1]), force=True) as folder:
+            write_folder(folder, f"{os.getpid()} {done}")
         done += 1
     except OutputError as error:
         assert "another export" in error.message, error.message
 print(done)
 """
 
-# Runs one publish again and again, and strikes at its first, second, third ... system call.
+# Publishes two folders together again and again, and strikes at the first, second ... system call.
 SWEEP = """
 import errno, os, signal, sys
 from pathlib import Path
+from artifacts.folders import word_of, write_folder
+from llama_export.bundle import swap
+from llama_export.bundle.journal import unfinished
+from llama_export.bundle.output_lock import LOCK_NAME
+from llama_export.bundle.publish import Publication, publish
 from llama_export.errors import OutputError
-from llama_export.bundle.publish import publish
 
-mode, root = sys.argv[1], Path(sys.argv[2])
-target = root / "out"
+mode, exchanges, root = sys.argv[1], sys.argv[2] == "exchange", Path(sys.argv[3])
+places = root / "out" / "onnx", root / "out" / "weights"
 watched = {
     "open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.scandir", "os.listdir",
     "fcntl.flock",
 }
 left = None
 os.fsync = lambda handle: None  # slow, and not what is tested here
+if not exchanges:
+    swap.exchange = lambda first, second: False
 
 def strike(event, args):
     global left
@@ -111,21 +119,19 @@ def strike(event, args):
     left -= 1
     if left == 0:
         left = None
-        if mode == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        raise KeyboardInterrupt if mode == "interrupt" else OSError(errno.ENOSPC, "full")
+        if mode == "full":
+            raise OSError(errno.ENOSPC, "full")
+        if mode == "break":
+            raise KeyboardInterrupt
+        os.kill(os.getpid(), signal.SIGKILL if mode == "kill" else signal.SIGINT)
 
 def write(word):
-    with publish(target, force=True) as folder:
-        for name in ("manifest.json", "a", "deep/b", "deep/c"):
-            (folder / name).parent.mkdir(exist_ok=True)
-            (folder / name).write_text(word)
+    with publish(Publication(root / "out", ("onnx", "weights"), force=True)) as work:
+        for name in ("onnx", "weights"):
+            write_folder(work / name, word)
 
 def state():
-    if not target.exists():
-        return "absent"
-    words = [path.read_text() for path in sorted(target.rglob("*")) if path.is_file()]
-    return words[0] if len(words) == 4 and len(set(words)) == 1 else f"broken {words}"
+    return tuple(map(word_of, places))
 
 def attempt(step):
     global left
@@ -134,43 +140,53 @@ def attempt(step):
         write("new")
     except OutputError as error:
         return 3 if error.hint else 5
-    except KeyboardInterrupt:
-        return 4
+    except KeyboardInterrupt as error:
+        return 6 if "in place" in str(getattr(error, "__notes__", "")) else 4
     return 0 if left is None else 77
 
 sys.addaudithook(strike)
+old, new = ("old", "old"), ("new", "new")
 seen = set()
-for step in range(1, 500):
+for step in range(1, 900):
     write("old")
-    assert sorted(os.listdir(root)) == ["out"], (step, os.listdir(root))
+    assert sorted(os.listdir(root / "out")) == ["onnx", "weights"], (step, os.listdir(root))
     child = os.fork()
     if child == 0:
         os._exit(attempt(step))
     status = os.waitpid(child, 0)[1]
     code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else "killed"
-    found = state()
-    seen.add((code, found))
-    allowed = {
-        "kill": {("killed", "old"), ("killed", "new"), ("killed", "absent")},
-        "interrupt": {(4, "old"), (4, "new")},
-        "full": {(3, "old"), (0, "new")},
-    }[mode]
     if code == 77:
         break
-    assert (code, found) in allowed, (step, code, found)
-    if found == "absent":
+    found, here = state(), sorted(os.listdir(root / "out"))
+    seen.add((code, found))
+    allowed = {
+        "interrupt": {(4, old), (6, new)},
+        "break": {(4, old), (4, new), (6, new)},
+        "full": {(3, old), (0, new)},
+    }
+    if mode != "kill":
+        assert (code, found) in allowed[mode], (step, code, found)
+        # A lock that cannot be removed stays, and nobody holds it.
+        lock = {LOCK_NAME} if mode == "full" else set()
+        assert mode == "break" or {*here} - lock == {"onnx", "weights"}, (step, here)
+    elif found not in (old, new):
+        # Half a pass: both are whole, each of them says so, and the next one there ends it.
+        assert set(found) <= {"old", "new", "absent"}, (step, found)
+        assert not exchanges or "absent" not in found, (step, found)
+        assert all("finishes it" in unfinished(place) for place in places), (step, here)
         try:
-            with publish(target, force=False):
-                raise SystemExit("the moved folder was not put back")
+            with publish(Publication(root / "out", ("onnx", "weights"))):
+                raise SystemExit("what was finished may not be replaced")
         except OutputError:
-            assert state() == "old", (step, state())
+            assert state() == new, (step, state())
 print(step, sorted(map(str, seen)))
 """
 
 
 def start(script: str, *args: object) -> subprocess.Popen:
     command = [sys.executable, "-c", script, *map(str, args)]
-    roots = (Path(publish_module.__file__).parents[2], Path(llama_quantize.__file__).parents[1])
+    files = (output_lock.__file__, llama_quantize.__file__, folders.__file__)
+    roots = (Path(file).parents[depth] for file, depth in zip(files, (2, 1, 1), strict=True))
     return subprocess.Popen(
         command,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, roots))},
@@ -215,7 +231,7 @@ def test_a_limit_on_file_size_keeps_the_old_files(tmp_path):
 
 
 def test_a_living_process_is_left_alone_and_a_killed_one_is_cleaned_up(tmp_path, writer):
-    partial = tmp_path / f".out.partial-{writer.pid}"
+    partial = tmp_path / f".llama-export-{writer.pid}" / "out"
     with pytest.raises(OutputError, match="another export is writing"):
         write_new(tmp_path / "out", force=True)
     assert names(partial) == ["deep", "manifest.json"]
@@ -225,7 +241,7 @@ def test_a_living_process_is_left_alone_and_a_killed_one_is_cleaned_up(tmp_path,
     assert names(partial) == ["deep", "manifest.json"]
     write_new(tmp_path / "out", force=True)
     assert names(tmp_path) == ["out"]
-    assert names(tmp_path / "out") == ["manifest.json"]
+    assert is_new(tmp_path / "out")
 
 
 def test_a_leftover_goes_even_when_the_next_publish_fails(tmp_path, writer):
@@ -250,7 +266,7 @@ def test_without_locks_the_process_ids_decide(tmp_path, monkeypatch):
     def unsupported(handle, operation):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(publish_module.fcntl, "flock", unsupported)
+    monkeypatch.setattr(output_lock.fcntl, "flock", unsupported)
     dead = start("pass")
     finish(dead)
     leftovers(tmp_path, dead.pid, os.getpid(), 2**70)
@@ -259,22 +275,40 @@ def test_without_locks_the_process_ids_decide(tmp_path, monkeypatch):
     leftovers(tmp_path, os.getppid())
     with pytest.raises(OutputError, match="another export is writing"):
         write_new(tmp_path / "out", force=True)
-    assert names(tmp_path) == [f".out.partial-{os.getppid()}", "out"]
+    assert names(tmp_path) == [f".llama-export-{os.getppid()}", "out"]
 
 
-@pytest.mark.parametrize("mode", ["kill", "interrupt", "full"])
-def test_struck_at_any_system_call_the_old_or_the_new_is_there(tmp_path, mode):
-    code, text = finish(start(SWEEP, mode, tmp_path))
+@pytest.mark.parametrize(
+    ("mode", "how"),
+    [
+        ("kill", "exchange"),
+        ("interrupt", "exchange"),
+        ("full", "renames"),
+        *(
+            pytest.param(mode, how, marks=pytest.mark.slow)
+            for mode, how in (
+                ("kill", "renames"),
+                ("interrupt", "renames"),
+                ("break", "exchange"),
+                ("break", "renames"),
+                ("full", "exchange"),
+            )
+        ),
+    ],
+)
+def test_struck_at_any_system_call_both_are_old_or_new(tmp_path, mode, how):
+    code, text = finish(start(SWEEP, mode, how, tmp_path))
     assert code == 0, text
-    steps = int(text.split()[0])
-    assert steps > 30, text
+    assert int(text.split()[0]) > 60, text
+    old, new = ("old", "old"), ("new", "new")
     expected = {
-        "kill": ["('killed', 'absent')", "('killed', 'new')", "('killed', 'old')"],
-        "interrupt": ["(4, 'new')", "(4, 'old')"],
-        "full": ["(0, 'new')", "(3, 'old')"],
+        "kill": [("killed", old), ("killed", new), ("killed", ("new", "old"))],
+        "interrupt": [(4, old), (6, new)],
+        "break": [(4, old), (6, new)],
+        "full": [(3, old), (0, new)],
     }[mode]
     for outcome in expected:
-        assert outcome in text
+        assert str(outcome) in text
 
 
 def test_rivals_never_mix_their_files(tmp_path):
@@ -283,7 +317,5 @@ def test_rivals_never_mix_their_files(tmp_path):
     assert [code for code, _ in results] == [0, 0, 0], results
     # Each one gets its turns in the end, however often it was told to wait.
     assert [int(text) for _, text in results] == [8, 8, 8]
-    found = {path.read_text() for path in (tmp_path / "out").iterdir()}
-    assert len(found) == 1
-    assert names(tmp_path / "out") == ["a", "b", "manifest.json"]
+    assert "broken" not in word_of(tmp_path / "out")
     assert names(tmp_path) == ["out"]

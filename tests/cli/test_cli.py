@@ -252,8 +252,13 @@ def test_an_existing_output_is_refused_before_any_work_and_force_replaces_it(
     assert "--force" in err
     assert "Opening" not in err
     assert {path: path.read_bytes() for path in files_in(output)} == before
-    assert run(*export_arguments(checkpoint, output), "--force")[0] == 0
-    assert not (output / "onnx" / "note.txt").exists()
+    code, _, err = run(*export_arguments(checkpoint, output), "--force")
+    assert (code, "note.txt" in err, "--keep-extra" in err) == (11, True, True)
+    assert "Opening" not in err
+    assert {path: path.read_bytes() for path in files_in(output)} == before
+    assert run(*export_arguments(checkpoint, output), "--force", "--keep-extra")[0] == 0
+    assert (output / "onnx" / "note.txt").read_text() == "mine"
+    assert run("inspect", output / "onnx", "--hashes")[0] == 0
 
 
 def test_a_full_disk_is_named_and_the_old_files_stay(

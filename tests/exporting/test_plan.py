@@ -32,13 +32,13 @@ def test_a_plan_is_resolved_once_and_executed(monkeypatch, tmp_path):
 
     counted(plan, "name_model")
     counted(plan, "estimate")
-    counted(plan, "first_refusal")
+    counted(plan, "refusal_of")
     counted(LlamaConfig, "read")
     checkpoint = write_checkpoint(tmp_path / "tiny")
     request = ExportRequest(str(checkpoint), ("onnx",), tmp_path / "out", verify=False)
     made = plan.plan_export(request)
     again = list(asked)
-    assert sorted(again) == ["estimate", "first_refusal", "first_refusal", "name_model", "read"]
+    assert sorted(again) == ["estimate", "name_model", "read", "refusal_of", "refusal_of"]
     result = pipeline.run_export(made, Silent())
     assert asked == again
     assert result.bundles[0].bundle.folder == made.targets[0].folder

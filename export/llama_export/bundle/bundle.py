@@ -4,7 +4,8 @@
 presence, lengths), and `Bundle.check_hashes` reads every byte. Files that the manifest does not
 list are ignored by `open`, because a desktop or a user may leave some, and returned by
 `check_hashes`; no path of a manifest can lead to one. The module knows nothing of targets and
-tokenizers, or of how a folder gets to its place (`publish`).
+tokenizers. How a folder gets to its place is `publish`'s business; `open` names what an interrupted
+export left beside it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from llama_export.bundle.journal import unfinished, warn_if_unfinished
 from llama_export.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest, path_fault
 from llama_export.errors import BundleError, OutputError
 from llama_quantize.checkpoint.files import hash_into
@@ -52,7 +54,9 @@ class Bundle:
         if not folder.is_dir():
             found = "is a file" if folder.exists() else "does not exist"
             message = f"{folder} {found}; a bundle is a folder that holds {MANIFEST_NAME}"
-            raise BundleError(message, "give the folder that the export wrote")
+            hint = unfinished(folder) or "give the folder that the export wrote"
+            raise BundleError(message, hint)
+        warn_if_unfinished(folder)
         manifest = folder / MANIFEST_NAME
         if manifest.is_symlink() or not manifest.is_file():
             message = f"{folder} holds no plain file {MANIFEST_NAME}, so it is not a bundle"

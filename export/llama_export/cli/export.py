@@ -10,6 +10,7 @@ import click
 from llama_export.cli.options import JSON, PATH, VERBOSE, open_console
 from llama_export.cli.output import write_json, write_text
 from llama_export.cli.program import refuse_options_before
+from llama_export.cli.signals import InterruptedBySignal
 from llama_export.cli.target_options import (
     OWN_SECTIONS,
     SHARED_OPTIONS,
@@ -53,7 +54,13 @@ EXPORT_SECTIONS = (
             click.Option(
                 ["--token"], help="Hub token.", show_default="HF_TOKEN, or the saved login"
             ),
-            click.Option(["--force"], is_flag=True, help="Replace what is there."),
+            click.Option(["--force"], is_flag=True, help="Replace what an export wrote there."),
+            click.Option(
+                ["--keep-extra"],
+                is_flag=True,
+                help="Carry over other files that lie in what is replaced.",
+                show_default="refused",
+            ),
         ),
     ),
     Section(
@@ -137,6 +144,7 @@ def export(
     revision: str | None,
     token: str | None,
     force: bool,
+    keep_extra: bool,
     quantize: str | None,
     group_size: int | None,
     keep_weights: bool,
@@ -155,6 +163,7 @@ def export(
         message = "an export needs both --target and --model"
         raise UsageError(message, "llama-export --target onnx --model 3.2-1B")
     console = open_console(verbose)
+    from llama_export.bundle.interrupts import IN_PLACE, add_note
     from llama_export.cli.console import results
     from llama_export.cli.dry_run import show_plan
     from llama_export.cli.terminal import (
@@ -181,6 +190,7 @@ def export(
         keep_weights=keep_weights,
         verify=verify,
         force=force,
+        keep_extra=keep_extra,
     )
     plan = plan_export(request, to_show=dry_run)
     if dry_run:
@@ -197,9 +207,13 @@ def export(
         show_report(failed.report, as_json=as_json)
         show_error(console, f"{failed}; it was not published", "--no-verify publishes it unchecked")
         raise click.exceptions.Exit(1) from None
-    if as_json:
-        write_json(result.to_json())
-        return
-    results().print(export_table(result))
-    first = result.bundles[0].bundle
-    next_steps(console, first.folder, runs_here=first.manifest.runs_here)
+    try:
+        if as_json:
+            write_json(result.to_json())
+            return
+        results().print(export_table(result))
+        first = result.bundles[0].bundle
+        next_steps(console, first.folder, runs_here=first.manifest.runs_here)
+    except InterruptedBySignal as late:
+        add_note(late, IN_PLACE)
+        raise

@@ -14,6 +14,7 @@ from typing import Any
 
 from llama_export.bundle.bundle import Bundle
 from llama_export.bundle.graph_spec import TensorSpec
+from llama_export.bundle.journal import warn_if_unfinished
 from llama_export.bundle.manifest import MANIFEST_NAME
 from llama_export.targets import registry
 from llama_export.targets.footprint import Part
@@ -219,6 +220,7 @@ def inspect_weights(folder: Path, *, check_hashes: bool = False) -> Inspection:
     """
     from llama_quantize.checkpoint.weights import QuantizedWeights
 
+    warn_if_unfinished(folder)
     weights = QuantizedWeights.open(folder, check_hash=check_hashes)
     sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
     kinds: dict[str, int] = {}

@@ -110,7 +110,11 @@ class ExportEstimate:
 
     @property
     def disk_bytes(self) -> int:
-        """What the output's disk must have free; the weights are needed even if not kept."""
+        """What the output's disk must have free.
+
+        All bundles are made before the first is put in place, and what they replace stays until
+        then. The weights are needed even if not kept.
+        """
         kept = self.weights_bytes + sum(target.bundle_bytes for target in self.targets)
         return kept + max(target.scratch_bytes for target in self.targets)
 

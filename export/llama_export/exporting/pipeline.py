@@ -7,15 +7,15 @@ goes to the `Progress` that it is given.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from llama_export.bundle.bundle import Bundle, seal
 from llama_export.bundle.manifest import FORMAT_VERSION, Manifest
-from llama_export.bundle.publish import publish, scratch
+from llama_export.bundle.publish import publish
 from llama_export.exporting.calibration import calibration_for
 from llama_export.exporting.model_files import ModelFiles
 from llama_export.exporting.plan import ExportPlan, TargetPlan, plan_export
@@ -34,6 +34,9 @@ from llama_export.verification.rows import VerificationFailedError, VerifyReport
 from llama_export.verification.verify import VerifySettings, verify_bundle
 from llama_quantize.checkpoint.store import quantize_to
 from llama_quantize.checkpoint.weights import QuantizedWeights
+
+# Beside the bundles in the hidden folder; nothing is published under this name.
+_UNKEPT_WEIGHTS = "unkept-weights"
 
 
 class Progress(Protocol):
@@ -63,13 +66,15 @@ def run_export(plan: ExportPlan, progress: Progress) -> ExportResult:
         VerificationFailedError: an artifact does not compute what it should.
     """
     begun = time.perf_counter()
-    with progress.step(f"Opening {plan.request.model}") as advance:
-        source = _open_source(plan, advance)
-    files = ModelFiles.of(source)
-    with _quantized_weights(plan, source, files, progress) as weights:
+    # Nothing is under its name before all of it is made and proved.
+    with publish(plan.publication) as work:
+        with progress.step(f"Opening {plan.request.model}") as advance:
+            source = _open_source(plan, advance)
+        files = ModelFiles.of(source)
+        weights = _quantized_weights(work, plan, source, files, progress)
         model = _Model(source, weights, describe_quantization(weights), files)
-        bundles = tuple(_export_target(plan, each, model, progress) for each in plan.targets)
-    return ExportResult(plan.output, bundles, time.perf_counter() - begun)
+        made = tuple(_export_target(work, plan, each, model, progress) for each in plan.targets)
+    return ExportResult(plan.output, made, time.perf_counter() - begun)
 
 
 def _open_source(plan: ExportPlan, advance: Callable[[int, int], None]) -> Source:
@@ -79,31 +84,27 @@ def _open_source(plan: ExportPlan, advance: Callable[[int, int], None]) -> Sourc
     return open_source(model, plan.model.description)
 
 
-@contextmanager
 def _quantized_weights(
-    plan: ExportPlan, source: Source, files: ModelFiles, progress: Progress
-) -> Iterator[QuantizedWeights]:
-    """Yield the source's own quantised weights, or quantise its checkpoint into a folder."""
+    work: Path, plan: ExportPlan, source: Source, files: ModelFiles, progress: Progress
+) -> QuantizedWeights:
+    """Return the source's own quantised weights, or quantise its checkpoint into a folder."""
     if source.weights is not None:
-        yield source.weights
-        return
+        return source.weights
     checkpoint, request = source.checkpoint, plan.request
-    place = plan.output / WEIGHTS_FOLDER
-    opened = publish(place, force=request.force) if request.keep_weights else scratch(place)
-    with opened as folder:
-        total = checkpoint.size_bytes
-        with progress.step(f"Quantising to {plan.recipe.name}") as advance:
-            quantize_to(
-                folder,
-                checkpoint,
-                plan.recipe,
-                calibration_for(plan.recipe, checkpoint, request.calibration_windows),
-                progress=lambda done: advance(done, total),
-                metadata=source.identity(),
-            )
-        files.write(folder)
-        # Hashed as they were written, a moment ago.
-        yield QuantizedWeights.open(folder, check_hash=False)
+    folder = work / (WEIGHTS_FOLDER if request.keep_weights else _UNKEPT_WEIGHTS)
+    total = checkpoint.size_bytes
+    with progress.step(f"Quantising to {plan.recipe.name}") as advance:
+        quantize_to(
+            folder,
+            checkpoint,
+            plan.recipe,
+            calibration_for(plan.recipe, checkpoint, request.calibration_windows),
+            progress=lambda done: advance(done, total),
+            metadata=source.identity(),
+        )
+    files.write(folder)
+    # Hashed as they were written, a moment ago.
+    return QuantizedWeights.open(folder, check_hash=False)
 
 
 @dataclass(frozen=True)
@@ -117,40 +118,40 @@ class _Model:
 
 
 def _export_target(
-    plan: ExportPlan, each: TargetPlan, model: _Model, progress: Progress
+    work: Path, plan: ExportPlan, each: TargetPlan, model: _Model, progress: Progress
 ) -> ExportedBundle:
-    """Trace, lower, seal, verify, publish: nothing is under its name before it is proved."""
+    """Trace, lower, seal and verify one bundle, in the hidden folder."""
     name, source, weights = each.target.name, model.source, model.weights
-    report = None
+    folder, report = work / name, None
     with progress.step("Tracing the model"):
         traced = trace(source.config, each.estimate.max_context)
-    with publish(each.folder, force=plan.request.force) as folder:
-        with progress.step(f"Lowering to {name}"):
-            metadata = artifact_metadata(source, weights, model.files.notice)
-            lowered = each.target.lower(traced, weights, folder, each.options, metadata)
-            tokenizer_file = model.files.write(folder, lowered.config_keys)
-        with progress.step("Hashing the files"):
-            manifest = Manifest(
-                format_version=FORMAT_VERSION,
-                target=name,
-                artifact=lowered.artifact,
-                model=source.info,
-                graph=lowered.graph.to_json(),
-                quantization=model.quantization,
-                tokenizer={
-                    "file": tokenizer_file,
-                    "vocab_size": source.tokenizer.vocab_size,
-                    "bos_token_id": source.tokenizer.bos_token_id,
-                    "stop_token_ids": stops_of(source),
-                },
-                files={},
-                created_with=versions_used(name),
-                runs_here=lowered.runs_here,
-            )
-            seal(folder, manifest)
-        if plan.request.verify and lowered.runs_here:
-            report = _verified(folder, weights, source, progress)
-    return ExportedBundle(Bundle.open(each.folder), report)
+    with progress.step(f"Lowering to {name}"):
+        metadata = artifact_metadata(source, weights, model.files.notice)
+        lowered = each.target.lower(traced, weights, folder, each.options, metadata)
+        tokenizer_file = model.files.write(folder, lowered.config_keys)
+    with progress.step("Hashing the files"):
+        manifest = Manifest(
+            format_version=FORMAT_VERSION,
+            target=name,
+            artifact=lowered.artifact,
+            model=source.info,
+            graph=lowered.graph.to_json(),
+            quantization=model.quantization,
+            tokenizer={
+                "file": tokenizer_file,
+                "vocab_size": source.tokenizer.vocab_size,
+                "bos_token_id": source.tokenizer.bos_token_id,
+                "stop_token_ids": stops_of(source),
+            },
+            files={},
+            created_with=versions_used(name),
+            runs_here=lowered.runs_here,
+        )
+        seal(folder, manifest)
+    if plan.request.verify and lowered.runs_here:
+        report = _verified(folder, weights, source, progress)
+    # Under the name that it will have when this export ends.
+    return ExportedBundle(Bundle(each.folder, Bundle.open(folder).manifest), report)
 
 
 def _verified(

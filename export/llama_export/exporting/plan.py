@@ -11,10 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from llama_export.bundle.publish import Publication
 from llama_export.errors import UsageError
 from llama_export.exporting.estimate import ExportEstimate, TargetEstimate, estimate
 from llama_export.exporting.request import ExportRequest
-from llama_export.exporting.resources import Resources, first_refusal, look_for_resources
+from llama_export.exporting.resources import Resources, look_for_resources, refusal_of
 from llama_export.sources.catalogue import (
     ModelShape,
     describe_remote,
@@ -39,7 +40,7 @@ class TargetPlan:
     Args:
         target: target of the bundle.
         options: the target's options, with defaults for what was not chosen.
-        folder: folder that the bundle is published as.
+        folder: folder that the bundle is put in place as.
         estimate: its context, its sizes and its cost.
     """
 
@@ -59,6 +60,7 @@ class ExportPlan:
         model: facts about the model that need no weights.
         recipe: storage form of its weights; those that are quantised already keep theirs.
         targets: bundles in the order of their making.
+        publication: the folders that are put in place together, and what they may replace.
         estimate: sizes, memory and time of all of it.
         resources: this machine's disks and memory beside them.
     """
@@ -68,6 +70,7 @@ class ExportPlan:
     model: ModelShape
     recipe: QuantRecipe
     targets: tuple[TargetPlan, ...]
+    publication: Publication
     estimate: ExportEstimate
     resources: Resources
 
@@ -103,8 +106,10 @@ def plan_export(request: ExportRequest, *, to_show: bool = False) -> ExportPlan:
     chosen = request.chosen_recipe()
     if not request.calibration_windows:
         _require_no_inputs(chosen)
-    folders = {name: request.output_folder / name for name in request.targets}
-    taken = first_refusal(folders.values(), force=request.force)
+    publication = Publication(
+        request.output_folder, request.targets, None, request.force, request.keep_extra
+    )
+    taken = refusal_of(publication)
     if taken is not None and not to_show:
         raise taken
     named = name_model(request.model, revision=request.revision)
@@ -120,9 +125,8 @@ def plan_export(request: ExportRequest, *, to_show: bool = False) -> ExportPlan:
         verify=request.verify,
         cores=machine.cores(),
     )
-    # A source that is quantised already is not written again.
-    if taken is None and request.keep_weights and found.weights_bytes:
-        taken = first_refusal([request.output_folder / WEIGHTS_FOLDER], force=request.force)
+    publication = _with_weights(publication, request, model)
+    taken = taken or refusal_of(publication)
     resources = look_for_resources(
         found, request.output_folder, machine, download=download_of(named, model), taken=taken
     )
@@ -138,12 +142,26 @@ def plan_export(request: ExportRequest, *, to_show: bool = False) -> ExportPlan:
         model=model,
         recipe=recipe,
         targets=tuple(
-            TargetPlan(registry.get(name), options[name], folders[name], each)
+            TargetPlan(registry.get(name), options[name], request.output_folder / name, each)
             for name, each in zip(request.targets, found.targets, strict=True)
         ),
+        publication=publication,
         estimate=found,
         resources=resources,
     )
+
+
+def _with_weights(
+    publication: Publication, request: ExportRequest, model: ModelShape
+) -> Publication:
+    """Add the quantised weights to what is put in place, or older ones to what goes."""
+    place = request.output_folder / WEIGHTS_FOLDER
+    source = model.weights_folder
+    if source is None and request.keep_weights:
+        return replace(publication, names=(*publication.names, WEIGHTS_FOLDER))
+    if source is not None and place.is_dir() and place.samefile(source):
+        return publication
+    return replace(publication, outdated=WEIGHTS_FOLDER)
 
 
 def _require_no_inputs(chosen: QuantRecipe) -> None:

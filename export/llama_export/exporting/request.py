@@ -32,7 +32,8 @@ class ExportRequest:
         token: hub token; None: HF_TOKEN, or the saved login.
         keep_weights: keep the quantised weights in `OUTPUT/weights`.
         verify: run a short verification and publish nothing that fails it.
-        force: replace what is there.
+        force: replace what an earlier export wrote there.
+        keep_extra: carry over what others put into a folder that is replaced.
         calibration_windows: token ids that methods may be calibrated on, windows of one length;
             no built-in recipe asks for them yet.
     """
@@ -49,6 +50,7 @@ class ExportRequest:
     keep_weights: bool = True
     verify: bool = True
     force: bool = False
+    keep_extra: bool = False
     calibration_windows: tuple[tuple[int, ...], ...] = ()
 
     @property

@@ -8,12 +8,11 @@ Memory is an estimate and the system may swap: a shortage is only said. It estim
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from llama_export.bundle.publish import refuse_existing
+from llama_export.bundle.publish import Publication
 from llama_export.errors import NOTICE, OutputError
 from llama_export.exporting.estimate import ExportEstimate, memory_bytes
 from llama_export.sources.catalogue import Download
@@ -98,13 +97,14 @@ class Resources:
         }
 
 
-def first_refusal(places: Iterable[Path], *, force: bool) -> OutputError | None:
-    """Return why one of the folders cannot be published, or None."""
-    for place in places:
-        try:
-            refuse_existing(place, force=force)
-        except OutputError as refusal:
-            return refusal
+def refusal_of(publication: Publication) -> OutputError | None:
+    """Return why the folders cannot be published, or None."""
+    try:
+        # What an interrupted export left is finished first, and judged then.
+        if not publication.awaits_finish():
+            publication.refuse()
+    except OutputError as refusal:
+        return refusal
     return None
 
 
