@@ -10,6 +10,7 @@ import click
 from llama_export.cli.options import JSON, PATH, VERBOSE, open_console
 from llama_export.cli.output import write_json, write_text
 from llama_export.cli.program import refuse_options_before
+from llama_export.cli.proving import NEVER_AGAIN, command_after
 from llama_export.cli.target_options import (
     OWN_SECTIONS,
     SHARED_OPTIONS,
@@ -76,7 +77,7 @@ EXPORT_SECTIONS = (
             click.Option(
                 ["--keep-weights/--no-keep-weights"],
                 default=True,
-                help="Keep the quantised weights in OUTPUT/weights.",
+                help="Keep the quantised weights in OUTPUT/weights; verify needs them.",
             ),
         ),
     ),
@@ -162,6 +163,7 @@ def export(
         export_table,
         next_steps,
         show_error,
+        show_note,
         show_report,
     )
     from llama_export.exporting.plan import plan_export
@@ -202,4 +204,7 @@ def export(
         return
     results().print(export_table(result))
     first = result.bundles[0].bundle
-    next_steps(console, first.folder, runs_here=first.manifest.runs_here)
+    command = command_after(plan, first) if first.manifest.runs_here else None
+    next_steps(console, first.folder, runs_here=first.manifest.runs_here, verify=command)
+    if command is None and not plan.request.keep_weights:
+        show_note(console, NEVER_AGAIN)
