@@ -199,12 +199,13 @@ def export(
         show_report(failed.report, as_json=as_json)
         show_error(console, f"{failed}; it was not published", "--no-verify publishes it unchecked")
         raise click.exceptions.Exit(1) from None
+    first = result.bundles[0].bundle
+    runs_here = first.manifest.runs_here
+    command = command_after(plan, first) if runs_here else None
     if as_json:
         write_json(result.to_json())
-        return
-    results().print(export_table(result))
-    first = result.bundles[0].bundle
-    command = command_after(plan, first) if first.manifest.runs_here else None
-    next_steps(console, first.folder, runs_here=first.manifest.runs_here, verify=command)
-    if command is None and not plan.request.keep_weights:
+    else:
+        results().print(export_table(result))
+        next_steps(console, first.folder, runs_here=runs_here, verify=command)
+    if runs_here and command is None:
         show_note(console, NEVER_AGAIN)

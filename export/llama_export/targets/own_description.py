@@ -55,13 +55,16 @@ class ClientSettings:
     files: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
 
-def kept_names(own: TensorSpec, recorded: Sequence[TensorSpec], index: int) -> TensorSpec:
+def kept_names(
+    own: TensorSpec, recorded: Sequence[TensorSpec], index: int, *, single: bool = False
+) -> TensorSpec:
     """Return a tensor whose bytes name neither it nor its dimensions, in the manifest's words.
 
     Args:
         own: tensor as it is; a text stands for a dimension that varies.
         recorded: the manifest's tensors.
         index: place of the tensor among them.
+        single: whether the context is one position, so that what could vary is one.
     """
     if index >= len(recorded):
         return own
@@ -69,7 +72,9 @@ def kept_names(own: TensorSpec, recorded: Sequence[TensorSpec], index: int) -> T
     if len(named.shape) != len(own.shape):
         return replace(own, name=own.name or named.name)
     shape = tuple(
-        wanted if isinstance(size, str) and isinstance(wanted, str) else size
+        wanted
+        if isinstance(wanted, str) and (isinstance(size, str) or (single and size == 1))
+        else size
         for size, wanted in zip(own.shape, named.shape, strict=True)
     )
     return TensorSpec(own.name or named.name, own.dtype, shape)

@@ -54,7 +54,7 @@ def _signature(package: Package, recorded: GraphSpec) -> GraphSpec:
     fixed = all(isinstance(count, int) for count in calls.values())
     return GraphSpec(
         inputs=_named(own.inputs, recorded.inputs, capacity),
-        outputs=_outputs(package, name, own, recorded.outputs),
+        outputs=_outputs(package, name, own, recorded, capacity),
         kv_cache=STATE if own.states else IO,
         max_context=capacity,
         all_logits=not fixed,
@@ -64,10 +64,10 @@ def _signature(package: Package, recorded: GraphSpec) -> GraphSpec:
 
 
 def _calls(signature: Signature) -> int | None:
-    """Return how many tokens a call takes; None: any number."""
-    (ids,) = (each for each in signature.inputs if each.name == names.INPUT_IDS)
-    count = (ids.shape or (1, (1, 1)))[1]
-    return count if isinstance(count, int) else None
+    """Return how many tokens a call takes, which then has a position; None: any number."""
+    inputs = {each.name: each for each in signature.inputs}
+    count = (inputs[names.INPUT_IDS].shape or (1, (1, 1)))[1]
+    return count if isinstance(count, int) and names.POSITION in inputs else None
 
 
 def _largest(feature: Feature, axis: int) -> int:
@@ -85,12 +85,13 @@ def _named(
             size if isinstance(size, int) else _VARIES if size == (1, capacity) else size[1]
             for size in feature.shape or ()
         )
-        found.append(kept_names(TensorSpec(feature.name, feature.dtype, shape), recorded, index))
+        own = TensorSpec(feature.name, feature.dtype, shape)
+        found.append(kept_names(own, recorded, index, single=capacity == 1))
     return tuple(found)
 
 
 def _outputs(
-    package: Package, function: str, own: Signature, recorded: tuple[TensorSpec, ...]
+    package: Package, function: str, own: Signature, recorded: GraphSpec, capacity: int
 ) -> tuple[TensorSpec, ...]:
     """Describe the outputs; the description has no shape of theirs, the program has."""
     types = _result_types(package, function)
@@ -99,7 +100,7 @@ def _outputs(
         kind = types[feature.name]
         shape = tuple(_VARIES if size is None else size for size in kind.shape or ())
         spec = TensorSpec(feature.name, NUMPY[kind.dtype].name, shape)
-        found.append(kept_names(spec, recorded, index))
+        found.append(kept_names(spec, recorded.outputs, index, single=capacity == 1))
     return tuple(found)
 
 
