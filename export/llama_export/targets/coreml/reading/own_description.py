@@ -13,9 +13,10 @@ from coreml_evaluator.package import Package
 from coreml_evaluator.types import NUMPY, TensorType, read_type
 from llama_export.bundle.bundle import Bundle
 from llama_export.bundle.graph_spec import IO, STATE, GraphSpec, TensorSpec
-from llama_export.errors import BundleError, EvaluationError
+from llama_export.errors import EvaluationError
 from llama_export.targets.coreml import signature as names
 from llama_export.targets.coreml.options import DEFAULT_COMPUTE_UNITS
+from llama_export.targets.damage import damage_named
 from llama_export.targets.own_description import OwnDescription, Said, kept_names
 
 _PREFIX = "llama_export."
@@ -35,12 +36,9 @@ def read_description(bundle: Bundle) -> OwnDescription:
     """
     package = Package.open(bundle.artifact)
     recorded = GraphSpec.from_json(bundle.manifest.graph)
-    try:
+    with damage_named(bundle.artifact, EvaluationError):
         signature = _signature(package, recorded)
         return OwnDescription(signature, tuple(_said(package, bundle, signature)))
-    except (EvaluationError, LookupError, ValueError, TypeError) as error:
-        message = f"{bundle.artifact} is damaged, or not laid out as ours are: {error}"
-        raise BundleError(message, "export the bundle again") from None
 
 
 def _signature(package: Package, recorded: GraphSpec) -> GraphSpec:

@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from llama_export.bundle.bundle import Bundle
 from llama_export.bundle.graph_spec import IO, STATE, GraphSpec, TensorSpec
+from llama_export.targets.damage import damage_named
 from llama_export.targets.executorch.reading.flatbuffer import Table
 from llama_export.targets.executorch.reading.pte import Pte, PteTensor
-from llama_export.targets.executorch.reading.weights import damage_named, read_weights
+from llama_export.targets.executorch.reading.weights import read_weights
 from llama_export.targets.own_description import OwnDescription, Said, kept_names
 
 _DTYPES = {3: "int32", 4: "int64", 5: "float16", 6: "float32", 15: "bfloat16"}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_export.bundle.graph_spec import IO, GraphSpec, TensorSpec
-from llama_export.errors import BundleError
+from llama_export.targets.damage import damage_named
 from llama_export.targets.onnx.reading.describe import load_graph
 from llama_export.targets.own_description import OwnDescription, Said
 
@@ -29,13 +29,10 @@ def read_description(path: Path) -> OwnDescription:
         BundleError: model.onnx is no graph, or is not laid out as ours are.
     """
     model = load_graph(path)
-    try:
+    with damage_named(path):
         # A graph of ours has no words of its own, so whatever stands there is another's.
         said = tuple(Said(entry.key, None, entry.value) for entry in model.metadata_props)
         return OwnDescription(_signature(model.graph), said)
-    except (LookupError, ValueError) as error:
-        message = f"{path} is damaged, or not laid out as ours are: {error!r}"
-        raise BundleError(message, "export the bundle again") from None
 
 
 def _signature(graph: onnx.GraphProto) -> GraphSpec:
