@@ -28,8 +28,8 @@ def read_description(path: Path) -> OwnDescription:
         BackendUnavailableError: onnx is not installed.
         BundleError: model.onnx is no graph, or is not laid out as ours are.
     """
-    model = load_graph(path)
     with damage_named(path):
+        model = load_graph(path)
         # A graph of ours has no words of its own, so whatever stands there is another's.
         said = tuple(Said(entry.key, None, entry.value) for entry in model.metadata_props)
         return OwnDescription(_signature(model.graph), said)
