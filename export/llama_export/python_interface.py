@@ -162,17 +162,20 @@ def verify(
     strict: bool = False,
     threads: int | None = None,
 ) -> VerifyReport:
-    """Compare a bundle with the eager model. A failure is a result: `report.passed` is False.
+    """Compare a bundle with the eager model; the report's `verdict` says how that ended.
+
+    It is "passed", "failed", or "not proved" where the weights or the checkpoint are missing;
+    `report.missing` then names them. None of them raises.
 
     Args:
         bundle: folder of the bundle.
         checkpoint: the model that it was made from, named as for `export`; None: the demo for a
-            bundle of the demo, else none, so that the quantisation is not proved.
+            bundle of the demo, else none, so that what the quantisation cost is not proved.
         weights: folder of the quantised weights; None: the folder `weights` beside the bundle. If
             there is none, the lowering is not proved.
         text: UTF-8 file to read instead of the built-in text.
         quick: whether to measure a few positions only.
-        strict: whether a check that could not be made, or not be judged, fails.
+        strict: whether a check that can never be made here, or not be judged, fails.
         threads: number of runtime threads, from 1 to the number of cores; None: one per core.
 
     Raises:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
-import shutil
 from pathlib import Path
 
 import torch
@@ -19,8 +18,11 @@ from llama_export.checkpoints.hugging_face import HfCheckpoint
 from llama_export.llama.activations import EXACT_INPUTS, ActivationQuantization, RoundedInputs
 from llama_export.llama.rope import inverse_frequencies, rope_tables
 from llama_export.llama.rounding import round_activations
+from llama_export.sources.manifest_fields import describe_quantization, describe_tokenizer
+from llama_export.sources.model_files import expected_files
 from llama_export.targets.stored import StoredWeights
 from llama_export.targets.wiring import Attribute, Wiring
+from llama_export.tokenizer.tokenizer import Tokenizer
 from llama_export.verification.artifact import Artifact
 from llama_export.verification.rows import VerifyReport
 from llama_export.verification.samples import UserText
@@ -64,26 +66,30 @@ def make(folder, config, name="int4", *, target="onnx") -> Made:
     checkpoint = HfCheckpoint.open(tiny.write_checkpoint(folder / "checkpoint", config))
     quantize_to(folder / "weights", checkpoint, recipe(name))
     weights = QuantizedWeights.open(folder / "weights")
-    bundle = write_bundle(folder / target, target, checkpoint, hashes_of(weights))
+    bundle = write_bundle(folder / target, target, checkpoint, weights)
     return Made(checkpoint, weights, quantised_llama(config, weights), bundle)
 
 
-def write_bundle(folder: Path, target: str, checkpoint: HfCheckpoint, hashes) -> Bundle:
-    """Seal a bundle that has a manifest and a tokenizer, and nothing that a runtime could load."""
+def write_bundle(
+    folder: Path, target: str, checkpoint: HfCheckpoint, weights: QuantizedWeights
+) -> Bundle:
+    """Seal a bundle that has a manifest and small files, and nothing that a runtime could load."""
     folder.mkdir()
-    shutil.copy(checkpoint.folder / "tokenizer.model", folder)
     (folder / "model.fake").write_bytes(b"nothing")
-    tensors = {
-        name: {"codes_sha256": codes, "scales_sha256": scales}
-        for name, (codes, scales) in hashes.items()
-    }
+    model = dataclasses.replace(
+        DRAFT.model, name="tiny", hub_id=None, revision=None, config=checkpoint.config.to_hf()
+    )
+    files = expected_files(model, None, checkpoint)
+    for name, content in files.contents.items():
+        (folder / name).write_bytes(content)
     draft = dataclasses.replace(
         DRAFT,
         target=target,
         artifact="model.fake",
-        model=dataclasses.replace(DRAFT.model, name="tiny", config=checkpoint.config.to_hf()),
+        model=model,
         graph=DRAFT.graph | {"max_context": 64},
-        quantization=DRAFT.quantization | {"tensors": tensors},
+        quantization=describe_quantization(weights),
+        tokenizer=describe_tokenizer(Tokenizer.load(folder), checkpoint.config),
     )
     seal(folder, draft)
     return Bundle.open(folder)

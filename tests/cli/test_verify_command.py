@@ -88,27 +88,44 @@ def test_a_text_that_cannot_be_used(verify, tmp_path, content, said):
     assert "what to do:" in err
 
 
-def test_strict_wants_every_check(verify, exported):
-    code, out, _ = verify("--json")
-    assert (code, json.loads(out)["passed"]) == (0, True)
+def test_what_lacks_the_checkpoint_is_not_proved_and_the_command_that_proves_it_is_named(
+    verify, exported
+):
+    code, out, err = verify("--json")
+    report = json.loads(out)
+    assert (code, report["verdict"], report["passed"]) == (17, "not proved", False)
+    rows = {row["key"]: row for rows in report["sections"].values() for row in rows}
+    assert rows["kl_quantisation"]["wants"] == "checkpoint"
+    assert rows["kl_quantisation"]["note"].startswith("not checked: no reference checkpoint")
+    # The small files are proved by what was kept with the weights.
+    assert rows["side_chat"]["passed"] is rows["side_licence"]["passed"] is True
+    said = f"verify {exported / 'onnx'} --weights {exported / 'weights'} --checkpoint MODEL"
+    assert "for want of the checkpoint" in err
+    assert said in err
+
+
+def test_strict_fails_what_cannot_be_judged_and_not_what_is_missing(verify, exported):
     code, out, _ = verify("--json", "--strict")
+    assert (code, json.loads(out)["verdict"]) == (17, "not proved")
+    code, out, _ = verify("--json", "--strict", "--checkpoint", exported.parent / "tiny")
     assert code == 1
     rows = {row["key"]: row for row in json.loads(out)["sections"]["quantisation"]}
-    assert rows["kl_quantisation"]["passed"] is False
-    assert rows["kl_quantisation"]["note"].startswith("not checked: no reference checkpoint")
+    assert rows["kl_quantisation"]["passed"] is False  # random weights
 
 
 def test_without_weights_it_says_what_is_not_proved(verify, exported, tmp_path):
     kept = exported / "weights"
     kept.rename(tmp_path / "weights")
     try:
-        code, out, _ = verify()
+        code, out, err = verify()
     finally:
         (tmp_path / "weights").rename(kept)
-    assert code == 0
+    assert code == 17
+    assert "for want of the quantised weights and the checkpoint" in err
+    assert "--weights FOLDER --checkpoint MODEL" in err
     assert "Not proved" in out
     assert "no quantised weights, so it is not proved that the artifact holds them" in out
-    assert "not proved right" in out.splitlines()[0]
+    assert "not proved: " in out.splitlines()[0]
     assert "--weights FOLDER" in out
 
 
@@ -125,7 +142,7 @@ def test_a_wrong_weights_folder_is_named(verify, tmp_path):
 def test_a_page_is_written(verify, exported, tmp_path):
     pytest.importorskip("matplotlib", reason="needs the report extra")
     page = tmp_path / "report.html"
-    code, out, _ = verify("--html", page)
+    code, out, _ = verify("--html", page, "--checkpoint", exported.parent / "tiny")
     assert code == 0
     assert "passed" in out
     assert "<svg" in page.read_text(encoding="utf-8")

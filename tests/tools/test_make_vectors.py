@@ -11,7 +11,7 @@ import tokenizers
 
 from llama_export.errors import TokenizerError
 from llama_export.sources.resolve import DEMO_FOLDER
-from llama_export.tokenizer.tokenizer import Tokenizer, write_tokenizer_files
+from llama_export.tokenizer.tokenizer import Tokenizer, tokenizer_contents
 from make_vectors import FILES, FOLDER, main, render
 
 
@@ -28,7 +28,8 @@ def vectors():
 def exported(tmp_path_factory) -> Path:
     """The demo's tokenizer files, as an export writes them into a bundle."""
     folder = tmp_path_factory.mktemp("tokenizer")
-    write_tokenizer_files(Tokenizer.load(DEMO_FOLDER), folder)
+    for name, content in tokenizer_contents(Tokenizer.load(DEMO_FOLDER)).items():
+        (folder / name).write_bytes(content)
     return folder
 
 

@@ -156,7 +156,7 @@ def test_changed_files_are_refused_and_the_artifact_is_not_run(tmp_path):
 
 def test_without_the_checkpoint_it_says_what_is_not_proved(made):
     report = verify(made, checkpoint=None)
-    assert report.passed
+    assert (report.verdict, report.missing, report.failures) == ("not proved", ("checkpoint",), ())
     row = report.row("kl_quantisation")
     assert (row.value, row.passed) == (None, None)
     assert row.note.startswith("not checked: no reference checkpoint")
@@ -165,7 +165,7 @@ def test_without_the_checkpoint_it_says_what_is_not_proved(made):
 
 def test_without_the_weights_it_still_compares_portions(made):
     report = verify(made, weights=None)
-    assert report.passed
+    assert (report.verdict, report.missing, report.passed) == ("not proved", ("weights",), False)
     for key in ("codes_weights", "kl_exact", "kl_shipped", "kl_quantisation"):
         assert report.row(key).note.startswith("not checked: no quantised weights")
     wrong = verify(made, weights=None, fault="decode position off by one")

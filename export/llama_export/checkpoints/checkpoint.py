@@ -25,6 +25,10 @@ class Checkpoint(TensorSource, Protocol):
     """
 
     @property
+    def folder(self) -> Path:
+        """Where it is, with its small files."""
+
+    @property
     def config(self) -> LlamaConfig:
         """Shape of the model."""
 

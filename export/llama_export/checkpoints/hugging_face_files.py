@@ -30,8 +30,11 @@ _SMALL_FILES = (
     CONFIG_FILE,
     GENERATION_CONFIG_FILE,
     TOKENIZER_CONFIG_FILE,
+    "chat_template.jinja",
     *TOKENIZER_FILES,
     "LICENSE*",
+    "LICENCE*",
+    "NOTICE*",
     "USE_POLICY*",
 )
 _PICKLES = (".bin", ".pth", ".pt")

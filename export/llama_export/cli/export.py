@@ -10,6 +10,7 @@ import click
 from llama_export.cli.options import JSON, PATH, VERBOSE, open_console
 from llama_export.cli.output import write_json, write_text
 from llama_export.cli.program import refuse_options_before
+from llama_export.cli.proving import NEVER_AGAIN, command_after
 from llama_export.cli.signals import InterruptedBySignal
 from llama_export.cli.target_options import (
     OWN_SECTIONS,
@@ -83,7 +84,7 @@ EXPORT_SECTIONS = (
             click.Option(
                 ["--keep-weights/--no-keep-weights"],
                 default=True,
-                help="Keep the quantised weights in OUTPUT/weights.",
+                help="Keep the quantised weights in OUTPUT/weights; verify needs them.",
             ),
         ),
     ),
@@ -171,6 +172,7 @@ def export(
         export_table,
         next_steps,
         show_error,
+        show_note,
         show_report,
     )
     from llama_export.exporting.plan import plan_export
@@ -208,12 +210,16 @@ def export(
         show_error(console, f"{failed}; it was not published", "--no-verify publishes it unchecked")
         raise click.exceptions.Exit(1) from None
     try:
+        first = result.bundles[0].bundle
+        runs_here = first.manifest.runs_here
+        command = command_after(plan, first) if runs_here else None
         if as_json:
             write_json(result.to_json())
-            return
-        results().print(export_table(result))
-        first = result.bundles[0].bundle
-        next_steps(console, first.folder, runs_here=first.manifest.runs_here)
+        else:
+            results().print(export_table(result))
+            next_steps(console, first.folder, runs_here=runs_here, verify=command)
+        if runs_here and command is None:
+            show_note(console, NEVER_AGAIN)
     except InterruptedBySignal as late:
         add_note(late, IN_PLACE)
         raise

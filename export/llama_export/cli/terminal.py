@@ -146,7 +146,8 @@ def headlines(report: VerifyReport) -> dict[str, str]:
     }
     if "quantisation" in measured:
         figures["same next token as original"] = same_token(measured["quantisation"])
-    return figures | {"verified": "passed" if report.passed else "FAILED"}
+    lacking = f"not proved: no {' and '.join(report.missing)}" if report.missing else "passed"
+    return figures | {"verified": "FAILED" if report.failures else lacking}
 
 
 def show_report(report: VerifyReport, *, as_json: bool, every_row: bool = False) -> None:
@@ -208,16 +209,21 @@ def _say(console: Console, label: str, text: str, style: str = "bold") -> None:
     console.print(without_tokens(text).replace("\n", "\n  "), soft_wrap=True)
 
 
-def next_steps(console: Console, bundle: Path, *, runs_here: bool) -> None:
+def next_steps(
+    console: Console, bundle: Path, *, runs_here: bool, verify: str | None = None
+) -> None:
     """Print what a user may want to type after an export.
 
     Args:
         console: where messages go.
         bundle: folder of the first bundle.
         runs_here: whether this machine's runtime can run the artifact.
+        verify: the whole command that proves the bundle; None: there is none.
     """
     quoted = shlex.quote(str(bundle))
     console.print("\nNext:")
-    commands = (f'generate {quoted} --prompt "Once upon a time"', f"verify {quoted}")
-    for command in commands if runs_here else (f"inspect {quoted}",):
-        console.print(f"  llama-export {command}", soft_wrap=True)
+    write = f'llama-export generate {quoted} --prompt "Once upon a time"'
+    look = f"llama-export inspect {quoted}"
+    for command in (write, verify) if runs_here else (look,):
+        if command is not None:
+            console.print(f"  {command}", soft_wrap=True)

@@ -7,7 +7,12 @@ from pathlib import Path
 import click
 
 from llama_export.cli.options import BUNDLE, JSON, PATH, THREADS, VERBOSE, open_console
+from llama_export.cli.proving import how_to_prove
 from llama_export.cli.verb import Section, Verb
+from llama_export.errors import NOT_PROVED_EXIT_CODE
+
+# By the verdict of a report.
+_EXIT_CODES = {"passed": 0, "failed": 1, "not proved": NOT_PROVED_EXIT_CODE}
 
 
 def verify(
@@ -25,13 +30,14 @@ def verify(
     as_json: bool,
     verbose: bool,
 ) -> None:
-    """Compare a bundle with the eager model; exit code 1 when it fails."""
+    """Compare a bundle with the eager model; exit code 0 only when all of it is proved."""
     console = open_console(verbose)
     from llama_export.bundle.bundle import Bundle
-    from llama_export.cli.terminal import TerminalProgress, show_report
+    from llama_export.cli.terminal import TerminalProgress, show_note, show_report
     from llama_export.sources.references import reference_for
     from llama_export.targets.registry import require_runs_here
     from llama_export.verification.report.html import check_html, write_html
+    from llama_export.verification.rows import NOT_PROVED
     from llama_export.verification.samples import read_text
 
     if html is not None:
@@ -56,7 +62,13 @@ def verify(
         with progress.step(f"Writing {html}"):
             write_html(report, html)
     show_report(report, as_json=as_json, every_row=verbose)
-    raise click.exceptions.Exit(0 if report.passed else 1)
+    if report.verdict == NOT_PROVED:
+        folder = None if reference.weights is None else reference.weights.folder
+        show_note(
+            console,
+            how_to_prove(opened, report.missing, weights=folder, checkpoint=checkpoint),
+        )
+    raise click.exceptions.Exit(_EXIT_CODES[report.verdict])
 
 
 VERIFY = Verb(
@@ -101,7 +113,9 @@ VERIFY = Verb(
             (
                 click.Option(["--quick"], is_flag=True, help="A few positions only."),
                 click.Option(
-                    ["--strict"], is_flag=True, help="Fail what could not be checked or judged."
+                    ["--strict"],
+                    is_flag=True,
+                    help="Fail what cannot be checked or judged at all.",
                 ),
             ),
         ),

@@ -16,6 +16,7 @@ from llama_export.bundle.bundle import Bundle
 from llama_export.bundle.graph_spec import TensorSpec
 from llama_export.bundle.journal import warn_if_unfinished
 from llama_export.bundle.manifest import MANIFEST_NAME
+from llama_export.sources.source import IDENTITY
 from llama_export.targets import registry
 from llama_export.targets.footprint import Part
 from llama_export.targets.stored import StoredArtifact
@@ -233,7 +234,7 @@ def inspect_weights(folder: Path, *, check_hashes: bool = False) -> Inspection:
     return Inspection(
         folder=str(folder),
         kind="weights",
-        model=dict(weights.metadata),
+        model={key: text for key, text in weights.metadata.items() if key in IDENTITY},
         quantization={
             "recipe": weights.recipe.name,
             "bits_per_weight": round(weights.summary.bits_per_weight, 4),

@@ -17,17 +17,16 @@ from llama_export.bundle.bundle import Bundle, seal
 from llama_export.bundle.manifest import FORMAT_VERSION, Manifest
 from llama_export.bundle.publish import publish
 from llama_export.exporting.calibration import calibration_for
-from llama_export.exporting.model_files import ModelFiles
 from llama_export.exporting.plan import ExportPlan, TargetPlan, plan_export
 from llama_export.exporting.provenance import (
     artifact_metadata,
-    describe_quantization,
-    stops_of,
     versions_used,
 )
 from llama_export.exporting.request import ExportRequest
 from llama_export.exporting.result import ExportedBundle, ExportResult
 from llama_export.llama.trace import trace
+from llama_export.sources.manifest_fields import describe_quantization, describe_tokenizer
+from llama_export.sources.model_files import ExpectedFiles, ModelFiles
 from llama_export.sources.resolve import fetch_named
 from llama_export.sources.source import WEIGHTS_FOLDER, Source, open_source
 from llama_export.verification.rows import VerificationFailedError, VerifyReport
@@ -100,7 +99,7 @@ def _quantized_weights(
             plan.recipe,
             calibration_for(plan.recipe, checkpoint, request.calibration_windows),
             progress=lambda done: advance(done, total),
-            metadata=source.identity(),
+            metadata=source.identity() | files.fingerprints(),
         )
     files.write(folder)
     # Hashed as they were written, a moment ago.
@@ -128,7 +127,7 @@ def _export_target(
     with progress.step(f"Lowering to {name}"):
         metadata = artifact_metadata(source, weights, model.files.notice)
         lowered = each.target.lower(traced, weights, folder, each.options, metadata)
-        tokenizer_file = model.files.write(folder, lowered.config_keys)
+        model.files.write(folder, lowered.config_keys)
     with progress.step("Hashing the files"):
         manifest = Manifest(
             format_version=FORMAT_VERSION,
@@ -137,26 +136,19 @@ def _export_target(
             model=source.info,
             graph=lowered.graph.to_json(),
             quantization=model.quantization,
-            tokenizer={
-                "file": tokenizer_file,
-                "vocab_size": source.tokenizer.vocab_size,
-                "bos_token_id": source.tokenizer.bos_token_id,
-                "stop_token_ids": stops_of(source),
-            },
+            tokenizer=describe_tokenizer(source.tokenizer, source.config),
             files={},
             created_with=versions_used(name),
             runs_here=lowered.runs_here,
         )
         seal(folder, manifest)
     if plan.request.verify and lowered.runs_here:
-        report = _verified(folder, weights, source, progress)
+        report = _verified(folder, model, progress)
     # Under the name that it will have when this export ends.
     return ExportedBundle(Bundle(each.folder, Bundle.open(folder).manifest), report)
 
 
-def _verified(
-    folder: Path, weights: QuantizedWeights, source: Source, progress: Progress
-) -> VerifyReport:
+def _verified(folder: Path, model: _Model, progress: Progress) -> VerifyReport:
     """Check a bundle that is not published yet.
 
     Raises:
@@ -166,11 +158,12 @@ def _verified(
     with progress.step("Checking against the eager model") as advance:
         report = verify_bundle(
             bundle,
-            weights=weights,
-            checkpoint=source.original,
+            weights=model.weights,
+            checkpoint=model.source.original,
+            files=ExpectedFiles("the model", model.files.contents),
             settings=VerifySettings(quick=True),
             progress=advance,
         )
-    if not report.passed:
+    if report.failures:
         raise VerificationFailedError(bundle.manifest.target, report)
     return report

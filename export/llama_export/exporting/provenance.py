@@ -5,19 +5,15 @@ It gathers facts of the source, the weights and the installed packages; it write
 
 from __future__ import annotations
 
-import math
 import platform
-from typing import Any
 
+from llama_export.sources.manifest_fields import group_size_of, stops_of
 from llama_export.sources.source import Source
 from llama_export.system.installed import installed_version
 from llama_export.targets import registry
 from llama_export.targets.target import ArtifactMetadata
-from llama_export.tokenizer.chat_format import stop_token_ids
 from llama_export.version import __version__
 from llama_quantize.checkpoint.weights import QuantizedWeights
-from llama_quantize.scheme import shared_group_size
-from llama_quantize.tensor import QuantizedTensor
 
 # The form that Hugging Face's clients read, in Swift too; it is in every bundle.
 _TOKENIZER_FILE = "tokenizer.json"
@@ -31,7 +27,7 @@ def artifact_metadata(source: Source, weights: QuantizedWeights, notice: str) ->
         weights: quantised weights that it will hold.
         notice: text of the bundle's NOTICE.
     """
-    info, group_size = source.info, _group_size(weights)
+    info, group_size = source.info, group_size_of(weights)
     groups = "" if group_size is None else f" in groups of {group_size}"
     return ArtifactMetadata(
         name=info.name,
@@ -40,16 +36,11 @@ def artifact_metadata(source: Source, weights: QuantizedWeights, notice: str) ->
         notice=notice,
         tokenizer_file=_TOKENIZER_FILE,
         bos_token_id=source.tokenizer.bos_token_id,
-        stop_token_ids=tuple(stops_of(source)),
+        stop_token_ids=tuple(stops_of(source.tokenizer, source.config)),
         quantization=f"{weights.recipe.name} weights{groups}",
         weights_bytes=weights.size_bytes,
         version=__version__,
     )
-
-
-def stops_of(source: Source) -> list[int]:
-    """Return the tokens that end a text: the tokenizer's, and those of the model's config."""
-    return sorted({*stop_token_ids(source.tokenizer), *source.config.eos_token_id})
 
 
 def versions_used(target: str) -> dict[str, str]:
@@ -58,24 +49,3 @@ def versions_used(target: str) -> dict[str, str]:
     packages = ("torch", "safetensors", *registry.get(target).toolkits)
     installed = {distribution: installed_version(distribution) for distribution in packages}
     return versions | {name: value for name, value in installed.items() if value}
-
-
-def describe_quantization(weights: QuantizedWeights) -> dict[str, Any]:
-    """Describe for the manifest how the weights were made, and what they are to the bit."""
-    quantised = {name: weights.get(name) for name in weights.names()}
-    sqnr_db = weights.summary.sqnr_db
-    return {
-        "recipe": weights.recipe.name,
-        "group_size": _group_size(weights),
-        "bits_per_weight": round(weights.summary.bits_per_weight, 4),
-        "sqnr_db": round(sqnr_db, 2) if math.isfinite(sqnr_db) else None,
-        "tensors": {
-            name: {"codes_sha256": tensor.codes_sha256(), "scales_sha256": tensor.scales_sha256()}
-            for name, tensor in quantised.items()
-            if isinstance(tensor, QuantizedTensor)
-        },
-    }
-
-
-def _group_size(weights: QuantizedWeights) -> int | None:
-    return shared_group_size(weights.scheme(name) for name in weights.names())

@@ -23,6 +23,7 @@ from llama_export.checkpoints.hugging_face_files import (
 )
 from llama_export.errors import CheckpointError, TokenizerError
 from llama_export.llama.config import LlamaConfig
+from llama_export.sources.chat_template import chat_template
 from llama_export.sources.licence import licence_folder, licence_notice
 from llama_export.sources.resolve import ModelSource, model_name
 from llama_export.tokenizer.tokenizer import Tokenizer, tokenizer_config
@@ -38,6 +39,8 @@ _ORIGIN = {
 }
 WEIGHTS_FOLDER = "weights"
 """Name of the folder beside the bundles that keeps the quantised weights."""
+IDENTITY = ("name", "hub_id", "revision")
+"""Keys of the metadata of quantised weights that say where they come from."""
 
 
 @dataclass(frozen=True)
@@ -88,21 +91,26 @@ class Source:
 
     def identity(self) -> dict[str, str]:
         """Return where the weights come from, to be kept with the quantised ones."""
-        found = {"name": self.info.name, "hub_id": self.info.hub_id, "revision": self.info.revision}
+        found = {key: getattr(self.info, key) for key in IDENTITY}
         return {key: value for key, value in found.items() if value is not None}
 
     def tokenizer_config(self) -> dict[str, object]:
         """Return our tokenizer_config.json, with the checkpoint's own template and end token.
 
         A base model has no chat template, and a fine-tune may have another one than Llama 3.2's.
+
+        Raises:
+            ConfigError, CheckpointError: the file of either is damaged, or a link elsewhere.
         """
         ours = tokenizer_config(self.tokenizer)
         theirs = self.checkpoint.tokenizer_config()
-        if theirs is None:
+        template = chat_template(self.path, theirs)
+        if theirs is None and template is None:
             return ours
         del ours["chat_template"]
-        kept = ("chat_template", "eos_token", "pad_token")
-        return ours | {key: theirs[key] for key in kept if isinstance(theirs.get(key), str)}
+        own: dict[str, object] = {"chat_template": template}
+        own |= {key: (theirs or {}).get(key) for key in ("eos_token", "pad_token")}
+        return ours | {key: value for key, value in own.items() if isinstance(value, str)}
 
     def generation_config(self) -> dict[str, object]:
         """Return the checkpoint's generation_config.json, or the one that Meta ships."""

@@ -17,10 +17,12 @@ from typing_extensions import override
 from llama_export.targets.costs import Costs
 from llama_export.targets.limits import Limits
 from llama_export.targets.options import TargetOptions
+from llama_export.targets.own_description import ClientSettings, OwnDescription
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from llama_export.bundle.bundle import Bundle
     from llama_export.bundle.graph_spec import GraphSpec
     from llama_export.llama.activations import RoundedInputs
     from llama_export.llama.config import LlamaConfig
@@ -240,6 +242,26 @@ class Target(ABC):
         Raises:
             BundleError: the artifact is damaged, or laid out in another way.
         """
+
+    def client_settings(self, config: LlamaConfig, max_context: int) -> ClientSettings:
+        """Return what the target's stock clients read beside an artifact, and the model's do not.
+
+        Args:
+            config: shape of the model.
+            max_context: number of positions of the artifact.
+        """
+        return ClientSettings()
+
+    def own_description(self, bundle: Bundle) -> OwnDescription | None:
+        """Read what an artifact says about itself, to be held against the bundle's manifest.
+
+        Returns:
+            None: this target's artifacts say nothing.
+
+        Raises:
+            BundleError: the artifact is damaged, or laid out in another way.
+        """
+        return None
 
     def rounded_inputs(self, artifact: StoredArtifact) -> RoundedInputs | None:
         """Return how the artifact's products round their inputs; None: not known here."""

@@ -153,17 +153,18 @@ def write_tokenizer_json(tokenizer: Tokenizer, path: Path) -> None:
     path.write_bytes(tokenizer_json_bytes(tokenizer.vocabulary))
 
 
-def write_tokenizer_files(tokenizer: Tokenizer, folder: Path) -> str:
-    """Write every tokenizer file that can hold the vocabulary.
+def tokenizer_contents(tokenizer: Tokenizer) -> dict[str, bytes]:
+    """Render every tokenizer file that can hold the vocabulary, by name."""
+    contents = {"tokenizer.json": tokenizer_json_bytes(tokenizer.vocabulary)}
+    if has_metas_special_tokens(tokenizer.vocabulary):
+        contents["tokenizer.model"] = tokenizer_model_bytes(tokenizer.vocabulary)
+    return contents
 
-    Returns:
-        Name of the one that loads fastest: tokenizer.model where the special tokens are Meta's.
-    """
-    write_tokenizer_json(tokenizer, folder / "tokenizer.json")
-    if not has_metas_special_tokens(tokenizer.vocabulary):
-        return "tokenizer.json"
-    write_tokenizer_model(tokenizer, folder / "tokenizer.model")
-    return "tokenizer.model"
+
+def tokenizer_file(tokenizer: Tokenizer) -> str:
+    """Return the name of the file that loads fastest: tokenizer.model, where it holds it all."""
+    fits = has_metas_special_tokens(tokenizer.vocabulary)
+    return "tokenizer.model" if fits else "tokenizer.json"
 
 
 def tokenizer_config(tokenizer: Tokenizer) -> dict[str, object]:

@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from llama_export.bundle.graph_spec import GraphSpec
 from llama_export.errors import BundleError
 from llama_export.llama.config import LlamaConfig
 from llama_export.llama.names import expected_shapes
+from llama_export.sources.model_files import ExpectedFiles, expected_files
 from llama_export.targets.stored import StoredArtifact
 from llama_export.verification.samples import Text, UserText, built_in_text, tokenize
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from llama_export.checkpoints.checkpoint import Checkpoint
     from llama_export.llama.activations import RoundedInputs
     from llama_export.llama.intermediates import Probe
+    from llama_export.targets.own_description import OwnDescription
     from llama_export.targets.session import Session
     from llama_export.targets.target import Target
     from llama_export.targets.wiring import Lookup, Wiring
@@ -40,6 +43,8 @@ class Artifact:
         checkpoint: checkpoint that the weights were made from; None when it is not at hand.
         text: text to read; None reads the built-in one.
         threads: number of runtime threads; None leaves it to the runtime.
+        given_files: content that the small files should have; None: the checkpoint's, or those
+            kept with the weights.
     """
 
     bundle: Bundle
@@ -48,6 +53,7 @@ class Artifact:
     checkpoint: Checkpoint | None = None
     text: UserText | None = None
     threads: int | None = None
+    given_files: ExpectedFiles | None = None
 
     @cached_property
     def config(self) -> LlamaConfig:
@@ -59,13 +65,56 @@ class Artifact:
         return LlamaConfig.from_hf(self.bundle.manifest.model.config, where="manifest.json")
 
     @cached_property
-    def on_disk(self) -> StoredArtifact:
-        """Return the artifact as its target knows it.
+    def files(self) -> ExpectedFiles | None:
+        """Return the content that the small files should have; None: nothing at hand tells.
+
+        Raises:
+            CheckpointError, ConfigError, TokenizerError: what should tell is damaged.
+        """
+        if self.given_files is not None:
+            return self.given_files
+        return expected_files(self.bundle.manifest.model, self.weights, self.checkpoint)
+
+    @cached_property
+    def recorded_spec(self) -> GraphSpec:
+        """Return the artifact's signature as the manifest has it.
 
         Raises:
             BundleError: the manifest's graph is damaged.
         """
-        return StoredArtifact.of(self.bundle)
+        return GraphSpec.from_json(self.bundle.manifest.graph)
+
+    @cached_property
+    def own_description(self) -> OwnDescription | None:
+        """Return what the artifact says about itself; None: it says nothing.
+
+        Raises:
+            BundleError: the artifact is damaged.
+        """
+        return self.target.own_description(self.bundle)
+
+    @cached_property
+    def on_disk(self) -> StoredArtifact:
+        """Return the artifact with its own signature, so that a wrong manifest misleads no run.
+
+        Raises:
+            BundleError: the artifact, or the manifest's graph, is damaged.
+        """
+        own = self.own_description
+        return StoredArtifact(
+            self.bundle.artifact, self.recorded_spec if own is None else own.signature
+        )
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Return the bundle's own tokenizer.
+
+        Raises:
+            TokenizerError: it cannot be read.
+        """
+        from llama_export.tokenizer.tokenizer import Tokenizer
+
+        return Tokenizer.load(self.bundle.path(self.bundle.manifest.tokenizer["file"]))
 
     @property
     def kv_dtype(self) -> str:
@@ -79,7 +128,7 @@ class Artifact:
             PromptError: the text is too short.
             TokenizerError: the tokenizer cannot be read, or cannot encode the text.
         """
-        tokenizer = self._tokenizer
+        tokenizer = self.tokenizer
         return built_in_text(tokenizer) if self.text is None else tokenize(tokenizer, self.text)
 
     def special_token_ids(self) -> tuple[int, ...]:
@@ -88,13 +137,7 @@ class Artifact:
         Raises:
             TokenizerError: the tokenizer cannot be read.
         """
-        return tuple(self._tokenizer.special_tokens.values())
-
-    @cached_property
-    def _tokenizer(self) -> Tokenizer:
-        from llama_export.tokenizer.tokenizer import Tokenizer
-
-        return Tokenizer.load(self.bundle.path(self.bundle.manifest.tokenizer["file"]))
+        return tuple(self.tokenizer.special_tokens.values())
 
     def open_session(self, *, exact: bool) -> Session:
         """Load the artifact into its runtime.

@@ -14,10 +14,17 @@ from typing import Any
 
 from llama_export.verification.findings import Divergence, PlotData
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+
+# What a report says in one word, and what a check may lack.
+PASSED, FAILED, NOT_PROVED = "passed", "failed", "not proved"
+WEIGHTS, CHECKPOINT = "weights", "checkpoint"
+NO_WEIGHTS, NO_CHECKPOINT = "no quantised weights", "no reference checkpoint"
+LACKING: Mapping[str, str] = {NO_WEIGHTS: WEIGHTS, NO_CHECKPOINT: CHECKPOINT}
 
 SECTIONS: Mapping[str, str] = {
     "structure": "Structure: the files, and the weights inside the artifact",
+    "files": "Files: what clients read beside the artifact, and what the manifest says",
     "lowering": "Lowering error: artifact against eager, same quantised weights",
     "session": "Sessions: prefill, decode, rewinding, the end of the context",
     "activation": "Activation rounding: the runtime's faster arithmetic",
@@ -37,6 +44,8 @@ class Row:
         threshold: upper limit; None when nothing is judged.
         passed: verdict; None when nothing is judged.
         note: remark on what was found, or on what is not proved.
+        wants: `WEIGHTS` or `CHECKPOINT`, which a check that was not made would need; empty for a
+            check that was made, and for one that no such thing would make.
     """
 
     section: str
@@ -46,6 +55,7 @@ class Row:
     threshold: float | None
     passed: bool | None
     note: str = ""
+    wants: str = ""
 
     @property
     def made(self) -> bool:
@@ -61,6 +71,7 @@ class Row:
             "threshold": _finite(self.threshold),
             "passed": self.passed,
             "note": self.note,
+            "wants": self.wants or None,
         }
 
 
@@ -89,15 +100,31 @@ class VerifyReport:
 
     def __repr__(self) -> str:
         failed = ", ".join(row.key for row in self.failures[:3])
-        verdict = "passed" if self.passed else f"failed ({failed or 'nothing was judged'})"
+        verdict = f"{self.verdict} ({failed})" if failed else self.verdict
         counts = f"{len(self.rows)} rows, {len(self.unmade)} not checked"
         return f"<VerifyReport of {self.model} ({self.target}): {verdict}, {counts}>"
 
     @property
+    def verdict(self) -> str:
+        """Return `FAILED` when a check failed, `NOT_PROVED` when one lacks something, or `PASSED`.
+
+        A check that this target cannot make at all is listed, and takes nothing from the verdict.
+        """
+        if self.failures:
+            return FAILED
+        judged = any(row.passed is not None for row in self.rows)
+        return PASSED if judged and not self.missing else NOT_PROVED
+
+    @property
     def passed(self) -> bool:
-        """Return whether something was judged and nothing failed."""
-        judged = [row.passed for row in self.rows if row.passed is not None]
-        return bool(judged) and all(judged)
+        """Return whether everything that was asked is proved."""
+        return self.verdict == PASSED
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Return what was not at hand and would be needed: `WEIGHTS`, `CHECKPOINT`, or both."""
+        wanted = {row.wants for row in self.rows}
+        return tuple(each for each in (WEIGHTS, CHECKPOINT) if each in wanted)
 
     @property
     def failures(self) -> tuple[Row, ...]:
@@ -128,6 +155,7 @@ class VerifyReport:
         return {
             "format_version": FORMAT_VERSION,
             "passed": self.passed,
+            "verdict": self.verdict,
             "target": self.target,
             "model": self.model,
             "settings": dict(self.settings),
@@ -177,8 +205,12 @@ def informed(section: str, key: str, name: str, value: float, note: str = "") ->
 
 
 def unchecked(section: str, key: str, name: str, note: str) -> Row:
-    """Build a row for a check that could not be made; the note says what is not proved."""
-    return Row(section, key, name, None, None, None, f"{_UNCHECKED}{note}")
+    """Build a row for a check that could not be made; the note says what is not proved.
+
+    Where something is missing that would make the check, the note begins with a key of `LACKING`.
+    """
+    wants = next((want for lack, want in LACKING.items() if note.startswith(lack)), "")
+    return Row(section, key, name, None, None, None, f"{_UNCHECKED}{note}", wants)
 
 
 def format_value(value: float | None) -> str:

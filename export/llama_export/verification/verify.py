@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llama_export.errors import BundleError
+from llama_export.sources.model_files import ExpectedFiles
 from llama_export.targets import registry
 from llama_export.verification.artifact import Artifact, refuse_other_model
 from llama_export.verification.assemble import assemble_report
@@ -37,7 +38,7 @@ class VerifySettings:
         text: text to read instead of the built-in one, as `read_text` returns it; repeated when too
             short.
         quick: whether to measure about 32 positions only.
-        strict: whether a check that could not be made, or not be judged, fails.
+        strict: whether a check that can never be made here, or not be judged, fails.
         threads: number of runtime threads; None leaves it to the runtime.
     """
 
@@ -52,6 +53,7 @@ def verify_bundle(
     *,
     weights: QuantizedWeights | None = None,
     checkpoint: Checkpoint | None = None,
+    files: ExpectedFiles | None = None,
     settings: VerifySettings = VerifySettings(),
     progress: Progress | None = None,
 ) -> VerifyReport:
@@ -61,6 +63,8 @@ def verify_bundle(
         bundle: bundle to check.
         weights: quantised weights that it should hold; without them its lowering is not proved.
         checkpoint: original; without it the quantisation is not proved.
+        files: content that the bundle's small files should have; None: the checkpoint's, or those
+            kept with the weights.
         settings: text, thoroughness and threads.
         progress: function that takes the artifact's calls done and its calls in all.
 
@@ -78,6 +82,7 @@ def verify_bundle(
         checkpoint,
         settings.text,
         settings.threads,
+        given_files=files,
     )
     return verify_artifact(
         artifact, quick=settings.quick, strict=settings.strict, progress=progress
@@ -96,7 +101,7 @@ def verify_artifact(
     Args:
         artifact: artifact to check.
         quick: whether to measure about 32 positions only.
-        strict: whether a check that could not be made, or not be judged, fails.
+        strict: whether a check that can never be made here, or not be judged, fails.
         progress: function that takes the artifact's calls done and its calls in all.
 
     Raises:

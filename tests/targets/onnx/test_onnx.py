@@ -17,11 +17,12 @@ from llama_export.errors import BundleError, LoweringError, PromptError
 from llama_export.llama.config import LlamaConfig
 from llama_export.llama.streamed import reference_logits, reference_states
 from llama_export.llama.trace import trace
-from llama_export.targets.onnx.lowering.client_files import write_genai_config
+from llama_export.targets.onnx.lowering.client_files import client_settings
 from llama_export.targets.onnx.lowering.lower import DATA_FILE, MODEL_FILE, lower
 from llama_export.targets.onnx.options import OnnxOptions
 from llama_export.targets.onnx.reading.read_back import read_back
 from llama_export.targets.onnx.running.session import OnnxSession
+from llama_export.targets.own_description import write_settings
 from llama_export.targets.stored import StoredArtifact
 from llama_export.tokenizer.tokenizer import Tokenizer, tokenizer_config, write_tokenizer_json
 from llama_export.verification.measure.metrics import compare_logits
@@ -310,7 +311,7 @@ def test_onnxruntime_genai_runs_the_artifact_unmodified(tiny, tmp_path):
     tokenizer = Tokenizer.load(tiny.folder.parent / "checkpoint")
     for name in (MODEL_FILE, DATA_FILE):
         (tmp_path / name).write_bytes((tiny.folder / name).read_bytes())
-    write_genai_config(tmp_path, TINY, CONTEXT, MODEL_FILE)
+    write_settings(tmp_path, client_settings(TINY, CONTEXT, MODEL_FILE))
     write_tokenizer_json(tokenizer, tmp_path / "tokenizer.json")
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(tokenizer_config(tokenizer)))
     prompt = random_tokens(TINY, 24)

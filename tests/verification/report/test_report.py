@@ -37,7 +37,7 @@ SCHEMA = json.loads(
     .joinpath("export/llama_export/verification/report/report.schema.json")
     .read_text("utf-8")
 )
-ROW_KEYS = ["key", "name", "value", "threshold", "passed", "note"]
+ROW_KEYS = ["key", "name", "value", "threshold", "passed", "note", "wants"]
 
 
 def valid(document) -> bool:
@@ -71,7 +71,7 @@ def test_the_order_of_the_keys_is_fixed():
     assert list(document["sections"]["lowering"][0]) == ROW_KEYS
     assert list(document["divergence"]) == SCHEMA["$defs"]["divergence"]["required"]
     assert list(document["series"]) == SCHEMA["$defs"]["series"]["required"]
-    assert document["format_version"] == SCHEMA["properties"]["format_version"]["const"] == 2
+    assert document["format_version"] == SCHEMA["properties"]["format_version"]["const"] == 3
     assert report_text(FAILED) == report_text(dataclasses.replace(FAILED))
 
 
@@ -170,7 +170,7 @@ def test_a_failure_is_named_first_with_its_place():
 
 def test_what_is_not_proved_is_said_with_what_would_prove_it():
     text = flat(shown(ALONE))
-    assert "passed, 1 check of the quick version; 2 checks could not be made" in text
+    assert "not proved: 1 check of the quick version passed, 2 could not be made" in text
     assert "no quantised weights, so it is not proved that the artifact holds them" in text
     assert "no reference checkpoint, so it is not proved what the quantisation cost" in text
     assert "--weights FOLDER and --checkpoint MODEL" in text
@@ -185,7 +185,7 @@ def test_the_verdict_says_when_the_artifact_was_not_compared_and_when_it_was_qui
         "lowering", "kl_exact", "mean KL", "no quantised weights; that is not proved"
     )
     report = dataclasses.replace(PASSED, rows=(*PASSED.rows, nothing))
-    assert verdict(report) == "not proved right: 5 checks passed, 1 could not be made"
+    assert verdict(report) == "not proved: 5 checks passed, 1 could not be made"
     quick = dataclasses.replace(PASSED, settings={**PASSED.settings, "quick": True})
     assert verdict(quick) == "passed, 5 checks of the quick version"
 
@@ -223,7 +223,7 @@ def test_the_short_form_counts_every_section(report):
             failed = judgements.count(False)
             words = f"{failed or len(judgements)} of {len(judgements)}"
             assert f"{words} {'FAILED' if failed else 'passed'} {title}" in text
-    assert ("--verbose" in text) == report.passed
+    assert ("--verbose" in text) == (not report.failures)
 
 
 def test_the_terminal_prints_one_form_or_the_other(capsys):
@@ -244,7 +244,7 @@ def test_an_export_shows_the_headlines():
         "verified": "passed",
     }
     assert headlines(FAILED)["verified"] == "FAILED"
-    assert headlines(ALONE) == {"verified": "passed"}
+    assert headlines(ALONE) == {"verified": "not proved: no weights and checkpoint"}
 
 
 @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ def measured(tmp_path_factory):
     }
 
 
-@pytest.mark.parametrize(("name", "passed"), [("right", True), ("nan", False), ("alone", True)])
+@pytest.mark.parametrize(("name", "passed"), [("right", True), ("nan", False), ("alone", False)])
 def test_a_real_report_follows_the_schema_and_can_be_shown(measured, name, passed):
     report = measured[name]
     assert report.passed is passed

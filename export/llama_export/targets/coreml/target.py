@@ -23,6 +23,7 @@ from llama_export.targets.target import ArtifactMetadata, Lowered, SubstituteRun
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from llama_export.bundle.bundle import Bundle
     from llama_export.llama.activations import RoundedInputs
     from llama_export.llama.config import LlamaConfig
     from llama_export.llama.intermediates import Intermediates, Probe
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from llama_export.targets.coreml.running.lookup import CoremlLookup
     from llama_export.targets.coreml.running.session import CoremlSession
     from llama_export.targets.footprint import Footprint
+    from llama_export.targets.own_description import OwnDescription
     from llama_export.targets.stored import StoredArtifact, StoredWeights
     from llama_export.targets.wiring import Wiring
     from llama_quantize.checkpoint.weights import QuantizedWeights
@@ -193,6 +195,12 @@ class CoremlTarget(Target):
         from llama_export.targets.coreml.sizes import predict
 
         return predict(config, shapes, schemes, max_context, own_options(options, CoremlOptions))
+
+    @override
+    def own_description(self, bundle: Bundle) -> OwnDescription:
+        from llama_export.targets.coreml.reading.own_description import read_description
+
+        return read_description(bundle)
 
     @override
     def describe(self, artifact: StoredArtifact) -> Footprint:

@@ -19,6 +19,7 @@ from llama_export.targets.target import ArtifactMetadata, Lowered, Target
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from llama_export.bundle.bundle import Bundle
     from llama_export.llama.activations import RoundedInputs
     from llama_export.llama.config import LlamaConfig
     from llama_export.llama.names import Shapes
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from llama_export.targets.executorch.running.lookup import ExecutorchLookup
     from llama_export.targets.executorch.running.session import ExecutorchSession
     from llama_export.targets.footprint import Footprint
+    from llama_export.targets.own_description import OwnDescription
     from llama_export.targets.stored import StoredArtifact, StoredWeights
     from llama_export.targets.wiring import Wiring
     from llama_quantize.checkpoint.weights import QuantizedWeights
@@ -193,6 +195,12 @@ class ExecutorchTarget(Target):
 
         own = own_options(options, ExecutorchOptions)
         return predict(config, shapes, schemes, max_context, own)
+
+    @override
+    def own_description(self, bundle: Bundle) -> OwnDescription:
+        from llama_export.targets.executorch.reading.own_description import read_description
+
+        return read_description(bundle)
 
     @override
     def describe(self, artifact: StoredArtifact) -> Footprint:

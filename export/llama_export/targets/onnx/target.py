@@ -15,11 +15,13 @@ from llama_export.targets.damage import damage_named
 from llama_export.targets.limits import Limit, Limits
 from llama_export.targets.onnx.options import OnnxOptions
 from llama_export.targets.options import TargetOptions, own_options, require_known_choices
+from llama_export.targets.own_description import ClientSettings, OwnDescription, write_settings
 from llama_export.targets.target import ArtifactMetadata, Lowered, Target
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from llama_export.bundle.bundle import Bundle
     from llama_export.llama.activations import RoundedInputs
     from llama_export.llama.config import LlamaConfig
     from llama_export.llama.intermediates import Intermediates, Probe
@@ -102,15 +104,25 @@ class OnnxTarget(Target):
         options: TargetOptions,
         metadata: ArtifactMetadata,
     ) -> Lowered:
-        from llama_export.targets.onnx.lowering.client_files import (
-            transformers_js_keys,
-            write_genai_config,
-        )
         from llama_export.targets.onnx.lowering.lower import MODEL_FILE, lower
 
         graph = lower(traced, weights, folder, own_options(options, OnnxOptions))
-        write_genai_config(folder, traced.config, traced.max_context, MODEL_FILE)
-        return Lowered(MODEL_FILE, graph, transformers_js_keys(MODEL_FILE))
+        settings = self.client_settings(traced.config, traced.max_context)
+        write_settings(folder, settings)
+        return Lowered(MODEL_FILE, graph, settings.config_keys)
+
+    @override
+    def client_settings(self, config: LlamaConfig, max_context: int) -> ClientSettings:
+        from llama_export.targets.onnx.lowering.client_files import client_settings
+        from llama_export.targets.onnx.lowering.lower import MODEL_FILE
+
+        return client_settings(config, max_context, MODEL_FILE)
+
+    @override
+    def own_description(self, bundle: Bundle) -> OwnDescription:
+        from llama_export.targets.onnx.reading.signature import read_description
+
+        return read_description(bundle.artifact)
 
     @override
     def open_session(

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from llama_export.targets.limits import Limit, Limits
 from llama_export.verification.artifact import Artifact
+from llama_export.verification.judge.beside import beside_rows
 from llama_export.verification.judge.lookups import lookup_row, wiring_rows
 from llama_export.verification.judge.sessions import session_rows
 from llama_export.verification.judge.steps import step_rows
@@ -35,6 +36,7 @@ def judge(artifact: Artifact, measured: Measurements, *, quick: bool = False) ->
     bits = measured.structure.fewest_bits
     return [
         *structure_rows(measured.structure),
+        *beside_rows(measured.beside),
         *wiring_rows(measured.wiring),
         lookup_row(measured.lookups, has_weights=artifact.weights is not None),
         *lowering_rows(limits, shipped, exact, vocab_size=vocab_size),

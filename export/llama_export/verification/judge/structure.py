@@ -24,7 +24,10 @@ def structure_rows(structure: Structure) -> list[Row]:
 
 
 def _files_row(structure: Structure) -> Row:
-    """Report the files that nobody listed; a listed one that was changed has raised already."""
+    """Report the files that nobody listed; a listed one that was changed has raised already.
+
+    Those of them that a client would read are judged with the other files.
+    """
     unlisted = structure.unlisted
     note = f"besides, not in the manifest: {', '.join(unlisted)}" if unlisted else ""
     return judged(_STRUCTURE, "files", "files that differ from the manifest", 0, 0, note)
@@ -34,11 +37,7 @@ def _codes_rows(structure: Structure) -> list[Row]:
     found = structure.found.quantized
     manifest = ("codes_manifest", "tensors whose codes or scales differ from the manifest's")
     weights = ("codes_weights", "tensors whose codes or scales differ from the weights'")
-    rows = []
-    if structure.recorded or not found:
-        rows.append(_codes_row(*manifest, structure.recorded, found))
-    else:
-        rows.append(unchecked(_STRUCTURE, *manifest, "the manifest records no hashes"))
+    rows = [_codes_row(*manifest, structure.recorded, found)]
     if structure.expected is None:
         note = "no quantised weights; that the artifact holds them is not proved"
         rows.append(unchecked(_STRUCTURE, *weights, note))

@@ -15,6 +15,7 @@ import numpy as np
 
 from llama_export.system.machine import Machine
 from llama_export.verification.artifact import Artifact
+from llama_export.verification.measure.beside import Beside, compare_beside
 from llama_export.verification.measure.eager import Eager, QuantisedEager
 from llama_export.verification.measure.exact import Exact, exact_calls, measure_exact
 from llama_export.verification.measure.feed import prefill, single_steps
@@ -46,6 +47,7 @@ class Measurements:
 
     Args:
         structure: content of the bundle.
+        beside: differences of what stands beside the artifact.
         wiring: operators of the artifact; None where they are not followed.
         lookups: rows that ids get; None where they cannot be looked up.
         reading: tokens that were read.
@@ -57,6 +59,7 @@ class Measurements:
     """
 
     structure: Structure
+    beside: Beside
     wiring: Wiring | None
     lookups: Lookups | None
     reading: Reading
@@ -82,6 +85,7 @@ def measure(
         PromptError: the text cannot be used.
     """
     structure = read_structure(artifact)
+    beside = compare_beside(artifact, structure.unlisted)
     wiring = artifact.wiring()
     lookups = measure_lookups(artifact, quick=quick)
     first = _run_as_shipped(artifact, quick=quick, progress=progress)
@@ -95,6 +99,7 @@ def measure(
     )
     return Measurements(
         structure=structure,
+        beside=beside,
         wiring=wiring,
         lookups=lookups,
         reading=first.reading,

@@ -21,12 +21,21 @@ from llama_export.verification.report.wording import (
     same_token,
     verdict,
 )
-from llama_export.verification.rows import SECTIONS, Row, VerifyReport, format_value
+from llama_export.verification.rows import (
+    FAILED,
+    NOT_PROVED,
+    PASSED,
+    SECTIONS,
+    Row,
+    VerifyReport,
+    format_value,
+)
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
     from rich.table import Table
 
+_STYLES: Mapping[str, str] = {PASSED: "green", FAILED: "red", NOT_PROVED: "yellow"}
 _MARKS: Mapping[bool | None, str] = {True: "passed", False: "FAILED", None: ""}
 
 
@@ -46,7 +55,7 @@ def _summary(report: VerifyReport) -> Iterator[RenderableType]:
     from rich.text import Text
 
     line = Text(f"{report.model} for {report.target}: ", style="bold")
-    yield line.append(verdict(report), style="green" if report.passed else "red")
+    yield line.append(verdict(report), style=_STYLES[report.verdict])
     if report.divergence is not None:
         yield from _first_wrong(report.divergence)
     if said := not_located(report):
@@ -121,7 +130,7 @@ def _checks(report: VerifyReport, *, every_row: bool) -> Iterator[RenderableType
         if failures := [row for row in rows if row.passed is False]:
             yield Text()
             yield _section_table(title, failures)
-    if report.passed:
+    if not report.failures:
         yield Text("--verbose lists every check with its limit", style="dim")
 
 

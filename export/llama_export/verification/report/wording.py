@@ -11,7 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from llama_export.verification.findings import Divergence
-from llama_export.verification.rows import Row, VerifyReport, format_value
+from llama_export.verification.rows import (
+    NO_CHECKPOINT,
+    NO_WEIGHTS,
+    Row,
+    VerifyReport,
+    format_value,
+)
 
 
 @dataclass(frozen=True)
@@ -112,8 +118,8 @@ def verdict(report: VerifyReport) -> str:
     if report.settings.get("quick"):
         checks += " of the quick version"
     open_checks = len(report.unmade)
-    if any(row.key == "kl_exact" for row in report.unmade):
-        return f"not proved right: {checks} passed, {open_checks} could not be made"
+    if report.missing:
+        return f"not proved: {checks} passed, {open_checks} could not be made"
     besides = f"; {count(open_checks, 'check')} could not be made" if open_checks else ""
     return f"passed, {checks}{besides}"
 
@@ -182,7 +188,7 @@ def not_proved(report: VerifyReport) -> tuple[str, ...]:
     ]
     wants = [f"{want}, so it is not proved {', '.join(what)}" for want, what in by_want.items()]
     said = [*wants, *said]
-    options = [option for part, option in _MISSING.items() if f"no {part}" in by_want]
+    options = [option for lack, option in _OPTIONS.items() if lack in by_want]
     if options:
         said.append(f"{' and '.join(options)} would tell what this bundle is to be compared with")
     return tuple(said)
@@ -194,7 +200,7 @@ def reason(row: Row) -> str:
 
 
 _NOT_PROVED = " is not proved"
-_MISSING: Mapping[str, str] = {
-    "quantised weights": "--weights FOLDER",
-    "reference checkpoint": "--checkpoint MODEL",
+_OPTIONS: Mapping[str, str] = {
+    NO_WEIGHTS: "--weights FOLDER",
+    NO_CHECKPOINT: "--checkpoint MODEL",
 }

@@ -6,11 +6,10 @@ formats; it does not know the graph.
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 from llama_export.llama.config import LlamaConfig
+from llama_export.targets.own_description import ClientSettings
 
 GENAI_FILE = "genai_config.json"
 TRANSFORMERS_JS_KEY = "transformers.js_config"
@@ -20,25 +19,22 @@ _DTYPE_WITHOUT_SUFFIX = "fp32"
 _DATA_FILES = 1
 
 
-def write_genai_config(
-    folder: Path, config: LlamaConfig, max_context: int, model_file: str
-) -> None:
-    """Write the description with which onnxruntime-genai runs the artifact unmodified."""
-    text = json.dumps(_genai_config(config, max_context, model_file), indent=2) + "\n"
-    (folder / GENAI_FILE).write_text(text, encoding="utf-8")
-
-
-def transformers_js_keys(model_file: str) -> dict[str, object]:
-    """Return the keys of config.json with which transformers.js finds the artifact's files.
+def client_settings(config: LlamaConfig, max_context: int, model_file: str) -> ClientSettings:
+    """Return what onnxruntime-genai and transformers.js need to run the artifact unmodified.
 
     Args:
+        config: shape of the model.
+        max_context: number of positions of the artifact.
         model_file: name of the graph; its data is in the one file `<model_file>_data`.
     """
     settings = {
         "dtype": _DTYPE_WITHOUT_SUFFIX,
         "use_external_data_format": {model_file: _DATA_FILES},
     }
-    return {TRANSFORMERS_JS_KEY: settings}
+    return ClientSettings(
+        config_keys={TRANSFORMERS_JS_KEY: settings},
+        files={GENAI_FILE: _genai_config(config, max_context, model_file)},
+    )
 
 
 def _genai_config(config: LlamaConfig, max_context: int, model_file: str) -> dict[str, Any]:

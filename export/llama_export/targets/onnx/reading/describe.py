@@ -65,7 +65,7 @@ def describe(artifact: StoredArtifact) -> Footprint:
     """
     require_signature(artifact.spec)
     model = artifact.path
-    proto = _load(model)
+    proto = load_graph(model)
     data_bytes = model.with_name(model.name + DATA_SUFFIX).stat().st_size
     regions: dict[int, _Region] = {}
     for offset, region in _regions(proto.graph):
@@ -92,7 +92,13 @@ def kv_bytes_per_token(spec: GraphSpec) -> int:
     )
 
 
-def _load(model: Path) -> onnx.ModelProto:
+def load_graph(model: Path) -> onnx.ModelProto:
+    """Parse a graph; its weights stay in their file.
+
+    Raises:
+        BackendUnavailableError: onnx is not installed.
+        BundleError: model.onnx is no graph.
+    """
     try:
         import onnx
         from google.protobuf.message import DecodeError

@@ -1,0 +1,62 @@
+"""What a manifest says of weights and tokenizer: an export writes it, `verify` compares it.
+
+It gathers; it writes and compares nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from llama_export.llama.config import LlamaConfig
+from llama_export.tokenizer.chat_format import stop_token_ids
+from llama_export.tokenizer.tokenizer import Tokenizer, tokenizer_file
+
+if TYPE_CHECKING:
+    from llama_quantize.checkpoint.weights import QuantizedWeights
+
+
+def stops_of(tokenizer: Tokenizer, config: LlamaConfig) -> list[int]:
+    """Return the tokens that end a text: the tokenizer's, and those of the model's config."""
+    return sorted({*stop_token_ids(tokenizer), *config.eos_token_id})
+
+
+def describe_tokenizer(tokenizer: Tokenizer, config: LlamaConfig) -> dict[str, Any]:
+    """Describe a model's tokenizer for the manifest.
+
+    Args:
+        tokenizer: tokenizer of the model.
+        config: config of the same model.
+    """
+    return {
+        "file": tokenizer_file(tokenizer),
+        "vocab_size": tokenizer.vocab_size,
+        "bos_token_id": tokenizer.bos_token_id,
+        "stop_token_ids": stops_of(tokenizer, config),
+    }
+
+
+def describe_quantization(weights: QuantizedWeights) -> dict[str, Any]:
+    """Describe for the manifest how the weights were made, and what they are to the bit."""
+    from llama_quantize.tensor import QuantizedTensor
+
+    quantised = {name: weights.get(name) for name in weights.names()}
+    sqnr_db = weights.summary.sqnr_db
+    return {
+        "recipe": weights.recipe.name,
+        "group_size": group_size_of(weights),
+        "bits_per_weight": round(weights.summary.bits_per_weight, 4),
+        "sqnr_db": round(sqnr_db, 2) if math.isfinite(sqnr_db) else None,
+        "tensors": {
+            name: {"codes_sha256": tensor.codes_sha256(), "scales_sha256": tensor.scales_sha256()}
+            for name, tensor in quantised.items()
+            if isinstance(tensor, QuantizedTensor)
+        },
+    }
+
+
+def group_size_of(weights: QuantizedWeights) -> int | None:
+    """Return the group size that all quantised tensors share; None: there is none."""
+    from llama_quantize.scheme import shared_group_size
+
+    return shared_group_size(weights.scheme(name) for name in weights.names())
