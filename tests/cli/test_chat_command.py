@@ -161,6 +161,7 @@ def test_generate_gives_its_seed_and_json(run, demo_bundle):
         (["chat", "--save", "/tmp"], b"Hello\n", 11, "it is a folder"),
         (["chat", "--save", "x" * 300], b"Hello\n", 11, "too long"),
         (["chat", "--load", "."], b"", 15, ". is a folder"),
+        (["chat", "--load", "/dev/zero"], b"", 15, "is a device or a pipe"),
         (["generate", "--prompt", ""], b"", 15, "empty"),
         (["generate"], b"", 15, "empty"),
         (["generate", "--prompt", "a", "--repetition-penalty", "0"], b"", 2, "penalty"),

@@ -295,6 +295,20 @@ def test_a_process_that_has_no_memory_ends_with_its_code(tmp_path, begun, functi
     assert "error: " in done.stderr
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit of the address space")
+def test_a_limit_under_which_numpy_cannot_be_imported(tmp_path):
+    """OpenBLAS would end the process with exit code 1, which is a failed verification."""
+    done = subprocess.run(
+        [sys.executable, "-c", NO_MEMORY.format(begun="main", function="main", more=60_000_000)],
+        capture_output=True,
+        text=True,
+        env=environment(tmp_path),
+        check=False,
+    )
+    assert done.returncode == 18, done.stderr
+    assert "the system gave no more memory: the process may have" in done.stderr
+
+
 def environment(home: Path) -> dict[str, str]:
     paths = os.pathsep.join(str(ROOT / name) for name in ("export", "quantize"))
     return {**os.environ, "PYTHONPATH": paths, "XDG_STATE_HOME": str(home), "OMP_NUM_THREADS": "1"}

@@ -18,7 +18,6 @@ from pathlib import Path
 import pytest
 from artifacts.demo_bundle import demo_bundle
 from artifacts.resealing import reseal
-from artifacts.sample_bundle import rewrite
 from rich.padding import Padding
 from rich.panel import Panel
 from rich.table import Table
@@ -157,11 +156,8 @@ def test_json_is_ascii_without_control_characters(monkeypatch):
 
 
 def hostile_bundle(bundle: Path, folder: Path) -> Path:
-    """Copy a bundle, and make hostile what a manifest lets through, and what it does not list."""
+    """Copy a bundle, and make hostile what a manifest does not judge: a text, and other names."""
     shutil.copytree(bundle, folder)
-    raw = json.loads((folder / "manifest.json").read_text())
-    raw["created_with"] = {HOSTILE: "1.0", "[/]": "1.0"}
-    rewrite(folder, raw)
     (folder / "NOTICE").write_text(f"licence {HOSTILE}")
     reseal(folder)
     (folder / f"not listed {HOSTILE}").write_text("")
@@ -172,7 +168,7 @@ def hostile_bundle(bundle: Path, folder: Path) -> Path:
 def test_inspect_shows_a_hostile_bundle(command, tmp_path, demo_bundle, options):
     bundle = hostile_bundle(demo_bundle, tmp_path / HOSTILE)
     code, out, err = command("inspect", bundle, *options, columns=400)
-    assert code in (0, 8)  # shown or refused, but never with a traceback or an escape
+    assert code == 0
     assert is_clean(out + err)
     assert "pwned" in out + err
 

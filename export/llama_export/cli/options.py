@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from llama_export.cli.verb import Positional
+from llama_export.system.memory_shortage import require_address_space
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,6 +42,7 @@ def open_console(verbose: bool) -> Console:
     from llama_export.cli.console import messages
     from llama_export.cli.terminal import quieten, show_notices
 
+    require_address_space()
     if not verbose:
         quieten()
     console = messages()

@@ -186,6 +186,10 @@ def read_session_file(path: Path, expected: BundleIdentity | None) -> SavedSessi
         if path.is_dir():
             message = f"{path} is a folder, and no saved conversation"
             raise PromptError(message, "give a file that /save, --save or `save` wrote")
+        if path.exists() and not path.is_file():
+            # A device may have no end, and a pipe no beginning to go back to.
+            message = f"{path} is a device or a pipe, and no saved conversation"
+            raise PromptError(message, "give a file that /save, --save or `save` wrote")
         with zipfile.ZipFile(path) as archive:
             _refuse_inflated(archive, path.stat().st_size)
             record = _read_record(archive)

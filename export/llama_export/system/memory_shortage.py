@@ -24,6 +24,8 @@ _TEXTS = re.compile(
 )
 _LIBRARIES = ("onnxruntime", "safetensors", "google")
 _ENOUGH_CAUSES = 20
+# Address space that the first import of numpy takes on x86-64 Linux, OpenBLAS's buffers included.
+_NUMPY_BYTES = 80_000_000
 
 
 def shortage(error: BaseException) -> OutOfMemoryError | None:
@@ -62,6 +64,22 @@ def shortage_named(needed_bytes: int | None = None) -> Iterator[None]:
             raise
         need = f"; it takes about {format_bytes(needed_bytes)}" if needed_bytes else ""
         raise OutOfMemoryError(short.message + need, short.hint) from error
+
+
+def require_address_space() -> None:
+    """Refuse a limit under which numpy could not be imported: OpenBLAS would end with exit code 1.
+
+    Raises:
+        MemoryError: the limit leaves too little.
+    """
+    if _own_limit_bytes() is None or "numpy" in sys.modules:
+        return
+    import mmap
+
+    try:
+        mmap.mmap(-1, _NUMPY_BYTES).close()
+    except OSError as error:
+        raise MemoryError from error
 
 
 def _led_to(error: BaseException) -> Iterator[BaseException]:
