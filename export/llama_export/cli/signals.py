@@ -28,12 +28,6 @@ class InterruptedBySignal(BaseException):
         super().__init__(number)
         self.exit_code = 128 + number
 
-    @property
-    def outcome(self) -> str:
-        """What became of the work, from the notes of those that it went through."""
-        notes: list[str] = getattr(self, "__notes__", [])
-        return "; ".join(notes) or "nothing was left half written"
-
 
 def raise_on_signals() -> None:
     """Let SIGINT, SIGTERM and, where the platform has it, SIGHUP raise `InterruptedBySignal`."""
