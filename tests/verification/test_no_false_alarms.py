@@ -10,7 +10,8 @@ from artifacts import tiny
 from artifacts.small_bundle import Silent
 from safetensors.torch import load_file, save_file
 
-from llama_export.exporting.pipeline import ExportRequest, export_bundle
+from llama_export.exporting.pipeline import export_bundle
+from llama_export.exporting.request import ExportRequest
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
