@@ -196,6 +196,16 @@ def test_each_kind_of_ending_is_told_apart(tmp_path, outcome, kind):
     assert judge.judge(seen(outcome, tmp_path)).kind == kind
 
 
+@pytest.mark.parametrize(
+    ("surface", "kind"),
+    [("art-executorch", judge.RUNTIME), ("raw-executorch", judge.CRASH), ("st", judge.CRASH)],
+)
+def test_a_runtime_that_dies_of_a_sealed_artifact_is_counted_by_itself(tmp_path, surface, kind):
+    case = Case(surface, "generate", "executorch/model.pte", ())
+    died = replace(NAMED, code=None, signal=signal.SIGABRT)
+    assert judge.judge(seen(died, tmp_path, case=case)).kind == kind
+
+
 def test_what_must_not_be_taken_is_a_wrong_success(tmp_path):
     unsealed = Case("raw-onnx", "generate", "onnx/model.onnx", ())
     assert judge.judge(seen(FINE, tmp_path, case=unsealed)).kind == judge.WRONG
