@@ -25,6 +25,7 @@ from fuzzing.campaign import Failure, Tally, run, targets_of  # noqa: E402 - the
 from fuzzing.cases import replayed, surface_of  # noqa: E402
 from fuzzing.execution import Runner, set_up_process, warm_up  # noqa: E402
 from fuzzing.fixtures import prepare  # noqa: E402
+from fuzzing.judge import FAILURES  # noqa: E402
 from fuzzing.minimise import minimise  # noqa: E402
 from fuzzing.surfaces import SURFACES, TEXT, Surface  # noqa: E402
 from fuzzing.table import table  # noqa: E402
@@ -47,7 +48,12 @@ def main() -> int:
             for failure in tally.failures:
                 print(*failure.signature, sep=" | ", file=sys.stderr, flush=True)
         print(table(tallies))
-        failures = [failure for tally in tallies.values() for failure in tally.failures]
+        failures = [
+            failure
+            for tally in tallies.values()
+            for failure in tally.failures
+            if failure.verdict.kind not in asked.tolerate
+        ]
         if failures:
             _keep(base, failures, asked.keep or Path(tempfile.mkdtemp(prefix="llama-fuzz-kept-")))
     return 1 if failures else 0
@@ -63,6 +69,9 @@ def _parser() -> argparse.ArgumentParser:
         help=f"all (the default) or a pattern, may be repeated: {', '.join(SURFACES)}",
     )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument(
+        "--tolerate", action="append", default=[], choices=FAILURES, help="count, but do not fail"
+    )
     parser.add_argument("--keep", type=Path, help="folder that gets the failing cases")
     parser.add_argument("--base", type=Path, help="folder of the fixtures, kept for the next time")
     parser.add_argument("--replay", type=Path, help="file with cases to run again")

@@ -11,6 +11,7 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from unittest import mock
 
 import pytest
 
@@ -27,6 +28,7 @@ from fuzzing.mutate_json import JSON_AWARE
 from fuzzing.mutate_wire import change_bytes, double_field, drop_field, find_fields
 from fuzzing.staging import reseal
 from fuzzing.surfaces import SURFACES
+from llama_export.cli.main import main
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, and limits its children")
 
@@ -194,6 +196,16 @@ def test_each_kind_of_ending_is_told_apart(tmp_path, outcome, kind):
     assert judge.judge(seen(outcome, tmp_path)).kind == kind
 
 
+@pytest.mark.parametrize(
+    ("surface", "kind"),
+    [("art-executorch", judge.RUNTIME), ("raw-executorch", judge.CRASH), ("st", judge.CRASH)],
+)
+def test_a_runtime_that_dies_of_a_sealed_artifact_is_counted_by_itself(tmp_path, surface, kind):
+    case = Case(surface, "generate", "executorch/model.pte", ())
+    died = replace(NAMED, code=None, signal=signal.SIGABRT)
+    assert judge.judge(seen(died, tmp_path, case=case)).kind == kind
+
+
 def test_what_must_not_be_taken_is_a_wrong_success(tmp_path):
     unsealed = Case("raw-onnx", "generate", "onnx/model.onnx", ())
     assert judge.judge(seen(FINE, tmp_path, case=unsealed)).kind == judge.WRONG
@@ -232,10 +244,13 @@ def fail() -> None:
 
 
 def fault_of_ours() -> None:
-    try:
-        fail()
-    except KeyError:
-        sys.exit(70)
+    """Let the command line meet something that it has no name for."""
+    with mock.patch("llama_export.cli.app.app.make_context", fail_with_arguments):
+        main()
+
+
+def fail_with_arguments(*_arguments: object) -> None:
+    fail()
 
 
 def spin() -> None:
@@ -250,13 +265,16 @@ def write_both() -> None:
 
 
 def test_a_child_dies_alone_and_says_of_what(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr(child, "CPU_LIMIT_S", 1)
     bodies = (write_both, fail, fault_of_ours, lambda: os.kill(os.getpid(), signal.SIGSEGV), fail)
     runs = [Run((), tmp_path / str(number), inside=body) for number, body in enumerate(bodies)]
     wrote, failed, ours, died = run_forked(runs)  # the last one did not begin
     assert (wrote.code, wrote.stdout, wrote.stderr) == (5, b"out\n", b"err")
     assert (failed.code, failed.fault) == (99, "KeyError")
-    assert (ours.code, ours.fault) == (70, "KeyError")
+    assert ours.code == 70
+    assert ours.fault.startswith("llama_export/cli/boundary.py:")
+    assert ours.fault.endswith(" KeyError")
     assert "in fail" in ours.trace
     assert (died.code, died.signal) == (None, signal.SIGSEGV)
     (slow,) = run_forked([Run((), tmp_path / "slow", inside=spin)])

@@ -16,8 +16,10 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 CPU_LIMIT_S = 20
 WALL_LIMIT_S = 240
@@ -155,21 +157,36 @@ def _limit_memory() -> None:
 
 
 def _call(run: Run) -> tuple[int, BaseException | None]:
+    """Run what is to be run; return its exit code, and the exception that nobody expected."""
+    met: list[BaseException] = []
     try:
-        if run.inside is not None:
-            run.inside()
-            return 0, None
-        from llama_export.cli.app import main
+        with _watched(met):
+            if run.inside is not None:
+                run.inside()
+                return 0, None
+            from llama_export.cli.main import main
 
-        sys.argv = ["llama-export", *run.arguments]
-        main()
+            sys.argv = ["llama-export", *run.arguments]
+            main()
     except SystemExit as stopped:
         code = stopped.code if isinstance(stopped.code, int) else 0 if stopped.code is None else 1
-        # The last boundary turns what nobody expected into an exit; it hangs on its context.
-        return code, stopped.__context__ if code == _FAULT_CODE else None
+        return code, met[-1] if met and code == _FAULT_CODE else None
     except BaseException as error:  # noqa: BLE001 - that none is left is what is tested
         return _ESCAPED_CODE, error
     return 0, None
+
+
+def _watched(met: list[BaseException]) -> AbstractContextManager[object]:
+    """Note what the last boundary of the command line meets; it only says that it is our fault."""
+    from llama_export.cli import boundary, endings
+
+    name_ending = endings.ending_of
+
+    def ending_of(error: BaseException, program: str, *, verbose: bool) -> object:
+        met.append(error)
+        return name_ending(error, program, verbose=verbose)
+
+    return mock.patch.object(boundary, "ending_of", ending_of)
 
 
 def _place(error: BaseException) -> str:

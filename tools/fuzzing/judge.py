@@ -16,7 +16,7 @@ from pathlib import Path
 from fuzzing.cases import Case, surface_of
 from fuzzing.child import Outcome
 from fuzzing.lying_hub import LEAK, TOKEN
-from fuzzing.surfaces import CHECKPOINT, PROVED, UNSEALED, Surface
+from fuzzing.surfaces import CHECKPOINT, PROVED, SEALED, UNSEALED, Surface
 
 CPU_GOAL_S = 5.0
 # A whole export with its check, or a verification, takes a few seconds when all is right.
@@ -26,9 +26,13 @@ NAMED, RED, UNPROVED, UNCHANGED, SOUND = "named", "red", "unproved", "unchanged"
 FINE = (NAMED, RED, UNPROVED, UNCHANGED, SOUND)
 WRONG, TRACE, CRASH, SLOW, MEMORY = "wrong success", "traceback", "crash", "over 5 s", "memory"
 ESCAPE, LONG, LEFT = "escape", "over 2 kB", "leftovers"
-FAILURES = (WRONG, TRACE, CRASH, SLOW, MEMORY, ESCAPE, LONG, LEFT)
+# A runtime died of an artifact that has its right hash: its own fault, but seen by our users.
+RUNTIME = "runtime died"
+FAILURES = (WRONG, TRACE, CRASH, RUNTIME, SLOW, MEMORY, ESCAPE, LONG, LEFT)
 _VERIFIED_RED, _UNPROVED, _NO_MEMORY = 1, 17, 18
 _NAMED_CODES = range(2, 17)
+# The one target whose runtime is known to die of some of them.
+_DIES = "executorch"
 NO_NUMBERS = "no numbers"
 _EXPECTED = {"out", "out-of-the-way"}
 _CONTROLS = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -103,7 +107,10 @@ def _died(seen: Seen) -> Verdict | None:
     frames = re.findall(
         r'File "[^"]*/((?:llama_|coreml_)[^"]*)", line (\d+)', seen.outcome.stderr.decode("latin-1")
     )
-    return Verdict(CRASH, f"{name} at {':'.join(frames[0])}" if frames else name)
+    surface = surface_of(seen.case)
+    sealed = surface.kind in (SEALED, PROVED) and surface.target == _DIES
+    place = f"{name} at {':'.join(frames[0])}" if frames else name
+    return Verdict(RUNTIME if sealed else CRASH, place)
 
 
 def _fault(seen: Seen) -> Verdict | None:

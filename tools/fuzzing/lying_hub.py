@@ -57,7 +57,7 @@ def export_from_hub(folder: Path, arguments: Sequence[str]) -> None:
     """
     from huggingface_hub import constants
 
-    from llama_export.cli.app import main
+    from llama_export.cli.main import main
     from llama_export.sources import download
 
     says = json.loads((folder / "hub.json").read_bytes())
