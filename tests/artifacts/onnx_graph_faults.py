@@ -127,6 +127,10 @@ SETTINGS = {
     "a sink": (attribute(ATTENTION, "smooth_softmax", 1), "smooth_softmax is 1"),
     "a setting nobody knows": (attribute(ATTENTION, "k_quant_type", "NONE"), "k_quant_type is"),
     "another silu": (attribute("QuickGelu", "alpha", 1.01), "alpha is 1.01"),
+    "one product computed in another type": (
+        attribute("MatMulNBits", "accuracy_level", 1, 2),
+        "accuracy_level is 1, expected 4",
+    ),
     "axis of a lookup": (attribute("Gather", "axis", 1, 1), "axis is 1"),
 }
 

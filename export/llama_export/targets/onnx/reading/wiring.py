@@ -6,6 +6,7 @@ their settings; it runs nothing, and does not look into the weights.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 from llama_export.llama.config import LlamaConfig
 from llama_export.llama.names import FINAL_NORM, HEAD, TABLE
 from llama_export.targets.onnx.reading.nodes import NOTHING, Graph, Kinds, OtherGraphError
-from llama_export.targets.wiring import Wiring
+from llama_export.targets.wiring import Attribute, Wiring
 
 if TYPE_CHECKING:
     import onnx
@@ -68,7 +69,21 @@ def read_wiring(model: Path, config: LlamaConfig, *, all_logits: bool) -> Wiring
         strangers += graph.unknown()
     else:
         strangers += graph.left_over()
-    return Wiring(tuple(strangers), len(graph.followed), tuple(graph.attributes))
+    attributes = (*graph.attributes, *_accuracy_levels(proto.graph))
+    return Wiring(tuple(strangers), len(graph.followed), attributes)
+
+
+def _accuracy_levels(graph: onnx.GraphProto) -> Iterator[Attribute]:
+    """Yield each product's accuracy level, of which one is right for one number of bits: most's."""
+    products = {}
+    for node in graph.node:
+        if node.op_type == "MatMulNBits":
+            numbers = {each.name: each.i for each in node.attribute}
+            products[node.name] = (numbers.get("bits", 4), numbers.get("accuracy_level", 0))
+    counts = Counter(products.values())
+    for name, (bits, level) in products.items():
+        expected = max((count, held) for (b, held), count in counts.items() if b == bits)[1]
+        yield Attribute(name, "accuracy_level", level, expected)
 
 
 def _outside(proto: onnx.ModelProto, config: LlamaConfig) -> Iterator[str]:
