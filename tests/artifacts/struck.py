@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from artifacts.tiny import write_checkpoint
 
 from llama_export.bundle.manifest import MANIFEST_NAME
@@ -39,6 +40,8 @@ WATCHED = {
     "os.truncate",
     "fcntl.flock",
 }
+# A child that takes as long has stopped: an export here takes two seconds, a real one ten.
+_ENDLESS_S = 120
 OLD, NEW = "32", "64"  # by the group size of the weights
 
 
@@ -172,6 +175,9 @@ class Exports:
             # pytest's own streams know nothing of these.
             sys.stdout = sys.stderr = os.fdopen(handle, "w", buffering=1)
             code = 99
+            # The parent's threads are not here: whoever waited for them would wait for ever.
+            torch.set_num_threads(1)
+            signal.alarm(_ENDLESS_S)
             try:
                 code = self._command(arguments, group, strike, at, real=real)
             except BaseException:  # noqa: BLE001 - a child of pytest ends here, whatever it met

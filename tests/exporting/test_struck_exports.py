@@ -11,7 +11,10 @@ from artifacts.struck import NEW, OLD, Exports, Outcome, Strike, random_strikes
 from llama_export.bundle.journal import unfinished
 from llama_export.bundle.output_lock import LOCK_NAME
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs fork and POSIX signals")
+pytestmark = [
+    pytest.mark.skipif(os.name != "posix", reason="needs fork and POSIX signals"),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 TARGETS = ("onnx", "executorch", "coreml")
 
