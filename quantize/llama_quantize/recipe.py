@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from llama_quantize.errors import QuantizationError
 from llama_quantize.printable import shown_name
@@ -86,10 +86,18 @@ class ResolvedRecipe:
 
 @dataclass(frozen=True)
 class QuantRecipe:
-    """An ordered list of rules under a name."""
+    """An ordered list of rules under a name.
+
+    Args:
+        name: name of the recipe.
+        rules: rules, of which the first match wins.
+        taken: number of the rule of each tensor, of a recipe that was read with the weights that it
+            made: its patterns are a stranger's, and are not tried. None: the patterns decide.
+    """
 
     name: str
     rules: tuple[QuantRule, ...]
+    taken: Mapping[str, int] | None = field(default=None, compare=False, repr=False)
 
     def resolve(self, shapes: Mapping[str, tuple[int, ...]]) -> ResolvedRecipe:
         """Choose a scheme for every tensor of a model.
@@ -146,6 +154,8 @@ class QuantRecipe:
         raise QuantizationError(message)
 
     def _rule_of(self, name: str) -> int | None:
+        if self.taken is not None:
+            return self.taken.get(name)
         return next((i for i, rule in enumerate(self.rules) if rule.matches(name)), None)
 
 

@@ -173,6 +173,26 @@ def test_inspect_shows_a_hostile_bundle(command, tmp_path, demo_bundle, options)
     assert "pwned" in out + err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("list", "X", "--", HOSTILE),
+        ("list", HOSTILE),
+        ("bench", "X", "--quick", "--verbose", HOSTILE),
+        ("verify", "X", f"--{HOSTILE}"),
+        ("generate", "X", "-p", "x", "-n", HOSTILE),
+        ("--target", HOSTILE, "--model", "demo"),
+        ("--model", HOSTILE, "--target", "onnx", "--verbose"),
+        (HOSTILE,),
+    ],
+)
+def test_a_command_line_that_is_refused_is_shown_clean(command, words):
+    code, out, err = command(*words, columns=400)
+    assert code != 0
+    assert "pwned" in out + err
+    assert is_clean(out + err)
+
+
 @pytest.mark.onnx
 def test_a_terminal_shows_a_models_text_by_name_and_a_pipe_gets_it(demo_bundle):
     pytest.importorskip("onnxruntime", reason="needs the onnx extra")

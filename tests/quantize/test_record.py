@@ -119,7 +119,8 @@ def damaged(**changes) -> str:
         (damaged(recipe=1), "not a recipe"),
         (damaged(tensors=[1]), "not the figures"),
         (damaged(tensors=1), "wrong type"),
-        (damaged(hits=[1, 2, 0]), "rules take"),
+        (damaged(hits=[1, 2, 0]), "no rule is left for n, float16"),
+        (damaged(hits=[1, 1]), r"the 3 rules take \[1, 1\] of 3 tensors"),
         (VERSION_1.read_text(encoding="utf-8").replace("true", "1"), "not a rule"),
     ],
 )
@@ -135,6 +136,46 @@ def test_a_method_that_is_not_known_here_is_only_origin(written):
     weights = QuantizedWeights.open(written)
     assert weights.stats[0].method == "of-tomorrow"
     assert torch.equal(weights.dequantized("w"), WEIGHT)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("pattern", ["(.*)*x", "none of them"])
+def test_no_pattern_of_a_record_is_tried(written, tmp_path, version, pattern):
+    """The first of these needs for ever; the second says that none was tried at all."""
+    path = written / "quantization.json"
+    data = record(written)
+    for rule in data["recipe"]["rules"]:
+        rule["pattern"] = pattern
+    path.write_text(as_version_1(data) if version == 1 else json.dumps(data))
+    weights = QuantizedWeights.open(written)
+    assert [weights.scheme(name) for name in "wtn"] == [rule.scheme for rule in RULES]
+    assert weights.stats[1].method == "nearest"
+    resolved = weights.recipe.resolve({each.name: each.shape for each in weights.stats})
+    assert resolved.hits == (1, 1, 1)
+    with pytest.raises(QuantizationError, match="no rule for another"):
+        weights.recipe.resolve({"another": (2, 2)})
+
+
+def test_two_rules_of_one_form_keep_their_numbers_of_tensors(tmp_path):
+    tensors = {"a": WEIGHT, "b": WEIGHT, "c": WEIGHT, "n": torch.ones(2)}
+    same, other = GroupedInt(4, 32), Float("float16")
+    rules = (QuantRule("b", same), QuantRule("a|c", same), QuantRule("n", other))
+    summary = quantize_to(tmp_path, FakeSource(tensors), QuantRecipe("own", rules))
+    weights = QuantizedWeights.open(tmp_path)
+    assert weights.summary.hits == summary.hits == (1, 2, 1)
+    shapes = {each.name: each.shape for each in weights.stats}
+    assert weights.recipe.resolve(shapes).hits == (1, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("label", "int8 g32"), ("label", "float16"), ("method", "nearest")]
+)
+def test_a_tensor_that_no_rule_makes_is_refused(written, key, value):
+    data = record(written)
+    data["tensors"][0][key] = value
+    (written / "quantization.json").write_text(json.dumps(data))
+    with pytest.raises(QuantizationError, match="damaged: no rule is left for"):
+        QuantizedWeights.open(written)
 
 
 # Whatever JSON can say, in the place of what belongs there.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,11 @@ from llama_quantize.checkpoint.summary import (
     db_to_json,
     is_count,
 )
+from llama_quantize.checkpoint.taken import rules_taken
 from llama_quantize.errors import QuantizationError
 from llama_quantize.printable import shown_name
 from llama_quantize.recipe import QuantRecipe
+from llama_quantize.scheme import GroupedInt
 from llama_quantize.strict_json import JsonFault, read_object
 
 FORMAT = "llama-quantize"
@@ -144,7 +146,7 @@ class Record:
                 _require_own_names(stats, path)
                 counts = tuple(hit for hit in hits if isinstance(hit, int))
                 return cls(
-                    recipe=rules,
+                    recipe=replace(rules, taken=_taken(rules, stats, counts, path)),
                     summary=QuantSummary(stats, db_from_json(sqnr_db), counts),
                     tied=tied,
                     metadata=metadata,
@@ -163,6 +165,16 @@ def _require_own_names(stats: tuple[TensorStats, ...], path: Path) -> None:
         raise QuantizationError(message, HINT)
 
 
+def _taken(
+    recipe: QuantRecipe, stats: tuple[TensorStats, ...], hits: tuple[int, ...], path: Path
+) -> Mapping[str, int]:
+    try:
+        return rules_taken(recipe, stats, hits)
+    except QuantizationError as error:
+        message = f"{path} is damaged: {error.message}"
+        raise QuantizationError(message, HINT) from error
+
+
 def _strings(data: Mapping[object, object]) -> bool:
     return all(isinstance(text, str) for pair in data.items() for text in pair)
 
@@ -177,8 +189,8 @@ def _from_version_1(data: Mapping[str, Any]) -> dict[str, Any]:
     match data:
         case {"recipe": {"name": name, "rules": [*rules]}, "tensors": [*tensors]}:
             upgraded["recipe"] = {"name": name, "rules": [_rule_2(rule) for rule in rules]}
-            recipe = QuantRecipe.from_json(upgraded["recipe"])
-            upgraded["tensors"] = [_tensor_2(tensor, recipe) for tensor in tensors]
+            methods = _methods_by_form(QuantRecipe.from_json(upgraded["recipe"]))
+            upgraded["tensors"] = [_tensor_2(tensor, methods) for tensor in tensors]
     return upgraded
 
 
@@ -197,8 +209,13 @@ def _rule_2(rule: object) -> object:
     raise QuantizationError(message, HINT)
 
 
-def _tensor_2(tensor: object, recipe: QuantRecipe) -> object:
+def _methods_by_form(recipe: QuantRecipe) -> dict[str, str]:
+    rules = [rule for rule in reversed(recipe.rules) if isinstance(rule.scheme, GroupedInt)]
+    return {rule.scheme.label: rule.method for rule in rules}
+
+
+def _tensor_2(tensor: object, methods: Mapping[str, str]) -> object:
     match tensor:
-        case {"name": str(name), **rest}:
-            return {"name": name, "method": recipe.method_of(name), **rest}
+        case {"name": str(name), "label": str(label), **rest}:
+            return {"name": name, "label": label, "method": methods.get(label), **rest}
     return tensor

@@ -26,6 +26,7 @@ from llama_quantize.checkpoint.weights_file import map_file, mapped_tensor, stor
 from llama_quantize.errors import QuantizationError
 from llama_quantize.groupwise import BLOCK_WEIGHTS, FLOAT_DTYPES, row_blocks
 from llama_quantize.methods.method import Method, find_method
+from llama_quantize.printable import shown_name
 from llama_quantize.recipe import QuantRecipe, ResolvedRecipe
 from llama_quantize.scheme import Float, GroupedInt, Scheme
 from llama_quantize.source import TensorSource
@@ -118,7 +119,8 @@ def check_ties(tied: Mapping[str, str], stored: Mapping[str, object]) -> None:
     """
     for name, target in tied.items():
         if name in stored or target not in stored:
-            message = f"{name} cannot be tied to {target}: expected only {target} among the tensors"
+            first, other = shown_name(name), shown_name(target)
+            message = f"{first} cannot be tied to {other}: expected only {other} among the tensors"
             raise QuantizationError(message)
 
 

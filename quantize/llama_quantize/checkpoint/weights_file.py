@@ -14,6 +14,7 @@ from torch import Tensor
 
 from llama_quantize.checkpoint.files import HINT
 from llama_quantize.errors import QuantizationError
+from llama_quantize.printable import shown_name
 from llama_quantize.scheme import Float, Scheme
 from llama_quantize.tensor import Form, QuantizedTensor, stored_forms
 
@@ -66,13 +67,16 @@ def map_checked(path: Path, expected: Mapping[str, Form]) -> MappedFile:
     file = map_file(path)
     try:
         if odd := sorted(set(file.keys()) ^ set(expected)):
-            message = f"{path}: {odd[0]} is missing or not expected, {len(odd)} such tensors in all"
+            name = shown_name(odd[0])
+            message = f"{path}: {name} is missing or not expected, {len(odd)} such tensors in all"
             raise QuantizationError(message, HINT)
         for name, form in expected.items():
             tensor = file.get_tensor(name)
             if (tensor.dtype, tuple(tensor.shape)) != form:
                 found = f"{tensor.dtype} {list(tensor.shape)}"
-                message = f"{path}: {name}: expected {form[0]} {list(form[1])}, found {found}"
+                message = (
+                    f"{path}: {shown_name(name)}: expected {form[0]} {list(form[1])}, found {found}"
+                )
                 raise QuantizationError(message, HINT)
     except SafetensorError as error:
         raise _damaged(path, error) from error
