@@ -216,3 +216,7 @@ def test_the_names_beside_weights_are_those_that_an_export_writes(tmp_path):
     output = export_small(tmp_path)
     assert extra_files(output / "weights") == ()
     assert extra_files(output / "onnx") == ()
+    # Names that an export may write, and this one did not: the record lists what it did.
+    for name in ("LICENSE.mine", "USE_POLICY.md"):
+        put(output / "weights" / name, "mine")
+    assert extra_files(output / "weights") == ("LICENSE.mine", "USE_POLICY.md")

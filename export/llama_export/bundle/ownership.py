@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,7 +26,9 @@ from llama_quantize.strict_json import JsonFault, read_object
 
 _NAMED = 5
 _REMOVE = "remove the folder yourself, or choose another with --output"
-# What stands beside weights; their record lists the weights alone.
+# Of a key in the metadata of weights: the hash of a file that the export wrote beside them.
+HASH_OF = "sha256 of "
+# What stands beside weights whose record, of an older version, lists no other files.
 _WEIGHTS_SIDE = re.compile(
     r"(generation_)?config\.json|tokenizer(_config)?\.json|tokenizer\.model"
     r"|NOTICE|(?i:LICEN[SC]E|USE_POLICY)([._-].*)?"
@@ -96,11 +98,11 @@ def extra_files(folder: Path) -> tuple[str, ...]:
         listed = {MANIFEST_NAME, *_read_manifest(folder).files}
         extra = (name for name, plain in _files_below(folder) if not (plain and name in listed))
     elif (folder / RECORD_FILE).is_file():
-        _read_record(folder)
+        beside = _files_beside(_read_record(folder))
         extra = (
             name
             for name, plain in _files_below(folder)
-            if not plain or not (name in (WEIGHTS_FILE, RECORD_FILE) or _is_side_file(name))
+            if not plain or not (name in (WEIGHTS_FILE, RECORD_FILE) or beside(name))
         )
     else:
         message = (
@@ -165,9 +167,9 @@ def _read_manifest(folder: Path) -> Manifest:
         raise _damaged(folder, error.message) from error
 
 
-def _read_record(folder: Path) -> None:
+def _read_record(folder: Path) -> Record:
     try:
-        Record.read(folder)
+        return Record.read(folder)
     except QuantizationError as error:
         raise _damaged(folder, error.message) from error
 
@@ -189,8 +191,12 @@ def _names(names: Sequence[str]) -> str:
     return shown + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
-def _is_side_file(name: str) -> bool:
-    return _WEIGHTS_SIDE.fullmatch(name) is not None
+def _files_beside(record: Record) -> Callable[[str], bool]:
+    """Return what tells, by its name, a file that an export wrote beside weights."""
+    listed = {key.removeprefix(HASH_OF) for key in record.metadata if key.startswith(HASH_OF)}
+    if listed:
+        return listed.__contains__
+    return lambda name: _WEIGHTS_SIDE.fullmatch(name) is not None
 
 
 def _files_below(folder: Path) -> Iterator[tuple[str, bool]]:

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from llama_export.bundle.manifest import ModelInfo, path_fault
+from llama_export.bundle.ownership import HASH_OF
 from llama_export.checkpoints.checkpoint import Checkpoint
 from llama_export.checkpoints.formats import find_format
 from llama_export.checkpoints.hugging_face_files import (
@@ -30,9 +31,6 @@ from llama_export.tokenizer.tokenizer import Tokenizer, tokenizer_contents
 
 if TYPE_CHECKING:
     from llama_quantize.checkpoint.weights import QuantizedWeights
-
-# Of a key in the metadata of quantised weights: the hash of a file that was written beside them.
-_HASH_OF = "sha256 of "
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ class ModelFiles:
     def fingerprints(self) -> dict[str, str]:
         """Return what is kept with the weights, so that a bundle's files can be proved by it."""
         return {
-            f"{_HASH_OF}{name}": hashlib.sha256(content).hexdigest()
+            f"{HASH_OF}{name}": hashlib.sha256(content).hexdigest()
             for name, content in self.contents.items()
         }
 
@@ -157,9 +155,9 @@ def _kept_files(weights: QuantizedWeights) -> dict[str, bytes]:
         CheckpointError: one is missing, or not what was written.
     """
     hashes = {
-        key.removeprefix(_HASH_OF): sha256
+        key.removeprefix(HASH_OF): sha256
         for key, sha256 in weights.metadata.items()
-        if key.startswith(_HASH_OF)
+        if key.startswith(HASH_OF)
     }
     kept = {}
     for name, sha256 in hashes.items():
