@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from fuzzing.campaign import Tally
 from fuzzing.judge import FAILURES, FINE
 
-_NAME_COLUMNS = 26
-
 
 def table(tallies: Mapping[str, Tally]) -> str:
     """Lay the figures out as a Markdown table with a row a surface."""
