@@ -27,8 +27,12 @@ SMOLLM2 = dataclasses.replace(
     rope_scaling=None,
 )
 CHANNEL, PEAK = 7, 100
-RECIPES = {"onnx": ("int4", "int8", "bf16"), "coreml": ("int4", "int8", "fp16")}
-TOOLKITS = {"onnx": "onnxruntime", "coreml": "coremltools"}
+RECIPES = {
+    "onnx": ("int4", "int8", "bf16"),
+    "executorch": ("int4",),
+    "coreml": ("int4", "int8", "fp16"),
+}
+TOOLKITS = {"onnx": "onnxruntime", "executorch": "executorch", "coreml": "coremltools"}
 
 
 def peaky(folder, seed=0):

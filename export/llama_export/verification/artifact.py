@@ -101,9 +101,8 @@ class Artifact:
             BundleError: the artifact, or the manifest's graph, is damaged.
         """
         own = self.own_description
-        return StoredArtifact(
-            self.bundle.artifact, self.recorded_spec if own is None else own.signature
-        )
+        recorded = StoredArtifact.of(self.bundle)
+        return recorded if own is None else replace(recorded, spec=own.signature)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:

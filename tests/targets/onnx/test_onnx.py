@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -229,6 +232,25 @@ def test_an_artifact_that_the_runtime_cannot_load_is_named(tmp_path, tiny, capfd
     with pytest.raises(BundleError, match=r"model\.onnx"):
         OnnxSession.open(StoredArtifact(tmp_path / MODEL_FILE, tiny.spec))
     assert capfd.readouterr().out == ""  # the runtime would announce a second try there
+
+
+def test_the_runtime_leaves_nothing_in_the_user_s_cache(tmp_path, tiny):
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from llama_export.targets.onnx.running.runtime import load_runtime\n"
+        "load_runtime(Path(sys.argv[1]))\n"
+    )
+    places = {name: str(tmp_path / name) for name in ("HOME", "XDG_CACHE_HOME")}
+    environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"} | places
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tiny.folder / MODEL_FILE)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_schemes_that_differ_inside_a_packed_product_are_refused(tmp_path):

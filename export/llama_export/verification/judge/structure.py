@@ -9,8 +9,9 @@ from llama_export.verification.measure.structure import Hashes, Structure
 from llama_export.verification.rows import Row, informed, judged, unchecked
 
 _STRUCTURE = "structure"
-# Cosines and sines of two processors may differ in the last bit; a position more is 1e-4 or more.
-_ROTARY_LIMIT = 1e-6
+# Cosines and sines of two processors may differ in the last bits, by two roundings of float32 near
+# 1 at most; a position more is 1e-4 or more.
+_ROTARY_LIMIT = 2e-7
 
 
 def structure_rows(structure: Structure) -> list[Row]:

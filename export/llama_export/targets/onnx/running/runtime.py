@@ -6,6 +6,7 @@ know what a graph computes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,6 +46,9 @@ def load_runtime(
         BackendUnavailableError: onnxruntime is not installed.
         BundleError: the runtime cannot load the artifact.
     """
+    # Its reports of use leave files in the user's cache folder, and lines on stderr where they
+    # cannot; it asks for the word when it is imported.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:
