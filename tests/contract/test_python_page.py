@@ -47,7 +47,7 @@ def test_a_bundle_is_made_verified_and_inspected(tmp_path, monkeypatch, capsys):
     assert "<VerifyReport of demo (onnx): passed," in printed
     assert "True\n['onnx', CoremlOptions(" in printed
     assert "int8\nHubModel(name='meta-llama/Llama-3.2-1B', revision='4e20" in printed
-    assert re.search(r"^True \d\d rows$", printed, flags=re.MULTILINE)
+    assert re.search(r"^passed \d\d rows$", printed, flags=re.MULTILINE)
     assert "as written - 2048 positions\nweights\n" in printed
     assert sorted(path.name for path in (tmp_path / "demo-out").iterdir()) == ["onnx", "weights"]
 
