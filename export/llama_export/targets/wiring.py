@@ -58,6 +58,18 @@ class Wiring:
     attributes: tuple[Attribute, ...]
 
 
+class OtherGraphError(Exception):
+    """The graph is another one from here on.
+
+    Args:
+        place: where in a Llama.
+        what: what was found there, and expected.
+    """
+
+    def __init__(self, place: str, what: str) -> None:
+        super().__init__(f"{place}: {what}")
+
+
 class Lookup(Protocol):
     """The way from token ids to the first layer, cut out of an artifact and ready to run."""
 

@@ -13,10 +13,10 @@ from llama_export.targets.coreml.names import COS_TABLE, SIN_TABLE
 from llama_export.targets.coreml.reading.operations import (
     Expression,
     Operations,
-    OtherProgramError,
 )
 from llama_export.targets.coreml.reading.positions import Expected, first_difference
 from llama_export.targets.coreml.signature import KEY_CACHE, VALUE_CACHE
+from llama_export.targets.wiring import OtherGraphError
 
 _FUSED = "scaled_dot_product_attention"
 _BY_HEAD = {"perm": (0.0, 2.0, 1.0, 3.0)}
@@ -56,7 +56,7 @@ class AttentionWalk:
             Names of the products for query, key and value.
 
         Raises:
-            OtherProgramError: an operator is not what a Llama has there.
+            OtherGraphError: an operator is not what a Llama has there.
         """
         place, config = f"model.layers.{layer}.self_attn (attention)", self._config
         query_heads, heads, size = (
@@ -83,7 +83,7 @@ class AttentionWalk:
         """Follow the caches that come out: every layer's, in order.
 
         Raises:
-            OtherProgramError: one is missing, or in another place.
+            OtherGraphError: one is missing, or in another place.
         """
         for part, name in enumerate((keys, values)):
             settings = {"axis": 0.0, "interleave": 0.0}
@@ -93,7 +93,7 @@ class AttentionWalk:
                 for each in joined.refs("values")
             ]
             if layers != [pair[part] for pair in self._joined]:
-                raise OtherProgramError(name, f"it joins {', '.join(layers)}")
+                raise OtherGraphError(name, f"it joins {', '.join(layers)}")
 
     def _mixed(self, value: str, place: str) -> tuple[str, str, str]:
         """Follow attention itself to query, keys and values."""
@@ -126,18 +126,18 @@ class AttentionWalk:
     def _share(self, what: str, value: str, place: str) -> None:
         """Refuse a layer whose mask or angles are not those of the others."""
         if self._shared.setdefault(what, value) != value:
-            raise OtherProgramError(place, f"its {what} are {value}, not {self._shared[what]}")
+            raise OtherGraphError(place, f"its {what} are {value}, not {self._shared[what]}")
 
     def _require(self, value: str, expected: Expression, place: str) -> None:
         found = self._ops.expression(value)
         if found != expected:
-            raise OtherProgramError(place, f"{value}: {first_difference(found, expected)}")
+            raise OtherGraphError(place, f"{value}: {first_difference(found, expected)}")
 
     def positions(self) -> None:
         """Follow mask, cosines and sines, which all layers share.
 
         Raises:
-            OtherProgramError: an operator is not what a Llama has there.
+            OtherGraphError: an operator is not what a Llama has there.
         """
         ops = self._ops
         indices = set()
@@ -148,14 +148,14 @@ class AttentionWalk:
                 negated = ops.take(first, "mul", what, {"y": -1.0}, ("x",))
                 first = ops.ref(negated, "x", what)
             if first != rows:
-                raise OtherProgramError(what, f"{whole.label} joins {first} and {rows}")
+                raise OtherGraphError(what, f"{whole.label} joins {first} and {rows}")
             narrow = ops.take(rows, "cast", what, {"dtype": "fp16"}, ("x",))
             settings = {"axis": 0.0, "batch_dims": 0.0}
             found = ops.take(ops.ref(narrow, "x", what), "gather", what, settings, ("x", "indices"))
             ops.require_weight(found, "x", table, what)
             indices.add(ops.ref(found, "indices", what))
         if len(indices) != 1:
-            raise OtherProgramError(what, f"they are of {' and '.join(sorted(indices))}")
+            raise OtherGraphError(what, f"they are of {' and '.join(sorted(indices))}")
         self._require(indices.pop(), self._expected.positions, what)
         self._require(self._shared["mask"], self._expected.mask, "mask")
 
@@ -179,7 +179,7 @@ class AttentionWalk:
         ):
             self._require(ops.ref(made, part, place), slot, place)
         if self._above.get(cache, state) != state:
-            raise OtherProgramError(place, f"layer {layer + 1} does not go on from {state}")
+            raise OtherGraphError(place, f"layer {layer + 1} does not go on from {state}")
         self._above[cache] = ops.ref(made, "x", place)
         if layer == 0:
             self._require(self._above[cache], ("read_state", (("input", (cache,)),)), place)
@@ -187,7 +187,7 @@ class AttentionWalk:
 
     def _require_cache(self, found: str, expected: str, place: str) -> None:
         if found != expected:
-            raise OtherProgramError(place, f"it takes {found} where {expected} was expected")
+            raise OtherGraphError(place, f"it takes {found} where {expected} was expected")
 
     def _sliced(self, value: str, layer: int, place: str) -> Operation:
         """Follow one layer's slice of a cache: up to the last new token, or all of it."""
@@ -221,9 +221,9 @@ class AttentionWalk:
         settings = {"axis": -1.0, "num_splits": 2.0}
         halves = ops.take(first, "split", place, settings, ("x",))
         if [name for name, _ in halves.outputs] != [first, second]:
-            raise OtherProgramError(place, f"{swapped.label} does not swap the halves")
+            raise OtherGraphError(place, f"{swapped.label} does not swap the halves")
         if ops.ref(halves, "x", place) != rows:
-            raise OtherProgramError(place, f"{summed.label} adds what are not the same rows")
+            raise OtherGraphError(place, f"{summed.label} adds what are not the same rows")
         return rows
 
     def _in_heads(self, value: str, heads: int, place: str) -> str:

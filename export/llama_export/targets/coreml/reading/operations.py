@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from coreml_evaluator.program import Function, Operand, Operation, Ref
 from coreml_evaluator.values import Text, Value
 from coreml_evaluator.weights import Weight
-from llama_export.targets.wiring import Attribute
+from llama_export.targets.wiring import Attribute, OtherGraphError
 
 # Values that may be left out, where they are what an operator does without.
 _OPTIONAL = frozenset({"batch_dims", "validate_indices", "interleave", "begin_mask"})
@@ -18,18 +18,6 @@ _OPTIONAL = frozenset({"batch_dims", "validate_indices", "interleave", "begin_ma
 Expression = str | tuple[object, ...]
 # A parameter's value where it is a constant.
 Settings = Mapping[str, float | str | tuple[float, ...]]
-
-
-class OtherProgramError(Exception):
-    """The program is another one from here on.
-
-    Args:
-        place: where in a Llama.
-        what: what was found there, and expected.
-    """
-
-    def __init__(self, place: str, what: str) -> None:
-        super().__init__(f"{place}: {what}")
 
 
 class Operations:
@@ -63,18 +51,18 @@ class Operations:
             given: the operator's other parameters.
 
         Raises:
-            OtherProgramError: nothing makes it, or another operator.
+            OtherGraphError: nothing makes it, or another operator.
         """
         index = self._maker.get(value)
         made = self._all[index] if index is not None else None
         if index is None or made is None or made.type != kind:
             found = f"the {made.type} {made.label}" if made is not None else value
-            raise OtherProgramError(place, f"expected a {kind}, found {found}")
+            raise OtherGraphError(place, f"expected a {kind}, found {found}")
         unknown = sorted(set(made.inputs) - set(settings) - set(given) - _OPTIONAL)
         missing = sorted((set(settings) | set(given)) - set(made.inputs) - _OPTIONAL)
         if unknown or missing:
             what = f"the {kind} {made.label} has {', '.join(made.inputs)}"
-            raise OtherProgramError(place, what)
+            raise OtherGraphError(place, what)
         if index not in self.followed:
             self.followed.add(index)
             for name, expected in settings.items():
@@ -104,32 +92,32 @@ class Operations:
         """Return the value that a parameter names.
 
         Raises:
-            OtherProgramError: it is a constant.
+            OtherGraphError: it is a constant.
         """
         names = operation.refs(parameter)
         if len(names) != 1:
             what = f"{parameter} of the {operation.type} {operation.label} is not one value"
-            raise OtherProgramError(place, what)
+            raise OtherGraphError(place, what)
         return names[0]
 
     def require_weight(self, operation: Operation, parameter: str, name: str, place: str) -> Weight:
         """Refuse another weight than the one of a name, which is the one that is hashed.
 
         Raises:
-            OtherProgramError: it is another, or none.
+            OtherGraphError: it is another, or none.
         """
         (operand,) = operation.inputs[parameter]
         found = self._names.get(id(operand), "no weight")
         if isinstance(operand, Ref) or not isinstance(operand, Weight) or found != name:
             what = f"{parameter} of the {operation.type} {operation.label} is {found}, not {name}"
-            raise OtherProgramError(place, what)
+            raise OtherGraphError(place, what)
         return operand
 
     def require_nothing(self, operation: Operation, parameter: str, place: str) -> None:
         """Refuse a constant that is not all zeros.
 
         Raises:
-            OtherProgramError: it holds another number, or is computed.
+            OtherGraphError: it holds another number, or is computed.
         """
         (operand,) = operation.inputs[parameter]
         values = operand.whole() if isinstance(operand, Weight) else None
@@ -137,18 +125,18 @@ class Operations:
             values = operand.data
         if values is None or bool(values.any()):
             what = f"{parameter} of the {operation.type} {operation.label} is not zero"
-            raise OtherProgramError(place, what)
+            raise OtherGraphError(place, what)
 
     def written_before(self, value: str, place: str) -> str:
         """Return what was written into a state where a value is read from it.
 
         Raises:
-            OtherProgramError: nothing was.
+            OtherGraphError: nothing was.
         """
         index = self._maker.get(value)
         written = self._written.get(index) if index is not None else None
         if index is None or written is None:
-            raise OtherProgramError(place, f"{value} is not read after a write")
+            raise OtherGraphError(place, f"{value} is not read after a write")
         write, data = written
         self.followed |= {index, write}
         return data

@@ -18,7 +18,7 @@ from llama_export.llama.names import FINAL_NORM, HEAD, TABLE
 from llama_export.targets.coreml.names import const_name
 from llama_export.targets.coreml.options import MAIN
 from llama_export.targets.coreml.reading.attention import AttentionWalk
-from llama_export.targets.coreml.reading.operations import Operations, OtherProgramError
+from llama_export.targets.coreml.reading.operations import Operations
 from llama_export.targets.coreml.reading.positions import Expected, fixed, flexible
 from llama_export.targets.coreml.signature import (
     CAUSAL_MASK,
@@ -28,7 +28,7 @@ from llama_export.targets.coreml.signature import (
     PRESENT_KEYS,
     PRESENT_VALUES,
 )
-from llama_export.targets.wiring import Wiring
+from llama_export.targets.wiring import OtherGraphError, Wiring
 
 
 def read_wiring(path: Path, config: LlamaConfig, spec: GraphSpec) -> Wiring:
@@ -60,7 +60,7 @@ def read_wiring(path: Path, config: LlamaConfig, spec: GraphSpec) -> Wiring:
 def _followed(walk: _Walk, operations: Operations, spec: GraphSpec) -> Iterator[str]:
     try:
         walk.model(kv_io=spec.kv_cache == IO)
-    except (OtherProgramError, LookupError, ValueError) as error:
+    except (OtherGraphError, LookupError, ValueError) as error:
         # An operation with too few operands is not what a Llama has there either.
         yield str(error)
     else:
@@ -68,7 +68,7 @@ def _followed(walk: _Walk, operations: Operations, spec: GraphSpec) -> Iterator[
 
 
 class _Walk:
-    """The way back through a function; ends with `OtherProgramError` where it is another.
+    """The way back through a function; ends with `OtherGraphError` where it is another.
 
     Args:
         function: the function.
@@ -115,12 +115,12 @@ class _Walk:
                 for each, part in zip(sources, "qkv", strict=True)
             }
             if len(normed) != 1:
-                raise OtherProgramError(stem, f"q, k and v take {', '.join(sorted(normed))}")
+                raise OtherGraphError(stem, f"q, k and v take {', '.join(sorted(normed))}")
             total = self._norm(normed.pop(), f"{stem}.input_layernorm.weight")
             residual = ops.ref(summed, "x", stem)
             if residual != total:
                 what = f"the first sum takes {residual}, the norm {total}"
-                raise OtherProgramError(stem, what)
+                raise OtherGraphError(stem, what)
         if kv_io:
             attention.outputs(PRESENT_KEYS, PRESENT_VALUES)
         self._embedding(total)
@@ -138,7 +138,7 @@ class _Walk:
         found = [name for name, _ in self._function.outputs]
         if found != wanted:
             what = f"expected {', '.join(wanted)}, found {', '.join(found)}"
-            raise OtherProgramError(self._function.name, what)
+            raise OtherGraphError(self._function.name, what)
 
     def _linear(self, value: str, weight: str, place: str) -> str:
         ops = self._ops
@@ -154,7 +154,7 @@ class _Walk:
         last = ops.ref(made, "indices", place)
         minus = ops.take(last, "sub", place, {"y": 1.0}, ("x",))
         if ops.ref(minus, "x", place) != LENGTH:
-            raise OtherProgramError(place, f"{last} is not {LENGTH} less one")
+            raise OtherGraphError(place, f"{last} is not {LENGTH} less one")
         return ops.ref(made, "x", place)
 
     def _norm(self, value: str, gamma: str) -> str:
@@ -171,7 +171,7 @@ class _Walk:
         square = ops.take(ops.ref(mean, "x", place), "square", place, {}, ("x",))
         wide = ops.ref(scaled, "x", place)
         if ops.ref(square, "x", place) != wide:
-            raise OtherProgramError(place, f"it scales {wide} by the size of another value")
+            raise OtherGraphError(place, f"it scales {wide} by the size of another value")
         return wide
 
     def _product(self, value: str, place: str) -> Operation:
@@ -195,7 +195,7 @@ class _Walk:
         residual = ops.ref(summed, "x", stem)
         if up != gate or residual != total:
             what = f"gate, up, norm and sum take {gate}, {up}, {total} and {residual}"
-            raise OtherProgramError(place, what)
+            raise OtherGraphError(place, what)
         return total
 
     def _embedding(self, value: str) -> None:
@@ -207,4 +207,4 @@ class _Walk:
         ops.require_weight(made, "x", const_name(TABLE), place)
         ids = ops.ref(made, "indices", place)
         if ids != INPUT_IDS:
-            raise OtherProgramError(place, f"it looks {ids} up, not {INPUT_IDS}")
+            raise OtherGraphError(place, f"it looks {ids} up, not {INPUT_IDS}")

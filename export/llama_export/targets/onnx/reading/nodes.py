@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from llama_export.targets.onnx.layout import WEIGHTS_KEY
-from llama_export.targets.wiring import Attribute
+from llama_export.targets.wiring import Attribute, OtherGraphError
 
 if TYPE_CHECKING:
     import onnx
@@ -39,18 +39,6 @@ _DOMAINS: Mapping[str, str] = dict.fromkeys(
     "",
 )
 _NOT_WRITTEN = "not written"
-
-
-class OtherGraphError(Exception):
-    """The graph is another one from here on.
-
-    Args:
-        place: where in a Llama.
-        what: what was found there, and expected.
-    """
-
-    def __init__(self, place: str, what: str) -> None:
-        super().__init__(f"{place}: {what}")
 
 
 class Graph:

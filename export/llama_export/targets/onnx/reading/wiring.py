@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from llama_export.llama.config import LlamaConfig
 from llama_export.llama.names import FINAL_NORM, HEAD, TABLE
-from llama_export.targets.onnx.reading.nodes import NOTHING, Graph, Kinds, OtherGraphError
-from llama_export.targets.wiring import Attribute, Wiring
+from llama_export.targets.onnx.reading.nodes import NOTHING, Graph, Kinds
+from llama_export.targets.wiring import Attribute, OtherGraphError, Wiring
 
 if TYPE_CHECKING:
     import onnx
