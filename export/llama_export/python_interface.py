@@ -123,7 +123,7 @@ def export(
         LlamaExportError: the model, an option, the output or a toolkit cannot be used; the class
             says which.
         QuantizationError: a weight or the recipe cannot be used.
-        VerificationFailedError: an artifact does not compute what it should; it was not published.
+        VerificationFailedError: an artifact does not compute what it should; nothing was published.
     """
     from llama_export.exporting.pipeline import export_bundle
     from llama_export.exporting.request import ExportRequest

@@ -207,7 +207,9 @@ def export(
             result = run_export(plan, progress)
     except VerificationFailedError as failed:
         show_report(failed.report, as_json=as_json)
-        show_error(console, f"{failed}; it was not published", "--no-verify publishes it unchecked")
+        show_error(
+            console, f"{failed}; nothing was published", "--no-verify publishes it unchecked"
+        )
         raise click.exceptions.Exit(1) from None
     try:
         first = result.bundles[0].bundle

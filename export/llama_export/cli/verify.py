@@ -111,7 +111,9 @@ VERIFY = Verb(
         Section(
             "Checks",
             (
-                click.Option(["--quick"], is_flag=True, help="A few positions only."),
+                click.Option(
+                    ["--quick"], is_flag=True, help="A few positions, and a sample of the ids."
+                ),
                 click.Option(
                     ["--strict"],
                     is_flag=True,
