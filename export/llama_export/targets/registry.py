@@ -93,7 +93,7 @@ def require_runs_here(bundle: Bundle) -> None:
         BackendUnavailableError: with what it was lowered for.
     """
     if not bundle.manifest.runs_here:
-        lowered_for = bundle.manifest.spec.delegate.get("name")
+        lowered_for = bundle.manifest.spec.delegate.get("name", "another machine")
         message = f"{bundle.artifact} is lowered for {lowered_for}, and cannot run here"
         raise BackendUnavailableError(
             message, "inspect says what is in it; export without --delegate to run it here"
