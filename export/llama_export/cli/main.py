@@ -28,6 +28,6 @@ def _bare_ending(error: BaseException) -> int:
     said = f"llama-export could not start: {named}: {str(error)[:300]!a}"
     try:
         sys.stderr.write(f"error: {'interrupted' if codes.get(named) == 130 else said}\n")
-    except Exception:  # noqa: BLE001
+    except Exception:  # noqa: BLE001 - the code is what is left to give
         return codes.get(named, 70)
     return codes.get(named, 70)

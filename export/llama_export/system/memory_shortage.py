@@ -58,7 +58,7 @@ def shortage_named(needed_bytes: int | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # want of memory has many classes; others go on
         short = shortage(error)
         if short is None:
             raise
