@@ -51,7 +51,11 @@ def _executorch() -> Mapping[str, Edit]:
         return edit
 
     found = {name: change for name, (change, *_) in pte_faults.BYTES.items()}
-    found |= {**pte_weight_faults.WEIGHTS, **pte_weight_faults.ARGUMENTS}
+    found |= {
+        **pte_weight_faults.WEIGHTS,
+        **pte_weight_faults.ARGUMENTS,
+        **pte_weight_faults.TYPES,
+    }
     return {name: edited(change) for name, change in found.items()}
 
 

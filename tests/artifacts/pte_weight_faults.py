@@ -114,6 +114,16 @@ def exchanged_arguments(operator: str, index: int, one: int, other: int) -> Faul
     return edit
 
 
+def of_type(value: Callable[[Edited], int], scalar_type: int) -> Fault:
+    """Declare a value to be of another type, by ExecuTorch's number."""
+
+    def edit(edited: Edited) -> None:
+        tensor = edited.pte.values[value(edited)].table(1)
+        edited.content[tensor.place(0)] = scalar_type
+
+    return edit
+
+
 def _rows(values: np.ndarray) -> np.ndarray:
     return values.reshape(-1, 32)
 
@@ -182,14 +192,24 @@ ARGUMENTS: dict[str, Fault] = {
     "attention begins later": argument(ATTENTION, 0, _START, ("executorch_prim::add.Scalar", 0, 2)),
     "a mask": argument(ATTENTION, 0, _MASK, (ATTENTION, 0, _KEYS)),
     "scale of nothing": argument(ATTENTION, 1, _SCALE, (ATTENTION, 1, 5)),
+    "a scale that is a whole number": argument(ATTENTION, 1, _SCALE, (SLICE, 0, 1)),
+    "a scale that is no number": argument(ATTENTION, 1, _SCALE, (ATTENTION, 1, _QUERY)),
     "keys written for values": argument(_CACHE, 3, 0, (_CACHE, 2, 0)),
     "keys written for another layer": argument(_CACHE, 2, 1, (_CACHE, 0, 1)),
     "written at the end": argument(_CACHE, 0, 2, ("executorch_prim::add.Scalar", 0, 2)),
     "rows of the tables from zero": argument(SLICE, 0, 2, (SLICE, 0, 1)),
+    "a slice by a truth": argument(SLICE, 0, 4, (ATTENTION, 0, 6)),
     "cosines for sines": argument(SLICE, 1, 0, (SLICE, 0, 0)),
     "the first row's logits": argument(SLICE, 2, 2, (SLICE, 0, 1)),
     "norms of a delegate exchanged": exchanged_arguments(_DELEGATE, 1, 3, 4),
     "tables of a delegate exchanged": exchanged_arguments(_DELEGATE, 2, 5, 6),
     "attention's result of the layer before": argument(_DELEGATE, 2, 0, (_DELEGATE, 1, 0)),
     "the stream of the layer before": argument(_DELEGATE, 2, 1, (_DELEGATE, 1, 1)),
+}
+TYPES: dict[str, Fault] = {
+    "attention's result as int16": of_type(lambda e: e.call(ATTENTION, 1).arguments[-1], 2),
+    "a cache as float16": of_type(lambda e: e.call(ATTENTION, 0).arguments[_KEYS], 5),
+    "what a delegate gives as int32": of_type(lambda e: e.call(_DELEGATE, 1).arguments[-1], 3),
+    "ids as int32": of_type(lambda e: e.pte.inputs[0], 3),
+    "the table as uint8": of_type(_table(0), 0),
 }

@@ -133,7 +133,7 @@ class ExecutorchTarget(Target):
             return ExecutorchSession.open(artifact, threads=threads, verbose=verbose)
 
     def _refuse_strangers(self, artifact: StoredArtifact) -> None:
-        """Refuse a program with an instruction of another model's.
+        """Refuse a program with an instruction, or a type of a value, of another model's.
 
         Its kernels check some of their arguments by ending the process, as where attention begins
         after the last key; what is read here is known to call them rightly.

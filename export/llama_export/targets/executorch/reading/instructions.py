@@ -16,8 +16,8 @@ _CHAINS, _OPERATORS = 5, 6
 _TYPE, _TABLE = 0, 1
 _KERNEL_CALL, _DELEGATE_CALL = 1, 2
 # Types of a value, and the forms of those that are numbers.
-_NOTHING, _DOUBLE = 1, 4
-_SCALARS: Mapping[int, str] = {2: "<q", 3: "<b", _DOUBLE: "<d"}
+_NOTHING = 1
+_SCALARS: Mapping[int, str] = {2: "<q", 3: "<?", 4: "<d"}
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ def read_instructions(method: Table) -> Iterator[Call | None]:
                 yield Call("", number, arguments)
 
 
-def read_scalar(value: Table) -> float | str:
-    """Return a value that is a number; a word for any other.
+def read_scalar(value: Table) -> bool | float | str:
+    """Return a value that is a number, in its own type; a word for any other.
 
     Raises:
         ValueError: it is outside the file.
@@ -70,12 +70,12 @@ def read_scalar(value: Table) -> float | str:
     if kind not in _SCALARS or held is None:
         return "none" if kind == _NOTHING else "no number"
     at = held.place(0)
-    if at is None:
-        return 0
     form = _SCALARS[kind]
-    content = bytes(value.data[at : at + struct.calcsize(form)])
-    if len(content) < struct.calcsize(form):
+    size_bytes = struct.calcsize(form)
+    # What is not stored is nothing of its type.
+    content = bytes(size_bytes) if at is None else bytes(value.data[at : at + size_bytes])
+    if len(content) < size_bytes:
         message = f"offset {at} is outside the file"
         raise ValueError(message)
-    (found,) = struct.unpack(form, content)
-    return float(found) if kind == _DOUBLE else int(found)
+    found: bool | float = struct.unpack(form, content)[0]
+    return found

@@ -34,15 +34,16 @@ from llama_export.targets.wiring import Attribute, Wiring
 _UPDATE = "llama::update_cache.out"
 _TO_DTYPE = "dim_order_ops::_to_dim_order_copy.out"
 _IDS, _POSITION, _LENGTH, _START, _END = "ids", "position", "length", "start", "end"
+_FIRST = "first position"
 _CONSTANT, _LAST_ROW = "a constant", "last row"
 _TO_THE_END = 2**63 - 1
-_FLOAT32, _FLOAT32_BYTES = 6, 4
+_INT8, _INT64, _FLOAT32, _FLOAT32_BYTES = 1, 4, 6, 4
 _CACHE_TYPES = {"float16": 5, "bfloat16": 15}
 # Of attention's arguments: query, caches and start stand before these.
-_ATTENTION_SETTINGS: tuple[tuple[str, float | str | None], ...] = (
+_ATTENTION_SETTINGS: tuple[tuple[str, bool | float | str | None], ...] = (
     ("mask", "none"),
     ("dropout", 0.0),
-    ("is_causal", 1.0),
+    ("is_causal", True),
     ("scale", None),
 )
 
@@ -96,6 +97,21 @@ class _Walk:
         result = [self._names.get(value, "another value") for value in pte.outputs]
         if result != [self._last_name()]:
             self.strangers.append(f"the program gives {', '.join(result) or 'nothing'}")
+        self.strangers += self._other_types()
+
+    def _other_types(self) -> Iterator[str]:
+        """Name the tensors of other types than a Llama's there, which kernels do not forgive."""
+        kind = _CACHE_TYPES.get(str(self.spec.delegate.get("kv_dtype")), _FLOAT32)
+        tables = {call.arguments[0] for call in self.pte.calls if call.operator == LOOKUP}
+        for value, tensor in self.pte.tensors.items():
+            expected = {_FLOAT32, kind}
+            if value in tables:
+                expected = {_INT8}
+            elif self._names.get(value) in (_IDS, _POSITION, _FIRST):
+                expected = {_INT64}
+            if tensor.scalar_type not in expected:
+                name = self._names.get(value, "no name")
+                yield f"value {value} ({name}) is of type {tensor.scalar_type}"
 
     def _last_name(self) -> str:
         return LOGITS if self.spec.all_logits else f"{LOGITS}, {_LAST_ROW}"
@@ -106,8 +122,8 @@ class _Walk:
     def _instructions(self) -> Iterator[tuple[_Key, str]]:
         """Yield what a Llama calls, each with a name for what that gives."""
         yield ("aten::sym_size.int", (_IDS, 1)), _LENGTH
-        yield ("aten::select_copy.int_out", (_POSITION, 0, 0)), "first position"
-        yield ("aten::_local_scalar_dense", ("first position",)), _START
+        yield ("aten::select_copy.int_out", (_POSITION, 0, 0)), _FIRST
+        yield ("aten::_local_scalar_dense", (_FIRST,)), _START
         yield ("executorch_prim::add.Scalar", (_START, _LENGTH)), _END
         lookup = (_CONSTANT, _CONSTANT, "none", -128, 127, _IDS, _FLOAT32)
         yield (LOOKUP, lookup), f"{HIDDEN} 0"
@@ -152,7 +168,7 @@ class _Walk:
             shown = [*shown[:1], tensor.scalar_type if tensor else "none"]
         key = (call.operator, tuple(shown))
         for index, (expected, name) in enumerate(self._expected):
-            if expected == key:
+            if _typed(expected) == _typed(key):
                 del self._expected[index]
                 self._names[result] = name
                 self.followed += 1
@@ -165,8 +181,12 @@ class _Walk:
         for (name, expected), value in zip(_ATTENTION_SETTINGS, found, strict=True):
             wanted = default if expected is None else expected
             held = default if expected is None and value == "none" else value
-            number = held if isinstance(held, str) else float(str(held))
-            self.attributes.append(Attribute(place, name, number, wanted))
+            number = float(held) if isinstance(held, (bool, int, float)) else str(held)
+            right = float(wanted) if isinstance(wanted, bool) else wanted
+            self.attributes.append(Attribute(place, name, number, right))
+            # Another number computes something else; one of another type ends the process.
+            if type(held) is not type(wanted):
+                self.strangers.append(f"{place}: its {name} is {held!r}")
 
     def _delegate(self, number: int, call: Call) -> None:
         index, layers = self._delegates, self.config.num_hidden_layers
@@ -234,3 +254,9 @@ class _Walk:
 def _caches(layers: int) -> Iterator[str]:
     for layer in range(layers):
         yield from (f"{part}_cache_{layer}" for part in (KEY, VALUE))
+
+
+def _typed(key: _Key) -> tuple[str, tuple[tuple[type, object], ...]]:
+    """Return a key in which 1, True and 1.0 differ, as they do for a kernel."""
+    operator, arguments = key
+    return operator, tuple((type(each), each) for each in arguments)
