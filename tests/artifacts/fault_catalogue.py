@@ -55,6 +55,7 @@ def _executorch() -> Mapping[str, Edit]:
         **pte_weight_faults.WEIGHTS,
         **pte_weight_faults.ARGUMENTS,
         **pte_weight_faults.TYPES,
+        **pte_weight_faults.MEMORY,
     }
     return {name: edited(change) for name, change in found.items()}
 

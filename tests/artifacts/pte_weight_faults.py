@@ -14,9 +14,12 @@ from artifacts import tiny
 from artifacts.pte_faults import Edited
 
 from llama_export.llama.rope import inverse_frequencies, rope_tables
+from llama_export.targets.executorch.reading.flatbuffer import read_number, write_number
 from llama_export.targets.executorch.reading.weights import ATTENTION, LOOKUP, SLICE, read_weights
 
 Fault = Callable[[Edited], None]
+# Fields of a method, and of a tensor.
+_BUFFER_SIZES, _ALLOCATION = 8, 6
 _CACHE, _DELEGATE = "llama::update_cache.out", ""
 # Of an attention's arguments.
 _QUERY, _KEYS, _VALUES, _START, _MASK, _SCALE = 0, 1, 2, 3, 4, 7
@@ -205,6 +208,25 @@ ARGUMENTS: dict[str, Fault] = {
     "tables of a delegate exchanged": exchanged_arguments(_DELEGATE, 2, 5, 6),
     "attention's result of the layer before": argument(_DELEGATE, 2, 0, (_DELEGATE, 1, 0)),
     "the stream of the layer before": argument(_DELEGATE, 2, 1, (_DELEGATE, 1, 1)),
+}
+
+
+def no_plan(edited: Edited) -> None:
+    """Let forward say nothing of the memory that it needs."""
+    method = edited.pte.method("forward")
+    vtable = method.at - read_number(method.data, method.at, "i")
+    write_number(edited.content, vtable + 4 + 2 * _BUFFER_SIZES, "H", 0)
+
+
+def outside_the_plan(edited: Edited) -> None:
+    value = edited.pte.values[edited.call(ATTENTION, 0).arguments[-1]].table(1)
+    place = value.table(_ALLOCATION)
+    write_number(edited.content, place.place(1), "I", 2**31)
+
+
+MEMORY: dict[str, Fault] = {
+    "no plan of its memory": no_plan,
+    "a value outside of the memory": outside_the_plan,
 }
 TYPES: dict[str, Fault] = {
     "attention's result as int16": of_type(lambda e: e.call(ATTENTION, 1).arguments[-1], 2),

@@ -54,6 +54,7 @@ class PteTensor:
         sizes_at: offset of the shape's first number in the program.
         constant: index of the constant that it is; 0 for none.
         name: name of a buffer that the method changes; empty for all others.
+        planned: block of memory that it lies in, and its place there; None: in none of them.
     """
 
     scalar_type: int
@@ -61,6 +62,7 @@ class PteTensor:
     sizes_at: int
     constant: int
     name: str
+    planned: tuple[int, int] | None
 
     @property
     def size_bytes(self) -> int:
@@ -304,13 +306,15 @@ class Pte:
 
 
 def _tensor(table: Table) -> PteTensor:
-    extra = table.table(_EXTRA)
+    extra, place = table.table(_EXTRA), table.table(_ALLOCATION)
     # A tensor with a place in memory is not a constant, even when it is a buffer with a name.
-    constant = 0 if table.place(_ALLOCATION) is not None else table.number(_DATA, "I")
+    constant = 0 if place is not None else table.number(_DATA, "I")
+    low, high = (0, 0) if place is None else (place.number(1, "I"), place.number(2, "I"))
     return PteTensor(
         scalar_type=table.number(_SCALAR_TYPE, "b"),
         sizes=tuple(table.numbers(_SIZES, "i")),
         sizes_at=table.vector(_SIZES)[0],
         constant=constant,
         name=extra.text(1) if extra else "",
+        planned=None if place is None else (place.number(0, "I"), high << 32 | low),
     )

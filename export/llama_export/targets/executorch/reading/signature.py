@@ -17,10 +17,6 @@ _ROWS = "sequence_length"
 _DTYPES = {4: "int64", 5: "float16", 6: "float32"}
 # The first inputs, before the caches.
 _IDS = 2
-# Fields of ExecutionPlan.
-_NAME, _BUFFER_SIZES = 0, 8
-# Of one block: the float32 caches of an 8B model at its longest context are half of that.
-_MOST_PLANNED_BYTES = 2**36
 CACHE_SUFFIX = "_cache_"
 _PARTS = ("key", "value")
 
@@ -58,22 +54,6 @@ def require_declared(spec: GraphSpec, pte: Pte) -> None:
             f"of {sorted(inside)}"
         )
         raise BundleError(message, _HINT)
-
-
-def require_bearable(pte: Pte) -> None:
-    """Refuse a program that the runtime would end the process over instead of refusing it.
-
-    Raises:
-        ValueError: a method has no name, or asks for memory that its tensors do not need.
-    """
-    for method in pte.methods:
-        if not method.text(_NAME):
-            message = "a method has no name"
-            raise ValueError(message)
-        planned = method.numbers(_BUFFER_SIZES, "q")
-        if any(not 0 <= size_bytes <= _MOST_PLANNED_BYTES for size_bytes in planned):
-            message = f"the method {method.text(_NAME)!r} plans {planned} bytes of memory"
-            raise ValueError(message)
 
 
 def _require_alike(tensor: TensorSpec, pte: Pte, number: int) -> None:

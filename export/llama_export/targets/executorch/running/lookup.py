@@ -16,6 +16,7 @@ from llama_export.errors import BundleError
 from llama_export.llama.intermediates import FloatArray
 from llama_export.targets.damage import damage_named
 from llama_export.targets.executorch.reading.first_layer import capacity, cut, find_ends
+from llama_export.targets.executorch.reading.memory_plan import require_bearable
 from llama_export.targets.executorch.reading.pte import Pte
 from llama_export.targets.executorch.running.runtime import load_method
 
@@ -65,6 +66,7 @@ class ExecutorchLookup:
 
         pte = Pte.open(artifact.path)
         with damage_named(artifact.path):
+            require_bearable(pte)
             ends = find_ends(pte)
             programs = {value: cut(pte, value) for value in set(ends.values())}
             most = capacity(pte)

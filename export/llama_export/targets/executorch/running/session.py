@@ -19,10 +19,10 @@ from llama_export.llama.intermediates import FloatArray
 from llama_export.system.huge_pages import use_huge_pages
 from llama_export.system.quiet import silenced
 from llama_export.targets.damage import damage_named
+from llama_export.targets.executorch.reading.memory_plan import require_bearable
 from llama_export.targets.executorch.reading.pte import Pte
 from llama_export.targets.executorch.reading.signature import (
     CACHE_SUFFIX,
-    require_bearable,
     require_declared,
     require_signature,
 )
