@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llama_export.cli import app
-from llama_export.tokenizer.tokenizer import Tokenizer, tokenizer_config, write_tokenizer_json
+from llama_export.tokenizer.tokenizer import Tokenizer, tokenizer_config, tokenizer_contents
 
 if TYPE_CHECKING:
     from artifacts.small_bundle import FakeMachine
@@ -86,7 +86,7 @@ def llama3_from_json(llama3_folder) -> Tokenizer:
 
 
 def _hugging_face_folder(tokenizer: Tokenizer, folder: Path) -> Path:
-    write_tokenizer_json(tokenizer, folder / "tokenizer.json")
+    (folder / "tokenizer.json").write_bytes(tokenizer_contents(tokenizer)["tokenizer.json"])
     config = json.dumps(tokenizer_config(tokenizer))
     (folder / "tokenizer_config.json").write_text(config, encoding="utf-8")
     return folder

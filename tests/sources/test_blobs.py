@@ -6,23 +6,16 @@ import os
 from pathlib import Path
 
 import pytest
-from fakes.hub import REPOSITORY, Hub, nothing_of_this_machine, serve
+from fakes.hub import REPOSITORY, Hub, serve
 
 from llama_export.errors import HubError, OutputError
 from llama_export.sources import blobs as blobs_module
-from llama_export.sources import download as download_module
-from llama_export.sources.repository import fetch
+
+pytestmark = pytest.mark.usefixtures("alone")
 
 WEIGHTS = "model.safetensors"
 SMALL = ("config.json", "tokenizer.json", "LICENSE", "original/tokenizer.model")
 NOWHERE = "http://127.0.0.1:1"
-
-
-@pytest.fixture(autouse=True)
-def alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(download_module, "_FIRST_WAIT_S", 0.001)
-    with nothing_of_this_machine(monkeypatch, tmp_path):
-        yield
 
 
 @pytest.fixture
@@ -30,15 +23,6 @@ def hub():
     files = {name: name.encode() * 10 for name in SMALL}
     with serve(Hub({**files, WEIGHTS: b"weights" * 1000})) as running:
         yield running
-
-
-@pytest.fixture
-def get(hub, tmp_path):
-    def get(**options) -> Path:
-        options = {"endpoint": hub.endpoint, "cache_dir": tmp_path / "cache", **options}
-        return fetch(REPOSITORY, **options)[0]
-
-    return get
 
 
 @pytest.fixture

@@ -14,15 +14,16 @@ from pathlib import Path
 
 import pytest
 from artifacts.tiny import write_checkpoint
-from fakes.hub import COMMIT, REPOSITORY, Hub, nothing_of_this_machine, serve
+from fakes.hub import COMMIT, REPOSITORY, Hub, serve
 
 from llama_export.checkpoints.hugging_face import HfCheckpoint
 from llama_export.errors import CheckpointError, GatedModelError, HubError, OutputError
-from llama_export.sources import download as download_module
 from llama_export.sources import repository as repository_module
 from llama_export.sources import resolve as hub_module
 from llama_export.sources.repository import fetch
 from llama_export.sources.resolve import ALIASES, ModelSource, resolve_model
+
+pytestmark = pytest.mark.usefixtures("alone")
 
 WEIGHTS = "model.safetensors"
 SIZE = 300_000
@@ -35,14 +36,6 @@ UNWANTED = {
     "pytorch_model.bin",
     "LICENSES/other.txt",
 }
-
-
-@pytest.fixture(autouse=True)
-def alone(tmp_path, monkeypatch):
-    """No token, no proxy, no cache of this machine, no waiting."""
-    monkeypatch.setattr(download_module, "_FIRST_WAIT_S", 0.001)
-    with nothing_of_this_machine(monkeypatch, tmp_path):
-        yield
 
 
 @pytest.fixture

@@ -8,22 +8,16 @@ import traceback
 from pathlib import Path
 
 import pytest
-from fakes.hub import COMMIT, REPOSITORY, Hub, nothing_of_this_machine, serve
+from fakes.hub import COMMIT, REPOSITORY, Hub, serve
 
 from llama_export.errors import HubError, OutputError
-from llama_export.sources import download as download_module
 from llama_export.sources.repository import fetch
+
+pytestmark = pytest.mark.usefixtures("alone")
 
 WEIGHTS = "model.safetensors"
 SECRET = "hf_SECRETsecret"
 MOST_S = 2.0
-
-
-@pytest.fixture(autouse=True)
-def alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(download_module, "_FIRST_WAIT_S", 0.001)
-    with nothing_of_this_machine(monkeypatch, tmp_path):
-        yield
 
 
 @pytest.fixture
@@ -31,15 +25,6 @@ def hub():
     files = {"config.json": b"{}", "tokenizer.json": b"{}", "LICENSE": b"MIT", WEIGHTS: b"w" * 5000}
     with serve(Hub(files)) as running:
         yield running
-
-
-@pytest.fixture
-def get(hub, tmp_path):
-    def get(**options) -> Path:
-        options = {"endpoint": hub.endpoint, "cache_dir": tmp_path / "cache", **options}
-        return fetch(REPOSITORY, **options)[0]
-
-    return get
 
 
 def refusal(get, **options) -> HubError:

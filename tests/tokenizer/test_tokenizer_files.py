@@ -11,8 +11,9 @@ from transformers import PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import TikTokenConverter
 
 from llama_export.errors import TokenizerError
+from llama_export.tokenizer.files import tokenizer_model_bytes
 from llama_export.tokenizer.special_tokens import END_OF_TURN, LLAMA30_SPECIAL_TOKENS
-from llama_export.tokenizer.tokenizer import Tokenizer, write_tokenizer_json, write_tokenizer_model
+from llama_export.tokenizer.tokenizer import Tokenizer, tokenizer_contents
 
 
 @pytest.fixture(scope="module")
@@ -21,11 +22,10 @@ def small_document(small_folder):
     return (small_folder / "tokenizer.json").read_text(encoding="utf-8")
 
 
-def test_the_real_file_comes_back_bit_for_bit(llama3_file, llama3_from_json, tmp_path):
+def test_the_real_file_comes_back_bit_for_bit(llama3_file, llama3_from_json):
     data = llama3_file.read_bytes()
     assert hashlib.sha256(data).hexdigest().startswith("82e9d319")
-    write_tokenizer_model(llama3_from_json, tmp_path / "tokenizer.model")
-    assert (tmp_path / "tokenizer.model").read_bytes() == data
+    assert tokenizer_contents(llama3_from_json)["tokenizer.model"] == data
 
 
 def test_the_real_json_is_what_transformers_converts_to(llama3_file, llama3_folder):
@@ -41,8 +41,7 @@ def test_the_real_json_is_what_transformers_converts_to(llama3_file, llama3_fold
 def test_json_is_the_same_bytes_every_time(small, small_document, tmp_path):
     again = Tokenizer.load(write(tmp_path / "tokenizer.json", small_document))
     assert again.vocabulary == small.vocabulary
-    write_tokenizer_json(again, tmp_path / "again.json")
-    assert (tmp_path / "again.json").read_text(encoding="utf-8") == small_document
+    assert tokenizer_contents(again)["tokenizer.json"].decode() == small_document
 
 
 def test_a_file_that_transformers_saved_is_read(small, small_document, tmp_path):
@@ -192,11 +191,12 @@ def test_a_fine_tune_keeps_its_own_special_tokens(small, small_document, tmp_pat
     assert tuned.special_tokens["<|im_start|>"] == 307
     assert tuned.decode([543]) == "<tool>"
     assert max(tuned.encode("<tool><|im_start|>")) < tuned.bos_token_id
-    write_tokenizer_json(tuned, tmp_path / "again.json")
+    contents = tokenizer_contents(tuned)
+    (tmp_path / "again.json").write_bytes(contents["tokenizer.json"])
     assert Tokenizer.load(tmp_path / "again.json").vocabulary == tuned.vocabulary
     with pytest.raises(TokenizerError, match=r"cannot hold .*'<\|im_start\|>', '<tool>'"):
-        write_tokenizer_model(tuned, tmp_path / "tokenizer.model")
-    assert not (tmp_path / "tokenizer.model").exists()
+        tokenizer_model_bytes(tuned.vocabulary)
+    assert list(contents) == ["tokenizer.json"]
 
 
 def test_the_names_of_llama_30_are_known(small_tokenizer_model, small_document, tmp_path):
@@ -211,8 +211,7 @@ def test_the_names_of_llama_30_are_known(small_tokenizer_model, small_document, 
     for token, name in zip(document["added_tokens"], LLAMA30_SPECIAL_TOKENS, strict=True):
         token["content"] = name
     old = Tokenizer.load(write(tmp_path / "tokenizer.json", json.dumps(document)))
-    write_tokenizer_model(old, tmp_path / "tokenizer.model")
-    assert (tmp_path / "tokenizer.model").read_bytes() == small_tokenizer_model.read_bytes()
+    assert tokenizer_contents(old)["tokenizer.model"] == small_tokenizer_model.read_bytes()
 
 
 def write(path, text):

@@ -139,20 +139,6 @@ class StreamDecoder:
         return rest
 
 
-def write_tokenizer_model(tokenizer: Tokenizer, path: Path) -> None:
-    """Write Meta's `tokenizer.model`, which is their file, bit for bit, for their own vocabulary.
-
-    Raises:
-        TokenizerError: the model has special tokens of its own, which this file cannot hold.
-    """
-    path.write_bytes(tokenizer_model_bytes(tokenizer.vocabulary))
-
-
-def write_tokenizer_json(tokenizer: Tokenizer, path: Path) -> None:
-    """Write the `tokenizer.json` that Hugging Face's libraries load."""
-    path.write_bytes(tokenizer_json_bytes(tokenizer.vocabulary))
-
-
 def tokenizer_contents(tokenizer: Tokenizer) -> dict[str, bytes]:
     """Render every tokenizer file that can hold the vocabulary, by name."""
     contents = {"tokenizer.json": tokenizer_json_bytes(tokenizer.vocabulary)}

@@ -27,7 +27,7 @@ from llama_export.targets.onnx.reading.read_back import read_back
 from llama_export.targets.onnx.running.session import OnnxSession
 from llama_export.targets.own_description import write_settings
 from llama_export.targets.stored import StoredArtifact
-from llama_export.tokenizer.tokenizer import Tokenizer, tokenizer_config, write_tokenizer_json
+from llama_export.tokenizer.tokenizer import Tokenizer, tokenizer_config, tokenizer_contents
 from llama_export.verification.measure.metrics import compare_logits
 from llama_quantize.checkpoint.store import quantize_to
 from llama_quantize.checkpoint.weights import QuantizedWeights
@@ -334,7 +334,7 @@ def test_onnxruntime_genai_runs_the_artifact_unmodified(tiny, tmp_path):
     for name in (MODEL_FILE, DATA_FILE):
         (tmp_path / name).write_bytes((tiny.folder / name).read_bytes())
     write_settings(tmp_path, client_settings(TINY, CONTEXT, MODEL_FILE))
-    write_tokenizer_json(tokenizer, tmp_path / "tokenizer.json")
+    (tmp_path / "tokenizer.json").write_bytes(tokenizer_contents(tokenizer)["tokenizer.json"])
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(tokenizer_config(tokenizer)))
     prompt = random_tokens(TINY, 24)
     model = genai.Model(str(tmp_path))
