@@ -179,6 +179,7 @@ class ExecutorchTarget(Target):
     ) -> ExecutorchLookup:
         from llama_export.targets.executorch.running.lookup import ExecutorchLookup
 
+        self._refuse_strangers(artifact)
         with damage_named(artifact.path):
             return ExecutorchLookup.open(artifact, threads=threads)
 
