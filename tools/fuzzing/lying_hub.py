@@ -11,6 +11,7 @@ import json
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -140,5 +141,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(key, value.encode("latin-1", "replace").decode("latin-1"))
         self.end_headers()
         if self.command == "GET":
-            self.wfile.write(body)
+            # Who was lied to may hang up; the server's words would be taken for the product's.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                self.wfile.write(body)
         self.close_connection = True
