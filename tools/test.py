@@ -30,7 +30,7 @@ def pytest_arguments(arguments: Sequence[str]) -> list[str]:
 def main() -> int:
     """Prepare the environment, then run pytest on the repository's tests."""
     ours = environment.default_environment()
-    environment.prepare(ours, ["test"])
+    environment.prepare(ours, ["test", "model"])
     # pytest reads its settings and finds the tests from the repository's root.
     os.chdir(environment.ROOT)
     command = ["-m", "pytest", *pytest_arguments(sys.argv[1:])]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from artifacts.tiny import TINY, write_checkpoint
 
-from llama_export.checkpoints.checkpoint import Fault, WantedFiles
+from llama_export.checkpoints.checkpoint import Companions, Fault, WantedFiles
 from llama_export.checkpoints.formats import FORMATS, find_format, open_checkpoint, wanted_files
 from llama_export.checkpoints.hugging_face import HfCheckpoint, HuggingFaceFormat
 from llama_export.checkpoints.quantized import QuantizedCheckpoint, QuantizedFormat
@@ -74,14 +74,15 @@ def test_both_formats_open_as_the_same_model(folder, quantised):
     assert (floats.recipe, floats.weights_folder) == (None, None)
     assert (codes.recipe, codes.weights_folder) == (recipe("int4"), quantised)
     for checkpoint in (floats, codes):
-        assert checkpoint.tokenizer_config() is checkpoint.generation_config() is None
+        assert checkpoint.notes == ()
+        assert find_format(checkpoint.folder).read_companions(checkpoint.folder) == Companions()
         checkpoint.release()
         assert checkpoint.tensor("model.norm.weight").shape == (TINY.hidden_size,)
     (quantised / "generation_config.json").write_text('{"top_p": 0.5}')
-    assert codes.generation_config() == {"top_p": 0.5}
+    assert find_format(quantised).read_companions(quantised).generation_config == {"top_p": 0.5}
     (quantised / "tokenizer_config.json").write_text("[1]")
     with pytest.raises(ConfigError, match="expected a JSON object"):
-        codes.tokenizer_config()
+        find_format(quantised).read_companions(quantised)
 
 
 def test_a_config_that_was_read_is_not_read_again(folder, quantised, monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 from artifacts.tiny import write_checkpoint
 
 from llama_export.checkpoints import own_files
-from llama_export.checkpoints.hugging_face_files import read_generation_config, read_settings
+from llama_export.checkpoints.companions import read_generation_config, read_settings
 from llama_export.checkpoints.own_files import own_file
 from llama_export.errors import CheckpointError, ConfigError, LlamaExportError
 from llama_export.sources.licence import licence_notice

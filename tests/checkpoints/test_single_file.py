@@ -9,6 +9,7 @@ from artifacts.small_bundle import Silent
 from artifacts.tiny import TINY, write_checkpoint
 
 from llama_export.checkpoints import formats
+from llama_export.checkpoints.checkpoint import AS_IT_IS
 from llama_export.checkpoints.hugging_face import HfCheckpoint, HuggingFaceFormat
 from llama_export.errors import CheckpointError
 from llama_export.exporting.plan import plan_export
@@ -30,17 +31,20 @@ class SingleFileFormat:
     def recognises(self, path):
         return path.is_file() and path.suffix == ".packed"
 
-    def read_config(self, path):
-        return self._inner.read_config(self._folder(path))
+    def read_config(self, path, options=AS_IT_IS):
+        return self._inner.read_config(self._folder(path), options)
 
     def read_tokenizer(self, path):
         return self._inner.read_tokenizer(self._folder(path))
 
+    def read_companions(self, path):
+        return self._inner.read_companions(self._folder(path))
+
     def tokenizer_bytes(self, path):
         return self._inner.tokenizer_bytes(self._folder(path))
 
-    def open(self, path, config=None) -> HfCheckpoint:
-        return self._inner.open(self._folder(path), config)
+    def open(self, path, config=None, options=AS_IT_IS) -> HfCheckpoint:
+        return self._inner.open(self._folder(path), config, options)
 
     def _folder(self, path: Path) -> Path:
         return Path(path.read_text())

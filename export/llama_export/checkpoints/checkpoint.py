@@ -6,7 +6,7 @@ It is the seam alone: it knows no format and no file.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,6 +16,45 @@ if TYPE_CHECKING:
     from llama_export.llama.config import LlamaConfig
     from llama_export.tokenizer.tokenizer import Tokenizer
     from llama_quantize.recipe import QuantRecipe
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How a user wants a checkpoint to be read, where its files do not say it.
+
+    Args:
+        rope_factor: factor of Llama 3.1's rotary scaling, for a layout that does not record it.
+        base: model that an adapter is laid over, a folder or a name; None: what the adapter names.
+        adapters: folders of adapters that are laid over the model, one after the other.
+        merge_adaptors: whether side branches are merged into the weights, which are then quantised
+            again.
+        accept_loss: whether weights are read that have lost more than int4 would lose.
+    """
+
+    rope_factor: float | None = None
+    base: str | None = None
+    adapters: tuple[str, ...] = ()
+    merge_adaptors: bool = False
+    accept_loss: bool = False
+
+
+AS_IT_IS = ReadOptions()
+"""A checkpoint is read as its files say."""
+
+
+@dataclass(frozen=True)
+class Companions:
+    """What a checkpoint says of itself beside its config, its tokenizer and its weights.
+
+    Args:
+        tokenizer_config: keys of its tokenizer_config.json; None: it has none.
+        generation_config: keys of its generation_config.json; None: it has none.
+        chat_templates: templates that a chat is written with, by name; the usual one is `default`.
+    """
+
+    tokenizer_config: Mapping[str, object] | None = None
+    generation_config: Mapping[str, object] | None = None
+    chat_templates: Mapping[str, str] = field(default_factory=dict)
 
 
 class Checkpoint(TensorSource, Protocol):
@@ -38,26 +77,15 @@ class Checkpoint(TensorSource, Protocol):
 
     @property
     def recipe(self) -> QuantRecipe | None:
-        """What it was quantised by already; None: it is floats, which any recipe may quantise."""
+        """The forms of what is quantised already, and of the rest; None: all of it is floats."""
 
     @property
     def weights_folder(self) -> Path | None:
         """Folder that `quantize_to` wrote, to be lowered as it is; None: it is another form."""
 
-    def tokenizer_config(self) -> Mapping[str, object] | None:
-        """Read the keys of its tokenizer_config.json; None if it has none.
-
-        Raises:
-            ConfigError: it is damaged.
-            CheckpointError: it is a link out of the folder.
-        """
-
-    def generation_config(self) -> Mapping[str, object] | None:
-        """Read the keys of its generation_config.json; None if it has none.
-
-        Raises:
-            ConfigError, CheckpointError: as `tokenizer_config`.
-        """
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user must know of how it was read, such as that it is quantised once more."""
 
     def release(self) -> None:
         """Return mapped pages to the system; a later read maps the files again."""
@@ -110,7 +138,7 @@ class Format(Protocol):
     def recognises(self, path: Path) -> bool:
         """Whether the folder or file holds a checkpoint of this format."""
 
-    def read_config(self, path: Path) -> LlamaConfig:
+    def read_config(self, path: Path, options: ReadOptions = AS_IT_IS) -> LlamaConfig:
         """Read the shape of the model.
 
         Raises:
@@ -125,15 +153,26 @@ class Format(Protocol):
             TokenizerError: there is none, it is damaged, or it is not a Llama 3 tokenizer.
         """
 
+    def read_companions(self, path: Path) -> Companions:
+        """Read what else the checkpoint says of itself.
+
+        Raises:
+            ConfigError: a file of it is damaged.
+            CheckpointError: one is a link out of the folder.
+        """
+
     def tokenizer_bytes(self, path: Path) -> int:
         """Return the size of the tokenizer's files in a bundle, about."""
 
-    def open(self, path: Path, config: LlamaConfig | None = None) -> Checkpoint:
+    def open(
+        self, path: Path, config: LlamaConfig | None = None, options: ReadOptions = AS_IT_IS
+    ) -> Checkpoint:
         """Open a checkpoint and check all of it but the values.
 
         Args:
             path: folder or file of the checkpoint.
             config: what `read_config` returned for it; None: it is read now.
+            options: how the user wants it to be read.
 
         Raises:
             ConfigError, UnsupportedModelError: as `read_config`.

@@ -10,7 +10,14 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llama_export.checkpoints.checkpoint import Checkpoint, Fault, Format, WantedFiles
+from llama_export.checkpoints.checkpoint import (
+    AS_IT_IS,
+    Checkpoint,
+    Fault,
+    Format,
+    ReadOptions,
+    WantedFiles,
+)
 from llama_export.checkpoints.hugging_face import HuggingFaceFormat
 from llama_export.checkpoints.quantized import QuantizedFormat
 
@@ -42,6 +49,8 @@ def wanted_files(files: Collection[str]) -> WantedFiles | Fault:
     return next((each for each in found if isinstance(each, WantedFiles)), found[0])
 
 
-def open_checkpoint(path: Path, config: LlamaConfig | None = None) -> Checkpoint:
+def open_checkpoint(
+    path: Path, config: LlamaConfig | None = None, options: ReadOptions = AS_IT_IS
+) -> Checkpoint:
     """Open a checkpoint of any format, as `Format.open` says."""
-    return find_format(path).open(path, config)
+    return find_format(path).open(path, config, options)

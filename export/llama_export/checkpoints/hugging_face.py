@@ -14,18 +14,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llama_export.checkpoints.checkpoint import Fault, WantedFiles
+from llama_export.checkpoints.checkpoint import (
+    AS_IT_IS,
+    Companions,
+    Fault,
+    ReadOptions,
+    WantedFiles,
+)
+from llama_export.checkpoints.companions import read_companions
 from llama_export.checkpoints.hugging_face_files import (
     CONFIG_FILE,
-    GENERATION_CONFIG_FILE,
     INDEX_FILE,
     SINGLE_FILE,
-    TOKENIZER_CONFIG_FILE,
     has_all_weights,
     no_folder,
-    read_generation_config,
     read_index,
-    read_settings,
     tokenizer_bytes,
     wanted_files,
     weights_fault,
@@ -130,13 +133,10 @@ class HfCheckpoint:
             _ = self._tied_head_is_a_copy
         return self._mapped(name)
 
-    def tokenizer_config(self) -> Mapping[str, object] | None:
-        """Read its tokenizer_config.json, as `Checkpoint.tokenizer_config` says."""
-        return read_settings(self.folder / TOKENIZER_CONFIG_FILE)
-
-    def generation_config(self) -> Mapping[str, object] | None:
-        """Read its generation_config.json, as `Checkpoint.generation_config` says."""
-        return read_generation_config(self.folder / GENERATION_CONFIG_FILE)
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Nothing: it is read as it is."""
+        return ()
 
     def release(self) -> None:
         """Return the mapped pages to the system; a later read maps the files again."""
@@ -286,7 +286,7 @@ class HuggingFaceFormat:
         """Whether the folder has a config.json."""
         return (path / CONFIG_FILE).is_file()
 
-    def read_config(self, path: Path) -> LlamaConfig:
+    def read_config(self, path: Path, options: ReadOptions = AS_IT_IS) -> LlamaConfig:
         """Read config.json, as `Format.read_config` says."""
         return LlamaConfig.read(path / CONFIG_FILE)
 
@@ -294,10 +294,16 @@ class HuggingFaceFormat:
         """Load the folder's tokenizer, as `Format.read_tokenizer` says."""
         return Tokenizer.load(path)
 
+    def read_companions(self, path: Path) -> Companions:
+        """Read the small files of the folder, as `Format.read_companions` says."""
+        return read_companions(path)
+
     def tokenizer_bytes(self, path: Path) -> int:
         """Return the size of the tokenizer in a bundle, from the folder's files."""
         return tokenizer_bytes(path)
 
-    def open(self, path: Path, config: LlamaConfig | None = None) -> HfCheckpoint:
+    def open(
+        self, path: Path, config: LlamaConfig | None = None, options: ReadOptions = AS_IT_IS
+    ) -> HfCheckpoint:
         """Open the folder, as `Format.open` says."""
         return HfCheckpoint.open(path, config)

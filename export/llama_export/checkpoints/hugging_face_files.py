@@ -9,12 +9,17 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from llama_export.checkpoints.checkpoint import Fault, WantedFiles
-from llama_export.checkpoints.own_files import own_file
-from llama_export.errors import CheckpointError, ConfigError
+from llama_export.checkpoints.companions import (
+    CHAT_TEMPLATE_FILE,
+    GENERATION_CONFIG_FILE,
+    TEMPLATES_FOLDER,
+    TOKENIZER_CONFIG_FILE,
+)
+from llama_export.errors import CheckpointError
 from llama_export.tokenizer.files import TOKENIZER_FILES
 from llama_quantize.printable import printable, shown_name
 from llama_quantize.strict_json import JsonFault, read_object
@@ -22,15 +27,14 @@ from llama_quantize.strict_json import JsonFault, read_object
 CONFIG_FILE = "config.json"
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
-GENERATION_CONFIG_FILE = "generation_config.json"
 
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 _SMALL_FILES = (
     CONFIG_FILE,
     GENERATION_CONFIG_FILE,
     TOKENIZER_CONFIG_FILE,
-    "chat_template.jinja",
+    CHAT_TEMPLATE_FILE,
+    f"{TEMPLATES_FOLDER}/*.jinja",
     *TOKENIZER_FILES,
     "LICENSE*",
     "LICENCE*",
@@ -44,16 +48,6 @@ _JSON_PER_MODEL, _JSON_SPECIAL_BYTES = 2.15, 33_800
 _MOST_NAMES = 4
 _MOST_PATHS = 12
 _MOST_NAME_CHARACTERS = 200
-_TOKENS = ((int,), "a token id or a list of them")
-_NUMBER = ((int, float), "a number")
-_COUNT = ((int,), "a whole number")
-# Bundles take the file over, and clients read these keys of it.
-_GENERATION_TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
-    **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), _TOKENS),
-    **dict.fromkeys(("temperature", "top_p", "min_p", "repetition_penalty"), _NUMBER),
-    **dict.fromkeys(("top_k", "max_length", "max_new_tokens", "min_length"), _COUNT),
-    "do_sample": ((bool,), "true or false"),
-}
 # The largest file beside the weights but the tokenizer: the index of 405B is 0.1 MB.
 _MOST_SETTINGS_BYTES = 4 * 2**20
 
@@ -153,39 +147,6 @@ def read_index(path: Path) -> dict[str, str]:
         )
         raise CheckpointError(message, "do not use this checkpoint: its index was tampered with")
     return index
-
-
-def read_settings(path: Path) -> Mapping[str, object] | None:
-    """Read an optional JSON object, such as tokenizer_config.json; None if it is not there.
-
-    Raises:
-        ConfigError: it is there and damaged, or holds what is not JSON to every reader.
-        CheckpointError: it is a link out of the folder, or no file.
-    """
-    place = own_file(path)
-    if place is None:
-        return None
-    try:
-        return read_object(place, most_bytes=_MOST_SETTINGS_BYTES)
-    except (OSError, JsonFault) as error:
-        message = f"{path} cannot be read: {error}"
-        raise ConfigError(message, "correct it, download it again, or remove it") from None
-
-
-def read_generation_config(path: Path) -> Mapping[str, object] | None:
-    """Read an optional generation_config.json, whose well-known keys have the types they must have.
-
-    Raises:
-        ConfigError, CheckpointError: as `read_settings`, or a key has a value of another type.
-    """
-    settings = read_settings(path)
-    for key, (types, expected) in _GENERATION_TYPES.items():
-        value = None if settings is None else settings.get(key)
-        listed = value if key.endswith("token_id") and isinstance(value, list) else [value]
-        if value is not None and not all(type(each) in types for each in listed):
-            message = f"{path}: {key} must be {expected}, found {shown_name(repr(value))}"
-            raise ConfigError(message, "correct it, download it again, or remove it")
-    return settings
 
 
 def _is_inside(name: object) -> bool:

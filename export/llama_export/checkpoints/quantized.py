@@ -11,13 +11,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llama_export.checkpoints.checkpoint import Fault, WantedFiles
+from llama_export.checkpoints.checkpoint import (
+    AS_IT_IS,
+    Companions,
+    Fault,
+    ReadOptions,
+    WantedFiles,
+)
+from llama_export.checkpoints.companions import read_companions
 from llama_export.checkpoints.hugging_face_files import (
     CONFIG_FILE,
-    GENERATION_CONFIG_FILE,
-    TOKENIZER_CONFIG_FILE,
-    read_generation_config,
-    read_settings,
     tokenizer_bytes,
 )
 from llama_export.errors import CheckpointError
@@ -94,13 +97,10 @@ class QuantizedCheckpoint:
         """
         return self._weights.get(name)
 
-    def tokenizer_config(self) -> Mapping[str, object] | None:
-        """Read its tokenizer_config.json, as `Checkpoint.tokenizer_config` says."""
-        return read_settings(self.folder / TOKENIZER_CONFIG_FILE)
-
-    def generation_config(self) -> Mapping[str, object] | None:
-        """Read its generation_config.json, as `Checkpoint.generation_config` says."""
-        return read_generation_config(self.folder / GENERATION_CONFIG_FILE)
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Nothing: it is read as it is."""
+        return ()
 
     def release(self) -> None:
         """Keep the pages: the targets still read these very weights."""
@@ -126,7 +126,7 @@ class QuantizedFormat:
         """Whether the folder has the record of a quantised checkpoint."""
         return is_quantized(path)
 
-    def read_config(self, path: Path) -> LlamaConfig:
+    def read_config(self, path: Path, options: ReadOptions = AS_IT_IS) -> LlamaConfig:
         """Read config.json, as `Format.read_config` says."""
         return LlamaConfig.read(path / CONFIG_FILE)
 
@@ -134,11 +134,17 @@ class QuantizedFormat:
         """Load the folder's tokenizer, as `Format.read_tokenizer` says."""
         return Tokenizer.load(path)
 
+    def read_companions(self, path: Path) -> Companions:
+        """Read the small files of the folder, as `Format.read_companions` says."""
+        return read_companions(path)
+
     def tokenizer_bytes(self, path: Path) -> int:
         """Return the size of the tokenizer in a bundle, from the folder's files."""
         return tokenizer_bytes(path)
 
-    def open(self, path: Path, config: LlamaConfig | None = None) -> QuantizedCheckpoint:
+    def open(
+        self, path: Path, config: LlamaConfig | None = None, options: ReadOptions = AS_IT_IS
+    ) -> QuantizedCheckpoint:
         """Read the record, as `Format.open` says; the weights are mapped when one is read."""
         record = Record.read(path)
         record.require_size(path)

@@ -80,7 +80,7 @@ def _open_source(plan: ExportPlan, advance: Callable[[int, int], None]) -> Sourc
     """Open the model, and download its weights where needed."""
     revision, token = plan.request.revision, plan.request.token
     model = fetch_named(plan.named, revision=revision, token=token, progress=advance)
-    return open_source(model, plan.model.description)
+    return open_source(model, plan.model.description, plan.request.reading)
 
 
 def _quantized_weights(

@@ -113,7 +113,9 @@ def plan_export(request: ExportRequest, *, to_show: bool = False) -> ExportPlan:
     if taken is not None and not to_show:
         raise taken
     named = name_model(request.model, revision=request.revision)
-    model = shape_of_named(named, revision=request.revision, token=request.token)
+    model = shape_of_named(
+        named, revision=request.revision, token=request.token, options=request.reading
+    )
     recipe = _recipe_for(request, model, chosen)
     machine = Machine()
     found = estimate(
@@ -134,7 +136,9 @@ def plan_export(request: ExportRequest, *, to_show: bool = False) -> ExportPlan:
         resources.require()
         if model.description is None:
             # An alias, whose shape is known: its small files are judged before gigabytes come.
-            found_there = describe_remote(named, revision=request.revision, token=request.token)
+            found_there = describe_remote(
+                named, revision=request.revision, token=request.token, options=request.reading
+            )
             model = replace(model, description=found_there)
     return ExportPlan(
         request=request,

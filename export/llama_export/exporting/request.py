@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from llama_export.checkpoints.checkpoint import AS_IT_IS, ReadOptions
 from llama_export.errors import OutputError
 from llama_export.targets import registry
 from llama_export.targets.options import TargetOptions
@@ -36,6 +37,7 @@ class ExportRequest:
         keep_extra: carry over what others put into a folder that is replaced.
         calibration_windows: token ids that methods may be calibrated on, windows of one length;
             no built-in recipe asks for them yet.
+        reading: how the checkpoint is to be read, where its files do not say it.
     """
 
     model: str
@@ -52,6 +54,7 @@ class ExportRequest:
     force: bool = False
     keep_extra: bool = False
     calibration_windows: tuple[tuple[int, ...], ...] = ()
+    reading: ReadOptions = AS_IT_IS
 
     @property
     def output_folder(self) -> Path:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llama_export.checkpoints.checkpoint import AS_IT_IS, ReadOptions
 from llama_export.checkpoints.formats import find_format
 from llama_export.llama.config import PRESETS, LlamaConfig
 from llama_export.sources.repository import fetch
@@ -133,22 +134,30 @@ def shape_of(model: str, *, revision: str | None = None, token: str | None = Non
 
 
 def shape_of_named(
-    named: NamedModel, *, revision: str | None = None, token: str | None = None
+    named: NamedModel,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    options: ReadOptions = AS_IT_IS,
 ) -> ModelShape:
     """Find the shape of a model whose name was looked up, as `shape_of` does."""
     if named.is_alias:
         return KnownModel(named.name, named.hub_id, _preset(named.name)).shape
     if named.path is not None:
-        found, download_bytes = describe(named.path), 0
+        found, download_bytes = describe(named.path, options=options), 0
     else:
-        found = describe_remote(named, revision=revision, token=token)
+        found = describe_remote(named, revision=revision, token=token, options=options)
         download_bytes = found.config.num_parameters * _BF16_BYTES
     size_bytes = _tokenizer_bytes(found.config, found.path)
     return ModelShape(named.name, found.config, size_bytes, download_bytes, found)
 
 
 def describe_remote(
-    named: NamedModel, *, revision: str | None = None, token: str | None = None
+    named: NamedModel,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    options: ReadOptions = AS_IT_IS,
 ) -> Description:
     """Fetch the small files of a repository, and refuse what no export can start from.
 
@@ -157,7 +166,7 @@ def describe_remote(
         CheckpointError, ConfigError, TokenizerError, UnsupportedModelError: as `describe`.
     """
     folder, _ = fetch(named.hub_id, revision=revision, token=token, weights=False)
-    return describe(folder, with_weights=False)
+    return describe(folder, with_weights=False, options=options)
 
 
 def download_of(named: NamedModel, shape: ModelShape) -> Download | None:

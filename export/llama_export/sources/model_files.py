@@ -18,12 +18,9 @@ from typing import TYPE_CHECKING
 from llama_export.bundle.manifest import ModelInfo, path_fault
 from llama_export.bundle.ownership import HASH_OF
 from llama_export.checkpoints.checkpoint import Checkpoint
+from llama_export.checkpoints.companions import GENERATION_CONFIG_FILE, TOKENIZER_CONFIG_FILE
 from llama_export.checkpoints.formats import find_format
-from llama_export.checkpoints.hugging_face_files import (
-    CONFIG_FILE,
-    GENERATION_CONFIG_FILE,
-    TOKENIZER_CONFIG_FILE,
-)
+from llama_export.checkpoints.hugging_face_files import CONFIG_FILE
 from llama_export.errors import CheckpointError
 from llama_export.sources.licence import NOTICE_NAME, licence_folder, licence_notice
 from llama_export.sources.source import Source
@@ -135,9 +132,16 @@ def expected_files(
     """
     if checkpoint is not None:
         path = checkpoint.folder
-        tokenizer = find_format(path).read_tokenizer(path)
+        form = find_format(path)
         named = replace(info, config=checkpoint.config.to_hf())
-        source = Source(named, path, tokenizer, checkpoint, None)
+        source = Source(
+            info=named,
+            path=path,
+            tokenizer=form.read_tokenizer(path),
+            companions=form.read_companions(path),
+            checkpoint=checkpoint,
+            weights=None,
+        )
         return ExpectedFiles("the checkpoint", ModelFiles.of(source).contents)
     kept = {} if weights is None else _kept_files(weights)
     return ExpectedFiles("the files kept with the weights", kept) if kept else None

@@ -13,17 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_export.bundle.manifest import ModelInfo
-from llama_export.checkpoints.checkpoint import Checkpoint
-from llama_export.checkpoints.formats import find_format
-from llama_export.checkpoints.hugging_face_files import (
-    GENERATION_CONFIG_FILE,
-    TOKENIZER_CONFIG_FILE,
-    read_generation_config,
-    read_settings,
+from llama_export.checkpoints.checkpoint import (
+    AS_IT_IS,
+    Checkpoint,
+    Companions,
+    ReadOptions,
 )
+from llama_export.checkpoints.companions import DEFAULT_TEMPLATE
+from llama_export.checkpoints.formats import find_format
 from llama_export.errors import CheckpointError, TokenizerError
 from llama_export.llama.config import LlamaConfig
-from llama_export.sources.chat_template import chat_template
 from llama_export.sources.licence import licence_folder, licence_notice
 from llama_export.sources.resolve import ModelSource, model_name
 from llama_export.tokenizer.tokenizer import Tokenizer, tokenizer_config
@@ -51,12 +50,14 @@ class Description:
         path: folder or file that it was read from.
         config: shape of the model.
         tokenizer: its tokenizer, which fits the shape.
+        companions: what else it says of itself.
         checkpoint: the opened checkpoint; None: its weights are not fetched yet.
     """
 
     path: Path
     config: LlamaConfig
     tokenizer: Tokenizer
+    companions: Companions
     checkpoint: Checkpoint | None
 
 
@@ -68,6 +69,7 @@ class Source:
         info: name, origin and config for the manifest.
         path: folder or file of the checkpoint, for its licence files.
         tokenizer: tokenizer of the model.
+        companions: what else the model says of itself.
         checkpoint: its weights, of floats or quantised.
         weights: quantised weights that an earlier export kept, lowered as they are; None: the
             checkpoint is another one.
@@ -76,6 +78,7 @@ class Source:
     info: ModelInfo
     path: Path
     tokenizer: Tokenizer
+    companions: Companions
     checkpoint: Checkpoint
     weights: QuantizedWeights | None
 
@@ -98,13 +101,10 @@ class Source:
         """Return our tokenizer_config.json, with the checkpoint's own template and end token.
 
         A base model has no chat template, and a fine-tune may have another one than Llama 3.2's.
-
-        Raises:
-            ConfigError, CheckpointError: the file of either is damaged, or a link elsewhere.
         """
         ours = tokenizer_config(self.tokenizer)
-        theirs = self.checkpoint.tokenizer_config()
-        template = chat_template(self.path, theirs)
+        theirs = self.companions.tokenizer_config
+        template = self.companions.chat_templates.get(DEFAULT_TEMPLATE)
         if theirs is None and template is None:
             return ours
         del ours["chat_template"]
@@ -114,7 +114,7 @@ class Source:
 
     def generation_config(self) -> dict[str, object]:
         """Return the checkpoint's generation_config.json, or the one that Meta ships."""
-        theirs = self.checkpoint.generation_config()
+        theirs = self.companions.generation_config
         if theirs is not None:
             return dict(theirs)
         return {
@@ -126,13 +126,16 @@ class Source:
         }
 
 
-def describe(path: Path, *, with_weights: bool = True) -> Description:
+def describe(
+    path: Path, *, with_weights: bool = True, options: ReadOptions = AS_IT_IS
+) -> Description:
     """Read what a model's files say of themselves, and refuse what no export can start from.
 
     Args:
         path: folder or file of the model.
         with_weights: whether its weights are there and are opened too, which reads headers only;
             of a repository, the small files may have been fetched alone.
+        options: how the user wants the checkpoint to be read.
 
     Raises:
         ConfigError, TokenizerError, UnsupportedModelError: config.json or the tokenizer is missing,
@@ -141,42 +144,38 @@ def describe(path: Path, *, with_weights: bool = True) -> Description:
             a small file beside them cannot be copied into a bundle.
     """
     form = find_format(path)
-    config = form.read_config(path)
+    config = form.read_config(path, options)
     tokenizer = form.read_tokenizer(path)
     require_same_vocabulary(tokenizer, config, path)
-    checkpoint = form.open(path, config) if with_weights else None
-    _require_small_files(path, checkpoint)
-    return Description(path, config, tokenizer, checkpoint)
-
-
-def _require_small_files(path: Path, checkpoint: Checkpoint | None) -> None:
-    """Read what is copied into bundles, so that a fault in it does not wait for the work."""
-    if checkpoint is not None:
-        checkpoint.tokenizer_config()
-        checkpoint.generation_config()
-    elif path.is_dir():
-        read_settings(path / TOKENIZER_CONFIG_FILE)
-        read_generation_config(path / GENERATION_CONFIG_FILE)
+    checkpoint = form.open(path, config, options) if with_weights else None
+    companions = form.read_companions(path)
+    # What is copied into bundles is read now, so that a fault in it does not wait for the work.
     licence_notice("", None, licence_folder(path))
+    return Description(path, config, tokenizer, companions, checkpoint)
 
 
-def open_source(model: ModelSource, description: Description | None = None) -> Source:
+def open_source(
+    model: ModelSource,
+    description: Description | None = None,
+    options: ReadOptions = AS_IT_IS,
+) -> Source:
     """Open a model's files; quantised weights are hashed, because they are lowered as they are.
 
     Args:
         model: place and origin.
         description: what `describe` returned for the same path; the weights are opened if it has
             none. None, or of another path: everything is read now.
+        options: how the user wants the checkpoint to be read.
 
     Raises:
         ConfigError, CheckpointError, TokenizerError, UnsupportedModelError, QuantizationError: as
             `describe`.
     """
     if description is None or description.path != model.path:
-        description = describe(model.path)
+        description = describe(model.path, options=options)
     checkpoint = description.checkpoint
     if checkpoint is None:
-        checkpoint = find_format(model.path).open(model.path, description.config)
+        checkpoint = find_format(model.path).open(model.path, description.config, options)
     weights = _opened(checkpoint.weights_folder)
     known = {} if weights is None else _origin(weights)
     info = ModelInfo(
@@ -185,7 +184,14 @@ def open_source(model: ModelSource, description: Description | None = None) -> S
         revision=known.get("revision", model.revision),
         config=description.config.to_hf(),
     )
-    return Source(info, model.path, description.tokenizer, checkpoint, weights)
+    return Source(
+        info=info,
+        path=model.path,
+        tokenizer=description.tokenizer,
+        companions=description.companions,
+        checkpoint=checkpoint,
+        weights=weights,
+    )
 
 
 def require_same_vocabulary(tokenizer: Tokenizer, config: LlamaConfig, path: Path) -> None:

@@ -8,10 +8,10 @@ import pytest
 from artifacts.tiny import write_checkpoint
 
 from llama_export.bundle.manifest import ModelInfo
+from llama_export.checkpoints.companions import read_companions
 from llama_export.checkpoints.formats import open_checkpoint
 from llama_export.checkpoints.hugging_face_files import wanted_files
 from llama_export.errors import CheckpointError, ConfigError
-from llama_export.sources.chat_template import chat_template
 from llama_export.sources.model_files import expected_files
 
 TEMPLATE = "{% for message in messages %}### {{ message.role }}{% endfor %}"
@@ -33,12 +33,27 @@ def test_a_file_of_its_own_counts_before_the_key(tmp_path):
     assert template_in_a_bundle(folder) == TEMPLATE
 
 
-def test_of_several_templates_the_default_counts(tmp_path):
+def templates(folder, key):
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": key}))
+    return read_companions(folder).chat_templates
+
+
+def test_several_templates_keep_their_names(tmp_path):
     named = [{"name": "tool_use", "template": "t"}, {"name": "default", "template": TEMPLATE}]
-    assert chat_template(tmp_path, {"chat_template": named}) == TEMPLATE
-    assert chat_template(tmp_path, {"chat_template": named[:1]}) is None
-    assert chat_template(tmp_path, {"chat_template": [5]}) is None
-    assert chat_template(tmp_path, None) is None
+    assert templates(tmp_path, named) == {"tool_use": "t", "default": TEMPLATE}
+    assert templates(tmp_path, [5, {"name": 5, "template": "t"}]) == {}
+    (tmp_path / "additional_chat_templates").mkdir()
+    (tmp_path / "additional_chat_templates/tool_use.jinja").write_text("newer")
+    assert templates(tmp_path, named) == {"tool_use": "newer", "default": TEMPLATE}
+    (tmp_path / "tokenizer_config.json").unlink()
+    assert read_companions(tmp_path).chat_templates == {"tool_use": "newer"}
+
+
+def test_of_several_templates_the_default_counts(tmp_path):
+    folder = write_checkpoint(tmp_path / "tuned")
+    named = [{"name": "tool_use", "template": "t"}, {"name": "default", "template": TEMPLATE}]
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": named}))
+    assert template_in_a_bundle(folder) == TEMPLATE
 
 
 def test_a_base_model_has_none(tmp_path):
@@ -51,10 +66,10 @@ def test_what_is_no_template_is_refused(tmp_path):
     path = tmp_path / "chat_template.jinja"
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match=r"chat_template\.jinja cannot be read"):
-        chat_template(tmp_path, None)
+        read_companions(tmp_path)
     path.write_bytes(b" " * (2**20 + 1))
     with pytest.raises(ConfigError, match="longer than"):
-        chat_template(tmp_path, None)
+        read_companions(tmp_path)
 
 
 def test_a_link_to_elsewhere_is_refused(tmp_path):
@@ -62,9 +77,10 @@ def test_a_link_to_elsewhere_is_refused(tmp_path):
     folder = write_checkpoint(tmp_path / "cloned")
     (folder / "chat_template.jinja").symlink_to(tmp_path / "secret")
     with pytest.raises(CheckpointError, match="a link out of the checkpoint"):
-        chat_template(folder, None)
+        read_companions(folder)
 
 
 def test_it_is_fetched_with_the_small_files():
-    found = wanted_files({"config.json", "model.safetensors", "chat_template.jinja"})
-    assert "chat_template.jinja" in found.small
+    templates = {"chat_template.jinja", "additional_chat_templates/tool_use.jinja"}
+    found = wanted_files({"config.json", "model.safetensors", "deep/er/x.jinja", *templates})
+    assert {*found.small} == {"config.json", *templates}
