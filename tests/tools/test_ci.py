@@ -76,7 +76,7 @@ def test_it_sets_up_and_runs_every_test(machine):
     (machine.repository / ".venv" / "left over").touch()
     assert machine.run() == [
         "python3 -c import ensurepip, venv []",
-        "python3 tools/environment.py lint test []",
+        "python3 tools/environment.py lint test model []",
         "python3 tools/clients.py []",
         "python3 tools/test.py --all []",
     ]

@@ -218,7 +218,7 @@ def test_an_unknown_set_is_a_usage_error():
     command = [sys.executable, environment.__file__, "nonsense"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "{demo,test,lint}" in done.stderr
+    assert "{demo,test,lint,model}" in done.stderr
 
 
 @pytest.fixture
