@@ -28,8 +28,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from llama_export.checkpoints.hugging_face_files import INDEX_FILE, SINGLE_FILE
 from llama_export.errors import ConfigError, LlamaExportError, OutputError
-from llama_export.llama.config import PRESETS, LlamaConfig
+from llama_export.llama.config import LlamaConfig
 from llama_export.llama.names import expected_shapes
+from llama_export.llama.presets import PRESETS
 
 BLOCK_ELEMENTS = 1 << 24
 ITEM_BYTES = torch.bfloat16.itemsize

@@ -11,7 +11,8 @@ import transformers
 from artifacts.tiny import MULTI_HEAD, TINY, UNTIED
 
 from llama_export.errors import ConfigError, UnsupportedModelError
-from llama_export.llama.config import PRESETS, LlamaConfig, RopeScaling
+from llama_export.llama.config import LlamaConfig, RopeScaling
+from llama_export.llama.presets import PRESETS
 from llama_export.llama.rope import inverse_frequencies
 
 # As Meta's repository of Llama 3.2 1B has it (transformers 4 wrote it).

@@ -11,8 +11,9 @@ from transformers import DynamicCache, LlamaForCausalLM
 from transformers import LlamaConfig as HfConfig
 
 from llama_export.llama import attention
-from llama_export.llama.config import PRESETS, LlamaConfig, RopeScaling
+from llama_export.llama.config import LlamaConfig, RopeScaling
 from llama_export.llama.model import Llama
+from llama_export.llama.presets import PRESETS
 from llama_export.llama.rope import inverse_frequencies
 
 LONG = 320

@@ -11,7 +11,7 @@ from tolerances import FREQUENCY_REL
 from transformers import LlamaConfig as HfConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
-from llama_export.llama.config import PRESETS
+from llama_export.llama.presets import PRESETS
 from llama_export.llama.rope import inverse_frequencies, rope_tables, rotate
 
 

@@ -12,7 +12,7 @@ from artifacts.tiny import MULTI_HEAD, TINY, UNTIED, random_llama, random_tokens
 
 from llama_export.errors import LoweringError
 from llama_export.llama import trace as tracing
-from llama_export.llama.config import PRESETS
+from llama_export.llama.presets import PRESETS
 from llama_export.llama.trace import trace
 
 
@@ -71,7 +71,7 @@ def test_an_unknown_node_is_refused_by_name():
 def test_tracing_3b_is_fast_and_small():
     """3B: 5 s and 0.5 GB are the limits; the time is left to the benchmarks, but not the memory."""
     code = (
-        "from pathlib import Path; from llama_export.llama.config import PRESETS; "
+        "from pathlib import Path; from llama_export.llama.presets import PRESETS; "
         "from llama_export.llama.trace import trace; trace(PRESETS['3.2-3B'], 4096); "
         # Not getrusage: its peak counts the parent's memory before exec as well.
         "print(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])"

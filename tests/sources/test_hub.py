@@ -18,10 +18,17 @@ from fakes.hub import COMMIT, REPOSITORY, Hub, serve
 
 from llama_export.checkpoints.hugging_face import HfCheckpoint
 from llama_export.errors import CheckpointError, GatedModelError, HubError, OutputError
+from llama_export.llama.presets import PRESETS
 from llama_export.sources import repository as repository_module
 from llama_export.sources import resolve as hub_module
 from llama_export.sources.repository import fetch
-from llama_export.sources.resolve import ALIASES, ModelSource, resolve_model
+from llama_export.sources.resolve import (
+    ALIASES,
+    ModelSource,
+    NamedModel,
+    name_model,
+    resolve_model,
+)
 
 pytestmark = pytest.mark.usefixtures("alone")
 
@@ -86,7 +93,7 @@ def blobs(tmp_path: Path) -> list[Path]:
 # Names.
 
 
-def test_aliases_lead_to_metas_repositories(monkeypatch, tmp_path):
+def test_aliases_lead_to_their_makers_repositories(monkeypatch, tmp_path):
     asked = []
 
     def fake(hub_id, *, revision, token, progress):
@@ -98,8 +105,8 @@ def test_aliases_lead_to_metas_repositories(monkeypatch, tmp_path):
         source = resolve_model(alias, revision="v1", token="hf_x")
         assert source == ModelSource(alias, tmp_path, hub_id, COMMIT)
         assert asked[-1] == (hub_id, "v1", "hf_x")
-        assert hub_id.endswith("Instruct") == alias.endswith("Instruct")
-    assert len(ALIASES) == 8
+        assert hub_id.endswith("Instruct") == alias.endswith(("Instruct", "instruct"))
+    assert {*ALIASES} == {*PRESETS}
     assert resolve_model("some/model-7").name == "model-7"
 
 
@@ -149,12 +156,30 @@ def test_a_path_that_is_not_there_is_no_hub_id(monkeypatch, tmp_path, model):
 
 
 @pytest.mark.parametrize(
-    ("model", "close"),
+    ("model", "alias"),
     [
         ("3.2-1b", "3.2-1B"),
-        ("3.2-2B", "3.2-1B"),
         ("Llama-3.2-3B", "3.2-3B"),
+        ("Meta-Llama-3-8B", "3-8B"),
         ("llama3.1-8B-instruct", "3.1-8B-Instruct"),
+        ("llama3.2:1b", "3.2-1B"),
+        ("SmolLM2-135M-Instruct", "smollm2-135m-instruct"),
+        ("smollm2:1.7b", "smollm2-1.7b"),
+    ],
+)
+def test_an_alias_may_be_spelt_as_others_spell_it(model, alias, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert name_model(model) == name_model(alias) == NamedModel(alias, None, ALIASES[alias], True)
+    if ":" not in model:
+        Path(model).mkdir()
+        assert name_model(model).path == Path(model)
+
+
+@pytest.mark.parametrize(
+    ("model", "close"),
+    [
+        ("3.2-2B", "3.2-1B"),
+        ("3.2-1B-Intruct", "3.2-1B-Instruct"),
         ("dmeo", "demo"),
     ],
 )

@@ -15,8 +15,8 @@ import make_checkpoint as tool
 from llama_export.checkpoints.hugging_face import HfCheckpoint
 from llama_export.checkpoints.hugging_face_files import INDEX_FILE, SINGLE_FILE
 from llama_export.errors import ConfigError, OutputError
-from llama_export.llama.config import PRESETS
 from llama_export.llama.model import Llama
+from llama_export.llama.presets import PRESETS
 
 
 def hashes(folder: Path) -> dict[str, str]:

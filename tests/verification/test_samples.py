@@ -9,7 +9,7 @@ import pytest
 from artifacts import tiny
 
 from llama_export.errors import PromptError
-from llama_export.llama.config import PRESETS
+from llama_export.llama.presets import PRESETS
 from llama_export.verification.samples import (
     Text,
     UserText,

@@ -251,30 +251,3 @@ def _read_rope(raw: Mapping[str, Any], where: str) -> tuple[float, RopeScaling |
         message = f"{where}: rope_scaling has keys that are not implemented: {names}"
         raise UnsupportedModelError(message, "'default' and 'llama3' scaling are implemented")
     return Fields({"rope_theta": theta}, where).number("rope_theta"), scaling
-
-
-def _preset(hidden: int, intermediate: int, layers: int, heads: int, rope: float) -> LlamaConfig:
-    return LlamaConfig(
-        vocab_size=128256,
-        hidden_size=hidden,
-        intermediate_size=intermediate,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=8,
-        head_dim=hidden // heads,
-        max_position_embeddings=131072 if rope else 8192,
-        rms_norm_eps=1e-5,
-        rope_theta=500000.0,
-        rope_scaling=RopeScaling(factor=rope) if rope else None,
-        tie_word_embeddings=rope == 32.0,
-        bos_token_id=128000,
-        eos_token_id=(128001, 128008, 128009) if rope else (128001, 128009),
-    )
-
-
-PRESETS: Mapping[str, LlamaConfig] = {
-    "3.2-1B": _preset(2048, 8192, 16, 32, 32.0),
-    "3.2-3B": _preset(3072, 8192, 28, 24, 32.0),
-    "3.1-8B": _preset(4096, 14336, 32, 32, 8.0),
-    "3-8B": _preset(4096, 14336, 32, 32, 0.0),
-}

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from llama_export.checkpoints.checkpoint import AS_IT_IS, ReadOptions
 from llama_export.checkpoints.formats import find_format
-from llama_export.llama.config import PRESETS, LlamaConfig
+from llama_export.llama.config import LlamaConfig
+from llama_export.llama.presets import PRESETS
 from llama_export.sources.repository import fetch
 from llama_export.sources.resolve import ALIASES, DEMO, DEMO_FOLDER, NamedModel, name_model
 from llama_export.sources.source import Description, describe
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
 
 _GATED_OWNER = "meta-llama/"
 _BF16_BYTES = 2
-# Llama 3's vocabulary as a bundle holds it: tokenizer.model and the tokenizer.json made from it.
+# A vocabulary as a bundle holds it: of Llama 3 tokenizer.model and the tokenizer.json made from it,
+# of SmolLM2 its tokenizer.json.
 _LLAMA_3_VOCABULARY = 128256
-_LLAMA_3_TOKENIZER_BYTES = 2_183_982 + 6_082_682
+_TOKENIZER_BYTES = {_LLAMA_3_VOCABULARY: 2_183_982 + 6_082_682, 49152: 2_104_556}
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def known_models() -> tuple[KnownModel, ...]:
     demo = KnownModel(DEMO, None, find_format(DEMO_FOLDER).read_config(DEMO_FOLDER))
     return (
         demo,
-        *(KnownModel(name, hub_id, _preset(name)) for name, hub_id in ALIASES.items()),
+        *(KnownModel(name, hub_id, PRESETS[name]) for name, hub_id in ALIASES.items()),
     )
 
 
@@ -142,7 +144,7 @@ def shape_of_named(
 ) -> ModelShape:
     """Find the shape of a model whose name was looked up, as `shape_of` does."""
     if named.is_alias:
-        return KnownModel(named.name, named.hub_id, _preset(named.name)).shape
+        return KnownModel(named.name, named.hub_id, PRESETS[named.name]).shape
     if named.path is not None:
         found, download_bytes = describe(named.path, options=options), 0
     else:
@@ -188,13 +190,8 @@ def download_of(named: NamedModel, shape: ModelShape) -> Download | None:
     return Download(max(0, shape.download_bytes - there), cache)
 
 
-def _preset(alias: str) -> LlamaConfig:
-    """Return an alias's shape; an Instruct model has its base model's."""
-    return PRESETS[alias.removesuffix("-Instruct")]
-
-
 def _tokenizer_bytes(config: LlamaConfig, path: Path | None) -> int:
-    """Return the size of both tokenizer files; Llama 3's is known, of others the format says it."""
-    if config.vocab_size == _LLAMA_3_VOCABULARY or path is None:
-        return _LLAMA_3_TOKENIZER_BYTES
+    """Return the size of the tokenizer files; of an alias it is known, else the format says it."""
+    if path is None or config.vocab_size == _LLAMA_3_VOCABULARY:
+        return _TOKENIZER_BYTES[config.vocab_size]
     return find_format(path).tokenizer_bytes(path)

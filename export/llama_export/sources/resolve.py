@@ -30,6 +30,12 @@ ALIASES: Mapping[str, str] = {
     "3.1-8B-Instruct": "meta-llama/Llama-3.1-8B-Instruct",
     "3-8B": "meta-llama/Meta-Llama-3-8B",
     "3-8B-Instruct": "meta-llama/Meta-Llama-3-8B-Instruct",
+    "smollm2-135m": "HuggingFaceTB/SmolLM2-135M",
+    "smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct",
+    "smollm2-360m": "HuggingFaceTB/SmolLM2-360M",
+    "smollm2-360m-instruct": "HuggingFaceTB/SmolLM2-360M-Instruct",
+    "smollm2-1.7b": "HuggingFaceTB/SmolLM2-1.7B",
+    "smollm2-1.7b-instruct": "HuggingFaceTB/SmolLM2-1.7B-Instruct",
 }
 
 _SEPARATORS = "/\\:"
@@ -66,8 +72,9 @@ def resolve_model(
     """Find a model by name, downloading it where needed.
 
     The first that fits counts: `demo`; an alias; what is written as a path (`./x`, `/x`, `~/x`,
-    `x/`); an existing folder, or file of a checkpoint; a hub id `organisation/name`. So a folder
-    called `demo` or `3.2-1B` is meant only by `./demo` or `./3.2-1B`.
+    `x/`); an existing folder, or file of a checkpoint; an alias as others spell it, such as
+    `Llama-3.2-1b` or `llama3.2:1b`; a hub id `organisation/name`. So a folder called `demo` or
+    `3.2-1B` is meant only by `./demo` or `./3.2-1B`.
 
     Args:
         model: name, as `--model` takes it.
@@ -112,6 +119,8 @@ def name_model(model: str, *, revision: str | None = None) -> NamedModel:
     if model in ALIASES:
         return NamedModel(model, None, ALIASES[model], is_alias=True)
     path = _local_path(model)
+    if path is None and (alias := _spelt_otherwise(model)) is not None:
+        return NamedModel(alias, None, ALIASES[alias], is_alias=True)
     if path is not None:
         if revision is not None:
             kind = "folder" if path.is_dir() else "file"
@@ -183,10 +192,20 @@ def _local_path(model: str) -> Path | None:
     return None
 
 
+def _spelt_otherwise(model: str) -> str | None:
+    """Return the alias that a name means in other letters, or as other programs spell it."""
+    return {name.lower(): name for name in ALIASES}.get(_plain(model))
+
+
+def _plain(model: str) -> str:
+    lowered = model.lower().replace(":", "-")
+    return lowered.removeprefix("meta-").removeprefix("llama-").removeprefix("llama")
+
+
 def _unknown(model: str) -> HubError:
     known = (DEMO, *ALIASES)
     lowered = {name.lower(): name for name in known}
-    wanted = model.lower().removeprefix("meta-").removeprefix("llama-").removeprefix("llama")
+    wanted = _plain(model)
     close = [lowered[name] for name in difflib.get_close_matches(wanted, lowered, n=3)]
     message = f"there is no model called {shown_name(repr(model))}"
     if close:
