@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from llama_quantize.errors import QuantizationError
+from llama_quantize.kept import kept_recipe
 from llama_quantize.recipe import (
     DEFAULT_GROUP_SIZE,
     GROUP_SIZES,
@@ -19,6 +20,7 @@ from llama_quantize.recipe import (
     QuantRule,
     ResolvedRecipe,
     recipe,
+    with_rules_beside,
 )
 from llama_quantize.scheme import Float, GroupedInt, Scheme, scheme_from_json
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from llama_quantize.checkpoint.summary import QuantSummary, TensorStats
     from llama_quantize.checkpoint.weights import QuantizedWeights
     from llama_quantize.groupwise import dequantize_groups
+    from llama_quantize.keep import keep_codes
     from llama_quantize.methods.method import Method, find_method, register_method
     from llama_quantize.packing import pack_int4, unpack_int4
     from llama_quantize.source import TensorSource
@@ -54,12 +57,15 @@ __all__ = [
     "TensorStats",
     "dequantize_groups",
     "find_method",
+    "keep_codes",
+    "kept_recipe",
     "pack_int4",
     "quantize_to",
     "recipe",
     "register_method",
     "scheme_from_json",
     "unpack_int4",
+    "with_rules_beside",
 ]
 
 _PLACES = {
@@ -73,6 +79,7 @@ _PLACES = {
     "TensorStats": "llama_quantize.checkpoint.summary",
     "dequantize_groups": "llama_quantize.groupwise",
     "find_method": "llama_quantize.methods.method",
+    "keep_codes": "llama_quantize.keep",
     "pack_int4": "llama_quantize.packing",
     "quantize_to": "llama_quantize.checkpoint.store",
     "register_method": "llama_quantize.methods.method",

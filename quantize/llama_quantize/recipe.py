@@ -8,8 +8,8 @@ no more of a method than its name.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 
 from llama_quantize.errors import QuantizationError
 from llama_quantize.printable import shown_name
@@ -28,6 +28,11 @@ _LINEARS = r"model\.layers\.\d+\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj\.w
 # One rule for both, because a tied model has no head of its own.
 _TABLES = r"(model\.embed_tokens|lm_head)\.weight"
 _NORMS = r"model\.(norm|layers\.\d+\.(input|post_attention)_layernorm)\.weight"
+# What few models have beside their linears; such a rule is there only where it names something.
+_BESIDE = (
+    r"model\.layers\.\d+\.(self_attn|mlp)\.\w+_proj\.bias",
+    r"model\.layers\.\d+\.(self_attn|mlp)\.\w+_proj\.adaptor\.[AB]\.weight",
+)
 
 
 @dataclass(frozen=True)
@@ -192,6 +197,21 @@ def recipe(name: str, group_size: int | None = None) -> QuantRecipe:
         QuantRule(_NORMS, Float("bfloat16")),
     )
     return QuantRecipe(name, rules)
+
+
+def with_rules_beside(recipe: QuantRecipe, names: Collection[str]) -> QuantRecipe:
+    """Add rules for a model's biases and adaptors that a recipe does not name: bfloat16.
+
+    A recipe that names them already comes back as it is, and so does one for a model without any.
+
+    Args:
+        recipe: rules for the other tensors.
+        names: names of the model's unique tensors.
+    """
+    left = [name for name in names if not any(rule.matches(name) for rule in recipe.rules)]
+    rules = [QuantRule(pattern, Float("bfloat16")) for pattern in _BESIDE]
+    added = tuple(rule for rule in rules if any(map(rule.matches, left)))
+    return replace(recipe, rules=(*recipe.rules, *added)) if added else recipe
 
 
 def _check_fits(name: str, shape: tuple[int, ...], scheme: Scheme) -> None:

@@ -6,6 +6,7 @@ It knows nothing of names or files; the tensors may be mapped from one.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -27,12 +28,15 @@ class QuantizedTensor:
         shape: rows N and columns K of the weight.
         codes: uint8 `[N, K/2]` (packed, see packing.py) for 4 bits, int8 `[N, K]` for 8.
         scales: bfloat16 `[N, G]`.
+        scales_sqnr_db: ratio of the weight as it came to what rounding its scales changed; infinite
+            where they were stored as they came.
     """
 
     scheme: GroupedInt
     shape: tuple[int, int]
     codes: Tensor
     scales: Tensor
+    scales_sqnr_db: float = math.inf
 
     def __post_init__(self) -> None:
         found = [(t.dtype, tuple(t.shape)) for t in (self.codes, self.scales)]

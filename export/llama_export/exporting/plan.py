@@ -16,6 +16,7 @@ from llama_export.errors import UsageError
 from llama_export.exporting.estimate import ExportEstimate, TargetEstimate, estimate
 from llama_export.exporting.request import ExportRequest
 from llama_export.exporting.resources import Resources, look_for_resources, refusal_of
+from llama_export.llama.names import expected_shapes
 from llama_export.sources.catalogue import (
     ModelShape,
     describe_remote,
@@ -29,7 +30,7 @@ from llama_export.targets import registry
 from llama_export.targets.options import TargetOptions
 from llama_export.targets.target import Target
 from llama_quantize.errors import QuantizationError
-from llama_quantize.recipe import METHODS_WITHOUT_INPUTS, QuantRecipe
+from llama_quantize.recipe import METHODS_WITHOUT_INPUTS, QuantRecipe, with_rules_beside
 from llama_quantize.scheme import GroupedInt
 
 
@@ -186,7 +187,7 @@ def _require_no_inputs(chosen: QuantRecipe) -> None:
 def _recipe_for(request: ExportRequest, model: ModelShape, chosen: QuantRecipe) -> QuantRecipe:
     """Return the recipe of the weights: the model's own if it is quantised already."""
     if model.recipe is None:
-        return chosen
+        return with_rules_beside(chosen, expected_shapes(model.config))
     if request.recipe is not None or request.group_size is not None:
         message = f"{request.model} is quantised already, as {model.recipe.name}"
         hint = "leave --quantize and --group-size out, or name the original checkpoint"

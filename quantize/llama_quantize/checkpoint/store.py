@@ -227,12 +227,13 @@ def _stats(
 ) -> TensorStats:
     shape, scheme = tuple(tensor.shape), resolved.schemes[name]
     size_bytes = scheme.size_bytes(shape)
+    kept = tensor if isinstance(tensor, QuantizedTensor) else None
     return TensorStats(
         name=name,
         label=scheme.label,
-        method=KEPT if isinstance(tensor, QuantizedTensor) else resolved.methods.get(name),
+        method=KEPT if kept else resolved.methods.get(name),
         shape=shape,
-        sqnr_db=energies.ratio_db(),
+        sqnr_db=kept.scales_sqnr_db if kept else energies.ratio_db(),
         bits_per_weight=8 * size_bytes / max(1, math.prod(shape)),
         size_bytes=size_bytes,
     )

@@ -28,7 +28,8 @@ class TensorStats:
         label: storage form for people, such as `int4 g32`.
         method: name of the method that chose the codes, or `KEPT`; None: floats, which have none.
         shape: shape of the weight, not of its stored parts.
-        sqnr_db: ratio of signal to quantisation noise; infinite where nothing was lost.
+        sqnr_db: ratio of signal to what storing changed: by rounding, or of codes that were kept by
+            the rounding of their scales; infinite where nothing was lost.
         bits_per_weight: stored bits for each weight, scales included.
         size_bytes: stored bytes, scales included.
     """
@@ -95,7 +96,8 @@ class QuantSummary:
     Args:
         stats: figures of each stored tensor, in model order.
         sqnr_db: ratio of all tensors that were rounded to integers together, weighted by energy;
-            infinite if there are none. Codes that were kept lost nothing here and do not count.
+            infinite if there are none. Codes that were kept do not count: the most that was lost
+            of them was lost before.
         hits: number of tensors that each rule of the recipe took.
     """
 
