@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from llama_quantize.errors import QuantizationError
+from llama_quantize.lazy import LazyTensor
 from llama_quantize.scheme import GroupedInt
 from llama_quantize.workers import worker_pool
 
@@ -107,7 +108,7 @@ def dequantize_groups(codes: Tensor, scales: Tensor, dtype: torch.dtype = torch.
     return values.view(rows, columns).to(dtype)
 
 
-def check_range(weight: Tensor, scheme: GroupedInt) -> None:
+def check_range(weight: Tensor | LazyTensor, scheme: GroupedInt) -> None:
     """Refuse the first value `[row, column]` that no code and scale can stand for.
 
     Raises:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from llama_quantize.lazy import LazyTensor
     from llama_quantize.tensor import QuantizedTensor
 
 
@@ -29,8 +30,9 @@ class TensorSource(Protocol):
     def tied(self) -> Mapping[str, str]:
         """Names that are stored nowhere and mean another tensor, such as a tied head."""
 
-    def tensor(self, name: str) -> Tensor | QuantizedTensor:
+    def tensor(self, name: str) -> Tensor | LazyTensor | QuantizedTensor:
         """Return a tensor: floats to be quantised, or codes and scales to be kept as they are.
 
-        It may be mapped from a file, so that only the pages in use are in memory.
+        It may be mapped from a file, so that only the pages in use are in memory; or lazy, so that
+        only the rows in use are computed.
         """

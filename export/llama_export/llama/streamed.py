@@ -25,10 +25,11 @@ from llama_export.llama.names import FINAL_NORM, HEAD, TABLE
 from llama_export.llama.rope import inverse_frequencies
 from llama_export.llama.rounding import round_activations
 from llama_export.llama.teacher_forced import teacher_forced_layer
+from llama_quantize.lazy import LazyTensor
 from llama_quantize.tensor import QuantizedTensor
 from llama_quantize.workers import worker_pool
 
-Weight = Tensor | QuantizedTensor
+Weight = Tensor | LazyTensor | QuantizedTensor
 ReadWeight = Callable[[str], Weight]
 
 # 8192 rows of 2048 columns are 64 MB in float32.
@@ -156,7 +157,7 @@ def reference_head(
 
 def weight_rows(weight: Weight, rows: slice | Tensor) -> Tensor:
     """Upcast or dequantise some rows only: a whole table of 128256 rows is 1 GB in float32."""
-    if isinstance(weight, Tensor):
+    if not isinstance(weight, QuantizedTensor):
         return weight[rows].to(torch.float32)
     codes, scales = weight.codes[rows], weight.scales[rows]
     shape = (codes.shape[0], weight.shape[1])
@@ -197,9 +198,9 @@ def load_layer(config: LlamaConfig, read: ReadWeight, index: int) -> LlamaDecode
 
 def whole(weight: Weight) -> Tensor:
     """Upcast or dequantise a weight to float32."""
-    if isinstance(weight, Tensor):
-        return weight.to(torch.float32)
-    return weight.dequantize(torch.float32)
+    if isinstance(weight, QuantizedTensor):
+        return weight.dequantize(torch.float32)
+    return (weight.whole() if isinstance(weight, LazyTensor) else weight).to(torch.float32)
 
 
 def repeated(rows: Tensor, count: int) -> Tensor:

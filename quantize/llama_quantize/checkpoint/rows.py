@@ -21,6 +21,7 @@ from llama_quantize.groupwise import (
     dequantize_groups,
     row_blocks,
 )
+from llama_quantize.lazy import LazyTensor
 from llama_quantize.methods.method import Method
 from llama_quantize.packing import pack_int4
 from llama_quantize.scheme import Float, GroupedInt
@@ -35,7 +36,7 @@ _DAMAGED = "the weights are damaged; fetch or convert them again"
 def quantize_rows(
     writer: SafetensorsWriter,
     name: str,
-    weight: Tensor,
+    weight: Tensor | LazyTensor,
     scheme: GroupedInt,
     method: Method,
     part: slice,
@@ -45,28 +46,29 @@ def quantize_rows(
     Raises:
         QuantizationError: a value cannot be stored; names the tensor and the place.
     """
+    block = weight[part]
     try:
-        codes, scales = method.quantize(weight[part], scheme)
+        quantized = method.quantize(block, scheme)
     except QuantizationError as error:
         raise located(name, weight, scheme, error) from error
-    return write_codes(writer, name, weight, scheme, (codes, scales), part)
+    return write_codes(writer, name, block, scheme, quantized, part)
 
 
 def write_codes(
     writer: SafetensorsWriter,
     name: str,
-    weight: Tensor,
+    block: Tensor,
     scheme: GroupedInt,
     quantized: tuple[Tensor, Tensor],
     part: slice,
 ) -> Energies:
-    """Write codes `[n, K]` and scales `[n, G]` as the rows `part` of a weight `[N, K]`."""
+    """Write codes `[n, K]` and scales `[n, G]` of a block `[n, K]`, the rows `part` of a weight."""
     codes, scales = quantized
     writer.write(f"{name}.codes", part.start, pack_int4(codes) if scheme.bits == 4 else codes)
     writer.write(f"{name}.scales", part.start, scales)
     signal, noise = 0.0, 0.0
     for rows in row_blocks(len(codes), codes.shape[1], CHUNK_WEIGHTS):
-        source = weight[part][rows].float()
+        source = block[rows].float()
         signal += _energy(source)
         noise += _energy(dequantize_groups(codes[rows], scales[rows]).sub_(source))
     return signal, noise
@@ -91,7 +93,7 @@ def copy_rows(
 
 
 def round_rows(
-    writer: SafetensorsWriter, name: str, weight: Tensor, scheme: Float, part: slice
+    writer: SafetensorsWriter, name: str, weight: Tensor | LazyTensor, scheme: Float, part: slice
 ) -> Energies:
     """Round and write some rows of floats `[N, ...]`.
 
@@ -99,9 +101,9 @@ def round_rows(
         QuantizationError: a value is not finite in that type; names the tensor and the place.
     """
     signal, noise = 0.0, 0.0
-    columns = math.prod(weight.shape[1:])
+    columns, block = math.prod(weight.shape[1:]), weight[part]
     for rows in row_blocks(part.stop - part.start, columns, CHUNK_WEIGHTS):
-        source = weight[part][rows]
+        source = block[rows]
         stored = source.to(scheme.torch_dtype)
         first_row = part.start + rows.start
         if not bool(stored.isfinite().all()):
@@ -113,7 +115,7 @@ def round_rows(
 
 
 def located(
-    name: str, weight: Tensor, scheme: GroupedInt, error: QuantizationError
+    name: str, weight: Tensor | LazyTensor, scheme: GroupedInt, error: QuantizationError
 ) -> QuantizationError:
     """Return an error that names the tensor, and its first unusable value if there is one."""
     try:

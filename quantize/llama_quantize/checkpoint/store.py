@@ -25,6 +25,7 @@ from llama_quantize.checkpoint.summary import KEPT, QuantSummary, TensorStats, r
 from llama_quantize.checkpoint.weights_file import map_file, mapped_tensor, stored_tensors
 from llama_quantize.errors import QuantizationError
 from llama_quantize.groupwise import BLOCK_WEIGHTS, FLOAT_DTYPES, row_blocks
+from llama_quantize.lazy import LazyTensor
 from llama_quantize.methods.method import Method, find_method
 from llama_quantize.printable import shown_name
 from llama_quantize.recipe import QuantRecipe, ResolvedRecipe
@@ -32,6 +33,8 @@ from llama_quantize.scheme import Float, GroupedInt, Scheme
 from llama_quantize.source import TensorSource
 from llama_quantize.tensor import QuantizedTensor
 from llama_quantize.workers import worker_pool
+
+Weight = Tensor | LazyTensor | QuantizedTensor
 
 
 def quantize_to(
@@ -151,9 +154,7 @@ def _methods(resolved: ResolvedRecipe, calibration: Calibration | None) -> dict[
     return methods
 
 
-def _check(
-    name: str, tensor: Tensor | QuantizedTensor, shape: tuple[int, ...], resolved: ResolvedRecipe
-) -> None:
+def _check(name: str, tensor: Weight, shape: tuple[int, ...], resolved: ResolvedRecipe) -> None:
     """Refuse a tensor that is not what was announced, or that would have to be rounded twice."""
     if isinstance(tensor, QuantizedTensor):
         scheme, fits = tensor.scheme, True
@@ -177,7 +178,7 @@ def _check(
 def _block_work(
     writer: SafetensorsWriter,
     name: str,
-    tensor: Tensor | QuantizedTensor,
+    tensor: Weight,
     scheme: Scheme,
     methods: Mapping[str, Method],
     calibration: Calibration | None,
@@ -189,10 +190,12 @@ def _block_work(
         return partial(rows.round_rows, writer, name, tensor, scheme)
     method = methods[name]
     if method.needs_inputs and calibration is not None:
-        codes, scales = _quantize_whole(name, tensor, scheme, method, calibration)
+        weight = tensor.whole() if isinstance(tensor, LazyTensor) else tensor
+        codes, scales = _quantize_whole(name, weight, scheme, method, calibration)
 
         def write(part: slice) -> rows.Energies:
-            return rows.write_codes(writer, name, tensor, scheme, (codes[part], scales[part]), part)
+            quantized = codes[part], scales[part]
+            return rows.write_codes(writer, name, weight[part], scheme, quantized, part)
 
         return write
     return partial(rows.quantize_rows, writer, name, tensor, scheme, method)
@@ -213,15 +216,17 @@ def _parts(shape: tuple[int, ...]) -> list[slice]:
     return list(row_blocks(shape[0], math.prod(shape[1:]), BLOCK_WEIGHTS))
 
 
-def _source_bytes(tensor: Tensor | QuantizedTensor, part: slice) -> int:
+def _source_bytes(tensor: Weight, part: slice) -> int:
     if isinstance(tensor, QuantizedTensor):
         return tensor.codes[part].nbytes + tensor.scales[part].nbytes
+    if isinstance(tensor, LazyTensor):
+        return len(range(part.start, part.stop)) * tensor.row_bytes
     return tensor[part].nbytes
 
 
 def _stats(
     name: str,
-    tensor: Tensor | QuantizedTensor,
+    tensor: Weight,
     resolved: ResolvedRecipe,
     energies: _Energies,
 ) -> TensorStats:
