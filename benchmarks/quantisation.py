@@ -17,7 +17,7 @@ import torch
 from llama_export.checkpoints.formats import open_checkpoint
 from llama_export.llama.streamed import reference_logits
 from llama_export.sources.resolve import resolve_model
-from llama_export.tokenizer.tokenizer import Tokenizer
+from llama_export.tokenizer.tokenizer import load_tokenizer
 from llama_export.verification.measure.metrics import compare_logits
 from llama_quantize.checkpoint.store import quantize_to
 from llama_quantize.checkpoint.weights import QuantizedWeights
@@ -68,7 +68,7 @@ def main(
     """Print a Markdown table."""
     folder = resolve_model("demo").path
     checkpoint = open_checkpoint(folder)
-    ids = Tokenizer.load(folder).encode(text.read_text(encoding="utf-8"))[:positions]
+    ids = load_tokenizer(folder).encode(text.read_text(encoding="utf-8"))[:positions]
     windows = torch.tensor(ids[: len(ids) // WINDOW * WINDOW]).view(-1, WINDOW)
     reference = reference_logits(checkpoint.config, checkpoint.tensor, windows).flatten(0, 1)
     click.echo("| weights | bits per weight | SQNR dB | KL nats | top-1 % |\n|---|---|---|---|---|")

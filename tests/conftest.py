@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llama_export.cli import app
-from llama_export.tokenizer.tokenizer import Tokenizer, tokenizer_config, tokenizer_contents
+from llama_export.tokenizer.chat_format import llama3_template
+from llama_export.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
 
 if TYPE_CHECKING:
     from artifacts.small_bundle import FakeMachine
@@ -50,9 +51,9 @@ def small_tokenizer_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small(small_tokenizer_model) -> Tokenizer:
+def small(small_tokenizer_model) -> TiktokenTokenizer:
     """Return the small vocabulary's tokenizer."""
-    return Tokenizer.load(small_tokenizer_model)
+    return TiktokenTokenizer.load(small_tokenizer_model)
 
 
 @pytest.fixture(scope="session")
@@ -68,9 +69,9 @@ def llama3_file(shared_data) -> Path:
 
 
 @pytest.fixture(scope="session")
-def llama3(llama3_file) -> Tokenizer:
+def llama3(llama3_file) -> TiktokenTokenizer:
     """Return Llama 3's tokenizer, or skip."""
-    return Tokenizer.load(llama3_file)
+    return TiktokenTokenizer.load(llama3_file)
 
 
 @pytest.fixture(scope="session")
@@ -80,14 +81,14 @@ def llama3_folder(llama3, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def llama3_from_json(llama3_folder) -> Tokenizer:
+def llama3_from_json(llama3_folder) -> TiktokenTokenizer:
     """Return Llama 3's tokenizer, loaded from the written `tokenizer.json`, or skip."""
-    return Tokenizer.load(llama3_folder)
+    return TiktokenTokenizer.load(llama3_folder)
 
 
-def _hugging_face_folder(tokenizer: Tokenizer, folder: Path) -> Path:
-    (folder / "tokenizer.json").write_bytes(tokenizer_contents(tokenizer)["tokenizer.json"])
-    config = json.dumps(tokenizer_config(tokenizer))
+def _hugging_face_folder(tokenizer: TiktokenTokenizer, folder: Path) -> Path:
+    (folder / "tokenizer.json").write_bytes(tokenizer.files()["tokenizer.json"])
+    config = json.dumps(tokenizer.config_keys() | {"chat_template": llama3_template()})
     (folder / "tokenizer_config.json").write_text(config, encoding="utf-8")
     return folder
 

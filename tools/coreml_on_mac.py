@@ -35,7 +35,7 @@ from llama_export.targets.coreml.running.session import CoremlSession
 from llama_export.targets.coreml.signature import CAUSAL_MASK, INPUT_IDS, LOGITS
 from llama_export.targets.coreml.target import CoremlTarget
 from llama_export.targets.session import Session
-from llama_export.tokenizer.tokenizer import Tokenizer
+from llama_export.tokenizer.tokenizer import load_tokenizer
 from llama_export.verification.measure.metrics import LogitMetrics, compare_logits
 
 # Longer than a call of `prefill` takes, so that a whole chunk, a padded one and steps run.
@@ -265,8 +265,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         bundle = Bundle.open(options.bundle)
         spec = bundle.manifest.spec
-        tokenizer = Tokenizer.load(bundle.path(str(bundle.manifest.tokenizer["file"])))
-        text = [tokenizer.bos_token_id, *tokenizer.encode(PROMPT)]
+        tokenizer = load_tokenizer(bundle.path(str(bundle.manifest.tokenizer["file"])))
+        text = [*tokenizer.prefix_ids, *tokenizer.encode(PROMPT)]
         prompt = cut_prompt(text, spec.max_context, options.steps)
         for finding in examine_bundle(
             bundle.artifact,

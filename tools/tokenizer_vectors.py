@@ -21,7 +21,7 @@ from llama_export.tokenizer.special_tokens import (
     END_OF_TURN,
     START_HEADER,
 )
-from llama_export.tokenizer.tokenizer import StreamDecoder, Tokenizer
+from llama_export.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
 from llama_export.tokenizer.tokenizer_json import tokenizer_json_bytes
 
 FORMAT_VERSION = 1
@@ -137,7 +137,7 @@ _LETTERS = " aaaeeeeiioooutttthhhhnnnrrrsssslllddwggmbcfpky"
 
 def tokenizer_vectors() -> Mapping[str, Any]:
     """Return the vectors of the demo's tokenizer."""
-    tokenizer = Tokenizer.load(DEMO_FOLDER)
+    tokenizer = TiktokenTokenizer.load(DEMO_FOLDER)
     files = {
         "tokenizer.json": tokenizer_json_bytes(tokenizer.vocabulary),
         "tokenizer.model": tokenizer_model_bytes(tokenizer.vocabulary),
@@ -173,7 +173,7 @@ def texts() -> Iterator[tuple[str, str]]:
         yield f"merges {number}", "".join(letters)
 
 
-def sequences(tokenizer: Tokenizer) -> Iterator[tuple[str, list[int]]]:
+def sequences(tokenizer: TiktokenTokenizer) -> Iterator[tuple[str, list[int]]]:
     """Yield the name of each list of ids that is decoded, and the ids."""
     yield "none", []
     for name in ("prose", "emoji", "chinese", "hindi", "line ends"):
@@ -188,8 +188,8 @@ def sequences(tokenizer: Tokenizer) -> Iterator[tuple[str, list[int]]]:
     yield "broken off by a special token", [*cut, special[END_OF_TURN]]
 
 
-def _decoded(tokenizer: Tokenizer, name: str, ids: list[int]) -> Mapping[str, Any]:
-    stream = StreamDecoder(tokenizer)
+def _decoded(tokenizer: TiktokenTokenizer, name: str, ids: list[int]) -> Mapping[str, Any]:
+    stream = tokenizer.stream_decoder()
     pieces = [stream.push(token_id) for token_id in ids]
     return {
         "name": name,

@@ -22,7 +22,7 @@ from llama_export.sources.manifest_fields import describe_quantization, describe
 from llama_export.sources.model_files import expected_files
 from llama_export.targets.stored import StoredWeights
 from llama_export.targets.wiring import Attribute, Wiring
-from llama_export.tokenizer.tokenizer import Tokenizer
+from llama_export.tokenizer.tokenizer import load_tokenizer
 from llama_export.verification.artifact import Artifact
 from llama_export.verification.rows import VerifyReport
 from llama_export.verification.samples import UserText
@@ -89,7 +89,7 @@ def write_bundle(
         model=model,
         graph=DRAFT.graph | {"max_context": 64},
         quantization=describe_quantization(weights),
-        tokenizer=describe_tokenizer(Tokenizer.load(folder), checkpoint.config),
+        tokenizer=describe_tokenizer(load_tokenizer(folder), checkpoint.config),
     )
     seal(folder, draft)
     return Bundle.open(folder)

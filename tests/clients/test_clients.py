@@ -31,7 +31,7 @@ from llama_export.generation.decoding import Generation
 from llama_export.generation.sampling import Sampling
 from llama_export.llama.config import LlamaConfig
 from llama_export.tokenizer.chat_format import Message, encode_dialog
-from llama_export.tokenizer.tokenizer import Tokenizer
+from llama_export.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 pytest.importorskip("onnxruntime", reason="needs the onnx extra")
 pytestmark = pytest.mark.onnx
@@ -56,7 +56,7 @@ class Prompt:
 
     def encode(self, tokenizer: Tokenizer) -> list[int]:
         if self.text:
-            return [tokenizer.bos_token_id, *tokenizer.encode(self.text)]
+            return [*tokenizer.prefix_ids, *tokenizer.encode(self.text)]
         return encode_dialog(tokenizer, [Message(*each) for each in self.messages], date=DATE)
 
     def to_json(self) -> dict[str, object]:
@@ -134,7 +134,7 @@ def folder(bundle) -> Path:
 @pytest.fixture(scope="module")
 def ours(bundle) -> list[dict[str, object]]:
     """What our session writes, with the smallest distance of the best logit from the second."""
-    tokenizer = Tokenizer.load(bundle.folder)
+    tokenizer = load_tokenizer(bundle.folder)
     stops = bundle.manifest.tokenizer["stop_token_ids"]
     session = session_of(bundle, threads=1)
     answers = []
@@ -401,6 +401,6 @@ def test_genai_renders_a_chat_with_the_template_of_the_bundle(folder):
     text = stock.apply_chat_template(json.dumps(chat.to_json()["messages"]))
     (date,) = re.findall(r"Today Date: (\d\d \w{3} \d{4})", text)
     dialog = [Message(*each) for each in chat.messages]
-    tokenizer = Tokenizer.load(folder)
+    tokenizer = load_tokenizer(folder)
     assert stock.encode(text).tolist() == encode_dialog(tokenizer, dialog, date=date)
     assert stock.encode(text).tolist() != encode_dialog(tokenizer, dialog, date="1 Jan 1970")

@@ -19,7 +19,7 @@ from llama_export.generation.decoding import Generation
 from llama_export.generation.sampling import Sampling
 from llama_export.llama.streamed import reference_logits
 from llama_export.sources.resolve import DEMO_FOLDER
-from llama_export.tokenizer.tokenizer import Tokenizer
+from llama_export.tokenizer.tokenizer import load_tokenizer
 from llama_export.verification.measure.metrics import compare_logits
 from llama_export.verification.samples import built_in_text
 from llama_export.verification.verify import verify_bundle
@@ -51,7 +51,7 @@ def checkpoint():
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return Tokenizer.load(DEMO_FOLDER)
+    return load_tokenizer(DEMO_FOLDER)
 
 
 def write(session, tokenizer, prompt, sampling, max_tokens=160):

@@ -647,7 +647,7 @@ def test_what_is_shown_is_short_and_says_what_it_is(session, demo_bundle):
         session: f"<TextSession demo (onnx, int4): {session.position} of 2048 tokens>",
         completion: "60 tokens, length>",
         talk: f"<Conversation with demo (onnx, int4): 3 messages, {talk.length} tokens>",
-        session.tokenizer: "<Tokenizer of 4096 tokens>",
+        session.tokenizer: "<TiktokenTokenizer of 4096 tokens>",
     }
     for value, words in shown.items():
         assert words in repr(value)

@@ -14,7 +14,7 @@ from llama_export.tokenizer.chat_format import (
     stop_token_ids,
 )
 from llama_export.tokenizer.special_tokens import LLAMA30_SPECIAL_TOKENS, SPECIAL_TOKENS
-from llama_export.tokenizer.tokenizer import Tokenizer
+from llama_export.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
 from llama_export.tokenizer.vocabulary import Vocabulary
 
 DATE = "26 Jul 2024"
@@ -85,7 +85,7 @@ def test_stop_ids(llama3, small):
     assert stop_token_ids(small) == tuple(small.special_tokens[name] for name in names)
     first = small.bos_token_id
     renamed = {name: first + index for index, name in enumerate(LLAMA30_SPECIAL_TOKENS)}
-    old = Tokenizer(Vocabulary(small.vocabulary.ranks, renamed))
+    old = TiktokenTokenizer(Vocabulary(small.vocabulary.ranks, renamed))
     assert stop_token_ids(old) == stop_token_ids(small)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from llama_export.errors import TokenizerError
-from llama_export.tokenizer.tokenizer import Tokenizer
+from llama_export.tokenizer.tokenizer import load_tokenizer
 
 MOST_S = 1.0
 MOST_CHARACTERS = 1000
@@ -28,7 +28,7 @@ def document(small_folder) -> str:
 def refusal(path: Path) -> str:
     begun = time.process_time()
     with pytest.raises(TokenizerError) as caught:
-        Tokenizer.load(path)
+        load_tokenizer(path)
     assert time.process_time() - begun < MOST_S
     assert len(caught.value.message) < MOST_CHARACTERS
     assert "\x1b" not in caught.value.message
@@ -71,7 +71,7 @@ def test_any_value_in_any_place_is_read_or_named(document, tmp_path):
             place[spot[-1]] = value
             (tmp_path / "tokenizer.json").write_text(json.dumps(changed))
             try:
-                Tokenizer.load(tmp_path)
+                load_tokenizer(tmp_path)
             except TokenizerError as error:
                 messages.append(error.message)
     assert len(messages) > 2 * len(spots)
@@ -184,7 +184,7 @@ def test_rank_lines_that_are_none(tmp_path, more, match):
 def test_the_bytes_alone_are_a_vocabulary(tmp_path):
     """The twin: what the lines above are added to is read."""
     (tmp_path / "tokenizer.model").write_bytes(BYTES + line(b"ab", 256))
-    assert Tokenizer.load(tmp_path).encode("ab") == [256]
+    assert load_tokenizer(tmp_path).encode("ab") == [256]
 
 
 @pytest.mark.parametrize("head", [b"{", BYTES])

@@ -15,7 +15,6 @@ from transformers import PreTrainedTokenizerFast
 
 from llama_export.errors import TokenizerError
 from llama_export.tokenizer.special_tokens import END_OF_TURN, LLAMA3_SPLIT, SPECIAL_TOKENS
-from llama_export.tokenizer.tokenizer import StreamDecoder
 
 TORTURE = {
     "plain": "The quick brown fox, aged 42, wasn't jumping; it'd rather they'LL jump.",
@@ -169,7 +168,7 @@ def test_ids_outside_the_vocabulary_are_refused(small, token_id):
 
 
 def test_the_stream_holds_back_an_unfinished_character(small):
-    stream = StreamDecoder(small)
+    stream = small.stream_decoder()
     assert [stream.push(byte) for byte in "é😀".encode()] == ["", "é", "", "", "", "😀"]
     assert stream.push(0xE4) == ""
     assert stream.flush() == "\ufffd"
@@ -178,7 +177,7 @@ def test_the_stream_holds_back_an_unfinished_character(small):
 
 
 def test_the_stream_replaces_what_is_no_text(small):
-    stream = StreamDecoder(small)
+    stream = small.stream_decoder()
     assert stream.push(0xE4) == ""
     assert stream.push(ord("a")) == "\ufffda"
     with pytest.raises(TokenizerError):
@@ -188,7 +187,7 @@ def test_the_stream_replaces_what_is_no_text(small):
 @given(st.lists(st.integers(0, 542), max_size=30))
 @settings(max_examples=300, deadline=None)
 def test_the_stream_gives_what_decode_gives(small, ids):
-    stream = StreamDecoder(small)
+    stream = small.stream_decoder()
     pieces = [stream.push(token_id) for token_id in ids]
     assert "".join(pieces) + stream.flush() == small.decode(ids)
 
@@ -209,10 +208,10 @@ def test_nothing_is_loaded_early_and_nothing_is_fetched(small_tokenizer_model):
         "def refuse(*arguments): raise SystemExit('opened a socket')\n"
         "socket.socket.connect = refuse; socket.getaddrinfo = refuse\n"
         "from pathlib import Path\n"
-        "from llama_export.tokenizer.tokenizer import Tokenizer\n"
+        "from llama_export.tokenizer.tokenizer import load_tokenizer\n"
         "import llama_export.tokenizer.chat_format\n"
         "assert 'tiktoken' not in sys.modules\n"
-        f"ids = Tokenizer.load(Path({str(small_tokenizer_model)!r})).encode(' king')\n"
+        f"ids = load_tokenizer(Path({str(small_tokenizer_model)!r})).encode(' king')\n"
         "assert 'tiktoken' in sys.modules and 'requests' not in sys.modules\n"
         "print(ids)\n"
     )
@@ -226,3 +225,16 @@ def test_nothing_is_loaded_early_and_nothing_is_fetched(small_tokenizer_model):
         check=False,
     )
     assert (result.returncode, result.stdout) == (0, "[276]\n"), result.stderr
+
+
+def test_names_that_a_template_wrote_become_ids(small):
+    bos, eot = small.bos_token_id, small.special_tokens[END_OF_TURN]
+    assert small.encode_rendered(f"{SPECIAL_TOKENS[0]}ab{END_OF_TURN}") == [
+        bos,
+        *small.encode("ab"),
+        eot,
+    ]
+    assert (small.token_name(eot), small.token_name(65)) == (END_OF_TURN, None)
+    assert (small.prefix_ids, small.eos_token_id) == ((bos,), eot)
+    with pytest.raises(TokenizerError, match="lone surrogate"):
+        small.encode_rendered("\ud800")

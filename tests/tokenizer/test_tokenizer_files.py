@@ -13,7 +13,7 @@ from transformers.convert_slow_tokenizer import TikTokenConverter
 from llama_export.errors import TokenizerError
 from llama_export.tokenizer.files import tokenizer_model_bytes
 from llama_export.tokenizer.special_tokens import END_OF_TURN, LLAMA30_SPECIAL_TOKENS
-from llama_export.tokenizer.tokenizer import Tokenizer, tokenizer_contents
+from llama_export.tokenizer.tokenizer import load_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def small_document(small_folder):
 def test_the_real_file_comes_back_bit_for_bit(llama3_file, llama3_from_json):
     data = llama3_file.read_bytes()
     assert hashlib.sha256(data).hexdigest().startswith("82e9d319")
-    assert tokenizer_contents(llama3_from_json)["tokenizer.model"] == data
+    assert llama3_from_json.files()["tokenizer.model"] == data
 
 
 def test_the_real_json_is_what_transformers_converts_to(llama3_file, llama3_folder):
@@ -39,9 +39,9 @@ def test_the_real_json_is_what_transformers_converts_to(llama3_file, llama3_fold
 
 
 def test_json_is_the_same_bytes_every_time(small, small_document, tmp_path):
-    again = Tokenizer.load(write(tmp_path / "tokenizer.json", small_document))
+    again = load_tokenizer(write(tmp_path / "tokenizer.json", small_document))
     assert again.vocabulary == small.vocabulary
-    assert tokenizer_contents(again)["tokenizer.json"].decode() == small_document
+    assert again.files()["tokenizer.json"].decode() == small_document
 
 
 def test_a_file_that_transformers_saved_is_read(small, small_document, tmp_path):
@@ -49,22 +49,22 @@ def test_a_file_that_transformers_saved_is_read(small, small_document, tmp_path)
         tokenizer_object=tokenizers.Tokenizer.from_str(small_document), eos_token=END_OF_TURN
     )
     saved.save_pretrained(tmp_path)
-    assert Tokenizer.load(tmp_path).vocabulary == small.vocabulary
+    assert load_tokenizer(tmp_path).vocabulary == small.vocabulary
 
 
 def test_the_name_of_a_file_says_nothing(small, small_tokenizer_model, small_document, tmp_path):
     write(tmp_path / "tokenizer.model", small_document)
-    assert Tokenizer.load(tmp_path).vocabulary == small.vocabulary
+    assert load_tokenizer(tmp_path).vocabulary == small.vocabulary
     ranks = small_tokenizer_model.read_text(encoding="ascii")
     write(tmp_path / "tokenizer.json", ranks)
-    assert Tokenizer.load(tmp_path).vocabulary == small.vocabulary
+    assert load_tokenizer(tmp_path).vocabulary == small.vocabulary
 
 
 def test_a_folder_with_meta_files_below(small, small_tokenizer_model, tmp_path):
     (tmp_path / "original").mkdir()
     ranks = small_tokenizer_model.read_text(encoding="ascii")
     write(tmp_path / "original" / "tokenizer.model", ranks)
-    assert Tokenizer.load(tmp_path).vocabulary == small.vocabulary
+    assert load_tokenizer(tmp_path).vocabulary == small.vocabulary
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_folder_with_meta_files_below(small, small_tokenizer_model, tmp_path):
 def test_what_is_no_vocabulary_is_named(tmp_path, data, message):
     (tmp_path / "tokenizer.model").write_bytes(data)
     with pytest.raises(TokenizerError, match=message) as caught:
-        Tokenizer.load(tmp_path)
+        load_tokenizer(tmp_path)
     assert caught.value.hint
     assert caught.value.exit_code == 14
 
@@ -96,14 +96,14 @@ def test_what_is_no_vocabulary_is_named(tmp_path, data, message):
 def test_ranks_with_a_gap_are_refused(small_tokenizer_model, tmp_path):
     text = small_tokenizer_model.read_text(encoding="ascii").replace(" 286\n", " 999\n")
     with pytest.raises(TokenizerError, match="not 0 to 286"):
-        Tokenizer.load(write(tmp_path / "tokenizer.model", text))
+        load_tokenizer(write(tmp_path / "tokenizer.model", text))
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(TokenizerError, match="holds no tokenizer: expected tokenizer"):
-        Tokenizer.load(tmp_path)
+        load_tokenizer(tmp_path)
     with pytest.raises(TokenizerError, match="gone cannot be read: No such file"):
-        Tokenizer.load(tmp_path / "gone")
+        load_tokenizer(tmp_path / "gone")
 
 
 def split_step(document):
@@ -158,7 +158,7 @@ def test_json_that_tokenises_differently_is_refused(small_document, tmp_path, na
     change(document)
     path = write(tmp_path / "tokenizer.json", json.dumps(document))
     with pytest.raises(TokenizerError, match=message):
-        Tokenizer.load(path)
+        load_tokenizer(path)
 
 
 ACCEPTED = {
@@ -179,21 +179,21 @@ def test_json_that_tokenises_alike_is_read(small, small_document, tmp_path, name
     document = json.loads(small_document)
     ACCEPTED[name](document)
     path = write(tmp_path / "tokenizer.json", json.dumps(document))
-    assert Tokenizer.load(path).vocabulary == small.vocabulary
+    assert load_tokenizer(path).vocabulary == small.vocabulary
 
 
 def test_a_fine_tune_keeps_its_own_special_tokens(small, small_document, tmp_path):
     document = json.loads(small_document)
     document["added_tokens"][20]["content"] = "<|im_start|>"
     document["added_tokens"].append({"id": 543, "content": "<tool>", "special": True})
-    tuned = Tokenizer.load(write(tmp_path / "tokenizer.json", json.dumps(document)))
+    tuned = load_tokenizer(write(tmp_path / "tokenizer.json", json.dumps(document)))
     assert tuned.vocab_size == small.vocab_size + 1
     assert tuned.special_tokens["<|im_start|>"] == 307
     assert tuned.decode([543]) == "<tool>"
     assert max(tuned.encode("<tool><|im_start|>")) < tuned.bos_token_id
-    contents = tokenizer_contents(tuned)
+    contents = tuned.files()
     (tmp_path / "again.json").write_bytes(contents["tokenizer.json"])
-    assert Tokenizer.load(tmp_path / "again.json").vocabulary == tuned.vocabulary
+    assert load_tokenizer(tmp_path / "again.json").vocabulary == tuned.vocabulary
     with pytest.raises(TokenizerError, match=r"cannot hold .*'<\|im_start\|>', '<tool>'"):
         tokenizer_model_bytes(tuned.vocabulary)
     assert list(contents) == ["tokenizer.json"]
@@ -210,8 +210,8 @@ def test_the_names_of_llama_30_are_known(small_tokenizer_model, small_document, 
     document = json.loads(small_document)
     for token, name in zip(document["added_tokens"], LLAMA30_SPECIAL_TOKENS, strict=True):
         token["content"] = name
-    old = Tokenizer.load(write(tmp_path / "tokenizer.json", json.dumps(document)))
-    assert tokenizer_contents(old)["tokenizer.model"] == small_tokenizer_model.read_bytes()
+    old = load_tokenizer(write(tmp_path / "tokenizer.json", json.dumps(document)))
+    assert old.files()["tokenizer.model"] == small_tokenizer_model.read_bytes()
 
 
 def write(path, text):

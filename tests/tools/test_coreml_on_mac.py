@@ -151,10 +151,10 @@ def bundle(monkeypatch, tmp_path):
     manifest = SimpleNamespace(spec=spec, tokenizer={"file": "tokenizer.json"})
     opened = SimpleNamespace(manifest=manifest, artifact=tmp_path / "m", path=lambda name: name)
     tokenizer = SimpleNamespace(
-        bos_token_id=0, encode=lambda text: [ord(letter) % VOCAB for letter in text]
+        prefix_ids=(0,), encode=lambda text: [ord(letter) % VOCAB for letter in text]
     )
     monkeypatch.setattr(coreml_on_mac.Bundle, "open", lambda folder: opened)
-    monkeypatch.setattr(coreml_on_mac.Tokenizer, "load", lambda path: tokenizer)
+    monkeypatch.setattr(coreml_on_mac, "load_tokenizer", lambda path: tokenizer)
     return tmp_path
 
 

@@ -11,7 +11,7 @@ import tokenizers
 
 from llama_export.errors import TokenizerError
 from llama_export.sources.resolve import DEMO_FOLDER
-from llama_export.tokenizer.tokenizer import Tokenizer, tokenizer_contents
+from llama_export.tokenizer.tokenizer import load_tokenizer
 from make_vectors import FILES, FOLDER, main, render
 
 
@@ -28,7 +28,7 @@ def vectors():
 def exported(tmp_path_factory) -> Path:
     """The demo's tokenizer files, as an export writes them into a bundle."""
     folder = tmp_path_factory.mktemp("tokenizer")
-    for name, content in tokenizer_contents(Tokenizer.load(DEMO_FOLDER)).items():
+    for name, content in load_tokenizer(DEMO_FOLDER).files().items():
         (folder / name).write_bytes(content)
     return folder
 
@@ -151,7 +151,7 @@ def test_merges_in_another_order_are_caught(vectors, exported, first):
 
 
 def test_what_is_refused_is_refused(vectors):
-    tokenizer = Tokenizer.load(DEMO_FOLDER)
+    tokenizer = load_tokenizer(DEMO_FOLDER)
     for case in vectors["refused_texts"]:
         units = b"".join(unit.to_bytes(2, "little") for unit in case["utf16"])
         with pytest.raises(TokenizerError, match="lone surrogate"):

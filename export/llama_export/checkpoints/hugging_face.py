@@ -37,7 +37,7 @@ from llama_export.checkpoints.safetensors_header import TensorEntry, read_header
 from llama_export.errors import CheckpointError
 from llama_export.llama.config import LlamaConfig
 from llama_export.llama.names import HEAD, TABLE, expected_shapes, tied_names
-from llama_export.tokenizer.tokenizer import Tokenizer
+from llama_export.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from llama_quantize.printable import shown_name
 
 if TYPE_CHECKING:
@@ -292,7 +292,7 @@ class HuggingFaceFormat:
 
     def read_tokenizer(self, path: Path) -> Tokenizer:
         """Load the folder's tokenizer, as `Format.read_tokenizer` says."""
-        return Tokenizer.load(path)
+        return load_tokenizer(path)
 
     def read_companions(self, path: Path) -> Companions:
         """Read the small files of the folder, as `Format.read_companions` says."""

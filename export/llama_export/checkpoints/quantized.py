@@ -26,7 +26,7 @@ from llama_export.checkpoints.hugging_face_files import (
 from llama_export.errors import CheckpointError
 from llama_export.llama.config import LlamaConfig
 from llama_export.llama.names import expected_shapes, tied_names
-from llama_export.tokenizer.tokenizer import Tokenizer
+from llama_export.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from llama_quantize.checkpoint.files import RECORD_FILE, WEIGHTS_FILE, is_quantized
 from llama_quantize.checkpoint.record import Record
 from llama_quantize.printable import shown_name
@@ -132,7 +132,7 @@ class QuantizedFormat:
 
     def read_tokenizer(self, path: Path) -> Tokenizer:
         """Load the folder's tokenizer, as `Format.read_tokenizer` says."""
-        return Tokenizer.load(path)
+        return load_tokenizer(path)
 
     def read_companions(self, path: Path) -> Companions:
         """Read the small files of the folder, as `Format.read_companions` says."""

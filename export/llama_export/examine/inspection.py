@@ -20,7 +20,7 @@ from llama_export.sources.source import IDENTITY
 from llama_export.targets import registry
 from llama_export.targets.footprint import Part
 from llama_export.targets.stored import StoredArtifact
-from llama_export.tokenizer.files import read_vocabulary
+from llama_export.tokenizer.tokenizer import load_tokenizer
 from llama_quantize.checkpoint.files import RECORD_FILE, WEIGHTS_FILE, is_quantized
 
 # Told how many bytes have been read, of how many.
@@ -313,9 +313,8 @@ def _file_notes(sizes: Mapping[str, int], target_files: Mapping[str, str]) -> tu
 def _stop_token_names(bundle: Bundle) -> list[str | None]:
     """Name the stop tokens, in the manifest's order; None stands for one that is not special."""
     tokenizer = bundle.manifest.tokenizer
-    special = read_vocabulary(bundle.path(tokenizer["file"])).special_tokens
-    names = {token: name for name, token in special.items()}
-    return [names.get(token) for token in tokenizer["stop_token_ids"]]
+    loaded = load_tokenizer(bundle.path(tokenizer["file"]))
+    return [loaded.token_name(token_id) for token_id in tokenizer["stop_token_ids"]]
 
 
 def _licence(folder: Path) -> str:

@@ -259,7 +259,7 @@ class Conversation:
         return self._turns[-2]
 
     def _token_ids(self, turns: Sequence[Turn]) -> list[int]:
-        ids = [self.session.tokenizer.bos_token_id]
+        ids = list(self.session.tokenizer.prefix_ids)
         for turn in [self._system, *turns] if self._system else turns:
             ids += turn.token_ids
         return ids
@@ -292,7 +292,8 @@ class Conversation:
     def _overflow(self, earlier: Sequence[Turn], question: Turn) -> Overflow | None:
         require_whole("max_tokens", self.max_tokens)
         lengths = TurnLengths(
-            frame=1 + len(answer_beginning(self.session.tokenizer)),
+            frame=len(self.session.tokenizer.prefix_ids)
+            + len(answer_beginning(self.session.tokenizer)),
             system=len(self._system.token_ids) if self._system else 0,
             earlier=[len(turn.token_ids) for turn in earlier],
             question=len(question.token_ids),

@@ -34,7 +34,7 @@ from llama_export.llama.intermediates import FloatArray
 from llama_export.targets import registry
 from llama_export.targets.stored import StoredArtifact
 from llama_export.tokenizer.chat_format import Message, encode_dialog
-from llama_export.tokenizer.tokenizer import Tokenizer
+from llama_export.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 # Either a text, which gets `<|begin_of_text|>` in front, or token ids, which are taken as they are.
 Prompt = str | Sequence[int]
@@ -98,7 +98,7 @@ class TextSession:
         if max_context is not None:
             require_whole("max_context", max_context, most, "positions of this bundle")
         unchanged = require_unchanged(bundle, steps) if verify else None
-        tokenizer = Tokenizer.load(bundle.path(str(bundle.manifest.tokenizer["file"])))
+        tokenizer = load_tokenizer(bundle.path(str(bundle.manifest.tokenizer["file"])))
         target = registry.get(bundle.manifest.target)
         session = target.open_session(StoredArtifact.of(bundle), threads=threads, verbose=verbose)
         cache = PrefixCache(session, max_context=max_context)
@@ -171,7 +171,7 @@ class TextSession:
             message = "the prompt is empty"
             raise PromptError(message, "give a text of at least one character")
         if isinstance(given, str):
-            return [self.tokenizer.bos_token_id, *self.tokenizer.encode(given)]
+            return [*self.tokenizer.prefix_ids, *self.tokenizer.encode(given)]
         return given
 
     def stream(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from llama_export.errors import UsageError
 from llama_export.generation.decoding import Generation, GenerationStats
-from llama_export.tokenizer.tokenizer import StreamDecoder, Tokenizer
+from llama_export.tokenizer.tokenizer import Tokenizer
 
 # Of a completion's text in its repr.
 _SHOWN_CHARACTERS = 60
@@ -103,7 +103,7 @@ class TextStream(Iterator[str]):
         return Completion(self._text, tuple(self._token_ids), stats)
 
     def _run(self) -> Generator[str, None, None]:
-        decoder = StreamDecoder(self._tokenizer)
+        decoder = self._tokenizer.stream_decoder()
         tokens = iter(self._generation)
         try:
             for token in tokens:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_export.llama.config import LlamaConfig
 from llama_export.tokenizer.chat_format import stop_token_ids
-from llama_export.tokenizer.tokenizer import Tokenizer, tokenizer_file
+from llama_export.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from llama_quantize.checkpoint.weights import QuantizedWeights
@@ -29,7 +29,7 @@ def describe_tokenizer(tokenizer: Tokenizer, config: LlamaConfig) -> dict[str, A
         config: config of the same model.
     """
     return {
-        "file": tokenizer_file(tokenizer),
+        "file": tokenizer.file,
         "vocab_size": tokenizer.vocab_size,
         "bos_token_id": tokenizer.bos_token_id,
         "stop_token_ids": stops_of(tokenizer, config),

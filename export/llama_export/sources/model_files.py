@@ -24,7 +24,7 @@ from llama_export.checkpoints.hugging_face_files import CONFIG_FILE
 from llama_export.errors import CheckpointError
 from llama_export.sources.licence import NOTICE_NAME, licence_folder, licence_notice
 from llama_export.sources.source import Source
-from llama_export.tokenizer.tokenizer import Tokenizer, tokenizer_contents
+from llama_export.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from llama_quantize.checkpoint.weights import QuantizedWeights
@@ -78,7 +78,7 @@ class ModelFiles:
             GENERATION_CONFIG_FILE: json_bytes(self.generation_config),
             TOKENIZER_CONFIG_FILE: json_bytes(self.tokenizer_config),
             **self.notices,
-            **tokenizer_contents(self.tokenizer),
+            **self.tokenizer.files(),
         }
 
     def fingerprints(self) -> dict[str, str]:

@@ -25,7 +25,8 @@ from llama_export.errors import CheckpointError, TokenizerError
 from llama_export.llama.config import LlamaConfig
 from llama_export.sources.licence import licence_folder, licence_notice
 from llama_export.sources.resolve import ModelSource, model_name
-from llama_export.tokenizer.tokenizer import Tokenizer, tokenizer_config
+from llama_export.tokenizer.chat_format import llama3_template
+from llama_export.tokenizer.tokenizer import Tokenizer
 from llama_quantize.checkpoint.files import RECORD_FILE
 from llama_quantize.printable import shown_name
 
@@ -102,12 +103,11 @@ class Source:
 
         A base model has no chat template, and a fine-tune may have another one than Llama 3.2's.
         """
-        ours = tokenizer_config(self.tokenizer)
+        ours = self.tokenizer.config_keys()
         theirs = self.companions.tokenizer_config
         template = self.companions.chat_templates.get(DEFAULT_TEMPLATE)
         if theirs is None and template is None:
-            return ours
-        del ours["chat_template"]
+            return ours | {"chat_template": llama3_template()}
         own: dict[str, object] = {"chat_template": template}
         own |= {key: (theirs or {}).get(key) for key in ("eos_token", "pad_token")}
         return ours | {key: value for key, value in own.items() if isinstance(value, str)}

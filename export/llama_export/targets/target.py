@@ -64,7 +64,7 @@ class ArtifactMetadata:
         revision: commit of the repository.
         notice: text of the bundle's NOTICE, with the licence of the weights.
         tokenizer_file: name of the tokenizer's file beside the artifact.
-        bos_token_id: token that a text begins with.
+        bos_token_id: token that a text begins with; None: the model has none.
         stop_token_ids: tokens at which a client should stop.
         quantization: how the weights are quantised, in words.
         weights_bytes: size of the quantised weights.
@@ -76,7 +76,7 @@ class ArtifactMetadata:
     revision: str | None
     notice: str
     tokenizer_file: str
-    bos_token_id: int
+    bos_token_id: int | None
     stop_token_ids: tuple[int, ...]
     quantization: str
     weights_bytes: int

@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from llama_export.errors import PromptError
 from llama_export.tokenizer.special_tokens import (
+    BEGIN_OF_TEXT,
     END_HEADER,
     END_OF_MESSAGE,
     END_OF_TEXT,
@@ -87,6 +89,11 @@ class Message:
             raise PromptError(message)
 
 
+def llama3_template() -> str:
+    """Return the same format as a template, for programs that render one."""
+    return Path(__file__).with_name("chat_template.jinja").read_text(encoding="utf-8")
+
+
 def encode_message(tokenizer: Tokenizer, message: Message) -> list[int]:
     """Encode one message: header, blank line, content, end of turn.
 
@@ -123,7 +130,7 @@ def encode_dialog(
     if turns[0].role == "system":
         system = _body(turns.pop(0))
     system = _preamble(has_tools=bool(tools), date=date) + system
-    ids = [tokenizer.bos_token_id]
+    ids = list(tokenizer.prefix_ids)
     if system:
         ids += _turn(tokenizer, "system", system)
     if tools:
@@ -160,7 +167,7 @@ def stop_token_ids(tokenizer: Tokenizer) -> tuple[int, int, int]:
     They are found by their place after `<|begin_of_text|>`: Llama 3.0 has no name for the second.
     """
     text, message, turn = (
-        tokenizer.bos_token_id + SPECIAL_TOKENS.index(name)
+        tokenizer.special_tokens[BEGIN_OF_TEXT] + SPECIAL_TOKENS.index(name)
         for name in (END_OF_TEXT, END_OF_MESSAGE, END_OF_TURN)
     )
     return text, message, turn

@@ -1,128 +1,19 @@
-"""Text to token ids and back, as Llama 3 does it, on tiktoken's engine.
+"""What a tokenizer is to everything that uses one, and how one is loaded.
 
-Text is only ever text: a special token that somebody types is encoded letter by letter. The chat
-format (`chat_format`) puts the special tokens in by id. Files are read in `files`.
+Text is only ever text: a special token that somebody types is encoded letter by letter. What puts
+special tokens in knows their ids, or encodes what a template wrote. The kinds are in files of their
+own, which know no other.
 """
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from llama_export.errors import TokenizerError
-from llama_export.tokenizer.files import (
-    has_metas_special_tokens,
-    read_vocabulary,
-    tokenizer_model_bytes,
-)
-from llama_export.tokenizer.special_tokens import BEGIN_OF_TEXT, END_OF_TURN
-from llama_export.tokenizer.tokenizer_json import tokenizer_json_bytes
-from llama_export.tokenizer.vocabulary import Vocabulary
-
-if TYPE_CHECKING:
-    import tiktoken
-
-# LLAMA3_SPLIT with the same matches and no backtracking. tiktoken's regex engine keeps a state
-# for each character that it may have to give back, and aborts at a million of them. `(?>...)`
-# gives nothing back, which changes nothing here: every alternative stands at the top, with nothing
-# after it. `\s+(?!\S)` does give one character back, so it is written as: a run of blanks that ends
-# the text, or a run without its last blank, in blocks of 256 to keep few states.
-_ENGINE_SPLIT = (
-    r"(?>(?i:'s|'t|'re|'ve|'m|'ll|'d))|(?>[^\r\n\p{L}\p{N}]?\p{L}+)|(?>\p{N}{1,3})"
-    r"|(?> ?[^\s\p{L}\p{N}]+[\r\n]*)|(?>\s*[\r\n]+)"
-    r"|(?>\s+)\z|(?=\s\s)(?>(?:\s{256}(?=\s))*(?:\s(?=\s))*)|\s"
-)
+from typing import Protocol
 
 
-class Tokenizer:
-    """Encodes text with one vocabulary.
-
-    Args:
-        vocabulary: ranks and special tokens, as `read_vocabulary` returns them.
-    """
-
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        self.vocabulary = vocabulary
-        self._engine = _engine(vocabulary)
-
-    def __repr__(self) -> str:
-        return f"<Tokenizer of {self.vocab_size} tokens>"
-
-    @classmethod
-    def load(cls, path: Path) -> Tokenizer:
-        """Load a tokenizer.
-
-        Args:
-            path: `tokenizer.model`, `tokenizer.json`, or a folder that holds one of them.
-
-        Raises:
-            TokenizerError: there is no such file, it is damaged, or it is no Llama 3 tokenizer.
-        """
-        return cls(read_vocabulary(path))
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of ids, including the special tokens."""
-        return self.vocabulary.size
-
-    @property
-    def special_tokens(self) -> Mapping[str, int]:
-        """Ids of the special tokens by name."""
-        return self.vocabulary.special_tokens
-
-    @property
-    def bos_token_id(self) -> int:
-        """Id of `<|begin_of_text|>`."""
-        return self.special_tokens[BEGIN_OF_TEXT]
-
-    def encode(self, text: str) -> list[int]:
-        """Encode text. Nothing in it is taken for a special token, and none is added.
-
-        Raises:
-            TokenizerError: the text holds a lone surrogate, which is no character.
-        """
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            found = f"U+{ord(text[error.start]):04X}"
-            message = f"text cannot be encoded: a lone surrogate, {found}, at {error.start}"
-            hint = "read the text as UTF-8, without the error handler surrogateescape"
-            raise TokenizerError(message, hint) from None
-        return self._engine.encode_ordinary(text)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Decode ids to text; bytes that are not UTF-8 become U+FFFD, special tokens their names.
-
-        Raises:
-            TokenizerError: an id is outside the vocabulary.
-        """
-        return self.decode_bytes(ids).decode("utf-8", errors="replace")
-
-    def decode_bytes(self, ids: Sequence[int]) -> bytes:
-        """Decode ids to the bytes that they stand for; a special token becomes its name.
-
-        Raises:
-            TokenizerError: an id is outside the vocabulary.
-        """
-        for token_id in ids:
-            if not 0 <= token_id < self.vocab_size:
-                message = f"token id {token_id} is outside the vocabulary of {self.vocab_size}"
-                raise TokenizerError(message, "use the tokenizer of the model that wrote the ids")
-        return self._engine.decode_bytes(ids)
-
-
-class StreamDecoder:
-    """Decodes ids one at a time, into whole characters only.
-
-    Args:
-        tokenizer: tokenizer of the ids.
-    """
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+class StreamDecoder(Protocol):
+    """Decodes ids one at a time, into whole characters only."""
 
     def push(self, token_id: int) -> str:
         """Return the text that an id completes; an unfinished character waits for the next id.
@@ -130,51 +21,87 @@ class StreamDecoder:
         Raises:
             TokenizerError: the id is outside the vocabulary.
         """
-        return self._utf8.decode(self._tokenizer.decode_bytes([token_id]))
 
     def flush(self) -> str:
-        """Return U+FFFD for a character that was never finished, or "", and start afresh."""
-        rest = self._utf8.decode(b"", final=True)
-        self._utf8.reset()
-        return rest
+        """Return what waited: U+FFFD for a character that was never finished, or "".
+
+        Afterwards it decodes another text, from its beginning.
+        """
 
 
-def tokenizer_contents(tokenizer: Tokenizer) -> dict[str, bytes]:
-    """Render every tokenizer file that can hold the vocabulary, by name."""
-    contents = {"tokenizer.json": tokenizer_json_bytes(tokenizer.vocabulary)}
-    if has_metas_special_tokens(tokenizer.vocabulary):
-        contents["tokenizer.model"] = tokenizer_model_bytes(tokenizer.vocabulary)
-    return contents
+class Tokenizer(Protocol):
+    """Text to ids and back."""
+
+    @property
+    def vocab_size(self) -> int:
+        """The largest id and one; ids between may mean nothing."""
+
+    @property
+    def special_tokens(self) -> Mapping[str, int]:
+        """Ids of the control tokens by name; typed text never becomes one."""
+
+    @property
+    def bos_token_id(self) -> int | None:
+        """Id of the token that begins a text; None: the model has none."""
+
+    @property
+    def eos_token_id(self) -> int | None:
+        """Id of the token that ends what the model writes; None: the files name none."""
+
+    @property
+    def prefix_ids(self) -> tuple[int, ...]:
+        """The ids before every text: the first token, where the checkpoint adds it, or nothing."""
+
+    def encode(self, text: str) -> list[int]:
+        """Encode text. Nothing in it is taken for a special token, and none is added.
+
+        Raises:
+            TokenizerError: the text holds a lone surrogate, which is no character.
+        """
+
+    def encode_rendered(self, text: str) -> list[int]:
+        """Encode what a template wrote: the names of special tokens become their ids.
+
+        Nothing is added; a template writes the first token itself.
+
+        Raises:
+            TokenizerError: as `encode`.
+        """
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Decode ids to text; bytes that are not UTF-8 become U+FFFD, special tokens their names.
+
+        Raises:
+            TokenizerError: an id is outside the vocabulary.
+        """
+
+    def token_name(self, token_id: int) -> str | None:
+        """Return the name of a special or added token; None: the id is a piece of text, or none."""
+
+    def stream_decoder(self) -> StreamDecoder:
+        """Return what decodes ids one at a time."""
+
+    def files(self) -> Mapping[str, bytes]:
+        """Return a bundle's tokenizer files by name; a checkpoint's own are copied as they are."""
+
+    @property
+    def file(self) -> str:
+        """Name of the one of `files` that loads the tokenizer again."""
+
+    def config_keys(self) -> dict[str, object]:
+        """Return the keys of the `tokenizer_config.json` that belongs to `files`."""
 
 
-def tokenizer_file(tokenizer: Tokenizer) -> str:
-    """Return the name of the file that loads fastest: tokenizer.model, where it holds it all."""
-    fits = has_metas_special_tokens(tokenizer.vocabulary)
-    return "tokenizer.model" if fits else "tokenizer.json"
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Load a tokenizer, with what the tokenizer_config.json beside it says of it.
 
+    Args:
+        path: its file, or a folder that holds one. The first bytes decide what it is, not its name.
 
-def tokenizer_config(tokenizer: Tokenizer) -> dict[str, object]:
-    """Return the keys of the `tokenizer_config.json` that belongs to `tokenizer.json`."""
-    template = Path(__file__).with_name("chat_template.jinja")
-    return {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": BEGIN_OF_TEXT,
-        "eos_token": END_OF_TURN,
-        # tokenizer.json says it too; transformers.js's text generation looks only here.
-        "add_bos_token": True,
-        "clean_up_tokenization_spaces": False,
-        "model_input_names": ["input_ids", "attention_mask"],
-        "chat_template": template.read_text(encoding="utf-8"),
-    }
+    Raises:
+        TokenizerError: there is no such file, it is damaged, or it is of no kind that is known.
+    """
+    from llama_export.tokenizer.files import read_vocabulary
+    from llama_export.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
 
-
-def _engine(vocabulary: Vocabulary) -> tiktoken.Encoding:
-    # Here and not above, because `llama-export --help` must not load it.
-    import tiktoken
-
-    return tiktoken.Encoding(
-        "llama3",
-        pat_str=_ENGINE_SPLIT,
-        mergeable_ranks=dict(vocabulary.ranks),
-        special_tokens=dict(vocabulary.special_tokens),
-    )
+    return TiktokenTokenizer(read_vocabulary(path))

@@ -111,9 +111,9 @@ class Artifact:
         Raises:
             TokenizerError: it cannot be read.
         """
-        from llama_export.tokenizer.tokenizer import Tokenizer
+        from llama_export.tokenizer.tokenizer import load_tokenizer
 
-        return Tokenizer.load(self.bundle.path(self.bundle.manifest.tokenizer["file"]))
+        return load_tokenizer(self.bundle.path(self.bundle.manifest.tokenizer["file"]))
 
     @property
     def kv_dtype(self) -> str:

@@ -9,7 +9,7 @@ from codecs import getincrementaldecoder
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
-from itertools import cycle, islice
+from itertools import chain, cycle, islice
 from pathlib import Path
 from typing import Protocol
 
@@ -51,8 +51,8 @@ class TextEncoder(Protocol):
     """A tokenizer, as far as it is needed here."""
 
     @property
-    def bos_token_id(self) -> int:
-        """Return the token that every text begins with."""
+    def prefix_ids(self) -> tuple[int, ...]:
+        """Return the tokens that every text begins with."""
         ...
 
     def encode(self, text: str) -> list[int]:
@@ -79,17 +79,17 @@ class Text:
 
     Args:
         name: name of the text in the report.
-        bos_token_id: token that it begins with.
+        prefix_ids: tokens that come before it.
         token_ids: tokens of the text, at least two.
     """
 
     name: str
-    bos_token_id: int
+    prefix_ids: tuple[int, ...]
     token_ids: tuple[int, ...]
 
     def take(self, count: int) -> tuple[int, ...]:
-        """Return `count` tokens: the one that begins a text, then the text over and over."""
-        return (self.bos_token_id, *islice(cycle(self.token_ids), count - 1))
+        """Return `count` tokens: those before every text, then the text over and over."""
+        return tuple(islice(chain(self.prefix_ids, cycle(self.token_ids)), count))
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ def sample_text() -> str:
 
 def built_in_text(encoder: TextEncoder) -> Text:
     """Return the built-in text, tokenized."""
-    return Text(BUILT_IN, encoder.bos_token_id, tuple(encoder.encode(sample_text())))
+    return Text(BUILT_IN, encoder.prefix_ids, tuple(encoder.encode(sample_text())))
 
 
 def tokenize(encoder: TextEncoder, text: UserText) -> Text:
@@ -245,7 +245,7 @@ def tokenize(encoder: TextEncoder, text: UserText) -> Text:
             f"found {len(token_ids)}"
         )
         raise PromptError(message, "give a page or more of the text that the model is for")
-    return Text(text.path.name, encoder.bos_token_id, token_ids)
+    return Text(text.path.name, encoder.prefix_ids, token_ids)
 
 
 def read_text(path: Path) -> UserText:

@@ -27,7 +27,7 @@ from llama_export.targets.onnx.reading.read_back import read_back
 from llama_export.targets.onnx.running.session import OnnxSession
 from llama_export.targets.own_description import write_settings
 from llama_export.targets.stored import StoredArtifact
-from llama_export.tokenizer.tokenizer import Tokenizer, tokenizer_config, tokenizer_contents
+from llama_export.tokenizer.tokenizer import load_tokenizer
 from llama_export.verification.measure.metrics import compare_logits
 from llama_quantize.checkpoint.store import quantize_to
 from llama_quantize.checkpoint.weights import QuantizedWeights
@@ -330,12 +330,12 @@ def wrong_epsilon(folder: Path) -> None:
 
 def test_onnxruntime_genai_runs_the_artifact_unmodified(tiny, tmp_path):
     genai = pytest.importorskip("onnxruntime_genai", reason="needs onnxruntime-genai")
-    tokenizer = Tokenizer.load(tiny.folder.parent / "checkpoint")
+    tokenizer = load_tokenizer(tiny.folder.parent / "checkpoint")
     for name in (MODEL_FILE, DATA_FILE):
         (tmp_path / name).write_bytes((tiny.folder / name).read_bytes())
     write_settings(tmp_path, client_settings(TINY, CONTEXT, MODEL_FILE))
-    (tmp_path / "tokenizer.json").write_bytes(tokenizer_contents(tokenizer)["tokenizer.json"])
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(tokenizer_config(tokenizer)))
+    (tmp_path / "tokenizer.json").write_bytes(tokenizer.files()["tokenizer.json"])
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(tokenizer.config_keys()))
     prompt = random_tokens(TINY, 24)
     model = genai.Model(str(tmp_path))
     parameters = genai.GeneratorParams(model)

@@ -109,6 +109,8 @@ def _user_metadata(
         f"{_PREFIX}compute_units": DEFAULT_COMPUTE_UNITS,
         f"{_PREFIX}deployment_target": options.deployment_target,
     }
+    if metadata.bos_token_id is None:
+        del found[f"{_PREFIX}bos_token_id"]
     if metadata.hub_id:
         found[_HUB_KEY] = metadata.hub_id
     if metadata.revision:

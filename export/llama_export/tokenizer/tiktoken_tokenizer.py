@@ -1,0 +1,176 @@
+"""Text to token ids and back, as Llama 3 does it, on tiktoken's engine.
+
+Text is only ever text: a special token that somebody types is encoded letter by letter. The chat
+format (`chat_format`) puts the special tokens in by id. Files are read in `files`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llama_export.errors import TokenizerError
+from llama_export.tokenizer.files import (
+    has_metas_special_tokens,
+    read_vocabulary,
+    tokenizer_model_bytes,
+)
+from llama_export.tokenizer.special_tokens import BEGIN_OF_TEXT, END_OF_TURN
+from llama_export.tokenizer.streams import ByteStreamDecoder
+from llama_export.tokenizer.text import require_characters
+from llama_export.tokenizer.tokenizer_json import tokenizer_json_bytes
+from llama_export.tokenizer.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    import tiktoken
+
+# LLAMA3_SPLIT with the same matches and no backtracking. tiktoken's regex engine keeps a state
+# for each character that it may have to give back, and aborts at a million of them. `(?>...)`
+# gives nothing back, which changes nothing here: every alternative stands at the top, with nothing
+# after it. `\s+(?!\S)` does give one character back, so it is written as: a run of blanks that ends
+# the text, or a run without its last blank, in blocks of 256 to keep few states.
+_ENGINE_SPLIT = (
+    r"(?>(?i:'s|'t|'re|'ve|'m|'ll|'d))|(?>[^\r\n\p{L}\p{N}]?\p{L}+)|(?>\p{N}{1,3})"
+    r"|(?> ?[^\s\p{L}\p{N}]+[\r\n]*)|(?>\s*[\r\n]+)"
+    r"|(?>\s+)\z|(?=\s\s)(?>(?:\s{256}(?=\s))*(?:\s(?=\s))*)|\s"
+)
+
+
+class TiktokenTokenizer:
+    """Encodes text with one vocabulary.
+
+    Args:
+        vocabulary: ranks and special tokens, as `read_vocabulary` returns them.
+    """
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.vocabulary = vocabulary
+
+    def __repr__(self) -> str:
+        return f"<TiktokenTokenizer of {self.vocab_size} tokens>"
+
+    @classmethod
+    def load(cls, path: Path) -> TiktokenTokenizer:
+        """Load a tokenizer.
+
+        Args:
+            path: `tokenizer.model`, `tokenizer.json`, or a folder that holds one of them.
+
+        Raises:
+            TokenizerError: there is no such file, it is damaged, or it is no Llama 3 tokenizer.
+        """
+        return cls(read_vocabulary(path))
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, including the special tokens."""
+        return self.vocabulary.size
+
+    @property
+    def special_tokens(self) -> Mapping[str, int]:
+        """Ids of the special tokens by name."""
+        return self.vocabulary.special_tokens
+
+    @property
+    def bos_token_id(self) -> int:
+        """Id of `<|begin_of_text|>`."""
+        return self.special_tokens[BEGIN_OF_TEXT]
+
+    @property
+    def eos_token_id(self) -> int:
+        """Id of `<|eot_id|>`, which ends a turn."""
+        return self.special_tokens[END_OF_TURN]
+
+    @property
+    def prefix_ids(self) -> tuple[int, ...]:
+        """`<|begin_of_text|>`, which comes before every text."""
+        return (self.bos_token_id,)
+
+    @cached_property
+    def _names(self) -> Mapping[int, str]:
+        return {token_id: name for name, token_id in self.special_tokens.items()}
+
+    def token_name(self, token_id: int) -> str | None:
+        """Return the name of a special token; None: the id is another one's."""
+        return self._names.get(token_id)
+
+    def encode(self, text: str) -> list[int]:
+        """Encode text. Nothing in it is taken for a special token, and none is added.
+
+        Raises:
+            TokenizerError: the text holds a lone surrogate, which is no character.
+        """
+        require_characters(text)
+        return self._engine.encode_ordinary(text)
+
+    def encode_rendered(self, text: str) -> list[int]:
+        """Encode what a template wrote: the names of special tokens become their ids.
+
+        Raises:
+            TokenizerError: as `encode`.
+        """
+        require_characters(text)
+        return self._engine.encode(text, allowed_special="all")
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Decode ids to text; bytes that are not UTF-8 become U+FFFD, special tokens their names.
+
+        Raises:
+            TokenizerError: an id is outside the vocabulary.
+        """
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        """Decode ids to the bytes that they stand for; a special token becomes its name.
+
+        Raises:
+            TokenizerError: an id is outside the vocabulary.
+        """
+        for token_id in ids:
+            if not 0 <= token_id < self.vocab_size:
+                message = f"token id {token_id} is outside the vocabulary of {self.vocab_size}"
+                raise TokenizerError(message, "use the tokenizer of the model that wrote the ids")
+        return self._engine.decode_bytes(ids)
+
+    def stream_decoder(self) -> ByteStreamDecoder:
+        """Return what decodes ids one at a time."""
+        return ByteStreamDecoder(self.decode_bytes)
+
+    def files(self) -> dict[str, bytes]:
+        """Render every tokenizer file that can hold the vocabulary, by name."""
+        contents = {"tokenizer.json": tokenizer_json_bytes(self.vocabulary)}
+        if has_metas_special_tokens(self.vocabulary):
+            contents["tokenizer.model"] = tokenizer_model_bytes(self.vocabulary)
+        return contents
+
+    @property
+    def file(self) -> str:
+        """Name of the file that loads fastest: tokenizer.model, where it holds it all."""
+        fits = has_metas_special_tokens(self.vocabulary)
+        return "tokenizer.model" if fits else "tokenizer.json"
+
+    def config_keys(self) -> dict[str, object]:
+        """Return the keys of the `tokenizer_config.json` that belongs to `tokenizer.json`."""
+        return {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": BEGIN_OF_TEXT,
+            "eos_token": END_OF_TURN,
+            # tokenizer.json says it too; transformers.js's text generation looks only here.
+            "add_bos_token": True,
+            "clean_up_tokenization_spaces": False,
+            "model_input_names": ["input_ids", "attention_mask"],
+        }
+
+    @cached_property
+    def _engine(self) -> tiktoken.Encoding:
+        # Here and not above, because `llama-export --help` must not load it.
+        import tiktoken
+
+        return tiktoken.Encoding(
+            "llama3",
+            pat_str=_ENGINE_SPLIT,
+            mergeable_ranks=dict(self.vocabulary.ranks),
+            special_tokens=dict(self.special_tokens),
+        )
