@@ -15,6 +15,7 @@ from llama_export.llama.config import LlamaConfig, RopeScaling
 from llama_export.llama.model import Llama
 from llama_export.llama.presets import PRESETS
 from llama_export.llama.rope import inverse_frequencies
+from llama_export.llama.rope_scaling import LinearScaling, YarnScaling
 
 LONG = 320
 
@@ -40,6 +41,8 @@ SHAPES = {
     "MHA": dataclasses.replace(BASE, num_key_value_heads=4),
     "one KV head": dataclasses.replace(BASE, num_key_value_heads=1),
     "unscaled": dataclasses.replace(BASE, rope_scaling=None),
+    "yarn": dataclasses.replace(BASE, rope_scaling=YarnScaling(8.0, 64, attention_factor=1.4)),
+    "heads of 10": dataclasses.replace(BASE, head_dim=10, rope_scaling=LinearScaling(4.0)),
 }
 
 

@@ -34,8 +34,9 @@ from llama_export.checkpoints.hugging_face_files import (
     weights_fault,
 )
 from llama_export.checkpoints.safetensors_header import TensorEntry, read_header
-from llama_export.errors import CheckpointError
-from llama_export.llama.config import LlamaConfig
+from llama_export.errors import CheckpointError, UnsupportedModelError
+from llama_export.llama.config import LlamaConfig, read_keys
+from llama_export.llama.config_keys import shown
 from llama_export.llama.names import HEAD, TABLE, expected_shapes, tied_names
 from llama_export.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from llama_quantize.printable import shown_name
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 _DTYPES = ("BF16", "F16", "F32")
 # Old checkpoints carry the rotary frequencies, which follow from the config.
 _IGNORED = re.compile(r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq")
+# Where a config.json says that its weights are no floats, today and once.
+_QUANTIZED = ("quantization_config", "compression_config")
 _LAYER = re.compile(r"model\.layers\.(\d{1,6})\.")
 _MAX_PROBLEMS = 12
 _COMPARED_ROWS = 4096
@@ -88,7 +91,7 @@ class HfCheckpoint:
         """
         if not folder.is_dir():
             raise no_folder(folder)
-        config = config or LlamaConfig.read(folder / CONFIG_FILE)
+        config = config or _read_config(folder / CONFIG_FILE)
         problems: list[str] = []
         files, entries = _read_files(folder, problems)
         shapes = expected_shapes(config)
@@ -271,6 +274,16 @@ def _map(path: Path) -> Callable[[str], Tensor]:
     return reader
 
 
+def _read_config(path: Path) -> LlamaConfig:
+    """Read a config.json; refuse weights that another program quantised: they are no floats."""
+    keys = read_keys(path)
+    for key in _QUANTIZED:
+        if keys.get(key):
+            message = f"{path}: the weights are quantised ({key} = {shown(keys[key])})"
+            raise UnsupportedModelError(message, "use the original checkpoint of floats")
+    return LlamaConfig.from_hf(keys, where=str(path))
+
+
 class HuggingFaceFormat:
     """The transformers layout: a folder with config.json, a tokenizer and .safetensors files."""
 
@@ -288,7 +301,7 @@ class HuggingFaceFormat:
 
     def read_config(self, path: Path, options: ReadOptions = AS_IT_IS) -> LlamaConfig:
         """Read config.json, as `Format.read_config` says."""
-        return LlamaConfig.read(path / CONFIG_FILE)
+        return _read_config(path / CONFIG_FILE)
 
     def read_tokenizer(self, path: Path) -> Tokenizer:
         """Load the folder's tokenizer, as `Format.read_tokenizer` says."""

@@ -224,7 +224,7 @@ def _target(
     cores: int,
 ) -> TargetEstimate:
     known, config = registry.get(target), layout.model.config
-    max_context = choose_context(target, config.max_position_embeddings, asked)
+    max_context = choose_context(target, config.longest_context, asked)
     known.check(options, layout.schemes, max_context)
     footprint = known.predict(config, layout.shapes, layout.schemes, max_context, options)
     manifest = _MANIFEST_BYTES + config.num_hidden_layers * _MANIFEST_LAYER_BYTES

@@ -19,7 +19,13 @@ KeyValue = tuple[Tensor, Tensor]
 
 
 def attention(
-    query: Tensor, key: Tensor, value: Tensor, past: KeyValue, position: Tensor, inv_freq: Tensor
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    past: KeyValue,
+    position: Tensor,
+    inv_freq: Tensor,
+    attention_factor: float = 1.0,
 ) -> tuple[Tensor, KeyValue]:
     """Attend causally over the cache and the new tokens.
 
@@ -30,21 +36,30 @@ def attention(
         past: keys and values so far, `[B, K, C, D]` each; slots from `position` on are not read.
         position: int64 `[]`, the slot of the first new token.
         inv_freq: float32 `[D/2]`.
+        attention_factor: number that cosines and sines are multiplied with.
 
     Returns:
         The mixed values `[B, S, H*D]`, and the cache with slots `position .. position+S-1` written.
     """
     op = _attention_op if torch.compiler.is_exporting() else attention_reference
-    mixed, present_key, present_value = op(query, key, value, *past, position, inv_freq)
+    mixed, present_key, present_value = op(
+        query, key, value, *past, position, inv_freq, attention_factor
+    )
     return mixed, (present_key, present_value)
 
 
 def self_attention(
-    query: Tensor, key: Tensor, value: Tensor, head_dim: int, inv_freq: Tensor
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    head_dim: int,
+    inv_freq: Tensor,
+    attention_factor: float = 1.0,
 ) -> tuple[Tensor, KeyValue]:
     """Attend causally over the new tokens alone, from position 0: `attention` with no past."""
     positions = torch.arange(query.shape[1], device=query.device)
-    q, k, v = _rotated_heads(query, key, value, head_dim, positions, inv_freq)
+    tables = rope_tables(inv_freq, positions, attention_factor)
+    q, k, v = _rotated_heads(query, key, value, head_dim, tables)
     mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
     return mixed.transpose(1, 2).flatten(2), (k, v)
 
@@ -57,6 +72,7 @@ def attention_reference(
     past_value: Tensor,
     position: Tensor,
     inv_freq: Tensor,
+    attention_factor: float = 1.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute `attention` in plain PyTorch; differentiable, and slow on purpose.
 
@@ -69,7 +85,8 @@ def attention_reference(
         message = f"positions {start}..{stop - 1} are outside a cache of {capacity} slots"
         raise IndexError(message)
     positions = torch.arange(start, stop, device=query.device)
-    q, k, v = _rotated_heads(query, key, value, past_key.shape[3], positions, inv_freq)
+    tables = rope_tables(inv_freq, positions, attention_factor)
+    q, k, v = _rotated_heads(query, key, value, past_key.shape[3], tables)
     present_key, present_value = past_key.clone(), past_value.clone()
     present_key[:, :, start:stop] = k
     present_value[:, :, start:stop] = v
@@ -81,11 +98,11 @@ def attention_reference(
 
 
 def _rotated_heads(
-    query: Tensor, key: Tensor, value: Tensor, head_dim: int, positions: Tensor, inv_freq: Tensor
+    query: Tensor, key: Tensor, value: Tensor, head_dim: int, tables: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Split into heads `[B, heads, S, D]` and rotate the query and the key."""
     # The tables are rounded to the model's dtype, as Hugging Face does: bf16 results stay equal.
-    cos, sin = (table.to(query.dtype) for table in rope_tables(inv_freq, positions))
+    cos, sin = (table.to(query.dtype) for table in tables)
     q, k, v = (x.reshape(*x.shape[:2], -1, head_dim).transpose(1, 2) for x in (query, key, value))
     return rotate(q, cos, sin), rotate(k, cos, sin), v
 
@@ -104,5 +121,6 @@ def _attention_shapes(
     past_value: Tensor,
     position: Tensor,
     inv_freq: Tensor,
+    attention_factor: float = 1.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(query), torch.empty_like(past_key), torch.empty_like(past_value)

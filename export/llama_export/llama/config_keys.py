@@ -1,4 +1,4 @@
-"""The keys of config.json: which are known, which would change the maths, and typed reads of them.
+"""The keys of config.json: which would change the maths, and typed reads of those that are read.
 
 It knows no shape and no limit; it is data about Hugging Face's file, and how its values are named
 in an error.
@@ -6,6 +6,7 @@ in an error.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,30 +17,46 @@ _LARGEST_INTEGER = 2**40  # more than any shape has, and exact as a float
 _MOST_TOKEN_IDS = 256
 _SHOWN_KEYS = 12
 
-# Keys whose one accepted value means "as in Llama 3"; any other value changes the maths.
-_ONLY_VALUE: dict[str, object] = {
-    "model_type": "llama",
-    "hidden_act": "silu",
-    "attention_bias": False,
-    "mlp_bias": False,
-    "attention_dropout": 0.0,
-    "quantization_config": None,
-    "sliding_window": None,
-    "partial_rotary_factor": 1.0,
-}
-
-# Keys that are read, or that do not change a forward pass.
+# Keys that are read, or that no Llama's forward pass depends on, though a word in them says so.
 _HARMLESS_KEYS = """
-    architectures bos_token_id eos_token_id pad_token_id vocab_size hidden_size intermediate_size
-    num_hidden_layers num_attention_heads num_key_value_heads head_dim max_position_embeddings
-    rms_norm_eps rope_theta rope_scaling rope_parameters tie_word_embeddings
-    initializer_range pretraining_tp use_cache torch_dtype dtype transformers_version
-    _name_or_path name_or_path return_dict output_attentions output_hidden_states torchscript
-    is_decoder is_encoder_decoder add_cross_attention chunk_size_feed_forward id2label label2id
-    problem_type task_specific_params finetuning_task use_bfloat16 _attn_implementation_autoset
-    transformers.js_config unsloth_fixed unsloth_version
+    attention_dropout attention_probs_dropout_prob chunk_size_feed_forward
+    embedding_dropout ffn_dim_multiplier hidden_act model_type num_attention_heads num_hidden_layers
+    num_key_value_heads output_attentions output_router_logits max_window_layers
+    moe_loss_coef router_aux_loss_coef rope_scaling quantization_config torchscript
 """
 _HARMLESS = frozenset(_HARMLESS_KEYS.split())
+
+# Words that stand in the names of keys which change the maths of other models, by what they mean.
+# Any other key is passed over, as transformers' LlamaConfig does.
+_OTHER_MATHS = re.compile(
+    "|".join(
+        (
+            r"expert|(^|_)moe(_|$)|mixture",  # a choice of feed-forward layers
+            r"window|attention_chunk|(^|_)chunk_size|attention_sink|sparse_att",  # less is seen
+            r"(^|_)(qk|q|k|kv)_?(layer)?norm(_|$)|query_norm|key_norm|clip_qkv",  # before attention
+            r"softcap|multiplier|(^|_)mup(_|$)|scalar|temperature_tuning",  # scales beside norms
+            r"(logits?|embed|embeddings?|emb|att|attn|attention|residual|depth|width|query)_scal",
+            r"scale_(emb|depth|logits?|attn|width)|dim_model_base|normalize_embed",
+            r"no_rope|(^|_)nope|alibi|rope_interleave|position_embedding_type|use_rope|use_rotary",
+            r"partial_rotary|rotary_(dim|pct|percent)|rope_local|rope_ratio",
+            r"layers?_types?$|layers_block_type|block_configs|per_layer|pattern$",  # unequal layers
+            r"norm_type|normalization|(^|_)post_norm|sandwich|unit_offset|parallel_(residual|att)",
+            r"mlp_type|hidden_activation|activation_function|glu_limit|gated_(att|mlp)",
+            r"(q|kv|o)_lora_rank|(qk_rope|qk_nope|v)_head_dim|kv_shared|cross_layer|cla_share",
+            r"pruned_heads|ssm|mamba|conv_(kernel|L_cache)|recurrent",
+        )
+    )
+)
+# Values by which such a key says: not here.
+_NEUTRAL: tuple[object, ...] = (None, False, 0, 1, "", [], {})
+# Values that a Llama's own layers have under such a key.
+_OWN_WORDS = re.compile(
+    r"full_attention|attention|dense|rope|rotary|rms_?norm|rms|silu|swish|default|", re.IGNORECASE
+)
+# Of these a Llama has the true ones.
+_USED = re.compile(r"use_(rope|rotary\w*)")
+_ACTIVATIONS = ("silu", "swish")
+_ARCHITECTURE = re.compile(r"Llama\w*")
 
 
 def shown(value: object) -> str:
@@ -48,32 +65,78 @@ def shown(value: object) -> str:
 
 
 def refuse_other_maths(raw: Mapping[str, Any], where: str) -> None:
-    """Refuse keys and values that would change a forward pass, all of them at once.
+    """Refuse another model, and keys that would change a forward pass, all of them at once.
 
     Args:
         raw: keys of config.json.
         where: name of the file, for messages.
 
     Raises:
-        UnsupportedModelError: there is such a key.
+        UnsupportedModelError: it is not a Llama, or there is such a key.
     """
-    faults = [
-        f"{key} = {shown(raw[key])} (only {accepted!r} is implemented)"
-        for key, accepted in _ONLY_VALUE.items()
-        if raw.get(key, accepted) not in (accepted, None)
-    ]
-    unknown = sorted(set(raw) - _HARMLESS - set(_ONLY_VALUE))
-    faults += [
-        f"{shown_name(key)} = {shown(raw[key])} (unknown: it may change the maths)"
-        for key in unknown[:_SHOWN_KEYS]
-    ]
-    if len(unknown) > _SHOWN_KEYS:
-        faults.append(f"and {len(unknown) - _SHOWN_KEYS} more unknown keys")
+    faults = [*_other_model(raw), *_other_activation(raw), *_biases(raw)]
+    found = [key for key in raw if _changes_maths(key, raw)]
+    faults += [f"{shown_name(key)} = {shown(raw[key])}" for key in sorted(found)[:_SHOWN_KEYS]]
+    if len(found) > _SHOWN_KEYS:
+        faults.append(f"and {len(found) - _SHOWN_KEYS} more such keys")
     if faults:
         listed = "; ".join(faults)
         message = f"{where} describes a model that would not be computed right: {listed}"
-        hint = "use a plain Llama 3 checkpoint; a key that changes nothing can be deleted"
+        hint = "use a plain Llama checkpoint; a key that changes nothing can be deleted"
         raise UnsupportedModelError(message, hint)
+
+
+def _other_model(raw: Mapping[str, Any]) -> list[str]:
+    """Find another architecture; `model_type` decides, as it does in transformers."""
+    if (model_type := raw.get("model_type")) is not None:
+        if model_type == "llama":
+            return []
+        return [f"model_type = {shown(model_type)} (only 'llama' is implemented)"]
+    named = raw.get("architectures")
+    if not isinstance(named, list) or not named:
+        return ["it names neither a model_type nor architectures (a Llama's is 'llama')"]
+    if all(isinstance(name, str) and _ARCHITECTURE.fullmatch(name) for name in named):
+        return []
+    return [f"architectures = {shown(named)} (only 'LlamaForCausalLM' is implemented)"]
+
+
+def _other_activation(raw: Mapping[str, Any]) -> list[str]:
+    value = raw.get("hidden_act", "silu")
+    return [] if value in _ACTIVATIONS else [f"hidden_act = {shown(value)} (only 'silu' is)"]
+
+
+def _biases(raw: Mapping[str, Any]) -> list[str]:
+    keys = ("attention_bias", "mlp_bias")
+    return [f"{key} = {shown(raw[key])} (only False is)" for key in keys if raw.get(key)]
+
+
+def _changes_maths(key: str, raw: Mapping[str, Any]) -> bool:
+    """Judge a key by the words of its name and by its value."""
+    value = raw[key]
+    if key in _HARMLESS or not _OTHER_MATHS.search(key):
+        return False
+    if _USED.fullmatch(key):
+        return value not in (None, True)
+    if "window" in key and (raw.get("use_sliding_window") is False or _never_reached(value, raw)):
+        return False
+    if key in ("no_rope_layers", "no_rope_layer"):  # 1: the layer has one
+        return isinstance(value, list) and not all(each == 1 for each in value)
+    return not _is_neutral(value)
+
+
+def _is_neutral(value: object) -> bool:
+    if isinstance(value, str):
+        return _OWN_WORDS.fullmatch(value) is not None
+    if isinstance(value, list) and value:
+        return all(isinstance(each, str) and _OWN_WORDS.fullmatch(each) for each in value)
+    return value is not True and value in _NEUTRAL
+
+
+def _never_reached(value: object, raw: Mapping[str, Any]) -> bool:
+    """Whether a window is as long as the longest text."""
+    longest = raw.get("max_position_embeddings", 2048)
+    numbers = isinstance(value, int | float) and isinstance(longest, int | float)
+    return numbers and not isinstance(value, bool) and value >= longest
 
 
 class Fields:
@@ -92,20 +155,31 @@ class Fields:
         self._where = where
 
     def integer(self, key: str, default: int | None = None) -> int:
-        """Read a whole number."""
+        """Read a whole number, which may be written as 8192.0."""
         value = self._get(key, default)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
         if isinstance(value, bool) or not isinstance(value, int):
             raise self._wrong(key, "a whole number", value)
         if abs(value) > _LARGEST_INTEGER:
             raise self._wrong(key, f"at most {_LARGEST_INTEGER}", value)
         return value
 
-    def number(self, key: str) -> float:
+    def number(self, key: str, default: float | None = None) -> float:
         """Read a number, whole or not."""
-        value = self._get(key, None)
+        value = self._get(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self._wrong(key, "a number", value)
-        return float(self.integer(key)) if isinstance(value, int) else value
+        if abs(value) > _LARGEST_INTEGER and isinstance(value, int):
+            raise self._wrong(key, f"at most {_LARGEST_INTEGER}", value)
+        return float(value)
+
+    def numbers(self, key: str, most: int) -> tuple[float, ...]:
+        """Read a list of at least one and at most `most` numbers."""
+        value = self._get(key, None)
+        if not isinstance(value, list) or not 0 < len(value) <= most:
+            raise self._wrong(key, f"a list of at most {most} numbers", value)
+        return tuple(Fields({key: each}, self._where).number(key) for each in value)
 
     def boolean(self, key: str, *, default: bool) -> bool:
         """Read true or false."""
@@ -114,11 +188,15 @@ class Fields:
             raise self._wrong(key, "true or false", value)
         return value
 
+    def token_id(self, key: str) -> int | None:
+        """Read one token id; absent or null: None."""
+        return None if self._raw.get(key) is None else self.integer(key)
+
     def token_ids(self, key: str) -> tuple[int, ...]:
-        """Read one token id, or a list of them."""
-        value = self._get(key, None)
-        ids = value if isinstance(value, list) else [value]
-        if not ids or not all(isinstance(i, int) and not isinstance(i, bool) for i in ids):
+        """Read one token id, or a list of them; absent or null: none."""
+        value = self._raw.get(key)
+        ids = value if isinstance(value, list) else [] if value is None else [value]
+        if not all(isinstance(i, int) and not isinstance(i, bool) for i in ids):
             raise self._wrong(key, "a token id or a list of them", value)
         if len(ids) > _MOST_TOKEN_IDS:
             raise self._wrong(key, f"at most {_MOST_TOKEN_IDS} token ids", value)

@@ -38,6 +38,7 @@ class LlamaAttention(nn.Module):
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
         self.head_dim = config.head_dim
+        self.attention_factor = config.attention_factor
         query_size = config.num_attention_heads * config.head_dim
         key_value_size = config.num_key_value_heads * config.head_dim
         self.q_proj = nn.Linear(config.hidden_size, query_size, bias=False)
@@ -51,9 +52,11 @@ class LlamaAttention(nn.Module):
         """Map `[B, S, E]` to `[B, S, E]` and the new cache `[B, K, C, D]` twice."""
         query, key, value = self.q_proj(hidden), self.k_proj(hidden), self.v_proj(hidden)
         if past is None or position is None:
-            mixed, present = self_attention(query, key, value, self.head_dim, inv_freq)
+            size, factor = self.head_dim, self.attention_factor
+            mixed, present = self_attention(query, key, value, size, inv_freq, factor)
         else:
-            mixed, present = attention(query, key, value, past, position, inv_freq)
+            rope = (inv_freq, self.attention_factor)
+            mixed, present = attention(query, key, value, past, position, *rope)
         return self.o_proj(mixed), present
 
 

@@ -11,7 +11,13 @@ import math
 import torch
 from torch import Tensor
 
-from llama_export.llama.config import LlamaConfig, RopeScaling
+from llama_export.llama.config import LlamaConfig
+from llama_export.llama.rope_scaling import (
+    LinearScaling,
+    LongRopeScaling,
+    RopeScaling,
+    YarnScaling,
+)
 
 
 def inverse_frequencies(config: LlamaConfig) -> Tensor:
@@ -22,9 +28,17 @@ def inverse_frequencies(config: LlamaConfig) -> Tensor:
     """
     exponent = torch.arange(0, config.head_dim, 2, dtype=torch.int64, device="cpu").float()
     inv_freq = 1.0 / (config.rope_theta ** (exponent / config.head_dim))
-    if config.rope_scaling is None:
-        return inv_freq
-    return _scale_llama3(inv_freq, config.rope_scaling)
+    match config.rope_scaling:
+        case RopeScaling() as scaling:
+            return _scale_llama3(inv_freq, scaling)
+        case LinearScaling(factor=factor):
+            return inv_freq / factor
+        case YarnScaling() as scaling:
+            return _scale_yarn(inv_freq, scaling, config.rope_theta)
+        case LongRopeScaling(short_factor=factors):
+            return inv_freq / torch.tensor(factors, device="cpu")
+    # None, or dynamic, which changes nothing up to the model's last position.
+    return inv_freq
 
 
 def _scale_llama3(inv_freq: Tensor, scaling: RopeScaling) -> Tensor:
@@ -45,18 +59,41 @@ def _scale_llama3(inv_freq: Tensor, scaling: RopeScaling) -> Tensor:
     return torch.where((wavelength <= low) & (wavelength >= high), blended, result)
 
 
-def rope_tables(inv_freq: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+def _scale_yarn(inv_freq: Tensor, scaling: YarnScaling, theta: float) -> Tensor:
+    """Keep the frequencies that turn often within the original positions, stretch the others.
+
+    Source: https://github.com/jquesnelle/yarn (`YaRNScaledRotaryEmbedding`), as in transformers.
+    """
+    pairs = len(inv_freq)
+
+    def pair_of(rotations: float) -> float:
+        positions = scaling.original_max_position_embeddings / (rotations * 2 * math.pi)
+        return 2 * pairs * math.log(positions) / (2 * math.log(theta))
+
+    low, high = pair_of(scaling.beta_fast), pair_of(scaling.beta_slow)
+    if scaling.truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, 2 * pairs - 1)
+    width = high - low if high != low else 0.001
+    stretched = ((torch.arange(pairs, device="cpu") - low) / width).clamp(0, 1)
+    return inv_freq / scaling.factor * stretched + inv_freq * (1 - stretched)
+
+
+def rope_tables(
+    inv_freq: Tensor, positions: Tensor, attention_factor: float = 1.0
+) -> tuple[Tensor, Tensor]:
     """Compute the rotation tables of some positions.
 
     Args:
         inv_freq: float32 `[D/2]`.
         positions: int64 `[S]`.
+        attention_factor: number that cosines and sines are multiplied with.
 
     Returns:
         Cosines and sines, float32 `[S, D/2]` each.
     """
     angles = positions.to(torch.float32)[:, None] * inv_freq[None, :].to(positions.device)
-    return angles.cos(), angles.sin()
+    return angles.cos() * attention_factor, angles.sin() * attention_factor
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -34,7 +34,8 @@ def teacher_forced_layer(
     """
     attention = layer.self_attn
     normed = layer.input_layernorm(hidden)
-    tables = rope_tables(inv_freq, torch.arange(hidden.shape[1]))
+    positions = torch.arange(hidden.shape[1])
+    tables = rope_tables(inv_freq, positions, attention.attention_factor)
     query = rotate(_heads(attention.q_proj(normed), attention.head_dim), *tables)
     key = rotate(_heads(attention.k_proj(normed), attention.head_dim), *tables)
     value = _heads(attention.v_proj(normed), attention.head_dim)

@@ -66,7 +66,7 @@ class AttentionCall:
             torch.cat((tensors[part][None], room), 2)
             for part in (intermediates.PAST_KEY, intermediates.PAST_VALUE)
         )
-        place = (torch.tensor(start), inverse_frequencies(config))
+        place = (torch.tensor(start), inverse_frequencies(config), config.attention_factor)
         mixed, keys, all_values = attention_reference(
             query, key, value, past_key, past_value, *place
         )

@@ -65,22 +65,24 @@ def _changed_rows(call: AttentionCall, part: str, row: int, limit: float) -> Ite
 
 def _rotations(call: AttentionCall) -> Iterator[tuple[str, tuple[Tensor, Tensor]]]:
     """Yield the tables of suspected rotations."""
-    inv_freq = inverse_frequencies(call.config)
+    inv_freq, factor = inverse_frequencies(call.config), call.config.attention_factor
     positions = torch.arange(call.start, call.start + call.length)
     if call.config.rope_scaling is not None:
         plain = inverse_frequencies(replace(call.config, rope_scaling=None))
         yield "the rope scaling is left out", rope_tables(plain, positions)
     for offset in _OFFSETS:
         if call.start + offset >= 0:
-            yield f"positions are off by {offset:+d}", rope_tables(inv_freq, positions + offset)
+            moved = rope_tables(inv_freq, positions + offset, factor)
+            yield f"positions are off by {offset:+d}", moved
     if call.start:
         cause = "positions begin at 0 again in every call"
-        yield cause, rope_tables(inv_freq, positions - call.start)
+        yield cause, rope_tables(inv_freq, positions - call.start, factor)
 
 
 def _mixed_causes(call: AttentionCall, error: float, limit: float) -> Iterator[str]:
     positions = torch.arange(call.start, call.start + call.length)
-    query = rotate(call.query, *rope_tables(inverse_frequencies(call.config), positions))
+    frequencies, factor = inverse_frequencies(call.config), call.config.attention_factor
+    query = rotate(call.query, *rope_tables(frequencies, positions, factor))
     found = call.found[intermediates.MIXED]
     for cause, visible in _masks(call):
         if is_explained(_mix(call, query, visible), found, error, limit):

@@ -154,7 +154,8 @@ def _compare_rotary(config: LlamaConfig, tables: Mapping[str, FloatArray]) -> Ro
     worst, positions = RotaryDifference(0.0, "", 0), 0
     for name, found in tables.items():
         positions = found.shape[0]
-        wanted_tables = rope_tables(inverse_frequencies(config), torch.arange(positions))
+        places, factor = torch.arange(positions), config.attention_factor
+        wanted_tables = rope_tables(inverse_frequencies(config), places, factor)
         wanted = wanted_tables[0 if name.startswith("cos ") else 1].numpy()
         if wanted.shape != found.shape:
             return RotaryDifference(math.inf, f"{name}: other shape", positions)

@@ -105,7 +105,8 @@ class SingleDelegateModule(nn.Module):
         super().__init__()
         config = form.config
         self._form, self._plan, self._dialect = form, plan, dialect
-        tables = rope_tables(inverse_frequencies(config), torch.arange(form.max_context))
+        positions = torch.arange(form.max_context)
+        tables = rope_tables(inverse_frequencies(config), positions, config.attention_factor)
         for name, table in zip(("cos", "sin"), tables, strict=True):
             self.register_buffer(name, table)
         self.table = dialect.table(plan.table, _quantised(weights, plan.table))

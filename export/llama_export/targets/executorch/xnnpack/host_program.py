@@ -90,7 +90,8 @@ class HostModule(nn.Module):
         self.register_buffer("table", torch.zeros(1, config.hidden_size, dtype=torch.int8))
         # Negative, so that it is not taken for the same constant as an epsilon.
         self.register_buffer("table_scales", -torch.ones(1, 1))
-        tables = rope_tables(inverse_frequencies(config), torch.arange(form.max_context))
+        positions = torch.arange(form.max_context)
+        tables = rope_tables(inverse_frequencies(config), positions, config.attention_factor)
         for name, table in zip(("cos", "sin"), tables, strict=True):
             self.register_buffer(name, table[:, None].contiguous())
         for number, call in enumerate(calls):

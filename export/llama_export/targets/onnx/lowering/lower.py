@@ -123,8 +123,8 @@ class _Lowering:
         index = build.constant("length_axis", "int64", [], [1])
         length = build.node("Gather", [shape, index], ["mask_length"], {"axis": 0})
         build.node("Cast", [length], ["total_sequence_length_int32"], {"to": 6})
-        positions = torch.arange(self._traced.max_context)
-        tables = rope_tables(inverse_frequencies(self._traced.config), positions)
+        config, positions = self._traced.config, torch.arange(self._traced.max_context)
+        tables = rope_tables(inverse_frequencies(config), positions, config.attention_factor)
         for name, table in zip(("cos_cache", "sin_cache"), tables, strict=True):
             build.weight(name, "float32", table.shape, [table])
 
