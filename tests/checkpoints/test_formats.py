@@ -87,7 +87,7 @@ def test_both_formats_open_as_the_same_model(folder, quantised):
 
 def test_a_config_that_was_read_is_not_read_again(folder, quantised, monkeypatch):
     config = find_format(folder).read_config(folder)
-    monkeypatch.setattr(LlamaConfig, "read", lambda path: pytest.fail("read twice"))
+    monkeypatch.setattr(LlamaConfig, "from_hf", lambda *_: pytest.fail("read twice"))
     for path in (folder, quantised):
         assert open_checkpoint(path, config).config is config
 

@@ -201,7 +201,7 @@ def broken(checkpoint: Path, place: Path, name: str) -> Path:
         tensors[first][1, 2] = float("inf")
         save_file(tensors, weights)
     elif name == "rope":
-        config["rope_scaling"] = {"rope_type": "yarn", "factor": 4.0}
+        config["rope_scaling"] = {"rope_type": "mrope", "factor": 4.0}
     elif name == "group":
         smaller = replace(TINY, intermediate_size=208)
         shutil.rmtree(folder)

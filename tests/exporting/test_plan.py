@@ -33,12 +33,12 @@ def test_a_plan_is_resolved_once_and_executed(monkeypatch, tmp_path):
     counted(plan, "name_model")
     counted(plan, "estimate")
     counted(plan, "refusal_of")
-    counted(LlamaConfig, "read")
+    counted(LlamaConfig, "from_hf")
     checkpoint = write_checkpoint(tmp_path / "tiny")
     request = ExportRequest(str(checkpoint), ("onnx",), tmp_path / "out", verify=False)
     made = plan.plan_export(request)
     again = list(asked)
-    assert sorted(again) == ["estimate", "name_model", "read", "refusal_of", "refusal_of"]
+    assert sorted(again) == ["estimate", "from_hf", "name_model", "refusal_of", "refusal_of"]
     result = pipeline.run_export(made, Silent())
     assert asked == again
     assert result.bundles[0].bundle.folder == made.targets[0].folder

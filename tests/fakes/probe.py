@@ -14,7 +14,7 @@ from llama_export.llama.intermediates import Intermediates, in_layer
 from llama_export.llama.model import Llama
 
 Edit = Callable[[str, Tensor], Tensor | None]
-Attend = Callable[..., tuple[Tensor, Tensor, Tensor]]
+Attend = Callable[..., tuple[Tensor, tuple[Tensor, Tensor]]]
 
 
 class EagerProbe:
@@ -87,8 +87,8 @@ class EagerProbe:
         room = torch.zeros(1, past[0].shape[1], normed.shape[1], attention.head_dim)
         grown = [torch.cat((rows, room), 2) for rows in past]
         attend = self.attend if index == self.LAYER else attention_reference
-        mixed, key, value = attend(
-            *qkv.split(sizes, -1), *grown, torch.tensor(start), self.model.model.inv_freq
+        mixed, (key, value) = attend(
+            *qkv.split(sizes, -1), grown, torch.tensor(start), self.model.model.inv_freq
         )
         present = (tap(intermediates.KEY, key), tap(intermediates.VALUE, value))
         mixed = tap(intermediates.MIXED, mixed)

@@ -11,7 +11,12 @@ from artifacts.tiny import TINY, write_checkpoint
 from fakes.hub import REPOSITORY, Hub, nothing_of_this_machine, serve
 
 from llama_export.checkpoints.hugging_face import HfCheckpoint
-from llama_export.errors import CheckpointError, ConfigError, TokenizerError
+from llama_export.errors import (
+    CheckpointError,
+    ConfigError,
+    TokenizerError,
+    UnsupportedModelError,
+)
 from llama_export.llama.config import LlamaConfig
 from llama_export.sources.catalogue import shape_of
 from llama_export.sources.repository import fetch
@@ -65,6 +70,24 @@ def test_a_checkpoint_is_a_source_of_floats(folder):
     assert source.identity() == {"name": "model"}
 
 
+def test_tokens_that_config_json_does_not_name_come_from_the_tokenizer(folder):
+    raw = json.loads((folder / "config.json").read_text())
+    nameless = raw | {"bos_token_id": None, "eos_token_id": None}
+    (folder / "config.json").write_text(json.dumps(nameless))
+    assert describe(folder).config == TINY
+    (folder / "config.json").write_text(json.dumps(raw | {"eos_token_id": 7}))
+    assert describe(folder).config == replace(TINY, eos_token_id=(7,))
+
+
+@pytest.mark.parametrize("key", ["quantization_config", "compression_config"])
+def test_weights_that_another_program_quantised_are_not_read_as_floats(folder, key):
+    raw = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(raw | {key: {"quant_method": "gptq"}}))
+    for read in (describe, HfCheckpoint.open):
+        with pytest.raises(UnsupportedModelError, match=f"{key}.*gptq"):
+            read(folder)
+
+
 def test_quantised_weights_are_a_source_with_their_own_origin(weights):
     source = open_source(model(weights))
     assert source.weights is not None
@@ -75,7 +98,7 @@ def test_quantised_weights_are_a_source_with_their_own_origin(weights):
 @pytest.mark.parametrize("kind", ["folder", "weights"])
 def test_the_plan_and_the_export_read_and_open_once(kind, request, count):
     place = request.getfixturevalue(kind)
-    reads, opens = count(LlamaConfig, "read"), count(QuantizedWeights, "open")
+    reads, opens = count(LlamaConfig, "from_hf"), count(QuantizedWeights, "open")
     shape = shape_of(str(place))
     source = open_source(resolve_model(str(place)), shape.description)
     assert source.config is shape.config

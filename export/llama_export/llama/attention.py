@@ -41,7 +41,7 @@ def attention(
     Returns:
         The mixed values `[B, S, H*D]`, and the cache with slots `position .. position+S-1` written.
     """
-    op = _attention_op if torch.compiler.is_exporting() else attention_reference
+    op = _attention_op if torch.compiler.is_exporting() else _attend
     mixed, present_key, present_value = op(
         query, key, value, *past, position, inv_freq, attention_factor
     )
@@ -68,17 +68,30 @@ def attention_reference(
     query: Tensor,
     key: Tensor,
     value: Tensor,
+    past: KeyValue,
+    position: Tensor,
+    inv_freq: Tensor,
+    attention_factor: float = 1.0,
+) -> tuple[Tensor, KeyValue]:
+    """Compute `attention` in plain PyTorch; differentiable, and slow on purpose.
+
+    Raises:
+        IndexError: the new tokens do not fit into the cache.
+    """
+    mixed, *present = _attend(query, key, value, *past, position, inv_freq, attention_factor)
+    return mixed, (present[0], present[1])
+
+
+def _attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
     past_key: Tensor,
     past_value: Tensor,
     position: Tensor,
     inv_freq: Tensor,
     attention_factor: float = 1.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute `attention` in plain PyTorch; differentiable, and slow on purpose.
-
-    Raises:
-        IndexError: the new tokens do not fit into the cache.
-    """
     start, length, capacity = int(position), query.shape[1], past_key.shape[2]
     stop = start + length
     if start < 0 or stop > capacity:
@@ -107,9 +120,7 @@ def _rotated_heads(
     return rotate(q, cos, sin), rotate(k, cos, sin), v
 
 
-_attention_op = torch.library.custom_op(
-    "llama_export::attention", attention_reference, mutates_args=()
-)
+_attention_op = torch.library.custom_op("llama_export::attention", _attend, mutates_args=())
 
 
 @_attention_op.register_fake

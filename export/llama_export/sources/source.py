@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ from llama_export.errors import CheckpointError, TokenizerError
 from llama_export.llama.config import LlamaConfig
 from llama_export.sources.licence import licence_folder, licence_notice
 from llama_export.sources.resolve import ModelSource, model_name
-from llama_export.tokenizer.chat_format import llama3_template
+from llama_export.tokenizer.chat_format import llama3_template, stop_token_ids
 from llama_export.tokenizer.tokenizer import Tokenizer
 from llama_quantize.checkpoint.files import RECORD_FILE
 from llama_quantize.printable import shown_name
@@ -144,8 +144,9 @@ def describe(
             a small file beside them cannot be copied into a bundle.
     """
     form = find_format(path)
-    config = form.read_config(path, options)
+    named = form.read_config(path, options)
     tokenizer = form.read_tokenizer(path)
+    config = _completed(named, tokenizer)
     require_same_vocabulary(tokenizer, config, path)
     checkpoint = form.open(path, config, options) if with_weights else None
     companions = form.read_companions(path)
@@ -191,6 +192,16 @@ def open_source(
         companions=description.companions,
         checkpoint=checkpoint,
         weights=weights,
+    )
+
+
+def _completed(config: LlamaConfig, tokenizer: Tokenizer) -> LlamaConfig:
+    """Take from the tokenizer which tokens begin and end a text, where config.json names none."""
+    bos, eos = config.bos_token_id, config.eos_token_id
+    return replace(
+        config,
+        bos_token_id=tokenizer.bos_token_id if bos is None else bos,
+        eos_token_id=eos or tuple(stop_token_ids(tokenizer)),
     )
 
 

@@ -217,7 +217,8 @@ def test_the_cause_of_a_wrong_weight(name):
 def attention_with(mask=None, turn=None, query_turn=None, frequency=1.0):
     """Attention with another mask, or other positions for the rotation."""
 
-    def attend(query, key, value, past_key, past_value, position, inv_freq):
+    def attend(query, key, value, past, position, inv_freq):
+        past_key, past_value = past
         first, size = int(position), past_key.shape[3]
         q, k, v = (rows.unflatten(-1, (-1, size)).transpose(1, 2) for rows in (query, key, value))
         positions = torch.arange(first, first + query.shape[1])
@@ -233,7 +234,7 @@ def attention_with(mask=None, turn=None, query_turn=None, frequency=1.0):
         mixed = functional.scaled_dot_product_attention(
             rotated(q, query_turn or turn), keys, values, attn_mask=visible, enable_gqa=True
         )
-        return mixed.transpose(1, 2).flatten(2), keys, values
+        return mixed.transpose(1, 2).flatten(2), (keys, values)
 
     return attend
 

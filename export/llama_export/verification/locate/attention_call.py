@@ -67,13 +67,12 @@ class AttentionCall:
             for part in (intermediates.PAST_KEY, intermediates.PAST_VALUE)
         )
         place = (torch.tensor(start), inverse_frequencies(config), config.attention_factor)
-        mixed, keys, all_values = attention_reference(
-            query, key, value, past_key, past_value, *place
-        )
+        past = (past_key, past_value)
+        mixed, (keys, all_values) = attention_reference(query, key, value, past, *place)
         # The same mix of the values' mean squares: what cancels in the sum does not cancel here.
         squares = all_values.square().mean(-1, keepdim=True).expand_as(all_values)
         new = squares[:, :, start:].transpose(1, 2).flatten(2)
-        spread, _, _ = attention_reference(query, key, new, past_key, squares, *place)
+        spread, _ = attention_reference(query, key, new, (past_key, squares), *place)
         expected = {
             intermediates.KEY: keys[0],
             intermediates.VALUE: all_values[0],

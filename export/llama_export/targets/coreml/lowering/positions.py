@@ -155,8 +155,8 @@ def _rotary(positions: Var, config: LlamaConfig, max_context: int) -> tuple[Var,
     import torch
     from coremltools.converters.mil.mil import Builder as mb
 
-    positions = torch.arange(max_context)
-    tables = rope_tables(inverse_frequencies(config), positions, config.attention_factor)
+    all_positions = torch.arange(max_context)
+    tables = rope_tables(inverse_frequencies(config), all_positions, config.attention_factor)
     names = (COS_TABLE, SIN_TABLE)
     cos, sin = (
         mb.cast(
