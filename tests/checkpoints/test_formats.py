@@ -52,6 +52,9 @@ def test_a_folder_is_known_by_what_it_holds(folder, quantised):
 
 
 def test_what_no_format_knows_is_named_by_the_reader(tmp_path):
+    with pytest.raises(CheckpointError, match="is empty"):
+        open_checkpoint(tmp_path)
+    (tmp_path / "notes.txt").touch()
     with pytest.raises(ConfigError, match=r"config\.json does not exist"):
         open_checkpoint(tmp_path)
     with pytest.raises(CheckpointError, match="does not exist"):
@@ -114,18 +117,32 @@ def test_what_is_fetched_of_a_repository():
     assert both == single, "the record may be another program's"
     sharded = wanted_files({*SMALL, *NEVER, INDEX, *SHARDS, "other.safetensors"})
     assert sharded == WantedFiles(SMALL, (*SHARDS, INDEX), "config.json")
+    pickled = wanted_files({*SMALL, "pytorch_model.bin", "training_args.bin", "optimizer.pt"})
+    assert pickled == WantedFiles(SMALL, ("pytorch_model.bin",), "config.json")
+    parts = tuple(f"pytorch_model-0000{number}-of-00002.bin" for number in (1, 2))
+    index = "pytorch_model.bin.index.json"
+    in_parts = wanted_files({*SMALL, *parts, index, *SHARDS})
+    assert in_parts == WantedFiles(SMALL, (*parts, index), "config.json")
+    renamed = wanted_files({*SMALL, "weights.safetensors", "adapter_model.safetensors"})
+    assert renamed == WantedFiles(SMALL, ("weights.safetensors",), "config.json")
 
 
 @pytest.mark.parametrize(
     ("files", "text", "hint"),
     [
-        (SMALL, "has no .safetensors weights", "transformers layout"),
-        ((*SMALL, "pytorch_model.bin"), "only pytorch_model.bin", "pickle files can run code"),
-        ((*SMALL, *NEVER), "only original/consolidated.00.pth", "pickle files can run code"),
-        ((*SMALL, *SHARDS), "has no .safetensors weights", f"download {INDEX}"),
+        (SMALL, "has no weights", "transformers layout"),
+        ((*SMALL, "pytorch_model-00001-of-00002.bin"), "pickled tensors", "save_pretrained"),
+        ((*SMALL, *NEVER), "has no weights", "transformers layout"),
+        ((*SMALL, *SHARDS), "has no weights", f"download {INDEX}"),
+        ((*SMALL, "model.onnx"), "holds an ONNX model (model.onnx)", "the checkpoint"),
+        (
+            (*SMALL, "checkpoint-9/a.bin", "checkpoint-10/a.bin"),
+            "trainer's",
+            "newest, checkpoint-10/",
+        ),
         (("model.safetensors",), "has no config.json", "transformers layout"),
         (("quantization.json", "weights.safetensors"), "holds the quantised weights", "the folder"),
-        ((), "has no .safetensors weights", "transformers layout"),
+        ((), "has no weights", "transformers layout"),
     ],
 )
 def test_a_repository_is_refused_by_its_list_of_files(files, text, hint):

@@ -232,9 +232,9 @@ def test_sharded_weights_come_with_their_index(hub, get):
 
 
 def test_shards_without_their_index_are_refused_before_the_download(hub, get):
-    del hub.files[WEIGHTS]
+    del hub.files[WEIGHTS], hub.files["pytorch_model.bin"]
     hub.files |= {f"model-0000{i}-of-00002.safetensors": b"x" for i in (1, 2)}
-    with pytest.raises(HubError, match=r"no \.safetensors weights") as caught:
+    with pytest.raises(HubError, match="has no weights") as caught:
         get()
     assert "model.safetensors.index.json" in caught.value.hint
     assert not [r for r in hub.requests if "/resolve/" in r.path]
@@ -490,11 +490,12 @@ def test_impossible_revisions(hub, get, revision):
 
 def test_repository_without_safetensors(hub, get):
     del hub.files[WEIGHTS]
-    with pytest.raises(HubError, match=r"no \.safetensors weights") as caught:
+    folder = get()
+    assert (folder / "pytorch_model.bin").is_file(), "it is read as tensors alone"
+    hub.files["weights.npz"] = hub.files.pop("pytorch_model.bin")
+    with pytest.raises(HubError, match="has no weights") as caught:
         get()
-    assert "pytorch_model.bin" in caught.value.message
-    assert "pickle" in caught.value.hint
-    assert not [r for r in hub.requests if "/resolve/" in r.path]
+    assert "weights for MLX (weights.npz)" in caught.value.message
 
 
 def test_repository_without_config(hub, get):

@@ -131,7 +131,7 @@ def spoil_vocabulary(folder: Path) -> None:
 
 
 def spoil_weights(folder: Path) -> None:
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    (folder / "model.safetensors").rename(folder / "model.onnx")
 
 
 def spoil_config(folder: Path) -> None:
@@ -144,7 +144,7 @@ def spoil_config(folder: Path) -> None:
         (spoil_tokenizer, TokenizerError, "holds no tokenizer", False),
         (spoil_vocabulary, TokenizerError, "belongs to another model", False),
         (spoil_config, ConfigError, "does not exist", False),
-        (spoil_weights, CheckpointError, "only pytorch_model.bin", True),
+        (spoil_weights, CheckpointError, "holds an ONNX model", True),
     ],
 )
 def test_what_no_export_can_start_from_is_refused_by_its_description(

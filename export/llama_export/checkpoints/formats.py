@@ -20,6 +20,9 @@ from llama_export.checkpoints.checkpoint import (
 )
 from llama_export.checkpoints.hugging_face import HuggingFaceFormat
 from llama_export.checkpoints.quantized import QuantizedFormat
+from llama_export.checkpoints.unrecognised import fault_of_folder, require_files
+from llama_export.errors import CheckpointError
+from llama_quantize.printable import shown_name
 
 if TYPE_CHECKING:
     from llama_export.llama.config import LlamaConfig
@@ -32,6 +35,18 @@ FORMATS: tuple[Format, ...] = (QuantizedFormat(), HuggingFaceFormat())
 def find_format(path: Path) -> Format:
     """Return the format of a folder or file."""
     return next((each for each in FORMATS if each.recognises(path)), FORMATS[-1])
+
+
+def require_recognised(path: Path) -> None:
+    """Refuse what is known to be no checkpoint, by what it is instead.
+
+    Raises:
+        CheckpointError: no export can start from the folder; the message says what it holds.
+    """
+    require_files(path)
+    if path.is_dir() and not is_checkpoint(path) and (fault := fault_of_folder(path)):
+        message = f"{shown_name(str(path), 300)} {fault.text}"
+        raise CheckpointError(message, fault.hint)
 
 
 def is_checkpoint(path: Path) -> bool:
@@ -53,4 +68,5 @@ def open_checkpoint(
     path: Path, config: LlamaConfig | None = None, options: ReadOptions = AS_IT_IS
 ) -> Checkpoint:
     """Open a checkpoint of any format, as `Format.open` says."""
+    require_recognised(path)
     return find_format(path).open(path, config, options)

@@ -1,14 +1,13 @@
-"""Read a Hugging Face checkpoint: config.json and safetensors, one file or sharded.
+"""Read a Hugging Face checkpoint: config.json and weights, one file or sharded.
 
-Tensors are mapped, never copied: reading one touches the file's pages and nothing else. Names,
-shapes and dtypes must match the config exactly. It knows nothing of quantisation, targets or
-where the folder came from. torch is imported when a tensor is read.
+Tensors are mapped, never copied: reading one touches the file's pages and nothing else. Each
+tensor of the model must be there, in its shape. It knows nothing of quantisation, targets or
+where the folder came from. torch is imported when a tensor is read, or where a pickle is opened.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,33 +23,26 @@ from llama_export.checkpoints.checkpoint import (
 from llama_export.checkpoints.companions import read_companions
 from llama_export.checkpoints.hugging_face_files import (
     CONFIG_FILE,
-    INDEX_FILE,
-    SINGLE_FILE,
     has_all_weights,
     no_folder,
-    read_index,
     tokenizer_bytes,
     wanted_files,
-    weights_fault,
 )
-from llama_export.checkpoints.safetensors_header import TensorEntry, read_header
+from llama_export.checkpoints.unrecognised import fault_of_names
+from llama_export.checkpoints.weight_files import WeightFiles, unusable
+from llama_export.checkpoints.weight_names import biased, match_names
 from llama_export.errors import CheckpointError, UnsupportedModelError
 from llama_export.llama.config import LlamaConfig, read_keys
 from llama_export.llama.config_keys import shown
 from llama_export.llama.names import HEAD, TABLE, expected_shapes, tied_names
 from llama_export.tokenizer.tokenizer import Tokenizer, load_tokenizer
-from llama_quantize.printable import shown_name
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_DTYPES = ("BF16", "F16", "F32")
-# Old checkpoints carry the rotary frequencies, which follow from the config.
-_IGNORED = re.compile(r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq")
 # Where a config.json says that its weights are no floats, today and once.
 _QUANTIZED = ("quantization_config", "compression_config")
-_LAYER = re.compile(r"model\.layers\.(\d{1,6})\.")
-_MAX_PROBLEMS = 12
+_MOST_ITEM_BYTES = 4
 _COMPARED_ROWS = 4096
 
 
@@ -64,6 +56,7 @@ class HfCheckpoint:
         names: names of the tensors in model order; no `lm_head.weight` when that is tied.
         shapes: shape of each of them.
         size_bytes: size of these tensors in the files.
+        notes: what a user must know of what was passed over.
     """
 
     folder: Path
@@ -71,9 +64,9 @@ class HfCheckpoint:
     names: tuple[str, ...] = field(repr=False)
     shapes: Mapping[str, tuple[int, ...]] = field(repr=False)
     size_bytes: int
-    _files: Mapping[str, str] = field(repr=False)
-    _readers: dict[str, Callable[[str], Tensor]] = field(repr=False)
-    _has_spare_head: bool = field(repr=False)
+    notes: tuple[str, ...]
+    _files: WeightFiles = field(repr=False)
+    _stored: Mapping[str, str] = field(repr=False)
 
     @classmethod
     def open(cls, folder: Path, config: LlamaConfig | None = None) -> HfCheckpoint:
@@ -86,27 +79,28 @@ class HfCheckpoint:
         Raises:
             ConfigError: config.json is missing or wrong.
             UnsupportedModelError: it is not a Llama that can be exported.
-            CheckpointError: a file is missing or damaged, or a tensor is missing, unexpected or
-                of the wrong shape or dtype; every fault found is named.
+            CheckpointError: a file is missing or damaged, or a tensor is missing, of the wrong
+                shape or dtype, or changes what a Llama computes; every fault found is named.
         """
         if not folder.is_dir():
             raise no_folder(folder)
         config = config or _read_config(folder / CONFIG_FILE)
-        problems: list[str] = []
-        files, entries = _read_files(folder, problems)
+        files = WeightFiles.open(folder)
         shapes = expected_shapes(config)
-        problems += _compare_layers(config.num_hidden_layers, entries)
-        problems += _compare(shapes, entries, config.tie_word_embeddings)
-        _raise_any(folder, problems)
+        matched = match_names(shapes, files.entries, config.num_hidden_layers)
+        if not matched.problems and (odd := [n for n in matched.biases if not files.is_zero(n)]):
+            matched = biased(odd)
+        if matched.problems:
+            raise unusable(folder, matched.problems, matched.hint)
         return cls(
             folder=folder,
             config=config,
             names=tuple(shapes),
             shapes=shapes,
-            size_bytes=sum(entries[name].end - entries[name].start for name in shapes),
-            _files=files,
-            _readers={},  # a file is mapped when it is first read: a plan needs no torch
-            _has_spare_head=HEAD in entries and HEAD not in shapes,
+            size_bytes=sum(files.entries[matched.stored[name]].size_bytes for name in shapes),
+            notes=(*files.notes, *matched.notes),
+            _files=files,  # a file is mapped when it is first read: a plan needs no torch
+            _stored=matched.stored,
         )
 
     @property
@@ -132,146 +126,43 @@ class HfCheckpoint:
         if name not in self.shapes:
             message = f"the checkpoint {self.folder} has no tensor called {name}"
             raise CheckpointError(message)
-        if self._has_spare_head:
+        if HEAD in self._stored and HEAD not in self.shapes:
             _ = self._tied_head_is_a_copy
         return self._mapped(name)
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Nothing: it is read as it is."""
-        return ()
-
     def release(self) -> None:
         """Return the mapped pages to the system; a later read maps the files again."""
-        self._readers.clear()
+        self._files.release()
 
     def _mapped(self, name: str) -> Tensor:
-        file = self._files[name]
-        if file not in self._readers:
-            self._readers[file] = _map(self.folder / file)
-        return self._readers[file](name)
+        tensor = self._files.tensor(self._stored[name])
+        # float64 is no type of weights anywhere; the others stay as they are.
+        return tensor.float() if tensor.element_size() > _MOST_ITEM_BYTES else tensor
 
     @cached_property
     def _tied_head_is_a_copy(self) -> bool:
-        """Accept a stored copy of the tied table, and nothing else under the head's name."""
-        import torch
-
+        """Accept a stored copy of the tied table, in any type, and nothing else as a head."""
         table, head = self._mapped(TABLE), self._mapped(HEAD)
-        same = table.dtype == head.dtype and table.shape == head.shape
-        for row in range(0, table.shape[0] if same else 0, _COMPARED_ROWS):
+        for row in range(0, table.shape[0], _COMPARED_ROWS):
             block = slice(row, row + _COMPARED_ROWS)
-            # As bytes: NaN equals itself here, and -0 does not equal 0.
-            if not torch.equal(table[block].view(torch.uint8), head[block].view(torch.uint8)):
-                same = False
-                break
-        if not same:
-            message = (
-                f"{self.folder}: config.json ties {HEAD} to {TABLE}, but the file holds a "
-                f"{HEAD} that differs from it"
-            )
-            hint = "set tie_word_embeddings to false in config.json if the two really differ"
-            raise CheckpointError(message, hint)
+            if not _same_values(table[block], head[block]):
+                message = (
+                    f"{self.folder}: config.json ties {HEAD} to {TABLE}, but the file holds a "
+                    f"{HEAD} that differs from it"
+                )
+                hint = "set tie_word_embeddings to false in config.json if the two really differ"
+                raise CheckpointError(message, hint)
         return True
 
 
-def _read_files(folder: Path, problems: list[str]) -> tuple[dict[str, str], dict[str, TensorEntry]]:
-    """Find the weight files and read their headers; add the faults that are found to `problems`."""
-    if fault := weights_fault(_file_names(folder)):
-        message = f"{folder} {fault.text}"
-        raise CheckpointError(message, fault.hint)
-    single = (folder / SINGLE_FILE).is_file()
-    index = None if single else read_index(folder / INDEX_FILE)
-    wanted = [SINGLE_FILE] if index is None else sorted(set(index.values()))
-    files: dict[str, str] = {}
-    entries: dict[str, TensorEntry] = {}
-    for name in wanted:
-        if not (folder / name).is_file():
-            problems.append(f"{shown_name(name)} is missing, and {INDEX_FILE} names it")
-            continue
-        try:
-            header = read_header(folder / name)
-        except CheckpointError as error:
-            problems.append(error.message)
-            continue
-        if index is not None:
-            problems += _compare_index(index, name, header)
-        entries |= header
-        files |= dict.fromkeys(header, name)
-    # What the damaged files hold is unknown: a list of all their tensors would bury the cause.
-    _raise_any(folder, problems)
-    return files, entries
+def _same_values(one: Tensor, other: Tensor) -> bool:
+    """Whether two blocks are equal, in the narrower of their types where these differ."""
+    import torch
 
-
-def _file_names(folder: Path) -> list[str]:
-    try:
-        return [path.name for path in folder.iterdir() if path.is_file()]
-    except OSError as error:
-        message = f"the checkpoint folder {folder} cannot be read: {error.strerror or error}"
-        raise CheckpointError(message, "check its permissions and its disk") from None
-
-
-def _compare_index(
-    index: Mapping[str, str], file: str, header: Mapping[str, TensorEntry]
-) -> list[str]:
-    named = {tensor for tensor, where in index.items() if where == file}
-    absent = [
-        f"{INDEX_FILE} puts {shown_name(tensor)} into {file}, which does not hold it"
-        for tensor in sorted(named - set(header))
-    ]
-    unnamed = [
-        f"{file} holds {shown_name(tensor)}, which {INDEX_FILE} does not put there"
-        for tensor in sorted(set(header) - named)
-    ]
-    return absent + unnamed
-
-
-def _compare(
-    shapes: Mapping[str, tuple[int, ...]], entries: Mapping[str, TensorEntry], tied: bool
-) -> list[str]:
-    problems = [f"{name} is missing" for name in shapes if name not in entries]
-    for name, entry in entries.items():
-        if _IGNORED.fullmatch(name) or (tied and name == HEAD):
-            continue
-        if name not in shapes:
-            problems.append(f"{shown_name(name)} {list(entry.shape)} is not part of this model")
-        elif entry.shape != shapes[name]:
-            problems.append(
-                f"{name} must be {list(shapes[name])} by config.json, found {list(entry.shape)}"
-            )
-        elif entry.dtype not in _DTYPES:
-            found = shown_name(entry.dtype)
-            problems.append(f"{name} must be BF16, F16 or F32, found {found}")
-    return problems
-
-
-def _compare_layers(layers: int, entries: Collection[str]) -> list[str]:
-    """Compare the number of layers, whose tensors would otherwise be named one by one."""
-    found = len({match[1] for name in entries if (match := _LAYER.match(name))})
-    if found == layers:
-        return []
-    return [f"config.json says {layers} layers, and the files hold tensors of {found}"]
-
-
-def _raise_any(folder: Path, problems: list[str]) -> None:
-    if not problems:
-        return
-    shown = problems[:_MAX_PROBLEMS]
-    if len(problems) > len(shown):
-        shown.append(f"and {len(problems) - len(shown)} more")
-    message = f"the checkpoint {folder} cannot be used:" + "".join(f"\n  {line}" for line in shown)
-    hint = "download the checkpoint again; if it is complete, it is not of the model in config.json"
-    raise CheckpointError(message, hint)
-
-
-def _map(path: Path) -> Callable[[str], Tensor]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        reader: Callable[[str], Tensor] = safe_open(path, framework="pt").get_tensor
-    except (SafetensorError, OSError) as error:
-        message = f"{path} cannot be mapped: {error}"
-        raise CheckpointError(message, "download the file again") from None
-    return reader
+    narrow = min(one.dtype, other.dtype, key=lambda dtype: dtype.itemsize)
+    # As bytes: NaN equals itself here, and -0 does not equal 0.
+    blocks = [each.to(narrow).contiguous().view(torch.uint8) for each in (one, other)]
+    return torch.equal(*blocks)
 
 
 def _read_config(path: Path) -> LlamaConfig:
@@ -289,7 +180,7 @@ class HuggingFaceFormat:
 
     def wanted(self, files: Collection[str]) -> WantedFiles | Fault:
         """Choose what an export needs of a repository; never None: it is the common format."""
-        return wanted_files(files)
+        return wanted_files(files, fault_of_names(files))
 
     def is_complete(self, path: Path) -> bool:
         """Whether config.json and all weights are there."""

@@ -46,6 +46,17 @@ class TensorEntry:
     start: int
     end: int
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that it takes."""
+        return self.end - self.start
+
+
+def data_offset(file: BinaryIO) -> int:
+    """Return where the data of an open file begins; its header was checked before."""
+    file.seek(0)
+    return 8 + int.from_bytes(file.read(8), "little")
+
 
 def read_header(path: Path) -> dict[str, TensorEntry]:
     """Read and check a file's header.

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from llama_export.checkpoints.formats import is_checkpoint
 from llama_export.checkpoints.hugging_face_files import no_folder
+from llama_export.checkpoints.unrecognised import fault_of_file
 from llama_export.errors import CheckpointError, HubError
 from llama_export.sources.repository import Progress, fetch
 from llama_quantize.printable import printable, shown_name
@@ -187,8 +188,9 @@ def _local_path(model: str) -> Path | None:
     # os.path, because to Path a name that is too long is an error, not a name of nothing.
     if model and (os.path.isdir(path) or (os.path.isfile(path) and is_checkpoint(path))):  # noqa: PTH112, PTH113
         return path
-    if written_as_path or path.is_absolute():
-        raise no_folder(path)
+    is_file = bool(model) and os.path.isfile(path)  # noqa: PTH113
+    if is_file or written_as_path or path.is_absolute():
+        raise no_folder(path, fault_of_file(path) if is_file else None)
     return None
 
 

@@ -20,7 +20,7 @@ from llama_export.checkpoints.checkpoint import (
     ReadOptions,
 )
 from llama_export.checkpoints.companions import DEFAULT_TEMPLATE
-from llama_export.checkpoints.formats import find_format
+from llama_export.checkpoints.formats import find_format, require_recognised
 from llama_export.errors import CheckpointError, TokenizerError
 from llama_export.llama.config import LlamaConfig
 from llama_export.sources.licence import licence_folder, licence_notice
@@ -143,6 +143,7 @@ def describe(
         CheckpointError, QuantizationError: the weights are missing, damaged or of another model, or
             a small file beside them cannot be copied into a bundle.
     """
+    require_recognised(path)
     form = find_format(path)
     named = form.read_config(path, options)
     tokenizer = form.read_tokenizer(path)
