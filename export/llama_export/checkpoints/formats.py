@@ -13,19 +13,27 @@ from typing import TYPE_CHECKING
 from llama_export.checkpoints.checkpoint import (
     AS_IT_IS,
     Checkpoint,
+    Companions,
     Fault,
     Format,
     ReadOptions,
     WantedFiles,
 )
+from llama_export.checkpoints.companions import read_companions
 from llama_export.checkpoints.hugging_face import HuggingFaceFormat
+from llama_export.checkpoints.lora import LoraCheckpoint, config_with
+from llama_export.checkpoints.lora_config import is_whole_adapter, wanted_of_adapter
+from llama_export.checkpoints.lora_tensors import Adapter
 from llama_export.checkpoints.quantized import QuantizedFormat
 from llama_export.checkpoints.unrecognised import fault_of_folder, require_files
 from llama_export.errors import CheckpointError
+from llama_export.tokenizer.files import TOKENIZER_FILES
+from llama_export.tokenizer.tokenizer import load_tokenizer
 from llama_quantize.printable import shown_name
 
 if TYPE_CHECKING:
     from llama_export.llama.config import LlamaConfig
+    from llama_export.tokenizer.tokenizer import Tokenizer
 
 # The first that fits counts: quantised weights have a config.json too. What fits none is taken for
 # the last, the most common one, whose reader says what is missing.
@@ -57,16 +65,80 @@ def is_checkpoint(path: Path) -> bool:
 def wanted_files(files: Collection[str]) -> WantedFiles | Fault:
     """Choose what an export needs of a repository, or return why it cannot start from it.
 
+    Of an adapter it is the adapter; its base is another repository.
+
     Args:
         files: paths in the repository, with `/`.
     """
     found = [each for form in FORMATS if (each := form.wanted(files)) is not None]
-    return next((each for each in found if isinstance(each, WantedFiles)), found[0])
+    whole = next((each for each in found if isinstance(each, WantedFiles)), None)
+    return whole or wanted_of_adapter(files) or found[0]
+
+
+def read_config(path: Path, options: ReadOptions = AS_IT_IS) -> LlamaConfig:
+    """Read the shape of a model, with the adapters that are laid over it.
+
+    Raises:
+        ConfigError, UnsupportedModelError: as `Format.read_config`.
+        CheckpointError: an adapter is damaged.
+    """
+    return config_with(find_format(path).read_config(path, options), _adapters(options))
+
+
+def read_tokenizer(path: Path, options: ReadOptions = AS_IT_IS) -> Tokenizer:
+    """Load the tokenizer: the last one that an adapter brings, or the model's own.
+
+    Raises:
+        TokenizerError: as `Format.read_tokenizer`.
+    """
+    own = [folder for folder in map(Path, options.adapters) if _has_tokenizer(folder)]
+    return load_tokenizer(own[-1]) if own else find_format(path).read_tokenizer(path)
+
+
+def read_small_files(path: Path, options: ReadOptions = AS_IT_IS) -> Companions:
+    """Read what a model says of itself; what an adapter with a tokenizer says counts before it.
+
+    Raises:
+        ConfigError, CheckpointError: as `Format.read_companions`.
+    """
+    found = find_format(path).read_companions(path)
+    for folder in map(Path, options.adapters):
+        if _has_tokenizer(folder):
+            own = read_companions(folder)
+            found = Companions(
+                own.tokenizer_config or found.tokenizer_config,
+                own.generation_config or found.generation_config,
+                own.chat_templates or found.chat_templates,
+            )
+    return found
 
 
 def open_checkpoint(
     path: Path, config: LlamaConfig | None = None, options: ReadOptions = AS_IT_IS
 ) -> Checkpoint:
-    """Open a checkpoint of any format, as `Format.open` says."""
+    """Open a checkpoint of any format, and lay the adapters over it, as `Format.open` says."""
     require_recognised(path)
-    return find_format(path).open(path, config, options)
+    form = find_format(path)
+    if not options.adapters:
+        return form.open(path, config, options)
+    return LoraCheckpoint.open(form.open(path, None, options), _adapters(options))
+
+
+def reading_of(checkpoint: Checkpoint) -> ReadOptions:
+    """Return which adapters lie over an opened checkpoint, for what is read of its folder."""
+    if not isinstance(checkpoint, LoraCheckpoint):
+        return AS_IT_IS
+    return ReadOptions(adapters=tuple(str(each.folder) for each in checkpoint.adapters))
+
+
+def is_complete(path: Path) -> bool:
+    """Whether a folder has all of a checkpoint's files, or all of an adapter's."""
+    return is_whole_adapter(path) or find_format(path).is_complete(path)
+
+
+def _adapters(options: ReadOptions) -> list[Adapter]:
+    return [Adapter.open(Path(folder)) for folder in options.adapters]
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in TOKENIZER_FILES)

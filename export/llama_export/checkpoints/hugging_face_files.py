@@ -140,16 +140,17 @@ def wanted_files(files: Collection[str], instead: Fault | None = None) -> Wanted
         name for name in files if _SHARD.fullmatch(name) and name.lower().endswith(kind)
     )
     weights = [*shards, layout.index] if layout.index else [layout.single]
-    # `*` stands for any character, the slash too: a pattern must not reach into a subfolder.
-    small = sorted(
-        name
-        for name in files
-        if any(
-            name.count("/") == pattern.count("/") and fnmatch.fnmatchcase(name, pattern)
-            for pattern in _SMALL_FILES
-        )
-    )
+    small = sorted(filter(is_small_file, files))
     return WantedFiles(tuple(small), tuple(weights), CONFIG_FILE)
+
+
+def is_small_file(name: str) -> bool:
+    """Whether a file of a repository is one that a bundle is made from, beside the weights."""
+    # `*` stands for any character, the slash too: a pattern must not reach into a subfolder.
+    return any(
+        name.count("/") == pattern.count("/") and fnmatch.fnmatchcase(name, pattern)
+        for pattern in _SMALL_FILES
+    )
 
 
 def missing_weights(files: Collection[str], instead: Fault | None) -> Fault:

@@ -56,14 +56,18 @@ class WeightFiles:
         return (f"read from {shown_name(self.layout.single)}, the only .safetensors file there is",)
 
     @classmethod
-    def open(cls, folder: Path) -> WeightFiles:
+    def open(cls, folder: Path, layout: WeightLayout | None = None) -> WeightFiles:
         """Find the files of a folder and read what is in them, but no value.
+
+        Args:
+            folder: folder of the files.
+            layout: the files that hold the weights; None: those that transformers would read.
 
         Raises:
             CheckpointError: there are none, or some are missing or damaged; all that are are named.
         """
         names = listing(folder)
-        layout = weight_layout(names)
+        layout = layout or weight_layout(names)
         if layout is None:
             fault = missing_weights(names, fault_of_folder(folder))
             message = f"{folder} {fault.text}"

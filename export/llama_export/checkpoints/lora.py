@@ -1,0 +1,176 @@
+"""A LoRA adapter over a model: each weight is merged while it is read, some rows at a time.
+
+W + s B A in float32, one adapter after the other; what an adapter holds whole takes the place of
+the model's own. A tied head that an adapter changes without its table, or the other way round, is
+untied, because the adapter was trained so. It knows no format of the model below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llama_export.checkpoints.checkpoint import Checkpoint
+from llama_export.checkpoints.lora_tensors import Adapter, Factors
+from llama_export.errors import CheckpointError
+from llama_export.llama.names import HEAD, TABLE, expected_shapes, tied_names
+from llama_quantize.printable import shown_name
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from llama_export.llama.config import LlamaConfig
+    from llama_quantize.lazy import LazyTensor
+    from llama_quantize.tensor import QuantizedTensor
+
+
+def config_with(config: LlamaConfig, adapters: Sequence[Adapter]) -> LlamaConfig:
+    """Return the shape of a model with its adapters: untied, or of another vocabulary.
+
+    Raises:
+        CheckpointError: an adapter changes the number of tokens in the table or the head alone.
+    """
+    for adapter in adapters:
+        touched = adapter.updates.keys() & {TABLE, HEAD}
+        if not touched:
+            continue
+        untied = replace(config, tie_word_embeddings=False)
+        rows = {name: adapter.rows(name) or config.vocab_size for name in (TABLE, HEAD)}
+        if len(set(rows.values())) > 1:
+            message = (
+                f"{adapter.folder}: with the adapter, {TABLE} has {rows[TABLE]} rows and {HEAD} "
+                f"has {rows[HEAD]}"
+            )
+            hint = "save both in the training: modules_to_save=['embed_tokens', 'lm_head'] in peft"
+            raise CheckpointError(message, hint)
+        config = replace(untied, vocab_size=rows[TABLE])
+    return config
+
+
+@dataclass(frozen=True)
+class LoraCheckpoint:
+    """A model of floats with adapters over it.
+
+    Args:
+        base: model below.
+        adapters: adapters in the order of their merging.
+        config: shape of both together.
+    """
+
+    base: Checkpoint
+    adapters: tuple[Adapter, ...]
+    config: LlamaConfig
+    shapes: Mapping[str, tuple[int, ...]] = field(repr=False)
+
+    @classmethod
+    def open(cls, base: Checkpoint, adapters: Sequence[Adapter]) -> LoraCheckpoint:
+        """Lay adapters over an opened model, and check that they fit it.
+
+        Args:
+            base: model of floats.
+            adapters: opened adapters.
+
+        Raises:
+            CheckpointError: an adapter was made for another model, or the base is quantised.
+        """
+        if base.recipe is not None:
+            message = (
+                f"{base.folder} holds quantised weights, and an adapter is merged into floats alone"
+            )
+            hint = "name the 16-bit model that these weights were made from as the base"
+            raise CheckpointError(message, hint)
+        config = base.config
+        fitted = []
+        for adapter in adapters:
+            shapes = {**expected_shapes(config), HEAD: (config.vocab_size, config.hidden_size)}
+            fitted.append(adapter.fitted(shapes, base.folder))
+            config = config_with(config, fitted[-1:])
+        return cls(base, tuple(fitted), config, expected_shapes(config))
+
+    @property
+    def folder(self) -> Path:
+        """Where the base is, with its small files."""
+        return self.base.folder
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the tensors in model order."""
+        return tuple(self.shapes)
+
+    @property
+    def tied(self) -> Mapping[str, str]:
+        """Names that mean another tensor: the head of a model that is still tied."""
+        return tied_names(self.config)
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the tensors below, and of what the adapters add to their number."""
+        more = self.config.num_parameters - self.base.config.num_parameters
+        return self.base.size_bytes + more * self.base.size_bytes // max(
+            1, self.base.config.num_parameters
+        )
+
+    @property
+    def recipe(self) -> None:
+        """Nothing: the tensors are floats."""
+
+    @property
+    def weights_folder(self) -> None:
+        """Nothing: the tensors are in another form."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the base's reader noted, and that a tied model is not tied any more."""
+        if not self.base.config.tie_word_embeddings or self.config.tie_word_embeddings:
+            return self.base.notes
+        note = "the adapter changes the token table or the head, so they are two tensors now"
+        return (*self.base.notes, note)
+
+    def tensor(self, name: str) -> Tensor | LazyTensor | QuantizedTensor:
+        """Return a tensor of the base, or one whose rows are merged as they are read.
+
+        Raises:
+            CheckpointError: there is no tensor of that name, or the files are damaged.
+        """
+        if name not in self.shapes:
+            message = f"the checkpoint {self.folder} has no tensor called {shown_name(name)}"
+            raise CheckpointError(message)
+        changes = [each.updates[name] for each in self.adapters if name in each.updates]
+        last = max((at for at, each in enumerate(changes) if each.replaces), default=None)
+        start = self._below(name) if last is None else changes[last].whole()
+        factors = [found for each in changes[last or 0 :] if (found := each.factors()) is not None]
+        return _merged(name, start, factors) if factors else start
+
+    def release(self) -> None:
+        """Return mapped pages to the system; a later read maps the files again."""
+        self.base.release()
+        for adapter in self.adapters:
+            adapter.release()
+
+    def _below(self, name: str) -> Tensor | LazyTensor | QuantizedTensor:
+        """Return the base's tensor; the head of a tied base is its table."""
+        return self.base.tensor(self.base.tied.get(name, name))
+
+
+def _merged(
+    name: str, start: Tensor | LazyTensor | QuantizedTensor, factors: Sequence[Factors]
+) -> LazyTensor:
+    import torch
+
+    from llama_quantize.lazy import LazyTensor
+    from llama_quantize.tensor import QuantizedTensor
+
+    if isinstance(start, QuantizedTensor):
+        message = f"{shown_name(name)} is quantised, and an adapter is merged into floats alone"
+        raise CheckpointError(message, "name the 16-bit model as the base")
+
+    def read(rows: slice | Tensor) -> Tensor:
+        values = start[rows].float()
+        for each in factors:
+            values = each.merge(values, rows)
+        return values
+
+    row_bytes = start.row_bytes if isinstance(start, LazyTensor) else start[:1].nbytes
+    return LazyTensor(tuple(start.shape), torch.float32, row_bytes, read)
