@@ -13,6 +13,7 @@ from llama_export.version import __version__
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from llama_export.bundle.bundle import Bundle
+    from llama_export.checkpoints.checkpoint import ReadOptions
     from llama_export.errors import (
         BackendUnavailableError,
         BundleError,
@@ -81,6 +82,7 @@ __all__ = [
     "Overflow",
     "PromptError",
     "QuantizationError",
+    "ReadOptions",
     "Sampling",
     "TextSession",
     "TextStream",
@@ -100,6 +102,7 @@ __all__ = [
 # Where the names are that are imported when they are used.
 _PLACES = {
     "llama_export.bundle.bundle": ("Bundle",),
+    "llama_export.checkpoints.checkpoint": ("ReadOptions",),
     "llama_export.errors": (
         "BackendUnavailableError",
         "BundleError",

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from llama_export.system.memory_shortage import shortage_named
 
 if TYPE_CHECKING:
+    from llama_export.checkpoints.checkpoint import ReadOptions
     from llama_export.examine.inspection import Inspection
     from llama_export.exporting.result import ExportResult
     from llama_export.generation.text_session import TextSession
@@ -26,18 +27,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class HubModel:
-    """A model of the hub, at a revision or with a token.
+    """A model at a revision of the hub, with a token, or read in a way that is to be said.
 
     Args:
-        name: alias or hub id, such as "3.2-1B" or "meta-llama/Llama-3.2-1B".
+        name: alias, hub id or folder, such as "3.2-1B" or "meta-llama/Llama-3.2-1B".
         revision: branch, tag or commit; None: the main branch (for `verify`, the commit that the
             bundle was made from).
         token: access token; None: HF_TOKEN, or the saved login.
+        reading: how it is read, such as with adapters over it; None: as its files say.
     """
 
     name: str
     revision: str | None = None
     token: str | None = field(default=None, repr=False)
+    reading: ReadOptions | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,7 @@ def export(
         QuantizationError: a weight or the recipe cannot be used.
         VerificationFailedError: an artifact does not compute what it should; nothing was published.
     """
+    from llama_export.checkpoints.checkpoint import AS_IT_IS
     from llama_export.exporting.pipeline import export_bundle
     from llama_export.exporting.request import ExportRequest
     from llama_export.generation.validation import require_whole
@@ -147,6 +151,7 @@ def export(
         verify=settings.verify,
         force=settings.force,
         keep_extra=settings.keep_extra,
+        reading=chosen.reading or AS_IT_IS,
     )
     return export_bundle(request, _Silence())
 
@@ -184,6 +189,7 @@ def verify(
         QuantizationError: the quantised weights are damaged.
     """
     from llama_export.bundle.bundle import Bundle
+    from llama_export.checkpoints.checkpoint import AS_IT_IS
     from llama_export.generation.validation import require_whole
     from llama_export.sources.references import reference_for
     from llama_export.verification.samples import read_text
@@ -199,6 +205,7 @@ def verify(
         None if weights is None else Path(weights),
         revision=None if chosen is None else chosen.revision,
         token=None if chosen is None else chosen.token,
+        reading=(None if chosen is None else chosen.reading) or AS_IT_IS,
     )
     return verify_bundle(
         opened,

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from llama_export.bundle.bundle import seal
 from llama_export.bundle.graph_spec import IO, GraphSpec, TensorSpec
-from llama_export.bundle.manifest import FORMAT_VERSION, Manifest, ModelInfo
+from llama_export.bundle.manifest import FORMAT_VERSION, Manifest
+from llama_export.bundle.model_info import ModelInfo
 from llama_export.llama.presets import PRESETS
 
 HASH = "0123456789abcdef" * 4

@@ -7,7 +7,7 @@ import json
 import pytest
 from artifacts.tiny import write_checkpoint
 
-from llama_export.bundle.manifest import ModelInfo
+from llama_export.bundle.model_info import ModelInfo
 from llama_export.checkpoints.companions import read_companions
 from llama_export.checkpoints.formats import open_checkpoint
 from llama_export.checkpoints.hugging_face_files import wanted_files

@@ -18,6 +18,7 @@ from typing import Any
 
 from llama_export.bundle.graph_spec import GraphSpec
 from llama_export.bundle.json_object import JsonObject, is_integer
+from llama_export.bundle.model_info import NAME, ModelInfo, parse_model
 from llama_export.errors import BundleError
 from llama_quantize.strict_json import JsonFault, parse_json
 
@@ -34,14 +35,11 @@ _MOST_TOKENS = 2**24
 _DAMAGED_HINT = "the bundle was changed or is damaged: export it again"
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_REVISION = re.compile(r"[0-9a-f]{7,64}")
 _TARGET = re.compile(r"[a-z][a-z0-9_-]*")
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 # Starts with a digit and holds no slash, so that neither a path nor a host name gets in.
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.+!_-]{0,99}")
 _PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _ABSOLUTE = re.compile(r"[/\\~]|[A-Za-z]:[/\\]")
-_NAME = re.compile(r"(?!" + _ABSOLUTE.pattern + r")[^\x00-\x1f\x7f\ud800-\udfff]{1,500}")
 
 
 @dataclass(frozen=True)
@@ -50,16 +48,6 @@ class FileEntry:
 
     sha256: str
     size_bytes: int
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """Which model the bundle was made from; `config` is `LlamaConfig.to_hf()`."""
-
-    name: str
-    hub_id: str | None
-    revision: str | None
-    config: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -157,7 +145,7 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object, as `from_json` takes it."""
-        raw = asdict(self)
+        raw = {**asdict(self), "model": self.model.to_json()}
         if self.format_version == _FIRST_VERSION:
             del raw["runs_here"]
         return raw
@@ -217,7 +205,7 @@ def _parse(top: JsonObject) -> Manifest:
         format_version=version,
         target=top.text("target", _TARGET, "a target's name in lower case"),
         artifact=_path(top, "artifact"),
-        model=_parse_model(top.child("model")),
+        model=parse_model(top.child("model")),
         graph=graph.raw,
         quantization=_check_quantization(top.child("quantization")),
         tokenizer=_check_tokenizer(top.child("tokenizer")),
@@ -241,19 +229,9 @@ def _path(owner: JsonObject, key: str) -> str:
     return str(value)
 
 
-def _parse_model(model: JsonObject) -> ModelInfo:
-    model.only(ModelInfo.__dataclass_fields__)
-    return ModelInfo(
-        name=model.text("name", _NAME, "a name, not a path"),
-        hub_id=None if model.is_null("hub_id") else model.text("hub_id", _HUB_ID, "owner/name"),
-        revision=None if model.is_null("revision") else model.text("revision", _REVISION, "hex"),
-        config=model.child("config").raw,
-    )
-
-
 def _check_quantization(quantization: JsonObject) -> Mapping[str, Any]:
     """Check the fields that every bundle has; a recipe may add its own."""
-    quantization.text("recipe", _NAME, "a recipe's name")
+    quantization.text("recipe", NAME, "a recipe's name")
     quantization.number("bits_per_weight", 0, _MOST_BITS)
     if not quantization.is_null("group_size"):
         quantization.integer("group_size", minimum=1, maximum=_MOST_TOKENS)

@@ -21,7 +21,7 @@ from llama_export.checkpoints.checkpoint import (
 )
 from llama_export.checkpoints.companions import read_companions
 from llama_export.checkpoints.hugging_face import HuggingFaceFormat
-from llama_export.checkpoints.lora import LoraCheckpoint, config_with
+from llama_export.checkpoints.lora import LoraCheckpoint, lay_over
 from llama_export.checkpoints.lora_config import is_whole_adapter, wanted_of_adapter
 from llama_export.checkpoints.lora_tensors import Adapter
 from llama_export.checkpoints.quantized import QuantizedFormat
@@ -80,9 +80,10 @@ def read_config(path: Path, options: ReadOptions = AS_IT_IS) -> LlamaConfig:
 
     Raises:
         ConfigError, UnsupportedModelError: as `Format.read_config`.
-        CheckpointError: an adapter is damaged.
+        CheckpointError: an adapter is damaged, or made for another model.
     """
-    return config_with(find_format(path).read_config(path, options), _adapters(options))
+    config = find_format(path).read_config(path, options)
+    return lay_over(config, _adapters(options), path)[0]
 
 
 def read_tokenizer(path: Path, options: ReadOptions = AS_IT_IS) -> Tokenizer:

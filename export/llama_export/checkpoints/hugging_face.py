@@ -31,7 +31,7 @@ from llama_export.checkpoints.hugging_face_files import (
 from llama_export.checkpoints.unrecognised import fault_of_names
 from llama_export.checkpoints.weight_files import WeightFiles, unusable
 from llama_export.checkpoints.weight_names import biased, match_names
-from llama_export.errors import CheckpointError, UnsupportedModelError
+from llama_export.errors import CheckpointError, UnsupportedModelError, UsageError
 from llama_export.llama.config import LlamaConfig, read_keys
 from llama_export.llama.config_keys import shown
 from llama_export.llama.names import HEAD, TABLE, expected_shapes, tied_names
@@ -191,7 +191,14 @@ class HuggingFaceFormat:
         return (path / CONFIG_FILE).is_file()
 
     def read_config(self, path: Path, options: ReadOptions = AS_IT_IS) -> LlamaConfig:
-        """Read config.json, as `Format.read_config` says."""
+        """Read config.json, as `Format.read_config` says.
+
+        Raises:
+            UsageError: a rope factor was given, which config.json says itself.
+        """
+        if options.rope_factor is not None:
+            message = f"--rope-factor is for Meta's layout; {path / CONFIG_FILE} says its own"
+            raise UsageError(message, "leave --rope-factor out, or change config.json")
         return _read_config(path / CONFIG_FILE)
 
     def read_tokenizer(self, path: Path) -> Tokenizer:

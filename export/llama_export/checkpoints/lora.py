@@ -26,27 +26,40 @@ if TYPE_CHECKING:
     from llama_quantize.tensor import QuantizedTensor
 
 
-def config_with(config: LlamaConfig, adapters: Sequence[Adapter]) -> LlamaConfig:
-    """Return the shape of a model with its adapters: untied, or of another vocabulary.
+def lay_over(
+    config: LlamaConfig, adapters: Sequence[Adapter], base: Path
+) -> tuple[LlamaConfig, tuple[Adapter, ...]]:
+    """Check that adapters fit a model, one after the other.
+
+    Args:
+        config: shape of the model.
+        adapters: opened adapters.
+        base: folder or file of the model.
+
+    Returns:
+        The shape of all together, which may be untied or of another vocabulary; and the adapters
+        without what changes nothing.
 
     Raises:
-        CheckpointError: an adapter changes the number of tokens in the table or the head alone.
+        CheckpointError: an adapter was made for another model, or changes the number of tokens in
+            the table or the head alone.
     """
+    fitted = []
     for adapter in adapters:
-        touched = adapter.updates.keys() & {TABLE, HEAD}
-        if not touched:
+        shapes = {**expected_shapes(config), HEAD: (config.vocab_size, config.hidden_size)}
+        fitted.append(adapter.fitted(shapes, base))
+        if not adapter.updates.keys() & {TABLE, HEAD}:
             continue
-        untied = replace(config, tie_word_embeddings=False)
         rows = {name: adapter.rows(name) or config.vocab_size for name in (TABLE, HEAD)}
-        if len(set(rows.values())) > 1:
+        if rows[TABLE] != rows[HEAD]:
             message = (
                 f"{adapter.folder}: with the adapter, {TABLE} has {rows[TABLE]} rows and {HEAD} "
                 f"has {rows[HEAD]}"
             )
             hint = "save both in the training: modules_to_save=['embed_tokens', 'lm_head'] in peft"
             raise CheckpointError(message, hint)
-        config = replace(untied, vocab_size=rows[TABLE])
-    return config
+        config = replace(config, tie_word_embeddings=False, vocab_size=rows[TABLE])
+    return config, tuple(fitted)
 
 
 @dataclass(frozen=True)
@@ -81,13 +94,8 @@ class LoraCheckpoint:
             )
             hint = "name the 16-bit model that these weights were made from as the base"
             raise CheckpointError(message, hint)
-        config = base.config
-        fitted = []
-        for adapter in adapters:
-            shapes = {**expected_shapes(config), HEAD: (config.vocab_size, config.hidden_size)}
-            fitted.append(adapter.fitted(shapes, base.folder))
-            config = config_with(config, fitted[-1:])
-        return cls(base, tuple(fitted), config, expected_shapes(config))
+        config, fitted = lay_over(base.config, adapters, base.folder)
+        return cls(base, fitted, config, expected_shapes(config))
 
     @property
     def folder(self) -> Path:

@@ -14,6 +14,7 @@ from llama_export.cli.inspect import INSPECT
 from llama_export.cli.list import LIST
 from llama_export.cli.main import main
 from llama_export.cli.program import NAME, Program
+from llama_export.cli.reading_options import READING_OPTIONS
 from llama_export.cli.target_options import TARGET_OPTIONS
 from llama_export.cli.verify import VERIFY
 
@@ -23,7 +24,7 @@ app = Program(
     export,
     EXPORT_SECTIONS,
     (GENERATE, CHAT, VERIFY, BENCH, INSPECT, LIST),
-    gathered={"target_options": TARGET_OPTIONS},
+    gathered={"target_options": TARGET_OPTIONS, **READING_OPTIONS},
     examples=(
         f"{NAME} --target onnx --model 3.2-1B",
         f"{NAME} --target all --model demo --output bundles",

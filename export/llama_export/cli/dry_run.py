@@ -60,6 +60,8 @@ def show_plan(plan: ExportPlan, *, as_json: bool) -> None:
             contexts.add(judged.context)
         if contexts:
             console.print(_phone_note(contexts))
+        for note in plan.notes:
+            console.print(f"note: {note}", soft_wrap=True)
     plan.resources.require()
     if plan.resources.memory_is_hopeless:
         raise LlamaExportError(plan.resources.memory_fault, plan.resources.memory_hint)
@@ -73,6 +75,7 @@ def to_json(plan: ExportPlan) -> dict[str, object]:
     return {
         "format_version": 2,
         "estimate": plan.estimate.to_json(),
+        "notes": list(plan.notes),
         "resources": plan.resources.to_json(),
         "phones": [judged.to_json() for judged in _judged_phones(plan)],
         "share_sources": list(SHARE_SOURCES),

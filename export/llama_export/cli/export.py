@@ -11,6 +11,7 @@ from llama_export.cli.options import JSON, PATH, VERBOSE, open_console
 from llama_export.cli.output import write_json, write_text
 from llama_export.cli.program import refuse_options_before
 from llama_export.cli.proving import NEVER_AGAIN, command_after
+from llama_export.cli.reading_options import READING_SECTION, chosen_reading
 from llama_export.cli.signals import InterruptedBySignal
 from llama_export.cli.target_options import (
     OWN_SECTIONS,
@@ -64,6 +65,7 @@ EXPORT_SECTIONS = (
             ),
         ),
     ),
+    READING_SECTION,
     Section(
         "Weights",
         (
@@ -151,6 +153,7 @@ def export(
     keep_weights: bool,
     max_context: int | None,
     target_options: Mapping[str, object],
+    reading: Mapping[str, object],
     verify: bool,
     dry_run: bool,
     as_json: bool,
@@ -193,6 +196,7 @@ def export(
         verify=verify,
         force=force,
         keep_extra=keep_extra,
+        reading=chosen_reading(reading),
     )
     plan = plan_export(request, to_show=dry_run)
     if dry_run:
@@ -219,6 +223,8 @@ def export(
             write_json(result.to_json())
         else:
             results().print(export_table(result))
+            for note in result.notes:
+                show_note(console, note)
             next_steps(console, first.folder, runs_here=runs_here, verify=command)
         if runs_here and command is None:
             show_note(console, NEVER_AGAIN)

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llama_export.checkpoints.checkpoint import AS_IT_IS, ReadOptions
+
 if TYPE_CHECKING:
     from llama_export.bundle.bundle import Bundle
     from llama_export.exporting.plan import ExportPlan
@@ -38,12 +40,18 @@ def command_after(plan: ExportPlan, bundle: Bundle) -> str | None:
         return _command(bundle, weights, bundle.manifest.model.hub_id)
     if not plan.request.keep_weights:
         return None
-    model = plan.request.model
-    return _command(bundle, None, None if model == DEMO else model)
+    model, reading = plan.request.model, plan.request.reading
+    is_known = model == DEMO and not reading.adapters
+    return _command(bundle, None, None if is_known else model, reading)
 
 
 def how_to_prove(
-    bundle: Bundle, missing: Sequence[str], *, weights: Path | None, checkpoint: str | None
+    bundle: Bundle,
+    missing: Sequence[str],
+    *,
+    weights: Path | None,
+    checkpoint: str | None,
+    reading: ReadOptions = AS_IT_IS,
 ) -> str:
     """Return what a verification lacked, and the command that would prove the bundle.
 
@@ -52,19 +60,25 @@ def how_to_prove(
         missing: what its report says was missing.
         weights: folder of the weights that were there; None: there were none.
         checkpoint: name of the checkpoint that was given; None: there was none.
+        reading: base and adapters that were given with it.
     """
     lacked = " and ".join(_NAMES[each] for each in missing) or "anything to compare it with"
     known = checkpoint or bundle.manifest.model.hub_id or "MODEL"
     folder = "FOLDER" if weights is None else str(weights)
-    command = _command(bundle, folder, known)
+    command = _command(bundle, folder, known, reading)
     said = f"this bundle is not proved, for want of {lacked}; what proves it: {command}"
     if "weights" in missing:
         said += "; an export with --no-keep-weights kept none, and has to be made again"
     return said
 
 
-def _command(bundle: Bundle, weights: str | None, checkpoint: str | None) -> str:
+def _command(
+    bundle: Bundle, weights: str | None, checkpoint: str | None, reading: ReadOptions = AS_IT_IS
+) -> str:
     words = ["llama-export", "verify", str(bundle.folder)]
     words += ["--weights", weights] if weights else []
     words += ["--checkpoint", checkpoint] if checkpoint else []
+    words += ["--base", reading.base] if checkpoint and reading.base else []
+    for adapter in reading.adapters if checkpoint else ():
+        words += ["--adapter", adapter]
     return shlex.join(words)

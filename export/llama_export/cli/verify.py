@@ -6,8 +6,10 @@ from pathlib import Path
 
 import click
 
+from llama_export.checkpoints.checkpoint import ReadOptions
 from llama_export.cli.options import BUNDLE, JSON, PATH, THREADS, VERBOSE, open_console
 from llama_export.cli.proving import how_to_prove
+from llama_export.cli.reading_options import ADAPTER, BASE
 from llama_export.cli.verb import Section, Verb
 from llama_export.errors import NOT_PROVED_EXIT_CODE
 
@@ -21,6 +23,8 @@ def verify(
     checkpoint: str | None,
     revision: str | None,
     token: str | None,
+    base: str | None,
+    adapter: tuple[str, ...],
     weights: Path | None,
     text: Path | None,
     quick: bool,
@@ -47,7 +51,10 @@ def verify(
     with progress.step(f"Opening {bundle}"):
         opened = Bundle.open(bundle)
         require_runs_here(opened)
-        reference = reference_for(opened, checkpoint, weights, revision=revision, token=token)
+        reading = ReadOptions(base=base, adapters=adapter)
+        reference = reference_for(
+            opened, checkpoint, weights, revision=revision, token=token, reading=reading
+        )
     with progress.step("Starting PyTorch"):
         from llama_export.verification.verify import VerifySettings, verify_bundle
     with progress.step("Checking against the eager model") as advance:
@@ -66,7 +73,9 @@ def verify(
         folder = None if reference.weights is None else reference.weights.folder
         show_note(
             console,
-            how_to_prove(opened, report.missing, weights=folder, checkpoint=checkpoint),
+            how_to_prove(
+                opened, report.missing, weights=folder, checkpoint=checkpoint, reading=reading
+            ),
         )
     raise click.exceptions.Exit(_EXIT_CODES[report.verdict])
 
@@ -92,6 +101,8 @@ VERIFY = Verb(
                 click.Option(
                     ["--token"], help="Hub token.", show_default="HF_TOKEN, or the saved login"
                 ),
+                BASE,
+                ADAPTER,
                 click.Option(
                     ["--weights"],
                     type=PATH,

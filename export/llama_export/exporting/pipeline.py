@@ -78,9 +78,9 @@ def run_export(plan: ExportPlan, progress: Progress) -> ExportResult:
 
 def _open_source(plan: ExportPlan, advance: Callable[[int, int], None]) -> Source:
     """Open the model, and download its weights where needed."""
-    revision, token = plan.request.revision, plan.request.token
+    revision, token = plan.named.revision, plan.request.token
     model = fetch_named(plan.named, revision=revision, token=token, progress=advance)
-    return open_source(model, plan.model.description, plan.request.reading)
+    return open_source(model, plan.model.description, plan.named.reading)
 
 
 def _quantized_weights(

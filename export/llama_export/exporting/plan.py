@@ -17,13 +17,14 @@ from llama_export.exporting.estimate import ExportEstimate, TargetEstimate, esti
 from llama_export.exporting.request import ExportRequest
 from llama_export.exporting.resources import Resources, look_for_resources, refusal_of
 from llama_export.llama.names import expected_shapes
+from llama_export.sources.adapters import name_with_adapters
 from llama_export.sources.catalogue import (
     ModelShape,
     describe_remote,
     download_of,
     shape_of_named,
 )
-from llama_export.sources.resolve import NamedModel, name_model
+from llama_export.sources.resolve import NamedModel
 from llama_export.sources.source import WEIGHTS_FOLDER
 from llama_export.system.machine import Machine
 from llama_export.targets import registry
@@ -57,7 +58,7 @@ class ExportPlan:
 
     Args:
         request: request that is planned.
-        named: meaning of the model's name.
+        named: meaning of the model's name, with the adapters over it.
         model: facts about the model that need no weights.
         recipe: storage form of its weights; those that are quantised already keep theirs.
         targets: bundles in the order of their making.
@@ -74,6 +75,11 @@ class ExportPlan:
     publication: Publication
     estimate: ExportEstimate
     resources: Resources
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user must know of how the model is read, as far as its weights are here."""
+        return self.model.notes
 
     @property
     def output(self) -> Path:
@@ -113,9 +119,11 @@ def plan_export(request: ExportRequest, *, to_show: bool = False) -> ExportPlan:
     taken = refusal_of(publication)
     if taken is not None and not to_show:
         raise taken
-    named = name_model(request.model, revision=request.revision)
+    named = name_with_adapters(
+        request.model, request.reading, revision=request.revision, token=request.token
+    )
     model = shape_of_named(
-        named, revision=request.revision, token=request.token, options=request.reading
+        named, revision=named.revision, token=request.token, options=named.reading
     )
     recipe = _recipe_for(request, model, chosen)
     machine = Machine()
@@ -138,7 +146,7 @@ def plan_export(request: ExportRequest, *, to_show: bool = False) -> ExportPlan:
         if model.description is None:
             # An alias, whose shape is known: its small files are judged before gigabytes come.
             found_there = describe_remote(
-                named, revision=request.revision, token=request.token, options=request.reading
+                named, revision=named.revision, token=request.token, options=named.reading
             )
             model = replace(model, description=found_there)
     return ExportPlan(

@@ -27,6 +27,11 @@ class ExportResult:
     bundles: tuple[ExportedBundle, ...]
     elapsed_s: float
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user must know of how the model was read."""
+        return self.bundles[0].bundle.manifest.model.notes if self.bundles else ()
+
     def __repr__(self) -> str:
         made = ", ".join(each.bundle.manifest.target for each in self.bundles)
         return f"<ExportResult {self.output}: {made} in {self.elapsed_s:.1f} s>"
@@ -36,6 +41,7 @@ class ExportResult:
         return {
             "output": str(self.output),
             "elapsed_s": round(self.elapsed_s, 2),
+            "notes": list(self.notes),
             "bundles": [
                 {
                     "target": exported.bundle.manifest.target,

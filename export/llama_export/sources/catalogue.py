@@ -93,6 +93,12 @@ class ModelShape:
         return None if checkpoint is None else checkpoint.weights_folder
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user must know of how it is read; nothing while the weights are not fetched."""
+        checkpoint = self._checkpoint
+        return () if checkpoint is None else checkpoint.notes
+
+    @property
     def _checkpoint(self) -> Checkpoint | None:
         return None if self.description is None else self.description.checkpoint
 

@@ -15,11 +15,12 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from llama_export.bundle.manifest import ModelInfo, path_fault
+from llama_export.bundle.manifest import path_fault
+from llama_export.bundle.model_info import ModelInfo
 from llama_export.bundle.ownership import HASH_OF
 from llama_export.checkpoints.checkpoint import Checkpoint
 from llama_export.checkpoints.companions import GENERATION_CONFIG_FILE, TOKENIZER_CONFIG_FILE
-from llama_export.checkpoints.formats import find_format
+from llama_export.checkpoints.formats import read_small_files, read_tokenizer, reading_of
 from llama_export.checkpoints.hugging_face_files import CONFIG_FILE
 from llama_export.errors import CheckpointError
 from llama_export.sources.licence import NOTICE_NAME, licence_folder, licence_notice
@@ -131,14 +132,13 @@ def expected_files(
         ConfigError, TokenizerError: one of the checkpoint's files is damaged.
     """
     if checkpoint is not None:
-        path = checkpoint.folder
-        form = find_format(path)
+        path, options = checkpoint.folder, reading_of(checkpoint)
         named = replace(info, config=checkpoint.config.to_hf())
         source = Source(
             info=named,
             path=path,
-            tokenizer=form.read_tokenizer(path),
-            companions=form.read_companions(path),
+            tokenizer=read_tokenizer(path, options),
+            companions=read_small_files(path, options),
             checkpoint=checkpoint,
             weights=None,
         )

@@ -5,17 +5,21 @@ It finds and opens them; it compares nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_export.bundle.bundle import Bundle
-from llama_export.checkpoints.checkpoint import Checkpoint
+from llama_export.bundle.model_info import ModelInfo
+from llama_export.checkpoints.checkpoint import AS_IT_IS, Checkpoint, ReadOptions
 from llama_export.checkpoints.formats import open_checkpoint
 from llama_export.errors import CheckpointError, UsageError
-from llama_export.sources.resolve import ALIASES, DEMO, resolve_model
+from llama_export.sources.adapters import name_with_adapters
+from llama_export.sources.reading import read_again
+from llama_export.sources.resolve import ALIASES, DEMO, NamedModel, fetch_named
 from llama_export.sources.source import WEIGHTS_FOLDER
 from llama_quantize.checkpoint.files import is_quantized
+from llama_quantize.printable import shown_name
 
 if TYPE_CHECKING:
     from llama_quantize.checkpoint.weights import QuantizedWeights
@@ -41,6 +45,7 @@ def reference_for(
     *,
     revision: str | None = None,
     token: str | None = None,
+    reading: ReadOptions = AS_IT_IS,
 ) -> Reference:
     """Find the quantised weights and the checkpoint that a bundle was made from.
 
@@ -51,6 +56,7 @@ def reference_for(
         weights: folder of the quantised weights; None: `weights/` beside the bundle, if there.
         revision: revision of the checkpoint; None: the commit that the bundle was made from.
         token: token of the hub; None: the saved one.
+        reading: how the checkpoint is to be read; what it leaves open is as it was for the bundle.
 
     Raises:
         LlamaExportError, QuantizationError: what was named cannot be opened.
@@ -67,15 +73,42 @@ def reference_for(
         checkpoint = DEMO
     found = None
     if checkpoint is not None:
-        # The commit that the bundle was made from, not what the branch has become.
-        same = ALIASES.get(checkpoint, checkpoint) == model.hub_id
-        wanted = revision or (model.revision if same else None)
-        resolved = resolve_model(checkpoint, revision=wanted, token=token)
-        found = open_checkpoint(resolved.path)
+        named = _name_again(checkpoint, model, reading, revision, token)
+        resolved = fetch_named(named, revision=named.revision, token=token)
+        found = open_checkpoint(resolved.path, options=named.reading)
         if found.recipe is not None:
             message = f"{resolved.path} holds quantised weights, not what they were made from"
             raise CheckpointError(message, "name the original checkpoint, or leave it out")
     return Reference(None if weights is None else _opened(weights), found)
+
+
+def _name_again(
+    checkpoint: str, model: ModelInfo, reading: ReadOptions, revision: str | None, token: str | None
+) -> NamedModel:
+    """Find a checkpoint and the adapters that a bundle was made with.
+
+    The commits are those of the bundle, not what the branches have become.
+
+    Raises:
+        CheckpointError: the bundle was made with an adapter that only its maker has.
+    """
+    commits = {model.hub_id: model.revision}
+    commits |= {each.hub_id: each.revision for each in model.adapters}
+    wanted = revision or commits.get(ALIASES.get(checkpoint, checkpoint))
+    options = read_again(reading, model)
+    named = name_with_adapters(checkpoint, options, revision=wanted, token=token)
+    if lacking := model.adapters[len(named.adapters) :]:
+        local = [each.name for each in lacking if each.hub_id is None]
+        if local:
+            names = ", ".join(map(shown_name, local))
+            message = f"the bundle was made with adapters that {checkpoint} lacks: {names}"
+            raise CheckpointError(message, "name their folders with --adapter, in that order")
+        fetched = tuple(f"{each.hub_id}@{each.revision}" for each in lacking)
+        options = replace(options, adapters=(*options.adapters, *fetched))
+        named = name_with_adapters(checkpoint, options, revision=wanted, token=token)
+    if named.path is None and named.revision is None:
+        return replace(named, revision=commits.get(named.hub_id))
+    return named
 
 
 def _opened(weights: Path) -> QuantizedWeights:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from llama_export.checkpoints.checkpoint import Fault, WantedFiles
-from llama_export.checkpoints.formats import find_format, wanted_files
+from llama_export.checkpoints.formats import is_complete, wanted_files
 from llama_export.errors import NOTICE, HubError, OutputError
 from llama_export.sources.answers import (
     describe_file,
@@ -258,7 +258,7 @@ def _cached(
     blobs = Blobs(repository.storage)
     commit = _commit_of(repository.storage / "refs" / repository.revision) or repository.revision
     folder = blobs.snapshot(commit)
-    if not find_format(folder).is_complete(folder):
+    if not is_complete(folder):
         raise _nothing_cached(repository, reason)
     wanted = wanted_files({path.relative_to(folder).as_posix() for path in folder.rglob("*")})
     names = () if isinstance(wanted, Fault) else wanted.small + (wanted.weights if weights else ())

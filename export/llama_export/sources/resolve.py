@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from llama_export.bundle.model_info import AdapterInfo
+from llama_export.checkpoints.checkpoint import AS_IT_IS, ReadOptions
 from llama_export.checkpoints.formats import is_checkpoint
 from llama_export.checkpoints.hugging_face_files import no_folder
 from llama_export.checkpoints.unrecognised import fault_of_file
@@ -55,12 +57,14 @@ class ModelSource:
         path: folder or file of the checkpoint.
         hub_id: repository on the hub; None: the demo or a local model.
         revision: commit of the repository; None: as `hub_id`.
+        adapters: adapters that are laid over it.
     """
 
     name: str
     path: Path
     hub_id: str | None
     revision: str | None
+    adapters: tuple[AdapterInfo, ...] = ()
 
 
 def resolve_model(
@@ -102,12 +106,18 @@ class NamedModel:
         path: folder or file of the checkpoint; None: it is on the hub.
         hub_id: repository on the hub; empty: it is a local model.
         is_alias: whether the name is one of `ALIASES`, whose shape is known.
+        revision: branch, tag or commit of the repository; None: the default branch.
+        reading: how it is read; adapters are folders.
+        adapters: which adapters these are.
     """
 
     name: str
     path: Path | None
     hub_id: str
     is_alias: bool = False
+    revision: str | None = None
+    reading: ReadOptions = AS_IT_IS
+    adapters: tuple[AdapterInfo, ...] = ()
 
 
 def name_model(model: str, *, revision: str | None = None) -> NamedModel:
@@ -171,9 +181,9 @@ def fetch_named(
         HubError, GatedModelError, OutputError: as `resolve_model`.
     """
     if named.path is not None:
-        return ModelSource(named.name, named.path, None, None)
+        return ModelSource(named.name, named.path, None, None, named.adapters)
     folder, commit = fetch(named.hub_id, revision=revision, token=token, progress=progress)
-    return ModelSource(named.name, folder, named.hub_id, commit)
+    return ModelSource(named.name, folder, named.hub_id, commit, named.adapters)
 
 
 def _local_path(model: str) -> Path | None:

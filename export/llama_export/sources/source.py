@@ -7,12 +7,11 @@ not quantise, trace or write.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llama_export.bundle.manifest import ModelInfo
+from llama_export.bundle.model_info import ModelInfo
 from llama_export.checkpoints.checkpoint import (
     AS_IT_IS,
     Checkpoint,
@@ -20,10 +19,23 @@ from llama_export.checkpoints.checkpoint import (
     ReadOptions,
 )
 from llama_export.checkpoints.companions import DEFAULT_TEMPLATE
-from llama_export.checkpoints.formats import find_format, require_recognised
+from llama_export.checkpoints.formats import (
+    open_checkpoint,
+    read_config,
+    read_small_files,
+    read_tokenizer,
+    require_recognised,
+)
 from llama_export.errors import CheckpointError, TokenizerError
 from llama_export.llama.config import LlamaConfig
 from llama_export.sources.licence import licence_folder, licence_notice
+from llama_export.sources.reading import (
+    READING,
+    noted,
+    parse_reading_text,
+    reading_text,
+    recorded,
+)
 from llama_export.sources.resolve import ModelSource, model_name
 from llama_export.tokenizer.chat_format import llama3_template, stop_token_ids
 from llama_export.tokenizer.tokenizer import Tokenizer
@@ -96,6 +108,7 @@ class Source:
     def identity(self) -> dict[str, str]:
         """Return where the weights come from, to be kept with the quantised ones."""
         found = {key: getattr(self.info, key) for key in IDENTITY}
+        found[READING] = reading_text(self.info) or None
         return {key: value for key, value in found.items() if value is not None}
 
     def tokenizer_config(self) -> dict[str, object]:
@@ -144,13 +157,11 @@ def describe(
             a small file beside them cannot be copied into a bundle.
     """
     require_recognised(path)
-    form = find_format(path)
-    named = form.read_config(path, options)
-    tokenizer = form.read_tokenizer(path)
-    config = _completed(named, tokenizer)
+    tokenizer = read_tokenizer(path, options)
+    config = _completed(read_config(path, options), tokenizer)
     require_same_vocabulary(tokenizer, config, path)
-    checkpoint = form.open(path, config, options) if with_weights else None
-    companions = form.read_companions(path)
+    checkpoint = open_checkpoint(path, config, options) if with_weights else None
+    companions = read_small_files(path, options)
     # What is copied into bundles is read now, so that a fault in it does not wait for the work.
     licence_notice("", None, licence_folder(path))
     return Description(path, config, tokenizer, companions, checkpoint)
@@ -177,17 +188,16 @@ def open_source(
         description = describe(model.path, options=options)
     checkpoint = description.checkpoint
     if checkpoint is None:
-        checkpoint = find_format(model.path).open(model.path, description.config, options)
+        checkpoint = open_checkpoint(model.path, description.config, options)
     weights = _opened(checkpoint.weights_folder)
-    known = {} if weights is None else _origin(weights)
-    info = ModelInfo(
-        name=model_name(known.get("name", model.name)),
-        hub_id=known.get("hub_id", model.hub_id),
-        revision=known.get("revision", model.revision),
-        config=description.config.to_hf(),
-    )
+    if weights is not None:
+        info = _info_of(weights, model)
+    else:
+        notes = noted(checkpoint.notes)
+        identity = model_name(model.name), model.hub_id, model.revision
+        info = ModelInfo(*identity, {}, model.adapters, recorded(options), notes)
     return Source(
-        info=info,
+        info=replace(info, config=description.config.to_hf()),
         path=model.path,
         tokenizer=description.tokenizer,
         companions=description.companions,
@@ -222,8 +232,8 @@ def require_same_vocabulary(tokenizer: Tokenizer, config: LlamaConfig, path: Pat
         raise TokenizerError(message, "take both files from the same repository")
 
 
-def _origin(weights: QuantizedWeights) -> Mapping[str, str]:
-    """Return where quantised weights say that they come from.
+def _info_of(weights: QuantizedWeights, model: ModelSource) -> ModelInfo:
+    """Return where quantised weights say that they come from, and how that was read.
 
     Raises:
         CheckpointError: it is no origin that a manifest could hold.
@@ -236,7 +246,15 @@ def _origin(weights: QuantizedWeights) -> Mapping[str, str]:
                 "which is neither a repository nor a commit of one"
             )
             raise CheckpointError(message, f"correct it, or take {key} out of the metadata")
-    return weights.metadata
+    known, text = weights.metadata, weights.metadata.get(READING)
+    where = str(weights.folder / RECORD_FILE)
+    read = ModelInfo("", None, None, {}) if text is None else parse_reading_text(text, where)
+    return replace(
+        read,
+        name=model_name(known.get("name", model.name)),
+        hub_id=known.get("hub_id", model.hub_id),
+        revision=known.get("revision", model.revision),
+    )
 
 
 def _opened(folder: Path | None) -> QuantizedWeights | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from llama_export.bundle.manifest import MANIFEST_NAME
 from llama_export.sources.manifest_fields import describe_quantization, describe_tokenizer
 from llama_export.sources.model_files import json_bytes
+from llama_export.sources.reading import how_it_was_read
 from llama_export.sources.source import IDENTITY
 from llama_export.tokenizer.files import read_vocabulary
 from llama_export.verification.artifact import Artifact
@@ -147,6 +148,8 @@ def _model_differences(artifact: Artifact, source: Mapping[str, bytes]) -> list[
         identity = {key: known.get(key) for key in IDENTITY}
         named = {key: getattr(model, key) for key in IDENTITY}
         found += _in_manifest("model", identity, named)
+        # How it was read: absent on both sides where there is nothing to say.
+        found += _in_manifest("model", how_it_was_read(known), model.how_it_was_read())
     return found
 
 

@@ -1,0 +1,64 @@
+"""The options that say how a checkpoint is read, where its files do not say it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import click
+
+from llama_export.checkpoints.checkpoint import ReadOptions
+from llama_export.cli.verb import Section
+
+_MOST_FACTOR = 1e6
+
+BASE = click.Option(
+    ["--base"], metavar="MODEL", help="The model below an adapter.", show_default="what it names"
+)
+ADAPTER = click.Option(
+    ["--adapter"],
+    multiple=True,
+    metavar="FOLDER",
+    help="A LoRA adapter to merge into the model, or its hub id; repeat it for more.",
+)
+READING_SECTION = Section(
+    "Reading the checkpoint",
+    (
+        BASE,
+        ADAPTER,
+        click.Option(
+            ["--rope-factor"],
+            type=click.FloatRange(1, _MOST_FACTOR),
+            metavar="FACTOR",
+            help="Of the rotary scaling, which Meta's own layout does not record.",
+            show_default="inferred",
+        ),
+        click.Option(
+            ["--merge-adaptors"],
+            is_flag=True,
+            help="Merge the side branches of a QLoRA checkpoint, and quantise again.",
+        ),
+        click.Option(
+            ["--accept-loss"],
+            is_flag=True,
+            help="Read weights that lost more than int4 loses (GGUF Q2_K, Q3_K).",
+        ),
+    ),
+)
+READING_OPTIONS = {"reading": READING_SECTION.options}
+"""How these options reach a verb: what was typed, by name."""
+
+
+def chosen_reading(typed: Mapping[str, object]) -> ReadOptions:
+    """Return how a checkpoint is to be read.
+
+    Args:
+        typed: values of the options that were typed, by name.
+    """
+    factor, base, adapters = typed.get("rope_factor"), typed.get("base"), typed.get("adapter")
+    return ReadOptions(
+        rope_factor=factor if isinstance(factor, float) else None,
+        base=base if isinstance(base, str) else None,
+        adapters=tuple(map(str, adapters)) if isinstance(adapters, tuple) else (),
+        merge_adaptors=typed.get("merge_adaptors") is True,
+        accept_loss=typed.get("accept_loss") is True,
+    )
