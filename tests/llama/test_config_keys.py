@@ -53,7 +53,6 @@ HARMLESS = {
 OTHER_MATHS = {
     "activation_function": "gelu",
     "alibi": True,
-    "attention_bias": True,
     "attention_chunk_size": 8192,
     "attention_multiplier": 0.0078125,
     "attn_temperature_tuning": True,
@@ -65,7 +64,6 @@ OTHER_MATHS = {
     "layer_types": ["full_attention", "sliding_attention"],
     "logit_scale": 0.0625,
     "logits_scaling": 8.0,
-    "mlp_bias": True,
     "moe_intermediate_size": 512,
     "no_rope_layer_interval": 4,
     "no_rope_layers": [1, 0],
@@ -108,8 +106,8 @@ def test_what_changes_the_maths_is_refused(key):
 
 
 def test_all_refused_keys_are_named_at_once():
-    with pytest.raises(UnsupportedModelError, match=r"(?s)mlp_bias.*logit_scale"):
-        LlamaConfig.from_hf({**PLAIN, "mlp_bias": True, "logit_scale": 2})
+    with pytest.raises(UnsupportedModelError, match=r"(?s)alibi.*logit_scale"):
+        LlamaConfig.from_hf({**PLAIN, "alibi": True, "logit_scale": 2})
     many = {f"num_experts_{number}": 8 for number in range(30)}
     with pytest.raises(UnsupportedModelError, match="and 18 more"):
         LlamaConfig.from_hf(PLAIN | many)

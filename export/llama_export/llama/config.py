@@ -13,7 +13,8 @@ from typing import Any
 
 from llama_export.errors import ConfigError
 from llama_export.llama.config_bounds import MOST_PARAMETERS, beyond_bounds
-from llama_export.llama.config_keys import Fields, refuse_other_maths
+from llama_export.llama.config_keys import Fields, refuse_other_maths, shown
+from llama_export.llama.own_keys import PLAIN_ARCHITECTURE, read_own_keys, with_own_keys
 from llama_export.llama.rope_scaling import (
     AnyScaling,
     LongRopeScaling,
@@ -26,6 +27,7 @@ from llama_quantize.strict_json import JsonFault, read_object
 __all__ = ["LlamaConfig", "RopeScaling", "read_keys"]
 
 _SHOWN_TOKENS = 4
+_MOST_RANK, _MOST_SCALE = 2**20, 1e12
 _MOST_BYTES = 2**20  # a real config.json is about 1 kB
 
 
@@ -47,6 +49,13 @@ class LlamaConfig:
     tie_word_embeddings: bool
     bos_token_id: int | None
     eos_token_id: tuple[int, ...]
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    # SpinQuant's R4: down_proj takes its input multiplied by Hadamard's matrix.
+    down_proj_rotation: bool = False
+    # QLoRA: every linear of the blocks has a side branch of this rank; 0: none has.
+    adaptor_rank: int = 0
+    adaptor_scale: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse a shape that no Llama can have, with every fault named at once."""
@@ -64,6 +73,7 @@ class LlamaConfig:
                 faults.append(f"short_factor must hold {self.head_dim // 2} numbers, found {held}")
         if not faults and self.num_parameters > MOST_PARAMETERS:
             faults.append(f"it has {self.num_parameters} parameters, more than {MOST_PARAMETERS}")
+        faults += self._faults_beside()
         for key, tokens in (
             ("bos_token_id", () if self.bos_token_id is None else (self.bos_token_id,)),
             ("eos_token_id", self.eos_token_id),
@@ -77,6 +87,18 @@ class LlamaConfig:
             message = "this is not a Llama's shape: " + "; ".join(faults)
             raise ConfigError(message, "correct config.json")
 
+    def _faults_beside(self) -> list[str]:
+        """List what is wrong with the rotation and the adaptors."""
+        width, rank, scale = self.intermediate_size, self.adaptor_rank, self.adaptor_scale
+        faults = []
+        if self.down_proj_rotation and width & (width - 1):
+            faults.append(f"down_proj_rotation wants a power of two, intermediate_size is {width}")
+        if not 0 <= rank <= _MOST_RANK or not 0 <= scale <= _MOST_SCALE:
+            faults.append(f"adaptors of rank {rank} and scale {shown(scale)}")
+        elif bool(rank) != bool(scale):
+            faults.append(f"adaptors of rank {rank} need a scale, found {shown(scale)}")
+        return faults
+
     @property
     def num_parameters(self) -> int:
         """Unique parameters: a tied table counts once."""
@@ -84,6 +106,7 @@ class LlamaConfig:
         attention = self.hidden_size * self.head_dim * 2 * (query + key_value)
         layer = attention + 3 * self.hidden_size * self.intermediate_size + 2 * self.hidden_size
         tables = self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
+        layer += self._parameters_beside
         return tables + self.num_hidden_layers * layer + self.hidden_size
 
     @property
@@ -98,6 +121,27 @@ class LlamaConfig:
             original = self.rope_scaling.original_max_position_embeddings
             return min(original, self.max_position_embeddings)
         return self.max_position_embeddings
+
+    @property
+    def rotation_orders(self) -> tuple[int, int]:
+        """Orders a <= b whose product is that of the rotation: 64 and 128 for a width of 8192.
+
+        The rotation is the Kronecker product of theirs, so that two small products compute it.
+        """
+        bits = self.intermediate_size.bit_length() - 1
+        return 1 << bits // 2, 1 << (bits - bits // 2)
+
+    @property
+    def _parameters_beside(self) -> int:
+        """Parameters of a layer's biases and adaptors."""
+        hidden, inner = self.hidden_size, self.intermediate_size
+        query, key_value = (
+            heads * self.head_dim for heads in (self.num_attention_heads, self.num_key_value_heads)
+        )
+        attention, mlp = query + 2 * key_value + hidden, 2 * inner + hidden
+        columns = 3 * hidden + query + 2 * hidden + inner
+        adaptors = self.adaptor_rank * (attention + mlp + columns)
+        return adaptors + attention * self.attention_bias + mlp * self.mlp_bias
 
     @classmethod
     def read(cls, path: Path) -> LlamaConfig:
@@ -141,18 +185,21 @@ class LlamaConfig:
             tie_word_embeddings=field.boolean("tie_word_embeddings", default=False),
             bos_token_id=field.token_id("bos_token_id"),
             eos_token_id=field.token_ids("eos_token_id"),
+            attention_bias=field.boolean("attention_bias", default=False),
+            mlp_bias=field.boolean("mlp_bias", default=False),
+            **read_own_keys(raw, where),
         )
 
     def to_hf(self) -> dict[str, Any]:
         """Return the keys of a config.json that transformers 4 and 5 both read."""
         scaling = None if self.rope_scaling is None else scaling_keys(self.rope_scaling)
         eos = self.eos_token_id
-        return {
-            "architectures": ["LlamaForCausalLM"],
+        keys = {
+            "architectures": [PLAIN_ARCHITECTURE],
             "model_type": "llama",
             "hidden_act": "silu",
-            "attention_bias": False,
-            "mlp_bias": False,
+            "attention_bias": self.attention_bias,
+            "mlp_bias": self.mlp_bias,
             "vocab_size": self.vocab_size,
             "hidden_size": self.hidden_size,
             "intermediate_size": self.intermediate_size,
@@ -169,6 +216,7 @@ class LlamaConfig:
             "eos_token_id": list(eos) if len(eos) > 1 else eos[0] if eos else None,
             "torch_dtype": "bfloat16",
         }
+        return with_own_keys(keys, self)
 
 
 def read_keys(path: Path) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def refuse_other_maths(raw: Mapping[str, Any], where: str) -> None:
     Raises:
         UnsupportedModelError: it is not a Llama, or there is such a key.
     """
-    faults = [*_other_model(raw), *_other_activation(raw), *_biases(raw)]
+    faults = [*_other_model(raw), *_other_activation(raw)]
     found = [key for key in raw if _changes_maths(key, raw)]
     faults += [f"{shown_name(key)} = {shown(raw[key])}" for key in sorted(found)[:_SHOWN_KEYS]]
     if len(found) > _SHOWN_KEYS:
@@ -103,11 +103,6 @@ def _other_model(raw: Mapping[str, Any]) -> list[str]:
 def _other_activation(raw: Mapping[str, Any]) -> list[str]:
     value = raw.get("hidden_act", "silu")
     return [] if value in _ACTIVATIONS else [f"hidden_act = {shown(value)} (only 'silu' is)"]
-
-
-def _biases(raw: Mapping[str, Any]) -> list[str]:
-    keys = ("attention_bias", "mlp_bias")
-    return [f"{key} = {shown(raw[key])} (only False is)" for key in keys if raw.get(key)]
 
 
 def _changes_maths(key: str, raw: Mapping[str, Any]) -> bool:

@@ -35,6 +35,7 @@ POST_NORM = "post_attention_layernorm"  # [S, E]
 GATE = "mlp.gate_proj"  # [S, F]
 UP = "mlp.up_proj"  # [S, F]
 ACTIVATION = "mlp.activation"  # [S, F]: silu(gate) * up
+ROTATED = "mlp.rotated"  # [S, F]: the activation rotated, where a model does that
 DOWN = "mlp.down_proj"  # [S, E]
 MLP_SUM = "residual_mlp"  # [S, E]
 

@@ -16,6 +16,8 @@ from torch.nn import functional
 
 from llama_export.llama.attention import KeyValue, attention, self_attention
 from llama_export.llama.config import LlamaConfig
+from llama_export.llama.hadamard import hadamard
+from llama_export.llama.linear import block_linear
 from llama_export.llama.rope import inverse_frequencies
 
 
@@ -41,10 +43,11 @@ class LlamaAttention(nn.Module):
         self.attention_factor = config.attention_factor
         query_size = config.num_attention_heads * config.head_dim
         key_value_size = config.num_key_value_heads * config.head_dim
-        self.q_proj = nn.Linear(config.hidden_size, query_size, bias=False)
-        self.k_proj = nn.Linear(config.hidden_size, key_value_size, bias=False)
-        self.v_proj = nn.Linear(config.hidden_size, key_value_size, bias=False)
-        self.o_proj = nn.Linear(query_size, config.hidden_size, bias=False)
+        hidden_size, bias = config.hidden_size, config.attention_bias
+        self.q_proj = block_linear(config, hidden_size, query_size, bias=bias)
+        self.k_proj = block_linear(config, hidden_size, key_value_size, bias=bias)
+        self.v_proj = block_linear(config, hidden_size, key_value_size, bias=bias)
+        self.o_proj = block_linear(config, query_size, hidden_size, bias=bias)
 
     def forward(
         self, hidden: Tensor, position: Tensor | None, past: KeyValue | None, inv_freq: Tensor
@@ -61,17 +64,22 @@ class LlamaAttention(nn.Module):
 
 
 class LlamaMLP(nn.Module):
-    """The gated feed-forward layer: `down(silu(gate(x)) * up(x))`."""
+    """The gated feed-forward layer: `down(silu(gate(x)) * up(x))`, perhaps rotated before down."""
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        hidden_size, inner_size = config.hidden_size, config.intermediate_size
+        bias = config.mlp_bias
+        self.rotates = config.down_proj_rotation
+        self.gate_proj = block_linear(config, hidden_size, inner_size, bias=bias)
+        self.up_proj = block_linear(config, hidden_size, inner_size, bias=bias)
+        self.down_proj = block_linear(config, inner_size, hidden_size, bias=bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map `[B, S, E]` to `[B, S, E]`."""
         gated: Tensor = functional.silu(self.gate_proj(hidden)) * self.up_proj(hidden)
+        if self.rotates:
+            gated = hadamard(gated)
         result: Tensor = self.down_proj(gated)
         return result
 

@@ -20,6 +20,7 @@ from torch.nn import functional
 from llama_export.llama.activations import EXACT_INPUTS, RoundedInputs
 from llama_export.llama.attention import KeyValue
 from llama_export.llama.config import LlamaConfig
+from llama_export.llama.linear import AdaptedLinear
 from llama_export.llama.model import LlamaDecoderLayer
 from llama_export.llama.names import FINAL_NORM, HEAD, TABLE
 from llama_export.llama.rope import inverse_frequencies
@@ -262,7 +263,9 @@ def _rounded_inputs(
 def _rounding_hook(
     rounding: RoundedInputs, name: str
 ) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
-    def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (round_activations(inputs[0], rounding[name]),)
+    def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        rounded = round_activations(inputs[0], rounding[name])
+        # A side branch is floats, and takes its input as it is.
+        return (rounded, inputs[0]) if isinstance(module, AdaptedLinear) else (rounded,)
 
     return hook

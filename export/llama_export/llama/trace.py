@@ -1,8 +1,8 @@
 """Trace `Llama` once, without weights, into a graph of about ten kinds of node.
 
 `torch.export` in the pre-decomposition ATen IR keeps `linear`, `embedding`, `rms_norm` and `silu`
-whole, and `llama_export::attention` is one node. The weights stay on the meta device: a lowering
-looks them up by name. This module knows nothing of any target.
+whole, and attention, Hadamard's rotation and a product with a side branch are one node each. The
+weights stay on the meta device: a lowering looks them up by name. It knows nothing of any target.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ SILU = torch.ops.aten.silu.default
 MUL = torch.ops.aten.mul.Tensor
 ADD = torch.ops.aten.add.Tensor
 ATTENTION = torch.ops.llama_export.attention.default
+ADAPTED_LINEAR = torch.ops.llama_export.adapted_linear.default
+HADAMARD = torch.ops.llama_export.hadamard.default
 GETITEM = operator.getitem
 
 
@@ -40,7 +42,13 @@ class NodeHandlers(Protocol):
         """Normalise: `(x, shape, weight, epsilon)`."""
 
     def linear(self, node: Node) -> None:
-        """Multiply: `(x, weight)`."""
+        """Multiply: `(x, weight)`, or `(x, weight, bias)`."""
+
+    def adapted_linear(self, node: Node) -> None:
+        """Multiply with a side branch: `(x, weight, bias or None, A, B, scale)`."""
+
+    def hadamard(self, node: Node) -> None:
+        """Rotate the last axis: `(x,)`."""
 
     def attention(self, node: Node) -> None:
         """Attend: query, key and value come first; results are a tuple."""
@@ -59,6 +67,38 @@ class NodeHandlers(Protocol):
 
     def output(self, node: Node) -> None:
         """Finish: the logits, then the caches."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """The side branch of a product: `scale * B(A x)`.
+
+    Args:
+        a: name of A.
+        b: name of B.
+        scale: factor.
+    """
+
+    a: str
+    b: str
+    scale: float
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A product with a weight, and what is added to it.
+
+    Args:
+        x: name of the node that it multiplies.
+        weight: Hugging Face's name of the weight.
+        bias: name of its bias; None: it has none.
+        side: its side branch; None: it has none.
+    """
+
+    x: str
+    weight: str
+    bias: str | None = None
+    side: Side | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +136,21 @@ class TracedLlama:
             raise LoweringError(message, "report it with the model's config.json")
         return name
 
+    def linear(self, node: Node) -> Linear:
+        """Return what a node multiplies with, of the kind `linear` or `adapted_linear`.
+
+        Raises:
+            LoweringError: an argument is not a weight.
+        """
+        arguments = (*node.args, *(None,) * 6)[:6]
+        x, weight, bias, a, b, scale = arguments
+        return Linear(
+            str(x),
+            self.weight_name(weight),
+            None if bias is None else self.weight_name(bias),
+            None if a is None else Side(self.weight_name(a), self.weight_name(b), number(scale)),
+        )
+
     def walk(self, handlers: NodeHandlers) -> None:
         """Call the handler of every computing node, in order, and that of the output last.
 
@@ -106,6 +161,8 @@ class TracedLlama:
             EMBEDDING: handlers.embedding,
             RMS_NORM: handlers.rms_norm,
             LINEAR: handlers.linear,
+            ADAPTED_LINEAR: handlers.adapted_linear,
+            HADAMARD: handlers.hadamard,
             ATTENTION: handlers.attention,
             GETITEM: handlers.getitem,
             SILU: handlers.silu,

@@ -71,6 +71,8 @@ def merge(parts: Iterable[Part]) -> tuple[Part, ...]:
 SCALES = "scales"
 NORMS = "norms"
 ROTARY = "rotary tables"
+BIASES = "biases"
+ADAPTORS = "adaptors"
 PADDING = "padding to pages"
 GRAPH = "graph"
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 _DOT = "__"
 # Biases of nothing, by their length.
 ZEROS = "zeros_"
+# The rotation's two matrices, by their side.
+HADAMARD = "hadamard_"
 COS_TABLE, SIN_TABLE = "rotary__cos", "rotary__sin"
 
 

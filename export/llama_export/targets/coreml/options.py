@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from llama_export.bundle.graph_spec import IO, STATE
 from llama_export.errors import UsageError
+from llama_export.llama.names import is_adaptor, is_bias
 from llama_export.targets.options import TargetOptions, option, require_known_choices
 
 if TYPE_CHECKING:
@@ -74,7 +75,12 @@ def require_fitting_schemes(options: CoremlOptions, schemes: Mapping[str, Scheme
     """
     from llama_quantize.scheme import Float, GroupedInt
 
-    matrices = {scheme for name, scheme in schemes.items() if not name.endswith("norm.weight")}
+    # Norms, biases and side branches are float32 in a package.
+    matrices = {
+        scheme
+        for name, scheme in schemes.items()
+        if not (name.endswith("norm.weight") or is_bias(name) or is_adaptor(name))
+    }
     if Float("bfloat16") in matrices:
         message = "the coreml target: Core ML has no bfloat16 weights"
         raise UsageError(message, "use --quantize fp16, or int4")

@@ -10,10 +10,12 @@ import math
 from collections.abc import Iterator, Mapping
 
 from llama_export.llama.config import LlamaConfig
-from llama_export.llama.names import HEAD, TABLE, Shapes
+from llama_export.llama.names import HEAD, TABLE, Shapes, is_adaptor, is_bias
 from llama_export.targets.coreml.options import CoremlOptions
 from llama_export.targets.coreml.signature import prefill_tokens
 from llama_export.targets.footprint import (
+    ADAPTORS,
+    BIASES,
     GRAPH,
     NORMS,
     PADDING,
@@ -97,17 +99,32 @@ def _constants(
     for _ in ("cos", "sin"):
         yield Part(ROTARY, max_context * row_bytes, row_bytes)
     for name, shape in shapes.items():
-        if len(shape) == 1:
-            yield Part(NORMS, shape[0] * _SINGLE, shape[0] * _SINGLE)
+        if len(shape) == 1 or is_adaptor(name):
+            size_bytes = math.prod(shape) * _SINGLE
+            yield Part(_kind_beside(name), size_bytes, size_bytes)
             continue
         # A token's lookup reads one row; a tied table is the head too, which reads them all.
         by_row = name == TABLE and HEAD in shapes
         yield from _matrix(name, shape, schemes[name], by_row=by_row)
-    for size in sorted({shape[0] for shape in shapes.values() if len(shape) == 2}):
-        yield Part(GRAPH, size * _HALF, 0)  # of each width one bias of zeros
+    # Of each width one bias of zeros: float16, and float32 for the adaptors.
+    for adapts, item_bytes in ((False, _HALF), (True, _SINGLE)):
+        widths = {
+            shape[0]
+            for name, shape in shapes.items()
+            if len(shape) == 2 and is_adaptor(name) == adapts
+        }
+        yield from (Part(GRAPH, size * item_bytes, 0) for size in sorted(widths))
+    if config.down_proj_rotation:
+        yield from (Part(GRAPH, order**2 * _SINGLE, 0) for order in config.rotation_orders)
     if options.fixed:
         yield Part(GRAPH, max_context * _SINGLE, 0)
         yield Part(GRAPH, prefill_tokens(max_context) * _SINGLE, 0)
+
+
+def _kind_beside(name: str) -> str:
+    if is_adaptor(name):
+        return ADAPTORS
+    return BIASES if is_bias(name) else NORMS
 
 
 def _matrix(name: str, shape: tuple[int, ...], scheme: Scheme, *, by_row: bool) -> Iterator[Part]:

@@ -8,13 +8,16 @@ is a model of what was measured, see docs/performance.md.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from llama_export.llama.config import LlamaConfig
-from llama_export.llama.names import HEAD, TABLE, Shapes
+from llama_export.llama.names import HEAD, TABLE, Shapes, is_adaptor, is_bias
 from llama_export.targets.executorch.options import COREML, VULKAN, ExecutorchOptions
 from llama_export.targets.executorch.xnnpack.product_form import product_form
 from llama_export.targets.footprint import (
+    ADAPTORS,
+    BIASES,
     CACHE_ITEM_BYTES,
     GRAPH,
     NORMS,
@@ -64,9 +67,10 @@ def predict(
     # Vulkan's delegate holds a table of its own.
     once = tied and options.share_table and options.delegate != VULKAN
     for name, shape in shapes.items():
-        if len(shape) == 1:
-            size_bytes = shape[0] * _FLOAT_BYTES
-            parts.append(Part(NORMS, size_bytes, size_bytes))
+        if len(shape) == 1 or is_adaptor(name):
+            kind = ADAPTORS if is_adaptor(name) else BIASES if is_bias(name) else NORMS
+            size_bytes = math.prod(shape) * _FLOAT_BYTES
+            parts.append(Part(kind, size_bytes, size_bytes))
         else:
             # The head reads the table's own bytes, all of them; or a copy.
             parts += _matrix(name, shape, schemes[name], looked_up=name == TABLE and not once)
@@ -75,6 +79,8 @@ def predict(
     layers = config.num_hidden_layers
     parts.append(Part(GRAPH, _GRAPH_BYTES + layers * _GRAPH_LAYER_BYTES, 0))
     padding = _PADDING_BYTES + layers * _PADDING_LAYER_BYTES
+    if config.down_proj_rotation:
+        padding += sum(order**2 for order in config.rotation_orders) * _FLOAT_BYTES
     parts.append(Part(PADDING, padding + config.hidden_size * _FLOAT_BYTES, 0))
     heads_bytes = (
         config.num_key_value_heads * config.head_dim * CACHE_ITEM_BYTES[_kv_dtype(options)]

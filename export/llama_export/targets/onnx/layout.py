@@ -10,6 +10,8 @@ from llama_quantize.scheme import GroupedInt
 
 # On a node's metadata: `name:rows:scales a row` of each weight stacked in it.
 WEIGHTS_KEY = "llama_export.weights"
+# On a sum that adds a bias or a side branch to a product, and is no residual.
+BESIDE_KEY = "llama_export.beside"
 # What `MatMulNBits` runs on the CPU. The larger, the fewer bytes per token.
 BLOCK_SIZES = (256, 128, 64, 32, 16)
 

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from llama_export.llama.config import LlamaConfig
 from llama_export.llama.names import FINAL_NORM, HEAD, TABLE, Shapes
 from llama_export.targets.footprint import (
+    ADAPTORS,
+    BIASES,
     GRAPH,
     NORMS,
     PADDING,
@@ -55,6 +57,8 @@ def predict(
     # Each region begins on a page border; after the last one nothing is filled up.
     padding = sum(-part.size_bytes % _PAGE_BYTES for part in regions[:-1])
     graph_bytes = _GRAPH_BYTES + config.num_hidden_layers * _GRAPH_LAYER_BYTES
+    if config.down_proj_rotation:
+        graph_bytes += sum(order**2 for order in set(config.rotation_orders)) * 4
     parts = [*regions, Part(PADDING, padding, 0), Part(GRAPH, graph_bytes, 0)]
     resident = resident_bytes(shapes, schemes)
     return Footprint(merge(parts), kv_bytes_per_token(config), resident_bytes=resident)
@@ -100,14 +104,33 @@ def _regions(
         stem = f"model.layers.{layer}"
         for norm in ("input_layernorm", "post_attention_layernorm"):
             yield _norm(shapes[f"{stem}.{norm}.weight"])
-        heads = [f"{stem}.self_attn.{part}_proj.weight" for part in "qkv"]
-        yield from _matrix(heads, shapes, schemes)
-        yield from _matrix([f"{stem}.self_attn.o_proj.weight"], shapes, schemes)
+        heads = [f"{stem}.self_attn.{part}_proj" for part in "qkv"]
+        labels = {schemes[f"{each}.weight"].label for each in heads}
+        stacked = not config.adaptor_rank and len(labels) == 1
+        for modules in [heads] if stacked else [[each] for each in heads]:
+            yield from _linear(modules, shapes, schemes)
+        yield from _linear([f"{stem}.self_attn.o_proj"], shapes, schemes)
         for part in ("gate", "up", "down"):
-            yield from _matrix([f"{stem}.mlp.{part}_proj.weight"], shapes, schemes)
+            yield from _linear([f"{stem}.mlp.{part}_proj"], shapes, schemes)
     yield _norm(shapes[FINAL_NORM])
     if not tied:
         yield from _matrix([HEAD], shapes, schemes)
+
+
+def _linear(modules: list[str], shapes: Shapes, schemes: Mapping[str, Scheme]) -> Iterator[Part]:
+    """Yield the regions of products that run as one, with what is added to them."""
+    yield from _matrix([f"{each}.weight" for each in modules], shapes, schemes)
+    biases = [shape[0] for each in modules if (shape := shapes.get(f"{each}.bias"))]
+    if biases:
+        yield _whole(BIASES, sum(biases))
+    for part in "AB":
+        for each in modules:
+            if shape := shapes.get(f"{each}.adaptor.{part}.weight"):
+                yield _whole(ADAPTORS, math.prod(shape))
+
+
+def _whole(kind: str, numbers: int) -> Part:
+    return Part(kind, numbers * _FLOAT_BYTES, numbers * _FLOAT_BYTES)
 
 
 def _norm(shape: tuple[int, ...]) -> Part:

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from llama_export.llama import intermediates
 from llama_export.llama.config import LlamaConfig
+from llama_export.llama.hadamard import hadamard
 from llama_export.llama.intermediates import in_layer
 from llama_export.llama.names import HEAD as HEAD_WEIGHT
 from llama_export.llama.names import TABLE
@@ -29,10 +30,11 @@ from llama_export.verification.locate.evidence import (
     relative_error,
 )
 from llama_export.verification.locate.norms import Norm
-from llama_export.verification.locate.products import Product
+from llama_export.verification.locate.products import Beside, Product
 
 LOOKUP_LIMIT = 1e-6  # one product of a code and its scale: exact
 SUM_LIMIT = 1e-6  # one addition
+ROTATION_LIMIT = 1e-5  # sums of all channels in another order: 1e-7 was measured
 GATE_LIMIT = 1e-5  # an exponential by a polynomial: 2e-7 was measured
 _FEW = 8
 _TABLE_BLOCK = 8192
@@ -82,7 +84,8 @@ def _layer(config: LlamaConfig, layer: int, before: str) -> Iterator[Operator]:
     def product(module: str, source: str, point: str, first: int, siblings: str) -> Product:
         others = tuple(f"{stem}.{name}.weight" for name in siblings.split())
         name = f"{stem}.{module}"
-        return Product(name, layer, f"{name}.weight", at(source), at(point), first, others)
+        weight, beside = f"{name}.weight", _beside(config, name)
+        return Product(name, layer, weight, at(source), at(point), first, others, beside)
 
     query = config.num_attention_heads * config.head_dim
     shared = config.num_key_value_heads * config.head_dim
@@ -113,7 +116,11 @@ def _layer(config: LlamaConfig, layer: int, before: str) -> Iterator[Operator]:
         intermediates.UP, intermediates.POST_NORM, intermediates.UP, 0, intermediates.GATE
     )
     yield Gate(layer)
-    yield product(intermediates.DOWN, intermediates.ACTIVATION, intermediates.DOWN, 0, "")
+    activation = intermediates.ACTIVATION
+    if config.down_proj_rotation:
+        yield Rotation(layer)
+        activation = intermediates.ROTATED
+    yield product(intermediates.DOWN, activation, intermediates.DOWN, 0, "")
     yield Sum(
         f"{stem} (sum after mlp)",
         layer,
@@ -121,6 +128,12 @@ def _layer(config: LlamaConfig, layer: int, before: str) -> Iterator[Operator]:
         at(intermediates.DOWN),
         at(intermediates.MLP_SUM),
     )
+
+
+def _beside(config: LlamaConfig, module: str) -> Beside:
+    has_bias = config.mlp_bias if ".mlp." in module else config.attention_bias
+    sides = tuple(f"{module}.adaptor.{part}.weight" for part in "AB") if config.adaptor_rank else ()
+    return Beside(f"{module}.bias" if has_bias else "", sides, config.adaptor_scale)
 
 
 @dataclass(frozen=True)
@@ -221,6 +234,39 @@ class Gate:
         }
         error = relative_error(functional.silu(gate) * up, found, (gate * up).abs())
         yield from _elementwise(self, error, found, GATE_LIMIT, suspects)
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """Hadamard's rotation before down_proj."""
+
+    layer: int
+
+    @property
+    def name(self) -> str:
+        """Return the path of the module with a remark: Hugging Face has no such module."""
+        return f"model.layers.{self.layer}.mlp (rotation)"
+
+    @property
+    def point(self) -> str:
+        """Return the point of the result."""
+        return in_layer(self.layer, intermediates.ROTATED)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Return the points that the check reads."""
+        return in_layer(self.layer, intermediates.ACTIVATION), self.point
+
+    def check(self, evidence: Evidence) -> Iterator[Deviation]:
+        """Rotate by sums and differences, and compare."""
+        given, found = (evidence.rows(point) for point in self.needs)
+        size = given.norm(dim=-1, keepdim=True)
+        error = relative_error(hadamard(given), found, size.expand_as(found))
+        suspects = {
+            "nothing is rotated": given,
+            "it is not divided by the root of the width": hadamard(given) * given.shape[-1] ** 0.5,
+        }
+        yield from _elementwise(self, error, found, ROTATION_LIMIT, suspects)
 
 
 def _elementwise(

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from llama_export.llama import intermediates
-from llama_export.llama.streamed import Weight, weight_rows
+from llama_export.llama.streamed import Weight, weight_rows, whole
 from llama_export.verification.locate.evidence import (
     Deviation,
     Evidence,
@@ -38,6 +38,35 @@ _GROUPS = (16, 32, 64, 128, 256)
 
 
 @dataclass(frozen=True)
+class Beside:
+    """What is added to a product with a weight.
+
+    Args:
+        bias: name of its bias; empty: it has none.
+        sides: names of its side branch's A and B; empty: it has none.
+        scale: factor of the side branch.
+    """
+
+    bias: str = ""
+    sides: tuple[str, ...] = ()
+    scale: float = 0.0
+
+    def added(
+        self, evidence: Evidence, x: Tensor, product: Tensor, scale: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Add to a product `[S, N]` and to the root of the squares of its terms."""
+        if self.bias:
+            bias = whole(evidence.read(self.bias))
+            product, scale = product + bias, torch.hypot(scale, bias.expand_as(scale))
+        if self.sides:
+            down, up = (evidence.read(name) for name in self.sides)
+            side, terms = multiply(multiply(x, down)[0], up)
+            product = product + self.scale * side
+            scale = torch.hypot(scale, self.scale * terms)
+        return product, scale
+
+
+@dataclass(frozen=True)
 class Product:
     """A product with a weight.
 
@@ -49,6 +78,7 @@ class Product:
         point: point of its result.
         first: column at which it begins in the result.
         siblings: names of weights with the same input, with one of which it may have been mixed up.
+        beside: what is added to the product.
     """
 
     name: str
@@ -58,6 +88,7 @@ class Product:
     point: str
     first: int = 0
     siblings: tuple[str, ...] = ()
+    beside: Beside = Beside()
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -69,7 +100,7 @@ class Product:
         x, weight = self._input(evidence), evidence.read(self.weight)
         rows = weight.shape[0]
         found = evidence.rows(self.point)[:, self.first : self.first + rows]
-        expected, scale = multiply(x, weight)
+        expected, scale = self.beside.added(evidence, x, *multiply(x, weight))
         error = relative_error(expected, found, scale)
         worst, limit = float(error.max()), _ROUNDING * weight.shape[1] ** 0.5
         if worst <= limit:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from torch.fx import Node
 
 from llama_export.bundle.graph_spec import IO, GraphSpec
@@ -165,10 +166,41 @@ class _Lowering:
         if is_head and self._count is not None and self._count > 1:
             last = mb.sub(x=self._inputs[signature.LENGTH], y=1, name="last_token")
             x = mb.gather(x=x, indices=last, axis=1, name="last_hidden")
-        matrix = self._emitter.matrix(self._traced.weight_name(node.args[1]))
+        linear = self._traced.linear(node)
+        matrix = self._emitter.matrix(linear.weight)
         name = signature.LOGITS if is_head else node.name
         bias = self._emitter.zeros(matrix.shape[0])
-        self._values[node.name] = mb.linear(x=x, weight=matrix, bias=bias, name=name)
+        product = mb.linear(x=x, weight=matrix, bias=bias, name=name)
+        if linear.bias or linear.side:
+            product = self._with_beside(linear, product)
+        self._values[node.name] = product
+
+    adapted_linear = linear
+
+    def _with_beside(self, linear: trace.Linear, product: Var) -> Var:
+        """Add a bias and a side branch in float32, which holds whatever bfloat16 does."""
+        from coremltools.converters.mil.mil import Builder as mb
+
+        total = mb.cast(x=product, dtype="fp32")
+        if linear.bias:
+            total = mb.add(x=total, y=self._emitter.vector(linear.bias))
+        if linear.side:
+            value = self._as(linear.x, "fp32")
+            for name in (linear.side.a, linear.side.b):
+                value = self._emitter.float32_product(name, value)
+            total = mb.add(x=total, y=mb.mul(x=value, y=np.float32(linear.side.scale)))
+        return total
+
+    def hadamard(self, node: Node) -> None:
+        """Rotate in float32, by two small products: a sum of all channels has no bound."""
+        from coremltools.converters.mil.mil import Builder as mb
+
+        left, right = self._traced.config.rotation_orders
+        blocks = mb.reshape(x=self._as(node.args[0], "fp32"), shape=[1, -1, left, right])
+        half = mb.matmul(x=blocks, y=self._emitter.hadamard("right", right, 1.0))
+        whole = mb.matmul(x=self._emitter.hadamard("left", left, (left * right) ** -0.5), y=half)
+        rows = mb.reshape(x=whole, shape=[1, -1, left * right])
+        self._values[node.name] = mb.cast(x=rows, dtype="fp16")
 
     def attention(self, node: Node) -> None:
         query, key, value = (self._as(argument, "fp16") for argument in node.args[:3])

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llama_export.errors import LoweringError
+from llama_export.llama.hadamard import sylvester
 from llama_export.targets.coreml.lowering.code_store import CodeStore
-from llama_export.targets.coreml.names import ZEROS, const_name
+from llama_export.targets.coreml.names import HADAMARD, ZEROS, const_name
 from llama_quantize.checkpoint.weights import QuantizedWeights
 from llama_quantize.tensor import QuantizedTensor
 
@@ -41,14 +42,14 @@ class WeightSet:
         return self._weights.storage_name(name)
 
     def vector(self, name: str) -> NDArray[np.float32]:
-        """Return a norm's weight `[E]`, float32.
+        """Return a norm's weight, a bias or an adaptor's matrix, float32.
 
         Raises:
             LoweringError: it is quantised.
         """
         tensor = self._weights.get(name)
         if isinstance(tensor, QuantizedTensor):
-            message = f"{name}: a norm's weight must not be quantised, found {tensor.scheme.label}"
+            message = f"{name}: it must not be quantised, found {tensor.scheme.label}"
             raise LoweringError(message, "correct the recipe")
         values: NDArray[np.float32] = tensor.float().numpy()
         return values
@@ -93,16 +94,32 @@ class WeightEmitter:
             self._vars[stored] = self._emit(stored)
         return self._vars[stored]
 
-    def zeros(self, size: int) -> Var:
+    def zeros(self, size: int, dtype: type[np.floating[Any]] = np.float16) -> Var:
         """Return a bias that changes nothing: the operator has none without, and one for all."""
-        key = f"{ZEROS}{size}"
+        key = f"{ZEROS}{size}" if dtype is np.float16 else f"{ZEROS}{dtype.__name__}_{size}"
         if key not in self._vars:
-            self._vars[key] = shared_const(key, np.zeros(size, np.float16))
+            self._vars[key] = shared_const(key, np.zeros(size, dtype))
         return self._vars[key]
 
     def vector(self, name: str) -> Var:
-        """Return a norm's weight `[E]` as a float32 constant."""
+        """Return a norm's weight or a bias `[N]` as a float32 constant."""
         return shared_const(const_name(name), self._arrays.vector(name))
+
+    def float32_product(self, name: str, x: Var) -> Var:
+        """Multiply float32 `[..., K]` by the transpose of a float matrix `[N, K]`."""
+        from coremltools.converters.mil.mil import Builder
+
+        matrix = shared_const(const_name(name), self._arrays.vector(name))
+        bias = self.zeros(matrix.shape[0], np.float32)
+        return Builder.linear(x=x, weight=matrix, bias=bias)
+
+    def hadamard(self, side: str, order: int, scale: float) -> Var:
+        """Return Sylvester's matrix times a scale, as the one float32 constant of a side."""
+        key = f"{HADAMARD}{side}"
+        if key not in self._vars:
+            values = (sylvester(order) * scale).numpy()
+            self._vars[key] = shared_const(key, values)
+        return self._vars[key]
 
     def _emit(self, name: str) -> Var:
         from coremltools.converters.mil.mil import Builder

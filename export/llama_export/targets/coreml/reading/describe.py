@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from coreml_evaluator.package import Package
 from llama_export.bundle.graph_spec import GraphSpec
 from llama_export.errors import BundleError
-from llama_export.llama.names import HEAD
-from llama_export.targets.coreml.names import COS_TABLE, SIN_TABLE, ZEROS, const_name
+from llama_export.llama.names import HEAD, is_adaptor, is_bias
+from llama_export.targets.coreml.names import COS_TABLE, SIN_TABLE, ZEROS, const_name, weight_name
 from llama_export.targets.coreml.reading.stored_weights import (
     StoredConstant,
     Tensor,
@@ -22,6 +22,8 @@ from llama_export.targets.coreml.reading.stored_weights import (
 from llama_export.targets.coreml.signature import KEY_CACHE, VALUE_CACHE
 from llama_export.targets.coreml.sizes import COUNTED, FILES
 from llama_export.targets.footprint import (
+    ADAPTORS,
+    BIASES,
     GRAPH,
     NORMS,
     PADDING,
@@ -92,6 +94,10 @@ def _uses(each: StoredConstant) -> list[_Use]:
         return [_Use(ROTARY, each.data, each.data.size_bytes // rows)]
     if each.users <= {"mul"} and len(each.data.shape) == 1 and each.data.dtype == "fp32":
         return [_Use(NORMS, each.data, each.data.size_bytes)]
+    if is_bias(weight_name(each.name)):
+        return [_Use(BIASES, each.data, each.data.size_bytes)]
+    if is_adaptor(weight_name(each.name)):
+        return [_Use(ADAPTORS, each.data, each.data.size_bytes)]
     if not each.users & {"gather", "linear"}:
         return [_Use(GRAPH, each.data, 0)]
     # What is looked up only is read by row.

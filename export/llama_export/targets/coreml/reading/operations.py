@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+import numpy as np
+from numpy.typing import NDArray
+
 from coreml_evaluator.program import Function, Operand, Operation, Ref
 from coreml_evaluator.values import Text, Value
 from coreml_evaluator.weights import Weight
@@ -126,6 +129,22 @@ class Operations:
         if values is None or bool(values.any()):
             what = f"{parameter} of the {operation.type} {operation.label} is not zero"
             raise OtherGraphError(place, what)
+
+    def numbers(self, operation: Operation, parameter: str, place: str) -> NDArray[np.float32]:
+        """Return a constant's numbers in its shape.
+
+        Raises:
+            OtherGraphError: it is computed.
+        """
+        (operand,) = operation.inputs[parameter]
+        values = operand.whole() if isinstance(operand, Weight) else None
+        if isinstance(operand, Value):
+            values = operand.data
+        if values is None:
+            what = f"{parameter} of the {operation.type} {operation.label} is no constant"
+            raise OtherGraphError(place, what)
+        found: NDArray[np.float32] = values.float().numpy()
+        return found
 
     def written_before(self, value: str, place: str) -> str:
         """Return what was written into a state where a value is read from it.

@@ -18,6 +18,7 @@ from llama_export.llama.names import FINAL_NORM, HEAD, TABLE
 from llama_export.targets.coreml.names import const_name
 from llama_export.targets.coreml.options import MAIN
 from llama_export.targets.coreml.reading.attention import AttentionWalk
+from llama_export.targets.coreml.reading.linears import Linears
 from llama_export.targets.coreml.reading.operations import Operations
 from llama_export.targets.coreml.reading.positions import Expected, fixed, flexible
 from llama_export.targets.coreml.signature import (
@@ -92,14 +93,16 @@ class _Walk:
         self._config = config
         self._max_context = max_context
         self._tokens = tokens
+        self._linears = Linears(operations, config)
 
     def model(self, *, kv_io: bool) -> None:
         """Follow everything, from the outputs to the ids."""
         config, ops = self._config, self._ops
         self._outputs(kv_io=kv_io)
+        linears = self._linears
         attention = AttentionWalk(ops, config, self._expected(kv_io=kv_io), kv_io=kv_io)
         head = TABLE if config.tie_word_embeddings else HEAD
-        value = self._linear(LOGITS, head, "lm_head")
+        value = linears.product(LOGITS, head, "lm_head")
         if self._tokens > 1:
             value = self._last_row(value)
         total = self._norm(value, FINAL_NORM)
@@ -107,11 +110,11 @@ class _Walk:
             stem = f"model.layers.{layer}"
             total = self._feed_forward(total, stem)
             summed = ops.take(total, "add", f"{stem} (sum after self_attn)", {}, ("x", "y"))
-            value = self._narrow(ops.ref(summed, "y", stem), stem)
-            output = self._linear(value, f"{stem}.self_attn.o_proj.weight", f"{stem}.self_attn")
+            place, value = f"{stem}.self_attn", ops.ref(summed, "y", stem)
+            output = linears.module(value, f"{place}.o_proj", place, is_wide=True)
             sources = attention.layer(output, layer)
             normed = {
-                self._linear(each, f"{stem}.self_attn.{part}_proj.weight", f"{stem}.self_attn")
+                linears.module(each, f"{place}.{part}_proj", place)
                 for each, part in zip(sources, "qkv", strict=True)
             }
             if len(normed) != 1:
@@ -139,13 +142,6 @@ class _Walk:
         if found != wanted:
             what = f"expected {', '.join(wanted)}, found {', '.join(found)}"
             raise OtherGraphError(self._function.name, what)
-
-    def _linear(self, value: str, weight: str, place: str) -> str:
-        ops = self._ops
-        made = ops.take(value, "linear", place, {}, ("x", "weight", "bias"))
-        ops.require_weight(made, "weight", const_name(weight), place)
-        ops.require_nothing(made, "bias", place)
-        return ops.ref(made, "x", place)
 
     def _last_row(self, value: str) -> str:
         ops, place = self._ops, "lm_head (last position)"
@@ -186,11 +182,14 @@ class _Walk:
         """Follow a layer's second half to the sum before it."""
         ops, place = self._ops, f"{stem}.mlp"
         summed = ops.take(value, "add", f"{stem} (sum after mlp)", {}, ("x", "y"))
-        down = self._narrow(ops.ref(summed, "y", stem), place)
-        product = self._product(self._linear(down, f"{place}.down_proj.weight", place), place)
+        linears, down = self._linears, ops.ref(summed, "y", stem)
+        gated = linears.module(down, f"{place}.down_proj", place, is_wide=True)
+        if self._config.down_proj_rotation:
+            gated = linears.rotation(gated, f"{place} (rotation)")
+        product = self._product(gated, place)
         silu = ops.take(ops.ref(product, "x", place), "silu", place, {}, ("x",))
-        gate = self._linear(ops.ref(silu, "x", place), f"{place}.gate_proj.weight", place)
-        up = self._linear(ops.ref(product, "y", place), f"{place}.up_proj.weight", place)
+        gate = linears.module(ops.ref(silu, "x", place), f"{place}.gate_proj", place)
+        up = linears.module(ops.ref(product, "y", place), f"{place}.up_proj", place)
         total = self._norm(gate, f"{stem}.post_attention_layernorm.weight")
         residual = ops.ref(summed, "x", stem)
         if up != gate or residual != total:

@@ -83,39 +83,44 @@ class Walk:
             yield from ((intermediates.FINAL_NORM, name) for name in self._norm_behind(head))
 
     def projected(self, attention: Operation) -> tuple[str, ...]:
+        """Return query, key and value before rotation; empty where one is missing."""
+        return tuple(self._whole(each.label) for each in self._projections(attention))
+
+    def _projections(self, attention: Operation) -> list[Operation]:
         """Return the products behind query, key and value; empty where one is missing."""
         parts = _OPERANDS if attention.type == _FUSED else ()
         starts = [next(iter(attention.refs(part)), "") for part in parts]
         if attention.type == _PARTS:
             starts = self._unfused(attention)
         found = [self._product_behind(start) for start in starts]
-        names = tuple(product.label for product in found if product is not None)
-        return names if len(names) == len(_OPERANDS) else ()
+        products = [product for product in found if product is not None]
+        return products if len(products) == len(_OPERANDS) else []
 
     def layer(self, attention: Operation) -> Iterator[tuple[str, str]]:
         """Yield a layer's points as pairs of part and value."""
-        products = [self._maker[name] for name in self.projected(attention)]
+        products = self._projections(attention)
         if products:
             yield intermediates.INPUT_NORM, products[0].refs("x")[0]
         output = self._next(attention.label, "linear")
         if output is None:
             return
         yield intermediates.MIXED, output.refs("x")[0]
-        yield intermediates.OUTPUT, output.label
-        total = self._next(output.label, "add")
+        attended = self._whole(output.label)
+        yield intermediates.OUTPUT, attended
+        total = self._next(attended, "add")
         if total is None:
             return
         yield intermediates.ATTENTION_SUM, total.label
         yield from self._feed_forward(total)
 
     def _feed_forward(self, total: Operation) -> Iterator[tuple[str, str]]:
-        gates = [user for user in self._normed_users(total) if self._is_used_by(user, "silu")]
+        gates = [user for user in self._normed_users(total) if self._activated(user) is not None]
         if not gates:
             return
         gate = gates[0]
         yield intermediates.POST_NORM, gate.refs("x")[0]
-        yield intermediates.GATE, gate.label
-        silu = self._used_by(gate.label, "silu")
+        yield intermediates.GATE, self._whole(gate.label)
+        silu = self._activated(gate)
         product = self._used_by(silu.label, "mul") if silu else None
         if silu is None or product is None:
             return
@@ -124,8 +129,12 @@ class Walk:
         down = self._next(product.label, "linear")
         if down is None:
             return
-        yield intermediates.DOWN, down.label
-        residual = self._next(down.label, "add")
+        rotated = down.refs("x")[0]
+        if rotated != product.label:
+            yield intermediates.ROTATED, rotated
+        result = self._whole(down.label)
+        yield intermediates.DOWN, result
+        residual = self._next(result, "add")
         if residual is not None:
             yield intermediates.MLP_SUM, residual.label
 
@@ -169,6 +178,7 @@ class Walk:
                 return made
             # Of a cache that grows, the new rows; what was there before belongs to other layers.
             update = made.refs("update") if made.type == "slice_update" else []
+            update = made.refs("x") if self._is_beside(made) else update
             waiting += update or [each for each in made.refs() if each not in seen]
         return None
 
@@ -187,5 +197,29 @@ class Walk:
     def _used_by(self, name: str, kind: str) -> Operation | None:
         return next((user for user in self._users.get(name, ()) if user.type == kind), None)
 
-    def _is_used_by(self, operation: Operation, kind: str) -> bool:
-        return self._used_by(operation.label, kind) is not None
+    def _activated(self, gate: Operation) -> Operation | None:
+        """Return the activation of a product, over the sums beside it and a cast."""
+        whole = self._whole(gate.label)
+        cast = self._used_by(whole, "cast") if whole != gate.label else None
+        return self._used_by(cast.label if cast else whole, "silu")
+
+    def _whole(self, product: str) -> str:
+        """Return what a product has become when its bias and its side branch are added."""
+        cast, whole = self._used_by(product, "cast"), product
+        waiting = [cast.label] if cast else []
+        while waiting:
+            name = waiting.pop()
+            for user in self._users.get(name, ()):
+                if self._is_beside(user) and user.refs("x")[:1] == [name] and user.label != whole:
+                    whole, waiting = user.label, [user.label]
+        return whole
+
+    def _is_beside(self, operation: Operation) -> bool:
+        """Whether an operation adds a bias, which is a constant, or a side branch."""
+        if operation.type != "add":
+            return False
+        scaled = self._maker.get(next(iter(operation.refs("y")), ""))
+        if scaled is None:
+            return not operation.refs("y")
+        behind = self._maker.get(next(iter(scaled.refs("x")), ""))
+        return scaled.type == "mul" and behind is not None and behind.type == "linear"

@@ -14,6 +14,8 @@ from llama_export.targets.executorch.reading.pte import Pte, PteTensor
 from llama_export.targets.executorch.reading.signature import require_signature
 from llama_export.targets.executorch.reading.weights import PteWeights, read_weights
 from llama_export.targets.footprint import (
+    ADAPTORS,
+    BIASES,
     CACHE_ITEM_BYTES,
     GRAPH,
     NORMS,
@@ -100,8 +102,16 @@ def _regions(pte: Pte, weights: PteWeights) -> Iterator[tuple[int, Part]]:
     for product in weights.products:
         kind = weights_kind(f"int{product.blob.bits}", is_table=product.weight == HEAD)
         for number, named in ((product.codes_segment, kind), (product.scales_segment, SCALES)):
-            segment = pte.segments[number]
-            yield segment.offset, Part(named, segment.size_bytes, segment.size_bytes)
+            yield _segment(pte, number, named)
+        if product.bias_segment is not None:
+            yield _segment(pte, product.bias_segment, BIASES)
+    for side in weights.sides:
+        yield _segment(pte, side.segment, ADAPTORS)
+
+
+def _segment(pte: Pte, number: int, kind: str) -> tuple[int, Part]:
+    segment = pte.segments[number]
+    return segment.offset, Part(kind, segment.size_bytes, segment.size_bytes)
 
 
 def _constant(pte: Pte, tensor: PteTensor, kind: str, *, by_row: bool) -> tuple[int, Part]:

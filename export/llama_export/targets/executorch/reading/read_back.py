@@ -39,6 +39,7 @@ def read_back(model: Path) -> StoredWeights:
     weights = read_weights(pte)
     with damage_named(model):
         floats = {name: _sha256(pte.constant(tensor)) for name, tensor in weights.norms}
+        floats |= _joined_floats(pte, weights)
         return StoredWeights(_hashes(pte, weights), floats, _rotary(pte, weights))
 
 
@@ -48,6 +49,20 @@ def _rotary(pte: Pte, weights: PteWeights) -> dict[str, FloatArray]:
         values = np.frombuffer(pte.constant(tensor), dtype="<f4")
         tables[f"{name} table"] = values.reshape(tensor.sizes[0], -1)
     return tables
+
+
+def _joined_floats(pte: Pte, weights: PteWeights) -> dict[str, str]:
+    """Hash biases and side branches, whose rows stand apart where their product's do."""
+    parts: dict[str, list[Bytes]] = {}
+    for product in weights.products:
+        if product.bias_segment is not None:
+            content = np.frombuffer(pte.segment(product.bias_segment), np.uint8)
+            name = f"{product.weight.removesuffix('.weight')}.bias"
+            parts.setdefault(name, []).append(content.reshape(product.blob.rows, -1))
+    for side in weights.sides:
+        content = np.frombuffer(pte.segment(side.segment), np.uint8)
+        parts.setdefault(side.weight, []).append(content.reshape(side.rows, -1))
+    return {name: _sha256(_joined(found, weights.head_dim)) for name, found in parts.items()}
 
 
 def _hashes(pte: Pte, weights: PteWeights) -> dict[str, tuple[str, str]]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from llama_export.llama.names import FINAL_NORM, HEAD
 from llama_export.targets.damage import damage_named
+from llama_export.targets.executorch.reading.float_products import SIDE, told
 from llama_export.targets.executorch.reading.instructions import Call
 from llama_export.targets.executorch.reading.pte import Pte, PteTensor
 from llama_export.targets.executorch.reading.xnnpack_blob import BlobProduct, XnnpackBlob, read_blob
@@ -37,6 +38,7 @@ class StoredProduct:
         blob: the delegate's description of it.
         codes_segment: index of the segment with its codes.
         scales_segment: index of the segment with its scales.
+        bias_segment: index of the segment with its bias; None: it has none.
     """
 
     weight: str
@@ -44,6 +46,24 @@ class StoredProduct:
     blob: BlobProduct
     codes_segment: int
     scales_segment: int
+    bias_segment: int | None
+
+
+@dataclass(frozen=True)
+class StoredSide:
+    """One product of a side branch.
+
+    Args:
+        weight: name of its matrix.
+        half: 0 or 1 for the half of each head that it is; None for a whole matrix.
+        segment: index of the segment with its numbers.
+        rows: number of rows.
+    """
+
+    weight: str
+    half: int | None
+    segment: int
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -52,6 +72,7 @@ class PteWeights:
 
     Args:
         products: products in the order of computation.
+        sides: products of side branches, in that order; empty: the model has none.
         norms: name and tensor of each norm.
         lookup: codes and scales of the token lookup's table.
         rotary: tables of cosines and sines.
@@ -60,6 +81,7 @@ class PteWeights:
     """
 
     products: tuple[StoredProduct, ...]
+    sides: tuple[StoredSide, ...]
     norms: tuple[tuple[str, PteTensor], ...]
     lookup: tuple[PteTensor, PteTensor]
     rotary: tuple[PteTensor, ...]
@@ -84,9 +106,12 @@ def _weights_in(pte: Pte) -> PteWeights:
         message = f"{len(delegates)} delegate calls around {len(attentions)} attentions"
         raise ValueError(message)
     products: list[StoredProduct] = []
+    sides: list[StoredSide] = []
     norms: list[tuple[str, PteTensor]] = []
     for number, call in enumerate(delegates):
-        products += _products(pte, call, _product_names(number, len(attentions)))
+        weights = _product_names(number, len(attentions))
+        products += _products(pte, call, weights)
+        sides += _sides(pte, call, weights)
         names = norm_names(number, len(attentions))
         norms += zip(names, _norm_tensors(pte, call, len(names)), strict=True)
     codes, scales = (
@@ -102,7 +127,13 @@ def _weights_in(pte: Pte) -> PteWeights:
         if call.operator == SLICE and pte.tensors[call.arguments[0]].constant
     ]
     return PteWeights(
-        tuple(products), tuple(norms), (codes, scales), tuple(tables), head_dim, len(delegates)
+        tuple(products),
+        tuple(sides),
+        tuple(norms),
+        (codes, scales),
+        tuple(tables),
+        head_dim,
+        len(delegates),
     )
 
 
@@ -139,7 +170,33 @@ def _products(pte: Pte, call: Call, names: Sequence[str]) -> Iterator[StoredProd
         codes, scales = (
             pte.named[blob.constants[index].key] for index in (product.codes, product.scales or 0)
         )
-        yield StoredProduct(name, half, product, codes, scales)
+        bias = None if product.bias is None else pte.named[blob.constants[product.bias].key]
+        yield StoredProduct(name, half, product, codes, scales, bias)
+
+
+def _sides(pte: Pte, call: Call, names: Sequence[str]) -> Iterator[StoredSide]:
+    """Yield the side branches' products: there is one beside each product of a layer, or none."""
+    blob, found = delegate_blob(pte, call), []
+    for product in blob.products:
+        if product.scales is None:
+            segment = pte.named[blob.constants[product.codes].key]
+            if told(product, pte.segment(segment)).role == SIDE:
+                found.append((segment, product.rows))
+    if not found:
+        return
+    places = [place for name in dict.fromkeys(names) for place in _side_places(name, names)]
+    for (name, half), (segment, rows) in zip(places, found, strict=True):
+        yield StoredSide(name, half, segment, rows)
+
+
+def _side_places(name: str, names: Sequence[str]) -> Iterator[tuple[str, int | None]]:
+    """Yield the matrices beside a weight, each with its half."""
+    if name == HEAD:
+        return
+    stem = f"{name.removesuffix('.weight')}.adaptor"
+    yield f"{stem}.A.weight", None
+    halves = (0, 1) if names.count(name) == 2 else (None,)
+    yield from ((f"{stem}.B.weight", half) for half in halves)
 
 
 def delegate_blob(pte: Pte, call: Call) -> XnnpackBlob:

@@ -21,6 +21,7 @@ from llama_export.targets.executorch.reading.delegate_wiring import (
     LOGITS,
     MIXED,
     QUERY,
+    SCALE,
     SIN,
     VALUE,
     follow_delegate,
@@ -208,13 +209,17 @@ class _Walk:
     def _given(self, call: Call, index: int, norms: list[str]) -> tuple[dict[int, str], list[int]]:
         """Return what each argument of a delegate is, by its place, and what it gives."""
         given, outputs, words = {}, [], iter(norm_words(len(norms)))
+        # In the order of their use: a norm is first before the first attention alone.
+        singles = iter((SCALE, EPSILON) if index else (EPSILON, SCALE))
+        if not self.config.adaptor_rank:
+            singles = iter((EPSILON,))
         for place, value in enumerate(call.arguments):
             tensor = self.pte.tensors.get(value)
             if tensor is not None and tensor.constant:
                 single = tensor.sizes == (1,)
-                given[place] = EPSILON if single else next(words, "another constant")
+                given[place] = next(singles if single else words, "another constant")
                 if single:
-                    self._epsilon(self.pte.constant(tensor), norms)
+                    self._number(given[place], self.pte.constant(tensor), norms)
             elif value in self._names:
                 given[place] = self._stream(self._names[value], index)
             else:
@@ -231,12 +236,15 @@ class _Walk:
             mixed = f"{mixed} as {_FLOAT32}"
         return {hidden: HIDDEN, mixed: MIXED}.get(name, name)
 
-    def _epsilon(self, content: bytes, norms: list[str]) -> None:
+    def _number(self, what: str, content: bytes, norms: list[str]) -> None:
         if len(content) != _FLOAT32_BYTES:
-            message = f"an epsilon of {len(content)} bytes"
+            message = f"an {what} of {len(content)} bytes"
             raise ValueError(message)
         (found,) = struct.unpack("<f", content)
-        for norm in norms:
+        if what == SCALE:
+            place = f"{norms[0].rpartition('.')[0]} (side branches)"
+            self.attributes.append(Attribute(place, SCALE, found, self.config.adaptor_scale))
+        for norm in norms if what == EPSILON else ():
             place = norm.removesuffix(".weight")
             self.attributes.append(Attribute(place, EPSILON, found, self.config.rms_norm_eps))
 

@@ -19,7 +19,7 @@ _NODES, _VALUES, _CONSTANTS = 1, 2, 8
 # Fields of a union: its type, then its table.
 _TYPE, _TABLE = 0, 1
 _FULLY_CONNECTED, _QUANTIZED_VALUE = 2, 2
-_FILTER_ID = 1
+_FILTER_ID, _BIAS_ID, _NO_VALUE = 1, 2, 2**32 - 1
 # Fields of XNNTensorValue.
 _DATATYPE, _DIMS, _CONSTANT, _ID = 0, 2, 3, 6
 # Fields of PerChannelQuant and PerChannelGroupQuant: group size and index of the scales.
@@ -55,6 +55,7 @@ class BlobProduct:
         group_size: number of columns that share a scale.
         codes: index of the constant with the codes.
         scales: index of the constant with the scales; None for a float filter.
+        bias: index of the constant with the bias; None: it has none.
     """
 
     bits: int
@@ -63,6 +64,7 @@ class BlobProduct:
     group_size: int
     codes: int
     scales: int | None
+    bias: int | None = None
 
 
 @dataclass(frozen=True)
@@ -138,4 +140,9 @@ def _products(
             if group_field is not None:
                 group_size = quantisation.number(group_field, "i")
         codes = tensor.number(_CONSTANT, "I")
-        yield BlobProduct(bits, rows, columns, group_size, codes, scales)
+        added = connected.number(_BIAS_ID, "I")
+        if added != _NO_VALUE and added not in values:
+            message = f"a product's bias {added} is not among the delegate's values"
+            raise ValueError(message)
+        bias = None if added == _NO_VALUE else values[added][0].number(_CONSTANT, "I")
+        yield BlobProduct(bits, rows, columns, group_size, codes, scales, bias)

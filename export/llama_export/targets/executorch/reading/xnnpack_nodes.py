@@ -21,11 +21,13 @@ _DATATYPE, _EXTERNAL, _ID = 0, 4, 6
 NO_VALUE = 2**32 - 1
 
 FULLY_CONNECTED, RESHAPE, CONCATENATE = "FullyConnected", "StaticReshape", "Concatenate2"
+TRANSPOSE = "StaticTranspose"
 # Numbers of the union's members.
 _KINDS: Mapping[int, str] = {
     1: "Add",
     2: FULLY_CONNECTED,
     4: "Sigmoid",
+    5: TRANSPOSE,
     15: "Multiply",
     16: "Subtract",
     18: "Convert",
@@ -43,6 +45,7 @@ _FIELDS: Mapping[str, tuple[tuple[int, ...], int, int]] = {
     "Convert": ((0,), 1, 2),
     "ReciprocalSquareRoot": ((0,), 1, 2),
     RESHAPE: ((2,), 3, 4),
+    TRANSPOSE: ((2,), 3, 4),
     CONCATENATE: ((1, 2), 5, 6),
 }
 
@@ -55,7 +58,7 @@ class Node:
         kind: name of its kind; its number where the kind is not known.
         inputs: numbers of the values that it takes.
         output: number of the value that it gives.
-        settings: shape of a reshape, axis of a concatenation; empty for others.
+        settings: shape of a reshape, axes of a transpose or a concatenation; empty for others.
         is_plain: whether it has no flags and does not bound its result.
     """
 
@@ -113,7 +116,7 @@ def _node(table: Table) -> Node:
         return Node(f"of kind {number}", (), NO_VALUE, (), is_plain=False)
     inputs, output, flags = _FIELDS[kind]
     settings: tuple[int, ...] = ()
-    if kind == RESHAPE:
+    if kind in (RESHAPE, TRANSPOSE):
         settings = tuple(content.numbers(1, "I"))
     elif kind == CONCATENATE:
         settings = (content.number(0, "I"),)

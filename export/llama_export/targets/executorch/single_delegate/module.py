@@ -19,6 +19,8 @@ from torch import SymInt, Tensor, nn
 from torch.nn import functional
 
 from llama_export.errors import LoweringError
+from llama_export.llama.hadamard import sylvester
+from llama_export.llama.names import is_adaptor
 from llama_export.llama.rope import inverse_frequencies, rope_tables, rotate
 from llama_export.targets.executorch.xnnpack.host_program import HostForm, cache_names
 from llama_export.targets.executorch.xnnpack.plan import HIDDEN, MIXED, Plan, Segment, Step
@@ -98,6 +100,8 @@ class SingleDelegateModule(nn.Module):
 
     cos: Tensor
     sin: Tensor
+    left: Tensor
+    right: Tensor
 
     def __init__(
         self, form: HostForm, plan: Plan, weights: QuantizedWeights, dialect: Dialect
@@ -114,6 +118,11 @@ class SingleDelegateModule(nn.Module):
         for number, segment in enumerate(plan.segments):
             for slot, name in enumerate(segment.weights):
                 self._add_weight(f"{number}_{slot}", name, weights)
+        if config.down_proj_rotation:
+            # A power of two goes with the first product, so that no sum is large in float16.
+            left, right = config.rotation_orders
+            self.register_buffer("right", sylvester(right) / left)
+            self.register_buffer("left", sylvester(left) * (left / right) ** 0.5)
         for name in cache_names(config):
             self.register_buffer(name, torch.zeros(dialect.cache_shape(form)))
 
@@ -151,11 +160,14 @@ class SingleDelegateModule(nn.Module):
             x = [values[name] for name in step.inputs]
             place = f"{number}_{step.weight}"
             if step.kind == "norm":
-                weight = getattr(self, f"norm_{place}")
+                weight = getattr(self, f"floats_{place}")
                 values[step.output] = self._dialect.norm(x[0], weight, step.epsilon)
             elif step.weight is not None:
                 product = self.products[place](self._input_of(place, step, x[0], rounded))
+                product = self._with_beside(number, step, x[0], product)
                 values[step.output] = self._shaped(step, product, moment)
+            elif step.kind == "hadamard":
+                values[step.output] = self._hadamard(x[0])
             else:
                 values[step.output] = _elementwise(step, x)
         return [values[name] for name in segment.outputs]
@@ -168,6 +180,25 @@ class SingleDelegateModule(nn.Module):
             rounded[source] = self._dialect.round(x)
         return rounded[source]
 
+    def _with_beside(self, number: int, step: Step, x: Tensor, product: Tensor) -> Tensor:
+        """Add a bias and a side branch, which takes its input as it is."""
+        if step.bias is not None:
+            product = product + getattr(self, f"floats_{number}_{step.bias}")
+        if step.side is not None:
+            for slot in step.side:
+                x = functional.linear(x, getattr(self, f"floats_{number}_{slot}"))
+            product = product + x * self._form.config.adaptor_scale
+        return product
+
+    def _hadamard(self, x: Tensor) -> Tensor:
+        """Rotate the last axis: of order a * b it is `A @ x.view(a, b) @ B`."""
+        left, right = len(self.left), len(self.right)
+        # Matrices and not blocks of them: Vulkan's pass over views fails at two in a row.
+        half = functional.linear(x.view(-1, right), self.right).view(-1, left, right)
+        turned = torch.permute_copy(half, (0, 2, 1)).view(-1, left)
+        whole = functional.linear(turned, self.left).view(-1, right, left)
+        return torch.permute_copy(whole, (0, 2, 1)).view(1, -1, x.shape[-1])
+
     def _shaped(self, step: Step, product: Tensor, moment: Moment) -> Tensor:
         """Leave a product as it is, or cut it into heads, rotated or not."""
         if step.kind == "linear":
@@ -178,8 +209,8 @@ class SingleDelegateModule(nn.Module):
 
     def _add_weight(self, place: str, name: str, weights: QuantizedWeights) -> None:
         tensor = weights.get(name)
-        if isinstance(tensor, Tensor) and tensor.ndim == 1:
-            self.register_buffer(f"norm_{place}", tensor.float())
+        if isinstance(tensor, Tensor) and (tensor.ndim == 1 or is_adaptor(name)):
+            self.register_buffer(f"floats_{place}", tensor.float())
         else:
             self.products[place] = self._dialect.product(name, _quantised(weights, name))
 

@@ -8,7 +8,7 @@ left over is an error with names. It knows placeholders; the weights' bytes come
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +19,23 @@ from torch.fx import Node
 
 from llama_export.errors import LoweringError
 from llama_export.targets.executorch.reading.xnnpack_blob import XnnpackBlob, read_blob
-from llama_export.targets.executorch.xnnpack.placeholders import number_in_codes, number_in_scales
+from llama_export.targets.executorch.xnnpack.placeholders import (
+    number_in_codes,
+    number_in_floats,
+    number_in_scales,
+)
 from llama_export.targets.executorch.xnnpack.plan import HIDDEN, MIXED
-from llama_export.targets.executorch.xnnpack.segment_module import SegmentKind, SegmentModule
+from llama_export.targets.executorch.xnnpack.product_form import FLOAT_BITS, float_form
+from llama_export.targets.executorch.xnnpack.segment_module import (
+    ProductPart,
+    SegmentKind,
+    SegmentModule,
+)
 
 if TYPE_CHECKING:
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 
-CODES, SCALES = "codes", "scales"
+CODES, SCALES, BIAS = "codes", "scales", "bias"
 # Any length that is neither 1 nor another dimension: torch.export takes equal numbers for the same.
 _EXAMPLE_TOKENS = 5
 _HINT = "report it with the model's config.json"
@@ -38,7 +47,7 @@ class Filling:
 
     Args:
         product: number of the product in the segment, from 1.
-        part: which of the two it stands in for, `CODES` or `SCALES`.
+        part: which it stands in for: `CODES`, a float matrix's numbers too, `SCALES` or `BIAS`.
     """
 
     product: int
@@ -116,7 +125,7 @@ def example_inputs(
     inputs = [torch.zeros(shapes[name]) for name in kind.segment.inputs]
     dynamic = [by_column for _ in inputs]
     inputs += [torch.ones(kind.hidden_size) for _ in kind.norms()]
-    inputs.append(torch.ones(1))
+    inputs += [torch.ones(1) for _ in range(2 if kind.adapts else 1)]
     dynamic += [None] * (len(inputs) - len(dynamic))
     if kind.rotates:
         inputs += [torch.ones(tokens, 1, kind.head_dim // 2) for _ in range(2)]
@@ -182,9 +191,11 @@ def _computes(node: Node) -> bool:
 
 
 def _require_all_products(kind: SegmentKind, blob: XnnpackBlob) -> None:
-    expected = kind.products()
+    parts = kind.products()
+    expected = [part for part in parts if part.form.bits != FLOAT_BITS]
     found = [product for product in blob.products if product.bits in (4, 8)]
-    if len(found) != len(expected) or len(blob.products) != len(expected) + len(kind.norms()):
+    others = len(kind.norms()) + (2 if kind.hadamard_width else 0)
+    if len(found) != len(expected) or len(blob.products) != len(parts) + others:
         message = (
             f"{len(expected)} quantised products went into a segment, {len(found)} of them came "
             f"out in the delegate, beside {len(blob.products) - len(found)} float ones"
@@ -199,6 +210,10 @@ def _fillings(
     parts, found = kind.products(), []
     for product in blob.products:
         if product.scales is None:
+            number = number_in_floats(stored[blob.constants[product.codes].key])
+            part = parts[number - 1] if 1 <= number <= len(parts) else None
+            if part and part.form == float_form((product.rows, product.columns)):
+                found.append((product.codes, Filling(number, CODES)))
             continue
         numbers = (
             number_in_codes(stored[blob.constants[product.codes].key], product.bits),
@@ -213,10 +228,22 @@ def _fillings(
             raise LoweringError(message, "use the executorch version that pyproject.toml names")
         found.append((product.codes, Filling(number, CODES)))
         found.append((product.scales, Filling(number, SCALES)))
-    if len({filling for _, filling in found}) != 2 * len(parts):
+        if product.bias is not None:
+            number = number_in_floats(stored[blob.constants[product.bias].key])
+            found.append((product.bias, Filling(number, BIAS)))
+    if {filling for _, filling in found} != set(_wanted(parts)):
         message = f"{len(parts)} products went into the delegate, not all of them came out"
         raise LoweringError(message, _HINT)
     return found
+
+
+def _wanted(parts: Sequence[ProductPart]) -> Iterator[Filling]:
+    for number, part in enumerate(parts, start=1):
+        yield Filling(number, CODES)
+        if part.form.bits != FLOAT_BITS:
+            yield Filling(number, SCALES)
+        if part.bias is not None:
+            yield Filling(number, BIAS)
 
 
 def _output_order(output: Node, count: int) -> tuple[int, ...]:

@@ -44,6 +44,7 @@ class DelegateCall:
         keys: keys of the constants that the delegate asks for.
         norms: weights of the norms, float32 `[E]` each, in the order of `SegmentKind.norms`.
         epsilon: epsilon of the norms.
+        adaptor_scale: factor of the side branches, where it has any.
     """
 
     kind: SegmentKind
@@ -52,6 +53,7 @@ class DelegateCall:
     keys: tuple[str, ...]
     norms: tuple[Tensor, ...]
     epsilon: float
+    adaptor_scale: float
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,8 @@ class HostModule(nn.Module):
         for number, call in enumerate(calls):
             self.add_module(f"segment_{number}", _lowered(call, form.max_context))
             self.register_buffer(f"epsilon_{number}", torch.tensor([call.epsilon]))
+            if call.kind.adapts:
+                self.register_buffer(f"scale_{number}", torch.tensor([call.adaptor_scale]))
             for place, norm in enumerate(call.norms):
                 self.register_buffer(f"norm_{number}_{place}", norm)
         if form.options.kv_cache == STATE:
@@ -140,6 +144,7 @@ class HostModule(nn.Module):
         given = [values[name] for name in call.kind.segment.inputs]
         given += [getattr(self, f"norm_{number}_{place}") for place in range(len(call.norms))]
         given.append(getattr(self, f"epsilon_{number}"))
+        given += [getattr(self, f"scale_{number}")] if call.kind.adapts else []
         given += tables if call.kind.rotates else ()
         lowered = getattr(self, f"segment_{number}")
         results = lowered(*(given[index] for index in call.template.arguments))

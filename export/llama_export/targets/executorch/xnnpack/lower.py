@@ -8,7 +8,7 @@ It knows that order; each step is a module of its own.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,12 +18,19 @@ from torch import Tensor
 
 from llama_export.bundle.graph_spec import IO, GraphSpec, TensorSpec
 from llama_export.errors import LoweringError
+from llama_export.llama.names import is_adaptor
 from llama_export.llama.trace import TracedLlama
 from llama_export.targets.executorch.options import XNNPACK, ExecutorchOptions
 from llama_export.targets.executorch.reading.pte import Pte
 from llama_export.targets.executorch.reading.xnnpack_blob import read_blob
 from llama_export.targets.executorch.running.runtime import load_toolkit
-from llama_export.targets.executorch.xnnpack.delegate import CODES, DelegateTemplate, lower_kind
+from llama_export.targets.executorch.xnnpack.delegate import (
+    BIAS,
+    CODES,
+    DelegateTemplate,
+    Filling,
+    lower_kind,
+)
 from llama_export.targets.executorch.xnnpack.host_program import (
     DelegateCall,
     HostForm,
@@ -32,11 +39,22 @@ from llama_export.targets.executorch.xnnpack.host_program import (
 )
 from llama_export.targets.executorch.xnnpack.partition import report_of
 from llama_export.targets.executorch.xnnpack.plan import Segment, plan
-from llama_export.targets.executorch.xnnpack.product_form import ProductForm, product_form
-from llama_export.targets.executorch.xnnpack.segment_module import WHOLE, SegmentKind, kind_of
+from llama_export.targets.executorch.xnnpack.product_form import (
+    FLOAT_BITS,
+    ProductForm,
+    float_form,
+    product_form,
+)
+from llama_export.targets.executorch.xnnpack.segment_module import (
+    WHOLE,
+    ProductPart,
+    SegmentKind,
+    kind_of,
+)
 from llama_export.targets.executorch.xnnpack.weight_bytes import (
     WeightBytes,
     codes_bytes,
+    float_bytes,
     kept_bytes,
     scales_bytes,
 )
@@ -84,7 +102,7 @@ def lower(
             table,
             share_table=options.share_table,
         )
-    products = sum(len(call.kind.products()) for call in calls)
+    products = sum(part.form.bits != FLOAT_BITS for call in calls for part in call.kind.products())
     report = report_of(Pte.open(folder / MODEL_FILE), XNNPACK, products)
     delegate = {**report.to_json(), "kv_dtype": options.kv_dtype}
     return replace(graph_spec(form), delegate=delegate)
@@ -112,7 +130,8 @@ class _Filler:
         floats = [tensors[slot] for slot in kind.norms()]
         norms = tuple(norm.float() for norm in floats if isinstance(norm, Tensor))
         epsilon = next(step.epsilon for step in segment.steps if step.kind == "norm")
-        return DelegateCall(kind, template, data, keys, norms, epsilon)
+        scale = config.adaptor_scale
+        return DelegateCall(kind, template, data, keys, norms, epsilon, scale)
 
     def _fill(
         self,
@@ -124,13 +143,7 @@ class _Filler:
         data, keys = bytearray(template.data), list(template.kept)
         parts, constants = kind.products(), read_blob(template.data).constants
         for index, filling in template.fillings.items():
-            part = parts[filling.product - 1]
-            tensor = tensors[part.slot]
-            if not isinstance(tensor, QuantizedTensor):
-                message = f"product {filling.product} of a segment has a weight without codes"
-                raise LoweringError(message, "report it with the model's config.json")
-            make = codes_bytes if filling.part == CODES else scales_bytes
-            run = make(tensor, part.rows, kind.head_dim)
+            run = _bytes_for(filling, parts[filling.product - 1], tensors, kind.head_dim)
             old, new = constants[index], run.key.encode()
             if len(new) != len(old.key) or run.size_bytes != old.size_bytes:
                 message = (
@@ -145,10 +158,26 @@ class _Filler:
         return bytes(data), tuple(keys)
 
 
+def _bytes_for(
+    filling: Filling,
+    part: ProductPart,
+    tensors: Sequence[QuantizedTensor | Tensor],
+    head_dim: int,
+) -> WeightBytes:
+    slot = part.bias if filling.part == BIAS and part.bias is not None else part.slot
+    tensor = tensors[slot]
+    if isinstance(tensor, Tensor):
+        return float_bytes(tensor, part.rows, head_dim)
+    make = codes_bytes if filling.part == CODES else scales_bytes
+    return make(tensor, part.rows, head_dim)
+
+
 def _form(name: str, tensor: QuantizedTensor | Tensor) -> ProductForm | None:
     if not isinstance(tensor, QuantizedTensor):
         if tensor.ndim == 1:
             return None
+        if is_adaptor(name):
+            return float_form(tuple(tensor.shape))
         message = f"{name} is stored as {tensor.dtype}; ExecuTorch's products are int4 or int8"
         raise LoweringError(message, "export with --quantize int4")
     return product_form(name, tensor.scheme, tensor.shape)

@@ -3,7 +3,7 @@
 A segment is lowered once for all layers, so what is lowered are stand-ins: matrices of zeros that
 begin with a number of their own. In the finished delegate that number says which weight belongs
 there. The module knows the patterns that XNNPACK's partitioner takes for int4 groups and int8 rows
-with 8-bit dynamic activations; it does not know where the weights come from.
+with 8-bit dynamic activations, and for floats; it does not know where the weights come from.
 
 Shapes: N rows, K columns, G groups in a row.
 """
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from llama_export.errors import LoweringError
-from llama_export.targets.executorch.xnnpack.product_form import ProductForm
+from llama_export.targets.executorch.xnnpack.product_form import FLOAT_BITS, ProductForm
 
 # A placeholder's number is its first two codes, digits -8..7, and its first scale, 1 + number/128:
 # what both can hold exactly.
@@ -37,6 +37,16 @@ class Product(nn.Module):
             message = f"a segment has more than {MOST_PRODUCTS} products"
             raise LoweringError(message, "report it with the model's config.json")
         self.form = form
+        self.bias: Tensor | None
+        self.codes: Tensor
+        bias = torch.zeros(form.rows)
+        bias[0] = number
+        self.register_buffer("bias", bias if form.has_bias else None)
+        if form.bits == FLOAT_BITS:
+            floats = torch.zeros(form.rows, form.columns)
+            floats[0, 0] = number
+            self.register_buffer("codes", floats)
+            return
         codes = torch.zeros(form.rows, form.columns, dtype=torch.int8)
         codes[0, :_DIGITS] = _digits(number)
         scales = torch.ones(form.rows, form.groups)
@@ -53,6 +63,8 @@ class Product(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map a rounded `[..., K]` to `[..., N]`."""
         known = torch.ops.quantized_decomposed
+        if self.form.bits == FLOAT_BITS:
+            return functional.linear(x, self.codes)
         if self.form.bits == 4:
             weight = known.dequantize_per_channel_group(
                 self.codes,
@@ -68,7 +80,7 @@ class Product(nn.Module):
             weight = known.dequantize_per_channel(
                 self.codes, self.scales, self.zero_points, 0, -128, 127, torch.int8
             )
-        return functional.linear(x, weight)
+        return functional.linear(x, weight, self.bias)
 
 
 def rounded(x: Tensor) -> Tensor:
@@ -80,6 +92,13 @@ def rounded(x: Tensor) -> Tensor:
         codes, scale, zero_point, -128, 127, torch.int8, torch.float32
     )
     return result
+
+
+def number_in_floats(stored: bytes) -> int:
+    """Read a placeholder's number from what stands for a bias or a float matrix; 0: it is none."""
+    value = torch.frombuffer(bytearray(stored[:4]), dtype=torch.float32).item()
+    rest = bytes(stored[4:])
+    return round(value) if value == round(value) and not any(rest) else 0
 
 
 def number_in_codes(stored: bytes, bits: int) -> int:

@@ -10,7 +10,7 @@ Shapes: S tokens, E hidden_size, H query heads, K key/value heads, D head_dim.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch.fx import Node
 
@@ -33,11 +33,15 @@ class Step:
     """One computation inside a segment.
 
     Args:
-        kind: name of the computation: "norm", "linear", "rotated", "heads", "silu", "mul" or "add".
+        kind: name of the computation: "norm", "linear", "rotated", "heads", "silu", "mul", "add" or
+            "hadamard".
         inputs: names of the values that it takes: a segment's input, or an earlier step's result.
         output: name of the result.
         weight: index among the segment's weights; None when it uses none.
         epsilon: epsilon of a norm.
+        bias: index among the segment's weights of a product's bias; None: it has none.
+        side: indices of the side branch's A and B beside a product; None: it has none.
+        width: width of a rotation.
     """
 
     kind: str
@@ -45,6 +49,9 @@ class Step:
     output: str
     weight: int | None = None
     epsilon: float = 0.0
+    bias: int | None = None
+    side: tuple[int, int] | None = None
+    width: int = 0
 
 
 @dataclass(frozen=True)
@@ -123,9 +130,20 @@ class _Cutter:
         self._add_step(node, Step("norm", (self._value(x),), "", slot, epsilon))
 
     def linear(self, node: Node) -> None:
-        x, weight = node.args[0], node.args[1]
-        slot = self._slot(self._traced.weight_name(weight))
-        self._add_step(node, Step("linear", (self._value(x),), "", slot))
+        linear = self._traced.linear(node)
+        slot = self._slot(linear.weight)
+        bias = None if linear.bias is None else self._slot(linear.bias)
+        side = None
+        if linear.side is not None:
+            side = (self._slot(linear.side.a), self._slot(linear.side.b))
+        step = Step("linear", (self._value(linear.x),), "", slot, bias=bias, side=side)
+        self._add_step(node, step)
+
+    adapted_linear = linear
+
+    def hadamard(self, node: Node) -> None:
+        width = self._traced.config.intermediate_size
+        self._add_step(node, Step("hadamard", (self._value(node.args[0]),), "", width=width))
 
     def attention(self, node: Node) -> None:
         """Close the segment: the query and the key leave it rotated, all three in heads."""
@@ -175,12 +193,11 @@ class _Cutter:
         if len(found) != 1 or self._steps[found[0]].kind != "linear":
             message = f"{name}: expected attention's {output} to be a product with a weight"
             raise LoweringError(message, _HINT)
-        product = self._steps[found[0]]
-        self._steps[found[0]] = Step(kind, product.inputs, output, product.weight)
+        self._steps[found[0]] = replace(self._steps[found[0]], kind=kind, output=output)
 
     def _add_step(self, node: Node, step: Step) -> None:
         output = f"v{len(self._steps)}"
-        self._steps.append(Step(step.kind, step.inputs, output, step.weight, step.epsilon))
+        self._steps.append(replace(step, output=output))
         self._values[node.name] = output
 
     def _close(self, outputs: tuple[str, ...], *, last_row: bool = False) -> None:

@@ -14,6 +14,7 @@ from llama_quantize.scheme import GroupedInt, Scheme
 
 # A group of this many weights is what the int4 kernels of XNNPACK advance by.
 GROUP_STEP = 32
+FLOAT_BITS = 32
 
 
 @dataclass(frozen=True)
@@ -21,16 +22,18 @@ class ProductForm:
     """What decides how a product is lowered.
 
     Args:
-        bits: width of a code, 4 or 8.
+        bits: width of a code, 4 or 8; 32: floats, which have no scales.
         rows: number of rows N.
         columns: number of columns K.
         group_size: number of columns that share a scale; K for one scale a row.
+        has_bias: whether a bias is added.
     """
 
     bits: int
     rows: int
     columns: int
     group_size: int
+    has_bias: bool = False
 
     @property
     def groups(self) -> int:
@@ -68,3 +71,9 @@ def product_form(name: str, scheme: Scheme, shape: tuple[int, ...]) -> ProductFo
         )
         raise LoweringError(message, hint)
     return ProductForm(scheme.bits, rows, columns, group)
+
+
+def float_form(shape: tuple[int, ...]) -> ProductForm:
+    """Return the form of a float matrix `[N, K]`, which side branches have."""
+    rows, columns = shape
+    return ProductForm(FLOAT_BITS, rows, columns, columns)

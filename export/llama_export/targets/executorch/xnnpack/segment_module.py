@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from llama_export.errors import LoweringError
+from llama_export.llama.hadamard import sylvester
 from llama_export.targets.executorch.xnnpack.placeholders import Product, rounded
 from llama_export.targets.executorch.xnnpack.plan import MIXED, Segment, Step
 from llama_export.targets.executorch.xnnpack.product_form import ProductForm
@@ -38,11 +39,13 @@ class ProductPart:
         slot: index among the segment's weights.
         rows: which rows it has: `WHOLE`, `FIRST_HALVES` or `SECOND_HALVES`.
         form: form of these rows.
+        bias: index among the segment's weights of the bias; None: it has none.
     """
 
     slot: int
     rows: str
     form: ProductForm
+    bias: int | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class SegmentKind:
 
     Args:
         segment: the segment without the names of its weights.
-        forms: form of each quantised weight; None for a norm's.
+        forms: form of each matrix; None for a norm's weight or a bias.
         hidden_size: E, width of the residual stream.
         head_dim: D, columns of a head.
     """
@@ -65,17 +68,22 @@ class SegmentKind:
         """Return the products in the order of their numbers, which begin at 1."""
         parts = []
         for step in self.segment.steps:
-            form = None if step.weight is None else self.forms[step.weight]
-            if form is None or step.weight is None:
+            if step.weight is None or _is_norm(step):
                 continue
-            if step.kind == "rotated":
-                half = replace(form, rows=form.rows // 2)
-                parts += [
-                    ProductPart(step.weight, rows, half) for rows in (FIRST_HALVES, SECOND_HALVES)
-                ]
-            else:
-                parts.append(ProductPart(step.weight, WHOLE, form))
+            cuts = (FIRST_HALVES, SECOND_HALVES) if step.kind == "rotated" else (WHOLE,)
+            parts += [self._part(step.weight, rows, step.bias) for rows in cuts]
+            if step.side is not None:
+                a, b = step.side
+                parts += [self._part(a, WHOLE), *(self._part(b, rows) for rows in cuts)]
         return tuple(parts)
+
+    def _part(self, slot: int, rows: str, bias: int | None = None) -> ProductPart:
+        form = self.forms[slot]
+        if form is None:
+            message = f"weight {slot} of a segment is no matrix"
+            raise LoweringError(message, "report it with the model's config.json")
+        count = form.rows if rows == WHOLE else form.rows // 2
+        return ProductPart(slot, rows, replace(form, rows=count, has_bias=bias is not None), bias)
 
     def norms(self) -> tuple[int, ...]:
         """Return the slots of the norms' weights, which are inputs of the delegate."""
@@ -89,6 +97,16 @@ class SegmentKind:
             if MIXED in step.inputs and form is not None:
                 return form.columns
         return 0
+
+    @property
+    def adapts(self) -> bool:
+        """Whether there are side branches, whose factor is an input."""
+        return any(step.side is not None for step in self.segment.steps)
+
+    @property
+    def hadamard_width(self) -> int:
+        """Width of the rotation before down_proj; 0 when there is none."""
+        return max(step.width for step in self.segment.steps)
 
     @property
     def rotates(self) -> bool:
@@ -107,7 +125,8 @@ class SegmentModule(nn.Module):
     """A segment with placeholders for its products' weights.
 
     Its inputs are the segment's own, then the norms' weights `[E]`, then one epsilon `[1]`, then
-    the rotary tables, cosines and sines `[S, 1, D/2]` each, if it rotates.
+    the side branches' factor `[1]` if it has any, then the rotary tables, cosines and sines
+    `[S, 1, D/2]` each, if it rotates.
 
     Args:
         kind: kind of segment to compute.
@@ -121,6 +140,12 @@ class SegmentModule(nn.Module):
         )
         self.mean: Tensor
         self.register_buffer("mean", torch.full((1, kind.hidden_size), 1 / kind.hidden_size))
+        if kind.hadamard_width:
+            left, right = orders(kind.hadamard_width)
+            self.left: Tensor
+            self.right: Tensor
+            self.register_buffer("left", sylvester(left) * kind.hadamard_width**-0.5)
+            self.register_buffer("right", sylvester(right))
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Compute the segment's outputs."""
@@ -129,6 +154,7 @@ class SegmentModule(nn.Module):
         values = {name: next(given) for name in kind.segment.inputs}
         norms = {slot: next(given) for slot in kind.norms()}
         epsilon = next(given)
+        self._scale = next(given) if kind.adapts else epsilon
         self._tables = tuple(given)
         self._remaining = iter(self.products)
         self._rounded: dict[str, Tensor] = {}
@@ -147,12 +173,10 @@ class SegmentModule(nn.Module):
         return x * torch.rsqrt(mean + epsilon) * weight
 
     def _computed(self, step: Step, x: Sequence[Tensor]) -> Tensor:
-        if step.kind == "linear":
-            return self._product(self._round(step, x[0]))
-        if step.kind == "heads":
-            return self._in_heads(self._product(self._round(step, x[0])), 1)
-        if step.kind == "rotated":
-            return self._rotated(step, self._round(step, x[0]))
+        if step.weight is not None:
+            return self._projected(step, x[0])
+        if step.kind == "hadamard":
+            return self._hadamard(x[0])
         if step.kind == "silu":
             return x[0] * torch.sigmoid(x[0])
         if step.kind == "mul":
@@ -162,10 +186,28 @@ class SegmentModule(nn.Module):
         message = f"a segment has no step {step.kind!r}"
         raise LoweringError(message, "report it with the model's config.json")
 
-    def _rotated(self, step: Step, x: Tensor) -> Tensor:
+    def _projected(self, step: Step, x: Tensor) -> Tensor:
+        """Multiply, add the side branch, and cut into heads where attention takes it."""
+        rounded_x = self._round(step, x)
+        parts = [self._product(rounded_x) for _ in range(2 if step.kind == "rotated" else 1)]
+        if step.side is not None:
+            down = self._product(x)
+            parts = [part + self._product(down) * self._scale for part in parts]
+        if step.kind == "linear":
+            return parts[0]
+        heads = [self._in_heads(part, len(parts)) for part in parts]
+        return heads[0] if len(heads) == 1 else self._turned(*heads)
+
+    def _hadamard(self, x: Tensor) -> Tensor:
+        """Rotate the last axis: of order a * b it is `A @ x.view(a, b) @ B`."""
+        blocks = x.view(1, -1, len(self.left), len(self.right))
+        half = torch.permute_copy(functional.linear(blocks, self.right), (0, 1, 3, 2))
+        whole = torch.permute_copy(functional.linear(half, self.left), (0, 1, 3, 2))
+        return whole.view(1, -1, x.shape[-1])
+
+    def _turned(self, first: Tensor, second: Tensor) -> Tensor:
+        """Rotate heads whose halves `[1, S, H, D/2]` are apart."""
         cos, sin = self._tables
-        first = self._in_heads(self._product(x), 2)
-        second = self._in_heads(self._product(x), 2)
         turned = (first * cos - second * sin, second * cos + first * sin)
         return torch.cat(turned, dim=-1)
 
@@ -184,6 +226,12 @@ class SegmentModule(nn.Module):
         """Multiply by the next weight: the products are used in the order of their numbers."""
         result: Tensor = next(self._remaining)(x)
         return result
+
+
+def orders(width: int) -> tuple[int, int]:
+    """Split the order of the rotation into two whose matrices are small."""
+    bits = width.bit_length() - 1
+    return 1 << bits // 2, 1 << (bits - bits // 2)
 
 
 def _is_norm(step: Step) -> bool:

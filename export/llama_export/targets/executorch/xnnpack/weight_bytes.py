@@ -56,6 +56,11 @@ def scales_bytes(tensor: QuantizedTensor, rows: str, head_dim: int) -> WeightByt
     return _weight_bytes(scales if tensor.scheme.bits == 4 else scales.float(), _SCALES_PREFIX)
 
 
+def float_bytes(tensor: Tensor, rows: str, head_dim: int) -> WeightBytes:
+    """Return some rows of a bias `[N]` or a float matrix `[N, K]`, as float32."""
+    return _weight_bytes(_rows(tensor, rows, head_dim).float(), "")
+
+
 def kept_bytes(key: str, value: bytes) -> WeightBytes:
     """Return bytes that are in memory already, and stay as they are."""
     return WeightBytes(key, len(value), lambda: iter([value]))

@@ -7,6 +7,7 @@ operators and onnxruntime's best forms of them; weights' bytes are `weights.py`'
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from llama_export.llama.rope import inverse_frequencies, rope_tables
 from llama_export.llama.trace import TracedLlama
 from llama_export.targets.onnx.lowering.data import DataWriter
 from llama_export.targets.onnx.lowering.graph_builder import MICROSOFT, GraphBuilder
+from llama_export.targets.onnx.lowering.hadamard import emit_hadamard
 from llama_export.targets.onnx.lowering.weights import WeightEmitter
 from llama_export.targets.onnx.options import OnnxOptions
 from llama_export.targets.onnx.signature import signature
@@ -35,7 +37,7 @@ class _Linear:
     """A product that is not emitted yet."""
 
     x: str
-    weight: str
+    linear: trace.Linear
     name: str
 
 
@@ -135,9 +137,17 @@ class _Lowering:
         )
 
     def linear(self, node: Node) -> None:
-        x, weight = node.args[0], node.args[1]
-        self._values[node.name] = _Linear(
-            self._value(x), self._traced.weight_name(weight), node.name
+        linear = self._traced.linear(node)
+        self._values[node.name] = _Linear(self._value(linear.x), linear, node.name)
+
+    adapted_linear = linear
+
+    def hadamard(self, node: Node) -> None:
+        self._values[node.name] = emit_hadamard(
+            self._builder,
+            self._value(node.args[0]),
+            self._traced.config.rotation_orders,
+            node.name,
         )
 
     def add(self, node: Node) -> None:
@@ -169,9 +179,7 @@ class _Lowering:
         if len(linears) != 3 or len({linear.x for linear in linears}) != 1:
             message = f"{node.name}: expected q, k and v to be three products of one input"
             raise LoweringError(message, "report it with the model's config.json")
-        packed = self._emitter.linear(
-            [linear.weight for linear in linears], linears[0].x, f"{node.name}.qkv"
-        )
+        packed = self._products(linears, f"{node.name}.qkv")
         presents = (f"present.{layer}.key", f"present.{layer}.value")
         pasts = [f"past_key_values.{layer}.{part}" for part in ("key", "value")]
         positions = ["seqlens_k", "total_sequence_length_int32", "cos_cache", "sin_cache"]
@@ -212,7 +220,7 @@ class _Lowering:
             message = f"expected the first output to be a product, found {head!r}"
             raise LoweringError(message, "report it with the model's config.json")
         x = head.x if self._all_logits else self._last_row(head.x)
-        self._emitter.linear([head.weight], x, "logits")
+        self._emitter.linear([head.linear.weight], x, "logits")
         expected = [
             f"present.{layer}.{part}" for layer in range(self._layers) for part in ("key", "value")
         ]
@@ -220,6 +228,30 @@ class _Lowering:
         if found != expected:
             message = f"the traced graph's caches come out in another order: {found[:4]}"
             raise LoweringError(message, "report it with the model's config.json")
+
+    def _products(self, linears: Sequence[_Linear], output: str) -> str:
+        """Emit products of one input as one, or where they cannot be, side by side."""
+        weights = [each.linear.weight for each in linears]
+        biases = [each.linear.bias for each in linears if each.linear.bias is not None]
+        sides = [each.linear.side for each in linears if each.linear.side is not None]
+        if sides or len(biases) not in (0, len(linears)) or not self._emitter.stack(weights):
+            parts = [self._product(each, each.name) for each in linears]
+            return self._builder.node("Concat", parts, [output], {"axis": -1})
+        product = f"{output}.product" if biases else output
+        self._emitter.linear(weights, linears[0].x, product)
+        return self._emitter.bias(biases, product, output) if biases else product
+
+    def _product(self, pending: _Linear, output: str) -> str:
+        """Emit a product, its bias and its side branch."""
+        linear, x = pending.linear, pending.x
+        beside = linear.bias or linear.side
+        value = self._emitter.linear([linear.weight], x, f"{output}.product" if beside else output)
+        if linear.bias:
+            biased = f"{output}.biased" if linear.side else output
+            value = self._emitter.bias([linear.bias], value, biased)
+        if linear.side:
+            value = self._emitter.side(linear.side, x, value, output)
+        return value
 
     def _last_row(self, x: str) -> str:
         """Keep only the last position: a prefill then pays the head once."""
@@ -234,7 +266,7 @@ class _Lowering:
         key = str(argument)
         value = self._values.get(key)
         if isinstance(value, _Linear):
-            value = self._emitter.linear([value.weight], value.x, value.name)
+            value = self._product(value, value.name)
         elif isinstance(value, _Add):
             value = self._builder.node("Add", [value.left, value.right], [value.name])
         elif value is None:

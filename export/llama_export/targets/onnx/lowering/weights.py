@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from llama_export.errors import LoweringError
-from llama_export.targets.onnx.layout import WEIGHTS_KEY, block_size
+from llama_export.llama.trace import Side
+from llama_export.targets.onnx.layout import BESIDE_KEY, WEIGHTS_KEY, block_size
 from llama_export.targets.onnx.lowering.data import DataRegion, row_chunks
 from llama_export.targets.onnx.lowering.graph_builder import MICROSOFT, Attribute, GraphBuilder
 from llama_quantize.checkpoint.weights import QuantizedWeights
@@ -45,12 +46,47 @@ class WeightEmitter:
 
     def vector(self, name: str) -> str:
         """Add a norm's weight `[E]` as float32 and return its value's name."""
-        tensor = self._weights.get(name)
-        if isinstance(tensor, QuantizedTensor):
-            message = f"{name}: a norm's weight must not be quantised, found {tensor.scheme.label}"
-            raise LoweringError(message, "correct the recipe")
+        tensor = self._floats(name)
         self._builder.weight(name, "float32", tensor.shape, [tensor.float()])
         return name
+
+    def stack(self, names: Sequence[str]) -> bool:
+        """Whether some weights have one scheme, so that they run as one product."""
+        return len({_scheme_label(self._weights.get(name)) for name in names}) == 1
+
+    def bias(self, names: Sequence[str], x: str, output: str) -> str:
+        """Add the biases of stacked weights, float32 in one array."""
+        tensors = [self._floats(name) for name in names]
+        stacked = torch.cat([tensor.float() for tensor in tensors])
+        value = "+".join(names)
+        self._builder.weight(value, "float32", stacked.shape, [stacked])
+        metadata = self._describe(names, tensors) | {BESIDE_KEY: "bias"}
+        return self._builder.node("Add", [x, value], [output], metadata=metadata)
+
+    def side(self, side: Side, x: str, product: str, output: str) -> str:
+        """Add a side branch, whose weights are float32: every client has products of those."""
+        value = x
+        for name, alpha in ((side.a, 1.0), (side.b, side.scale)):
+            weight = self._floats(name)
+            self._builder.weight(name, "float32", weight.shape, [weight.float()])
+            attributes: dict[str, Attribute] = {"transB": 1, "alpha": alpha}
+            value = self._builder.node(
+                "FusedMatMul",
+                [value, name],
+                [f"{output}.{'down' if name == side.a else 'side'}"],
+                attributes,
+                MICROSOFT,
+                self._describe([name], [weight]),
+            )
+        metadata = {BESIDE_KEY: "adaptor"}
+        return self._builder.node("Add", [product, value], [output], metadata=metadata)
+
+    def _floats(self, name: str) -> Tensor:
+        tensor = self._weights.get(name)
+        if isinstance(tensor, QuantizedTensor):
+            message = f"{name}: it must not be quantised, found {tensor.scheme.label}"
+            raise LoweringError(message, "correct the recipe")
+        return tensor
 
     def linear(self, names: Sequence[str], x: str, output: str) -> str:
         """Multiply by the transpose of some weights stacked along their rows.

@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING
 
 from llama_export.bundle.graph_spec import GraphSpec
 from llama_export.errors import BackendUnavailableError, BundleError
+from llama_export.llama.names import is_adaptor
 from llama_export.targets.footprint import (
+    ADAPTORS,
+    BIASES,
     CACHE_ITEM_BYTES,
     GRAPH,
     NORMS,
@@ -27,6 +30,7 @@ from llama_export.targets.footprint import (
     merge,
     weights_kind,
 )
+from llama_export.targets.onnx.layout import WEIGHTS_KEY
 from llama_export.targets.onnx.signature import require_signature
 from llama_export.targets.stored import StoredArtifact
 
@@ -138,6 +142,10 @@ def _uses(node: onnx.NodeProto, logits: str) -> Iterator[tuple[int, str, bool]]:
         bits = next(attribute.i for attribute in node.attribute if attribute.name == "bits")
         yield 1, weights_kind(f"int{bits}", is_table=is_head), False
         yield 2, SCALES, False
+    elif node.op_type == "Add":
+        yield 1, BIASES, False
+    elif node.op_type == "FusedMatMul" and is_adaptor(_weights_of(node)):
+        yield 1, ADAPTORS, False
     elif node.op_type in ("FusedMatMul", "Gather"):
         lookup = node.op_type == "Gather"
         yield int(not lookup), weights_kind("{}", is_table=is_head or lookup), lookup
@@ -146,3 +154,9 @@ def _uses(node: onnx.NodeProto, logits: str) -> Iterator[tuple[int, str, bool]]:
     elif node.op_type == "GroupQueryAttention":
         for index in _ROTARY_INPUTS:
             yield index, ROTARY, True
+
+
+def _weights_of(node: onnx.NodeProto) -> str:
+    """Return what a node's metadata say of its weights."""
+    described = {entry.key: entry.value for entry in node.metadata_props}
+    return str(described.get(WEIGHTS_KEY, ""))

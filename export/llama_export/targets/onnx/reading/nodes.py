@@ -34,6 +34,7 @@ _DOMAINS: Mapping[str, str] = dict.fromkeys(
 ) | dict.fromkeys(
     (
         *("RMSNormalization", "Mul", "Sub", "Cast", "Gather"),
+        *("Add", "Concat"),
         *("Slice", "Reshape", "ReduceSum", "Shape"),
     ),
     "",
@@ -79,6 +80,11 @@ class Graph:
             self.followed.add(index)
             self._keep(node, place, kinds[node.op_type])
         return node
+
+    def is_made_by(self, value: str, kind: str) -> bool:
+        """Whether an operator of a kind makes a value."""
+        index = self._maker.get(value)
+        return index is not None and self._nodes[index].op_type == kind
 
     def _keep(self, node: onnx.NodeProto, place: str, settings: Settings) -> None:
         written = {attribute.name: attribute for attribute in node.attribute}

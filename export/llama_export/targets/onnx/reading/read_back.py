@@ -30,7 +30,7 @@ _STEPS_FROM_A_WEIGHT = frozenset({"Cast", "Sub", "Gather"})
 _CHUNK_ROWS = 1024
 _TORCH_TYPES = {1: torch.float32, 2: torch.uint8, 10: torch.float16, 16: torch.bfloat16}
 _NORM_INPUTS = {"RMSNormalization": 1, "SkipSimplifiedLayerNormalization": 2}
-_FLOAT_INPUTS = {"FusedMatMul": 1, "Gather": 0}
+_FLOAT_INPUTS = {"FusedMatMul": 1, "Gather": 0, "Add": 1}
 _ROTARY_INPUTS = {"cos": 7, "sin": 8}
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from llama_export.llama.config import LlamaConfig
 from llama_export.llama.names import FINAL_NORM, HEAD, TABLE
-from llama_export.targets.onnx.reading.nodes import NOTHING, Graph, Kinds
+from llama_export.targets.onnx.reading.nodes import NOTHING, Graph, Kinds, Settings
 from llama_export.targets.wiring import Attribute, OtherGraphError, Wiring
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ _PRODUCTS: Kinds = {
         "transBatchB": (0, 0),
     },
 }
+_PLAIN_PRODUCT: Settings = {**_PRODUCTS["FusedMatMul"], "transB": (0, 0)}
+_ADD: Kinds = {"Add": NOTHING}
+_JOIN: Kinds = {"Concat": {"axis": (0, -1)}}
 _TO_FLOAT: Kinds = {"Cast": {"to": (0, _FLOAT32), "saturate": (1, 1)}}
 _TO_INT32: Kinds = {"Cast": {"to": (0, _INT32), "saturate": (1, 1)}}
 _ROWS: Kinds = {"Gather": {"axis": (0, 0)}}
@@ -152,12 +155,14 @@ class _Walk:
     def _feed_forward(self, value: str, residual: str, stem: str) -> onnx.NodeProto:
         """Follow a layer's second half; return the norm in front of it."""
         graph, place = self._graph, f"{stem}.mlp"
-        gated = self._product(value, [f"{place}.down_proj.weight"], f"{place}.down_proj")
+        gated = self._linear(value, [f"{place}.down_proj"], f"{place}.down_proj")
+        if self._config.down_proj_rotation:
+            gated = self._rotation(gated, f"{place} (rotation)")
         product = graph.take(gated, _MUL, f"{place} (gate)")
         graph.require_inputs(product, [None, None], f"{place} (gate)")
         silu = graph.take(product.input[0], _SILU, f"{place} (silu)")
-        normed = self._product(silu.input[0], [f"{place}.gate_proj.weight"], f"{place}.gate_proj")
-        up = self._product(product.input[1], [f"{place}.up_proj.weight"], f"{place}.up_proj")
+        normed = self._linear(silu.input[0], [f"{place}.gate_proj"], f"{place}.gate_proj")
+        up = self._linear(product.input[1], [f"{place}.up_proj"], f"{place}.up_proj")
         graph.require_same(up, normed, f"{place}.up_proj")
         norm = self._sum_norm(normed, f"{stem}.post_attention_layernorm.weight")
         self._is_sum_of(residual, norm, stem)
@@ -167,7 +172,7 @@ class _Walk:
         """Follow a layer's first half; return what its norm gives."""
         graph, config = self._graph, self._config
         stem = f"model.layers.{layer}.self_attn"
-        mixed = self._product(value, [f"{stem}.o_proj.weight"], f"{stem}.o_proj")
+        mixed = self._linear(value, [f"{stem}.o_proj"], f"{stem}.o_proj")
         place = f"{stem} (attention)"
         settings = {
             "num_heads": (0, config.num_attention_heads),
@@ -189,8 +194,8 @@ class _Walk:
         self._positions(node.input[5], node.input[6])
         for table in node.input[7:9]:
             graph.require_weight(table, place)
-        weights = [f"{stem}.{part}_proj.weight" for part in "qkv"]
-        return self._product(node.input[0], weights, f"{stem}.qkv")
+        modules = [f"{stem}.{part}_proj" for part in "qkv"]
+        return self._linears(node.input[0], modules, f"{stem}.qkv")
 
     def _positions(self, last: str, total: str) -> None:
         """Follow what attention is told of positions: both come from the mask's ones."""
@@ -214,6 +219,65 @@ class _Walk:
         graph.require_constant(node.input[1], [-1], place)
         graph.require_constant(node.input[2], [2**31 - 1], place)
         graph.require_constant(node.input[3], [1], place)
+        return str(node.input[0])
+
+    def _linears(self, value: str, modules: Sequence[str], place: str) -> str:
+        """Follow products of one input, stacked or side by side, to that input."""
+        if not self._graph.is_made_by(value, "Concat"):
+            return self._linear(value, modules, place)
+        node = self._graph.take(value, _JOIN, place)
+        self._graph.require_inputs(node, [None] * len(modules), place)
+        found = [
+            self._linear(each, [module], module)
+            for each, module in zip(node.input, modules, strict=True)
+        ]
+        for other in found[1:]:
+            self._graph.require_same(other, found[0], place)
+        return found[0]
+
+    def _linear(self, value: str, modules: Sequence[str], place: str) -> str:
+        """Follow a product, with its bias and its side branch, to what it multiplies."""
+        config, graph, side = self._config, self._graph, None
+        if config.adaptor_rank:
+            node = graph.take(value, _ADD, place)
+            value, branch = node.input
+            (module,) = modules
+            side = self._side(branch, f"{module}.adaptor")
+        if config.mlp_bias if ".mlp." in modules[0] else config.attention_bias:
+            node = graph.take(value, _ADD, place)
+            graph.require_weights(node, [f"{module}.bias" for module in modules], place)
+            graph.require_inputs(node, [None, None], place)
+            graph.require_weight(node.input[1], place)
+            value = node.input[0]
+        x = self._product(value, [f"{module}.weight" for module in modules], place)
+        if side is not None:
+            graph.require_same(side, x, place)
+        return x
+
+    def _side(self, value: str, place: str) -> str:
+        graph = self._graph
+        for part, alpha in (("B", self._config.adaptor_scale), ("A", 1.0)):
+            settings = {**_PRODUCTS["FusedMatMul"], "alpha": (1, alpha)}
+            node = graph.take(value, {"FusedMatMul": settings}, f"{place}.{part}")
+            graph.require_weights(node, [f"{place}.{part}.weight"], place)
+            graph.require_inputs(node, [None, None], place)
+            graph.require_weight(node.input[1], place)
+            value = node.input[0]
+        return str(value)
+
+    def _rotation(self, value: str, place: str) -> str:
+        """Follow Hadamard's rotation: two products with matrices of ones and minus ones."""
+        graph, width = self._graph, self._config.intermediate_size
+        left, right = _factors(width)
+        node = graph.take(value, _RESHAPE, place)
+        graph.require_constant(node.input[1], [0, 0, width], place)
+        settings = {**_PLAIN_PRODUCT, "alpha": (1, width**-0.5)}
+        outer = graph.take(node.input[0], {"FusedMatMul": settings}, place)
+        graph.require_constant(outer.input[0], _hadamard(left), place)
+        inner = graph.take(outer.input[1], {"FusedMatMul": _PLAIN_PRODUCT}, place)
+        graph.require_constant(inner.input[1], _hadamard(right), place)
+        node = graph.take(inner.input[0], _RESHAPE, place)
+        graph.require_constant(node.input[1], [0, 0, left, right], place)
         return str(node.input[0])
 
     def _product(self, value: str, weights: Sequence[str], place: str) -> str:
@@ -252,3 +316,14 @@ class _Walk:
         self._graph.require_weight(node.input[0], place)
         if metadata:
             self._graph.require_weights(node, [TABLE], place)
+
+
+def _hadamard(order: int) -> list[float]:
+    """Return Sylvester's matrix row by row: -1 where the indices share an odd number of bits."""
+    return [1.0 - 2.0 * ((i & j).bit_count() % 2) for i in range(order) for j in range(order)]
+
+
+def _factors(width: int) -> tuple[int, int]:
+    """Split a power of two into the orders of both matrices, the smaller one first."""
+    bits = width.bit_length() - 1
+    return 2 ** (bits // 2), 2 ** (bits - bits // 2)

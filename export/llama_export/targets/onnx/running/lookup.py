@@ -17,6 +17,7 @@ import numpy as np
 from llama_export.errors import BundleError
 from llama_export.llama.intermediates import FloatArray
 from llama_export.targets.onnx.running.runtime import load_runtime
+from llama_export.targets.onnx.running.steps import is_beside, product_of, whole_of
 
 if TYPE_CHECKING:
     import onnx
@@ -91,7 +92,7 @@ def find_ends(graph: onnx.GraphProto) -> dict[str, str]:
     """
     maker = {name: node for node in graph.node for name in node.output if name}
     attention = maker.get(_FIRST_KEYS)
-    product = maker.get(attention.input[0]) if attention else None
+    product = maker.get(product_of(maker, attention.input[0])) if attention else None
     norm = maker.get(product.input[0]) if product else None
     if attention is None or norm is None or not norm.input:
         message = "model.onnx: the first attention does not begin with a norm and a product"
@@ -107,10 +108,14 @@ def find_ends(graph: onnx.GraphProto) -> dict[str, str]:
 
 def _added(graph: onnx.GraphProto, mixed: str) -> Iterator[str]:
     """Yield what is added to the product of an attention's result."""
-    products = [node for node in graph.node if mixed in node.input]
-    for result in (product.output[0] for product in products):
-        for node in graph.node:
-            if node.op_type in _SUMS and result in node.input[:2]:
+    users: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            users.setdefault(name, []).append(node)
+    for product in users.get(mixed, ()):
+        result = whole_of(users, product.output[0])
+        for node in users.get(result, ()):
+            if node.op_type in _SUMS and result in node.input[:2] and not is_beside(node):
                 yield from (str(name) for name in node.input[:2] if name != result)
 
 

@@ -16,6 +16,7 @@ from llama_export.errors import BundleError
 from llama_export.llama import intermediates
 from llama_export.llama.intermediates import FloatArray, Intermediates, in_layer
 from llama_export.targets.onnx.running.runtime import load_runtime
+from llama_export.targets.onnx.running.steps import product_of, rotated_from, whole_of
 from llama_export.targets.onnx.signature import require_signature
 from llama_export.targets.stored import StoredArtifact
 
@@ -104,7 +105,7 @@ class _Walk:
             yield intermediates.HEAD, "logits"
         if not self._attentions:
             return
-        first = self._made_by(self._attentions[0].input[0], _PRODUCTS)
+        first = self._product_of(self._attentions[0].input[0])
         norm = self._made_by(first.input[0], _NORMS) if first else None
         if norm:
             yield intermediates.EMBEDDING, norm.input[0]
@@ -116,7 +117,7 @@ class _Walk:
     def layer(self, layer: int, attention: onnx.NodeProto) -> _Found:
         """Yield a layer's points as pairs of part and value."""
         yield intermediates.QKV, attention.input[0]
-        product = self._made_by(attention.input[0], _PRODUCTS)
+        product = self._product_of(attention.input[0])
         if product:
             yield intermediates.INPUT_NORM, product.input[0]
         # By name: the next call gets them back by these names, whatever the node calls them.
@@ -126,8 +127,9 @@ class _Walk:
         yield intermediates.MIXED, attention.output[0]
         output = self._used_by(attention.output[0], _PRODUCTS)
         if output:
-            yield intermediates.OUTPUT, output.output[0]
-            yield from self._feed_forward(output.output[0])
+            attended = whole_of(self._users, output.output[0])
+            yield intermediates.OUTPUT, attended
+            yield from self._feed_forward(attended)
 
     def _feed_forward(self, attended: str) -> _Found:
         norm = self._used_by(attended, {_SKIP_NORM})
@@ -136,10 +138,11 @@ class _Walk:
         yield intermediates.ATTENTION_SUM, norm.output[_SUM_OUTPUT]
         yield intermediates.POST_NORM, norm.output[0]
         for gate in self._users.get(norm.output[0], []):
-            silu = self._used_by(gate.output[0], {"QuickGelu"})
+            activated = whole_of(self._users, gate.output[0])
+            silu = self._used_by(activated, {"QuickGelu"})
             multiplied = self._used_by(silu.output[0], {"Mul"}) if silu else None
             if silu and multiplied:
-                yield intermediates.GATE, gate.output[0]
+                yield intermediates.GATE, activated
                 yield intermediates.ACTIVATION, multiplied.output[0]
                 yield from self._gated(silu.output[0], multiplied)
 
@@ -147,13 +150,20 @@ class _Walk:
         for name in multiplied.input:
             if name != gate:
                 yield intermediates.UP, name
-        down = self._used_by(multiplied.output[0], _PRODUCTS)
+        rotated = rotated_from(self._users, multiplied.output[0])
+        if rotated != multiplied.output[0]:
+            yield intermediates.ROTATED, rotated
+        down = self._used_by(rotated, _PRODUCTS)
         if down is None:
             return
-        yield intermediates.DOWN, down.output[0]
-        norm = self._used_by(down.output[0], {_SKIP_NORM})
+        result = whole_of(self._users, down.output[0])
+        yield intermediates.DOWN, result
+        norm = self._used_by(result, {_SKIP_NORM})
         if norm and len(norm.output) > _SUM_OUTPUT:
             yield intermediates.MLP_SUM, norm.output[_SUM_OUTPUT]
+
+    def _product_of(self, value: str) -> onnx.NodeProto | None:
+        return self._made_by(product_of(self._maker, value), _PRODUCTS)
 
     def _made_by(self, value: str, kinds: frozenset[str]) -> onnx.NodeProto | None:
         node = self._maker.get(value)
