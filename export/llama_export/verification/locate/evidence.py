@@ -81,7 +81,12 @@ class Evidence:
             intermediates.QKV: (config.num_attention_heads + 2 * shared) * size,
             intermediates.MIXED: config.num_attention_heads * size,
             **dict.fromkeys(
-                (intermediates.GATE, intermediates.UP, intermediates.ACTIVATION),
+                (
+                    intermediates.GATE,
+                    intermediates.UP,
+                    intermediates.ACTIVATION,
+                    intermediates.ROTATED,
+                ),
                 config.intermediate_size,
             ),
         }

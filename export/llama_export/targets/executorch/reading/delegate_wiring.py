@@ -213,7 +213,7 @@ def follow_delegate(
 def _parsed(name: str) -> tuple[object, ...]:
     """Return a leaf's expression: "norm 1" is the first of the norms' weights."""
     word, _, number = name.partition(" ")
-    return (word, int(number)) if number else (name,)
+    return (word, int(number)) if number.isdecimal() else (name,)
 
 
 def _is_rounded_or_not(node: Node, datatypes: Mapping[int, int]) -> bool:
