@@ -29,6 +29,7 @@ from llama_export.checkpoints.hugging_face_files import (
     wanted_files,
 )
 from llama_export.checkpoints.unrecognised import fault_of_names
+from llama_export.checkpoints.safetensors_header import TensorEntry
 from llama_export.checkpoints.weight_files import WeightFiles, unusable
 from llama_export.checkpoints.weight_names import biased, match_names
 from llama_export.errors import CheckpointError, UnsupportedModelError, UsageError
@@ -86,18 +87,34 @@ class HfCheckpoint:
             raise no_folder(folder)
         config = config or _read_config(folder / CONFIG_FILE)
         files = WeightFiles.open(folder)
+        return cls.of(files, files.entries, config)
+
+    @classmethod
+    def of(
+        cls, files: WeightFiles, entries: Mapping[str, TensorEntry], config: LlamaConfig
+    ) -> HfCheckpoint:
+        """Open a checkpoint whose files are open, and check all of it but the values.
+
+        Args:
+            files: files of the weights.
+            entries: type and shape of each tensor in them, or of what stands for several.
+            config: what config.json says.
+
+        Raises:
+            CheckpointError: as `open`.
+        """
         shapes = expected_shapes(config)
-        matched = match_names(shapes, files.entries, config.num_hidden_layers)
+        matched = match_names(shapes, entries, config.num_hidden_layers)
         if not matched.problems and (odd := [n for n in matched.biases if not files.is_zero(n)]):
             matched = biased(odd)
         if matched.problems:
-            raise unusable(folder, matched.problems, matched.hint)
+            raise unusable(files.folder, matched.problems, matched.hint)
         return cls(
-            folder=folder,
+            folder=files.folder,
             config=config,
             names=tuple(shapes),
             shapes=shapes,
-            size_bytes=sum(files.entries[matched.stored[name]].size_bytes for name in shapes),
+            size_bytes=sum(entries[matched.stored[name]].size_bytes for name in shapes),
             notes=(*files.notes, *matched.notes),
             _files=files,  # a file is mapped when it is first read: a plan needs no torch
             _stored=matched.stored,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,10 +27,16 @@ from llama_export.errors import CheckpointError
 from llama_quantize.printable import shown_name
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 _MOST_PROBLEMS = 12
 _PIECE_BYTES = 2**20
+_ARRAY_TYPES = {
+    **{"U8": "<u1", "I8": "<i1", "I32": "<i4", "I64": "<i8"},
+    **{"BF16": "<u2", "F16": "<f2", "F32": "<f4"},
+}
 
 
 @dataclass(frozen=True)
@@ -104,6 +111,37 @@ class WeightFiles:
         if file not in self._readers:
             self._readers[file] = _map(self.folder / file)
         return self._readers[file](name)
+
+    def array(self, name: str) -> NDArray[np.generic]:
+        """Read a tensor of integers by its name in the files, without torch; bfloat16 as its bits.
+
+        Raises:
+            CheckpointError: it is of another type, or the file is damaged.
+        """
+        import numpy as np
+
+        file, entry = self._files[name], self.entries[name]
+        if file.endswith(PICKLED):
+            found: NDArray[np.generic] = self.tensor(name).numpy()
+            return found
+        if entry.dtype not in _ARRAY_TYPES:
+            message = f"{shown_name(name)} is {shown_name(entry.dtype)}, which is not looked into"
+            raise CheckpointError(message)
+        with (self.folder / file).open("rb") as content:
+            content.seek(data_offset(content) + entry.start)
+            data = content.read(entry.size_bytes)
+        return np.frombuffer(data, _ARRAY_TYPES[entry.dtype]).reshape(entry.shape)
+
+    @cached_property
+    def metadata(self) -> Mapping[str, str]:
+        """The strings in the headers of the files."""
+        from safetensors import safe_open
+
+        found: dict[str, str] = {}
+        for file in sorted({each for each in self._files.values() if not each.endswith(PICKLED)}):
+            with safe_open(self.folder / file, framework="np") as opened:
+                found |= opened.metadata() or {}
+        return found
 
     def is_zero(self, name: str) -> bool:
         """Whether every value of a tensor is zero; torch is not needed for it."""

@@ -1,0 +1,257 @@
+"""Each method of packing: codes that are kept are the file's, and floats the program's own."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from artifacts import packed_weights as packed
+from artifacts.tiny import TINY, random_llama
+
+from llama_export.checkpoints.formats import open_checkpoint
+from llama_export.checkpoints.packed.checkpoint import PackedCheckpoint
+from llama_export.llama.names import expected_shapes
+from llama_quantize.lazy import LazyTensor
+from llama_quantize.scheme import GroupedInt
+from llama_quantize.tensor import QuantizedTensor
+
+QUERY = "model.layers.0.self_attn.q_proj.weight"
+DOWN = "model.layers.1.mlp.down_proj.weight"
+ROWS = TINY.num_attention_heads * TINY.head_dim, TINY.hidden_size
+
+
+def gptq_settings(group, version=1, **keys):
+    kind = {"checkpoint_format": "gptq_v2"} if version == 2 else {}
+    return {"quant_method": "gptq", "bits": 4, "group_size": group, **kind, **keys}
+
+
+def opened(tmp_path, settings, pack, **rest) -> PackedCheckpoint:
+    found = open_checkpoint(packed.write_packed(tmp_path / "model", settings, pack, **rest))
+    assert isinstance(found, PackedCheckpoint)
+    return found
+
+
+def source(name):
+    return random_llama(TINY).to(torch.bfloat16).state_dict()[name]
+
+
+def require_kept(checkpoint, grid, name=QUERY, scheme=None, offset=8):
+    tensor = checkpoint.tensor(name)
+    assert isinstance(tensor, QuantizedTensor)
+    assert scheme in (None, tensor.scheme)
+    assert torch.equal(tensor.unpacked().int(), grid.codes - offset)
+    assert torch.equal(tensor.scales, grid.scales.to(torch.bfloat16).reshape(tensor.scales.shape))
+
+
+def require_floats(checkpoint, weight, name=QUERY):
+    tensor = checkpoint.tensor(name)
+    assert isinstance(tensor, LazyTensor)
+    assert tensor.dtype == weight.dtype
+    assert torch.equal(tensor.whole(), weight)
+    rows = torch.tensor([5, 2, 5, 127])
+    assert torch.equal(tensor[rows], weight[rows])
+    assert torch.equal(tensor[3:9], weight[3:9])
+
+
+@pytest.mark.parametrize("group", [32, 64, 128])
+@pytest.mark.parametrize("version", [1, 2])
+def test_gptq_keeps_symmetric_codes(tmp_path, group, version):
+    def pack(module, weight):
+        return packed.gptq(packed.rounded(weight, group), version=version)
+
+    # The flags are not believed: act-order is what g_idx says.
+    checkpoint = opened(tmp_path, gptq_settings(group, version, desc_act=True, sym=False), pack)
+    require_kept(checkpoint, packed.rounded(source(QUERY), group), scheme=GroupedInt(4, group))
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("kind", ["asymmetric", "act-order", "both", "8 bits"])
+def test_gptq_of_other_forms_is_read_as_floats(tmp_path, kind, version):
+    bits = 8 if kind == "8 bits" else 4
+
+    def grid(weight):
+        order = torch.randperm(weight.shape[1], generator=torch.Generator().manual_seed(1))
+        return packed.rounded(
+            weight,
+            64,
+            bits=bits,
+            symmetric=kind not in ("asymmetric", "both"),
+            order=order if kind in ("act-order", "both") else None,
+        )
+
+    def pack(module, weight):
+        return packed.gptq(grid(weight), version=version, bits=bits)
+
+    checkpoint = opened(tmp_path, gptq_settings(64, version, bits=bits), pack)
+    assert checkpoint.recipe is None
+    require_floats(checkpoint, grid(source(QUERY)).weight)
+    require_floats(checkpoint, grid(source(DOWN)).weight, DOWN)
+
+
+def test_awq_is_read_as_floats(tmp_path):
+    def grid(weight):
+        return packed.rounded(weight, 64, symmetric=False)
+
+    settings = {"quant_method": "awq", "bits": 4, "group_size": 64, "version": "gemm"}
+    checkpoint = opened(tmp_path, settings, lambda module, weight: packed.awq(grid(weight)))
+    assert checkpoint.recipe is None
+    require_floats(checkpoint, grid(source(QUERY)).weight)
+
+
+def ct_settings(kind, **weights):
+    given = {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "group"} | weights
+    groups = {"group_0": {"targets": ["Linear"], "weights": given, "input_activations": None}}
+    return {
+        "quant_method": "compressed-tensors",
+        "format": kind,
+        "config_groups": groups,
+        "ignore": ["lm_head"],
+    }
+
+
+@pytest.mark.parametrize("group", [32, 64, 128])
+def test_packed_codes_of_compressed_tensors_are_kept(tmp_path, group):
+    def grid(weight):
+        return packed.rounded(weight, group, dtype=torch.bfloat16)
+
+    settings = ct_settings("pack-quantized", group_size=group)
+    checkpoint = opened(
+        tmp_path, settings, lambda module, weight: packed.pack_quantized(grid(weight))
+    )
+    require_kept(checkpoint, grid(source(QUERY)), scheme=GroupedInt(4, group))
+    require_kept(checkpoint, grid(source(DOWN)), DOWN)
+
+
+def test_int8_rows_of_compressed_tensors_are_kept(tmp_path):
+    def grid(weight):
+        return packed.rounded(weight, weight.shape[1], bits=8)
+
+    settings = ct_settings("int-quantized", num_bits=8, strategy="channel")
+    checkpoint = opened(
+        tmp_path, settings, lambda module, weight: packed.int_quantized(grid(weight))
+    )
+    require_kept(checkpoint, grid(source(QUERY)), scheme=GroupedInt(8, None), offset=128)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_zero_points_of_compressed_tensors_are_read_as_floats(tmp_path, bits):
+    def grid(weight):
+        return packed.rounded(weight, 64, bits=bits, symmetric=False)
+
+    settings = ct_settings("pack-quantized", group_size=64, num_bits=bits, symmetric=False)
+    checkpoint = opened(
+        tmp_path,
+        settings,
+        lambda module, weight: packed.pack_quantized(grid(weight), bits=bits, symmetric=False),
+    )
+    require_floats(checkpoint, grid(source(QUERY)).weight)
+
+
+FP8_KINDS = {
+    "fbgemm": ({"quant_method": "fbgemm_fp8", "activation_scale_ub": 1200.0}, None, "weight_scale"),
+    "blocks": (
+        {"quant_method": "fp8", "weight_block_size": [64, 32]},
+        (64, 32),
+        "weight_scale_inv",
+    ),
+    "vllm": ({"quant_method": "fp8", "activation_scheme": "static"}, None, "weight_scale"),
+    "modelopt": ({"quant_method": "modelopt", "quant_algo": "FP8"}, None, "weight_scale"),
+    "channel": (
+        ct_settings("float-quantized", num_bits=8, type="float", strategy="channel"),
+        None,
+        "weight_scale",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FP8_KINDS)
+def test_fp8_is_read_as_floats(tmp_path, kind):
+    settings, block, name = FP8_KINDS[kind]
+
+    def pack(module, weight):
+        return packed.fp8(weight, block, name, torch.float32)
+
+    checkpoint = opened(tmp_path, settings, pack)
+    found = pack("", source(QUERY))
+    height, width = block or (1, ROWS[1])
+    scales = found[name].repeat_interleave(height, 0).repeat_interleave(width, 1)
+    expected = found["weight"].float() * scales
+    dtype = torch.float32 if kind == "channel" else torch.bfloat16
+    require_floats(checkpoint, expected.to(dtype))
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("block", [64, 256])
+def test_nf4_is_read_as_floats(tmp_path, nested, block):
+    def pack(module, weight):
+        return packed.nf4(weight, block, nested=nested)
+
+    checkpoint = opened(tmp_path, {"quant_method": "bitsandbytes", "load_in_4bit": True}, pack)
+    found = pack("", source(QUERY))
+    octets = found["weight"].flatten()
+    codes = torch.stack((octets >> 4, octets & 15), 1).flatten().long()
+    absmax = found["weight.absmax"]
+    if nested:
+        levels = found["weight.nested_quant_map"][absmax.long()]
+        top = found["weight.nested_absmax"].repeat_interleave(16)
+        state = bytes(found["weight.quant_state.bitsandbytes__nf4"].tolist())
+        absmax = levels * top + json.loads(state)["nested_offset"]
+    values = packed.NF4[codes] * absmax.repeat_interleave(block)
+    require_floats(checkpoint, values.view(ROWS).to(torch.bfloat16))
+
+
+def test_int8_of_bitsandbytes_is_kept(tmp_path):
+    def pack(module, weight):
+        top = weight.float().abs().amax(1)
+        codes = (weight.float() * 127 / top.unsqueeze(1)).round().to(torch.int8)
+        return {"weight": codes, "SCB": top, "weight_format": torch.tensor(0, dtype=torch.uint8)}
+
+    checkpoint = opened(tmp_path, {"quant_method": "bitsandbytes", "load_in_8bit": True}, pack)
+    found, tensor = pack("", source(QUERY)), checkpoint.tensor(QUERY)
+    assert tensor.scheme == GroupedInt(8, None)
+    assert torch.equal(tensor.codes, found["weight"])
+    assert torch.equal(tensor.scales[:, 0], (found["SCB"] / 127).to(torch.bfloat16))
+
+
+def test_floats_of_bitsandbytes_are_floats(tmp_path):
+    settings = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    checkpoint = opened(tmp_path, settings, lambda module, weight: {"weight": weight})
+    assert checkpoint.recipe is None
+    assert torch.equal(checkpoint.tensor(QUERY), source(QUERY))
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_open_codes_of_torchao_are_kept(tmp_path, bits):
+    group = 32 if bits == 4 else None
+
+    def grid(weight):
+        return packed.rounded(weight, group or weight.shape[1], bits=bits, dtype=torch.bfloat16)
+
+    def pack(module, weight):
+        found = grid(weight)
+        return {
+            "_weight_qdata": (found.codes - 2 ** (bits - 1)).to(torch.int8),
+            "_weight_scale": found.scales,
+            "_weight_zero_point": torch.zeros(found.scales.shape, dtype=torch.int8),
+        }
+
+    metadata = {
+        name: json.dumps(
+            {
+                "_type": "IntxUnpackedToInt8Tensor",
+                "_data": {
+                    "block_size": [1, group or shape[1]],
+                    "target_dtype": {"_type": "torch.dtype", "_data": f"int{bits}"},
+                    "dtype": {"_type": "torch.dtype", "_data": "bfloat16"},
+                    "activation_quantization": None,
+                },
+                "_tensor_data_names": ["qdata", "scale", "zero_point"],
+            }
+        )
+        for name, shape in expected_shapes(TINY).items()
+        if "_proj." in name
+    }
+    checkpoint = opened(tmp_path, {"quant_method": "torchao"}, pack, metadata=metadata)
+    scheme = GroupedInt(bits, group)
+    require_kept(checkpoint, grid(source(QUERY)), scheme=scheme, offset=2 ** (bits - 1))
