@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 
 from llama_export.llama.config import LlamaConfig
-from llama_export.targets.executorch.reading.float_products import HADAMARD, MEAN, SIDE, told
+from llama_export.targets.executorch.reading.float_products import HADAMARD, MEAN, SIDE, recognised
 from llama_export.targets.executorch.reading.instructions import Call
 from llama_export.targets.executorch.reading.pte import Pte
 from llama_export.targets.executorch.reading.weights import delegate_blob
@@ -229,7 +229,7 @@ def _weights(pte: Pte, blob: XnnpackBlob) -> Iterator[tuple[object, ...]]:
             weights += 1
             yield "weight", weights
             continue
-        matrix = told(product, _constant(pte, blob, product.codes))
+        matrix = recognised(product, _constant(pte, blob, product.codes))
         if matrix.role == SIDE:
             sides += 1
             yield SIDE, sides

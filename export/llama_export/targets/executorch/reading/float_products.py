@@ -31,8 +31,8 @@ class FloatMatrix:
     scale: float = 0.0
 
 
-def told(product: BlobProduct, content: bytes) -> FloatMatrix:
-    """Tell a matrix.
+def recognised(product: BlobProduct, content: bytes) -> FloatMatrix:
+    """Recognise a matrix by its numbers.
 
     Args:
         product: product that it belongs to.

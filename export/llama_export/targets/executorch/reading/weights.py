@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from llama_export.llama.names import FINAL_NORM, HEAD
 from llama_export.targets.damage import damage_named
-from llama_export.targets.executorch.reading.float_products import SIDE, told
+from llama_export.targets.executorch.reading.float_products import SIDE, recognised
 from llama_export.targets.executorch.reading.instructions import Call
 from llama_export.targets.executorch.reading.pte import Pte, PteTensor
 from llama_export.targets.executorch.reading.xnnpack_blob import BlobProduct, XnnpackBlob, read_blob
@@ -180,7 +180,7 @@ def _sides(pte: Pte, call: Call, names: Sequence[str]) -> Iterator[StoredSide]:
     for product in blob.products:
         if product.scales is None:
             segment = pte.named[blob.constants[product.codes].key]
-            if told(product, pte.segment(segment)).role == SIDE:
+            if recognised(product, pte.segment(segment)).role == SIDE:
                 found.append((segment, product.rows))
     if not found:
         return

@@ -100,12 +100,6 @@ class WeightEmitter:
         stem = "+".join(self._weights.storage_name(name) for name in names)
         metadata = self._describe(names, tensors)
         quantized = [tensor for tensor in tensors if isinstance(tensor, QuantizedTensor)]
-        if len({_scheme_label(tensor) for tensor in tensors}) > 1:
-            message = (
-                f"{', '.join(names)} run as one product, but their schemes differ: "
-                + ", ".join(_scheme_label(tensor) for tensor in tensors)
-            )
-            raise LoweringError(message, "give them the same scheme in the recipe")
         if quantized:
             return self._matmul_n_bits(stem, quantized, x, output, metadata)
         floats = [tensor for tensor in tensors if isinstance(tensor, Tensor)]
