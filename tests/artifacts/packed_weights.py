@@ -135,8 +135,7 @@ def fp8(
     weight: Tensor, block: tuple[int, int] | None, scale_name: str, dtype: torch.dtype
 ) -> Tensors:
     """Store floats of 8 bits with a scale a block; None: one a row."""
-    rows, columns = weight.shape
-    height, width = block or (1, columns)
+    height, width = block or (1, weight.shape[1])
     tiles = weight.float().unflatten(1, (-1, width)).unflatten(0, (-1, height))
     scales = (tiles.abs().amax((1, 3)) / 448).clamp(min=1e-6).to(dtype)
     stretched = scales.float().repeat_interleave(height, 0).repeat_interleave(width, 1)
@@ -144,10 +143,9 @@ def fp8(
     return {"weight": codes, scale_name: scales}
 
 
-NF4 = torch.tensor(
-    [-1.0, -0.6961928, -0.52507305, -0.39491749, -0.28444138, -0.18477343, -0.09105004, 0.0]
-    + [0.0795803, 0.1609302, 0.2461123, 0.33791524, 0.44070983, 0.562617, 0.72295684, 1.0]
-)
+_BELOW = (-1.0, -0.6961928, -0.52507305, -0.39491749, -0.28444138, -0.18477343, -0.09105004)
+_ABOVE = (0.0795803, 0.1609302, 0.2461123, 0.33791524, 0.44070983, 0.562617, 0.72295684, 1.0)
+NF4 = torch.tensor((*_BELOW, 0.0, *_ABOVE))
 
 
 def nf4(weight: Tensor, block: int = 64, *, nested: bool = False) -> Tensors:

@@ -44,7 +44,7 @@ def quantised(folder) -> Path:
 def test_a_folder_is_known_by_what_it_holds(folder, quantised):
     assert isinstance(find_format(folder), HuggingFaceFormat)
     assert isinstance(find_format(quantised), QuantizedFormat)
-    assert [each.recognises(folder) for each in FORMATS] == [False, True]
+    assert [each.recognises(folder) for each in FORMATS] == [False, False, True]
     for path in (folder, quantised):
         assert find_format(path).read_config(path) == TINY
         assert find_format(path).read_tokenizer(path).vocab_size == TINY.vocab_size

@@ -119,7 +119,7 @@ _LAYOUTS = (
     ),
     (re.compile(r"\.self_attn\.[qk]_norm\."), "norms of queries and keys, which a Llama lacks"),
     (re.compile(r"\.(pre|post)_feedforward_layernorm\."), "norms that a Llama lacks"),
-    (re.compile(r"\.(scales|biases)$"), "weights that MLX quantised"),
+    (re.compile(r"\.biases$"), "weights that MLX quantised"),
     (
         re.compile(_QUANTISED),
         "quantised weights, of which config.json says nothing that is understood",

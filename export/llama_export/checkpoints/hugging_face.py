@@ -28,8 +28,8 @@ from llama_export.checkpoints.hugging_face_files import (
     tokenizer_bytes,
     wanted_files,
 )
-from llama_export.checkpoints.unrecognised import fault_of_names
 from llama_export.checkpoints.safetensors_header import TensorEntry
+from llama_export.checkpoints.unrecognised import fault_of_names
 from llama_export.checkpoints.weight_files import WeightFiles, unusable
 from llama_export.checkpoints.weight_names import biased, match_names
 from llama_export.errors import CheckpointError, UnsupportedModelError, UsageError
@@ -182,14 +182,27 @@ def _same_values(one: Tensor, other: Tensor) -> bool:
     return torch.equal(*blocks)
 
 
-def _read_config(path: Path) -> LlamaConfig:
+def read_shape(path: Path, options: ReadOptions) -> LlamaConfig:
+    """Read a config.json, however the weights beside it are stored.
+
+    Raises:
+        ConfigError, UnsupportedModelError: as `Format.read_config`.
+        UsageError: a rope factor was given, which config.json says itself.
+    """
+    if options.rope_factor is not None:
+        message = f"--rope-factor is for Meta's layout; {path} says its own"
+        raise UsageError(message, "leave --rope-factor out, or change config.json")
+    return LlamaConfig.from_hf(read_keys(path), where=str(path))
+
+
+def _read_config(path: Path, options: ReadOptions = AS_IT_IS) -> LlamaConfig:
     """Read a config.json; refuse weights that another program quantised: they are no floats."""
     keys = read_keys(path)
     for key in _QUANTIZED:
         if keys.get(key):
             message = f"{path}: the weights are quantised ({key} = {shown(keys[key])})"
             raise UnsupportedModelError(message, "use the original checkpoint of floats")
-    return LlamaConfig.from_hf(keys, where=str(path))
+    return read_shape(path, options)
 
 
 class HuggingFaceFormat:
@@ -213,10 +226,7 @@ class HuggingFaceFormat:
         Raises:
             UsageError: a rope factor was given, which config.json says itself.
         """
-        if options.rope_factor is not None:
-            message = f"--rope-factor is for Meta's layout; {path / CONFIG_FILE} says its own"
-            raise UsageError(message, "leave --rope-factor out, or change config.json")
-        return _read_config(path / CONFIG_FILE)
+        return _read_config(path / CONFIG_FILE, options)
 
     def read_tokenizer(self, path: Path) -> Tokenizer:
         """Load the folder's tokenizer, as `Format.read_tokenizer` says."""

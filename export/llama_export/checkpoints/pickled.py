@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 # Names, shapes and places of the tensors: of 405B, 0.3 MB.
 _MOST_PICKLE_BYTES = 64 * 2**20
 _MOST_CAUSE = 300
-_SPELLINGS = {"bfloat16": "BF16", "float16": "F16", "float32": "F32", "float64": "F64"}
+_SPELLINGS = {
+    **{"bfloat16": "BF16", "float16": "F16", "float32": "F32", "float64": "F64"},
+    **{"uint8": "U8", "int8": "I8", "int32": "I32", "int64": "I64", "float8_e4m3fn": "F8_E4M3"},
+}
 _SAVE_AGAIN = (
     "load the model in transformers where you trust it, and save it with save_pretrained, which "
     "writes .safetensors"

@@ -47,7 +47,9 @@ def read(name):
     del header["expected"]
     settings = Settings(json.loads(metadata.pop("settings")), "config.json")
     method = find_method(settings)
-    found = Found("proj", tuple(expected.shape), header, lambda end: numpy_of(tensors[end]), lambda: metadata)
+    found = Found(
+        "proj", tuple(expected.shape), header, lambda end: numpy_of(tensors[end]), lambda: metadata
+    )
     parts = method.parts(found)
     assert {end for end, part in parts.items() if part.needed} <= set(tensors) <= set(parts)
     for end, entry in header.items():

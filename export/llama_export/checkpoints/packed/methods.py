@@ -5,7 +5,7 @@ It knows the names that config.json uses; what a method's tensors are is its own
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from llama_export.checkpoints.packed.awq import Awq
@@ -17,12 +17,11 @@ from llama_export.checkpoints.packed.packing import Method
 from llama_export.checkpoints.packed.settings import ORIGINAL, Settings
 from llama_export.checkpoints.packed.torchao import Torchao
 from llama_export.errors import ConfigError, UnsupportedModelError
+from llama_export.llama.config import read_keys
 from llama_export.llama.config_keys import shown
-from llama_quantize.strict_json import JsonFault, read_object
 
 KEY = "quantization_config"
 _METHOD = "quant_method"
-_MOST_BYTES = 2**20
 
 
 def _auto_round(settings: Settings) -> Method:
@@ -47,6 +46,7 @@ _METHODS: Mapping[str, Callable[[Settings], Method]] = {
     "modelopt": Fp8.of_modelopt,
     "torchao": Torchao.read,
 }
+_MLX_KEYS = {"bits", "group_size", "mode"}
 _LOADED_AS = ("load_in_4bit", "load_in_8bit")
 
 
@@ -57,12 +57,7 @@ def method_of(path: Path) -> Method:
         ConfigError: it cannot be read, or its `quantization_config` is missing or wrong.
         UnsupportedModelError: they are of a method or of a kind that is not read; names it.
     """
-    where = f"{path}: {KEY}"
-    try:
-        raw = read_object(path, most_bytes=_MOST_BYTES).get(KEY)
-    except (OSError, JsonFault) as error:
-        message = f"{path} cannot be read: {error}"
-        raise ConfigError(message, "download it again") from None
+    raw, where = read_keys(path).get(KEY), f"{path}: {KEY}"
     if not isinstance(raw, dict):
         message = f"{where} must be an object, found {shown(raw)}"
         raise ConfigError(message, "take config.json from the model's repository")
@@ -72,8 +67,8 @@ def method_of(path: Path) -> Method:
 def has_settings(path: Path) -> bool:
     """Whether a config.json can be read and has a `quantization_config`."""
     try:
-        return read_object(path, most_bytes=_MOST_BYTES).get(KEY) is not None
-    except (OSError, JsonFault):
+        return bool(read_keys(path).get(KEY))
+    except ConfigError:
         return False
 
 
@@ -87,6 +82,9 @@ def find_method(settings: Settings) -> Method:
     name = settings.text(_METHOD, "")
     if not name and any(settings.raw.get(key) for key in _LOADED_AS):
         name = "bitsandbytes"  # as early versions wrote it
+    if not name and set(settings.raw) <= _MLX_KEYS:
+        message = f"{settings.where} is what MLX writes, and weights of MLX are not read"
+        raise UnsupportedModelError(message, ORIGINAL)
     if not name:
         message = f"{settings.where}: {_METHOD} is missing"
         raise ConfigError(message, "take config.json from the model's repository")
@@ -95,20 +93,3 @@ def find_method(settings: Settings) -> Method:
         hint = f"those of {', '.join(_METHODS)} are; {ORIGINAL}"
         raise UnsupportedModelError(message, hint)
     return _METHODS[name](settings)
-
-
-_MARKS: Mapping[str, str] = {
-    "qweight": "GPTQ or AWQ",
-    "weight_packed": "compressed-tensors",
-    "weight_scale": "FP8 or compressed-tensors",
-    "weight_scale_inv": "FP8",
-    "weight.absmax": "bitsandbytes",
-    "SCB": "bitsandbytes",
-    "_weight_qdata": "torchao",
-}
-
-
-def packed_by(names: Collection[str]) -> str | None:
-    """Return the method that tensors of a file are of, by the ends of their names; None: floats."""
-    ends = ((end, label) for end, label in _MARKS.items())
-    return next((label for end, label in ends if any(n.endswith(f".{end}") for n in names)), None)
