@@ -141,6 +141,24 @@ def schema():
     return jsonschema.Draft202012Validator(text)
 
 
+READ = {
+    "adapters": [{"name": "a", "hub_id": None, "revision": None}],
+    "reading": {"rope_factor": 32.0, "accept_loss": True},
+    "notes": ["the rope factor 32 was inferred"],
+}
+
+
+@pytest.mark.parametrize("key", READ)
+def test_how_a_model_was_read_fits_the_schema_or_is_absent(tmp_path, schema, key):
+    raw = damaged(raw_manifest(tmp_path), f"model.{key}", READ[key])
+    assert list(schema.iter_errors(raw)) == []
+    assert json.loads(Manifest.from_json(raw).to_text())["model"][key] == READ[key]
+    for wrong in (type(READ[key])(), 3, {"x": 1}):
+        assert list(schema.iter_errors(damaged(raw, f"model.{key}", wrong)))
+        with pytest.raises(BundleError, match=f"model.{key}"):
+            Manifest.from_json(damaged(raw, f"model.{key}", wrong))
+
+
 def test_a_written_manifest_fits_the_schema(tmp_path, schema):
     raw = raw_manifest(tmp_path)
     assert list(schema.iter_errors(raw)) == []

@@ -193,7 +193,7 @@ def broken(checkpoint: Path, place: Path, name: str) -> Path:
     elif name == "terabytes":
         weights.write_bytes((2**42).to_bytes(8, "little") + raw[8:])
     elif name == "extra":
-        save_file({**tensors, "model.extra.weight": torch.zeros(2)}, weights)
+        save_file({**tensors, "model.layers.0.extra.weight": torch.zeros(2)}, weights)
     elif name == "nan":
         tensors[first][1, 2] = float("nan")
         save_file(tensors, weights)
@@ -218,7 +218,7 @@ def broken(checkpoint: Path, place: Path, name: str) -> Path:
 MISTAKES = [
     ("truncated", 4, "model.safetensors"),
     ("terabytes", 4, "model.safetensors"),
-    ("extra", 4, "model.extra.weight"),
+    ("extra", 4, "model.layers.0.extra.weight"),
     ("nan", 9, "down_proj"),
     ("infinity", 9, "down_proj"),
     ("rope", 5, "yarn"),

@@ -18,7 +18,16 @@ pytestmark = pytest.mark.usefixtures("own_process_state")
 
 VERBS = ["", *app.commands]
 HEADINGS = {
-    "": ["Model and output", "Weights", "Artifact", "ONNX", "ExecuTorch", "Core ML", "Run"],
+    "": [
+        "Model and output",
+        "Reading the checkpoint",
+        "Weights",
+        "Artifact",
+        "ONNX",
+        "ExecuTorch",
+        "Core ML",
+        "Run",
+    ],
     "generate": ["Arguments", "Prompt", "Sampling", "Run"],
     "chat": ["Arguments", "Conversation", "Sampling", "Run"],
     "verify": ["Arguments", "Compare with", "Checks", "Run"],

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 from artifacts.tiny import write_checkpoint
 
+from llama_export.checkpoints.checkpoint import AS_IT_IS, ReadOptions
 from llama_export.cli.proving import command_after, how_to_prove
 from llama_export.errors import NOT_PROVED_EXIT_CODE
 
@@ -19,9 +20,15 @@ def bundle_at(folder: Path, hub_id: str | None = None):
     )
 
 
-def plan_of(model: str, *, keep_weights: bool = True, kept: Path | None = None):
+def plan_of(
+    model: str,
+    *,
+    keep_weights: bool = True,
+    kept: Path | None = None,
+    reading: ReadOptions = AS_IT_IS,
+):
     return SimpleNamespace(
-        request=SimpleNamespace(model=model, keep_weights=keep_weights),
+        request=SimpleNamespace(model=model, keep_weights=keep_weights, reading=reading),
         model=SimpleNamespace(weights_folder=kept),
     )
 
@@ -30,6 +37,19 @@ def options(command: str) -> list[str]:
     words = shlex.split(command)
     assert words[:2] == ["llama-export", "verify"]
     return words[3:]
+
+
+def test_the_command_names_base_and_adapters_as_the_export_did(tmp_path):
+    bundle = bundle_at(tmp_path / "onnx")
+    plan = plan_of("tuned", reading=ReadOptions(base="3.2-1B", adapters=("a b", "me/c")))
+    expected = ["--checkpoint", "tuned", "--base", "3.2-1B", "--adapter"]
+    assert options(command_after(plan, bundle)) == [*expected, "a b", "--adapter", "me/c"]
+    over_demo = plan_of("demo", reading=ReadOptions(adapters=("a",)))
+    assert options(command_after(over_demo, bundle)) == ["--checkpoint", "demo", "--adapter", "a"]
+    said = how_to_prove(
+        bundle, ["weights"], weights=None, checkpoint="demo", reading=ReadOptions(adapters=("a",))
+    )
+    assert "--checkpoint demo --adapter a" in said
 
 
 def test_after_an_export_the_command_names_what_is_not_found_by_itself(tmp_path):
