@@ -45,6 +45,39 @@ def in_layer(layer: int, part: str) -> str:
     return f"model.layers.{layer}.{part}"
 
 
+def own_columns(rows: FloatArray, head_dim: int) -> FloatArray:
+    """Leave out the zeros with which an artifact fills up each half of a head.
+
+    Args:
+        rows: rows of a cache, `[..., D]` or with such zeros in each row.
+        head_dim: D.
+
+    Returns:
+        The same rows, `[..., D]`.
+    """
+    size = rows.shape[-1]
+    if size == head_dim or size % 2:
+        return rows
+    halves = rows.reshape(*rows.shape[:-1], 2, size // 2)[..., : head_dim // 2]
+    own: FloatArray = halves.reshape(*halves.shape[:-2], head_dim)
+    return own
+
+
+def filled_columns(rows: FloatArray, columns: int) -> FloatArray:
+    """Fill up each half of a head with zeros, as `own_columns` takes them away.
+
+    Args:
+        rows: rows of a cache, `[..., D]`.
+        columns: number of columns of a row of the artifact's cache, at least D.
+    """
+    size = rows.shape[-1]
+    if size == columns:
+        return rows
+    halves = rows.reshape(*rows.shape[:-1], 2, size // 2)
+    zeros = [(0, 0)] * (halves.ndim - 1) + [(0, (columns - size) // 2)]
+    return np.pad(halves, zeros).reshape(*rows.shape[:-1], columns)
+
+
 @dataclass(frozen=True)
 class Intermediates:
     """What an artifact held at its points while it ran one chunk of tokens.

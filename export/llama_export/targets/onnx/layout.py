@@ -16,6 +16,15 @@ BESIDE_KEY = "llama_export.beside"
 BLOCK_SIZES = (256, 128, 64, 32, 16)
 
 
+# `GroupQueryAttention` rotates heads of multiples of this.
+_HEAD_STEP = 16
+
+
+def padded_head(head_dim: int) -> int:
+    """Return the columns of a head in the graph and in its caches: zeros fill it up."""
+    return -(-head_dim // _HEAD_STEP) * _HEAD_STEP
+
+
 def block_size(scheme: GroupedInt, columns: int, name: str) -> int:
     """Choose the block of `MatMulNBits`: the group itself, or the largest that divides a whole row.
 

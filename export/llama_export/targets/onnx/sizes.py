@@ -25,7 +25,7 @@ from llama_export.targets.footprint import (
     merge,
     weights_kind,
 )
-from llama_export.targets.onnx.layout import block_size
+from llama_export.targets.onnx.layout import block_size, padded_head
 from llama_quantize.scheme import Float, GroupedInt, Scheme
 
 _PAGE_BYTES = 4096
@@ -66,7 +66,7 @@ def predict(
 
 def kv_bytes_per_token(config: LlamaConfig) -> int:
     """Return what one position takes: keys and values of all layers, in float32."""
-    heads_bytes = config.num_key_value_heads * config.head_dim * _FLOAT_BYTES
+    heads_bytes = config.num_key_value_heads * padded_head(config.head_dim) * _FLOAT_BYTES
     return 2 * config.num_hidden_layers * heads_bytes
 
 
@@ -96,7 +96,7 @@ def _regions(
 ) -> Iterator[Part]:
     """Yield the regions of the data file, the last one last."""
     for _ in ("cos", "sin"):
-        row_bytes = config.head_dim // 2 * _FLOAT_BYTES
+        row_bytes = padded_head(config.head_dim) // 2 * _FLOAT_BYTES
         yield Part(ROTARY, max_context * row_bytes, row_bytes)
     tied = HEAD not in shapes
     yield from _matrix([TABLE], shapes, schemes, by_row=not tied)

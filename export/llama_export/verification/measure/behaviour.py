@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 
 from llama_export.errors import PromptError
+from llama_export.llama.intermediates import filled_columns
 from llama_export.verification.measure.eager import QuantisedEager
 from llama_export.verification.measure.feed import prefill, single_steps
 from llama_export.verification.measure.metrics import (
@@ -164,8 +165,10 @@ class _Repeated(Sequence["KeyValueArrays"]):
 def _caches(session: Session, quantised: QuantisedEager | None) -> Sequence[KeyValueArrays]:
     if quantised is None:
         return [session.cache(layer) for layer in range(session.num_layers)]
+    columns = session.cache(0)[0].shape[-1]
     cache = quantised.plain.states.cache
-    return [(key[0].numpy(), value[0].numpy()) for key, value in cache]
+    filled = [[filled_columns(rows[0].numpy(), columns) for rows in pair] for pair in cache]
+    return [(key, value) for key, value in filled]
 
 
 def _refusal(session: Session, token: int) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from llama_export.llama.intermediates import own_columns
 from llama_export.verification.measure.behaviour import (
     CONVERSATION_CALLS,
     END_CALLS,
@@ -213,7 +214,7 @@ def _compare_cache(session: Session, cache: Sequence[KeyValue]) -> CacheDifferen
         found = session.cache(layer)
         for name, wanted, got in zip(("keys", "values"), (key, value), found, strict=True):
             rows = wanted[0, :, : session.position].numpy()
-            difference = relative_rms_by_position(rows, got)
+            difference = relative_rms_by_position(rows, own_columns(got, rows.shape[-1]))
             position = int(difference.argmax())
             if difference[position] > worst.value:
                 where = f"worst in the {name} of layer {layer}, position {position}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from llama_export.llama.config import LlamaConfig
+from llama_export.targets.onnx.layout import padded_head
 from llama_export.targets.own_description import ClientSettings
 
 GENAI_FILE = "genai_config.json"
@@ -49,7 +50,7 @@ def _genai_config(config: LlamaConfig, max_context: int, model_file: str) -> dic
             "decoder": {
                 "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
                 "filename": model_file,
-                "head_size": config.head_dim,
+                "head_size": padded_head(config.head_dim),
                 "hidden_size": config.hidden_size,
                 "num_attention_heads": config.num_attention_heads,
                 "num_hidden_layers": config.num_hidden_layers,

@@ -20,9 +20,11 @@ from llama_export.llama import trace
 from llama_export.llama.config import LlamaConfig
 from llama_export.llama.rope import inverse_frequencies, rope_tables
 from llama_export.llama.trace import TracedLlama
+from llama_export.targets.onnx.layout import padded_head
 from llama_export.targets.onnx.lowering.data import DataWriter
 from llama_export.targets.onnx.lowering.graph_builder import MICROSOFT, GraphBuilder
 from llama_export.targets.onnx.lowering.hadamard import emit_hadamard
+from llama_export.targets.onnx.lowering.heads import Heads
 from llama_export.targets.onnx.lowering.weights import WeightEmitter
 from llama_export.targets.onnx.options import OnnxOptions
 from llama_export.targets.onnx.signature import signature
@@ -70,11 +72,6 @@ def lower(
     Raises:
         LoweringError: a node or a scheme has no ONNX form.
     """
-    if traced.config.head_dim % 16:
-        message = (
-            f"head_dim is {traced.config.head_dim}; GroupQueryAttention needs a multiple of 16"
-        )
-        raise LoweringError(message, "this shape cannot run in onnxruntime's fused attention")
     spec = graph_spec(traced.config, traced.max_context, all_logits=options.all_logits)
     with (folder / DATA_FILE).open("wb") as file:
         builder = GraphBuilder(DataWriter(file), DATA_FILE)
@@ -87,7 +84,7 @@ def lower(
 def graph_spec(config: LlamaConfig, max_context: int, *, all_logits: bool) -> GraphSpec:
     """Return the artifact's signature: the names that onnxruntime's clients expect."""
     rows: int | str = "sequence_length" if all_logits else 1
-    cache_shape = config.num_key_value_heads, config.head_dim
+    cache_shape = config.num_key_value_heads, padded_head(config.head_dim)
     return signature(config.num_hidden_layers, cache_shape, config.vocab_size, max_context, rows)
 
 
@@ -106,6 +103,7 @@ class _Lowering:
         self._builder = builder
         self._emitter = emitter
         self._all_logits = all_logits
+        self._heads = Heads(builder, traced.config.head_dim)
         self._values: dict[str, _Value] = {traced.input_names[0]: "input_ids"}
         self._tuples: dict[str, tuple[str, ...]] = {}
         self._layers = 0
@@ -127,7 +125,8 @@ class _Lowering:
         build.node("Cast", [length], ["total_sequence_length_int32"], {"to": 6})
         config, positions = self._traced.config, torch.arange(self._traced.max_context)
         tables = rope_tables(inverse_frequencies(config), positions, config.attention_factor)
-        for name, table in zip(("cos_cache", "sin_cache"), tables, strict=True):
+        for name, own in zip(("cos_cache", "sin_cache"), tables, strict=True):
+            table = self._heads.table(own)
             build.weight(name, "float32", table.shape, [table])
 
     def embedding(self, node: Node) -> None:
@@ -180,16 +179,18 @@ class _Lowering:
             message = f"{node.name}: expected q, k and v to be three products of one input"
             raise LoweringError(message, "report it with the model's config.json")
         packed = self._products(linears, f"{node.name}.qkv")
+        query, shared = config.num_attention_heads, config.num_key_value_heads
+        packed = self._heads.padded(packed, query + 2 * shared)
         presents = (f"present.{layer}.key", f"present.{layer}.value")
         pasts = [f"past_key_values.{layer}.{part}" for part in ("key", "value")]
         positions = ["seqlens_k", "total_sequence_length_int32", "cos_cache", "sin_cache"]
         self._builder.node(
             "GroupQueryAttention",
             [packed, "", "", *pasts, *positions],
-            [node.name, *presents],
+            [self._heads.mixed(node.name), *presents],
             {
-                "num_heads": config.num_attention_heads,
-                "kv_num_heads": config.num_key_value_heads,
+                "num_heads": query,
+                "kv_num_heads": shared,
                 "scale": config.head_dim**-0.5,
                 "do_rotary": 1,
                 "rotary_interleaved": 0,
@@ -197,6 +198,7 @@ class _Lowering:
             },
             MICROSOFT,
         )
+        self._heads.cut(node.name, query)
         self._tuples[node.name] = (node.name, *presents)
 
     def getitem(self, node: Node) -> None:

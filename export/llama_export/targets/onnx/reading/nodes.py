@@ -35,7 +35,7 @@ _DOMAINS: Mapping[str, str] = dict.fromkeys(
     (
         *("RMSNormalization", "Mul", "Sub", "Cast", "Gather"),
         *("Add", "Concat"),
-        *("Slice", "Reshape", "ReduceSum", "Shape"),
+        *("Slice", "Reshape", "ReduceSum", "Shape", "Pad"),
     ),
     "",
 )

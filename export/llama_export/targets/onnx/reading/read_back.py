@@ -17,6 +17,7 @@ from torch import Tensor
 from llama_export.errors import BundleError
 from llama_export.llama.intermediates import FloatArray
 from llama_export.targets.onnx.layout import WEIGHTS_KEY
+from llama_export.targets.onnx.reading.padding import half_padding
 from llama_export.targets.stored import StoredWeights
 from llama_quantize.tensor import sha256_of
 
@@ -108,10 +109,12 @@ def _floats(graph: onnx.GraphProto, stored: _Stored) -> dict[str, str]:
 
 def _rotary(graph: onnx.GraphProto, stored: _Stored) -> dict[str, FloatArray]:
     tables: dict[str, FloatArray] = {}
+    padding = half_padding(graph)
     for node in graph.node:
         if node.op_type == "GroupQueryAttention":
             for part, index in _ROTARY_INPUTS.items():
                 table = stored.view_or_nothing(node.input[index])
+                table = table[:, : table.shape[1] - padding]
                 tables[f"{part} {node.input[index]}"] = table.float().numpy()
     return tables
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from llama_export.llama.config import LlamaConfig
 from llama_export.llama.names import FINAL_NORM, HEAD, TABLE
+from llama_export.targets.onnx.reading.heads import FollowedHeads
 from llama_export.targets.onnx.reading.nodes import NOTHING, Graph, Kinds, Settings
 from llama_export.targets.wiring import Attribute, OtherGraphError, Wiring
 
@@ -109,6 +110,7 @@ class _Walk:
 
     def __init__(self, graph: Graph, config: LlamaConfig) -> None:
         self._graph = graph
+        self._heads = FollowedHeads(graph, config.head_dim)
         self._config = config
         epsilon = (1e-5, config.rms_norm_eps)
         self._sum_norms: Kinds = {_SUM_NORM: {"epsilon": epsilon}}
@@ -174,6 +176,7 @@ class _Walk:
         stem = f"model.layers.{layer}.self_attn"
         mixed = self._linear(value, [f"{stem}.o_proj"], f"{stem}.o_proj")
         place = f"{stem} (attention)"
+        mixed = self._heads.cut(mixed, config.num_attention_heads, place)
         settings = {
             "num_heads": (0, config.num_attention_heads),
             "kv_num_heads": (0, config.num_key_value_heads),
@@ -195,7 +198,9 @@ class _Walk:
         for table in node.input[7:9]:
             graph.require_weight(table, place)
         modules = [f"{stem}.{part}_proj" for part in "qkv"]
-        return self._linears(node.input[0], modules, f"{stem}.qkv")
+        heads = config.num_attention_heads + 2 * config.num_key_value_heads
+        packed = self._heads.padded(str(node.input[0]), heads, place)
+        return self._linears(packed, modules, f"{stem}.qkv")
 
     def _positions(self, last: str, total: str) -> None:
         """Follow what attention is told of positions: both come from the mask's ones."""

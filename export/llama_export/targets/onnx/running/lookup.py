@@ -16,6 +16,7 @@ import numpy as np
 
 from llama_export.errors import BundleError
 from llama_export.llama.intermediates import FloatArray
+from llama_export.targets.onnx.reading.padding import after_padding, before_padding
 from llama_export.targets.onnx.running.runtime import load_runtime
 from llama_export.targets.onnx.running.steps import is_beside, product_of, whole_of
 
@@ -92,13 +93,14 @@ def find_ends(graph: onnx.GraphProto) -> dict[str, str]:
     """
     maker = {name: node for node in graph.node for name in node.output if name}
     attention = maker.get(_FIRST_KEYS)
-    product = maker.get(product_of(maker, attention.input[0])) if attention else None
+    packed = before_padding(graph, attention.input[0]) if attention else ""
+    product = maker.get(product_of(maker, packed))
     norm = maker.get(product.input[0]) if product else None
     if attention is None or norm is None or not norm.input:
         message = "model.onnx: the first attention does not begin with a norm and a product"
         raise BundleError(message, "export the bundle again")
     ends = {NORM: str(norm.input[0])}
-    for residual in _added(graph, attention.output[0]):
+    for residual in _added(graph, after_padding(graph, attention.output[0])):
         ends[SUM] = residual
     if SUM not in ends:
         message = "model.onnx: nothing is added to what the first attention gives"

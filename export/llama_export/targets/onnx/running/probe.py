@@ -14,7 +14,8 @@ import numpy as np
 
 from llama_export.errors import BundleError
 from llama_export.llama import intermediates
-from llama_export.llama.intermediates import FloatArray, Intermediates, in_layer
+from llama_export.llama.intermediates import FloatArray, Intermediates, in_layer, own_columns
+from llama_export.targets.onnx.reading.padding import after_padding, before_padding, half_padding
 from llama_export.targets.onnx.running.runtime import load_runtime
 from llama_export.targets.onnx.running.steps import product_of, rotated_from, whole_of
 from llama_export.targets.onnx.signature import require_signature
@@ -31,6 +32,12 @@ _SKIP_NORM = "SkipSimplifiedLayerNormalization"
 # Of `SkipSimplifiedLayerNormalization`: the output that is the residual sum itself.
 _SUM_OUTPUT = 3
 
+_CACHES = (
+    intermediates.PAST_KEY,
+    intermediates.PAST_VALUE,
+    intermediates.KEY,
+    intermediates.VALUE,
+)
 _Found = Iterator[tuple[str, str]]
 
 
@@ -58,7 +65,7 @@ def probe(
 
     require_signature(artifact.spec)
     proto = onnx.load(str(artifact.path), load_external_data=False)
-    points = find_intermediates(proto.graph)
+    points, padding = find_intermediates(proto.graph), half_padding(proto.graph)
     outputs = {value.name for value in proto.graph.output}
     extra = sorted(set(points.values()) - outputs)
     runtime = load_runtime(artifact.path, threads=threads, exact=True, extra_outputs=extra)
@@ -71,6 +78,7 @@ def probe(
     for chunk in chunks:
         found = _run(runtime, chunk, past, sorted({*points.values(), *outputs}))
         values = {point: found[name] for point, name in points.items()} | _past_points(past)
+        values = {point: _own(point, rows, padding) for point, rows in values.items()}
         names = points | {point: _past_name(point) for point in _past_points(past)}
         tapped.append(Intermediates(values, names))
         past = {name: found[name.replace("past_key_values", "present")][None] for name in past}
@@ -90,6 +98,7 @@ class _Walk:
     """Steps from a node to its neighbours; a step that leads nowhere ends the way."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
+        self._graph = graph
         self._outputs = {value.name for value in graph.output}
         self._maker: dict[str, onnx.NodeProto] = {}
         self._users: dict[str, list[onnx.NodeProto]] = {}
@@ -105,7 +114,7 @@ class _Walk:
             yield intermediates.HEAD, "logits"
         if not self._attentions:
             return
-        first = self._product_of(self._attentions[0].input[0])
+        first = self._product_of(self._packed(self._attentions[0]))
         norm = self._made_by(first.input[0], _NORMS) if first else None
         if norm:
             yield intermediates.EMBEDDING, norm.input[0]
@@ -116,16 +125,18 @@ class _Walk:
 
     def layer(self, layer: int, attention: onnx.NodeProto) -> _Found:
         """Yield a layer's points as pairs of part and value."""
-        yield intermediates.QKV, attention.input[0]
-        product = self._product_of(attention.input[0])
+        packed = self._packed(attention)
+        yield intermediates.QKV, packed
+        product = self._product_of(packed)
         if product:
             yield intermediates.INPUT_NORM, product.input[0]
         # By name: the next call gets them back by these names, whatever the node calls them.
         for part, suffix in ((intermediates.KEY, "key"), (intermediates.VALUE, "value")):
             if f"present.{layer}.{suffix}" in self._outputs:
                 yield part, f"present.{layer}.{suffix}"
-        yield intermediates.MIXED, attention.output[0]
-        output = self._used_by(attention.output[0], _PRODUCTS)
+        mixed = after_padding(self._graph, attention.output[0])
+        yield intermediates.MIXED, mixed
+        output = self._used_by(mixed, _PRODUCTS)
         if output:
             attended = whole_of(self._users, output.output[0])
             yield intermediates.OUTPUT, attended
@@ -165,6 +176,9 @@ class _Walk:
     def _product_of(self, value: str) -> onnx.NodeProto | None:
         return self._made_by(product_of(self._maker, value), _PRODUCTS)
 
+    def _packed(self, attention: onnx.NodeProto) -> str:
+        return before_padding(self._graph, attention.input[0])
+
     def _made_by(self, value: str, kinds: frozenset[str]) -> onnx.NodeProto | None:
         node = self._maker.get(value)
         return node if node and node.op_type in kinds else None
@@ -192,6 +206,13 @@ def _run(
         message = f"onnxruntime cannot run the artifact over {len(chunk)} tokens: {error}"
         raise BundleError(message, "export the bundle again") from error
     return {name: array[0] for name, array in zip(outputs, found, strict=True)}
+
+
+def _own(point: str, rows: FloatArray, padding: int) -> FloatArray:
+    """Leave out the zeros in a cache's rows."""
+    if not padding or not point.endswith(_CACHES):
+        return rows
+    return own_columns(rows, rows.shape[-1] - 2 * padding)
 
 
 def _past_points(past: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
