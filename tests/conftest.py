@@ -18,6 +18,7 @@ import pytest
 from llama_export.cli import app
 from llama_export.tokenizer.chat_format import llama3_template
 from llama_export.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
+from llama_export.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
     from artifacts.small_bundle import FakeMachine
@@ -53,7 +54,7 @@ def small_tokenizer_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def small(small_tokenizer_model) -> TiktokenTokenizer:
     """Return the small vocabulary's tokenizer."""
-    return TiktokenTokenizer.load(small_tokenizer_model)
+    return TiktokenTokenizer.from_bytes(small_tokenizer_model.read_bytes())
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +72,7 @@ def llama3_file(shared_data) -> Path:
 @pytest.fixture(scope="session")
 def llama3(llama3_file) -> TiktokenTokenizer:
     """Return Llama 3's tokenizer, or skip."""
-    return TiktokenTokenizer.load(llama3_file)
+    return TiktokenTokenizer.from_bytes(llama3_file.read_bytes())
 
 
 @pytest.fixture(scope="session")
@@ -81,9 +82,9 @@ def llama3_folder(llama3, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def llama3_from_json(llama3_folder) -> TiktokenTokenizer:
+def llama3_from_json(llama3_folder) -> Tokenizer:
     """Return Llama 3's tokenizer, loaded from the written `tokenizer.json`, or skip."""
-    return TiktokenTokenizer.load(llama3_folder)
+    return load_tokenizer(llama3_folder)
 
 
 def _hugging_face_folder(tokenizer: TiktokenTokenizer, folder: Path) -> Path:

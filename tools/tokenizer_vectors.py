@@ -137,7 +137,7 @@ _LETTERS = " aaaeeeeiioooutttthhhhnnnrrrsssslllddwggmbcfpky"
 
 def tokenizer_vectors() -> Mapping[str, Any]:
     """Return the vectors of the demo's tokenizer."""
-    tokenizer = TiktokenTokenizer.load(DEMO_FOLDER)
+    tokenizer = TiktokenTokenizer.from_bytes((DEMO_FOLDER / "tokenizer.model").read_bytes())
     files = {
         "tokenizer.json": tokenizer_json_bytes(tokenizer.vocabulary),
         "tokenizer.model": tokenizer_model_bytes(tokenizer.vocabulary),

@@ -13,9 +13,7 @@ from llama_export.tokenizer.chat_format import (
     encode_message,
     stop_token_ids,
 )
-from llama_export.tokenizer.special_tokens import LLAMA30_SPECIAL_TOKENS, SPECIAL_TOKENS
-from llama_export.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
-from llama_export.tokenizer.vocabulary import Vocabulary
+from llama_export.tokenizer.special_tokens import SPECIAL_TOKENS
 
 DATE = "26 Jul 2024"
 TOOL = {
@@ -83,10 +81,6 @@ def test_stop_ids(llama3, small):
     assert stop_token_ids(llama3) == (128001, 128008, 128009)
     names = ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>")
     assert stop_token_ids(small) == tuple(small.special_tokens[name] for name in names)
-    first = small.bos_token_id
-    renamed = {name: first + index for index, name in enumerate(LLAMA30_SPECIAL_TOKENS)}
-    old = TiktokenTokenizer(Vocabulary(small.vocabulary.ranks, renamed))
-    assert stop_token_ids(old) == stop_token_ids(small)
 
 
 def test_the_wording_of_the_system_block(small):

@@ -61,7 +61,8 @@ class Manifest:
         model: origin of the weights.
         graph: `GraphSpec.to_json()`.
         quantization: recipe, group_size, bits_per_weight, sqnr_db, tensors (hashes by name).
-        tokenizer: file, vocab_size, bos_token_id, stop_token_ids.
+        tokenizer: file, vocab_size, bos_token_id, stop_token_ids; and prefix_token_ids where a text
+            begins otherwise than with bos_token_id.
         files: fingerprint of each file by its path inside the folder.
         created_with: versions by package name.
         runs_here: whether the runtime on the exporting machine can run the artifact; what is
@@ -249,14 +250,20 @@ def _check_quantization(quantization: JsonObject) -> Mapping[str, Any]:
 def _check_tokenizer(tokenizer: JsonObject) -> Mapping[str, Any]:
     _path(tokenizer, "file")
     size = tokenizer.integer("vocab_size", minimum=1, maximum=_MOST_TOKENS)
-    if tokenizer.integer("bos_token_id") >= size:
+    if not tokenizer.is_null("bos_token_id") and tokenizer.integer("bos_token_id") >= size:
         tokenizer.fault("bos_token_id", f"inside the vocabulary of {size}")
-    stops = tokenizer.raw.get("stop_token_ids")
-    if not (isinstance(stops, list) and stops and all(is_integer(i) for i in stops)):
-        tokenizer.fault("stop_token_ids", "a list of at least one token id")
-    elif not all(0 <= token < size for token in stops):
-        tokenizer.fault("stop_token_ids", f"inside the vocabulary of {size}")
+    _check_ids(tokenizer, "stop_token_ids", size, fewest=1)
+    if "prefix_token_ids" in tokenizer.raw:
+        _check_ids(tokenizer, "prefix_token_ids", size, fewest=0)
     return tokenizer.raw
+
+
+def _check_ids(tokenizer: JsonObject, key: str, size: int, *, fewest: int) -> None:
+    ids = tokenizer.raw.get(key)
+    if not (isinstance(ids, list) and len(ids) >= fewest and all(is_integer(i) for i in ids)):
+        tokenizer.fault(key, f"a list of {'at least one token id' if fewest else 'token ids'}")
+    elif not all(0 <= token < size for token in ids):
+        tokenizer.fault(key, f"inside the vocabulary of {size}")
 
 
 def _parse_files(files: JsonObject) -> Mapping[str, FileEntry]:

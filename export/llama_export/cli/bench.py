@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +77,7 @@ def bench(
             load,
             plan,
             machine,
-            ordinary_tokens=opened.manifest.tokenizer["bos_token_id"] or 1,
+            ordinary_tokens=_ordinary_tokens(opened.manifest.tokenizer),
             progress=advance,
         )
     # Only now: its buffer must not be in the memory that was measured.
@@ -140,6 +141,15 @@ def _reads(bytes_per_token: int, tokens_per_s: float, bandwidth: float) -> dict[
         "bytes_per_s": round(rate),
         "share_of_bandwidth": round(rate / bandwidth, 3),
     }
+
+
+def _ordinary_tokens(tokenizer: Mapping[str, Any]) -> int:
+    """Return how many ids, the first ones, are tokens of text.
+
+    Llama 3 has its control tokens after them, and other vocabularies have a few before.
+    """
+    bos, size = tokenizer["bos_token_id"], int(tokenizer["vocab_size"])
+    return int(bos) if bos is not None and 2 * bos > size else size
 
 
 def _notes(*, fits_caches: bool) -> list[str]:

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import platform
 
-from llama_export.sources.manifest_fields import group_size_of, stops_of
+from llama_export.sources.manifest_fields import first_token, group_size_of, stops_of
 from llama_export.sources.source import Source
 from llama_export.system.installed import installed_version
 from llama_export.targets import registry
 from llama_export.targets.target import ArtifactMetadata
+from llama_export.tokenizer.tokenizer import Tokenizer
 from llama_export.version import __version__
 from llama_quantize.checkpoint.weights import QuantizedWeights
 
-# The form that Hugging Face's clients read, in Swift too; it is in every bundle.
-_TOKENIZER_FILE = "tokenizer.json"
+# The form that Hugging Face's clients read, in Swift too.
+_CLIENTS_FILE = "tokenizer.json"
 
 
 def artifact_metadata(source: Source, weights: QuantizedWeights, notice: str) -> ArtifactMetadata:
@@ -34,13 +35,18 @@ def artifact_metadata(source: Source, weights: QuantizedWeights, notice: str) ->
         hub_id=info.hub_id,
         revision=info.revision,
         notice=notice,
-        tokenizer_file=_TOKENIZER_FILE,
-        bos_token_id=source.tokenizer.bos_token_id,
+        tokenizer_file=_client_file(source.tokenizer),
+        bos_token_id=first_token(source.tokenizer, source.config),
         stop_token_ids=tuple(stops_of(source.tokenizer, source.config)),
         quantization=f"{weights.recipe.name} weights{groups}",
         weights_bytes=weights.size_bytes,
         version=__version__,
     )
+
+
+def _client_file(tokenizer: Tokenizer) -> str:
+    """Name the file that clients read: tokenizer.json, unless none says the same as the other."""
+    return _CLIENTS_FILE if _CLIENTS_FILE in tokenizer.files() else tokenizer.file
 
 
 def versions_used(target: str) -> dict[str, str]:

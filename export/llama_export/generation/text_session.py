@@ -217,7 +217,13 @@ class TextSession:
             vocab_size=self.tokenizer.vocab_size,
             cached_ids=token_ids[:shared],
         )
-        self._stream = TextStream(generation, self.tokenizer, stop=stop, on_end=on_end)
+        self._stream = TextStream(
+            generation,
+            self.tokenizer,
+            stop=stop,
+            continues=isinstance(prompt, str),
+            on_end=on_end,
+        )
         return self._stream
 
     def generate(

@@ -49,6 +49,7 @@ class TextStream(Iterator[str]):
         generation: source of the token ids.
         tokenizer: tokenizer of its model.
         stop: texts before the first of which the new text ends.
+        continues: whether the new text goes on with another one, as its next word does.
         on_end: function to call once with the completion, when a stream that was begun ends in
             any way.
 
@@ -62,6 +63,7 @@ class TextStream(Iterator[str]):
         tokenizer: Tokenizer,
         *,
         stop: Sequence[str] = (),
+        continues: bool = False,
         on_end: Callable[[Completion], None] | None = None,
     ) -> None:
         if isinstance(stop, str) or not all(stop):
@@ -69,6 +71,7 @@ class TextStream(Iterator[str]):
             raise UsageError(message, 'give a list, such as stop=["\\n\\n"]')
         self._generation = generation
         self._tokenizer = tokenizer
+        self._continues = continues
         self._stop = tuple(stop)
         self._on_end = on_end
         self._text = ""
@@ -103,7 +106,7 @@ class TextStream(Iterator[str]):
         return Completion(self._text, tuple(self._token_ids), stats)
 
     def _run(self) -> Generator[str, None, None]:
-        decoder = self._tokenizer.stream_decoder()
+        decoder = self._tokenizer.stream_decoder(continues=self._continues)
         tokens = iter(self._generation)
         try:
             for token in tokens:

@@ -28,12 +28,22 @@ def describe_tokenizer(tokenizer: Tokenizer, config: LlamaConfig) -> dict[str, A
         tokenizer: tokenizer of the model.
         config: config of the same model.
     """
+    bos = first_token(tokenizer, config)
+    prefix = list(tokenizer.prefix_ids)
     return {
         "file": tokenizer.file,
         "vocab_size": tokenizer.vocab_size,
-        "bos_token_id": tokenizer.bos_token_id,
+        "bos_token_id": bos,
+        # Where it is not said, a text begins with the token above: as every older manifest has it.
+        **({} if prefix == [bos] else {"prefix_token_ids": prefix}),
         "stop_token_ids": stops_of(tokenizer, config),
     }
+
+
+def first_token(tokenizer: Tokenizer, config: LlamaConfig) -> int | None:
+    """Return the token that begins a text: the tokenizer's, else the config's; None: none does."""
+    own = tokenizer.bos_token_id
+    return config.bos_token_id if own is None else own
 
 
 def describe_quantization(weights: QuantizedWeights) -> dict[str, Any]:

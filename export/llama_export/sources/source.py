@@ -158,8 +158,9 @@ def describe(
     """
     require_recognised(path)
     tokenizer = read_tokenizer(path, options)
-    config = _completed(read_config(path, options), tokenizer)
+    config = read_config(path, options)
     require_same_vocabulary(tokenizer, config, path)
+    config = _completed(config, tokenizer)
     checkpoint = open_checkpoint(path, config, options) if with_weights else None
     companions = read_small_files(path, options)
     # What is copied into bundles is read now, so that a fault in it does not wait for the work.
@@ -193,7 +194,8 @@ def open_source(
     if weights is not None:
         info = _info_of(weights, model)
     else:
-        notes = noted(checkpoint.notes)
+        known = vocabulary_notes(description.tokenizer, description.config)
+        notes = noted((*checkpoint.notes, *known))
         identity = model_name(model.name), model.hub_id, model.revision
         info = ModelInfo(*identity, {}, model.adapters, recorded(options), notes)
     return Source(
@@ -207,29 +209,55 @@ def open_source(
 
 
 def _completed(config: LlamaConfig, tokenizer: Tokenizer) -> LlamaConfig:
-    """Take from the tokenizer which tokens begin and end a text, where config.json names none."""
-    bos, eos = config.bos_token_id, config.eos_token_id
+    """Take from the tokenizer which tokens begin and end a text, where config.json names none.
+
+    Texts begin with the tokenizer's token in any case, so it counts before another one of config's.
+    """
+    own, eos = tokenizer.bos_token_id, config.eos_token_id
     return replace(
         config,
-        bos_token_id=tokenizer.bos_token_id if bos is None else bos,
+        bos_token_id=config.bos_token_id if own is None else own,
         eos_token_id=eos or tuple(stop_token_ids(tokenizer)),
     )
 
 
 def require_same_vocabulary(tokenizer: Tokenizer, config: LlamaConfig, path: Path) -> None:
-    """Refuse a tokenizer that does not fit the model's table.
+    """Refuse a tokenizer that certainly is another model's.
+
+    It may lack tokens of the table, which may be padded, and may have added tokens beyond it, such
+    as one to pad with, which the model never writes. Text must stay inside the table.
 
     Raises:
-        TokenizerError: the sizes or the ids of the first token differ.
+        TokenizerError: a token of text is beyond the table, or the token that config.json begins a
+            text with is one of text.
     """
-    sizes = (tokenizer.vocab_size, config.vocab_size)
-    starts = (tokenizer.bos_token_id, config.bos_token_id)
-    if sizes[0] > sizes[1] or starts[0] != starts[1]:
-        message = (
-            f"the tokenizer in {path} belongs to another model: it has {sizes[0]} tokens and "
-            f"begins a text with {starts[0]}; config.json says {sizes[1]} and {starts[1]}"
-        )
+    own, bos = tokenizer.bos_token_id, config.bos_token_id
+    fault = ""
+    if beyond := _text_beyond(tokenizer, config.vocab_size):
+        fault = f"its tokens of text go up to id {beyond}, and the table has {config.vocab_size}"
+    elif None not in (own, bos) and own != bos and tokenizer.token_name(bos or 0) is None:
+        fault = f"it begins a text with {own}, and config.json with {bos}, a token of text here"
+    if fault:
+        message = f"the tokenizer in {path} belongs to another model: {fault}"
         raise TokenizerError(message, "take both files from the same repository")
+
+
+def _text_beyond(tokenizer: Tokenizer, vocab_size: int) -> int | None:
+    """Return the last token of text beyond a table; None: there is none."""
+    beyond = range(tokenizer.vocab_size - 1, vocab_size - 1, -1)
+    return next((each for each in beyond if tokenizer.token_name(each) is None), None)
+
+
+def vocabulary_notes(tokenizer: Tokenizer, config: LlamaConfig) -> tuple[str, ...]:
+    """Return what a user must know of a tokenizer and a table that are not of one size."""
+    names = [tokenizer.token_name(each) for each in range(config.vocab_size, tokenizer.vocab_size)]
+    if not names:
+        return tokenizer.notes
+    note = (
+        f"the tokenizer has {len(names)} added tokens beyond the model's table of "
+        f"{config.vocab_size}, which it never writes: {shown_name(str(names[0]), 60)}"
+    )
+    return (*tokenizer.notes, note)
 
 
 def _info_of(weights: QuantizedWeights, model: ModelSource) -> ModelInfo:

@@ -14,12 +14,10 @@ from pathlib import Path
 
 from llama_export.errors import PromptError
 from llama_export.tokenizer.special_tokens import (
-    BEGIN_OF_TEXT,
     END_HEADER,
     END_OF_MESSAGE,
     END_OF_TEXT,
     END_OF_TURN,
-    SPECIAL_TOKENS,
     START_HEADER,
 )
 from llama_export.tokenizer.tokenizer import Tokenizer
@@ -161,16 +159,15 @@ def encode_answer(tokenizer: Tokenizer, token_ids: Sequence[int]) -> list[int]:
     return [*answer_beginning(tokenizer), *token_ids, end]
 
 
-def stop_token_ids(tokenizer: Tokenizer) -> tuple[int, int, int]:
-    """Return the ids that end an answer: end of text, of message (a tool is called), of turn.
+def stop_token_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Return the ids that end an answer: the tokenizer's own, and Llama 3's where it has them.
 
-    They are found by their place after `<|begin_of_text|>`: Llama 3.0 has no name for the second.
+    Llama 3 ends a text, a message (a tool is called) and a turn.
     """
-    text, message, turn = (
-        tokenizer.special_tokens[BEGIN_OF_TEXT] + SPECIAL_TOKENS.index(name)
-        for name in (END_OF_TEXT, END_OF_MESSAGE, END_OF_TURN)
-    )
-    return text, message, turn
+    special, own = tokenizer.special_tokens, tokenizer.eos_token_id
+    names = (END_OF_TEXT, END_OF_MESSAGE, END_OF_TURN)
+    ids = [special[name] for name in names if name in special]
+    return tuple(dict.fromkeys(ids if own is None else [*ids, own]))
 
 
 def _preamble(*, has_tools: bool, date: str | None) -> str:

@@ -1,18 +1,17 @@
-"""Find and read a Llama 3 vocabulary in either of its files; write Meta's `tokenizer.model`.
+"""Find and read a tokenizer's file, and Meta's `tokenizer.model` in either direction.
 
-A file is recognised by its first bytes, never by its name. Hugging Face's form is read and written
-in `tokenizer_json`. Nothing is encoded here.
+What a file is shows in its first bytes, never in its name. Nothing is encoded here.
 """
 
 from __future__ import annotations
 
 import base64
 import re
+from enum import Enum
 from pathlib import Path
 
 from llama_export.errors import TokenizerError
-from llama_export.tokenizer.special_tokens import LLAMA30_SPECIAL_TOKENS, SPECIAL_TOKENS
-from llama_export.tokenizer.tokenizer_json import MOST_BYTES, parse_tokenizer_json
+from llama_export.tokenizer.special_tokens import SPECIAL_TOKENS
 from llama_export.tokenizer.vocabulary import (
     GET_ANOTHER,
     MOST_TOKENS,
@@ -22,58 +21,29 @@ from llama_export.tokenizer.vocabulary import (
     some,
 )
 
-# Where a checkpoint keeps its vocabulary. tokenizer.json comes first: a fine-tune that changes
-# special tokens changes them there, and leaves a stale tokenizer.model beside it.
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "original/tokenizer.model")
+# Where a checkpoint keeps its tokenizer. tokenizer.json comes first: a fine-tune that changes
+# tokens changes them there, and leaves a stale tokenizer.model beside it.
+JSON_FILE, MODEL_FILE = "tokenizer.json", "tokenizer.model"
+TOKENIZER_FILES = (JSON_FILE, MODEL_FILE, f"original/{MODEL_FILE}")
+# Llama 3's tokenizer.json takes 9 to 17 MB, by how it is written; one of 256,000 tokens 33 MB.
+MOST_BYTES = 64 * 2**20
 _RANK_LINE = re.compile(rb"([A-Za-z0-9+/]+={0,2}) (\d{1,9})")
 
 
-def read_vocabulary(path: Path) -> Vocabulary:
-    """Read a vocabulary.
+class Kind(Enum):
+    """What a tokenizer's file is."""
 
-    Args:
-        path: `tokenizer.model`, `tokenizer.json`, or a folder that holds one of them.
-
-    Raises:
-        TokenizerError: there is no such file, it is damaged, or it is no Llama 3 vocabulary.
-    """
-    path = _find(path)
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        message = f"{path} is a device or a pipe; expected a file"  # opening a pipe waits
-        raise TokenizerError(message, GET_ANOTHER)
-    try:
-        with path.open("rb") as file:
-            head = file.read(256)
-            is_json = _is_json(head, str(path))
-            data = head + file.read(MOST_BYTES)
-    except OSError as error:
-        message = f"{path} cannot be read: {error.strerror}"
-        raise TokenizerError(message, GET_ANOTHER) from None
-    return parse_tokenizer_json(data, str(path)) if is_json else _parse_ranks(data, str(path))
+    JSON = "tokenizer.json"
+    RANKS = "base64 rank lines"
+    PIECES = "a SentencePiece model"
 
 
-def has_metas_special_tokens(vocabulary: Vocabulary) -> bool:
-    """Return whether `tokenizer.model`, which names no special tokens, can hold the vocabulary."""
-    return tuple(vocabulary.special_tokens) in (SPECIAL_TOKENS, LLAMA30_SPECIAL_TOKENS)
-
-
-def tokenizer_model_bytes(vocabulary: Vocabulary) -> bytes:
-    """Render `tokenizer.model`: one line `base64(token) rank` per token, and nothing else.
+def find_tokenizer(path: Path) -> Path:
+    """Return a tokenizer's file, which a path names itself or as the folder that holds it.
 
     Raises:
-        TokenizerError: the special tokens are not Meta's, so the file would lose them.
+        TokenizerError: the folder holds none.
     """
-    if not has_metas_special_tokens(vocabulary):
-        own = [name for name in vocabulary.special_tokens if name not in SPECIAL_TOKENS]
-        message = f"tokenizer.model cannot hold this model's own special tokens: {some(own)}"
-        raise TokenizerError(message, "write tokenizer.json, which can")
-    lines = (
-        b"%s %d\n" % (base64.b64encode(token), rank) for rank, token in enumerate(vocabulary.tokens)
-    )
-    return b"".join(lines)
-
-
-def _find(path: Path) -> Path:
     if not path.is_dir():
         return path
     for name in TOKENIZER_FILES:
@@ -83,30 +53,43 @@ def _find(path: Path) -> Path:
     raise TokenizerError(message, GET_ANOTHER)
 
 
-def _is_json(head: bytes, where: str) -> bool:
-    """Return whether a file is JSON, not rank lines, and name what else it may be.
+def read_file(path: Path) -> tuple[Kind, bytes]:
+    """Read a tokenizer's file, and no more of it than any tokenizer has.
 
     Raises:
-        TokenizerError: the file is neither of them.
+        TokenizerError: there is no such file, or it is no tokenizer's.
     """
-    if head.lstrip().startswith(b"{"):
-        return True
-    if re.match(rb"[A-Za-z0-9+/]+={0,2} \d+\r?\n", head):
-        return False
-    # A protobuf: field 1 (the pieces), its length, and in it field 1 (the piece's text).
-    if re.match(rb"\n[\x03-\x7f]\n[\x01-\x7f]", head):
-        found, hint = "a SentencePiece model, as Llama 1 and 2 use it", NOT_LLAMA3
-    elif head.startswith(b"version https://git-lfs"):
-        found, hint = "a Git LFS pointer instead of the file", "run `git lfs pull`"
-    elif not head.strip():
-        found, hint = "an empty file", GET_ANOTHER
-    else:
-        found, hint = f"a file that begins with {head[:12]!r}", GET_ANOTHER
-    message = f"{where}: expected a Llama 3 vocabulary (base64 rank lines or JSON), found {found}"
-    raise TokenizerError(message, hint)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        message = f"{path} is a device or a pipe; expected a file"  # opening a pipe waits
+        raise TokenizerError(message, GET_ANOTHER)
+    try:
+        with path.open("rb") as file:
+            head = file.read(256)
+            kind = _kind(head, str(path))
+            data = head + file.read(MOST_BYTES)
+    except OSError as error:
+        message = f"{path} cannot be read: {error.strerror}"
+        raise TokenizerError(message, GET_ANOTHER) from None
+    if len(data) > MOST_BYTES:
+        message = f"{path} is too large for a tokenizer: it is longer than {MOST_BYTES} bytes"
+        raise TokenizerError(message, GET_ANOTHER)
+    return kind, data
 
 
-def _parse_ranks(data: bytes, where: str) -> Vocabulary:
+def tokenizer_model_bytes(vocabulary: Vocabulary) -> bytes:
+    """Render `tokenizer.model`: one line `base64(token) rank` per token, and nothing else."""
+    lines = (
+        b"%s %d\n" % (base64.b64encode(token), rank) for rank, token in enumerate(vocabulary.tokens)
+    )
+    return b"".join(lines)
+
+
+def parse_ranks(data: bytes, where: str) -> Vocabulary:
+    """Parse the bytes of Meta's `tokenizer.model`.
+
+    Raises:
+        TokenizerError: it is damaged, or no vocabulary of a Llama 3.
+    """
     if len(data) > MOST_BYTES or data.count(b"\n") > MOST_TOKENS:
         message = (
             f"{where} is too large for a vocabulary: expected at most {MOST_TOKENS} lines and "
@@ -130,3 +113,27 @@ def _parse_ranks(data: bytes, where: str) -> Vocabulary:
     check_ranks(ranks, where)
     names = enumerate(SPECIAL_TOKENS, start=len(ranks))
     return Vocabulary(ranks, {name: token_id for token_id, name in names})
+
+
+def _kind(head: bytes, where: str) -> Kind:
+    """Return what a file is, by its first bytes.
+
+    Raises:
+        TokenizerError: it is none of the kinds; what it may be is named.
+    """
+    if head.lstrip().startswith(b"{"):
+        return Kind.JSON
+    if re.match(rb"[A-Za-z0-9+/]+={0,2} \d+\r?\n", head):
+        return Kind.RANKS
+    # A protobuf: field 1 (the pieces), its length, and in it field 1 (the piece's text).
+    if re.match(rb"\n[\x03-\x7f]\n[\x01-\x7f]", head):
+        return Kind.PIECES
+    if head.startswith(b"version https://git-lfs"):
+        found, hint = "a Git LFS pointer instead of the file", "run `git lfs pull`"
+    elif not head.strip():
+        found, hint = "an empty file", GET_ANOTHER
+    else:
+        found, hint = f"a file that begins with {head[:12]!r}", GET_ANOTHER
+    kinds = ", ".join(kind.value for kind in Kind)
+    message = f"{where}: expected a tokenizer ({kinds}), found {found}"
+    raise TokenizerError(message, hint)

@@ -37,22 +37,3 @@ _NAMED = (
 SPECIAL_TOKENS: tuple[str, ...] = _NAMED + tuple(
     f"<|reserved_special_token_{index}|>" for index in range(3, 256 - len(_NAMED) + 3)
 )
-
-# These have the same place in every Llama 3, and the chat format needs them.
-ESSENTIAL_TOKENS = (BEGIN_OF_TEXT, END_OF_TEXT, START_HEADER, END_HEADER, END_OF_TURN)
-
-
-def _llama30() -> tuple[str, ...]:
-    """Name the tokens as Llama 3.0 did: those without a use there are reserved, and numbered."""
-    names: list[str] = []
-    reserved = 0
-    for name in SPECIAL_TOKENS:
-        if name in ESSENTIAL_TOKENS:
-            names.append(name)
-        else:
-            names.append(f"<|reserved_special_token_{reserved}|>")
-            reserved += 1
-    return tuple(names)
-
-
-LLAMA30_SPECIAL_TOKENS = _llama30()

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llama_export.errors import TokenizerError
 from llama_export.tokenizer.files import (
-    has_metas_special_tokens,
-    read_vocabulary,
+    JSON_FILE,
+    MODEL_FILE,
+    parse_ranks,
     tokenizer_model_bytes,
 )
+from llama_export.tokenizer.settings import TokenSettings
 from llama_export.tokenizer.special_tokens import BEGIN_OF_TEXT, END_OF_TURN
 from llama_export.tokenizer.streams import ByteStreamDecoder
-from llama_export.tokenizer.text import require_characters
+from llama_export.tokenizer.text import outside, require_characters
 from llama_export.tokenizer.tokenizer_json import tokenizer_json_bytes
 from llama_export.tokenizer.vocabulary import Vocabulary
 
@@ -42,26 +42,32 @@ class TiktokenTokenizer:
     """Encodes text with one vocabulary.
 
     Args:
-        vocabulary: ranks and special tokens, as `read_vocabulary` returns them.
+        vocabulary: ranks and special tokens, as `parse_ranks` returns them.
+        settings: what is said of its tokens beside the file; None: nothing.
     """
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: Vocabulary, settings: TokenSettings | None = None) -> None:
         self.vocabulary = vocabulary
+        self._settings = settings or TokenSettings.of({}, "")
 
     def __repr__(self) -> str:
         return f"<TiktokenTokenizer of {self.vocab_size} tokens>"
 
     @classmethod
-    def load(cls, path: Path) -> TiktokenTokenizer:
+    def from_bytes(
+        cls, data: bytes, settings: Mapping[str, object] | None = None, where: str = MODEL_FILE
+    ) -> TiktokenTokenizer:
         """Load a tokenizer.
 
         Args:
-            path: `tokenizer.model`, `tokenizer.json`, or a folder that holds one of them.
+            data: content of the `tokenizer.model`.
+            settings: keys of the tokenizer_config.json that belongs to it.
+            where: name of the file, for messages.
 
         Raises:
-            TokenizerError: there is no such file, it is damaged, or it is no Llama 3 tokenizer.
+            TokenizerError: the file is damaged, or no vocabulary of a Llama 3.
         """
-        return cls(read_vocabulary(path))
+        return cls(parse_ranks(data, where), TokenSettings.of(settings or {}, where))
 
     @property
     def vocab_size(self) -> int:
@@ -80,8 +86,9 @@ class TiktokenTokenizer:
 
     @property
     def eos_token_id(self) -> int:
-        """Id of `<|eot_id|>`, which ends a turn."""
-        return self.special_tokens[END_OF_TURN]
+        """Id of the token that ends what the model writes; `<|eot_id|>` where none is named."""
+        named = self._settings.resolve("eos_token", self.special_tokens)
+        return self.special_tokens[END_OF_TURN] if named is None else named
 
     @property
     def prefix_ids(self) -> tuple[int, ...]:
@@ -130,37 +137,41 @@ class TiktokenTokenizer:
         """
         for token_id in ids:
             if not 0 <= token_id < self.vocab_size:
-                message = f"token id {token_id} is outside the vocabulary of {self.vocab_size}"
-                raise TokenizerError(message, "use the tokenizer of the model that wrote the ids")
+                raise outside(token_id, self.vocab_size)
         return self._engine.decode_bytes(ids)
 
-    def stream_decoder(self) -> ByteStreamDecoder:
-        """Return what decodes ids one at a time."""
+    def stream_decoder(self, *, continues: bool = False) -> ByteStreamDecoder:
+        """Return what decodes ids one at a time; every text is decoded alike."""
         return ByteStreamDecoder(self.decode_bytes)
 
     def files(self) -> dict[str, bytes]:
-        """Render every tokenizer file that can hold the vocabulary, by name."""
-        contents = {"tokenizer.json": tokenizer_json_bytes(self.vocabulary)}
-        if has_metas_special_tokens(self.vocabulary):
-            contents["tokenizer.model"] = tokenizer_model_bytes(self.vocabulary)
-        return contents
+        """Render both files that hold the vocabulary, by name."""
+        return {
+            JSON_FILE: tokenizer_json_bytes(self.vocabulary),
+            MODEL_FILE: tokenizer_model_bytes(self.vocabulary),
+        }
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Nothing: every client reads one of the files."""
+        return ()
 
     @property
     def file(self) -> str:
-        """Name of the file that loads fastest: tokenizer.model, where it holds it all."""
-        fits = has_metas_special_tokens(self.vocabulary)
-        return "tokenizer.model" if fits else "tokenizer.json"
+        """Name of the file that loads fastest."""
+        return MODEL_FILE
 
     def config_keys(self) -> dict[str, object]:
         """Return the keys of the `tokenizer_config.json` that belongs to `tokenizer.json`."""
         return {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": BEGIN_OF_TEXT,
-            "eos_token": END_OF_TURN,
+            "eos_token": self._names[self.eos_token_id],
             # tokenizer.json says it too; transformers.js's text generation looks only here.
             "add_bos_token": True,
             "clean_up_tokenization_spaces": False,
             "model_input_names": ["input_ids", "attention_mask"],
+            **({"pad_token": pad} if (pad := self._settings.named.get("pad_token")) else {}),
         }
 
     @cached_property

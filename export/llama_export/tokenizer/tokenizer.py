@@ -7,9 +7,12 @@ own, which know no other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from llama_export.tokenizer.files import Kind
 
 
 class StreamDecoder(Protocol):
@@ -78,8 +81,13 @@ class Tokenizer(Protocol):
     def token_name(self, token_id: int) -> str | None:
         """Return the name of a special or added token; None: the id is a piece of text, or none."""
 
-    def stream_decoder(self) -> StreamDecoder:
-        """Return what decodes ids one at a time."""
+    def stream_decoder(self, *, continues: bool = False) -> StreamDecoder:
+        """Return what decodes ids one at a time.
+
+        Args:
+            continues: whether other text comes before. SentencePiece puts a blank before a text,
+                which falls away at its very beginning and nowhere else.
+        """
 
     def files(self) -> Mapping[str, bytes]:
         """Return a bundle's tokenizer files by name; a checkpoint's own are copied as they are."""
@@ -88,6 +96,10 @@ class Tokenizer(Protocol):
     def file(self) -> str:
         """Name of the one of `files` that loads the tokenizer again."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user must know of it, such as clients that cannot read its files."""
+
     def config_keys(self) -> dict[str, object]:
         """Return the keys of the `tokenizer_config.json` that belongs to `files`."""
 
@@ -95,13 +107,41 @@ class Tokenizer(Protocol):
 def load_tokenizer(path: Path) -> Tokenizer:
     """Load a tokenizer, with what the tokenizer_config.json beside it says of it.
 
+    Of a folder, tokenizer.json counts, because fine-tunes change their tokens there. A
+    tokenizer.model beside it counts where both have the same tokens: converters have made files
+    that encode otherwise than what the model was trained with.
+
     Args:
         path: its file, or a folder that holds one. The first bytes decide what it is, not its name.
 
     Raises:
         TokenizerError: there is no such file, it is damaged, or it is of no kind that is known.
     """
-    from llama_export.tokenizer.files import read_vocabulary
-    from llama_export.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
+    from llama_export.tokenizer.files import MODEL_FILE, Kind, find_tokenizer, read_file
+    from llama_export.tokenizer.settings import read_settings
 
-    return TiktokenTokenizer(read_vocabulary(path))
+    place = find_tokenizer(path)
+    folder = path if path.is_dir() else path.parent
+    settings = read_settings(folder)
+    kind, data = read_file(place)
+    model = folder / MODEL_FILE
+    if kind is Kind.JSON and path.is_dir() and model != place and model.is_file():
+        from llama_export.tokenizer.two_files import choose
+
+        return choose((place, data), (model, *read_file(model)), settings)
+    return _load(kind)(data, settings, str(place))
+
+
+def _load(kind: Kind) -> Callable[[bytes, Mapping[str, object], str], Tokenizer]:
+    """Return what loads a kind of file; each has a library of its own, which no other needs."""
+    if kind is kind.JSON:
+        from llama_export.tokenizer.json_tokenizer import JsonTokenizer
+
+        return JsonTokenizer.from_bytes
+    if kind is kind.RANKS:
+        from llama_export.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
+
+        return TiktokenTokenizer.from_bytes
+    from llama_export.tokenizer.sentencepiece_tokenizer import SentencePieceTokenizer
+
+    return SentencePieceTokenizer.from_bytes

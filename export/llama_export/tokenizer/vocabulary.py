@@ -48,6 +48,8 @@ class Vocabulary:
 # Merges are found by cutting each token at each place, and the engine makes one pattern of all
 # names, so lengths are bounded too.
 MOST_TOKENS = 2**20
+MOST_IDS = 2**24
+"""Ids from here on are no token's: a table of them would be larger than any model's."""
 _MOST_TOKEN_BYTES = 256
 _MOST_BYTES = 4 * 2**20
 _MOST_SPECIAL_TOKENS = 2**15
@@ -79,8 +81,10 @@ def check_ranks(ranks: Mapping[bytes, int], where: str) -> None:
         raise TokenizerError(message, GET_ANOTHER)
 
 
-def check_special_tokens(tokens: Sequence[tuple[str, int]], where: str) -> None:
-    """Refuse names and ids that no special token can have.
+def check_special_tokens(
+    tokens: Sequence[tuple[object, object]], where: str
+) -> list[tuple[str, int]]:
+    """Refuse names and ids that no added token can have, and return the others.
 
     Args:
         tokens: name and id of each, of any type, as a file gave them.
@@ -90,7 +94,7 @@ def check_special_tokens(tokens: Sequence[tuple[str, int]], where: str) -> None:
         TokenizerError: a name or an id is of another type, given twice, or too long.
     """
     names = [name for name, _ in tokens if isinstance(name, str) and _is_name(name)]
-    ids = [token_id for _, token_id in tokens if type(token_id) is int and token_id >= 0]
+    ids = [token_id for _, token_id in tokens if isinstance(token_id, int) and is_id(token_id)]
     fault = ""
     if len(tokens) > _MOST_SPECIAL_TOKENS:
         fault = f"it has {len(tokens)} special tokens, expected at most {_MOST_SPECIAL_TOKENS}"
@@ -99,14 +103,21 @@ def check_special_tokens(tokens: Sequence[tuple[str, int]], where: str) -> None:
         fault = f"a special token's name must be 1 to {_MOST_NAME_CHARACTERS} characters of text"
         fault += f", found {some(odd)}"
     elif len(ids) < len(tokens):
-        odd_ids = [each for _, each in tokens if not (type(each) is int and each >= 0)]
-        fault = f"a special token's id must be a whole number, found {some(odd_ids)}"
+        odd_ids = [each for _, each in tokens if not is_id(each)]
+        fault = f"a special token's id must be a whole number below {MOST_IDS}, found "
+        fault += some(odd_ids)
     elif len(set(names)) < len(names):
         twice = [name for name, count in Counter(names).items() if count > 1]
         fault = f"special tokens are given twice: {some(twice)}"
     if fault:
         message = f"{where}: {fault}"
         raise TokenizerError(message, GET_ANOTHER)
+    return list(zip(names, ids, strict=True))
+
+
+def is_id(value: object) -> bool:
+    """Whether it can be the id of a token."""
+    return type(value) is int and 0 <= value < MOST_IDS
 
 
 def some(items: Sequence[object]) -> str:

@@ -9,14 +9,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llama_export.bundle.manifest import MANIFEST_NAME
 from llama_export.sources.manifest_fields import describe_quantization, describe_tokenizer
 from llama_export.sources.model_files import json_bytes
 from llama_export.sources.reading import how_it_was_read
 from llama_export.sources.source import IDENTITY
-from llama_export.tokenizer.files import read_vocabulary
+from llama_export.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from llama_export.verification.artifact import Artifact
 from llama_export.verification.measure.differences import (
     Difference,
@@ -196,9 +196,16 @@ def _contradicting_vocabularies(artifact: Artifact) -> Iterator[Difference]:
     listed = artifact.bundle.manifest.files
     if artifact.files is not None or not all(name in listed for name in _TOKENIZERS):
         return
-    first, second = (dict(read_vocabulary(artifact.bundle.path(n)).ranks) for n in _TOKENIZERS)
-    if first != second:
-        tokens = sorted({*first, *second}, key=lambda token: first.get(token, second.get(token, 0)))
-        token = next(token for token in tokens if first.get(token) != second.get(token))
-        wanted: Any = first.get(token)
-        yield Difference(_TOKENIZERS[1], f"token {token!r}", wanted, second.get(token))
+    first, second = (load_tokenizer(artifact.bundle.path(name)) for name in _TOKENIZERS)
+    for token_id in range(max(first.vocab_size, second.vocab_size)):
+        wanted, found = _token_text(first, token_id), _token_text(second, token_id)
+        if wanted != found:
+            yield Difference(_TOKENIZERS[1], f"token {token_id}", wanted, found)
+            return
+
+
+def _token_text(tokenizer: Tokenizer, token_id: int) -> str | None:
+    """Return what an id stands for; None: the tokenizer has no such id."""
+    if token_id >= tokenizer.vocab_size:
+        return None
+    return tokenizer.token_name(token_id) or tokenizer.decode([token_id])

@@ -25,6 +25,7 @@ _HUB_KEY = "co.huggingface.exporters.name"
 _SYSTEMS = {8: "iOS17", 9: "iOS18", 10: "iOS26"}
 _SLOTS = 3
 _VARIES = "varies"
+_JSON_FILE = "tokenizer.json"
 _NOTICE = "NOTICE"
 
 
@@ -132,8 +133,7 @@ def _expected(package: Package, bundle: Bundle, signature: GraphSpec) -> Mapping
     own = {
         "version": manifest.created_with.get("llama-export", ""),
         "model": model.name,
-        "tokenizer_file": "tokenizer.json",
-        "bos_token_id": str(tokenizer["bos_token_id"]),
+        "tokenizer_file": _JSON_FILE if _JSON_FILE in manifest.files else tokenizer["file"],
         "stop_token_ids": " ".join(map(str, tokenizer["stop_token_ids"])),
         "max_context": str(signature.max_context),
         "kv_cache": signature.kv_cache,
@@ -141,6 +141,8 @@ def _expected(package: Package, bundle: Bundle, signature: GraphSpec) -> Mapping
         "compute_units": DEFAULT_COMPUTE_UNITS,
         "deployment_target": _SYSTEMS[package.model.specificationVersion],
     }
+    if tokenizer["bos_token_id"] is not None:
+        own["bos_token_id"] = str(tokenizer["bos_token_id"])
     if model.revision:
         own["revision"] = model.revision
     entitlements = f"{_PREFIX}entitlements"

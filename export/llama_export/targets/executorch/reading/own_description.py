@@ -96,14 +96,15 @@ def _named(
 def _said(pte: Pte, bundle: Bundle, signature: GraphSpec) -> Iterator[Said]:
     """Compare what the runners are told with the manifest, method by method."""
     tokenizer, config = bundle.manifest.tokenizer, bundle.manifest.model.config
+    bos = tokenizer["bos_token_id"]
     expected: Mapping[str, object] = {
-        "get_bos_id": tokenizer["bos_token_id"],
+        **({} if bos is None else {"get_bos_id": bos}),
         "get_eos_ids": list(tokenizer["stop_token_ids"]),
         "get_max_seq_len": signature.max_context,
         "get_max_context_len": signature.max_context,
         "get_vocab_size": config.get("vocab_size"),
         "get_n_layers": config.get("num_hidden_layers"),
-        "get_n_bos": 1,
+        "get_n_bos": 0 if bos is None else 1,
         "get_n_eos": 1,
         "use_kv_cache": True,
         "use_sdpa_with_kv_cache": True,

@@ -225,15 +225,16 @@ def _emit(
 def runner_metadata(form: HostForm, stop_token_ids: tuple[int, ...]) -> Mapping[str, Any]:
     """Return the methods that ExecuTorch's runners ask before they run a model."""
     config = form.config
+    bos = config.bos_token_id
     return {
-        "get_bos_id": config.bos_token_id,
+        **({} if bos is None else {"get_bos_id": bos}),
         "get_eos_ids": list(stop_token_ids),
         # Both equal: the runner takes a smaller one for a sliding window, and writes past the end.
         "get_max_seq_len": form.max_context,
         "get_max_context_len": form.max_context,
         "get_vocab_size": config.vocab_size,
         "get_n_layers": config.num_hidden_layers,
-        "get_n_bos": 1,
+        "get_n_bos": 0 if bos is None else 1,
         "get_n_eos": 1,
         "use_kv_cache": True,
         "use_sdpa_with_kv_cache": True,
