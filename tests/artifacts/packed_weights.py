@@ -8,8 +8,9 @@ names. Whether real programs write the same was tried once; see the README in
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -176,19 +177,48 @@ def nf4(weight: Tensor, block: int = 64, *, nested: bool = False) -> Tensors:
     return found | {"weight.quant_state.bitsandbytes__nf4": raw}
 
 
+def torchao(grid: Rounded, *, bits: int = 4) -> Tensors:
+    """Store codes a byte each, as torchao's IntxUnpackedToInt8Tensor."""
+    return {
+        "_weight_qdata": (grid.codes - 2 ** (bits - 1)).to(torch.int8),
+        "_weight_scale": grid.scales,
+        "_weight_zero_point": (grid.zeros - 2 ** (bits - 1)).to(torch.int8),
+    }
+
+
+def torchao_metadata(names: Iterable[str], block: list[int], bits: int = 4) -> dict[str, str]:
+    """Describe such weights as torchao does in a file's header."""
+    data = {
+        "block_size": block,
+        "target_dtype": {"_type": "torch.dtype", "_data": f"int{bits}"},
+        "dtype": {"_type": "torch.dtype", "_data": "bfloat16"},
+        "activation_quantization": None,
+    }
+    kind = {"_type": "IntxUnpackedToInt8Tensor", "_data": data}
+    return {name: json.dumps(kind | {"_tensor_data_names": []}) for name in names}
+
+
 Pack = Callable[[str, Tensor], Tensors]
+
+ONE_LAYER = replace(TINY, num_hidden_layers=1)
+
+
+@cache
+def floats(config: LlamaConfig = ONE_LAYER) -> Tensors:
+    """Return the weights before they are packed, bfloat16."""
+    return random_llama(config).to(torch.bfloat16).state_dict()
 
 
 def write_packed(
     folder: Path,
     settings: Mapping[str, object] | None,
     pack: Pack,
-    config: LlamaConfig = TINY,
+    config: LlamaConfig = ONE_LAYER,
     metadata: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a checkpoint whose linears are what `pack` returns for their modules' names."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = random_llama(config).to(torch.bfloat16).state_dict()
+    state = dict(floats(config))
     if config.tie_word_embeddings:
         del state["lm_head.weight"]
     tensors: Tensors = {}

@@ -7,17 +7,16 @@ import json
 import pytest
 import torch
 from artifacts import packed_weights as packed
-from artifacts.tiny import TINY, random_llama
+from artifacts.tiny import TINY
 
 from llama_export.checkpoints.formats import open_checkpoint
 from llama_export.checkpoints.packed.checkpoint import PackedCheckpoint
-from llama_export.llama.names import expected_shapes
 from llama_quantize.lazy import LazyTensor
 from llama_quantize.scheme import GroupedInt
 from llama_quantize.tensor import QuantizedTensor
 
 QUERY = "model.layers.0.self_attn.q_proj.weight"
-DOWN = "model.layers.1.mlp.down_proj.weight"
+DOWN = "model.layers.0.mlp.down_proj.weight"
 ROWS = TINY.num_attention_heads * TINY.head_dim, TINY.hidden_size
 
 
@@ -33,7 +32,7 @@ def opened(tmp_path, settings, pack, **rest) -> PackedCheckpoint:
 
 
 def source(name):
-    return random_llama(TINY).to(torch.bfloat16).state_dict()[name]
+    return packed.floats()[name]
 
 
 def require_kept(checkpoint, grid, name=QUERY, scheme=None, offset=8):
@@ -223,35 +222,17 @@ def test_floats_of_bitsandbytes_are_floats(tmp_path):
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_open_codes_of_torchao_are_kept(tmp_path, bits):
-    group = 32 if bits == 4 else None
+    group = 32 if bits == 4 else TINY.hidden_size
 
     def grid(weight):
-        return packed.rounded(weight, group or weight.shape[1], bits=bits, dtype=torch.bfloat16)
+        return packed.rounded(weight, group, bits=bits, dtype=torch.bfloat16)
 
-    def pack(module, weight):
-        found = grid(weight)
-        return {
-            "_weight_qdata": (found.codes - 2 ** (bits - 1)).to(torch.int8),
-            "_weight_scale": found.scales,
-            "_weight_zero_point": torch.zeros(found.scales.shape, dtype=torch.int8),
-        }
-
-    metadata = {
-        name: json.dumps(
-            {
-                "_type": "IntxUnpackedToInt8Tensor",
-                "_data": {
-                    "block_size": [1, group or shape[1]],
-                    "target_dtype": {"_type": "torch.dtype", "_data": f"int{bits}"},
-                    "dtype": {"_type": "torch.dtype", "_data": "bfloat16"},
-                    "activation_quantization": None,
-                },
-                "_tensor_data_names": ["qdata", "scale", "zero_point"],
-            }
-        )
-        for name, shape in expected_shapes(TINY).items()
-        if "_proj." in name
-    }
-    checkpoint = opened(tmp_path, {"quant_method": "torchao"}, pack, metadata=metadata)
-    scheme = GroupedInt(bits, group)
+    names = [name for name in packed.floats() if "_proj." in name]
+    checkpoint = opened(
+        tmp_path,
+        {"quant_method": "torchao"},
+        lambda module, weight: packed.torchao(grid(weight), bits=bits),
+        metadata=packed.torchao_metadata(names, [1, group], bits),
+    )
+    scheme = GroupedInt(4, 32) if bits == 4 else GroupedInt(8, None)
     require_kept(checkpoint, grid(source(QUERY)), scheme=scheme, offset=2 ** (bits - 1))

@@ -86,3 +86,45 @@ def test_it_is_read_as_the_library_reads_it(name):
     rows = torch.tensor([3, 3, 0, 15])
     assert torch.equal(dequantise(packing, tensors.__getitem__, rows), found[rows])
     assert np.isfinite(found.float().numpy()).all()
+
+
+def swapped(tensor):
+    """Swap the two halves of every byte."""
+    octets = tensor.contiguous().view(torch.uint8)
+    return (octets << 4 | octets >> 4).view(tensor.dtype)
+
+
+def in_order(words):
+    """Put AWQ's columns in the order of their numbers, which is not how they are read."""
+    places = [words >> (4 * place) & 15 for place in (0, 4, 1, 5, 2, 6, 3, 7)]
+    return sum(each << (4 * place) for place, each in enumerate(places))
+
+
+TWINS = {
+    "one too many on a v2 file": ("gptq_v2_g64", "qzeros", lambda words: words + 0x11111111),
+    "one too few on a v1 file": ("gptq_asym_g64", "qzeros", lambda words: words - 0x11111111),
+    "order ignored": ("gptq_act_order", "g_idx", lambda order: order.sort()[0]),
+    "AWQ's nibbles in order": ("awq_g64", "qweight", in_order),
+    "AWQ's zeros in order": ("awq_g64", "qzeros", in_order),
+    "nf4 low nibble first": ("bnb_nf4", "weight", swapped),
+    "fp4 low nibble first": ("bnb_fp4", "weight", swapped),
+    "high nibble first": ("ct_w4a16_g32", "weight_packed", swapped),
+    "scales transposed": ("ct_w4a16_g32", "weight_scale", lambda s: s.t().reshape(s.shape)),
+    "zeros transposed": (
+        "ct_w4a16_asym_g64",
+        "weight_zero_point",
+        lambda z: z.t().reshape(z.shape),
+    ),
+    "blocks transposed": ("ct_fp8_block", "weight_scale", lambda s: s.t()),
+    "nested scale ignored": ("bnb_nf4_double", "weight.nested_absmax", torch.ones_like),
+}
+
+
+@pytest.mark.parametrize("twin", TWINS)
+def test_each_mistake_gives_other_numbers(twin):
+    name, end, change = TWINS[twin]
+    packing, tensors, expected = read(name)
+    tensors[end] = change(tensors[end])
+    found = dequantise(packing, tensors.__getitem__, slice(0, len(expected)))
+    error = (found.float() - expected.float()).norm() / expected.float().norm()
+    assert float(error) > 0.05

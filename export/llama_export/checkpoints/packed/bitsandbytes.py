@@ -81,7 +81,7 @@ class Bitsandbytes:
             layout = part("U8", (), (1,), needed=False)
             return {WEIGHT: part("I8", found.shape), _SCB: part("F32", (rows,)), _LAYOUT: layout}
         name = next((each for each in _STATES if each in found.entries), next(iter(_STATES)))
-        whole = {_MAP: part("F32", (16,)), name: _as_it_is(found, name)}
+        whole = {_MAP: part("F32", (16,)), name: Part(("U8",), _as_it_is(found, name).shapes)}
         if name not in found.entries or found.entries[name].dtype != "U8":
             return whole | {WEIGHT: _as_it_is(found, WEIGHT), _ABSMAX: _as_it_is(found, _ABSMAX)}
         state = _read_state(found, name)
