@@ -57,12 +57,12 @@ def in_two(folder: Path, both: dict[str, torch.Tensor] | None = None) -> dict[st
     for part, half in zip(PARTS, halves, strict=True):
         save_file(half, folder / part)
     (folder / SINGLE_FILE).unlink()
-    (folder / INDEX_FILE).write_text(json.dumps({"weight_map": index}))
+    (folder / INDEX_FILE).write_text(json.dumps({"metadata": {}, "weight_map": index}))
     return index
 
 
 def write_index(folder: Path, index: dict[str, str]) -> None:
-    (folder / INDEX_FILE).write_text(json.dumps({"weight_map": index}))
+    (folder / INDEX_FILE).write_text(json.dumps({"metadata": {}, "weight_map": index}))
 
 
 # Files.
@@ -302,3 +302,44 @@ def test_float64_becomes_float32(folder):
     checkpoint = HfCheckpoint.open(folder)
     assert checkpoint.tensor(QUERY).dtype is torch.float32
     assert is_whole(checkpoint)
+
+
+def merged_types(state: dict) -> None:
+    state[QUERY] = state[QUERY].double()
+    state[HEAD] = state[TABLE].float()
+
+
+VARIANTS: dict[str, Callable[[Path], object]] = {
+    "the inner model alone": lambda folder: rewrite(
+        folder, lambda s: {name.removeprefix("model."): value for name, value in s.items()}
+    ),
+    "extra heads": lambda folder: rewrite(folder, lambda s: s.update(HARMLESS)),
+    "other types": lambda folder: rewrite(folder, merged_types),
+    "zero biases": lambda folder: rewrite(
+        folder, lambda s: s.update({name: torch.zeros(256) for name in BIASES})
+    ),
+    "fewer layers in the config": lambda folder: (folder / "config.json").write_text(
+        json.dumps({**json.loads((folder / "config.json").read_text()), "num_hidden_layers": 1})
+    ),
+    "two parts and stale names": lambda folder: write_index(
+        folder, {**in_two(folder), "model.rotary_emb.inv_freq": PARTS[0]}
+    ),
+    "a pickle": lambda folder: (
+        torch.save(load_file(folder / SINGLE_FILE), folder / "pytorch_model.bin"),
+        (folder / SINGLE_FILE).unlink(),
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # of the library's own, about its next version
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_same_tensors_are_read_as_by_transformers(folder, variant):
+    """The oracle loads each of these folders, and so must we, to the bit."""
+    transformers = pytest.importorskip("transformers", reason="needs transformers, the oracle")
+    VARIANTS[variant](folder)
+    oracle = transformers.LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    theirs = oracle.state_dict()
+    checkpoint = HfCheckpoint.open(folder)
+    assert set(checkpoint.names) == set(theirs) - {HEAD}
+    for name in checkpoint.names:
+        assert torch.equal(checkpoint.tensor(name).float(), theirs[name]), name

@@ -44,7 +44,7 @@ def quantised(folder) -> Path:
 def test_a_folder_is_known_by_what_it_holds(folder, quantised):
     assert isinstance(find_format(folder), HuggingFaceFormat)
     assert isinstance(find_format(quantised), QuantizedFormat)
-    assert [each.recognises(folder) for each in FORMATS] == [False, False, True]
+    assert [type(each) for each in FORMATS if each.recognises(folder)] == [HuggingFaceFormat]
     for path in (folder, quantised):
         assert find_format(path).read_config(path) == TINY
         assert find_format(path).read_tokenizer(path).vocab_size == TINY.vocab_size
@@ -123,6 +123,13 @@ def test_what_is_fetched_of_a_repository():
     index = "pytorch_model.bin.index.json"
     in_parts = wanted_files({*SMALL, *parts, index, *SHARDS})
     assert in_parts == WantedFiles(SMALL, (*parts, index), "config.json")
+    adapter = {"adapter_config.json", "adapter_model.safetensors", "README.md", "tokenizer.json"}
+    small = ("adapter_config.json", "tokenizer.json")
+    weights = ("adapter_model.safetensors",)
+    assert wanted_files(adapter) == WantedFiles(small, weights, "adapter_config.json")
+    with_model = wanted_files({*SMALL, "model.safetensors", *adapter})
+    assert isinstance(with_model, WantedFiles)
+    assert with_model.weights == ("model.safetensors",), "the adapter was merged into it"
     renamed = wanted_files({*SMALL, "weights.safetensors", "adapter_model.safetensors"})
     assert renamed == WantedFiles(SMALL, ("weights.safetensors",), "config.json")
 

@@ -259,7 +259,8 @@ def test_a_plan_without_windows_refuses_before_it_looks_for_the_model(tmp_path, 
         "llama_export.exporting.request.recipe", lambda name, group_size: CALIBRATED
     )
     monkeypatch.setattr(
-        "llama_export.exporting.plan.name_model", lambda *_, **__: pytest.fail("looked for it")
+        "llama_export.exporting.plan.name_with_adapters",
+        lambda *_, **__: pytest.fail("looked for it"),
     )
     with pytest.raises(QuantizationError, match=f"the method {METHOD.name} needs a calibration"):
         plan_export(ExportRequest("3.2-1B", ("onnx",), tmp_path / "out"))

@@ -186,6 +186,9 @@ def test_what_cannot_be_estimated(tmp_path):
         shape_of("3.2-2B-nonsense")
     with pytest.raises(CheckpointError, match="does not exist"):
         shape_of("./nowhere")
+    with pytest.raises(CheckpointError, match="is empty"):
+        shape_of(str(tmp_path))
+    (tmp_path / "notes.txt").touch()
     with pytest.raises(ConfigError, match="does not exist"):
         shape_of(str(tmp_path))
     with pytest.raises(HubError, match="revision"):

@@ -30,7 +30,7 @@ def test_a_plan_is_resolved_once_and_executed(monkeypatch, tmp_path):
 
         monkeypatch.setattr(place, name, call)
 
-    counted(plan, "name_model")
+    counted(plan, "name_with_adapters")
     counted(plan, "estimate")
     counted(plan, "refusal_of")
     counted(LlamaConfig, "from_hf")
@@ -38,7 +38,13 @@ def test_a_plan_is_resolved_once_and_executed(monkeypatch, tmp_path):
     request = ExportRequest(str(checkpoint), ("onnx",), tmp_path / "out", verify=False)
     made = plan.plan_export(request)
     again = list(asked)
-    assert sorted(again) == ["estimate", "from_hf", "name_model", "refusal_of", "refusal_of"]
+    assert sorted(again) == [
+        "estimate",
+        "from_hf",
+        "name_with_adapters",
+        "refusal_of",
+        "refusal_of",
+    ]
     result = pipeline.run_export(made, Silent())
     assert asked == again
     assert result.bundles[0].bundle.folder == made.targets[0].folder

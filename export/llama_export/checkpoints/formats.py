@@ -123,7 +123,7 @@ def open_checkpoint(
     form = find_format(path)
     if not options.adapters:
         return form.open(path, config, options)
-    return LoraCheckpoint.open(form.open(path, None, options), _adapters(options))
+    return LoraCheckpoint.open(form.open(path, None, options), _adapters(options), config)
 
 
 def reading_of(checkpoint: Checkpoint) -> ReadOptions:

@@ -78,12 +78,15 @@ class LoraCheckpoint:
     shapes: Mapping[str, tuple[int, ...]] = field(repr=False)
 
     @classmethod
-    def open(cls, base: Checkpoint, adapters: Sequence[Adapter]) -> LoraCheckpoint:
+    def open(
+        cls, base: Checkpoint, adapters: Sequence[Adapter], config: LlamaConfig | None = None
+    ) -> LoraCheckpoint:
         """Lay adapters over an opened model, and check that they fit it.
 
         Args:
             base: model of floats.
             adapters: opened adapters.
+            config: shape of both together, as `lay_over` returned it; None: it is found now.
 
         Raises:
             CheckpointError: an adapter was made for another model, or the base is quantised.
@@ -94,7 +97,8 @@ class LoraCheckpoint:
             )
             hint = "name the 16-bit model that these weights were made from as the base"
             raise CheckpointError(message, hint)
-        config, fitted = lay_over(base.config, adapters, base.folder)
+        together, fitted = lay_over(base.config, adapters, base.folder)
+        config = config or together
         return cls(base, fitted, config, expected_shapes(config))
 
     @property

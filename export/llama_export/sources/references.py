@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING
 from llama_export.bundle.bundle import Bundle
 from llama_export.bundle.model_info import ModelInfo
 from llama_export.checkpoints.checkpoint import AS_IT_IS, Checkpoint, ReadOptions
-from llama_export.checkpoints.formats import open_checkpoint
 from llama_export.errors import CheckpointError, UsageError
 from llama_export.sources.adapters import name_with_adapters
 from llama_export.sources.reading import read_again
 from llama_export.sources.resolve import ALIASES, DEMO, NamedModel, fetch_named
-from llama_export.sources.source import WEIGHTS_FOLDER
+from llama_export.sources.source import WEIGHTS_FOLDER, describe
 from llama_quantize.checkpoint.files import is_quantized
 from llama_quantize.printable import shown_name
 
@@ -75,8 +74,9 @@ def reference_for(
     if checkpoint is not None:
         named = _name_again(checkpoint, model, reading, revision, token)
         resolved = fetch_named(named, revision=named.revision, token=token)
-        found = open_checkpoint(resolved.path, options=named.reading)
-        if found.recipe is not None:
+        # As for an export: what config.json leaves open comes from the tokenizer.
+        found = describe(resolved.path, options=named.reading).checkpoint
+        if found is not None and found.recipe is not None:
             message = f"{resolved.path} holds quantised weights, not what they were made from"
             raise CheckpointError(message, "name the original checkpoint, or leave it out")
     return Reference(None if weights is None else _opened(weights), found)

@@ -157,8 +157,8 @@ def describe(
             a small file beside them cannot be copied into a bundle.
     """
     require_recognised(path)
-    tokenizer = read_tokenizer(path, options)
     config = read_config(path, options)
+    tokenizer = read_tokenizer(path, options)
     require_same_vocabulary(tokenizer, config, path)
     config = _completed(config, tokenizer)
     checkpoint = open_checkpoint(path, config, options) if with_weights else None
