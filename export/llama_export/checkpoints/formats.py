@@ -24,6 +24,7 @@ from llama_export.checkpoints.hugging_face import HuggingFaceFormat
 from llama_export.checkpoints.lora import LoraCheckpoint, lay_over
 from llama_export.checkpoints.lora_config import is_whole_adapter, wanted_of_adapter
 from llama_export.checkpoints.lora_tensors import Adapter
+from llama_export.checkpoints.meta import MetaFormat
 from llama_export.checkpoints.packed.format import PackedFormat
 from llama_export.checkpoints.quantized import QuantizedFormat
 from llama_export.checkpoints.unrecognised import fault_of_folder, require_files
@@ -38,7 +39,12 @@ if TYPE_CHECKING:
 
 # The first that fits counts: quantised weights have a config.json too. What fits none is taken for
 # the last, the most common one, whose reader says what is missing.
-FORMATS: tuple[Format, ...] = (QuantizedFormat(), PackedFormat(), HuggingFaceFormat())
+FORMATS: tuple[Format, ...] = (
+    QuantizedFormat(),
+    MetaFormat(),
+    PackedFormat(),
+    HuggingFaceFormat(),
+)
 
 
 def find_format(path: Path) -> Format:

@@ -32,8 +32,12 @@ _SAVE_AGAIN = (
 )
 
 
-def load_pickled(path: Path) -> dict[str, Tensor]:
+def load_pickled(path: Path, inside: str | None = None) -> dict[str, Tensor]:
     """Map the tensors of a file.
+
+    Args:
+        path: the file.
+        inside: key under which some programs put the tensors, beside what is left aside then.
 
     Raises:
         CheckpointError: the file is damaged, of torch's oldest form, which cannot be mapped, or
@@ -46,6 +50,8 @@ def load_pickled(path: Path) -> dict[str, Tensor]:
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # noqa: BLE001 - whatever a strange pickle makes torch raise
         raise _refused(path, error) from None
+    if isinstance(loaded, Mapping) and isinstance(loaded.get(inside), Mapping):
+        loaded = loaded[inside]
     if not isinstance(loaded, Mapping):
         message = f"{path} holds a {type(loaded).__name__}, not tensors by name"
         raise CheckpointError(message, _SAVE_AGAIN)
@@ -103,7 +109,10 @@ def _checked(path: Path, name: str, value: object) -> Tensor:
     if isinstance(value, torch.Tensor) and (
         value.layout is torch.strided and value.device.type == "cpu" and not value.is_quantized
     ):
-        return value.detach()
+        if value.untyped_storage().nbytes() >= value.numel() * value.itemsize:
+            return value.detach()
+        message = f"{path}: of {shown_name(name)} {list(value.shape)} not every number is stored"
+        raise CheckpointError(message, _SAVE_AGAIN)
     what = (
         f"a {value.layout} tensor on {value.device}"
         if isinstance(value, torch.Tensor)

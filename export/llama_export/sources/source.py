@@ -199,7 +199,7 @@ def open_source(
         identity = model_name(model.name), model.hub_id, model.revision
         info = ModelInfo(*identity, {}, model.adapters, recorded(options), notes)
     return Source(
-        info=replace(info, config=description.config.to_hf()),
+        info=replace(info, config=checkpoint.config.to_hf()),
         path=model.path,
         tokenizer=description.tokenizer,
         companions=description.companions,

@@ -1,0 +1,107 @@
+"""The tensors of a checkpoint in Meta's layout that holds floats.
+
+They are mapped; what shards hold parts of is put together row by row, and the rows of queries and
+keys come in Hugging Face's order. It knows nothing of params.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llama_export.checkpoints.meta_checks import FLOATS, check_tensors
+from llama_export.checkpoints.meta_names import META_HEAD, MetaTensor, meta_tensors
+from llama_export.checkpoints.meta_shards import Shards, in_their_order, join
+from llama_export.errors import CheckpointError
+from llama_export.llama.config import LlamaConfig
+from llama_export.llama.names import tied_names
+from llama_quantize.printable import shown_name
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from llama_quantize.lazy import LazyTensor
+
+
+@dataclass(frozen=True)
+class MetaCheckpoint:
+    """An open checkpoint of floats whose every tensor was found to be what params.json asks for.
+
+    Args:
+        folder: folder or file that was named.
+        config: shape of the model.
+        shapes: shape of each tensor by Hugging Face's name, in model order.
+        size_bytes: size of these tensors in the files.
+        notes: what was inferred.
+    """
+
+    folder: Path
+    config: LlamaConfig
+    shapes: Mapping[str, tuple[int, ...]] = field(repr=False)
+    size_bytes: int
+    notes: tuple[str, ...]
+    _tensors: Mapping[str, MetaTensor] = field(repr=False)
+    _shards: Shards = field(repr=False)
+
+    @classmethod
+    def of(
+        cls, folder: Path, config: LlamaConfig, shards: Shards, notes: tuple[str, ...]
+    ) -> MetaCheckpoint:
+        """Check all of a checkpoint but the values.
+
+        Raises:
+            CheckpointError: a tensor is missing, unexpected, or of the wrong shape or type.
+        """
+        tensors = meta_tensors(config)
+        check_tensors(
+            shards,
+            list(tensors.values()),
+            lambda name: FLOATS,
+            lambda name: name == META_HEAD and config.tie_word_embeddings,
+            config.num_hidden_layers,
+        )
+        return cls(
+            folder=folder,
+            config=config,
+            shapes={name: tensor.shape for name, tensor in tensors.items()},
+            size_bytes=shards.size_bytes([tensor.name for tensor in tensors.values()]),
+            notes=notes,
+            _tensors=tensors,
+            _shards=shards,
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the tensors in model order; no `lm_head.weight` when that is tied."""
+        return tuple(self.shapes)
+
+    @property
+    def tied(self) -> Mapping[str, str]:
+        """Names that mean another tensor: the head of a tied model."""
+        return tied_names(self.config)
+
+    @property
+    def recipe(self) -> None:
+        """Nothing: the tensors are floats."""
+
+    @property
+    def weights_folder(self) -> None:
+        """Nothing: the tensors are in another form."""
+
+    def tensor(self, name: str) -> Tensor | LazyTensor:
+        """Map a tensor, or gather its rows as they are read.
+
+        Raises:
+            CheckpointError: there is no tensor of that name.
+        """
+        tensor = self._tensors.get(name)
+        if tensor is None:
+            message = f"the checkpoint {self.folder} has no tensor called {shown_name(name)}"
+            raise CheckpointError(message)
+        return in_their_order(join(self._shards, tensor), tensor)
+
+    def release(self) -> None:
+        """Return the mapped pages to the system; a later read maps the files again."""
+        self._shards.release()
