@@ -17,7 +17,7 @@ from torch import Tensor
 from llama_export.errors import BundleError
 from llama_export.llama.intermediates import FloatArray
 from llama_export.targets.onnx.layout import WEIGHTS_KEY
-from llama_export.targets.onnx.reading.padding import half_padding
+from llama_export.targets.onnx.padding import half_padding
 from llama_export.targets.stored import StoredWeights
 from llama_quantize.tensor import sha256_of
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from llama_export.errors import BundleError
 from llama_export.llama.intermediates import FloatArray
-from llama_export.targets.onnx.reading.padding import after_padding, before_padding
+from llama_export.targets.onnx.padding import after_padding, before_padding
 from llama_export.targets.onnx.running.runtime import load_runtime
 from llama_export.targets.onnx.running.steps import is_beside, product_of, whole_of
 

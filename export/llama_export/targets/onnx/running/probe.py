@@ -15,7 +15,7 @@ import numpy as np
 from llama_export.errors import BundleError
 from llama_export.llama import intermediates
 from llama_export.llama.intermediates import FloatArray, Intermediates, in_layer, own_columns
-from llama_export.targets.onnx.reading.padding import after_padding, before_padding, half_padding
+from llama_export.targets.onnx.padding import after_padding, before_padding, half_padding
 from llama_export.targets.onnx.running.runtime import load_runtime
 from llama_export.targets.onnx.running.steps import product_of, rotated_from, whole_of
 from llama_export.targets.onnx.signature import require_signature
