@@ -100,7 +100,8 @@ def test_an_id_that_the_library_gives_anew_is_named():
     found = JsonTokenizer.from_bytes(json.dumps(document).encode())
     assert found.special_tokens["<|pad|>"] == size
     assert f"'<|pad|>' is {size}, not {size + 9}" in found.notes[0]
-    assert ours("llama3").notes == ()
+    assert ours("llama3").notes == ours("converted").notes == ()
+    assert "ExecuTorch's runner does not read" in ours("metaspace").notes[0]
 
 
 def test_a_merge_that_makes_a_control_token_of_text_is_left_out():

@@ -42,6 +42,8 @@ _SMALL_FILES = (
     CHAT_TEMPLATE_FILE,
     f"{TEMPLATES_FOLDER}/*.jinja",
     *TOKENIZER_FILES,
+    "special_tokens_map.json",
+    "added_tokens.json",
     "LICENSE*",
     "LICENCE*",
     "NOTICE*",

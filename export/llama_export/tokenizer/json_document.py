@@ -104,6 +104,13 @@ def dropped_blanks(raw: Mapping[str, Any]) -> int | None:
     return 1 if strips else None
 
 
+def splits_by_blank_letter(raw: Mapping[str, Any]) -> bool:
+    """Return whether text is cut in SentencePiece's way by a pre-tokenizer, and not a normaliser."""
+    step = raw.get("pre_tokenizer") or {}
+    steps = step.get("pretokenizers") if step.get("type") == "Sequence" else [step]
+    return any(each.get("type") == "Metaspace" for each in steps or [])
+
+
 def token_bytes(token: str) -> bytes:
     """Return the bytes that a token in GPT-2's letters stands for; others are text as it is."""
     try:

@@ -18,6 +18,7 @@ from llama_export.tokenizer.json_document import (
     decodes_bytes,
     dropped_blanks,
     parse_document,
+    splits_by_blank_letter,
     token_bytes,
     without_merges_of,
 )
@@ -210,13 +211,15 @@ class JsonTokenizer:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Name the added tokens whose ids the library does not take from the file."""
+        """Name added tokens whose ids the library does not take, and a client that reads no such file."""
         added = self._document.get("added_tokens") or []
         moved = [each for each in added if self._ids.get(each["content"]) != each["id"]]
+        unread = (_METASPACE,) if splits_by_blank_letter(self._document) else ()
         if not moved:
-            return ()
+            return unread
         first = moved[0]
         return (
+            *unread,
             f"{JSON_FILE} gives {len(moved)} added tokens ids that leave a gap, and the library "
             f"`tokenizers` closes it: {shown_name(repr(first['content']), 60)} is "
             f"{self._ids.get(first['content'])}, not {first['id']}",
@@ -242,6 +245,10 @@ class JsonTokenizer:
         }
 
 
+_METASPACE = (
+    "ExecuTorch's runner does not read a tokenizer.json with the pre-tokenizer Metaspace: put the "
+    "model's SentencePiece tokenizer.model beside it, and export again"
+)
 _OTHER_TEXT = "use another text; if every text fails, use another tokenizer.json"
 
 
