@@ -6,6 +6,7 @@ the twin: a part that is missing, or one too many, is red.
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -157,6 +158,26 @@ def test_a_reader_that_expects_another_model_is_red(exported, target, name):
         assert wiring.strangers or not all(each.is_right for each in wiring.attributes), other
 
 
+@pytest.mark.parametrize("target", [ONNX, COREML, EXECUTORCH])
+@pytest.mark.parametrize("part", ["bias", "adaptor.A.weight", "adaptor.B.weight"])
+def test_a_number_that_was_changed_in_the_file_is_seen(exported, tmp_path, target, part):
+    bundle = exported(target, "all").bundle
+    name = f"model.layers.1.mlp.gate_proj.{part}"
+    weights = QuantizedWeights.open(bundle.folder.parent / "weights")
+    stored = weights.get(name).float().numpy().tobytes()
+    folder = Path(shutil.copytree(bundle.folder, tmp_path / target))
+    files = [path for path in folder.rglob("*") if path.is_file() and stored in path.read_bytes()]
+    assert len(files) == 1
+    content = bytearray(files[0].read_bytes())
+    content[content.index(stored) + 2] ^= 1
+    files[0].write_bytes(content)
+    artifact = StoredArtifact.of(bundle)
+    changed = folder / artifact.path.relative_to(bundle.folder)
+    found = target_of(bundle).stored(replace(artifact, path=changed)).floats
+    right = target_of(bundle).stored(artifact).floats
+    assert {key for key in right if found[key] != right[key]} == {name}
+
+
 @pytest.mark.parametrize(("target", "name"), CASES)
 def test_an_estimate_counts_them(exported, target, name):
     made, config = exported(target, name), CONFIGS[name]
@@ -247,3 +268,12 @@ def test_weights_of_an_export_are_a_source_again(tmp_path):
     again = export_bundle(request, Silent()).bundles[0]
     assert not again.report.failures
     assert again.bundle.artifact.read_bytes() == made.bundle.artifact.read_bytes()
+
+
+@pytest.mark.onnx
+def test_transformers_does_not_compute_the_folder_of_a_rotated_model(exported):
+    """It would leave the rotation out; there is nothing in the folder that it takes for weights."""
+    folder = exported("onnx", "rotated").bundle.folder
+    for place in (folder, folder.parent / "weights"):
+        with pytest.raises(OSError, match="no file named"):
+            LlamaForCausalLM.from_pretrained(place)

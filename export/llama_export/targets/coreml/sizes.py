@@ -80,7 +80,7 @@ def scratch_bytes(shapes: Shapes, schemes: Mapping[str, Scheme]) -> int:
     for name, scheme in schemes.items():
         weights = math.prod(shapes[name])
         if not isinstance(scheme, GroupedInt):
-            total += weights * _HALF
+            total += weights * (_SINGLE if is_adaptor(name) else _HALF)
             continue
         unpacked = weights if scheme.bits == 4 else 0
         total += unpacked + weights * scheme.bits // 8

@@ -96,13 +96,16 @@ def _kv_dtype(options: ExecutorchOptions) -> str:
 def resident_bytes(shapes: Shapes, schemes: Mapping[str, Scheme]) -> int:
     """Model the memory of a loaded session, without what its cache takes as it fills.
 
-    Products are packed: their codes, bfloat16 scales, and eight bytes a row.
+    Products are packed: their codes, bfloat16 scales, and eight bytes a row; of a side branch,
+    float32.
     """
     total = _RUNTIME_BYTES
     for name, shape in shapes.items():
         if len(shape) != 2 or (name == TABLE and HEAD in shapes):
             continue
         scheme, (rows, columns) = schemes[name], shape
+        if is_adaptor(name):
+            total += rows * columns * _FLOAT_BYTES
         if isinstance(scheme, GroupedInt):
             scales = scheme.groups(columns) * 2
             total += rows * (columns * scheme.bits // 8 + scales + _PACKED_ROW_BYTES)

@@ -14,7 +14,7 @@ Shapes: S tokens, E hidden_size, N rows of a weight, H heads, D head_dim.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -188,15 +188,19 @@ class SegmentModule(nn.Module):
 
     def _projected(self, step: Step, x: Tensor) -> Tensor:
         """Multiply, add the side branch, and cut into heads where attention takes it."""
-        rounded_x = self._round(step, x)
-        parts = [self._product(rounded_x) for _ in range(2 if step.kind == "rotated" else 1)]
+        rounded_x, count = self._round(step, x), 2 if step.kind == "rotated" else 1
+        # One after the other, as far as it goes: the order is the delegate's.
+        parts: Iterable[Tensor] = (self._product(rounded_x) for _ in range(count))
         if step.side is not None:
-            down = self._product(x)
-            parts = [part + self._product(down) * self._scale for part in parts]
+            parts = self._with_side(list(parts), x)
         if step.kind == "linear":
-            return parts[0]
-        heads = [self._in_heads(part, len(parts)) for part in parts]
-        return heads[0] if len(heads) == 1 else self._turned(*heads)
+            return next(iter(parts))
+        heads = [self._in_heads(part, count) for part in parts]
+        return heads[0] if count == 1 else self._turned(*heads)
+
+    def _with_side(self, parts: Sequence[Tensor], x: Tensor) -> list[Tensor]:
+        down = self._product(x)
+        return [part + self._product(down) * self._scale for part in parts]
 
     def _hadamard(self, x: Tensor) -> Tensor:
         """Rotate the last axis: of order a * b it is `A @ x.view(a, b) @ B`."""
