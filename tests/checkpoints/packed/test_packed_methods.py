@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
+import subprocess
+import sys
 
 import pytest
 import torch
 from artifacts import packed_weights as packed
 from artifacts.tiny import TINY
+from safetensors.torch import load_file
 
 from llama_export.checkpoints.formats import open_checkpoint
+from llama_export.checkpoints.packed import checkpoint as packed_checkpoint
+from llama_export.checkpoints.packed import packing
 from llama_export.checkpoints.packed.checkpoint import PackedCheckpoint
+from llama_quantize.checkpoint import store
+from llama_quantize.checkpoint.store import quantize_to
 from llama_quantize.lazy import LazyTensor
+from llama_quantize.recipe import recipe
 from llama_quantize.scheme import GroupedInt
 from llama_quantize.tensor import QuantizedTensor
 
@@ -210,7 +219,7 @@ def test_int8_of_bitsandbytes_is_kept(tmp_path):
     found, tensor = pack("", source(QUERY)), checkpoint.tensor(QUERY)
     assert tensor.scheme == GroupedInt(8, None)
     assert torch.equal(tensor.codes, found["weight"])
-    assert torch.equal(tensor.scales[:, 0], (found["SCB"] / 127).to(torch.bfloat16))
+    assert torch.equal(tensor.scales[:, 0], (found["SCB"] * (1 / 127)).to(torch.bfloat16))
 
 
 def test_floats_of_bitsandbytes_are_floats(tmp_path):
@@ -236,3 +245,67 @@ def test_open_codes_of_torchao_are_kept(tmp_path, bits):
     )
     scheme = GroupedInt(4, 32) if bits == 4 else GroupedInt(8, None)
     require_kept(checkpoint, grid(source(QUERY)), scheme=scheme, offset=2 ** (bits - 1))
+
+
+# How it is read.
+
+
+def packed_gptq(tmp_path, dtype=torch.float16):
+    def pack(module, weight):
+        return packed.gptq(packed.rounded(weight, 32, dtype=dtype))
+
+    return packed.write_packed(tmp_path / "model", gptq_settings(32), pack)
+
+
+def test_the_note_says_what_was_done_to_the_scales(tmp_path):
+    found = [open_checkpoint(packed_gptq(tmp_path / "half")).notes]
+    found.append(open_checkpoint(packed_gptq(tmp_path / "bf16", torch.bfloat16)).notes)
+    expected = "GPTQ: the codes of 7 weights are kept as they are, int4 g32; "
+    scales = packed.rounded(source(QUERY), 32).scales.float()
+    noise = (scales - scales.to(torch.bfloat16).float()).norm() / scales.norm()
+    ratio_db = -20 * math.log10(float(noise))
+    rounded = f"their scales are rounded from F16 to bfloat16, {ratio_db:.0f} dB below the weights"
+    assert found == [(expected + rounded,), (expected + "so are their scales",)]
+
+
+def test_it_is_opened_without_torch(tmp_path):
+    folder = packed_gptq(tmp_path)
+    code = (
+        "import sys; from pathlib import Path;"
+        "from llama_export.checkpoints.formats import open_checkpoint;"
+        f"found = open_checkpoint(Path({str(folder)!r})); assert found.recipe and found.notes;"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_pickled_files_and_bare_names_are_read_too(tmp_path):
+    folder = packed_gptq(tmp_path)
+    expected = open_checkpoint(folder).tensor(QUERY)
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    bare = {name.removeprefix("model."): value for name, value in tensors.items()}
+    torch.save(bare, folder / "pytorch_model.bin")
+    found = open_checkpoint(folder).tensor(QUERY)
+    assert torch.equal(found.codes, expected.codes)
+    assert torch.equal(found.scales, expected.scales)
+
+
+def test_one_block_of_rows_is_read_at_a_time(tmp_path, monkeypatch):
+    settings = {"quant_method": "awq", "bits": 4, "group_size": 32}
+    checkpoint = opened(
+        tmp_path,
+        settings,
+        lambda module, weight: packed.awq(packed.rounded(weight, 32, symmetric=False)),
+    )
+    asked = []
+    monkeypatch.setattr(store, "BLOCK_WEIGHTS", 64 * TINY.hidden_size)
+    compute = packing.dequantise
+
+    def counted(how, read, rows):
+        asked.append(rows)
+        return compute(how, read, rows)
+
+    monkeypatch.setattr(packed_checkpoint, "dequantise", counted)
+    quantize_to(tmp_path / "weights", checkpoint, recipe("int4"))
+    assert max(each.stop - each.start for each in asked) == 64

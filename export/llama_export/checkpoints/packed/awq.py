@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from llama_export.checkpoints.packed.packing import (
     FLOATS,
+    ZERO_POINTS,
     Found,
     Numbers,
     Packing,
@@ -81,10 +82,10 @@ class Awq:
         form = kept_form(_BITS, group, found.shape[1])
         lost = ""
         if not bool((words == _SYMMETRIC_WORD).all()):
-            lost = "it has zero points"
+            lost = ZERO_POINTS
         elif form is None:
             lost = not_held(_BITS, group)
-        return Packing(_taker(found.shape, group), None if lost else form, lost)
+        return Packing(_taker(found.shape, group), None if lost else form, lost, scales="scales")
 
 
 def _taker(shape: tuple[int, int], group: int) -> Take:

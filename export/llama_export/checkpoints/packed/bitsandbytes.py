@@ -36,6 +36,8 @@ _ABSMAX, _MAP = "weight.absmax", "weight.quant_map"
 _NESTED, _NESTED_MAP = "weight.nested_absmax", "weight.nested_quant_map"
 _STATES = {f"weight.quant_state.bitsandbytes__{kind}": kind for kind in ("nf4", "fp4")}
 _SCB, _LAYOUT = "SCB", "weight_format"
+_UNIT = 1 / 127
+"""Scale of a code of int8, as a part of the largest value of its row."""
 _FLOAT_TYPES = ("bfloat16", "float16", "float32")
 # Bytes of a code's storage, which may be a float type so that FSDP can shard it.
 _STORAGE = {"U8": 1, "BF16": 2, "F16": 2, "F32": 4}
@@ -102,11 +104,12 @@ class Bitsandbytes:
             if _LAYOUT in found.entries and bool(found.look(_LAYOUT).any()):
                 message = f"{found.module}.{_LAYOUT} is not 0, the layout by rows"
                 raise CheckpointError(message)
-            return Packing(_take_int8, kept_form(8, found.shape[1], found.shape[1]))
+            form = kept_form(8, found.shape[1], found.shape[1])
+            return Packing(_take_int8, form, scales=_SCB, unit=_UNIT)
         name = next(each for each in _STATES if each in found.entries)
         state = _read_state(found, name)
         take = _taker(found.shape, state)
-        return Packing(take, None, f"its codes are of {_STATES[name]}", state.dtype)
+        return Packing(take, None, f"their codes are of {_STATES[name]}", state.dtype)
 
 
 def _is_int8(found: Found) -> bool:
@@ -154,7 +157,7 @@ def _read_state(found: Found, name: str) -> _State:
 
 
 def _take_int8(read: ReadPart, rows: slice | Tensor) -> Numbers:
-    return Numbers(read(WEIGHT)[rows], (read(_SCB) / 127)[rows].unsqueeze(1))
+    return Numbers(read(WEIGHT)[rows], (read(_SCB) * _UNIT)[rows].unsqueeze(1))
 
 
 def _taker(shape: tuple[int, int], state: _State) -> Take:

@@ -80,7 +80,11 @@ class PackedCheckpoint:
         passed_over = _activations_note(contents.activations)
         return cls(
             plain=plain,
-            notes=(*plain.notes, *notes_of(method.label, packings, kept), *passed_over),
+            notes=(
+                *plain.notes,
+                *notes_of(method.label, packings, kept, contents.packed),
+                *passed_over,
+            ),
             _files=files,
             _contents=contents,
             _packings=packings,

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 from llama_export.checkpoints.packed import fp8
 from llama_export.checkpoints.packed.packing import (
     FLOATS,
+    REORDERED,
     WEIGHT,
+    ZERO_POINTS,
     Found,
     Numbers,
     Packing,
@@ -186,13 +188,13 @@ class CompressedTensors:
         form = kept_form(group.bits, width, columns)
         lost = ""
         if not ordered:
-            lost = "its columns are reordered (act-order)"
+            lost = REORDERED
         elif zeros:
-            lost = "it has zero points"
+            lost = ZERO_POINTS
         elif form is None or group.strategy == "block":
             lost = not_held(group.bits, width)
         take = _taker(group, found.shape, zeros=zeros, ordered=ordered)
-        return Packing(take, None if lost else form, lost)
+        return Packing(take, None if lost else form, lost, scales=_SCALE)
 
     def _group(self, found: Found) -> _Group:
         return min(self.groups, key=lambda group: _misfits(group.parts(found.shape), found))

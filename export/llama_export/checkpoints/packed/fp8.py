@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FP8 = "F8_E4M3"
-LOST = "its weights are floats of 8 bits"
+LOST = "they are floats of 8 bits"
 _SCALE, _INVERSE = "weight_scale", "weight_scale_inv"
 Block = tuple[int, int]
 

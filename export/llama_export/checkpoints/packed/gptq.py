@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from llama_export.checkpoints.packed.packing import (
     FLOATS,
+    REORDERED,
+    ZERO_POINTS,
     Found,
     Numbers,
     Packing,
@@ -104,12 +106,14 @@ class Gptq:
         form = kept_form(self.bits, group, columns)
         lost = ""
         if not ordered:
-            lost = "its columns are reordered (act-order)"
+            lost = REORDERED
         elif words != {mine}:
-            lost = "it has zero points"
+            lost = ZERO_POINTS
         elif form is None:
             lost = not_held(self.bits, group)
-        return Packing(self._taker(found, ordered=ordered), None if lost else form, lost)
+        return Packing(
+            self._taker(found, ordered=ordered), None if lost else form, lost, scales="scales"
+        )
 
     def _group(self, columns: int) -> int:
         return self.group_size or columns

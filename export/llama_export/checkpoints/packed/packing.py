@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 FLOATS = ("BF16", "F16", "F32")
 WEIGHT = "weight"
+REORDERED = "their columns are reordered (act-order)"
+ZERO_POINTS = "they have zero points"
 KEPT_GROUPS = (32, 64, 128, 256)
 """Sizes of int4 groups that every target holds; a whole row is one too, if 32 divides it."""
 
@@ -98,12 +100,16 @@ class Packing:
         kept: form in which its codes are kept bit for bit; None: it is read as floats.
         lost: why the codes cannot be kept, for people; empty: they are.
         dtype: type of the floats, as torch calls it; empty: that of the scales.
+        scales: end of the name of what holds the scales of codes that are kept.
+        unit: what these are multiplied with.
     """
 
     take: Take
     kept: GroupedInt | None
     lost: str = ""
     dtype: str = ""
+    scales: str = ""
+    unit: float = 1.0
 
 
 class Method(Protocol):

@@ -5,17 +5,18 @@ It knows storage forms and names of methods; it reads nothing.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from llama_export.checkpoints.packed.packing import Packing
+from llama_export.checkpoints.packed.packing import Found, Packing
 from llama_export.llama.names import HEAD, TABLE
 
 if TYPE_CHECKING:
     from llama_quantize.recipe import QuantRecipe
-    from llama_quantize.scheme import Scheme
+    from llama_quantize.scheme import GroupedInt, Scheme
 
 _TABLES = (TABLE, HEAD)
 
@@ -64,14 +65,25 @@ def choose_kept(packings: Mapping[str, Packing], shapes: Mapping[str, tuple[int,
     return Kept(recipe, frozenset(name for name, form in kept.items() if schemes[name] == form))
 
 
-def notes_of(label: str, packings: Mapping[str, Packing], kept: Kept) -> tuple[str, ...]:
-    """Describe what became of the packed weights, a note for each thing."""
-    forms = Counter(packings[name].kept for name in kept.names)
+def notes_of(
+    label: str, packings: Mapping[str, Packing], kept: Kept, found: Mapping[str, Found]
+) -> tuple[str, ...]:
+    """Describe what became of the packed weights, a note for each thing.
+
+    Args:
+        label: name of the method.
+        packings: how each packed weight is read.
+        kept: which codes are kept.
+        found: tensors of each packed weight.
+    """
+    names: dict[GroupedInt, list[str]] = {}
+    for name, each in packings.items():
+        if name in kept.names and each.kept is not None:
+            names.setdefault(each.kept, []).append(name)
     notes = [
-        f"{label}: the codes of {count} weights are kept as they are, {form.label}; their scales "
-        "are rounded to bfloat16"
-        for form, count in forms.items()
-        if form is not None
+        f"{label}: the codes of {_weights(len(some))} kept as they are, {form.label}; "
+        f"{_scales_note(packings[some[0]], found[some[0]])}"
+        for form, some in names.items()
     ]
     lost = Counter(
         each.lost or "a table has one scale a row here"
@@ -79,7 +91,34 @@ def notes_of(label: str, packings: Mapping[str, Packing], kept: Kept) -> tuple[s
         if name not in kept.names
     )
     notes += [
-        f"{label}: {count} weights are dequantised and quantised again, because {why}"
+        f"{label}: {_weights(count)} dequantised and quantised again, because {why}"
         for why, count in lost.items()
     ]
     return tuple(notes)
+
+
+def _weights(count: int) -> str:
+    return "1 weight is" if count == 1 else f"{count} weights are"
+
+
+def _scales_note(packing: Packing, found: Found) -> str:
+    """Describe what becomes of scales, measured on one weight's."""
+    dtype = found.entries[packing.scales].dtype
+    if dtype == "BF16":
+        return "so are their scales"
+    import numpy as np
+
+    scales = found.look(packing.scales).astype(np.float32) * np.float32(packing.unit)
+    bits = scales.view(np.uint32)
+    even = (bits >> 16 & 1) + np.uint32(0x7FFF)
+    rounded = ((bits + even) & np.uint32(0xFFFF0000)).view(np.float32)
+    with np.errstate(invalid="ignore"):  # what is not finite is refused when it is read
+        noise, signal = (
+            float(np.square(each, dtype=np.float64).sum()) for each in (scales - rounded, scales)
+        )
+    if noise == 0:
+        return "so are their scales"
+    text = f"their scales are rounded from {dtype} to bfloat16"
+    if not noise < signal:
+        return text
+    return f"{text}, {10 * math.log10(signal / noise):.0f} dB below the weights"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from llama_export.checkpoints.packed import fp8
 from llama_export.checkpoints.packed.packing import (
     FLOATS,
+    ZERO_POINTS,
     Found,
     Numbers,
     Packing,
@@ -102,11 +103,11 @@ class Torchao:
         form = kept_form(described.bits, width, found.shape[1])
         lost = ""
         if zeros:
-            lost = "it has zero points"
+            lost = ZERO_POINTS
         elif form is None or (width < found.shape[1] and rows > 1):
             lost = not_held(described.bits, width)
         take = _taker(found.shape, described, zeros=zeros)
-        return Packing(take, None if lost else form, lost, described.dtype)
+        return Packing(take, None if lost else form, lost, described.dtype, _SCALE)
 
 
 def _described(found: Found) -> _Tensor:
