@@ -58,6 +58,21 @@ _GENERATION = {
     "temperature": 0.6,
     "top_p": 0.9,
 }
+_ADAPTER: dict[str, Any] = {
+    "peft_type": "LORA",
+    "task_type": "CAUSAL_LM",
+    "base_model_name_or_path": "demo",
+    "r": 4,
+    "lora_alpha": 8,
+    "alpha_pattern": {"layers.0.self_attn.q_proj": 4},
+    "rank_pattern": {},
+    "bias": "none",
+    "use_dora": False,
+    "use_rslora": False,
+    "init_lora_weights": True,
+    "modules_to_save": ["embed_tokens"],
+    "target_modules": ["q_proj"],
+}
 _SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
@@ -114,11 +129,12 @@ def _product(arguments: Sequence[str]) -> None:
 
 
 def _write_checkpoints(base: Path) -> None:
-    """Write one checkpoint in one file, in two with an index, and with Meta's vocabulary alone."""
+    """Write one checkpoint in one file, in two, pickled and with Meta's vocabulary; an adapter."""
+    import torch
     from safetensors.torch import save_file
 
     tensors = _tensors()
-    for name in ("ck", "ck-sharded", "ck-ranks"):
+    for name in ("ck", "ck-sharded", "ck-ranks", "ck-pickled"):
         folder = base / name
         folder.mkdir()
         (folder / "config.json").write_text(json.dumps(CONFIG, indent=1))
@@ -127,6 +143,10 @@ def _write_checkpoints(base: Path) -> None:
         (folder / "tokenizer.model").write_text("".join(lines))
     for name in ("ck", "ck-ranks"):
         save_file(tensors, base / name / "model.safetensors")
+    torch.save(tensors, base / "ck-pickled" / "pytorch_model.bin")
+    (base / "adapter").mkdir()
+    (base / "adapter" / "adapter_config.json").write_text(json.dumps(_ADAPTER, indent=1))
+    save_file(_adapter_tensors(), base / "adapter" / "adapter_model.safetensors")
     names = list(tensors)
     halves = dict(zip(_SHARDS, (names[: len(names) // 2], names[len(names) // 2 :]), strict=True))
     for file, held in halves.items():
@@ -134,6 +154,20 @@ def _write_checkpoints(base: Path) -> None:
     where = {name: file for file, held in halves.items() for name in held}
     index = {"metadata": {"total_size": 1}, "weight_map": where}
     (base / "ck-sharded" / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def _adapter_tensors() -> dict[str, Any]:
+    """Return low-rank updates of some weights, and a token table that takes the model's place."""
+    import torch
+
+    shapes, rank, generator = _shapes(), int(_ADAPTER["r"]), torch.Generator().manual_seed(1)
+    table = "model.embed_tokens.weight"
+    found = {f"base_model.model.{table}": torch.randn(shapes[table], generator=generator)}
+    for name, (rows, columns) in {n: s for n, s in shapes.items() if "q_proj" in n}.items():
+        module = f"base_model.model.{name.removesuffix('.weight')}"
+        found[f"{module}.lora_A.weight"] = torch.randn(rank, columns, generator=generator) * 0.1
+        found[f"{module}.lora_B.weight"] = torch.randn(rows, rank, generator=generator) * 0.1
+    return found
 
 
 def _tensors() -> dict[str, Any]:

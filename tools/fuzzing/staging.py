@@ -64,6 +64,8 @@ def _arguments(case: Case, surface: Surface, folder: Path) -> tuple[str, ...]:
     places = {
         "{ck-sharded}": "ck-sharded",
         "{ck-ranks}": "ck-ranks",
+        "{ck-pickled}": "ck-pickled",
+        "{adapter}": "adapter",
         "{ck}": "ck",
         "{weights}": "weights",
         "{out}": "out",

@@ -222,6 +222,29 @@ def _all() -> list[Surface]:
         _checkpoint(
             "index", Mutated("ck-sharded/model.safetensors.index.json", _JSON), 40, "ck-sharded"
         ),
+        _checkpoint(
+            "pickled",
+            Mutated("ck-pickled/pytorch_model.bin", ANY_LENGTH, focus=8000),
+            40,
+            "ck-pickled",
+        ),
+        Surface(
+            "adapter",
+            ("ck", "adapter"),
+            (
+                Mutated("adapter/adapter_config.json", _JSON, 3),
+                Mutated("adapter/adapter_model.safetensors", _JSON, 2, part=HEADER),
+                Mutated("adapter/adapter_model.safetensors", ANY_LENGTH),
+            ),
+            (
+                Verb("export", (*_EXPORT, "{ck}", "--adapter", "{adapter}"), 3),
+                Verb("export-over", (*_EXPORT, "{adapter}", "--base", "{ck}"), 2),
+                Verb("dry-run", (*_EXPORT, "{ck}", "--adapter", "{adapter}", "--dry-run")),
+            ),
+            CHECKPOINT,
+            writes_files_only=True,
+            share=50,
+        ),
         _checkpoint("config", Mutated("ck/config.json", _JSON), 90),
         _checkpoint("genconfig", Mutated("ck/generation_config.json", _JSON), 15),
         _checkpoint("tokjson", Mutated("ck/tokenizer.json", _JSON), 40),
