@@ -20,7 +20,7 @@ from llama_export.checkpoints.hugging_face_files import no_folder, tokenizer_byt
 from llama_export.checkpoints.meta_config import Found, make_config
 from llama_export.checkpoints.meta_files import MetaFiles, find_files, wanted
 from llama_export.checkpoints.meta_params import MetaParams
-from llama_export.errors import CheckpointError
+from llama_export.errors import CheckpointError, UsageError
 from llama_export.llama.config import LlamaConfig
 from llama_export.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
@@ -80,11 +80,26 @@ class MetaFormat:
         `config` is not believed: before the weights are there, it is assumed in part.
         """
         from llama_export.checkpoints.meta_floats import MetaCheckpoint
+        from llama_export.checkpoints.meta_quantized import Adaptors, MetaQuantizedCheckpoint
 
         files = _files(path)
         shards = _shards(files)
-        _params, config, notes = _describe(files, options, shards)
-        return MetaCheckpoint.of(path, config, shards, notes)
+        params, config, notes = _describe(files, options, shards)
+        if options.merge_adaptors and not (params.lora_rank and params.group_size):
+            message = f"--merge-adaptors: {path} has codes with no side branches to be merged"
+            raise UsageError(message, "leave --merge-adaptors out")
+        if params.group_size is None:
+            return MetaCheckpoint.of(path, config, shards, notes)
+        adaptors = Adaptors(params.lora_rank, params.lora_scale)
+        merged = adaptors if options.merge_adaptors else None
+        return MetaQuantizedCheckpoint.of(
+            path,
+            config,
+            shards,
+            group_size=params.group_size,
+            merged=merged,
+            notes=notes,
+        )
 
 
 def _files(path: Path) -> MetaFiles:
@@ -114,10 +129,11 @@ def _describe(
 def _found(params: MetaParams, shards: Shards) -> Found:
     """Find out from the tensors what params.json may leave open."""
     from llama_export.checkpoints.meta_checks import require_names, require_shards
-    from llama_export.checkpoints.meta_names import first_query
+    from llama_export.checkpoints.meta_names import FIRST_QUERY, MetaTensor
     from llama_export.checkpoints.meta_shards import is_tied, table_rows
 
     require_names(shards)
-    require_shards(shards, first_query(params.n_heads * params.head_dim, params.dim))
+    query = (params.n_heads * params.head_dim, params.dim)
+    require_shards(shards, MetaTensor(FIRST_QUERY, query, (0,)))
     vocab_size = params.vocab_size or table_rows(shards, params.dim)
     return Found(vocab_size, is_tied(shards))

@@ -108,7 +108,7 @@ def check_tensors(
         for name in shards.names()
         if not (name in known or IGNORED.fullmatch(name) or spare(name))
     ]
-    _raise_any(shards.folder, problems)
+    raise_any(shards.folder, problems)
 
 
 def type_name(found: dtype) -> str:
@@ -124,7 +124,12 @@ def _layer_faults(shards: Shards, layers: int) -> list[str]:
     return [f"params.json says {layers} layers, and the files hold tensors of {found}"]
 
 
-def _raise_any(folder: Path, problems: list[str]) -> None:
+def raise_any(folder: Path, problems: list[str]) -> None:
+    """Raise one error that names what is wrong; nothing, if nothing is.
+
+    Raises:
+        CheckpointError: there is a problem.
+    """
     if not problems:
         return
     shown = problems[:_MOST_PROBLEMS]

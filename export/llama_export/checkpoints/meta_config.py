@@ -61,6 +61,7 @@ def make_config(
         raise UnsupportedModelError(message, "start from the original weights, and quantise them")
     scaling, notes = _rope_scaling(params, options)
     positions, position_notes = _positions(params)
+    merged = options.merge_adaptors
     config = LlamaConfig(
         vocab_size=found.vocab_size if found else params.vocab_size or tokenizer.vocab_size,
         hidden_size=params.dim,
@@ -76,6 +77,9 @@ def make_config(
         tie_word_embeddings=found.tied if found else _is_usually_tied(params),
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=_ends(tokenizer),
+        down_proj_rotation=params.spinquant,
+        adaptor_rank=0 if merged else params.lora_rank,
+        adaptor_scale=0.0 if merged else params.lora_scale,
     )
     return config, notes + position_notes
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llama_export.checkpoints.meta_checks import FLOATS, check_tensors
-from llama_export.checkpoints.meta_names import META_HEAD, MetaTensor, meta_tensors
+from llama_export.checkpoints.meta_checks import FLOATS, check_tensors, type_name
+from llama_export.checkpoints.meta_names import FIRST_QUERY, META_HEAD, MetaTensor, meta_tensors
 from llama_export.checkpoints.meta_shards import Shards, in_their_order, join
 from llama_export.errors import CheckpointError
 from llama_export.llama.config import LlamaConfig
@@ -55,6 +55,7 @@ class MetaCheckpoint:
             CheckpointError: a tensor is missing, unexpected, or of the wrong shape or type.
         """
         tensors = meta_tensors(config)
+        _require_floats(shards)
         check_tensors(
             shards,
             list(tensors.values()),
@@ -105,3 +106,12 @@ class MetaCheckpoint:
     def release(self) -> None:
         """Return the mapped pages to the system; a later read maps the files again."""
         self._shards.release()
+
+
+def _require_floats(shards: Shards) -> None:
+    """Refuse codes of which params.json does not say what they are."""
+    parts = shards.parts(FIRST_QUERY)
+    if parts and type_name(parts[0].dtype) == "int8":
+        message = f"{shards.folder} holds int8 codes, and params.json has no quantization_args"
+        hint = "take params.json from the same download: it says what the codes stand for"
+        raise CheckpointError(message, hint)

@@ -14,6 +14,8 @@ from llama_export.llama.names import FINAL_NORM, HEAD, TABLE, expected_shapes
 
 META_TABLE = "tok_embeddings.weight"
 META_HEAD = "output.weight"
+FIRST_QUERY = "layers.0.attention.wq.weight"
+"""The first tensor whose rows every shard holds some of."""
 # Old files carry the rotary frequencies, which follow from the config.
 IGNORED = re.compile(r"(layers\.\d+\.attention\.inner_attention\.)?rope\.freqs")
 
@@ -77,11 +79,6 @@ def meta_tensors(config: LlamaConfig) -> dict[str, MetaTensor]:
                 0 if adaptor.endswith("A") else heads.get(module, 0),
             )
     return found
-
-
-def first_query(rows: int, columns: int) -> MetaTensor:
-    """Return the first tensor whose rows every shard holds some of."""
-    return MetaTensor("layers.0.attention.wq.weight", (rows, columns), (0,))
 
 
 def meta_order(rows: int, heads: int) -> list[int]:

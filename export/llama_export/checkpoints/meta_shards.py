@@ -6,7 +6,7 @@ shapes and dtypes, as they are expected and as they are found; it knows no quant
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -129,9 +129,14 @@ def join(shards: Shards, tensor: MetaTensor) -> Joined:
     if not parts:
         message = f"{tensor.name} is missing"
         raise CheckpointError(message)
+    return join_parts(tensor, parts)
+
+
+def join_parts(tensor: MetaTensor, parts: tuple[Tensor, ...]) -> Joined:
+    """Find out how shards split a tensor from what each holds of it, as `join` does."""
     if len(parts) == 1 or not tensor.splits:
         _require_shape(tensor, parts)
-        _require_copies(shards.folder, tensor.name, parts)
+        _require_copies(tensor.name, parts)
         return Joined(parts[:1])
     if all(part.ndim == len(tensor.shape) for part in parts):
         for dim in tensor.splits:
@@ -143,24 +148,25 @@ def join(shards: Shards, tensor: MetaTensor) -> Joined:
     raise CheckpointError(message)
 
 
-def in_their_order(joined: Joined, tensor: MetaTensor) -> Tensor | LazyTensor:
-    """Return a tensor with its rows in Hugging Face's order: mapped, or gathered as it is read."""
+def rows_in_their_order(joined: Joined, tensor: MetaTensor) -> Callable[[slice | Tensor], Tensor]:
+    """Return what reads rows by their places in Hugging Face's order."""
     import torch
 
+    if not tensor.heads:
+        return joined.rows
+    order = torch.tensor(meta_order(tensor.shape[0], tensor.heads))
+    return lambda rows: joined.rows(order[rows])
+
+
+def in_their_order(joined: Joined, tensor: MetaTensor) -> Tensor | LazyTensor:
+    """Return a tensor with its rows in Hugging Face's order: mapped, or gathered as it is read."""
     from llama_quantize.lazy import LazyTensor
 
-    if len(joined.parts) == 1 and not tensor.heads:
-        return joined.parts[0]
-    read = joined.rows
-    if tensor.heads:
-        order = torch.tensor(meta_order(tensor.shape[0], tensor.heads))
-
-        def read(rows: slice | Tensor) -> Tensor:
-            return joined.rows(order[rows])
-
     part = joined.parts[0]
+    if len(joined.parts) == 1 and not tensor.heads:
+        return part
     row_bytes = tensor.shape[1] * part.itemsize
-    return LazyTensor(tensor.shape, part.dtype, row_bytes, read)
+    return LazyTensor(tensor.shape, part.dtype, row_bytes, rows_in_their_order(joined, tensor))
 
 
 def table_rows(shards: Shards, dim: int) -> int:
@@ -196,7 +202,7 @@ def _require_shape(tensor: MetaTensor, parts: Sequence[Tensor]) -> None:
         raise CheckpointError(message)
 
 
-def _require_copies(folder: Path, name: str, parts: Sequence[Tensor]) -> None:
+def _require_copies(name: str, parts: Sequence[Tensor]) -> None:
     import torch
 
     for number, part in enumerate(parts[1:], start=1):
