@@ -20,6 +20,7 @@ from llama_export.checkpoints.checkpoint import (
     WantedFiles,
 )
 from llama_export.checkpoints.companions import read_companions
+from llama_export.checkpoints.gguf.format import GgufFormat
 from llama_export.checkpoints.hugging_face import HuggingFaceFormat
 from llama_export.checkpoints.lora import LoraCheckpoint, lay_over
 from llama_export.checkpoints.lora_config import is_whole_adapter, wanted_of_adapter
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 FORMATS: tuple[Format, ...] = (
     QuantizedFormat(),
     MetaFormat(),
+    GgufFormat(),
     PackedFormat(),
     HuggingFaceFormat(),
 )

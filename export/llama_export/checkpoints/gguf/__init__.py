@@ -1,0 +1,1 @@
+"""Llamas in GGUF, llama.cpp's format."""
