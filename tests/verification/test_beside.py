@@ -117,7 +117,7 @@ def test_two_vocabularies_that_contradict_each_other_are_red_without_a_source(co
     fault, _ = ANY_TARGET["two tokens of tokenizer.model exchanged"]
     row = rows_of(injected(copied, fault), references["nothing"])["side_others"]
     assert row.passed is False
-    assert "tokenizer.model, token b' the': expected" in row.note
+    assert "tokenizer.model, token 259: expected ' the', found ' and'" in row.note
 
 
 def test_a_difference_in_a_long_text_is_shown_where_it_begins(copied, references):

@@ -29,7 +29,9 @@ def is_for_chat(bundle: Bundle) -> bool:
     except (OSError, JsonFault) as error:
         message = f"{path} cannot be read: {error}"
         raise BundleError(message, "export the bundle again") from error
-    ends = manifest.model.config.get("eos_token_id")
-    end_of_turn = int(manifest.tokenizer["bos_token_id"]) + SPECIAL_TOKENS.index(END_OF_TURN)
+    ends, bos = manifest.model.config.get("eos_token_id"), manifest.tokenizer["bos_token_id"]
+    if bos is None:
+        return "chat_template" in keys
+    end_of_turn = int(bos) + SPECIAL_TOKENS.index(END_OF_TURN)
     has_end = end_of_turn in (ends if isinstance(ends, list | tuple) else [ends])
     return has_end and "chat_template" in keys

@@ -53,6 +53,8 @@ WEIGHTS_FOLDER = "weights"
 """Name of the folder beside the bundles that keeps the quantised weights."""
 IDENTITY = ("name", "hub_id", "revision")
 """Keys of the metadata of quantised weights that say where they come from."""
+# Tokens that were added without a larger table: to pad with, or a few turns' ends.
+_MOST_BEYOND = 64
 
 
 @dataclass(frozen=True)
@@ -233,7 +235,9 @@ def require_same_vocabulary(tokenizer: Tokenizer, config: LlamaConfig, path: Pat
     """
     own, bos = tokenizer.bos_token_id, config.bos_token_id
     fault = ""
-    if beyond := _text_beyond(tokenizer, config.vocab_size):
+    if tokenizer.vocab_size - config.vocab_size > _MOST_BEYOND:
+        fault = f"it has {tokenizer.vocab_size} tokens, and the table {config.vocab_size}"
+    elif beyond := _text_beyond(tokenizer, config.vocab_size):
         fault = f"its tokens of text go up to id {beyond}, and the table has {config.vocab_size}"
     elif None not in (own, bos) and own != bos and tokenizer.token_name(bos or 0) is None:
         fault = f"it begins a text with {own}, and config.json with {bos}, a token of text here"

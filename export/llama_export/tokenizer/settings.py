@@ -131,11 +131,11 @@ def read_settings(folder: Path) -> dict[str, object]:
     Raises:
         TokenizerError: one of them is damaged.
     """
-    keys = {
-        key: value
-        for key, value in _read(folder / _MODEL_FILE).items()
-        if key in ("bos_token_id", "eos_token_id")
-    }
+    try:
+        config = _read(folder / _MODEL_FILE)
+    except TokenizerError:
+        config = {}  # whoever needs more of it than a fallback names its fault
+    keys = {use: config[use] for use in ("bos_token_id", "eos_token_id") if use in config}
     last = keys.get("eos_token_id")
     if isinstance(last, list):
         keys["eos_token_id"] = last[0] if last else None

@@ -87,8 +87,8 @@ class TiktokenTokenizer:
     @property
     def eos_token_id(self) -> int:
         """Id of the token that ends what the model writes; `<|eot_id|>` where none is named."""
-        named = self._settings.resolve("eos_token", self.special_tokens)
-        return self.special_tokens[END_OF_TURN] if named is None else named
+        named = self._settings.named.get("eos_token")
+        return self.special_tokens.get(named or END_OF_TURN, self.special_tokens[END_OF_TURN])
 
     @property
     def prefix_ids(self) -> tuple[int, ...]:

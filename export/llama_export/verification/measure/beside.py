@@ -133,7 +133,9 @@ def _client_differences(artifact: Artifact) -> Iterator[Difference]:
 
 def _tokenizer_differences(artifact: Artifact) -> list[Difference]:
     manifest = artifact.bundle.manifest
-    wanted = describe_tokenizer(artifact.tokenizer, artifact.config)
+    # A bundle with both files loads tokenizer.model.
+    file = next((name for name in reversed(_TOKENIZERS) if name in manifest.files), "")
+    wanted = describe_tokenizer(artifact.tokenizer, artifact.config) | {"file": file}
     return _in_manifest("tokenizer", wanted, dict(manifest.tokenizer))
 
 
