@@ -105,7 +105,7 @@ def dropped_blanks(raw: Mapping[str, Any]) -> int | None:
 
 
 def splits_by_blank_letter(raw: Mapping[str, Any]) -> bool:
-    """Return whether text is cut in SentencePiece's way by a pre-tokenizer, and not a normaliser."""
+    """Return whether a pre-tokenizer writes the letter for a blank, and not a normaliser."""
     step = raw.get("pre_tokenizer") or {}
     steps = step.get("pretokenizers") if step.get("type") == "Sequence" else [step]
     return any(each.get("type") == "Metaspace" for each in steps or [])

@@ -211,7 +211,7 @@ class JsonTokenizer:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Name added tokens whose ids the library does not take, and a client that reads no such file."""
+        """Name ids that the library does not take from the file, and a client that reads none such."""
         added = self._document.get("added_tokens") or []
         moved = [each for each in added if self._ids.get(each["content"]) != each["id"]]
         unread = (_METASPACE,) if splits_by_blank_letter(self._document) else ()

@@ -21,6 +21,7 @@ _MOST_BYTES = 16 * 2**20
 _MOST_DIGITS = 10
 _BOS, _EOS = "bos_token", "eos_token"
 _NAMED = (_BOS, _EOS, "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_IDS = ("bos_token_id", "eos_token_id")
 _LISTED = ("additional_special_tokens", "extra_special_tokens")
 _ADDED = "added_tokens_decoder"
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
@@ -135,7 +136,7 @@ def read_settings(folder: Path) -> dict[str, object]:
         config = _read(folder / _MODEL_FILE)
     except TokenizerError:
         config = {}  # whoever needs more of it than a fallback names its fault
-    keys = {use: config[use] for use in ("bos_token_id", "eos_token_id") if use in config}
+    keys = {key: value for key, value in config.items() if key in _IDS}
     last = keys.get("eos_token_id")
     if isinstance(last, list):
         keys["eos_token_id"] = last[0] if last else None
