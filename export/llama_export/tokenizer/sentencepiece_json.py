@@ -131,7 +131,8 @@ def _normalizers(model: SentencePieceModel) -> list[dict[str, Any]]:
         charsmap = base64.b64encode(model.charsmap).decode("ascii")
         steps.append({"type": "Precompiled", "precompiled_charsmap": charsmap})
     if model.removes_blanks:
-        steps.append(_replace({"Regex": r"\A +| +\z"}, ""))
+        # At the end it removes its own letter for a blank too, wherever that came from.
+        steps.append(_replace({"Regex": rf"\A +|[ {_BLANK}]+\z"}, ""))
         steps.append(_replace({"Regex": " {2,}"}, " "))
     if model.adds_dummy_prefix and model.removes_blanks:
         # Prepend, after a step that removes, makes transformers.js put it into the wrong place.
