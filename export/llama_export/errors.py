@@ -126,3 +126,9 @@ class OutOfMemoryError(LlamaExportError):
     """The system gave no more memory."""
 
     exit_code = 18
+
+
+class ChatTemplateError(LlamaExportError):
+    """A chat template is no Jinja, or does what no template of a chat needs to do."""
+
+    exit_code = 19
