@@ -21,7 +21,11 @@ from jinja2.exceptions import TemplateError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.runtime import Context, LoopContext, Macro, Undefined
-from jinja2.sandbox import ImmutableSandboxedEnvironment, safe_range
+from jinja2.sandbox import (
+    ImmutableSandboxedEnvironment,
+    modifies_known_mutable,
+    safe_range,
+)
 from jinja2.utils import Cycler, Joiner, Namespace
 
 from llama_export.tokenizer.chat.budget import ForbiddenError, current, named
@@ -80,13 +84,11 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         )
         self.clock = Clock()
         own: dict[str, Callable[..., Any]] = {**self.filters, "tojson": _tojson}
-        kept = own.keys() - set(_NO_FILTERS)
-        self.filters = {name: _paying(name, own[name]) for name in kept}
-        self.tests = {
-            name: each if name in _LIGHT_TESTS else _paying(name, each)
-            for name, each in self.tests.items()
-        }
-        self.filters |= METER_FILTERS
+        own = {name: _paying(name, each) for name, each in own.items() if name not in _NO_FILTERS}
+        for name in self.tests.keys() - _LIGHT_TESTS:
+            test: Any = self.tests[name]
+            self.tests[name] = _paying(name, test)
+        self.filters = {**own, **METER_FILTERS}
         self.globals = {
             "range": safe_range,
             "dict": _Dict(),
@@ -134,6 +136,16 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         if isinstance(owner, LoopContext | Cycler | _Dict | _Generation):
             return True
         return any(called == each for each in self._own_calls)
+
+    def unsafe_undefined(self, obj: Any, attribute: str) -> Undefined:
+        """Refuse Python's own attributes at once: nobody asks for one by accident.
+
+        A method that changes a list or a mapping is undefined, as a key of its name may be.
+        """
+        if modifies_known_mutable(obj, attribute):
+            return super().unsafe_undefined(obj, attribute)
+        message = f"it reads the attribute {attribute:.80} of {type(obj).__name__}"
+        raise ForbiddenError(message)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         """Let `str.format` pay, wherever it is reached from."""
