@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from artifacts.dialogs import DEMO_TEMPLATE
 
 from llama_export.cli import app
-from llama_export.tokenizer.chat_format import llama3_template
 from llama_export.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
 from llama_export.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
@@ -89,7 +89,7 @@ def llama3_from_json(llama3_folder) -> Tokenizer:
 
 def _hugging_face_folder(tokenizer: TiktokenTokenizer, folder: Path) -> Path:
     (folder / "tokenizer.json").write_bytes(tokenizer.files()["tokenizer.json"])
-    config = json.dumps(tokenizer.config_keys() | {"chat_template": llama3_template()})
+    config = json.dumps(tokenizer.config_keys() | {"chat_template": DEMO_TEMPLATE})
     (folder / "tokenizer_config.json").write_text(config, encoding="utf-8")
     return folder
 

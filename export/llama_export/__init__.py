@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from llama_export.errors import (
         BackendUnavailableError,
         BundleError,
+        ChatTemplateError,
         CheckpointError,
         ConfigError,
         EvaluationError,
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from llama_export.targets.coreml.options import CoremlOptions
     from llama_export.targets.executorch.options import ExecutorchOptions
     from llama_export.targets.onnx.options import OnnxOptions
-    from llama_export.tokenizer.chat_format import Message
+    from llama_export.tokenizer.chat.messages import Message, ToolCall
     from llama_export.verification.rows import VerificationFailedError, VerifyReport
     from llama_quantize.errors import QuantizationError
 
@@ -59,6 +60,7 @@ __all__ = [
     "BackendUnavailableError",
     "Bundle",
     "BundleError",
+    "ChatTemplateError",
     "CheckpointError",
     "Completion",
     "ConfigError",
@@ -87,6 +89,7 @@ __all__ = [
     "TextSession",
     "TextStream",
     "TokenizerError",
+    "ToolCall",
     "Turn",
     "UnsupportedModelError",
     "UsageError",
@@ -106,6 +109,7 @@ _PLACES = {
     "llama_export.errors": (
         "BackendUnavailableError",
         "BundleError",
+        "ChatTemplateError",
         "CheckpointError",
         "ConfigError",
         "EvaluationError",
@@ -140,7 +144,7 @@ _PLACES = {
     "llama_export.targets.coreml.options": ("CoremlOptions",),
     "llama_export.targets.executorch.options": ("ExecutorchOptions",),
     "llama_export.targets.onnx.options": ("OnnxOptions",),
-    "llama_export.tokenizer.chat_format": ("Message",),
+    "llama_export.tokenizer.chat.messages": ("Message", "ToolCall"),
     "llama_export.verification.rows": ("VerificationFailedError", "VerifyReport"),
     "llama_quantize.errors": ("QuantizationError",),
 }

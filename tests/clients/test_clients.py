@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from artifacts.chromium import ask_page
+from artifacts.dialogs import encode_dialog
 from artifacts.distributions import PLUGIN, build, unpack
 from artifacts.opened import session_of
 
@@ -30,7 +31,7 @@ from llama_export.exporting.pipeline import ExportRequest, export_bundle
 from llama_export.generation.decoding import Generation
 from llama_export.generation.sampling import Sampling
 from llama_export.llama.config import LlamaConfig
-from llama_export.tokenizer.chat_format import Message, encode_dialog
+from llama_export.tokenizer.chat.messages import Message
 from llama_export.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 pytest.importorskip("onnxruntime", reason="needs the onnx extra")

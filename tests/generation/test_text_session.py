@@ -16,11 +16,10 @@ import pytest
 from artifacts.demo_bundle import demo_bundle
 
 import llama_export
-from llama_export import Conversation, LlamaExportError, Message, Sampling
+from llama_export import Conversation, LlamaExportError, Message, Sampling, Turn
 from llama_export.bundle.bundle import Bundle, seal
 from llama_export.errors import BundleError, OutputError, PromptError, UsageError
 from llama_export.generation.text_session import TextSession
-from llama_export.tokenizer.chat_format import answer_beginning
 
 pytest.importorskip("onnxruntime", reason="needs the onnx extra")
 pytestmark = pytest.mark.onnx
@@ -77,7 +76,7 @@ def test_the_answer_from_a_kept_cache_is_that_of_a_fresh_session(session):
     assert kept.stats.reused_tokens > 0.5 * kept.stats.prompt_tokens
     fresh = session.fork()
     fresh.rewind(0)
-    ids = [*talk._token_ids(talk.turns[:-1]), *answer_beginning(session.tokenizer)]
+    ids = talk._encode(talk.turns[:-1], Turn("system", "Be brief."))
     again = fresh.generate(ids, sampling=GREEDY, max_tokens=12)
     assert again.stats.reused_tokens == 0
     assert again.token_ids == kept.token_ids

@@ -209,7 +209,7 @@ def test_nothing_is_loaded_early_and_nothing_is_fetched(small_tokenizer_model):
         "socket.socket.connect = refuse; socket.getaddrinfo = refuse\n"
         "from pathlib import Path\n"
         "from llama_export.tokenizer.tokenizer import load_tokenizer\n"
-        "import llama_export.tokenizer.chat_format\n"
+        "import llama_export.tokenizer.chat.chat_format\n"
         "assert 'tiktoken' not in sys.modules\n"
         f"ids = load_tokenizer(Path({str(small_tokenizer_model)!r})).encode(' king')\n"
         "assert 'tiktoken' in sys.modules and 'requests' not in sys.modules\n"

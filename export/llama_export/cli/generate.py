@@ -43,7 +43,8 @@ def generate(
     from llama_export.cli.terminal import TerminalProgress
     from llama_export.generation.sampling import Sampling
     from llama_export.generation.text_session import TextSession
-    from llama_export.tokenizer.chat_format import Message, encode_dialog
+    from llama_export.tokenizer.chat.chat_format import Dialog
+    from llama_export.tokenizer.chat.messages import Message
 
     drawn = chosen_sampling(Sampling(), sampling)
     text = read_prompt(prompt, file)
@@ -57,7 +58,7 @@ def generate(
     say_substitute_runtime(console, session.substitute_runtime)
     if chat and not session.for_chat:
         say_base_model(console, session.name)
-    ids = encode_dialog(session.tokenizer, [Message("user", text)]) if chat else text
+    ids = session.chat_format.encode(Dialog([Message("user", text)])) if chat else text
     stream = session.stream(ids, max_tokens=max_tokens, sampling=drawn)
     if as_json:
         write_json(_as_json(stream, text))

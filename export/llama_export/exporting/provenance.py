@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import platform
 
-from llama_export.sources.manifest_fields import first_token, group_size_of, stops_of
+from llama_export.sources.manifest_fields import first_token, group_size_of
 from llama_export.sources.source import Source
 from llama_export.system.installed import installed_version
 from llama_export.targets import registry
@@ -37,7 +37,7 @@ def artifact_metadata(source: Source, weights: QuantizedWeights, notice: str) ->
         notice=notice,
         tokenizer_file=_client_file(source.tokenizer),
         bos_token_id=first_token(source.tokenizer, source.config),
-        stop_token_ids=tuple(stops_of(source.tokenizer, source.config)),
+        stop_token_ids=tuple(sorted(source.config.eos_token_id)),
         quantization=f"{weights.recipe.name} weights{groups}",
         weights_bytes=weights.size_bytes,
         version=__version__,

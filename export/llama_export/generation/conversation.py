@@ -1,8 +1,8 @@
 """A conversation: turns, what of them is in the KV cache, and what to do when they do not fit.
 
-Each turn keeps its token ids, an answer those that the model wrote. The whole dialog is given to
-the session every time, which reads only what its cache lacks; so undoing, answering again and
-another system message need nothing of their own. It knows no terminal.
+The whole dialog is rendered by the model's template and given to the session every time, which
+reads only what its cache lacks; so undoing, answering again and another system message need nothing
+of their own. It knows no terminal.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from llama_export.errors import PromptError
 from llama_export.generation.defaults import ANSWER_TOKENS
-from llama_export.generation.overflow import Overflow, TurnLengths, find_overflow
+from llama_export.generation.overflow import Overflow, find_overflow
 from llama_export.generation.sampling import Sampling
 from llama_export.generation.session_file import (
     SavedSession,
@@ -24,12 +24,8 @@ from llama_export.generation.session_file import (
 from llama_export.generation.text_session import TextSession
 from llama_export.generation.text_stream import Completion, TextStream
 from llama_export.generation.validation import as_text, as_user_text, require_whole
-from llama_export.tokenizer.chat_format import (
-    Message,
-    answer_beginning,
-    encode_answer,
-    encode_message,
-)
+from llama_export.tokenizer.chat.chat_format import Dialog
+from llama_export.tokenizer.chat.messages import Message
 
 # What a user says: the text alone, a message, or `{"role": "user", "content": ...}`.
 UserMessage = str | Message | Mapping[str, object]
@@ -47,7 +43,7 @@ class Conversation:
         max_tokens: largest number of tokens of an answer.
 
     Raises:
-        PromptError: the system message is not a text.
+        PromptError: the system message is not a text, or the model's template has no place for one.
         UsageError: `max_tokens` is not a whole number of at least 1.
     """
 
@@ -81,7 +77,11 @@ class Conversation:
     def system(self, text: str) -> None:
         given = as_text("the system message", text)
         self.session.end_stream()
-        self._system = self._encoded("system", given) if given.strip() else None
+        system = Turn("system", given) if given.strip() else None
+        if system is not None:
+            # A template that has no place for it says so now.
+            self._encode([Turn("user", "Hello")], system)
+        self._system = system
 
     @property
     def turns(self) -> tuple[Turn, ...]:
@@ -97,7 +97,7 @@ class Conversation:
     @property
     def length(self) -> int:
         """Number of tokens of the conversation."""
-        return len(self._token_ids(self._turns))
+        return len(self._encode(self._turns, self._system, answered=True)) if self._turns else 0
 
     @property
     def cached(self) -> int:
@@ -106,9 +106,10 @@ class Conversation:
         It is less than `length` even right after an answer, whose last token and end are read with
         the next message.
         """
-        ids = self._token_ids(self._turns)
-        following = [*ids, *answer_beginning(self.session.tokenizer)]
-        return min(self.session.cache.shared_length(following), len(ids))
+        if not self._turns:
+            return 0
+        following = self._encode(self._turns, self._system)
+        return min(self.session.cache.shared_length(following), self.length)
 
     def send(self, text: UserMessage) -> Completion:
         """Send a message and return the whole answer.
@@ -138,7 +139,7 @@ class Conversation:
             UsageError: the session is closed.
         """
         self.session.end_stream()
-        return self._answer(self._turns, self._encoded("user", as_user_text(text)))
+        return self._answer(self._turns, _question(text))
 
     def retry(self) -> TextStream:
         """Answer the last message again, with other random numbers.
@@ -148,7 +149,7 @@ class Conversation:
         Raises:
             PromptError: there is no answer yet.
         """
-        question = self._question()
+        question = self._last_question()
         return self._answer(self._turns[:-2], question)
 
     def undo(self) -> str:
@@ -157,7 +158,7 @@ class Conversation:
         Raises:
             PromptError: there is no answer yet.
         """
-        question = self._question()
+        question = self._last_question()
         del self._turns[-2:]
         return question.text
 
@@ -176,7 +177,7 @@ class Conversation:
             PromptError: the text is blank, or the message is not a user's.
         """
         self.session.end_stream()
-        return self._overflow(self._turns, self._encoded("user", as_user_text(text)))
+        return self._overflow(self._turns, _question(text))
 
     def drop_oldest(self, count: int) -> None:
         """Forget the oldest turns; the system message stays.
@@ -196,7 +197,7 @@ class Conversation:
         """
         self.session.end_stream()
         turns = [self._system, *self._turns] if self._system else self._turns
-        token_ids = [*self._token_ids(self._turns), *answer_beginning(self.session.tokenizer)]
+        token_ids = self._encode(self._turns, self._system) if self._turns else []
         shared = self.session.cache.shared_length(token_ids)
         saved = SavedSession(
             bundle=self.session.identity,
@@ -235,22 +236,13 @@ class Conversation:
         conversation = cls(
             session, system=system, sampling=saved.sampling, max_tokens=saved.max_tokens
         )
-        if text_only:
-            turns = [conversation._encoded(turn.role, turn.text) for turn in turns]
-        else:
+        if not text_only:
             session.adopt(saved)
         conversation._turns = turns
         conversation._answers = len(turns) // 2  # a seed goes on where it was
         return conversation
 
-    def _encoded(self, role: str, text: str) -> Turn:
-        if role == "user" and not text.strip():
-            message = "the message is empty"
-            raise PromptError(message, "give a text of at least one character")
-        token_ids = encode_message(self.session.tokenizer, Message(role, text))
-        return Turn(role, text, tuple(token_ids))
-
-    def _question(self) -> Turn:
+    def _last_question(self) -> Turn:
         """Return the last message, whose answer follows it."""
         self.session.end_stream()
         if not self._turns:
@@ -258,17 +250,18 @@ class Conversation:
             raise PromptError(message, "say something first")
         return self._turns[-2]
 
-    def _token_ids(self, turns: Sequence[Turn]) -> list[int]:
-        ids = list(self.session.tokenizer.prefix_ids)
-        for turn in [self._system, *turns] if self._system else turns:
-            ids += turn.token_ids
-        return ids
+    def _encode(
+        self, turns: Sequence[Turn], system: Turn | None, *, answered: bool = False
+    ) -> list[int]:
+        """Return the tokens of turns, to the beginning of the next answer unless `answered`."""
+        said = [system, *turns] if system else turns
+        messages = [Message(turn.role, turn.text) for turn in said]
+        return self.session.chat_format.encode(Dialog(messages, add_generation_prompt=not answered))
 
     def _answer(self, earlier: Sequence[Turn], question: Turn) -> TextStream:
         if overflow := self._overflow(earlier, question):
             raise PromptError(str(overflow), overflow.hint)
         before = [*earlier, question]
-        beginning = answer_beginning(self.session.tokenizer)
         sampling = self.sampling
         if sampling.seed is not None:
             sampling = replace(sampling, seed=sampling.seed + self._answers)
@@ -277,13 +270,10 @@ class Conversation:
         def remember(completion: Completion) -> None:
             if not completion.token_ids and completion.stats.stop_reason == "interrupted":
                 return
-            tokenizer = self.session.tokenizer
-            text = tokenizer.decode(completion.token_ids)
-            ids = encode_answer(tokenizer, completion.token_ids)
-            self._turns = [*before, Turn("assistant", text, tuple(ids))]
+            self._turns = [*before, Turn("assistant", completion.text)]
 
         return self.session.stream(
-            [*self._token_ids(before), *beginning],
+            self._encode(before, self._system),
             max_tokens=self.max_tokens,
             sampling=sampling,
             on_end=remember,
@@ -291,16 +281,24 @@ class Conversation:
 
     def _overflow(self, earlier: Sequence[Turn], question: Turn) -> Overflow | None:
         require_whole("max_tokens", self.max_tokens)
-        lengths = TurnLengths(
-            frame=len(self.session.tokenizer.prefix_ids)
-            + len(answer_beginning(self.session.tokenizer)),
-            system=len(self._system.token_ids) if self._system else 0,
-            earlier=[len(turn.token_ids) for turn in earlier],
-            question=len(question.token_ids),
-        )
+
+        def length(dropped: int, *, has_system: bool = True) -> int:
+            system = self._system if has_system else None
+            return len(self._encode([*earlier[dropped:], question], system))
+
         return find_overflow(
-            lengths,
+            length,
+            turns=len(earlier),
             max_tokens=self.max_tokens,
             max_context=self.session.max_context,
             larger_context=self.session.larger_context,
         )
+
+
+def _question(text: UserMessage) -> Turn:
+    """Return what a user says as a turn."""
+    given = as_user_text(text)
+    if not given.strip():
+        message = "the message is empty"
+        raise PromptError(message, "give a text of at least one character")
+    return Turn("user", given)

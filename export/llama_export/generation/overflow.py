@@ -5,8 +5,8 @@ It knows numbers of tokens alone: no text, no session, and no terminal.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 # An answer of fewer tokens is hardly one: the conversation is full before that.
 _LEAST_ANSWER_TOKENS = 16
@@ -48,34 +48,21 @@ class Overflow:
         )
 
 
-@dataclass(frozen=True)
-class TurnLengths:
-    """The numbers of tokens of a conversation whose next answer is wanted.
+class DialogLength(Protocol):
+    """Counts the tokens of a conversation with its new message."""
 
-    Args:
-        frame: tokens that are always there: the first one, and the beginning of the answer.
-        system: tokens of the system message; 0 where there is none.
-        earlier: tokens of each turn so far, oldest first.
-        question: tokens of the new message.
-    """
-
-    frame: int
-    system: int
-    earlier: Sequence[int]
-    question: int
-
-    def total(self, dropped_turns: int = 0) -> int:
-        """Return the number of all tokens, without the oldest turns."""
-        return self.frame + self.system + sum(self.earlier[dropped_turns:]) + self.question
+    def __call__(self, dropped: int, *, has_system: bool = True) -> int:
+        """Count them without the oldest turns, and perhaps without the system message."""
 
 
 def find_overflow(
-    lengths: TurnLengths, *, max_tokens: int, max_context: int, larger_context: str
+    length: DialogLength, *, turns: int, max_tokens: int, max_context: int, larger_context: str
 ) -> Overflow | None:
     """Compare a conversation and its next answer with the context.
 
     Args:
-        lengths: numbers of tokens of the conversation.
+        length: what counts the tokens of the conversation.
+        turns: number of the turns before the new message.
         max_tokens: largest number of tokens of the answer.
         max_context: number of positions of the context.
         larger_context: where more positions are to be had.
@@ -83,25 +70,23 @@ def find_overflow(
     Returns:
         None when the answer fits.
     """
-    needed = lengths.total()
+    needed = length(0)
     least = min(max_tokens, _LEAST_ANSWER_TOKENS)
     if needed + least <= max_context:
         return None
     # Once something must go, a quarter of the context is made free: not every turn again.
     room = max(min(max_tokens, max_context // 4), least)
-    turns = len(lengths.earlier)
     for dropped in range(2, turns + 1, 2):
-        kept = lengths.total(dropped)
+        kept = length(dropped)
         if kept + (least if dropped == turns else room) <= max_context:
             return Overflow(needed, max_context, dropped, kept, larger_context)
-    too_long = _too_long(lengths, max_context - least)
+    too_long = _too_long(length, turns, max_context - least)
     return Overflow(needed, max_context, turns, None, larger_context, too_long)
 
 
-def _too_long(lengths: TurnLengths, room: int) -> str:
+def _too_long(length: DialogLength, turns: int, room: int) -> str:
     """Return what must be shorter when a message does not fit even alone."""
-    if lengths.system and lengths.frame + lengths.system > room:
+    alone = length(turns, has_system=False)
+    if length(turns) - alone > room:
         return "system message"
-    if lengths.system and lengths.frame + lengths.question <= room:
-        return "message or the system message"
-    return "message"
+    return "message or the system message" if alone <= room else "message"

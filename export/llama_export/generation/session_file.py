@@ -28,7 +28,9 @@ from llama_export.llama.intermediates import FloatArray
 from llama_export.targets.session import KeyValueArrays
 from llama_quantize.strict_json import parse_object
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+# Version 1 kept the tokens of each turn too, which are made anew from the texts.
+_READ_VERSIONS = (1, 2)
 
 _RECORD = "conversation.json"
 _RECORD_LIMIT_BYTES = 64 * 2**20
@@ -91,12 +93,10 @@ class Turn:
     Args:
         role: "system", "user" or "assistant".
         text: the message as text.
-        token_ids: the message as tokens, from its header to its end of turn.
     """
 
     role: str
     text: str
-    token_ids: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -322,12 +322,12 @@ def _turn(raw: Mapping[str, Any]) -> Turn:
         message = f"expected a turn with role and text, found {raw!r:.80}"
         raise ValueError(message)
     raw["text"].encode()  # half a surrogate pair is no text
-    return Turn(str(raw["role"]), raw["text"], _ids(raw["token_ids"]))
+    return Turn(str(raw["role"]), raw["text"])
 
 
 def _refuse_newer(record: Mapping[str, Any], path: Path) -> None:
     version = record["format_version"]
-    if version != FORMAT_VERSION:
+    if version not in _READ_VERSIONS:
         message = (
             f"{path} has format_version {version!r:.20}; this llama-export reads format_version "
             f"{FORMAT_VERSION}"

@@ -17,7 +17,7 @@ from llama_export.bundle.bundle import Bundle
 from llama_export.bundle.manifest import Manifest
 from llama_export.bundle.unchanged import Steps, require_unchanged
 from llama_export.errors import PromptError
-from llama_export.generation.chat_model import is_for_chat
+from llama_export.generation.chat_model import is_for_chat, read_chat_format
 from llama_export.generation.decoding import Generation
 from llama_export.generation.defaults import COMPLETION_TOKENS
 from llama_export.generation.prefix_cache import PrefixCache
@@ -33,8 +33,9 @@ from llama_export.generation.validation import as_messages, as_prompt, require_w
 from llama_export.llama.intermediates import FloatArray
 from llama_export.targets import registry
 from llama_export.targets.stored import StoredArtifact
-from llama_export.tokenizer.chat_format import Message, encode_dialog
-from llama_export.tokenizer.tokenizer import Tokenizer, load_tokenizer
+from llama_export.tokenizer.chat.chat_format import ChatFormat, Dialog
+from llama_export.tokenizer.chat.messages import Message
+from llama_export.tokenizer.tokenizer import load_tokenizer
 
 # Either a text, which gets `<|begin_of_text|>` in front, or token ids, which are taken as they are.
 Prompt = str | Sequence[int]
@@ -47,16 +48,17 @@ class TextSession:
 
     Args:
         cache: KV cache of the artifact.
-        tokenizer: tokenizer of the model.
+        chat_format: how its dialogs are written, with its tokenizer.
         manifest: manifest of the bundle.
         for_chat: whether the model was trained to answer.
     """
 
     def __init__(
-        self, cache: PrefixCache, tokenizer: Tokenizer, manifest: Manifest, *, for_chat: bool
+        self, cache: PrefixCache, chat_format: ChatFormat, manifest: Manifest, *, for_chat: bool
     ) -> None:
         self.cache = cache
-        self.tokenizer = tokenizer
+        self.chat_format = chat_format
+        self.tokenizer = chat_format.tokenizer
         self.identity = BundleIdentity.of(manifest)
         self.name = manifest.model.name
         self.for_chat = for_chat
@@ -102,7 +104,8 @@ class TextSession:
         target = registry.get(bundle.manifest.target)
         session = target.open_session(StoredArtifact.of(bundle), threads=threads, verbose=verbose)
         cache = PrefixCache(session, max_context=max_context)
-        opened = cls(cache, tokenizer, bundle.manifest, for_chat=is_for_chat(bundle))
+        form = read_chat_format(bundle, tokenizer)
+        opened = cls(cache, form, bundle.manifest, for_chat=is_for_chat(bundle, form))
         if unchanged is not None:
             unchanged.require_still()
         return opened
@@ -245,21 +248,31 @@ class TextSession:
         max_tokens: int = COMPLETION_TOKENS,
         sampling: Sampling | None = None,
         stop: Sequence[str] = (),
+        tools: Sequence[Mapping[str, object]] = (),
+        template_arguments: Mapping[str, object] | None = None,
     ) -> Completion:
         """Answer the last message of a dialog, which is given whole.
+
+        The model's own chat template writes it. A base model has none: it goes on with the texts.
 
         Args:
             messages: messages, each a `Message` or a mapping `{"role": ..., "content": ...}`.
             max_tokens: largest number of tokens of the answer.
             sampling: how tokens are drawn; None: `Sampling()`, with a fresh seed each time.
             stop: texts before the first of which the answer ends.
+            tools: JSON schemas of functions that the model may call.
+            template_arguments: more variables of the template, such as `date_string`,
+                `enable_thinking` or `documents`.
 
         Raises:
-            PromptError: there is no message, one has another shape, or they do not fit into the
-                context.
+            PromptError: there is no message, one has another shape, the template refuses them, or
+                they do not fit into the context.
+            ChatTemplateError: the template is no Jinja, or was stopped.
             UsageError: an option is out of its range, or the session is closed.
         """
-        token_ids = encode_dialog(self.tokenizer, as_messages(messages))
+        arguments = template_arguments or {}
+        dialog = Dialog(as_messages(messages), tools=tools, arguments=arguments)
+        token_ids = self.chat_format.encode(dialog)
         return self.generate(token_ids, max_tokens=max_tokens, sampling=sampling, stop=stop)
 
     def logits(self, prompt: Prompt) -> FloatArray:
@@ -294,7 +307,7 @@ class TextSession:
         """
         self.end_stream()
         return TextSession(
-            self.cache.fork(), self.tokenizer, self._manifest, for_chat=self.for_chat
+            self.cache.fork(), self.chat_format, self._manifest, for_chat=self.for_chat
         )
 
     def save(self, path: str | Path) -> None:

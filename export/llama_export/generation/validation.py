@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import SupportsIndex
 
 from llama_export.errors import PromptError, UsageError
-from llama_export.tokenizer.chat_format import Message
+from llama_export.tokenizer.chat.messages import Message, ToolCall
 
 _MESSAGE_HINT = 'give {"role": "user", "content": "..."}, or a llama_export.Message'
 
@@ -72,7 +72,7 @@ def as_messages(messages: object) -> list[Message]:
     """Return the messages of a dialog.
 
     Args:
-        messages: sequence of `Message`s, or of mappings with just a role and a content.
+        messages: sequence of `Message`s, or of mappings as `as_message` takes them.
 
     Raises:
         PromptError: the dialog, or one of its messages, is something else.
@@ -87,21 +87,38 @@ def as_message(value: object) -> Message:
     """Return one message.
 
     Args:
-        value: a `Message`, or a mapping with just a role and a content.
+        value: a `Message`, or a mapping with a role, a content or tool calls, and perhaps keys that
+            the model's template reads, such as `name`.
 
     Raises:
         PromptError: the value is neither.
     """
     if isinstance(value, Message):
         return value
-    if not isinstance(value, Mapping) or set(value) != {"role", "content"}:
+    if not isinstance(value, Mapping) or "role" not in value:
         message = f"a message: expected its role and its content, found {value!r:.80}"
         raise PromptError(message, _MESSAGE_HINT)
-    role = value["role"]
-    if not isinstance(role, str):
-        message = f"a message's role: expected a text, found {role!r:.80}"
+    # A key without a value is as good as none, in transformers too.
+    given = {str(key): each for key, each in value.items() if each is not None}
+    calls = given.pop("tool_calls", ())
+    if isinstance(calls, str | Mapping) or not isinstance(calls, Iterable):
+        message = f"tool_calls: expected a list of calls, found {calls!r:.80}"
         raise PromptError(message, _MESSAGE_HINT)
-    return Message(role, value["content"])
+    role, content = given.pop("role", ""), given.pop("content", None)
+    return Message(role, content, tuple(map(_as_call, calls)), given)
+
+
+def _as_call(value: object) -> ToolCall:
+    """Return a call as chat templates have it, or one without the frame around the function."""
+    if isinstance(value, ToolCall):
+        return value
+    function = value.get("function", value) if isinstance(value, Mapping) else None
+    match function:
+        case {"name": str(name), "arguments": str() | Mapping() as arguments}:
+            found = value.get("id", "") if isinstance(value, Mapping) else ""
+            return ToolCall(name, arguments, str(found))
+    message = f"a tool call: expected a function's name and arguments, found {value!r:.80}"
+    raise PromptError(message, 'give {"function": {"name": "...", "arguments": {}}}')
 
 
 def as_user_text(value: object) -> str:
@@ -119,7 +136,7 @@ def as_user_text(value: object) -> str:
     if found.role != "user":
         message = f"a conversation is sent the user's messages, found one of the {found.role}"
         raise PromptError(message, "give the text alone; `system` is set on the conversation")
-    return str(found.content)
+    return found.text
 
 
 def _each(prompt: object) -> Iterable[object]:

@@ -9,16 +9,10 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from llama_export.llama.config import LlamaConfig
-from llama_export.tokenizer.chat_format import stop_token_ids
 from llama_export.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from llama_quantize.checkpoint.weights import QuantizedWeights
-
-
-def stops_of(tokenizer: Tokenizer, config: LlamaConfig) -> list[int]:
-    """Return the tokens that end a text: the tokenizer's, and those of the model's config."""
-    return sorted({*stop_token_ids(tokenizer), *config.eos_token_id})
 
 
 def describe_tokenizer(tokenizer: Tokenizer, config: LlamaConfig) -> dict[str, Any]:
@@ -26,7 +20,7 @@ def describe_tokenizer(tokenizer: Tokenizer, config: LlamaConfig) -> dict[str, A
 
     Args:
         tokenizer: tokenizer of the model.
-        config: config of the same model.
+        config: completed config of the same model, which names every end of a text.
     """
     bos = first_token(tokenizer, config)
     prefix = list(tokenizer.prefix_ids)
@@ -36,7 +30,7 @@ def describe_tokenizer(tokenizer: Tokenizer, config: LlamaConfig) -> dict[str, A
         "bos_token_id": bos,
         # Where it is not said, a text begins with the token above: as every older manifest has it.
         **({} if prefix == [bos] else {"prefix_token_ids": prefix}),
-        "stop_token_ids": stops_of(tokenizer, config),
+        "stop_token_ids": sorted(config.eos_token_id),
     }
 
 

@@ -23,6 +23,7 @@ from llama_export.checkpoints.companions import GENERATION_CONFIG_FILE, TOKENIZE
 from llama_export.checkpoints.formats import read_small_files, read_tokenizer, reading_of
 from llama_export.checkpoints.hugging_face_files import CONFIG_FILE
 from llama_export.errors import CheckpointError
+from llama_export.sources.chat_settings import completed
 from llama_export.sources.licence import NOTICE_NAME, licence_folder, licence_notice
 from llama_export.sources.source import Source
 from llama_export.tokenizer.tokenizer import Tokenizer
@@ -133,12 +134,14 @@ def expected_files(
     """
     if checkpoint is not None:
         path, options = checkpoint.folder, reading_of(checkpoint)
-        named = replace(info, config=checkpoint.config.to_hf())
+        tokenizer, companions = read_tokenizer(path, options), read_small_files(path, options)
+        config = completed(checkpoint.config, tokenizer, companions)
         source = Source(
-            info=named,
+            info=replace(info, config=config.to_hf()),
             path=path,
-            tokenizer=read_tokenizer(path, options),
-            companions=read_small_files(path, options),
+            config=config,
+            tokenizer=tokenizer,
+            companions=companions,
             checkpoint=checkpoint,
             weights=None,
         )

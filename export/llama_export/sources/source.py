@@ -18,7 +18,6 @@ from llama_export.checkpoints.checkpoint import (
     Companions,
     ReadOptions,
 )
-from llama_export.checkpoints.companions import DEFAULT_TEMPLATE
 from llama_export.checkpoints.formats import (
     open_checkpoint,
     read_config,
@@ -28,6 +27,7 @@ from llama_export.checkpoints.formats import (
 )
 from llama_export.errors import CheckpointError, TokenizerError
 from llama_export.llama.config import LlamaConfig
+from llama_export.sources.chat_settings import chat_settings, completed, generation_settings
 from llama_export.sources.licence import licence_folder, licence_notice
 from llama_export.sources.reading import (
     READING,
@@ -37,7 +37,6 @@ from llama_export.sources.reading import (
     recorded,
 )
 from llama_export.sources.resolve import ModelSource, model_name
-from llama_export.tokenizer.chat_format import llama3_template, stop_token_ids
 from llama_export.tokenizer.tokenizer import Tokenizer
 from llama_quantize.checkpoint.files import RECORD_FILE
 from llama_quantize.printable import shown_name
@@ -83,6 +82,7 @@ class Source:
     Args:
         info: name, origin and config for the manifest.
         path: folder or file of the checkpoint, for its licence files.
+        config: shape of the model, with every token that ends a text.
         tokenizer: tokenizer of the model.
         companions: what else the model says of itself.
         checkpoint: its weights, of floats or quantised.
@@ -92,15 +92,11 @@ class Source:
 
     info: ModelInfo
     path: Path
+    config: LlamaConfig
     tokenizer: Tokenizer
     companions: Companions
     checkpoint: Checkpoint
     weights: QuantizedWeights | None
-
-    @property
-    def config(self) -> LlamaConfig:
-        """Shape of the model."""
-        return self.checkpoint.config
 
     @property
     def original(self) -> Checkpoint | None:
@@ -114,31 +110,12 @@ class Source:
         return {key: value for key, value in found.items() if value is not None}
 
     def tokenizer_config(self) -> dict[str, object]:
-        """Return our tokenizer_config.json, with the checkpoint's own template and end token.
-
-        A base model has no chat template, and a fine-tune may have another one than Llama 3.2's.
-        """
-        ours = self.tokenizer.config_keys()
-        theirs = self.companions.tokenizer_config
-        template = self.companions.chat_templates.get(DEFAULT_TEMPLATE)
-        if theirs is None and template is None:
-            return ours | {"chat_template": llama3_template()}
-        own: dict[str, object] = {"chat_template": template}
-        own |= {key: (theirs or {}).get(key) for key in ("eos_token", "pad_token")}
-        return ours | {key: value for key, value in own.items() if isinstance(value, str)}
+        """Return our tokenizer_config.json, with the checkpoint's own templates."""
+        return chat_settings(self.tokenizer, self.companions, self.info.name)
 
     def generation_config(self) -> dict[str, object]:
         """Return the checkpoint's generation_config.json, or the one that Meta ships."""
-        theirs = self.companions.generation_config
-        if theirs is not None:
-            return dict(theirs)
-        return {
-            "bos_token_id": self.config.bos_token_id,
-            "eos_token_id": list(self.config.eos_token_id),
-            "do_sample": True,
-            "temperature": 0.6,
-            "top_p": 0.9,
-        }
+        return generation_settings(self.config, self.companions)
 
 
 def describe(
@@ -162,9 +139,9 @@ def describe(
     config = read_config(path, options)
     tokenizer = read_tokenizer(path, options)
     require_same_vocabulary(tokenizer, config, path)
-    config = _completed(config, tokenizer)
-    checkpoint = open_checkpoint(path, config, options) if with_weights else None
     companions = read_small_files(path, options)
+    config = completed(config, tokenizer, companions)
+    checkpoint = open_checkpoint(path, config, options) if with_weights else None
     # What is copied into bundles is read now, so that a fault in it does not wait for the work.
     licence_notice("", None, licence_folder(path))
     return Description(path, config, tokenizer, companions, checkpoint)
@@ -201,25 +178,13 @@ def open_source(
         identity = model_name(model.name), model.hub_id, model.revision
         info = ModelInfo(*identity, {}, model.adapters, recorded(options), notes)
     return Source(
-        info=replace(info, config=checkpoint.config.to_hf()),
+        info=replace(info, config=description.config.to_hf()),
         path=model.path,
+        config=description.config,
         tokenizer=description.tokenizer,
         companions=description.companions,
         checkpoint=checkpoint,
         weights=weights,
-    )
-
-
-def _completed(config: LlamaConfig, tokenizer: Tokenizer) -> LlamaConfig:
-    """Take from the tokenizer which tokens begin and end a text, where config.json names none.
-
-    Texts begin with the tokenizer's token in any case, so it counts before another one of config's.
-    """
-    own, eos = tokenizer.bos_token_id, config.eos_token_id
-    return replace(
-        config,
-        bos_token_id=config.bos_token_id if own is None else own,
-        eos_token_id=eos or tuple(stop_token_ids(tokenizer)),
     )
 
 

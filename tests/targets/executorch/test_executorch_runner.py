@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from artifacts.dialogs import encode_dialog
 from artifacts.executorch_artifacts import CONTEXT, DEMO_CONTEXT, demo_bundle, tiny, workshop
 from artifacts.tiny import TINY, random_llama
 from safetensors.torch import save_file
@@ -26,7 +27,7 @@ from llama_export.bundle.bundle import Bundle
 from llama_export.llama.config import LlamaConfig
 from llama_export.system.quiet import silenced
 from llama_export.targets.executorch.running.runtime import load_toolkit
-from llama_export.tokenizer.chat_format import Message, encode_dialog
+from llama_export.tokenizer.chat.messages import Message
 
 pytest.importorskip("executorch", reason="needs the executorch extra")
 

@@ -1,0 +1,190 @@
+"""How one model's dialogs are written: its templates, its tokens' names, and its tokenizer.
+
+A dialog is rendered by the model's own template, as transformers does it, and encoded so that
+nobody ends a turn from inside a message. A base model has no template: its dialogs are plain text
+that it goes on with. The module knows no file and generates nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+
+from llama_export.errors import ChatTemplateError, PromptError
+from llama_export.tokenizer.chat.guard import encode_guarded
+from llama_export.tokenizer.chat.messages import Message
+from llama_export.tokenizer.chat.template import ChatTemplate, plain_data
+from llama_export.tokenizer.tokenizer import Tokenizer
+
+DEFAULT_TEMPLATE, TOOL_TEMPLATE = "default", "tool_use"
+TEMPLATE_KEY = "chat_template"
+"""Key of tokenizer_config.json that holds the template, or several by name."""
+_TOKEN_KEYS = tuple(f"{kind}_token" for kind in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
+_BETWEEN = "\n\n"
+
+
+@dataclass(frozen=True)
+class Dialog:
+    """A dialog whose next answer is wanted.
+
+    Args:
+        messages: what was said, oldest first.
+        tools: JSON schemas of functions that the model may call.
+        arguments: more variables of the template, such as `date_string`, `enable_thinking` or
+            `documents`.
+        add_generation_prompt: whether the beginning of an answer is written at the end.
+        now: time that the template is told; None: the true one.
+    """
+
+    messages: Sequence[Message]
+    tools: Sequence[Mapping[str, object]] = ()
+    arguments: Mapping[str, object] = field(default_factory=dict)
+    add_generation_prompt: bool = True
+    now: datetime | None = None
+
+
+@dataclass(frozen=True)
+class ChatFormat:
+    """One model's way to write a dialog.
+
+    Args:
+        tokenizer: tokenizer of the model.
+        templates: its templates by name; none: a base model.
+        token_names: names of its special tokens, by what a template calls them.
+        arguments: variables of the template that a dialog does not give itself.
+    """
+
+    tokenizer: Tokenizer
+    templates: Mapping[str, ChatTemplate]
+    token_names: Mapping[str, str]
+    arguments: Mapping[str, object] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, settings: Mapping[str, object]) -> ChatFormat:
+        """Read a model's chat format from its tokenizer_config.json.
+
+        Args:
+            tokenizer: tokenizer of the model.
+            settings: keys of the file, with its templates.
+        """
+        templates = {
+            name: ChatTemplate(text, _title(name)) for name, text in templates_of(settings).items()
+        }
+        return cls(tokenizer, templates, token_names(settings))
+
+    @property
+    def is_for_chat(self) -> bool:
+        """Whether the model has a template, and so was trained to answer."""
+        return DEFAULT_TEMPLATE in self.templates
+
+    def render(self, dialog: Dialog) -> str:
+        """Write a dialog as one text.
+
+        Raises:
+            PromptError: there is no message, or the template refuses the dialog.
+            ChatTemplateError: the template is no Jinja, or was stopped.
+        """
+        return self._render(dialog, _said(dialog))
+
+    def encode(self, dialog: Dialog) -> list[int]:
+        """Encode a dialog; special tokens that somebody typed stay text.
+
+        Raises:
+            PromptError, ChatTemplateError: as `render`.
+            TokenizerError: a text holds a lone surrogate.
+        """
+        said = _said(dialog)
+        if not self.templates:
+            text = self._render(dialog, said)
+            return [*self.tokenizer.prefix_ids, *self.tokenizer.encode(text)]
+        return encode_guarded(self.tokenizer, lambda given: self._render(dialog, given), said)
+
+    @cached_property
+    def turn_end(self) -> int | None:
+        """Id of the special token that the template writes after an answer; None: none."""
+        answer = "Aanswer"
+        messages = [Message("user", "Question"), Message("assistant", answer)]
+        try:
+            text = self.render(Dialog(messages, add_generation_prompt=False))
+        except (PromptError, ChatTemplateError):
+            return None
+        after = text.rpartition(answer)[2].lstrip() if self.templates and answer in text else ""
+        names = [name for name in self.tokenizer.special_tokens if name and after.startswith(name)]
+        return self.tokenizer.special_tokens[max(names, key=len)] if names else None
+
+    def _render(self, dialog: Dialog, given: object) -> str:
+        if not dialog.messages:
+            message = "the dialog has no messages"
+            raise PromptError(message, "begin with a user message")
+        if not self.templates:
+            return _BETWEEN.join(message.text for message in dialog.messages)
+        if not isinstance(given, Mapping):
+            raise TypeError
+        variables = {
+            **self.token_names,
+            **self.arguments,
+            "documents": None,
+            **given["arguments"],
+            "add_generation_prompt": dialog.add_generation_prompt,
+            "tools": given["tools"] or None,
+            "messages": given["messages"],
+        }
+        return self._template(has_tools=bool(dialog.tools)).render(variables, now=dialog.now)
+
+    def _template(self, *, has_tools: bool) -> ChatTemplate:
+        name = TOOL_TEMPLATE if has_tools and TOOL_TEMPLATE in self.templates else DEFAULT_TEMPLATE
+        found = self.templates.get(name)
+        if found is None:
+            names = ", ".join(sorted(self.templates))
+            message = f"the model has the chat templates {names:.200}, and none is the default"
+            raise ChatTemplateError(message, f"name one of them {DEFAULT_TEMPLATE}")
+        return found
+
+
+def templates_of(settings: Mapping[str, object]) -> dict[str, str]:
+    """Return the templates in the keys of a tokenizer_config.json, by name."""
+    found = settings.get(TEMPLATE_KEY)
+    if isinstance(found, str):
+        return {DEFAULT_TEMPLATE: found}
+    named: dict[str, str] = {}
+    for each in found if isinstance(found, list) else ():
+        match each:
+            case {"name": str(name), "template": str(text)}:
+                named[name] = text
+    return named
+
+
+def templates_key(templates: Mapping[str, str]) -> dict[str, object]:
+    """Return the key of tokenizer_config.json that holds templates; without one, nothing."""
+    if not templates:
+        return {}
+    if list(templates) == [DEFAULT_TEMPLATE]:
+        return {TEMPLATE_KEY: templates[DEFAULT_TEMPLATE]}
+    named = [{"name": name, "template": templates[name]} for name in sorted(templates)]
+    return {TEMPLATE_KEY: named}
+
+
+def token_names(settings: Mapping[str, object]) -> dict[str, str]:
+    """Return the names of special tokens that templates may ask for, from tokenizer_config.json."""
+    found = {}
+    for key in _TOKEN_KEYS:
+        value = settings.get(key)
+        content = value.get("content") if isinstance(value, Mapping) else value
+        if isinstance(content, str):
+            found[key] = content
+    return found
+
+
+def _said(dialog: Dialog) -> dict[str, object]:
+    """Return what is said in a dialog, of JSON's types."""
+    return {
+        "messages": [plain_data(each.to_json(), "a message") for each in dialog.messages],
+        "tools": plain_data(list(dialog.tools), "the tools"),
+        "arguments": plain_data(dict(dialog.arguments), "the template's arguments"),
+    }
+
+
+def _title(name: str) -> str:
+    return "the chat template" if name == DEFAULT_TEMPLATE else f"the chat template {name!r:.60}"
