@@ -53,7 +53,8 @@ def test_of_several_templates_the_default_counts(tmp_path):
     folder = write_checkpoint(tmp_path / "tuned")
     named = [{"name": "tool_use", "template": "t"}, {"name": "default", "template": TEMPLATE}]
     (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": named}))
-    assert template_in_a_bundle(folder) == TEMPLATE
+    kept = {each["name"]: each["template"] for each in template_in_a_bundle(folder)}
+    assert kept == {"default": TEMPLATE, "tool_use": "t"}
 
 
 def test_a_base_model_has_none(tmp_path):

@@ -153,6 +153,7 @@ def test_the_card_has_the_figures_of_the_run():
 def test_the_demo_carries_its_own_files_only():
     assert {path.name for path in Path(DEMO_FOLDER).iterdir()} == {
         "README.md",
+        "chat_template.jinja",
         "config.json",
         "model.safetensors",
         "tokenizer.model",

@@ -28,7 +28,7 @@ LAYERS, SHAPE = 2, (2, 5, 8)
 def saved(tmp_path) -> Path:
     rows = np.random.default_rng(0).normal(size=(LAYERS, 2, *SHAPE)).astype(np.float32)
     layers = [(key, value) for key, value in rows]
-    turns = (Turn("user", "Hello", (1, 2)),)
+    turns = (Turn("user", "Hello"),)
     path = tmp_path / "talk.chat"
     write_session_file(path, SavedSession(OURS, (1, 2, 3, 4, 5), layers, turns, max_tokens=9))
     return path

@@ -66,15 +66,16 @@ def completed(config: LlamaConfig, tokenizer: Tokenizer, companions: Companions)
     for template in form.templates.values():
         template.require_sound()
     special = tokenizer.special_tokens
-    known = [
-        *config.eos_token_id,
+    others = [
         *generation_ends(companions.generation_config),
         tokenizer.eos_token_id,
         form.turn_end,
         *(special[end] for end in _LLAMA_3_ENDS if end in special),
     ]
+    # The first is what clients pad with: it stays the config's own.
+    known = [*config.eos_token_id, *sorted(each for each in others if each is not None)]
     size = min(tokenizer.vocab_size, config.vocab_size)
-    ends = dict.fromkeys(each for each in known if each is not None and 0 <= each < size)
+    ends = dict.fromkeys(each for each in known if 0 <= each < size)
     if not ends:
         message = "no file of the model names a token that ends a text"
         hint = f"add {_EOS} to generation_config.json or config.json"

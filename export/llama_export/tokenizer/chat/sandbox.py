@@ -92,7 +92,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         self.globals = {
             "range": safe_range,
             "dict": _Dict(),
-            "namespace": _Namespace,
+            "namespace": _namespace,
             "cycler": Cycler,
             "joiner": Joiner,
             "raise_exception": _raise_exception,
@@ -118,7 +118,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         require_small_number(result)
         return result
 
-    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
+    def _paid_call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         """Pay for a call, then make it; what is not known to be harmless is not called."""
         current().spend()
         owner = getattr(__obj, "__self__", None)
@@ -128,6 +128,8 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
             message = f"it calls {type(__obj).__name__} {getattr(__obj, '__name__', '')}"
             raise ForbiddenError(message)
         return super().call(__context, __obj, *args, **kwargs)
+
+    call = _paid_call
 
     def _is_ours(self, called: Any, owner: object) -> bool:
         # To call what is undefined is the template's mistake, which Jinja2 names itself.
@@ -184,7 +186,7 @@ def _paying(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     first = 1 if hasattr(function, "jinja_pass_arg") else 0
 
     @functools.wraps(function)
-    def paid(*given: Any, **kwargs: Any) -> Any:
+    def _paid(*given: Any, **kwargs: Any) -> Any:
         budget, before, args = current(), given[:first], list(given[first:])
         budget.spend()
         if name not in _LIGHT_FILTERS:
@@ -199,7 +201,7 @@ def _paying(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
             budget.spend_text(len(result))
         return result
 
-    return paid
+    return _paid
 
 
 def _tojson(
@@ -232,16 +234,16 @@ class _Dict:
 class _Namespace(Namespace):
     """A namespace that keeps no name of Python's own."""
 
-    def __init__(*args: Any, **kwargs: Any) -> None:
-        self, args = args[0], args[1:]
-        attributes = dict(*args, **kwargs)
-        for name in attributes:
-            _refuse_private(name)
-        Namespace.__init__(self, attributes)
-
     def __setitem__(self, name: str, value: Any) -> None:
         _refuse_private(name)
         super().__setitem__(name, value)
+
+
+def _namespace(*args: Any, **kwargs: Any) -> _Namespace:
+    attributes = dict(*args, **kwargs)
+    for name in attributes:
+        _refuse_private(name)
+    return _Namespace(attributes)
 
 
 def _refuse_private(name: object) -> None:
