@@ -93,6 +93,7 @@ def test_a_sound_bundle_without_its_source_is_not_proved(copied, references):
     assert open_rows == {
         "side_tokenizer": "checkpoint",
         "side_chat": "checkpoint",
+        "side_dialogs": "checkpoint",
         "side_generation": "checkpoint",
         "side_licence": "checkpoint",
         "manifest_model": "checkpoint",
@@ -118,6 +119,25 @@ def test_two_vocabularies_that_contradict_each_other_are_red_without_a_source(co
     row = rows_of(injected(copied, fault), references["nothing"])["side_others"]
     assert row.passed is False
     assert "tokenizer.model, token 259: expected ' the', found ' and'" in row.note
+
+
+@pytest.mark.parametrize("origin", ["checkpoint", "weights"])
+def test_dialogs_that_are_written_otherwise_are_named(copied, references, origin):
+    fault, _ = ANY_TARGET["one word of the chat template"]
+    row = rows_of(injected(copied, fault), references[origin])["side_dialogs"]
+    assert row.value == 6
+    assert "prompt of a question: expected '..." in row.note
+    assert "assistent" in row.note
+
+
+def test_a_bundle_that_refuses_what_its_model_does_not_is_named(copied, references):
+    fault = side_faults.in_json(
+        "tokenizer_config.json",
+        side_faults.put("chat_template", value="{{ raise_exception('no') }}"),
+    )
+    row = rows_of(injected(copied, fault), references["weights"])["side_dialogs"]
+    assert "found '...refuses this dialog: no" in row.note or "refused: " in row.note
+    assert row.passed is False
 
 
 def test_a_difference_in_a_long_text_is_shown_where_it_begins(copied, references):
@@ -151,14 +171,14 @@ def test_weights_of_an_older_version_tell_nothing(exported, references):
 
 
 @pytest.mark.parametrize(
-    ("name", "row"),
+    ("name", "wrong"),
     [
-        ("twice the context", "manifest_graph"),
-        ("one word of the chat template", "side_chat"),
-        ("genai: another end", "side_clients"),
+        ("twice the context", ["manifest_graph"]),
+        ("one word of the chat template", ["side_chat", "side_dialogs"]),
+        ("genai: another end", ["side_clients"]),
     ],
 )
-def test_the_command_ends_with_1_and_nothing_else(copied, exported, command, name, row):
+def test_the_command_ends_with_1_and_nothing_else(copied, exported, command, name, wrong):
     fault, _ = {**ANY_TARGET, **ONNX}[name]
     injected(copied, fault)
     code, out, _ = command("verify", copied, "--weights", exported / "weights", "--quick", "--json")
@@ -170,7 +190,7 @@ def test_the_command_ends_with_1_and_nothing_else(copied, exported, command, nam
         for each in rows
         if each["passed"] is False
     ]
-    assert failed == [row]
+    assert failed == wrong
 
 
 def test_words_in_a_graph_are_anothers(copied, references):

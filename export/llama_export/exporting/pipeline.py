@@ -26,7 +26,7 @@ from llama_export.exporting.request import ExportRequest
 from llama_export.exporting.result import ExportedBundle, ExportResult
 from llama_export.llama.trace import trace
 from llama_export.sources.manifest_fields import describe_quantization, describe_tokenizer
-from llama_export.sources.model_files import ExpectedFiles, ModelFiles
+from llama_export.sources.model_files import ModelFiles
 from llama_export.sources.resolve import fetch_named
 from llama_export.sources.source import WEIGHTS_FOLDER, Source, open_source
 from llama_export.verification.rows import VerificationFailedError, VerifyReport
@@ -160,7 +160,7 @@ def _verified(folder: Path, model: _Model, progress: Progress) -> VerifyReport:
             bundle,
             weights=model.weights,
             checkpoint=model.source.original,
-            files=ExpectedFiles("the model", model.files.contents),
+            files=model.files.expected("the model"),
             settings=VerifySettings(quick=True),
             progress=advance,
         )

@@ -117,7 +117,9 @@ def _as_call(value: object) -> ToolCall:
         case {"name": str(name), "arguments": str() | Mapping() as arguments}:
             found = value.get("id", "") if isinstance(value, Mapping) else ""
             return ToolCall(name, arguments, str(found))
-    message = f"a message's tool call: expected a function's name and arguments, found {value!r:.80}"
+    message = (
+        f"a message's tool call: expected a function's name and arguments, found {value!r:.80}"
+    )
     raise PromptError(message, 'give {"function": {"name": "...", "arguments": {}}}')
 
 

@@ -26,7 +26,9 @@ from llama_export.errors import CheckpointError
 from llama_export.sources.chat_settings import completed
 from llama_export.sources.licence import NOTICE_NAME, licence_folder, licence_notice
 from llama_export.sources.source import Source
-from llama_export.tokenizer.tokenizer import Tokenizer
+from llama_export.tokenizer.chat.chat_format import ChatFormat
+from llama_export.tokenizer.tokenizer import Tokenizer, load_tokenizer
+from llama_quantize.strict_json import parse_object
 
 if TYPE_CHECKING:
     from llama_quantize.checkpoint.weights import QuantizedWeights
@@ -83,6 +85,15 @@ class ModelFiles:
             **self.tokenizer.files(),
         }
 
+    def expected(self, origin: str) -> ExpectedFiles:
+        """Return what the small files of a bundle of the model should hold.
+
+        Args:
+            origin: where that is known from, as a phrase.
+        """
+        form = ChatFormat.of(self.tokenizer, self.tokenizer_config)
+        return ExpectedFiles(origin, self.contents, form)
+
     def fingerprints(self) -> dict[str, str]:
         """Return what is kept with the weights, so that a bundle's files can be proved by it."""
         return {
@@ -109,10 +120,12 @@ class ExpectedFiles:
     Args:
         origin: where that is known from, as a phrase.
         contents: content of each file by its name; config.json without its target's own keys.
+        chat_format: how the model's dialogs are written; None: it is not known.
     """
 
     origin: str
     contents: Mapping[str, bytes]
+    chat_format: ChatFormat | None = None
 
 
 def expected_files(
@@ -145,14 +158,25 @@ def expected_files(
             checkpoint=checkpoint,
             weights=None,
         )
-        return ExpectedFiles("the checkpoint", ModelFiles.of(source).contents)
+        return ModelFiles.of(source).expected("the checkpoint")
     kept = {} if weights is None else _kept_files(weights)
-    return ExpectedFiles("the files kept with the weights", kept) if kept else None
+    if weights is None or not kept:
+        return None
+    form = _kept_format(weights, kept)
+    return ExpectedFiles("the files kept with the weights", kept, form)
 
 
 def json_bytes(value: Mapping[str, object]) -> bytes:
     """Render a configuration, always with the same bytes."""
     return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode("utf-8")
+
+
+def _kept_format(weights: QuantizedWeights, kept: Mapping[str, bytes]) -> ChatFormat | None:
+    """Read how dialogs are written from the files beside the weights, whose hashes are right."""
+    if TOKENIZER_CONFIG_FILE not in kept:
+        return None
+    settings = parse_object(kept[TOKENIZER_CONFIG_FILE])
+    return ChatFormat.of(load_tokenizer(weights.folder), settings)
 
 
 def _kept_files(weights: QuantizedWeights) -> dict[str, bytes]:

@@ -21,6 +21,10 @@ _SOURCE = {
         "differences of the chat template and the tokens' names",
         "the chat template",
     ),
+    "side_dialogs": (
+        "dialogs whose prompt or ids are not the model's, of ten",
+        "how dialogs are written",
+    ),
     "side_generation": ("differences of generation_config.json", "how it generates"),
     "side_licence": ("licence files that are not the model's", "the licence"),
     "manifest_model": ("differences of the manifest's model", "the manifest's model"),
@@ -71,7 +75,11 @@ def _source_rows(beside: Beside) -> list[Row]:
         "manifest_model": beside.model,
     }
     note = f"compared with {beside.origin}"
-    return [_row(key, _SOURCE[key][0], found, note) for key, found in parts.items()]
+    rows = [_row(key, _SOURCE[key][0], found, note) for key, found in parts.items()]
+    key = "side_dialogs"
+    if beside.dialogs is None:
+        return [*rows, unchecked(_FILES, key, _SOURCE[key][0], "its template was not kept")]
+    return [*rows, _row(key, _SOURCE[key][0], beside.dialogs, note)]
 
 
 def _of(

@@ -18,6 +18,7 @@ from llama_export.sources.reading import how_it_was_read
 from llama_export.sources.source import IDENTITY
 from llama_export.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from llama_export.verification.artifact import Artifact
+from llama_export.verification.measure.dialogs import dialog_differences
 from llama_export.verification.measure.differences import (
     Difference,
     differing_content,
@@ -58,6 +59,7 @@ class Beside:
         model: the manifest's words on the model.
         quantization: the manifest's words on the weights.
         files: differences from the source by a file's name, each file of the source among them.
+        dialogs: dialogs that the bundle writes otherwise than the source.
         origin: where the source is known from; empty when it is not.
     """
 
@@ -70,6 +72,7 @@ class Beside:
     model: Sequence[Difference] | None
     quantization: Sequence[Difference] | None
     files: Mapping[str, Sequence[Difference]] | None
+    dialogs: Sequence[Difference] | None
     origin: str
 
 
@@ -103,6 +106,7 @@ def compare_beside(artifact: Artifact, unlisted: Sequence[str]) -> Beside:
         model=None if source is None else _model_differences(artifact, source.contents),
         quantization=None if weights is None else _quantization_differences(artifact, weights),
         files=None if source is None else _file_differences(artifact, source.contents),
+        dialogs=dialog_differences(artifact),
         origin="" if source is None else source.origin,
     )
 
