@@ -33,7 +33,8 @@ from llama_export.exporting.request import ExportRequest
 from llama_export.llama.config import RopeScaling
 from llama_export.llama.names import TABLE
 from llama_export.llama.streamed import reference_logits
-from llama_export.sources.resolve import DEMO_FOLDER
+from llama_export.sources.resolve import DEMO_FOLDER, ModelSource
+from llama_export.sources.source import describe, open_source
 from llama_quantize.lazy import LazyTensor
 
 LLAMA_2 = dataclasses.replace(MULTI_HEAD, tie_word_embeddings=False)
@@ -175,6 +176,19 @@ def test_a_config_without_weights_is_what_metas_models_have(tmp_path, keys, fact
     assert config.tie_word_embeddings == (factor == 32)
     assert config.rope_theta == (keys.get("rope_theta", 500000.0) or 10000.0)
     assert not MetaFormat().is_complete(tmp_path)
+
+
+def test_what_was_assumed_before_the_weights_came_is_corrected(tmp_path):
+    """Of a repository the small files are judged first; this model is not tied, and seems to be."""
+    source = write_checkpoint(tmp_path / "hf", UNTIED)
+    folder = from_hugging_face(source, tmp_path / "meta", vocab_size=-1)
+    (folder / "consolidated.00.pth").rename(tmp_path / "later")
+    early = describe(folder, with_weights=False)
+    assert early.config.tie_word_embeddings
+    (tmp_path / "later").rename(folder / "consolidated.00.pth")
+    opened = open_source(ModelSource("meta", folder, None, None), early)
+    assert not opened.config.tie_word_embeddings
+    assert opened.info.config["tie_word_embeddings"] is False
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What is wrong with a checkpoint in Meta's layout is named, by the plan too; nothing of it runs."""
+"""Faults of checkpoints in Meta's layout are named, by the plan too; nothing in them runs."""
 
 from __future__ import annotations
 
