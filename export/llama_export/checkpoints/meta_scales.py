@@ -122,7 +122,7 @@ def value_faults(shards: Shards, scales: Scales) -> list[str]:
 
 
 def rounding_note(found: Collection[Scales]) -> str:
-    """Say what rounding the scales of kept codes changes."""
+    """Describe what rounding the scales of kept codes changes."""
     import torch
 
     from llama_quantize.checkpoint.summary import ratio_db
