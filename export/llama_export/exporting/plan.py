@@ -31,7 +31,13 @@ from llama_export.targets import registry
 from llama_export.targets.options import TargetOptions
 from llama_export.targets.target import Target
 from llama_quantize.errors import QuantizationError
-from llama_quantize.recipe import METHODS_WITHOUT_INPUTS, QuantRecipe, with_rules_beside
+from llama_quantize.fitting import with_fitting_groups
+from llama_quantize.recipe import (
+    GROUP_SIZES,
+    METHODS_WITHOUT_INPUTS,
+    QuantRecipe,
+    with_rules_beside,
+)
 from llama_quantize.scheme import GroupedInt
 
 
@@ -79,7 +85,7 @@ class ExportPlan:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a user must know of how the model is read, as far as its weights are here."""
-        return self.model.notes
+        return (*self.model.notes, *_width_notes(self.request, self.model))
 
     @property
     def output(self) -> Path:
@@ -192,10 +198,26 @@ def _require_no_inputs(chosen: QuantRecipe) -> None:
             raise QuantizationError(message, "give calibration windows, or name another method")
 
 
+def _width_notes(request: ExportRequest, model: ModelShape) -> list[str]:
+    """Say of each width that no group divides what becomes of it."""
+    if model.recipe is not None:
+        return []
+    shapes = expected_shapes(model.config)
+    _, unfit = with_fitting_groups(request.chosen_recipe(), shapes)
+    widths = sorted({shapes[name][1] for name in unfit})
+    return [
+        f"no group of {', '.join(map(str, GROUP_SIZES))} divides rows of {width} weights: these "
+        f"{sum(shapes[name][1] == width for name in unfit)} matrices are int8 with one scale a row"
+        for width in widths
+    ]
+
+
 def _recipe_for(request: ExportRequest, model: ModelShape, chosen: QuantRecipe) -> QuantRecipe:
     """Return the recipe of the weights: the model's own if it is quantised already."""
     if model.recipe is None:
-        return with_rules_beside(chosen, expected_shapes(model.config))
+        shapes = expected_shapes(model.config)
+        fitting, _ = with_fitting_groups(chosen, shapes)
+        return with_rules_beside(fitting, shapes)
     if request.recipe is not None or request.group_size is not None:
         message = f"{request.model} is quantised already, as {model.recipe.name}"
         hint = "leave --quantize and --group-size out, or name the original checkpoint"

@@ -37,4 +37,5 @@ def block_size(scheme: GroupedInt, columns: int, name: str) -> int:
         if columns % size == 0:
             return size
     message = f"{name}: rows of {columns} columns cannot be cut into blocks of 16 or more"
-    raise LoweringError(message, "this width cannot run as MatMulNBits; use the bf16 recipe")
+    hint = "export to onnx with --quantize bf16; executorch and coreml take this width as int8"
+    raise LoweringError(message, hint)
