@@ -203,7 +203,7 @@ def broken(checkpoint: Path, place: Path, name: str) -> Path:
     elif name == "rope":
         config["rope_scaling"] = {"rope_type": "mrope", "factor": 4.0}
     elif name == "group":
-        smaller = replace(TINY, intermediate_size=208)
+        smaller = replace(TINY, intermediate_size=172)
         shutil.rmtree(folder)
         write_checkpoint(folder, smaller)
         config = smaller.to_hf()
@@ -221,8 +221,8 @@ MISTAKES = [
     ("extra", 4, "model.layers.0.extra.weight"),
     ("nan", 9, "down_proj"),
     ("infinity", 9, "down_proj"),
-    ("rope", 5, "yarn"),
-    ("group", 9, "down_proj"),
+    ("rope", 5, "mrope"),
+    ("group", 7, "down_proj"),
     ("tokenizer", 14, "another model"),
     ("no tokenizer", 14, "tokenizer"),
 ]
