@@ -82,9 +82,9 @@ def test_tokens_that_config_json_does_not_name_come_from_the_tokenizer(folder):
 @pytest.mark.parametrize("key", ["quantization_config", "compression_config"])
 def test_weights_that_another_program_quantised_are_not_read_as_floats(folder, key):
     raw = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(raw | {key: {"quant_method": "gptq"}}))
+    (folder / "config.json").write_text(json.dumps(raw | {key: {"quant_method": "hqq"}}))
     for read in (describe, HfCheckpoint.open):
-        with pytest.raises(UnsupportedModelError, match=f"{key}.*gptq"):
+        with pytest.raises(UnsupportedModelError, match=f"{key}.*hqq"):
             read(folder)
 
 

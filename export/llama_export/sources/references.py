@@ -76,7 +76,7 @@ def reference_for(
         resolved = fetch_named(named, revision=named.revision, token=token)
         # As for an export: what config.json leaves open comes from the tokenizer.
         found = describe(resolved.path, options=named.reading).checkpoint
-        if found is not None and found.recipe is not None:
+        if found is not None and found.weights_folder is not None:
             message = f"{resolved.path} holds quantised weights, not what they were made from"
             raise CheckpointError(message, "name the original checkpoint, or leave it out")
     return Reference(None if weights is None else _opened(weights), found)

@@ -100,8 +100,11 @@ class Source:
 
     @property
     def original(self) -> Checkpoint | None:
-        """What quantised weights are compared with; None: the source itself is quantised."""
-        return None if self.checkpoint.recipe is not None else self.checkpoint
+        """What quantised weights are compared with; None: the source is those weights.
+
+        Codes that were kept are compared with the file that they came from.
+        """
+        return None if self.weights is not None else self.checkpoint
 
     def identity(self) -> dict[str, str]:
         """Return where the weights come from, to be kept with the quantised ones."""

@@ -13,6 +13,7 @@ pytest.importorskip("onnx", reason="needs the onnx extra")
 
 from artifacts.opened import stored_in
 
+from llama_export import verify
 from llama_export.exporting.pipeline import ExportRequest, export_bundle
 from llama_export.targets import registry
 from llama_quantize.packing import pack_int4
@@ -86,3 +87,14 @@ def test_codes_and_scales_are_those_of_the_file(tmp_path, kind):
         twin = dict(expected)
         twin[next(iter(twin))] = expected[list(expected)[-1]]
         assert kept != twin
+
+
+def test_a_bundle_is_proved_by_the_file_that_its_codes_are_of(tmp_path):
+    settings, rounded, pack, _ = KINDS["gptq_v2"]
+    folder = packed.write_packed(
+        tmp_path / "model", settings, lambda module, weight: pack(rounded(module, weight))
+    )
+    request = ExportRequest(str(folder), ("onnx",), tmp_path / "out")
+    bundle = export_bundle(request, Silent()).bundles[0]
+    assert bundle.report.verdict == "passed"
+    assert verify(bundle.bundle.folder, checkpoint=folder).verdict == "passed"
