@@ -191,6 +191,23 @@ def test_the_table_and_the_head_may_have_low_rank_updates(base, untied, tmp_path
     require_equal(opened(untied, write_adapter(tmp_path / "b", with_table)), expected)
 
 
+def test_a_base_whose_rows_are_computed_is_merged_too(base, tmp_path, monkeypatch):
+    """As a GGUF's or Meta's are: rows of W come as they are asked for, by slice and by number."""
+    from llama_export.checkpoints.hugging_face import HfCheckpoint
+
+    whole = HfCheckpoint.tensor
+
+    def lazy(self, name: str) -> LazyTensor:
+        tensor = whole(self, name)
+        shape, row = tuple(tensor.shape), tensor[:1].nbytes
+        return LazyTensor(shape, torch.float32, row, lambda rows: tensor[rows].float())
+
+    tensors = low_rank(TINY, [QUERY])
+    adapter = write_adapter(tmp_path, tensors)
+    monkeypatch.setattr(HfCheckpoint, "tensor", lazy)
+    require_equal(opened(base, adapter), merged(weights_of(TINY), tensors, SCALE))
+
+
 def test_a_pickled_adapter_is_read_as_tensors_alone(base, tmp_path):
     tensors = low_rank(TINY, [QUERY])
     adapter = write_adapter(tmp_path, tensors)

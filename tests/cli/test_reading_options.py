@@ -67,5 +67,9 @@ def test_an_export_says_the_notes_and_verify_takes_the_same_options(tuned, capfd
     assert result.exit_code == 0, result.output
     assert "note: the adapter changes the token table" in result.stderr
     assert f"--checkpoint {base} --adapter {tuned}" in result.stderr.replace("\n", "")
+    for folder in ("onnx", "weights"):
+        page = " ".join(run("inspect", out / folder).replace("│", " ").split())
+        assert "adapters tuned" in page
+        assert "notes the adapter changes the token table" in page
     run("verify", out / "onnx", "--quick", "--checkpoint", base, "--adapter", tuned)
     run("verify", out / "onnx", "--quick", "--checkpoint", tuned, "--base", base)

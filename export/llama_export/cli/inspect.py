@@ -95,6 +95,18 @@ def _shape(group: TensorGroup) -> str:
     return "[" + ", ".join(str(size) for size in group.shape) + "]"
 
 
+def _how_it_was_read(model: Mapping[str, Any]) -> dict[str, str]:
+    """Return the adapters in a model, the options that it was read with, and its notes."""
+    adapters = [each["hub_id"] or each["name"] for each in model.get("adapters", ())]
+    options = [f"{key} {value}" for key, value in model.get("reading", {}).items()]
+    rows = {
+        "adapters": ", ".join(adapters),
+        "read with": ", ".join(options),
+        "notes": "; ".join(model.get("notes", ())),
+    }
+    return {key: text for key, text in rows.items() if text}
+
+
 def _facts(found: Inspection) -> dict[str, str]:
     """Choose what a reader wants to see first."""
     from llama_export.system.byte_sizes import format_bytes
@@ -106,6 +118,7 @@ def _facts(found: Inspection) -> dict[str, str]:
     sqnr = f", SQNR {how['sqnr_db']:.1f} dB" if how.get("sqnr_db") else ""
     facts = {
         "model": str(model.get("name", "unknown")) + (f" ({origin})" if origin else ""),
+        **_how_it_was_read(model),
         "recipe": f"{how['recipe']}{group}, {how['bits_per_weight']:.2f} bits a weight{sqnr}",
     }
     if graph:

@@ -16,6 +16,7 @@ from llama_export.bundle.bundle import Bundle
 from llama_export.bundle.graph_spec import TensorSpec
 from llama_export.bundle.journal import warn_if_unfinished
 from llama_export.bundle.manifest import MANIFEST_NAME
+from llama_export.sources.reading import how_it_was_read
 from llama_export.sources.source import IDENTITY
 from llama_export.targets import registry
 from llama_export.targets.footprint import Part
@@ -81,7 +82,7 @@ class Inspection:
     Args:
         folder: the folder.
         kind: "bundle" or "weights".
-        model: name, hub_id, revision and config of the model.
+        model: name, hub_id, revision and config of the model, and how it was read.
         quantization: recipe, bits per weight and error of the weights, and their number.
         graph: target and signature of the artifact; empty for weights.
         inputs: inputs of the artifact.
@@ -173,12 +174,7 @@ def inspect_bundle(
     return Inspection(
         folder=str(bundle.folder),
         kind="bundle",
-        model={
-            "name": manifest.model.name,
-            "hub_id": manifest.model.hub_id,
-            "revision": manifest.model.revision,
-            "config": dict(config),
-        },
+        model={**manifest.model.to_json(), "config": dict(config)},
         quantization={
             **{key: value for key, value in manifest.quantization.items() if key != "tensors"},
             "tensors": len(manifest.quantization["tensors"]),
@@ -234,7 +230,10 @@ def inspect_weights(folder: Path, *, check_hashes: bool = False) -> Inspection:
     return Inspection(
         folder=str(folder),
         kind="weights",
-        model={key: text for key, text in weights.metadata.items() if key in IDENTITY},
+        model={
+            **{key: text for key, text in weights.metadata.items() if key in IDENTITY},
+            **how_it_was_read(weights.metadata),
+        },
         quantization={
             "recipe": weights.recipe.name,
             "bits_per_weight": round(weights.summary.bits_per_weight, 4),
