@@ -19,7 +19,7 @@ _ONE_A_ROW = GroupedInt(8, None)
 def with_fitting_groups(
     recipe: QuantRecipe, shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[QuantRecipe, tuple[str, ...]]:
-    """Give int8 with one scale a row to the matrices whose rows no group size divides.
+    """Make matrices whose rows no group size divides int8 with one scale a row.
 
     Rows that another group size divides are left as they are: that one can be asked for.
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from artifacts.tiny import write_checkpoint
+from artifacts.tiny import TINY, write_checkpoint
+
+from llama_export.errors import LoweringError
 
 pytestmark = pytest.mark.usefixtures("empty_cache")
 
@@ -63,3 +66,23 @@ def test_an_output_has_the_models_name(tmp_path):
     }
     for model, name in names.items():
         assert ExportRequest(model, ("onnx",)).output_folder == Path(name)
+
+
+def test_a_width_that_no_group_divides_is_said_or_refused_by_the_plan(tmp_path):
+    pytest.importorskip("onnx", reason="needs the onnx extra")
+    from llama_export.exporting import plan
+    from llama_export.exporting.request import ExportRequest
+
+    notes = {}
+    for width in (172, 208, 256):
+        checkpoint = write_checkpoint(tmp_path / str(width), replace(TINY, intermediate_size=width))
+        request = ExportRequest(str(checkpoint), ("onnx",), tmp_path / "out", verify=False)
+        if width == 172:
+            with pytest.raises(LoweringError, match="rows of 172 columns") as caught:
+                plan.plan_export(request)
+            assert "--quantize bf16" in (caught.value.hint or "")
+        else:
+            notes[width] = plan.plan_export(request).notes
+    assert notes[256] == ()
+    assert len(notes[208]) == 1
+    assert "rows of 208 weights: these 2 matrices are int8" in notes[208][0]

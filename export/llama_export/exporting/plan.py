@@ -199,7 +199,7 @@ def _require_no_inputs(chosen: QuantRecipe) -> None:
 
 
 def _width_notes(request: ExportRequest, model: ModelShape) -> list[str]:
-    """Say of each width that no group divides what becomes of it."""
+    """Name each width that no group divides, and what becomes of it."""
     if model.recipe is not None:
         return []
     shapes = expected_shapes(model.config)
