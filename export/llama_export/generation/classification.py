@@ -2,7 +2,7 @@
 
 Such a model is asked with its own template, and answers `safe`, or `unsafe` and the keys of the
 categories on the next line. How sure it is of that stands in the logits of its first word. This
-module knows token ids and the words; it does not know how a prompt is written.
+module knows the words and the lines of categories; what else a prompt says is the template's.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from llama_export.errors import PromptError, UsageError
+from llama_export.errors import ChatTemplateError, PromptError, UsageError
 from llama_export.generation.sampling import Sampling
 from llama_export.generation.text_stream import Completion
 from llama_export.llama.intermediates import FloatArray
+from llama_export.tokenizer.chat.chat_format import ChatFormat, Dialog
+from llama_export.tokenizer.chat.messages import Message
 from llama_export.tokenizer.tokenizer import Tokenizer
 
 DEFAULT_THRESHOLD = 0.5
@@ -25,6 +27,8 @@ _MOST_BLANKS = 4
 # All fourteen categories take 60.
 _MOST_TOKENS = 100
 _CATEGORY_LINE = re.compile(r"^(S\d{1,3}): *(\S.*?)\.?\s*$", re.MULTILINE)
+# Letters alone, so that no template changes it.
+_PROBE = "Aquestionofaprobe"
 _KEY = re.compile(r"\bS\d{1,3}\b")
 
 
@@ -191,3 +195,49 @@ def calibrated_threshold(
         return 0.0
     # Just above the first example that must not count as unsafe.
     return min(1.0, math.nextafter(safe[allowed], 2.0))
+
+
+def write_prompt(
+    chat_format: ChatFormat,
+    messages: Sequence[Message],
+    arguments: Mapping[str, object] | None = None,
+) -> tuple[list[int], dict[str, str]]:
+    """Ask for a judgement of a conversation with the model's own template.
+
+    Some templates read a message's text, others its parts; what a template reads is found out with
+    a message of a known text.
+
+    Args:
+        chat_format: how the model's dialogs are written.
+        messages: the conversation; its last message is judged.
+        arguments: more variables of the template, such as `categories`.
+
+    Returns:
+        The prompt's tokens, and the categories that it lists, by key.
+
+    Raises:
+        PromptError: the template lists no categories, or refuses the conversation.
+        ChatTemplateError: the template is no Jinja, or was stopped.
+    """
+    given = dict(arguments or {})
+    as_parts = _reads_parts(chat_format, given)
+    said = [replace(each, content=_parts(each.text)) if as_parts else each for each in messages]
+    dialog = Dialog(said, arguments=given)
+    return chat_format.encode(dialog), listed_categories(chat_format.render(dialog))
+
+
+def _reads_parts(chat_format: ChatFormat, arguments: Mapping[str, object]) -> bool:
+    """Whether a template writes the text of a message's parts, and not a plain text."""
+
+    def writes(content: str | list[dict[str, object]]) -> bool:
+        dialog = Dialog([Message("user", content)], arguments=arguments)
+        try:
+            return _PROBE in chat_format.render(dialog)
+        except (PromptError, ChatTemplateError):
+            return False
+
+    return not writes(_PROBE) and writes(_parts(_PROBE))
+
+
+def _parts(text: str) -> list[dict[str, object]]:
+    return [{"type": "text", "text": text}]

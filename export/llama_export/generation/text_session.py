@@ -18,6 +18,13 @@ from llama_export.bundle.manifest import Manifest
 from llama_export.bundle.unchanged import Steps, require_unchanged
 from llama_export.errors import PromptError
 from llama_export.generation.chat_model import is_for_chat, read_chat_format
+from llama_export.generation.classification import (
+    DEFAULT_THRESHOLD,
+    Classification,
+    Labels,
+    classify_prompt,
+    write_prompt,
+)
 from llama_export.generation.decoding import Generation
 from llama_export.generation.defaults import COMPLETION_TOKENS
 from llama_export.generation.prefix_cache import PrefixCache
@@ -274,6 +281,32 @@ class TextSession:
         dialog = Dialog(as_messages(messages), tools=tools, arguments=arguments)
         token_ids = self.chat_format.encode(dialog)
         return self.generate(token_ids, max_tokens=max_tokens, sampling=sampling, stop=stop)
+
+    def classify(
+        self,
+        messages: Sequence[Message | Mapping[str, object]],
+        *,
+        threshold: float = DEFAULT_THRESHOLD,
+        labels: Labels | None = None,
+        template_arguments: Mapping[str, object] | None = None,
+    ) -> Classification:
+        """Judge the last message of a dialog, with a model that was trained to: Llama Guard.
+
+        Args:
+            messages: messages of the user and the assistant, as `chat` takes them.
+            threshold: probability from which on it counts as unsafe, from 0 to 1.
+            labels: words that answers begin with; None: Llama Guard's.
+            template_arguments: more variables of the template, such as `categories` or
+                `excluded_category_keys`.
+
+        Raises:
+            PromptError: as `chat`; or the model's template lists no categories.
+            ChatTemplateError, UsageError: as `chat`; or the threshold is no probability.
+        """
+        token_ids, categories = write_prompt(
+            self.chat_format, as_messages(messages), template_arguments
+        )
+        return classify_prompt(self, token_ids, categories, threshold=threshold, labels=labels)
 
     def logits(self, prompt: Prompt) -> FloatArray:
         """Return the logits `[V]` of the token after a text, as an array of your own.
