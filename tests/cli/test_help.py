@@ -30,6 +30,7 @@ HEADINGS = {
     ],
     "generate": ["Arguments", "Prompt", "Sampling", "Run"],
     "chat": ["Arguments", "Conversation", "Sampling", "Run"],
+    "classify": ["Arguments", "Conversation", "Judgement", "Run"],
     "verify": ["Arguments", "Compare with", "Checks", "Run"],
     "bench": ["Arguments", "What is measured", "Run"],
     "inspect": ["Arguments", "Options"],
