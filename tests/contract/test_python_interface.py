@@ -152,6 +152,6 @@ def test_want_of_memory_has_a_class_here_too(monkeypatch, tmp_path):
     def fail(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("llama_export.generation.text_session.TextSession.open", fail)
+    monkeypatch.setattr("llama_export.generation.opening.open_session", fail)
     with pytest.raises(llama_export.OutOfMemoryError, match="gave no more memory"):
         llama_export.load(tmp_path)

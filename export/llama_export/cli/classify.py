@@ -15,6 +15,7 @@ from llama_export.cli.verb import Section, Verb
 if TYPE_CHECKING:
     from llama_export.generation.classification import Classification
     from llama_export.generation.examples import Example
+    from llama_export.generation.opening import open_session
     from llama_export.generation.text_session import TextSession
 
 _THRESHOLD = 0.5
@@ -42,12 +43,11 @@ def classify(
     from llama_export.cli.terminal import TerminalProgress
     from llama_export.generation.classification import calibrated_threshold
     from llama_export.generation.examples import read_examples
-    from llama_export.generation.text_session import TextSession
     from llama_export.tokenizer.chat.messages import Message
 
     examples = None if calibrate is None else read_examples(calibrate)
     text = "" if examples is not None else read_prompt(prompt, file)
-    session = TextSession.open(
+    session = open_session(
         bundle,
         threads=threads,
         verbose=verbose,

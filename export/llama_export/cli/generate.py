@@ -41,14 +41,14 @@ def generate(
     )
     from llama_export.cli.output import write_json, write_text
     from llama_export.cli.terminal import TerminalProgress
+    from llama_export.generation.opening import open_session
     from llama_export.generation.sampling import Sampling
-    from llama_export.generation.text_session import TextSession
     from llama_export.tokenizer.chat.chat_format import Dialog
     from llama_export.tokenizer.chat.messages import Message
 
     drawn = chosen_sampling(Sampling(), sampling)
     text = read_prompt(prompt, file)
-    session = TextSession.open(
+    session = open_session(
         bundle,
         threads=threads,
         verbose=verbose,

@@ -98,9 +98,9 @@ def test_decode_and_odd_chunks_are_prefill(tiny):
 
 def test_the_first_tokens_of_a_trained_model(demo_bundle):
     from llama_export.bundle.bundle import Bundle
-    from llama_export.generation.text_session import TextSession
+    from llama_export.generation.opening import open_session
 
-    text = TextSession.open(demo_bundle)
+    text = open_session(demo_bundle)
     ids = text.encode("The witch opened the door, and")
     session = session_of(Bundle.open(demo_bundle))
     assert np.array_equal(text.cache.prefill(ids), session.prefill(ids))

@@ -20,7 +20,7 @@ from llama_export.bundle.bundle import Bundle
 from llama_export.bundle.graph_spec import GraphSpec
 from llama_export.errors import BackendUnavailableError, BundleError, LoweringError, UsageError
 from llama_export.exporting.estimate import choose_context
-from llama_export.generation.text_session import TextSession
+from llama_export.generation.opening import open_session
 from llama_export.system import quiet
 from llama_export.targets import registry
 from llama_export.targets.executorch.options import ExecutorchOptions
@@ -110,7 +110,7 @@ def test_a_bundle_for_another_delegate_is_no_damaged_one(demo_bundle, monkeypatc
     monkeypatch.setattr(Bundle, "open", lambda _folder: lowered)
     for call in (
         lambda: verify_bundle(lowered, settings=VerifySettings(quick=True)),
-        lambda: TextSession.open(demo_bundle),
+        lambda: open_session(demo_bundle),
     ):
         with pytest.raises(
             BackendUnavailableError, match="lowered for vulkan, and cannot run here"
@@ -425,7 +425,7 @@ def test_one_flipped_bit_of_a_program_is_named_before_the_runtime_has_it(
         damaged[at] ^= 1 << rnd.randrange(8)
         (folder / "model.pte").write_bytes(damaged)
         with pytest.raises(BundleError, match=r"model\.pte is changed"):
-            TextSession.open(folder)
+            open_session(folder)
 
 
 def test_whatever_the_binding_raises_as_it_runs_is_the_bundles(tiny):

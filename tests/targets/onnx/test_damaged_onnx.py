@@ -14,7 +14,7 @@ from artifacts.small_bundle import export_small
 from llama_export.bundle.bundle import Bundle
 from llama_export.errors import BundleError, LlamaExportError
 from llama_export.examine.inspection import inspect_bundle
-from llama_export.generation.text_session import TextSession
+from llama_export.generation.opening import open_session
 from llama_export.targets.onnx.target import OnnxTarget
 from llama_export.targets.stored import StoredArtifact
 from llama_export.verification.verify import VerifySettings, verify_bundle
@@ -148,7 +148,7 @@ def swap_mask(graph) -> None:
 
 def test_a_graph_that_fails_as_it_runs_is_named(folder, capfd):
     bundle = edited(folder, swap_mask)
-    with TextSession.open(folder) as session, pytest.raises(BundleError, match="cannot run") as no:
+    with open_session(folder) as session, pytest.raises(BundleError, match="cannot run") as no:
         session.generate(PROMPT)
     assert no.value.hint
     assert capfd.readouterr().err == ""  # the runtime would quote the graph's names there
@@ -207,14 +207,14 @@ def test_a_manifest_that_says_something_else_than_the_artifact_is_named(folder, 
     MANIFESTS[name](raw["graph"])
     (folder / "manifest.json").write_text(json.dumps(raw))
     with pytest.raises(BundleError, match="graph"):
-        TextSession.open(folder)
+        open_session(folder)
 
 
 def test_a_longer_context_than_the_artifact_has_is_named_where_it_ends(folder):
     raw = json.loads((folder / "manifest.json").read_text())
     raw["graph"]["max_context"] = 4096
     (folder / "manifest.json").write_text(json.dumps(raw))
-    with TextSession.open(folder) as session, pytest.raises(BundleError, match="cannot run"):
+    with open_session(folder) as session, pytest.raises(BundleError, match="cannot run"):
         session.logits([5] * 300)
 
 
@@ -230,8 +230,8 @@ def test_logits_that_are_no_numbers_end_the_text(folder, value):
     data[offset + 120 : offset + 124] = np.float32(value).tobytes()
     (folder / "model.onnx_data").write_bytes(data)
     with pytest.raises(BundleError, match="onnx_data is changed"):
-        TextSession.open(folder)
-    with TextSession.open(folder, verify=False) as session:
+        open_session(folder)
+    with open_session(folder, verify=False) as session:
         for call in (
             lambda: session.generate(PROMPT),
             lambda: session.logits(PROMPT),

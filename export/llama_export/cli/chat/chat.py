@@ -16,6 +16,7 @@ from llama_export.generation.defaults import ANSWER_TOKENS
 
 if TYPE_CHECKING:
     from llama_export.generation.conversation import Conversation
+    from llama_export.generation.opening import open_session
     from llama_export.generation.text_session import TextSession
 
 # What to do when the conversation is longer than the context.
@@ -49,7 +50,6 @@ def chat(
     from llama_export.cli.terminal import TerminalProgress
     from llama_export.generation.sampling import Sampling
     from llama_export.generation.session_file import refuse_unwritable
-    from llama_export.generation.text_session import TextSession
 
     chosen_sampling(Sampling(), sampling)  # a wrong option is refused before anything is loaded
     refuse_both(prompt, file)
@@ -60,7 +60,7 @@ def chat(
     first = read_text(file) if file is not None else prompt
     interactive = somebody_types()
     read_line = terminal_lines() if interactive else pipe_lines(stdin_bytes())
-    session = TextSession.open(
+    session = open_session(
         bundle,
         threads=threads,
         max_context=context,
