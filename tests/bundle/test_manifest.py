@@ -59,6 +59,8 @@ DAMAGE = [
     ("tokenizer.vocab_size", 0, "vocab_size", True),
     ("tokenizer.bos_token_id", "x", "bos_token_id", True),
     ("tokenizer.bos_token_id", 128256, "inside the vocabulary", False),
+    ("tokenizer.prefix_token_ids", 5, "a list of token ids", True),
+    ("tokenizer.prefix_token_ids", [128256], "prefix_token_ids", False),
     ("tokenizer.stop_token_ids", [], "stop_token_ids", True),
     ("tokenizer.stop_token_ids", 5, "stop_token_ids", True),
     ("tokenizer.stop_token_ids", [True], "stop_token_ids", True),
@@ -166,6 +168,14 @@ def test_a_written_manifest_fits_the_schema(tmp_path, schema):
     raw = damaged(damaged(raw, "quantization", unquantised), "model.hub_id", None)
     assert list(schema.iter_errors(damaged(raw, "model.revision", None))) == []
     Manifest.from_json(damaged(raw, "model.revision", None))
+
+
+@pytest.mark.parametrize("prefix", [[], [1], [1, 2]])
+def test_a_model_may_begin_a_text_with_anything_or_nothing(tmp_path, schema, prefix):
+    raw = damaged(raw_manifest(tmp_path), "tokenizer.bos_token_id", None)
+    raw = damaged(raw, "tokenizer.prefix_token_ids", prefix)
+    assert list(schema.iter_errors(raw)) == []
+    assert Manifest.from_json(raw).tokenizer["prefix_token_ids"] == prefix
 
 
 @pytest.mark.parametrize(("where", "value", "word", "in_schema"), DAMAGE)

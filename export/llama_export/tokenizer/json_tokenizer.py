@@ -211,7 +211,7 @@ class JsonTokenizer:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Name ids that the library does not take from the file, and a client that reads none such."""
+        """Name ids that the library takes otherwise, and a client that reads no such file."""
         added = self._document.get("added_tokens") or []
         moved = [each for each in added if self._ids.get(each["content"]) != each["id"]]
         unread = (_METASPACE,) if splits_by_blank_letter(self._document) else ()
