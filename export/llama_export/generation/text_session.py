@@ -38,7 +38,7 @@ from llama_export.targets import registry
 from llama_export.tokenizer.chat.chat_format import ChatFormat, Dialog
 from llama_export.tokenizer.chat.messages import Message
 
-# Either a text, which gets `<|begin_of_text|>` in front, or token ids, which are taken as they are.
+# Either a text, which gets the tokenizer's prefix in front, or token ids, taken as they are.
 Prompt = str | Sequence[int]
 
 
@@ -119,7 +119,7 @@ class TextSession:
         """Return a prompt's token ids.
 
         Args:
-            prompt: a text, which gets `<|begin_of_text|>` in front, or token ids.
+            prompt: a text, which gets the tokenizer's prefix in front, or token ids.
 
         Raises:
             PromptError: the prompt is empty, or neither a text nor token ids.
@@ -176,12 +176,9 @@ class TextSession:
             vocab_size=self.tokenizer.vocab_size,
             cached_ids=token_ids[:shared],
         )
+        goes_on = isinstance(prompt, str)
         self._stream = TextStream(
-            generation,
-            self.tokenizer,
-            stop=stop,
-            continues=isinstance(prompt, str),
-            on_end=on_end,
+            generation, self.tokenizer, stop=stop, continues=goes_on, on_end=on_end
         )
         return self._stream
 
