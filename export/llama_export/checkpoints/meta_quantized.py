@@ -203,7 +203,7 @@ class MetaQuantizedCheckpoint:
         return lambda weight, rows: weight.addmm_(outer_of(rows).float(), inner, alpha=merged.scale)
 
     def _merging_note(self, merged: Adaptors) -> str:
-        """Describe what merging costs, measured on the first weight as the default recipe does it."""
+        """Describe what merging costs, measured on the first weight by the default recipe."""
         from llama_quantize.checkpoint.summary import ratio_db
         from llama_quantize.groupwise import dequantize_groups
         from llama_quantize.methods.method import find_method
