@@ -125,7 +125,7 @@ def test_the_factor_is_found_in_the_divisors(tmp_path, factor):
 def test_divisors_of_no_known_scaling_are_refused(tmp_path):
     other = RopeScaling(factor=8.0, high_freq_factor=8.0)
     path = write_gguf(tmp_path / "m.gguf", replace(SMALL, rope_scaling=other))
-    with pytest.raises(UnsupportedModelError, match="not as Llama 3.1 does"):
+    with pytest.raises(UnsupportedModelError, match=r"not as Llama 3\.1 does"):
         GgufFormat().read_config(path)
     assert not np.array_equal(rope_freqs(SMALL), rope_freqs(replace(SMALL, rope_scaling=other)))
 
@@ -246,7 +246,7 @@ def test_any_part_opens_all_of_them(floats, tmp_path):
             assert torch.equal(whole(checkpoint.tensor(name)), value), name
     parts[1].rename(tmp_path / "elsewhere")
     assert not GgufFormat().is_complete(parts[0])
-    with pytest.raises(CheckpointError, match="lacks 1 of the 3 parts: m-00002-of-00003.gguf"):
+    with pytest.raises(CheckpointError, match=r"lacks 1 of the 3 parts: m-00002-of"):
         open_checkpoint(parts[2])
     shutil.copy(parts[2], parts[1])
     with pytest.raises(CheckpointError, match="says that it is part 2 of 3"):
@@ -259,7 +259,7 @@ def test_a_folder_stands_for_its_one_model(floats, tmp_path):
     assert open_checkpoint(tmp_path).config == SMALL
     shutil.copy(floats, tmp_path / "b.gguf")
     with pytest.raises(
-        CheckpointError, match=r"2 models in GGUF, and one is meant: a.gguf, b.gguf"
+        CheckpointError, match=r"2 models in GGUF, .*: a\.gguf, b\.gguf"
     ):
         open_checkpoint(tmp_path)
     assert not GgufFormat().is_complete(tmp_path)
@@ -387,5 +387,5 @@ def test_a_truncated_file_is_refused(floats, tmp_path):
 def test_a_file_of_no_tensors_lists_what_is_missing(tmp_path):
     path = tmp_path / "m.gguf"
     path.write_bytes(raw_gguf())
-    with pytest.raises(UnsupportedModelError, match="architecture 'None'|architecture None"):
+    with pytest.raises(UnsupportedModelError, match="architecture .*None"):
         open_checkpoint(path)

@@ -67,7 +67,7 @@ def test_version_2_has_the_same_layout(tmp_path):
         (raw_gguf((key_value("k", 99, b""),)), "k has the unknown type 99"),
         (
             raw_gguf((key_value("k", 9, struct.pack("<IQ", 9, 1)),)),
-            "an array of the unknown type 9",
+            "array of the unknown type 9",
         ),
         (raw_gguf((key_value("k", 9, struct.pack("<IQ", 4, 2**61)),)), "is truncated: k"),
         (raw_gguf((key_value("k", 9, struct.pack("<IQ", 8, 2**61)),)), "is truncated: k"),
