@@ -15,6 +15,7 @@ from pathlib import Path
 from llama_export.bundle.model_info import AdapterInfo
 from llama_export.checkpoints.checkpoint import AS_IT_IS, ReadOptions
 from llama_export.checkpoints.formats import is_checkpoint
+from llama_export.checkpoints.gguf.files import model_stem
 from llama_export.checkpoints.hugging_face_files import no_folder
 from llama_export.checkpoints.unrecognised import fault_of_file
 from llama_export.errors import CheckpointError, HubError
@@ -140,7 +141,9 @@ def name_model(model: str, *, revision: str | None = None) -> NamedModel:
         if path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
             message = f"the checkpoint folder {path} may not be read"
             raise CheckpointError(message, "check its permissions")
-        return NamedModel(DEMO if model == DEMO else model_name(path.resolve().name), path, "")
+        return NamedModel(
+            DEMO if model == DEMO else model_name(model_stem(path.resolve().name)), path, ""
+        )
     if not _HUB_ID.fullmatch(model):
         raise _unknown(model)
     return NamedModel(model.partition("/")[2], None, model)

@@ -73,7 +73,7 @@ def part_names(name: str) -> tuple[str, ...]:
 def model_stem(name: str) -> str:
     """Return the name of a model whose file, or a part of it, has some name."""
     match = _PART.fullmatch(name)
-    return match[1] if match else name[: -len(SUFFIX)]
+    return match[1] if match else re.sub(r"\.gguf$", "", name, flags=re.IGNORECASE)
 
 
 def model_file(path: Path) -> Path:
@@ -150,12 +150,13 @@ def wanted_files(files: Collection[str]) -> WantedFiles | Fault | None:
         return None
     if len(found) > 1:
         names = ", ".join(shown_name(name) for name in list(found)[:_MOST_SHOWN])
-        hint = "name one by the end of its name, such as --model organisation/name:Q8_0"
+        hint = "download the one that you want, and name its file: --model ./NAME.gguf"
         return Fault(f"holds {len(found)} models in GGUF: {names}", hint)
     ((first, parts),) = found.items()
     if missing := [name for name in parts if name not in files]:
         return Fault(f"lacks {shown_name(missing[0])}", "take another repository")
-    return WantedFiles(tuple(sorted(filter(is_small_file, files))), parts, first)
+    # The first part has the metadata, so it is fetched last, and for a look at the shape alone.
+    return WantedFiles(tuple(sorted(filter(is_small_file, files))), parts[1:], first)
 
 
 def _has_other_weights(names: Collection[str]) -> bool:
