@@ -7,7 +7,8 @@ import struct
 import pytest
 from artifacts.gguf_files import key_value, raw_gguf, tensor_info, text, write_gguf
 
-from llama_export.checkpoints.gguf.header import StoredArray, read_header
+from llama_export.checkpoints.gguf.header import read_header
+from llama_export.checkpoints.gguf.stored import StoredArray
 from llama_export.errors import CheckpointError
 
 F32, Q8_0 = 0, 8

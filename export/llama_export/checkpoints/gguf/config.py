@@ -159,7 +159,7 @@ def _vocab_size(metadata: Metadata) -> int:
 
 
 def _biases(model: GgufModel) -> dict[str, object]:
-    """Say whether the linears have biases: those of a kind have one all or none."""
+    """Return whether the linears have biases: those of a kind have one all or none."""
     found = {match[1] for name in model.tensors if (match := _ROWS.fullmatch(name))}
     keys = {"attn": "attention_bias", "ffn": "mlp_bias"}
     return {key: kind in found for kind, key in keys.items()}

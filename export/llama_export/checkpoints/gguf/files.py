@@ -12,13 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llama_export.checkpoints.checkpoint import Fault, WantedFiles
-from llama_export.checkpoints.gguf.header import (
-    GgufHeader,
-    StoredTensor,
-    Value,
-    is_gguf,
-    read_header,
-)
+from llama_export.checkpoints.gguf.header import GgufHeader, is_gguf, read_header
+from llama_export.checkpoints.gguf.stored import StoredTensor, Value
 from llama_export.checkpoints.hugging_face_files import INDEX_FILE, SINGLE_FILE, is_small_file
 from llama_export.errors import CheckpointError
 from llama_quantize.printable import shown_name

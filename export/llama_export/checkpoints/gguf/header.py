@@ -15,7 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from llama_export.checkpoints.gguf.types import TYPES, TensorType
+from llama_export.checkpoints.gguf.stored import (
+    ARRAY,
+    BOOLEAN,
+    LETTERS,
+    NUMBERS,
+    STRING,
+    StoredArray,
+    StoredTensor,
+    Value,
+)
+from llama_export.checkpoints.gguf.types import TYPES
 from llama_export.errors import CheckpointError
 from llama_quantize.printable import shown_name
 
@@ -27,100 +37,10 @@ _MOST_KEYS, _MOST_TENSORS = 2**16, 2**17
 _MOST_NAME_BYTES = 2**10  # ggml has 63
 _MOST_TEXT_BYTES = 2**24
 _MOST_RANK = 4
-_STRING, _ARRAY = 8, 9
-# Of the types of values that are numbers: struct's letter.
-_NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 10: "Q", 11: "q", 12: "d"}
-_BOOLEAN = 7
-_LETTERS = {**_NUMBERS, _BOOLEAN: "B"}
 _TRUNCATED = "download or convert it again: it is shorter than its header says"
 _DAMAGED = "download or convert the file again"
 
-Scalar = bool | int | float | str
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class StoredArray:
-    """An array that was left in the file.
-
-    Args:
-        path: file that holds it.
-        kind: number of its elements' type, as GGUF has it.
-        count: number of elements.
-        start: first byte of the first element.
-        end: byte after the last.
-    """
-
-    path: Path
-    kind: int
-    count: int
-    start: int
-    end: int
-
-    @property
-    def is_text(self) -> bool:
-        """Whether its elements are strings."""
-        return self.kind == _STRING
-
-    def texts(self) -> list[str]:
-        """Read an array of strings.
-
-        Raises:
-            CheckpointError: one is not UTF-8, or the file cannot be read.
-        """
-        content, found, place = self._bytes(), [], 0
-        for _ in range(self.count):
-            start = place + 8
-            place = start + int.from_bytes(content[place:start], "little")
-            found.append(content[start:place])
-        try:
-            return [each.decode("utf-8") for each in found]
-        except UnicodeDecodeError as error:
-            message = f"{self.path}: a string of an array is not UTF-8: {error.object[:40]!r}"
-            raise CheckpointError(message, _DAMAGED) from None
-
-    def numbers(self) -> list[float]:
-        """Read an array of numbers.
-
-        Raises:
-            CheckpointError: the file cannot be read.
-        """
-        return list(struct.unpack(f"<{self.count}{_LETTERS[self.kind]}", self._bytes()))
-
-    def _bytes(self) -> bytes:
-        try:
-            with self.path.open("rb") as file:
-                file.seek(self.start)
-                content = file.read(self.end - self.start)
-        except OSError as error:
-            message = f"{self.path} cannot be read: {error.strerror or error}"
-            raise CheckpointError(message) from None
-        if len(content) != self.end - self.start:
-            message = f"{self.path} was cut off while it was read"
-            raise CheckpointError(message, _DAMAGED)
-        return content
-
-
-Value = Scalar | StoredArray
-
-
-@dataclass(frozen=True)
-class StoredTensor:
-    """One tensor of a file.
-
-    Args:
-        path: file that holds it.
-        type: form of its numbers.
-        shape: sizes of its dimensions, the rows first; the file has them the other way round.
-        start: its first byte in the file.
-        size_bytes: number of its bytes.
-    """
-
-    path: Path
-    type: TensorType
-    shape: tuple[int, ...]
-    start: int
-    size_bytes: int
 
 
 @dataclass(frozen=True)
@@ -257,14 +177,14 @@ def _metadata(cursor: _Cursor, keys: int) -> Iterator[tuple[str, Value]]:
 
 
 def _value(cursor: _Cursor, kind: int, key: str) -> Value:
-    if kind == _STRING:
+    if kind == STRING:
         return cursor.text(key, _MOST_TEXT_BYTES)
-    if kind == _ARRAY:
+    if kind == ARRAY:
         return _array(cursor, key)
-    if kind == _BOOLEAN:
+    if kind == BOOLEAN:
         return bool(cursor.number("B", key))
-    if kind in _NUMBERS:
-        return cursor.number(_NUMBERS[kind], key)
+    if kind in NUMBERS:
+        return cursor.number(NUMBERS[kind], key)
     message = f"{cursor.path}: {key} has the unknown type {kind}"
     raise CheckpointError(message, _DAMAGED)
 
@@ -273,9 +193,9 @@ def _array(cursor: _Cursor, key: str) -> StoredArray:
     kind = cursor.whole("I", "a type", 2**32)
     count = int(cursor.number("Q", f"the length of {key}"))
     start = cursor.place
-    if kind in _LETTERS:
-        cursor.skip(count * struct.calcsize(f"<{_LETTERS[kind]}"), key)
-    elif kind == _STRING:
+    if kind in LETTERS:
+        cursor.skip(count * struct.calcsize(f"<{LETTERS[kind]}"), key)
+    elif kind == STRING:
         _skip_texts(cursor, count, key)
     else:
         message = f"{cursor.path}: {key} is an array of the unknown type {kind}"

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from llama_export.checkpoints.gguf.header import StoredArray, Value
+from llama_export.checkpoints.gguf.stored import StoredArray, Value
 from llama_export.errors import ConfigError
 from llama_quantize.printable import shown_name
 

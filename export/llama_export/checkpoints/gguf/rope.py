@@ -12,8 +12,8 @@ import struct
 from collections.abc import Sequence
 
 from llama_export.checkpoints.gguf.files import GgufModel
-from llama_export.checkpoints.gguf.header import StoredTensor
 from llama_export.checkpoints.gguf.metadata import Metadata
+from llama_export.checkpoints.gguf.stored import StoredTensor
 from llama_export.errors import CheckpointError, UnsupportedModelError
 from llama_quantize.printable import shown_name
 

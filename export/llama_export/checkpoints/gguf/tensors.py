@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from llama_export.checkpoints.gguf.header import StoredTensor
+from llama_export.checkpoints.gguf.stored import StoredTensor
 from llama_export.checkpoints.gguf.types import TensorType
 from llama_export.errors import CheckpointError
 from llama_quantize.lazy import LazyTensor
