@@ -13,6 +13,9 @@ ENDLESS = {
     "a macro that calls itself": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
     "a macro that calls itself twice": "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
     "lazy filters": "{{ range(99999) | map('string') | map('upper') | map('list') | map('length') | sum }}{% for i in range(999) %}{{ range(99999) | map('string') | list | length }}{% endfor %}",
+    "a long list in a loop": "{% for i in range(99999) %}{% set y = [i"
+    + ", i" * 9999
+    + "] %}{% endfor %}",
     "a sum of lists": "{{ [[1]] | sum(start=[]) }}",
 }
 TOO_LONG = {

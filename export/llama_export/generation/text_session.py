@@ -214,19 +214,16 @@ class TextSession:
             sampling: how tokens are drawn; None: `Sampling()`, with a fresh seed each time.
             stop: texts before the first of which the answer ends.
             tools: JSON schemas of functions that the model may call.
-            template_arguments: more variables of the template, such as `date_string`,
-                `enable_thinking` or `documents`.
+            template_arguments: more variables of the template, such as `date_string`.
 
         Raises:
-            PromptError: there is no message, one has another shape, the template refuses them, or
-                they do not fit into the context.
+            PromptError: there is no message, the template refuses one, or they do not fit.
             ChatTemplateError: the template is no Jinja, or was stopped.
             UsageError: an option is out of its range, or the session is closed.
         """
-        arguments = template_arguments or {}
-        dialog = Dialog(as_messages(messages), tools=tools, arguments=arguments)
-        token_ids = self.chat_format.encode(dialog)
-        return self.generate(token_ids, max_tokens=max_tokens, sampling=sampling, stop=stop)
+        dialog = Dialog(as_messages(messages), tools=tools, arguments=template_arguments or {})
+        ids = self.chat_format.encode(dialog)
+        return self.generate(ids, max_tokens=max_tokens, sampling=sampling, stop=stop)
 
     def classify(
         self,

@@ -19,6 +19,9 @@ from jinja2.visitor import NodeTransformer
 
 from llama_export.tokenizer.chat.budget import ForbiddenError, current
 
+# What a part of an expression costs, such as an element of a list that is written out.
+_CHARACTERS_A_PART = 8
+
 
 class Meter(NodeTransformer):
     """Rewrites what a compiled template would do without asking the sandbox."""
@@ -86,9 +89,12 @@ def _turn_of(node: nodes.Node, characters: int) -> nodes.Filter:
 
 
 def _tick(node: nodes.For | nodes.Macro) -> nodes.Output:
-    """Return what pays for one turn of a body, with the plain text that it writes."""
+    """Return what pays for one turn of a body: for the text that it writes, and for its length."""
     characters = sum(len(each.data) for part in node.body for each in _plain_texts(part))
-    return nodes.Output([_turn_of(node, characters)], lineno=node.lineno)
+    parts = sum(1 for part in node.body for _ in part.find_all(nodes.Node))
+    return nodes.Output(
+        [_turn_of(node, characters + parts * _CHARACTERS_A_PART)], lineno=node.lineno
+    )
 
 
 def _plain_texts(node: nodes.Node) -> list[nodes.TemplateData]:
