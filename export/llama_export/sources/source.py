@@ -159,19 +159,18 @@ def open_source(
 
     Args:
         model: place and origin.
-        description: what `describe` returned for the same path; the weights are opened if it has
-            none. None, or of another path: everything is read now.
+        description: what `describe` returned for the same path. None, of another path, or without
+            weights: everything is read now.
         options: how the user wants the checkpoint to be read.
 
     Raises:
         ConfigError, CheckpointError, TokenizerError, UnsupportedModelError, QuantizationError: as
             `describe`.
     """
-    if description is None or description.path != model.path:
+    if description is None or description.path != model.path or description.checkpoint is None:
+        # Of a repository some was assumed before its weights were there, which may say otherwise.
         description = describe(model.path, options=options)
-    checkpoint = description.checkpoint
-    if checkpoint is None:
-        checkpoint = open_checkpoint(model.path, description.config, options)
+    checkpoint = description.checkpoint or open_checkpoint(model.path, description.config, options)
     weights = _opened(checkpoint.weights_folder)
     if weights is not None:
         info = _info_of(weights, model)
