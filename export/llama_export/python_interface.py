@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from llama_export.checkpoints.checkpoint import ReadOptions
     from llama_export.examine.inspection import Inspection
     from llama_export.exporting.result import ExportResult
-    from llama_export.generation.opening import open_session
     from llama_export.generation.text_session import TextSession
     from llama_export.targets.options import TargetOptions
     from llama_export.verification.rows import VerifyReport
@@ -91,6 +90,8 @@ def load(
         BackendUnavailableError: the target's runtime is not installed, or cannot run this bundle.
         PromptError: `saved` is missing, damaged, or another bundle's.
     """
+    from llama_export.generation.opening import open_session
+
     session = open_session(bundle, threads=threads, max_context=max_context, verify=verify)
     if saved is not None:
         session.restore(saved)
