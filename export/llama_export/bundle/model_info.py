@@ -113,7 +113,7 @@ def _adapter(each: JsonObject) -> AdapterInfo:
 def _reading(reading: JsonObject) -> Mapping[str, float | bool]:
     if not reading.raw:
         reading.fault("", "absent where nothing was said")
-    reading.only(("rope_factor", "merge_adaptors", "accept_loss"))
+    reading.only(("rope_factor", "merge_adaptors", "requantize", "accept_loss"))
     for key in reading.raw:
         if key == "rope_factor":
             reading.number(key, 1, _MOST_FACTOR)

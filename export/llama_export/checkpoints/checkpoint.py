@@ -28,6 +28,7 @@ class ReadOptions:
         adapters: folders of adapters that are laid over the model, one after the other.
         merge_adaptors: whether side branches are merged into the weights, which are then quantised
             again.
+        requantize: whether codes that a checkpoint holds are given up for another form.
         accept_loss: whether weights are read that have lost more than int4 would lose.
     """
 
@@ -35,6 +36,7 @@ class ReadOptions:
     base: str | None = None
     adapters: tuple[str, ...] = ()
     merge_adaptors: bool = False
+    requantize: bool = False
     accept_loss: bool = False
 
 

@@ -20,6 +20,7 @@ from llama_export.checkpoints.checkpoint import (
     WantedFiles,
 )
 from llama_export.checkpoints.companions import read_companions
+from llama_export.checkpoints.dequantized import DequantizedCheckpoint
 from llama_export.checkpoints.gguf.format import GgufFormat
 from llama_export.checkpoints.hugging_face import HuggingFaceFormat
 from llama_export.checkpoints.lora import LoraCheckpoint, lay_over
@@ -128,10 +129,13 @@ def open_checkpoint(
 ) -> Checkpoint:
     """Open a checkpoint of any format, and lay the adapters over it, as `Format.open` says."""
     require_recognised(path)
-    form = find_format(path)
+    own_config = None if options.adapters else config  # it is of the model with the adapters
+    opened = find_format(path).open(path, own_config, options)
+    if options.requantize and opened.recipe is not None and opened.weights_folder is None:
+        opened = DequantizedCheckpoint(opened)
     if not options.adapters:
-        return form.open(path, config, options)
-    return LoraCheckpoint.open(form.open(path, None, options), _adapters(options), config)
+        return opened
+    return LoraCheckpoint.open(opened, _adapters(options), config)
 
 
 def reading_of(checkpoint: Checkpoint) -> ReadOptions:

@@ -17,7 +17,7 @@ from llama_export.bundle.bundle import Bundle, seal
 from llama_export.bundle.manifest import FORMAT_VERSION, Manifest
 from llama_export.bundle.publish import publish
 from llama_export.exporting.calibration import calibration_for
-from llama_export.exporting.plan import ExportPlan, TargetPlan, plan_export
+from llama_export.exporting.plan import ExportPlan, TargetPlan, fitted_recipe, plan_export
 from llama_export.exporting.provenance import (
     artifact_metadata,
     versions_used,
@@ -92,12 +92,14 @@ def _quantized_weights(
     checkpoint, request = source.checkpoint, plan.request
     folder = work / (WEIGHTS_FOLDER if request.keep_weights else _UNKEPT_WEIGHTS)
     total = checkpoint.size_bytes
-    with progress.step(f"Quantising to {plan.recipe.name}") as advance:
+    # Of a repository the plan may not know yet that codes are kept, or what its tensors are.
+    recipe = checkpoint.recipe or fitted_recipe(request.chosen_recipe(), source.config)
+    with progress.step(f"Quantising to {recipe.name}") as advance:
         quantize_to(
             folder,
             checkpoint,
-            plan.recipe,
-            calibration_for(plan.recipe, checkpoint, request.calibration_windows),
+            recipe,
+            calibration_for(recipe, checkpoint, request.calibration_windows),
             progress=lambda done: advance(done, total),
             metadata=source.identity() | files.fingerprints(),
         )

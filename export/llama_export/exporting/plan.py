@@ -16,6 +16,7 @@ from llama_export.errors import UsageError
 from llama_export.exporting.estimate import ExportEstimate, TargetEstimate, estimate
 from llama_export.exporting.request import ExportRequest
 from llama_export.exporting.resources import Resources, look_for_resources, refusal_of
+from llama_export.llama.config import LlamaConfig
 from llama_export.llama.names import expected_shapes
 from llama_export.sources.adapters import name_with_adapters
 from llama_export.sources.catalogue import (
@@ -128,6 +129,8 @@ def plan_export(request: ExportRequest, *, to_show: bool = False) -> ExportPlan:
     named = name_with_adapters(
         request.model, request.reading, revision=request.revision, token=request.token
     )
+    if request.recipe is not None or request.group_size is not None:
+        named = replace(named, reading=replace(named.reading, requantize=True))
     model = shape_of_named(
         named, revision=named.revision, token=request.token, options=named.reading
     )
@@ -215,11 +218,16 @@ def _width_notes(request: ExportRequest, model: ModelShape) -> list[str]:
 def _recipe_for(request: ExportRequest, model: ModelShape, chosen: QuantRecipe) -> QuantRecipe:
     """Return the recipe of the weights: the model's own if it is quantised already."""
     if model.recipe is None:
-        shapes = expected_shapes(model.config)
-        fitting, _ = with_fitting_groups(chosen, shapes)
-        return with_rules_beside(fitting, shapes)
+        return fitted_recipe(chosen, model.config)
     if request.recipe is not None or request.group_size is not None:
         message = f"{request.model} is quantised already, as {model.recipe.name}"
         hint = "leave --quantize and --group-size out, or name the original checkpoint"
         raise UsageError(message, hint)
     return model.recipe
+
+
+def fitted_recipe(chosen: QuantRecipe, config: LlamaConfig) -> QuantRecipe:
+    """Return a recipe with what a model's shape needs besides: other forms, and more rules."""
+    shapes = expected_shapes(config)
+    fitting, _ = with_fitting_groups(chosen, shapes)
+    return with_rules_beside(fitting, shapes)

@@ -21,7 +21,7 @@ READING = "reading"
 """Key of the metadata of quantised weights that says how their checkpoint was read."""
 
 # Adapters and their base are models of their own, which a manifest names.
-_RECORDED = ("rope_factor", "merge_adaptors", "accept_loss")
+_RECORDED = ("rope_factor", "merge_adaptors", "requantize", "accept_loss")
 _MOST_NOTE, _MOST_NOTES = 2000, 64
 
 
@@ -53,6 +53,7 @@ def read_again(asked: ReadOptions, info: ModelInfo) -> ReadOptions:
         asked,
         rope_factor=None if factor is None else float(factor),
         merge_adaptors=asked.merge_adaptors or bool(then.get("merge_adaptors")),
+        requantize=asked.requantize or bool(then.get("requantize")),
         accept_loss=asked.accept_loss or bool(then.get("accept_loss")),
     )
 

@@ -18,6 +18,7 @@ from llama_export.checkpoints.checkpoint import (
     Companions,
     ReadOptions,
 )
+from llama_export.checkpoints.dequantized import DequantizedCheckpoint
 from llama_export.checkpoints.formats import (
     open_checkpoint,
     read_config,
@@ -178,7 +179,10 @@ def open_source(
         known = vocabulary_notes(description.tokenizer, description.config)
         notes = noted((*checkpoint.notes, *known))
         identity = model_name(model.name), model.hub_id, model.revision
-        info = ModelInfo(*identity, {}, model.adapters, recorded(options), notes)
+        # A wish that a checkpoint of floats does not need is not kept with it.
+        given_up = isinstance(checkpoint, DequantizedCheckpoint)
+        reading = recorded(replace(options, requantize=given_up))
+        info = ModelInfo(*identity, {}, model.adapters, reading, notes)
     return Source(
         info=replace(info, config=description.config.to_hf()),
         path=model.path,
