@@ -41,7 +41,9 @@ def test_every_option_becomes_what_the_reader_is_told():
         "accept_loss": True,
     }
     assert set(typed) == {str(option.name) for option in READING_SECTION.options}
-    assert chosen_reading(typed) == ReadOptions(8.0, "3.2-1B", ("a", "b"), True, True)
+    assert chosen_reading(typed) == ReadOptions(
+        8.0, "3.2-1B", ("a", "b"), merge_adaptors=True, accept_loss=True
+    )
     nothing = {"adapter": (), "merge_adaptors": False, "accept_loss": False}
     assert chosen_reading(nothing) == ReadOptions()
 

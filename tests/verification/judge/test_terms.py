@@ -7,6 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from llama_export.llama.config import LlamaConfig
+from llama_export.llama.presets import PRESETS
 from llama_export.targets import registry
 from llama_export.verification.judge.sessions import session_rows
 from llama_export.verification.judge.terms import (
@@ -23,6 +25,10 @@ from llama_export.verification.rows import Row, VerifyReport, informed, judged, 
 
 LIMITS = registry.get("onnx").limits
 VOCAB = 4096
+LARGE, SMALL = (
+    dataclasses.replace(PRESETS[name], vocab_size=VOCAB, bos_token_id=1, eos_token_id=(2,))
+    for name in ("3.2-1B", "smollm2-135m")
+)
 BROKEN = compare_logits(np.zeros((1, 2)), np.full((1, 2), np.nan))
 
 
@@ -46,7 +52,7 @@ def shipped(lowering: float, quantisation: float, nats: float = 3.5, **changes) 
     return dataclasses.replace(figures, **changes)
 
 
-def judge(figures: Shipped, bits: int = 4) -> dict[str, Row]:
+def judge(figures: Shipped, bits: int = 4, config: LlamaConfig = LARGE) -> dict[str, Row]:
     right = distance(1e-12)
     exact = Exact(
         lowering=right,
@@ -59,7 +65,7 @@ def judge(figures: Shipped, bits: int = 4) -> dict[str, Row]:
     )
     rows = lowering_rows(LIMITS, figures, exact, vocab_size=VOCAB)
     rows += session_rows(LIMITS, exact)
-    rows += quantisation_rows(figures, None, bits=bits, vocab_size=VOCAB)
+    rows += quantisation_rows(figures, None, bits=bits, config=config)
     return {row.key: row for row in rows}
 
 
@@ -84,6 +90,24 @@ def test_a_trained_model_is_judged_by_the_tight_limits():
 def test_a_trained_model_fails_above_a_limit(lowering, quantisation, bits, failing):
     rows = judge(shipped(lowering, quantisation), bits)
     assert [row.key for row in rows.values() if row.passed is False] == [failing]
+
+
+def test_a_small_model_may_lose_more_to_int4_but_not_all():
+    assert judge(shipped(5e-3, 0.57), config=SMALL)["kl_quantisation"].passed
+    assert not judge(shipped(5e-3, 1.1), config=SMALL)["kl_quantisation"].passed
+    assert not judge(shipped(1e-3, 0.03), bits=8, config=SMALL)["kl_quantisation"].passed
+
+
+def test_a_trained_model_may_lose_what_rounding_explains_up_to_a_limit():
+    explained = distance(6.9e-3), distance(1e-5)
+    figures = shipped(5.5e-3, 0.57, activation=explained[0], emulated=explained[1])
+    row = judge(figures, config=SMALL)["kl_shipped"]
+    assert (row.passed, row.threshold) == (True, pytest.approx(2 * 6.9e-3))
+    over = shipped(1.4e-2, 0.57, activation=explained[0], emulated=explained[1])
+    assert not judge(over, config=SMALL)["kl_shipped"].passed
+    much = shipped(0.021, 0.57, activation=distance(0.5), emulated=explained[1])
+    row = judge(much, config=SMALL)["kl_shipped"]
+    assert (row.passed, row.threshold) == (False, pytest.approx(0.02))
 
 
 def test_the_share_is_not_judged_where_hardly_anything_was_lost():

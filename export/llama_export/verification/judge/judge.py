@@ -43,7 +43,7 @@ def judge(artifact: Artifact, measured: Measurements, *, quick: bool = False) ->
         *step_rows(limits, measured.steps, shipped),
         *runtime_rows(limits, measured.runtime, quick=quick),
         *session_rows(limits, exact),
-        *quantisation_rows(shipped, artifact.weights, bits=bits, vocab_size=vocab_size),
+        *quantisation_rows(shipped, artifact.weights, bits=bits, config=artifact.config),
     ]
 
 
