@@ -45,9 +45,9 @@ class QuantizedTensor:
             message = f"codes and scales of a weight {self.shape}: {found}; expected {expected}"
             raise QuantizationError(message)
 
-    def unpacked(self) -> Tensor:
-        """Return the codes as int8 `[N, K]`, whatever the storage."""
-        return self._unpack(self.codes)
+    def unpacked(self, rows: slice | None = None) -> Tensor:
+        """Return the codes, or only some `rows` of them, as int8 `[N, K]`, whatever the storage."""
+        return self._unpack(self.codes[rows or slice(None)])
 
     def dequantize(self, dtype: torch.dtype = torch.float32, rows: slice | None = None) -> Tensor:
         """Return the weight, or only some `rows` of it, as floats `[N, K]`."""

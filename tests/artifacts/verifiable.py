@@ -14,6 +14,7 @@ from fakes.session import FakeSession, quantised_llama
 from fakes.target import FakeTarget
 
 from llama_export.bundle.bundle import Bundle, seal
+from llama_export.checkpoints.checkpoint import Checkpoint
 from llama_export.checkpoints.hugging_face import HfCheckpoint
 from llama_export.llama.activations import EXACT_INPUTS, ActivationQuantization, RoundedInputs
 from llama_export.llama.rope import inverse_frequencies, rope_tables
@@ -29,7 +30,7 @@ from llama_export.verification.samples import UserText
 from llama_export.verification.verify import verify_artifact
 from llama_quantize.checkpoint.store import quantize_to
 from llama_quantize.checkpoint.weights import QuantizedWeights
-from llama_quantize.recipe import recipe
+from llama_quantize.recipe import QuantRecipe, recipe
 from llama_quantize.tensor import QuantizedTensor
 
 # The tiny tokenizer's tokens are bytes.
@@ -56,7 +57,7 @@ class FakeLookup:
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    checkpoint: HfCheckpoint
+    checkpoint: Checkpoint
     weights: QuantizedWeights
     model: torch.nn.Module
     bundle: Bundle
@@ -64,14 +65,18 @@ class Made:
 
 def make(folder, config, name="int4", *, target="onnx") -> Made:
     checkpoint = HfCheckpoint.open(tiny.write_checkpoint(folder / "checkpoint", config))
-    quantize_to(folder / "weights", checkpoint, recipe(name))
+    return make_from(checkpoint, recipe(name), folder, target=target)
+
+
+def make_from(checkpoint: Checkpoint, rules: QuantRecipe, folder, *, target="onnx") -> Made:
+    quantize_to(folder / "weights", checkpoint, rules)
     weights = QuantizedWeights.open(folder / "weights")
     bundle = write_bundle(folder / target, target, checkpoint, weights)
-    return Made(checkpoint, weights, quantised_llama(config, weights), bundle)
+    return Made(checkpoint, weights, quantised_llama(checkpoint.config, weights), bundle)
 
 
 def write_bundle(
-    folder: Path, target: str, checkpoint: HfCheckpoint, weights: QuantizedWeights
+    folder: Path, target: str, checkpoint: Checkpoint, weights: QuantizedWeights
 ) -> Bundle:
     """Seal a bundle that has a manifest and small files, and nothing that a runtime could load."""
     folder.mkdir()

@@ -11,6 +11,7 @@ from llama_export.targets.limits import Limit, Limits
 from llama_export.verification.artifact import Artifact
 from llama_export.verification.judge.beside import beside_rows
 from llama_export.verification.judge.lookups import lookup_row, wiring_rows
+from llama_export.verification.judge.origin import origin_rows
 from llama_export.verification.judge.sessions import session_rows
 from llama_export.verification.judge.steps import step_rows
 from llama_export.verification.judge.structure import structure_rows
@@ -36,6 +37,7 @@ def judge(artifact: Artifact, measured: Measurements, *, quick: bool = False) ->
     bits = measured.structure.fewest_bits
     return [
         *structure_rows(measured.structure),
+        *origin_rows(measured.origin, has_weights=artifact.weights is not None),
         *beside_rows(measured.beside),
         *wiring_rows(measured.wiring),
         lookup_row(measured.lookups, has_weights=artifact.weights is not None),

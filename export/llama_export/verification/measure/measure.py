@@ -21,6 +21,7 @@ from llama_export.verification.measure.exact import Exact, exact_calls, measure_
 from llama_export.verification.measure.feed import prefill, single_steps
 from llama_export.verification.measure.lookups import Lookups, measure_lookups
 from llama_export.verification.measure.metrics import LogitMetrics, Logits, compare_logits
+from llama_export.verification.measure.origin import Origin, compare_origin
 from llama_export.verification.measure.shipped import Shipped, measure_shipped
 from llama_export.verification.measure.single_steps import (
     StepDifference,
@@ -47,6 +48,7 @@ class Measurements:
 
     Args:
         structure: content of the bundle.
+        origin: comparison of the weights with the checkpoint.
         beside: differences of what stands beside the artifact.
         wiring: operators of the artifact; None where they are not followed.
         lookups: rows that ids get; None where they cannot be looked up.
@@ -59,6 +61,7 @@ class Measurements:
     """
 
     structure: Structure
+    origin: Origin
     beside: Beside
     wiring: Wiring | None
     lookups: Lookups | None
@@ -85,6 +88,7 @@ def measure(
         PromptError: the text cannot be used.
     """
     structure = read_structure(artifact)
+    origin = compare_origin(artifact, structure)
     beside = compare_beside(artifact, structure.unlisted)
     wiring = artifact.wiring()
     lookups = measure_lookups(artifact, quick=quick)
@@ -99,6 +103,7 @@ def measure(
     )
     return Measurements(
         structure=structure,
+        origin=origin,
         beside=beside,
         wiring=wiring,
         lookups=lookups,
