@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 # Methods that choose a scale first and then the nearest codes; another may move codes on purpose.
 _NEAREST = ("nearest", "clip_search")
 _ROWS = 16
-# In steps of the scale: the product with a reciprocal rounds twice, and codes are 127 at most.
-_HALF_A_STEP = 0.5 + 1e-4
+# In steps of the scale. Products and sums are rounded in float32, which is far below a thousandth.
+_HALF_A_STEP = 0.501
 
 Floats = Tensor | LazyTensor
 
@@ -122,10 +122,11 @@ def _same_block(source: Floats, stored: Tensor, part: slice) -> bool:
     """Compare some rows, after the rounding that they were stored with."""
     block = source[part]
     if isinstance(source, LazyTensor):
-        # Merged weights are sums, which another machine may round otherwise: half a step more.
+        # Merged weights are sums, which another machine may round otherwise: so they are compared
+        # as they come, and may be half a step away, and a hundredth of that.
         form = torch.finfo(stored.dtype)
-        near = {"rtol": 0.505 * form.eps, "atol": form.smallest_normal * form.eps}
-        return torch.allclose(stored.float(), block.float(), **near)
+        slack = form.smallest_normal * form.eps
+        return torch.allclose(stored.float(), block.float(), rtol=0.505 * form.eps, atol=slack)
     bits = (each.contiguous().view(torch.int16) for each in (block.to(stored.dtype), stored))
     return torch.equal(*bits)
 
