@@ -6,6 +6,7 @@ import pytest
 import torch
 from artifacts import packed_weights as packed
 from artifacts.small_bundle import Silent
+from safetensors.torch import load_file, save_file
 
 pytest.importorskip("coremltools", reason="needs the coreml extra")
 pytest.importorskip("executorch", reason="needs the executorch extra")
@@ -98,3 +99,10 @@ def test_a_bundle_is_proved_by_the_file_that_its_codes_are_of(tmp_path):
     bundle = export_bundle(request, Silent()).bundles[0]
     assert bundle.report.verdict == "passed"
     assert verify(bundle.bundle.folder, checkpoint=folder).verdict == "passed"
+    path = folder / "model.safetensors"
+    state = {name: value.clone() for name, value in load_file(path).items()}
+    state["model.layers.0.mlp.down_proj.qweight"][7, 7] ^= 1
+    save_file(state, path)
+    report = verify(bundle.bundle.folder, checkpoint=folder)
+    assert [row.key for row in report.failures] == ["codes_checkpoint"]
+    assert "down_proj.weight: other codes" in report.failures[0].note
