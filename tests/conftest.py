@@ -41,6 +41,16 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def real_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder with a real chat model's bundles, which takes minutes: for slow tests."""
+    for toolkit in ("onnx", "executorch", "coremltools"):
+        pytest.importorskip(toolkit, reason="needs the extras of all targets")
+    from artifacts.real_model import export_real_model
+
+    return export_real_model(tmp_path_factory.mktemp("real"))
+
+
+@pytest.fixture(scope="session")
 def small_tokenizer_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a `tokenizer.model` of a few hundred ranks."""
     path = tmp_path_factory.mktemp("small") / "tokenizer.model"

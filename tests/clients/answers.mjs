@@ -1,7 +1,7 @@
 // What both homes of transformers.js do with a request: text from its pipeline, ids as they come.
 
 export async function answers(generator, { prompts, max_new_tokens }) {
-  const stops = generator.model.config.eos_token_id;
+  const stops = [generator.model.config.eos_token_id].flat();
   const found = [];
   for (const { text, messages, date } of prompts) {
     const seen = [];

@@ -11,7 +11,8 @@ import onnxruntime_genai
 
 folder, request = sys.argv[1], json.load(sys.stdin)
 max_new_tokens = request["max_new_tokens"]
-stops = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))["eos_token_id"]
+ends = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))["eos_token_id"]
+stops = ends if isinstance(ends, list) else [ends]
 
 model = onnxruntime_genai.Model(folder)
 tokenizer = onnxruntime_genai.Tokenizer(model)

