@@ -81,7 +81,7 @@ def model_table(rows: list[tuple[KnownModel, ExportEstimate]]) -> Table:
         caption=f"Bundles are {first.recipe} in groups of {first.group_size}; to run takes about "
         f"that memory, at a context of {QUOTED_CONTEXT}. Both are of the target that takes most; "
         "--json has each. A gated model's licence is accepted once, on its page on the hub. Any "
-        "other Llama 3 works by its hub id or folder.",
+        "other Llama works by its hub id, folder or file.",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         show_edge=False,
