@@ -15,7 +15,6 @@ from llama_export.cli.verb import Section, Verb
 if TYPE_CHECKING:
     from llama_export.generation.classification import Classification
     from llama_export.generation.examples import Example
-    from llama_export.generation.opening import open_session
     from llama_export.generation.text_session import TextSession
 
 _THRESHOLD = 0.5
@@ -43,6 +42,7 @@ def classify(
     from llama_export.cli.terminal import TerminalProgress
     from llama_export.generation.classification import calibrated_threshold
     from llama_export.generation.examples import read_examples
+    from llama_export.generation.opening import open_session
     from llama_export.tokenizer.chat.messages import Message
 
     examples = None if calibrate is None else read_examples(calibrate)

@@ -16,7 +16,6 @@ from llama_export.generation.defaults import ANSWER_TOKENS
 
 if TYPE_CHECKING:
     from llama_export.generation.conversation import Conversation
-    from llama_export.generation.opening import open_session
     from llama_export.generation.text_session import TextSession
 
 # What to do when the conversation is longer than the context.
@@ -48,6 +47,7 @@ def chat(
     from llama_export.cli.chat.wording import say, say_base_model, say_substitute_runtime
     from llama_export.cli.prompt_source import read_text, refuse_both
     from llama_export.cli.terminal import TerminalProgress
+    from llama_export.generation.opening import open_session
     from llama_export.generation.sampling import Sampling
     from llama_export.generation.session_file import refuse_unwritable
 
