@@ -112,10 +112,12 @@ def _is_metas_instruct(tokenizer: Tokenizer, companions: Companions, name: str) 
     """Whether a model without a template is one that Meta trained on Llama 3.1's chat format.
 
     Its name says so, or its generation_config.json ends a text at the end of a turn; a base model
-    has the same vocabulary, and neither of these.
+    has the same vocabulary, and neither of these. Where there is a tokenizer_config.json, it would
+    hold the template: the other file may then be one of ours, which names every end.
     """
     special = tokenizer.special_tokens
     if not {START_HEADER, END_HEADER, END_OF_TURN, END_OF_MESSAGE} <= special.keys():
         return False
     ends = generation_ends(companions.generation_config)
-    return special[END_OF_TURN] in ends or _INSTRUCT.search(name) is not None
+    by_its_ends = companions.tokenizer_config is None and special[END_OF_TURN] in ends
+    return by_its_ends or _INSTRUCT.search(name) is not None
