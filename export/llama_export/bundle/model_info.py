@@ -22,6 +22,7 @@ _NOTE = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,2000}")
 _MOST_ADAPTERS = 64
 _MOST_NOTES = 64
 _MOST_FACTOR = 1e6
+_MOST_TEXTS, _MOST_TEXT = 256, 1000
 # Only there where they say something, so that other bundles keep their bytes.
 _OPTIONAL = ("adapters", "reading", "notes")
 
@@ -54,7 +55,7 @@ class ModelInfo:
     revision: str | None
     config: Mapping[str, Any]
     adapters: tuple[AdapterInfo, ...] = ()
-    reading: Mapping[str, float | bool] = field(default_factory=dict)
+    reading: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -110,16 +111,28 @@ def _adapter(each: JsonObject) -> AdapterInfo:
     return AdapterInfo(name, _hub_id(each), _revision(each))
 
 
-def _reading(reading: JsonObject) -> Mapping[str, float | bool]:
+def _reading(reading: JsonObject) -> Mapping[str, Any]:
     if not reading.raw:
         reading.fault("", "absent where nothing was said")
-    reading.only(("rope_factor", "merge_adaptors", "requantize", "accept_loss"))
+    known = ("rope_factor", "merge_adaptors", "requantize", "accept_loss", "head_tokens")
+    reading.only(known)
     for key in reading.raw:
         if key == "rope_factor":
             reading.number(key, 1, _MOST_FACTOR)
+        elif key == "head_tokens":
+            _texts(reading, key)
         else:
             reading.boolean(key)
     return reading.raw
+
+
+def _texts(reading: JsonObject, key: str) -> None:
+    found = reading.raw[key]
+    right = isinstance(found, list) and 1 <= len(found) <= _MOST_TEXTS
+    if not right or not all(
+        isinstance(each, str) and 1 <= len(each) <= _MOST_TEXT for each in found
+    ):
+        reading.fault(key, f"a list of 1 to {_MOST_TEXTS} texts of at most {_MOST_TEXT} characters")
 
 
 def _notes(model: JsonObject) -> tuple[str, ...]:

@@ -30,6 +30,8 @@ class ReadOptions:
             again.
         requantize: whether codes that a checkpoint holds are given up for another form.
         accept_loss: whether weights are read that have lost more than int4 would lose.
+        head_tokens: texts whose tokens, beside those that end a text, are the only ones that the
+            model can write; empty: all.
     """
 
     rope_factor: float | None = None
@@ -38,10 +40,19 @@ class ReadOptions:
     merge_adaptors: bool = False
     requantize: bool = False
     accept_loss: bool = False
+    head_tokens: tuple[str, ...] = ()
 
 
 AS_IT_IS = ReadOptions()
 """A checkpoint is read as its files say."""
+
+GUARD_ANSWERS = (
+    "safe",
+    "\n\nsafe",
+    "unsafe\n" + ",".join(f"S{number}" for number in range(1, 15)),
+    "\n\nunsafe\n",
+)
+"""All that Llama Guard says, as texts for `head_tokens`."""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from llama_export.checkpoints.lora_config import is_whole_adapter, wanted_of_ada
 from llama_export.checkpoints.lora_tensors import Adapter
 from llama_export.checkpoints.meta import MetaFormat
 from llama_export.checkpoints.packed.format import PackedFormat
+from llama_export.checkpoints.pruned_head import PrunedHead, lay_head_over
 from llama_export.checkpoints.quantized import QuantizedFormat
 from llama_export.checkpoints.unrecognised import fault_of_folder, require_files
 from llama_export.errors import CheckpointError
@@ -127,19 +128,20 @@ def read_small_files(path: Path, options: ReadOptions = AS_IT_IS) -> Companions:
 def open_checkpoint(
     path: Path, config: LlamaConfig | None = None, options: ReadOptions = AS_IT_IS
 ) -> Checkpoint:
-    """Open a checkpoint of any format, and lay the adapters over it, as `Format.open` says."""
+    """Open a checkpoint of any format, and lay the adapters over it, as `Format.open` says.
+
+    A config with `head_tokens` prunes the head; the texts of `options` were turned into these.
+    """
     require_recognised(path)
-    own_config = None if options.adapters else config  # it is of the model with the adapters
-    opened = find_format(path).open(path, own_config, options)
-    if options.requantize and opened.recipe is not None and opened.weights_folder is None:
-        opened = DequantizedCheckpoint(opened)
-    if not options.adapters:
-        return opened
-    return LoraCheckpoint.open(opened, _adapters(options), config)
+    if config is None or not config.head_tokens:
+        return _with_adapters(path, config, options)
+    return lay_head_over(_with_adapters(path, None, options), config)
 
 
 def reading_of(checkpoint: Checkpoint) -> ReadOptions:
     """Return which adapters lie over an opened checkpoint, for what is read of its folder."""
+    if isinstance(checkpoint, PrunedHead):
+        return reading_of(checkpoint.base)
     if not isinstance(checkpoint, LoraCheckpoint):
         return AS_IT_IS
     return ReadOptions(adapters=tuple(str(each.folder) for each in checkpoint.adapters))
@@ -148,6 +150,16 @@ def reading_of(checkpoint: Checkpoint) -> ReadOptions:
 def is_complete(path: Path) -> bool:
     """Whether a folder has all of a checkpoint's files, or all of an adapter's."""
     return is_whole_adapter(path) or find_format(path).is_complete(path)
+
+
+def _with_adapters(path: Path, config: LlamaConfig | None, options: ReadOptions) -> Checkpoint:
+    own_config = None if options.adapters else config  # it is of the model with the adapters
+    opened = find_format(path).open(path, own_config, options)
+    if options.requantize and opened.recipe is not None and opened.weights_folder is None:
+        opened = DequantizedCheckpoint(opened)
+    if not options.adapters:
+        return opened
+    return LoraCheckpoint.open(opened, _adapters(options), config)
 
 
 def _adapters(options: ReadOptions) -> list[Adapter]:

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 
 import click
 
-from llama_export.checkpoints.checkpoint import ReadOptions
+from llama_export.checkpoints.checkpoint import GUARD_ANSWERS, ReadOptions
 from llama_export.cli.verb import Section
 
 _MOST_FACTOR = 1e6
+_GUARD = "guard"
 
 BASE = click.Option(
     ["--base"], metavar="MODEL", help="The model below an adapter.", show_default="what it names"
@@ -42,6 +43,15 @@ READING_SECTION = Section(
             is_flag=True,
             help="Read weights that lost more than int4 loses (GGUF Q2_K, Q3_K).",
         ),
+        click.Option(
+            ["--head-tokens"],
+            multiple=True,
+            metavar="TEXT",
+            help=(
+                "Keep only this text's tokens, and those that end a text, in the output head; "
+                "repeat it for more. `guard`: Llama Guard's answers."
+            ),
+        ),
     ),
 )
 READING_OPTIONS = {"reading": READING_SECTION.options}
@@ -55,10 +65,18 @@ def chosen_reading(typed: Mapping[str, object]) -> ReadOptions:
         typed: values of the options that were typed, by name.
     """
     factor, base, adapters = typed.get("rope_factor"), typed.get("base"), typed.get("adapter")
+    texts = typed.get("head_tokens")
     return ReadOptions(
         rope_factor=factor if isinstance(factor, float) else None,
         base=base if isinstance(base, str) else None,
         adapters=tuple(map(str, adapters)) if isinstance(adapters, tuple) else (),
         merge_adaptors=typed.get("merge_adaptors") is True,
         accept_loss=typed.get("accept_loss") is True,
+        head_tokens=_texts(texts) if isinstance(texts, tuple) else (),
     )
+
+
+def _texts(typed: tuple[object, ...]) -> tuple[str, ...]:
+    """Put Llama Guard's answers in the place of its word."""
+    found = (GUARD_ANSWERS if each == _GUARD else (str(each),) for each in typed)
+    return tuple(dict.fromkeys(text for texts in found for text in texts))

@@ -41,6 +41,7 @@ def artifact_metadata(source: Source, weights: QuantizedWeights, notice: str) ->
         quantization=f"{weights.recipe.name} weights{groups}",
         weights_bytes=weights.size_bytes,
         version=__version__,
+        head_tokens=source.config.head_tokens,
     )
 
 

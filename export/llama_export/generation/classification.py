@@ -97,13 +97,15 @@ def classify_prompt(
         labels: words that answers begin with; None: Llama Guard's.
 
     Raises:
-        UsageError: the threshold is no probability, or the words begin with the same token.
+        UsageError: the threshold is no probability, the words begin with the same token, or a
+            pruned head lacks one of them.
         PromptError: the prompt does not fit into the context.
     """
     require_probability("threshold", threshold)
     safe, unsafe = label_ids(session.tokenizer, labels or Labels())
     prompt = list(token_ids)
     logits = session.logits(prompt)
+    require_kept(logits, safe[0], unsafe[0])
     for _ in range(_MOST_BLANKS):
         likeliest = int(logits.argmax())
         if likeliest in (safe[0], unsafe[0]) or session.tokenizer.decode([likeliest]).strip():
@@ -133,6 +135,21 @@ def label_ids(tokenizer: Tokenizer, labels: Labels) -> tuple[list[int], list[int
         )
         raise UsageError(message, "choose other labels; Llama Guard's are safe and unsafe")
     return safe, unsafe
+
+
+def require_kept(logits: FloatArray, *token_ids: int) -> None:
+    """Refuse words that a pruned head cannot write.
+
+    Args:
+        logits: logits `[V]`, -inf where the head has no row.
+        token_ids: tokens that the words begin with.
+
+    Raises:
+        UsageError: the head lacks one of them.
+    """
+    if lacking := [each for each in token_ids if math.isinf(logits[each])]:
+        message = f"the head was pruned, and has no row for token {lacking[0]} of these labels"
+        raise UsageError(message, "export again with --head-tokens for both labels")
 
 
 def listed_categories(prompt: str) -> dict[str, str]:

@@ -41,6 +41,7 @@ def open_session(
     Raises:
         UsageError: a number is out of its range.
         BundleError: the folder is no bundle, or a damaged or changed one.
+        ConfigError, UnsupportedModelError: the manifest's config is damaged, or a newer one.
         BackendUnavailableError: the target's runtime is not installed, or cannot run this.
         TokenizerError: the bundle's tokenizer is damaged.
     """
@@ -54,8 +55,10 @@ def open_session(
     unchanged = require_unchanged(bundle, steps) if verify else None
     tokenizer = load_tokenizer(bundle.path(str(bundle.manifest.tokenizer["file"])))
     target = registry.get(bundle.manifest.target)
-    session = target.open_session(StoredArtifact.of(bundle), threads=threads, verbose=verbose)
-    cache = PrefixCache(session, max_context=max_context)
+    artifact = StoredArtifact.of(bundle)
+    kept = artifact.head_tokens
+    session = target.open_session(artifact, threads=threads, verbose=verbose)
+    cache = PrefixCache(session, max_context=max_context, head_tokens=kept)
     form = read_chat_format(bundle, tokenizer)
     opened = TextSession(cache, form, bundle.manifest, for_chat=is_for_chat(bundle, form))
     if unchanged is not None:

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from llama_export.errors import PromptError
 from llama_export.llama.intermediates import FloatArray
 from llama_export.targets.session import KeyValueArrays, Session, require_finite, require_open
@@ -31,13 +34,22 @@ class PrefixCache:
     Args:
         session: loaded artifact with an empty KV cache.
         max_context: most positions to use, out of the session's own; None: all of them.
+        head_tokens: ids of the tokens that the session's logits stand for; empty: each stands for
+            its own index.
     """
 
-    def __init__(self, session: Session, *, max_context: int | None = None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        *,
+        max_context: int | None = None,
+        head_tokens: Sequence[int] | NDArray[np.intp] = (),
+    ) -> None:
         self._open_session: Session | None = session
         self._tokens: list[int] = []
         self.max_context = session.max_context if max_context is None else max_context
         self.on_progress: ReadingProgress | None = None
+        self._head_tokens = np.array(head_tokens, dtype=np.intp)
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -74,6 +86,8 @@ class PrefixCache:
     def prefill(self, input_ids: Sequence[int]) -> FloatArray:
         """Append tokens, piece by piece, and return the logits `[V]` after the last of them.
 
+        A token that a pruned head has no row for has the logit -inf: it is never drawn.
+
         Raises:
             PromptError: there are no tokens, one is outside the vocabulary, or they do not fit.
             UsageError: the session is closed.
@@ -91,7 +105,7 @@ class PrefixCache:
             piece = input_ids[start : start + PIECE_TOKENS]
             logits = self._session.prefill(piece)
             self._tokens += piece
-        return require_finite(logits)
+        return self._of_all_tokens(require_finite(logits))
 
     def rewind(self, position: int) -> None:
         """Forget every token from `position` on.
@@ -113,7 +127,9 @@ class PrefixCache:
             UsageError: the session is closed.
         """
         self._session.rewind(self.position)
-        other = PrefixCache(self._session.fork(), max_context=self.max_context)
+        other = PrefixCache(
+            self._session.fork(), max_context=self.max_context, head_tokens=self._head_tokens
+        )
         other._tokens = list(self._tokens)
         return other
 
@@ -151,6 +167,13 @@ class PrefixCache:
         self._tokens = []
         if session is not None:
             session.close()
+
+    def _of_all_tokens(self, logits: FloatArray) -> FloatArray:
+        if not len(self._head_tokens):
+            return logits
+        everywhere = np.full(self._session.vocab_size, -np.inf, dtype=np.float32)
+        everywhere[self._head_tokens] = logits
+        return everywhere
 
     @property
     def _session(self) -> Session:

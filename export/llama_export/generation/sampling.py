@@ -132,7 +132,8 @@ def sample(logits: FloatArray, sampling: Sampling, random: np.random.Generator) 
     ids, probabilities = distribution(logits, sampling)
     sums = probabilities.cumsum()
     drawn = int(np.searchsorted(sums, random.random() * sums[-1], side="right"))
-    return int(ids[min(drawn, len(ids) - 1)])
+    # A product that is rounded up to the sum must not draw what comes after the last share above 0.
+    return int(ids[min(drawn, int(np.searchsorted(sums, sums[-1])))])
 
 
 def _largest(shares: FloatArray, count: int) -> IdArray:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_export.errors import ConfigError
-from llama_export.llama.config_bounds import MOST_PARAMETERS, beyond_bounds
+from llama_export.llama.config_bounds import MOST_PARAMETERS, beyond_bounds, head_faults
 from llama_export.llama.config_keys import Fields, refuse_other_maths, shown
 from llama_export.llama.own_keys import PLAIN_ARCHITECTURE, read_own_keys, with_own_keys
 from llama_export.llama.rope_scaling import (
@@ -56,6 +56,8 @@ class LlamaConfig:
     # QLoRA: every linear of the blocks has a side branch of this rank; 0: none has.
     adaptor_rank: int = 0
     adaptor_scale: float = 0.0
+    # Ids whose rows the head keeps, ascending: logit i is that of head_tokens[i]. Empty: of id i.
+    head_tokens: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a shape that no Llama can have, with every fault named at once."""
@@ -88,7 +90,7 @@ class LlamaConfig:
             raise ConfigError(message, "correct config.json")
 
     def _faults_beside(self) -> list[str]:
-        """List what is wrong with the rotation and the adaptors."""
+        """List what is wrong with the rotation, the adaptors and the pruned head."""
         width, rank, scale = self.intermediate_size, self.adaptor_rank, self.adaptor_scale
         faults = []
         if self.down_proj_rotation and width & (width - 1):
@@ -97,7 +99,12 @@ class LlamaConfig:
             faults.append(f"adaptors of rank {rank} and scale {shown(scale)}")
         elif bool(rank) != bool(scale):
             faults.append(f"adaptors of rank {rank} need a scale, found {shown(scale)}")
-        return faults
+        return faults + head_faults(self.head_tokens, self.vocab_size, self.tie_word_embeddings)
+
+    @property
+    def num_logits(self) -> int:
+        """Rows of the head: all tokens, or those that were kept."""
+        return len(self.head_tokens) or self.vocab_size
 
     @property
     def num_parameters(self) -> int:
@@ -105,7 +112,8 @@ class LlamaConfig:
         query, key_value = self.num_attention_heads, self.num_key_value_heads
         attention = self.hidden_size * self.head_dim * 2 * (query + key_value)
         layer = attention + 3 * self.hidden_size * self.intermediate_size + 2 * self.hidden_size
-        tables = self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
+        head = 0 if self.tie_word_embeddings else self.num_logits
+        tables = (self.vocab_size + head) * self.hidden_size
         layer += self._parameters_beside
         return tables + self.num_hidden_layers * layer + self.hidden_size
 

@@ -5,7 +5,7 @@ It knows names and limits; it reads no file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llama_export.llama.config_keys import shown
@@ -54,3 +54,21 @@ def beyond_bounds(values: Mapping[str, Any]) -> list[str]:
         for each in (value if isinstance(value, tuple) else (value,))
         if not least[name] <= each <= _MOST[name]
     ]
+
+
+def head_faults(head_tokens: Sequence[int], vocab_size: int, tied: bool) -> list[str]:
+    """List what is wrong with the tokens that a pruned head keeps.
+
+    Args:
+        head_tokens: ids; none for a head of all tokens.
+        vocab_size: number of tokens that there are.
+        tied: whether head and token table are one, so that no row can be left out.
+    """
+    if not head_tokens:
+        return []
+    faults = ["head_tokens need a head of its own, and it is tied to the table"] if tied else []
+    if list(head_tokens) != sorted(set(head_tokens)):
+        faults.append("head_tokens must ascend, and name each token once")
+    if not 0 <= min(head_tokens) <= max(head_tokens) < vocab_size:
+        faults.append(f"head_tokens are outside the vocabulary of {vocab_size}")
+    return faults

@@ -14,7 +14,7 @@ from llama_export.errors import ConfigError, UnsupportedModelError
 from llama_quantize.printable import shown_name
 
 _LARGEST_INTEGER = 2**40  # more than any shape has, and exact as a float
-_MOST_TOKEN_IDS = 256
+MOST_TOKEN_IDS = 256
 _SHOWN_KEYS = 12
 
 # Keys that are read, or that no Llama's forward pass depends on, though a word in them says so.
@@ -193,8 +193,8 @@ class Fields:
         ids = value if isinstance(value, list) else [] if value is None else [value]
         if not all(isinstance(i, int) and not isinstance(i, bool) for i in ids):
             raise self._wrong(key, "a token id or a list of them", value)
-        if len(ids) > _MOST_TOKEN_IDS:
-            raise self._wrong(key, f"at most {_MOST_TOKEN_IDS} token ids", value)
+        if len(ids) > MOST_TOKEN_IDS:
+            raise self._wrong(key, f"at most {MOST_TOKEN_IDS} token ids", value)
         return tuple(ids)
 
     def _get(self, key: str, default: object) -> object:

@@ -5,7 +5,7 @@ a pure function `(input_ids, position, past key/values) -> (logits, present key/
 no tokens, no quantisation and no runtime.
 
 Shapes: B batch, S query length, C cache capacity, H query heads, K key/value heads, D head_dim,
-E hidden_size, V vocab_size.
+E hidden_size, V num_logits.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class Llama(nn.Module):
         super().__init__()
         self.config = config
         self.model = LlamaModel(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = nn.Linear(config.hidden_size, config.num_logits, bias=False)
         self.tie_weights()
 
     def tie_weights(self) -> None:

@@ -46,7 +46,7 @@ def expected_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
             shapes |= _of_linear(config, f"{prefix}.{module}", shape)
     shapes[FINAL_NORM] = (hidden,)
     if not config.tie_word_embeddings:
-        shapes[HEAD] = (config.vocab_size, hidden)
+        shapes[HEAD] = (config.num_logits, hidden)
     return shapes
 
 

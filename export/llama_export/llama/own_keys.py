@@ -1,6 +1,7 @@
 """What Hugging Face's config.json has no key for: under one key of ours, and only where it is set.
 
-It knows SpinQuant's rotation and QLoRA's side branches as fields; it knows nothing of the maths.
+It knows SpinQuant's rotation, QLoRA's side branches and the tokens of a pruned head as fields; it
+knows nothing of the maths.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ OWN_KEY = "llama_export"
 # graph as it is, go by `model_type`.
 PLAIN_ARCHITECTURE, OWN_ARCHITECTURE = "LlamaForCausalLM", "LlamaExportForCausalLM"
 _ROTATION, _RANK, _SCALE = "down_proj_rotation", "adaptor_rank", "adaptor_scale"
+_HEAD = "head_tokens"
 
 
 def read_own_keys(raw: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -39,7 +41,7 @@ def read_own_keys(raw: Mapping[str, Any], where: str) -> dict[str, Any]:
     if not isinstance(own, Mapping):
         message = f"{where}: {OWN_KEY} must be an object, found {shown(own)}"
         raise ConfigError(message, "correct config.json")
-    if unknown := sorted(set(own) - {_ROTATION, _RANK, _SCALE}):
+    if unknown := sorted(set(own) - {_ROTATION, _RANK, _SCALE, _HEAD}):
         names = ", ".join(map(shown_name, unknown))
         message = f"{where}: {OWN_KEY} has keys that are not implemented: {names}"
         raise UnsupportedModelError(message, "upgrade llama-export, and retry")
@@ -47,6 +49,8 @@ def read_own_keys(raw: Mapping[str, Any], where: str) -> dict[str, Any]:
     fields: dict[str, Any] = {_ROTATION: field.boolean(_ROTATION, default=False)}
     if _RANK in own or _SCALE in own:
         fields |= {_RANK: field.integer(_RANK), _SCALE: field.number(_SCALE)}
+    if _HEAD in own:
+        fields[_HEAD] = field.token_ids(_HEAD)
     return fields
 
 
@@ -55,6 +59,8 @@ def own_keys(config: LlamaConfig) -> dict[str, Any]:
     keys: dict[str, Any] = {_ROTATION: True} if config.down_proj_rotation else {}
     if config.adaptor_rank:
         keys |= {_RANK: config.adaptor_rank, _SCALE: config.adaptor_scale}
+    if config.head_tokens:
+        keys[_HEAD] = list(config.head_tokens)
     return keys
 
 

@@ -4,7 +4,7 @@ It runs the very modules of `llama_export.llama.model`, in float32, over weights
 by one; the two tables are never upcast whole. Several passes over the same weights share the
 reading, which costs more than a short pass. It knows no runtime and no file format.
 
-Shapes: B batch, S tokens, E hidden_size, V vocab_size, K key/value heads, C capacity, D head_dim.
+Shapes: B batch, S tokens, E hidden_size, V num_logits, K key/value heads, C capacity, D head_dim.
 """
 
 from __future__ import annotations
@@ -144,15 +144,15 @@ def reference_head(
     name = TABLE if config.tie_word_embeddings else HEAD
     weight = read(name)
     rounded = round_activations(hidden, rounding[name]) if name in rounding else hidden
-    logits = torch.empty(*hidden.shape[:-1], config.vocab_size)
+    logits = torch.empty(*hidden.shape[:-1], config.num_logits)
 
     @torch.inference_mode()
     def fill(start: int) -> None:
-        rows = slice(start, min(start + _HEAD_ROWS, config.vocab_size))
+        rows = slice(start, min(start + _HEAD_ROWS, config.num_logits))
         logits[..., rows] = functional.linear(rounded, weight_rows(weight, rows))
 
     with worker_pool() as pool:
-        list(pool.map(fill, range(0, config.vocab_size, _HEAD_ROWS)))
+        list(pool.map(fill, range(0, config.num_logits, _HEAD_ROWS)))
     return logits
 
 

@@ -21,17 +21,18 @@ READING = "reading"
 """Key of the metadata of quantised weights that says how their checkpoint was read."""
 
 # Adapters and their base are models of their own, which a manifest names.
-_RECORDED = ("rope_factor", "merge_adaptors", "requantize", "accept_loss")
+_RECORDED = ("rope_factor", "merge_adaptors", "requantize", "accept_loss", "head_tokens")
 _MOST_NOTE, _MOST_NOTES = 2000, 64
 
 
-def recorded(options: ReadOptions) -> dict[str, float | bool]:
-    """Return the options that a user set, of those that a bundle records."""
-    return {
+def recorded(options: ReadOptions) -> dict[str, float | bool | list[str]]:
+    """Return the options that a user set, of those that a bundle records, as JSON has them."""
+    found = {
         each.name: getattr(options, each.name)
         for each in fields(options)
         if each.name in _RECORDED and getattr(options, each.name) != getattr(AS_IT_IS, each.name)
     }
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}
 
 
 def noted(notes: Iterable[str]) -> tuple[str, ...]:
@@ -55,6 +56,7 @@ def read_again(asked: ReadOptions, info: ModelInfo) -> ReadOptions:
         merge_adaptors=asked.merge_adaptors or bool(then.get("merge_adaptors")),
         requantize=asked.requantize or bool(then.get("requantize")),
         accept_loss=asked.accept_loss or bool(then.get("accept_loss")),
+        head_tokens=asked.head_tokens or tuple(then.get("head_tokens", ())),
     )
 
 

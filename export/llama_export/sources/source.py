@@ -29,6 +29,7 @@ from llama_export.checkpoints.formats import (
 from llama_export.errors import CheckpointError, TokenizerError
 from llama_export.llama.config import LlamaConfig
 from llama_export.sources.chat_settings import chat_settings, completed, generation_settings
+from llama_export.sources.head_tokens import with_head_tokens
 from llama_export.sources.licence import licence_folder, licence_notice
 from llama_export.sources.reading import (
     READING,
@@ -144,7 +145,7 @@ def describe(
     tokenizer = read_tokenizer(path, options)
     require_same_vocabulary(tokenizer, config, path)
     companions = read_small_files(path, options)
-    config = completed(config, tokenizer, companions)
+    config = with_head_tokens(completed(config, tokenizer, companions), tokenizer, options)
     checkpoint = open_checkpoint(path, config, options) if with_weights else None
     # What is copied into bundles is read now, so that a fault in it does not wait for the work.
     licence_notice("", None, licence_folder(path))

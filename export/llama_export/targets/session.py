@@ -22,12 +22,13 @@ KeyValueArrays = tuple[FloatArray, FloatArray]
 class Session(Protocol):
     """A loaded artifact with one conversation's KV cache.
 
-    Shapes: V vocab_size, K key/value heads, D head_dim.
+    Shapes: V logits, fewer than `vocab_size` where the head was pruned, K key/value heads, D
+    head_dim.
     """
 
     @property
     def vocab_size(self) -> int:
-        """Length of the logits."""
+        """Number of token ids that may be read; of logits there are fewer where they are pruned."""
 
     @property
     def max_context(self) -> int:

@@ -12,7 +12,10 @@ from typing import Any
 
 from llama_export.bundle.bundle import Bundle
 from llama_export.bundle.graph_spec import GraphSpec
+from llama_export.errors import BundleError
+from llama_export.llama.config_bounds import head_faults
 from llama_export.llama.intermediates import FloatArray
+from llama_export.llama.own_keys import read_own_keys
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,38 @@ class StoredArtifact:
             BundleError: the manifest's graph is damaged.
         """
         return cls(bundle.artifact, bundle.manifest.spec, bundle.manifest.model.config)
+
+    @property
+    def head_tokens(self) -> tuple[int, ...]:
+        """Ids of the tokens that the logits stand for; empty: each stands for its own index.
+
+        Raises:
+            ConfigError, UnsupportedModelError: the manifest's config is damaged, or a newer one.
+            BundleError: its ids are not in order, not in the vocabulary, or not as many as logits.
+        """
+        ids: tuple[int, ...] = read_own_keys(self.model, "manifest.json").get("head_tokens", ())
+        faults = head_faults(ids, self.vocab_size, tied=False)
+        if ids and len(ids) != self._num_logits:
+            faults.append(f"{len(ids)} head_tokens for {self._num_logits} logits")
+        if faults:
+            message = f"manifest.json: {'; '.join(faults)}"
+            raise BundleError(message, "export the bundle again")
+        return ids
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids that may be read: the config's where the head was pruned, else of logits.
+
+        Raises:
+            ConfigError, UnsupportedModelError: as `head_tokens`.
+        """
+        known = self.model.get("vocab_size")
+        pruned = read_own_keys(self.model, "manifest.json").get("head_tokens")
+        return known if pruned and isinstance(known, int) else self._num_logits
+
+    @property
+    def _num_logits(self) -> int:
+        return int(self.spec.outputs[0].shape[-1])
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,7 @@ class ArtifactMetadata:
         quantization: how the weights are quantised, in words.
         weights_bytes: size of the quantised weights.
         version: version of llama-export.
+        head_tokens: ids that the logits stand for; empty: each stands for its own index.
     """
 
     name: str
@@ -81,6 +82,7 @@ class ArtifactMetadata:
     quantization: str
     weights_bytes: int
     version: str
+    head_tokens: tuple[int, ...] = ()
 
     @property
     def author(self) -> str:

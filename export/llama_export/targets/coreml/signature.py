@@ -2,7 +2,7 @@
 
 It knows names, shapes and options; it imports no toolkit.
 
-Shapes: L layers, K key/value heads, C max_context, D head_dim, V vocab_size, q new tokens, m and e
+Shapes: L layers, K key/value heads, C max_context, D head_dim, V num_logits, q new tokens, m and e
 rows and columns of the mask, P tokens in the cache so far.
 """
 
@@ -38,7 +38,7 @@ def prefill_tokens(max_context: int) -> int:
 
 def graph_spec(config: LlamaConfig, max_context: int, options: CoremlOptions) -> GraphSpec:
     """Return the package's signature, as the manifest has it."""
-    vocab_size = config.vocab_size
+    logits = config.num_logits
     if options.kv_cache == IO:
         past, total = (cache_shape(config, name) for name in ("past_length", "total_length"))
         return GraphSpec(
@@ -48,7 +48,7 @@ def graph_spec(config: LlamaConfig, max_context: int, options: CoremlOptions) ->
                 TensorSpec(VALUE_CACHE, "float16", past),
             ),
             outputs=(
-                TensorSpec(LOGITS, "float16", (1, "sequence_length", vocab_size)),
+                TensorSpec(LOGITS, "float16", (1, "sequence_length", logits)),
                 TensorSpec(PRESENT_KEYS, "float16", total),
                 TensorSpec(PRESENT_VALUES, "float16", total),
             ),
@@ -64,7 +64,7 @@ def graph_spec(config: LlamaConfig, max_context: int, options: CoremlOptions) ->
     if options.fixed:
         return GraphSpec(
             inputs=(TensorSpec(INPUT_IDS, "int32", (1, 1)), TensorSpec(POSITION, "int32", (1,))),
-            outputs=(TensorSpec(LOGITS, "float16", (1, 1, vocab_size)),),
+            outputs=(TensorSpec(LOGITS, "float16", (1, 1, logits)),),
             kv_cache=STATE,
             max_context=max_context,
             all_logits=False,
@@ -77,7 +77,7 @@ def graph_spec(config: LlamaConfig, max_context: int, options: CoremlOptions) ->
             TensorSpec(INPUT_IDS, "int32", (1, "sequence_length")),
             TensorSpec(CAUSAL_MASK, "float16", mask),
         ),
-        outputs=(TensorSpec(LOGITS, "float16", (1, "sequence_length", vocab_size)),),
+        outputs=(TensorSpec(LOGITS, "float16", (1, "sequence_length", logits)),),
         kv_cache=STATE,
         max_context=max_context,
         all_logits=True,

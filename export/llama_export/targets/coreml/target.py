@@ -128,7 +128,7 @@ class CoremlTarget(Target):
         if not exact and runs_core_ml():
             with damage_named(artifact.path):
                 runner = CoremlRuntime.open(artifact.path, verbose=verbose)
-                return CoremlSession(runner, artifact.spec)
+                return CoremlSession(runner, artifact.spec, artifact.vocab_size)
         return _evaluated(artifact, threads=threads, exact=exact)
 
     @override
@@ -242,4 +242,4 @@ def _evaluated(artifact: StoredArtifact, *, threads: int | None, exact: bool) ->
     mode = "fp32" if exact else "fp16"
     with damage_named(artifact.path):
         runner = Evaluator.open(artifact.path, mode=mode, threads=threads)
-        return CoremlSession(runner, artifact.spec)
+        return CoremlSession(runner, artifact.spec, artifact.vocab_size)

@@ -38,6 +38,7 @@ _TRAINED_SHARE = Limit(0.75, "a model worse than this has not learnt the text's 
 _SHARE_FLOOR = Limit(2e-3, "a third of less would be below the rounding of int8 activations")
 
 _LOWERING, _ACTIVATION, _QUANTISATION = "lowering", "activation", "quantisation"
+_PRUNED = "a pruned head has no logits for the tokens of a text"
 _RANDOM = "random weights, or a text that the model does not know"
 _UNKNOWN_ROUNDING = "how this machine's runtime rounds activations is not known"
 
@@ -47,7 +48,9 @@ def lowering_rows(limits: Limits, shipped: Shipped, exact: Exact, *, vocab_size:
     rows = [*_exact_rows(limits, exact), *_shipped_rows(limits, shipped, vocab_size)]
     loss = shipped.artifact_loss
     name = "perplexity of the artifact"
-    if loss.fault:
+    if loss is None:
+        rows.append(unchecked(_LOWERING, "perplexity_artifact", name, _PRUNED))
+    elif loss.fault:
         rows.append(judged(_LOWERING, "perplexity_artifact", name, math.inf, 0, loss.fault))
     else:
         rows.append(informed(_LOWERING, "perplexity_artifact", name, loss.perplexity))
@@ -82,8 +85,8 @@ def quantisation_rows(
     rows = _weights_rows(weights)
     metrics = shipped.quantisation
     key, name = "kl_quantisation", f"mean KL of {bits}-bit weights, nats"
-    if metrics is None or shipped.quantised_loss is None or shipped.checkpoint_loss is None:
-        missing = "reference checkpoint" if shipped.quantised_loss else "quantised weights"
+    if metrics is None:
+        missing = "reference checkpoint" if shipped.lowering else "quantised weights"
         note = f"no {missing}; what the quantisation cost is not proved"
         return [unchecked(_QUANTISATION, key, "mean KL, nats", note), *rows]
     is_small = bits == 4 and config.num_parameters < _SMALL_MODEL
@@ -92,20 +95,23 @@ def quantisation_rows(
         note = metrics.fault or threshold.reason
         kl = judged(_QUANTISATION, key, name, metrics.kl_mean, threshold.value, note)
     else:
-        kl = informed(_QUANTISATION, key, name, metrics.kl_mean, f"{_NOT_JUDGED}{_RANDOM}")
+        kl = informed(_QUANTISATION, key, name, metrics.kl_mean, _why_not_judged(shipped))
     return [
         kl,
         *_spread_rows(_QUANTISATION, "quantisation", metrics),
         *rows,
-        _perplexity_row("perplexity_checkpoint", "the checkpoint", shipped.checkpoint_loss),
-        _perplexity_row("perplexity_quantised", "the quantised weights", shipped.quantised_loss),
+        *_perplexity_rows("checkpoint", "the checkpoint", shipped.checkpoint_loss),
+        *_perplexity_rows("quantised", "the quantised weights", shipped.quantised_loss),
     ]
 
 
 def is_trained(shipped: Shipped, vocab_size: int) -> bool:
-    """Return whether the best model at hand predicts the text clearly better than a guess."""
+    """Return whether the best model at hand predicts the text clearly better than a guess.
+
+    Of a pruned head nothing is known: it does not predict text.
+    """
     loss = shipped.checkpoint_loss or shipped.quantised_loss or shipped.artifact_loss
-    return loss.nats_per_token <= _TRAINED_SHARE.value * math.log(vocab_size)
+    return loss is not None and loss.nats_per_token <= _TRAINED_SHARE.value * math.log(vocab_size)
 
 
 def strictly(rows: Sequence[Row]) -> list[Row]:
@@ -230,7 +236,7 @@ def _share_row(limits: Limits, shipped: Shipped, metrics: LogitMetrics, vocab_si
     if quantisation.fault or metrics.fault:
         return judged(_LOWERING, key, name, math.inf, limits.shipped_share.value)
     if not is_trained(shipped, vocab_size):
-        return informed(_LOWERING, key, name, share, f"{_NOT_JUDGED}{_RANDOM}")
+        return informed(_LOWERING, key, name, share, _why_not_judged(shipped))
     if quantisation.kl_mean < _SHARE_FLOOR.value:
         note = f"the quantisation error is below {_SHARE_FLOOR.value:g}: {_SHARE_FLOOR.reason}"
         return informed(_LOWERING, key, name, share, note)
@@ -293,9 +299,16 @@ def _spread_rows(section: str, key: str, metrics: LogitMetrics) -> list[Row]:
     return rows
 
 
-def _perplexity_row(key: str, whose: str, loss: Perplexity) -> Row:
-    note = loss.fault or f"{loss.nats_per_token:.3f} nats a token over {loss.tokens}"
-    return informed(_QUANTISATION, key, f"perplexity of {whose}", loss.perplexity, note)
+def _perplexity_rows(key: str, whose: str, loss: Perplexity | None) -> list[Row]:
+    if loss is None:
+        return []
+    note, name = loss.fault, f"perplexity of {whose}"
+    note = note or f"{loss.nats_per_token:.3f} nats a token over {loss.tokens}"
+    return [informed(_QUANTISATION, f"perplexity_{key}", name, loss.perplexity, note)]
+
+
+def _why_not_judged(shipped: Shipped) -> str:
+    return f"{_NOT_JUDGED}{_PRUNED if shipped.artifact_loss is None else _RANDOM}"
 
 
 _NOT_JUDGED = "not judged: "

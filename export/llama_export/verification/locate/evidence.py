@@ -62,7 +62,7 @@ class Evidence:
     def _fits(self, point: str, shape: tuple[int, ...], start: int, length: int) -> bool:
         config = self.config
         if point == intermediates.HEAD:
-            return shape in ((1, config.vocab_size), (length, config.vocab_size))
+            return shape in ((1, config.num_logits), (length, config.num_logits))
         size, shared = config.head_dim, config.num_key_value_heads
         part = point.split(".", 3)[-1] if point.startswith("model.layers.") else point
         if part in (

@@ -173,7 +173,7 @@ def _read_as_shipped(
         if artifact.checkpoint is not None:
             original = Eager.run(artifact.config, artifact.checkpoint.tensor, reading.compared)
     token_ids = reading.token_ids[: reading.budget.positions + 1]
-    text_tokens = len(reading.text.token_ids)
+    text_tokens = None if artifact.config.head_tokens else len(reading.text.token_ids)
     shipped = measure_shipped(session, quantised, original, token_ids, text_tokens, tick)
     runtime = None
     if reference is not None:

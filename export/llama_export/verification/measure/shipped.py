@@ -44,7 +44,8 @@ class Shipped:
         emulated: artifact against eager with the rounding emulated; for an artifact that always
             rounds, each step after the artifact's own cache.
         quantisation: eager with the quantised weights against eager with the checkpoint's.
-        artifact_loss: loss of the artifact on the text.
+        artifact_loss: loss of the artifact on the text; this and the others are None for a pruned
+            head, which has no logits for the text's tokens.
         quantised_loss: loss of the quantised weights.
         checkpoint_loss: loss of the checkpoint.
         scatter: some pairs of logits (eager with the quantised weights, artifact).
@@ -59,7 +60,7 @@ class Shipped:
     activation: LogitMetrics | None
     emulated: LogitMetrics | None
     quantisation: LogitMetrics | None
-    artifact_loss: Perplexity
+    artifact_loss: Perplexity | None
     quantised_loss: Perplexity | None
     checkpoint_loss: Perplexity | None
     scatter: tuple[tuple[float, float], ...] = field(default=(), repr=False)
@@ -85,7 +86,7 @@ def measure_shipped(
     quantised: QuantisedEager | None,
     original: Eager | None,
     token_ids: Sequence[int],
-    text_tokens: int,
+    text_tokens: int | None,
     tick: Callable[[], None],
 ) -> Shipped:
     """Feed an empty session token by token, and compare every row of logits.
@@ -96,7 +97,7 @@ def measure_shipped(
         original: eager pass with the checkpoint's weights.
         token_ids: tokens to feed, and the one after the last of them, `[P + 1]`.
         text_tokens: number of tokens after the first that are the text itself; those behind repeat
-            it, and how well they are predicted says nothing.
+            it, and how well they are predicted says nothing. None: no token is scored.
         tick: function called after each call of the session.
     """
     sums = _Sums(token_ids, text_tokens)
@@ -119,9 +120,10 @@ def measure_shipped(
 class _Sums:
     """The comparisons of one run, added up block by block."""
 
-    def __init__(self, token_ids: Sequence[int], text_tokens: int) -> None:
+    def __init__(self, token_ids: Sequence[int], text_tokens: int | None) -> None:
         self._targets = token_ids[1:]
-        self._scored = min(text_tokens, len(self._targets))
+        self._is_scored = text_tokens is not None
+        self._scored = min(text_tokens or 0, len(self._targets))
         self._lowering, self._activation = LogitComparison(), LogitComparison()
         self._emulated, self._quantisation = LogitComparison(), LogitComparison()
         self._artifact_loss, self._quantised_loss = TokenLoss(), TokenLoss()
@@ -170,12 +172,15 @@ class _Sums:
             activation=self._activation.metrics() if rounded else None,
             emulated=self._emulated.metrics() if rounded else None,
             quantisation=self._quantisation.metrics() if both else None,
-            artifact_loss=self._artifact_loss.result(),
-            quantised_loss=self._quantised_loss.result() if quantised else None,
-            checkpoint_loss=self._original_loss.result() if both else None,
+            artifact_loss=self._loss(self._artifact_loss),
+            quantised_loss=self._loss(self._quantised_loss) if quantised else None,
+            checkpoint_loss=self._loss(self._original_loss) if both else None,
             scatter=tuple(self._pairs),
             best_step=self._best if quantised is not None and quantised.teacher_forced else None,
         )
+
+    def _loss(self, loss: TokenLoss) -> Perplexity | None:
+        return loss.result() if self._is_scored else None
 
     def _keep_best(self, wanted: Logits, found: Logits) -> None:
         """Keep the smallest relative difference of a row; a NaN does not count."""

@@ -43,6 +43,7 @@ _DESCRIPTIONS = {
     signature.LOGITS: "Scores of the next token, float16 [1, tokens, vocabulary].",
 }
 _IO_START = " A conversation begins with one slot of zeros."
+_PRUNED = f" They stand for the token ids in {_PREFIX}head_tokens, in that order."
 _LAST_ROW = "Scores of the token after the last one, float16 [1, 1, vocabulary]."
 
 
@@ -70,7 +71,9 @@ def describe_model(
         fields.userDefined[key] = value
     for holder in (description, *description.functions):
         for feature in (*holder.input, *holder.output, *holder.state):
-            feature.shortDescription = _describe(feature.name, spec)
+            text = _describe(feature.name, spec)
+            pruned = metadata.head_tokens and feature.name == signature.LOGITS
+            feature.shortDescription = text + _PRUNED if pruned else text
 
 
 def _summary(spec: GraphSpec, metadata: ArtifactMetadata) -> str:
@@ -109,6 +112,8 @@ def _user_metadata(
         f"{_PREFIX}compute_units": DEFAULT_COMPUTE_UNITS,
         f"{_PREFIX}deployment_target": options.deployment_target,
     }
+    if metadata.head_tokens:
+        found[f"{_PREFIX}head_tokens"] = " ".join(map(str, metadata.head_tokens))
     if metadata.bos_token_id is None:
         del found[f"{_PREFIX}bos_token_id"]
     if metadata.hub_id:

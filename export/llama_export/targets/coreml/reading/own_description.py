@@ -18,6 +18,7 @@ from llama_export.targets.coreml import signature as names
 from llama_export.targets.coreml.options import DEFAULT_COMPUTE_UNITS
 from llama_export.targets.damage import damage_named
 from llama_export.targets.own_description import OwnDescription, Said, kept_names
+from llama_export.targets.stored import StoredArtifact
 
 _PREFIX = "llama_export."
 _HUB_KEY = "co.huggingface.exporters.name"
@@ -141,6 +142,8 @@ def _expected(package: Package, bundle: Bundle, signature: GraphSpec) -> Mapping
         "compute_units": DEFAULT_COMPUTE_UNITS,
         "deployment_target": _SYSTEMS[package.model.specificationVersion],
     }
+    if kept := StoredArtifact.of(bundle).head_tokens:
+        own["head_tokens"] = " ".join(map(str, kept))
     if tokenizer["bos_token_id"] is not None:
         own["bos_token_id"] = str(tokenizer["bos_token_id"])
     if model.revision:

@@ -78,7 +78,7 @@ class StateCaches(Generic[StateT]):
         logits = np.zeros(0, dtype=np.float32)
         for call in self._plan(tokens, position):
             results = self._runner.predict(call.inputs, self._state, function=call.function)
-            logits = last_logits(results, call.rows, self._layout.vocab_size)
+            logits = last_logits(results, call.rows, self._layout.num_logits)
         return logits
 
     def rows(self, layer: int, position: int) -> KeyValueArrays:
@@ -135,7 +135,7 @@ class IoCaches(Generic[StateT]):
             inputs = {INPUT_IDS: token_ids(chunk), KEY_CACHE: key, VALUE_CACHE: value}
             results = self._runner.predict(inputs)
             shape = self._layout.cache_shape(key.shape[3] + len(chunk))
-            logits = last_logits(results, len(chunk), self._layout.vocab_size)
+            logits = last_logits(results, len(chunk), self._layout.num_logits)
             key, value = (output(results, name, shape) for name in _CACHES_OUT)
         self._arrays = key, value
         return logits

@@ -114,13 +114,13 @@ def output(results: Mapping[str, Array], name: str, shape: tuple[int, ...]) -> A
     return found
 
 
-def last_logits(results: Mapping[str, Array], rows: int, vocab_size: int) -> FloatArray:
+def last_logits(results: Mapping[str, Array], rows: int, num_logits: int) -> FloatArray:
     """Return the logits of a call's last row, `[V]`, as a copy.
 
     Raises:
         BundleError: the call gave none, or of another shape.
     """
-    logits = output(results, LOGITS, (1, rows, vocab_size))
+    logits = output(results, LOGITS, (1, rows, num_logits))
     return np.array(logits[0, -1], dtype=np.float32)
 
 

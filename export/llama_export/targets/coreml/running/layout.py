@@ -2,7 +2,7 @@
 
 It knows the three signatures; it does not know how any of them is called.
 
-Shapes: L layers, K key/value heads, C max_context, D head_dim, V vocab_size.
+Shapes: L layers, K key/value heads, C max_context, D head_dim, V num_logits.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Layout:
         heads: K, number of key/value heads.
         max_context: C, largest number of positions in a conversation.
         head_dim: D, columns of a head.
-        vocab_size: V, number of tokens.
+        num_logits: V, number of tokens that have a logit.
         kv_cache: `STATE` or `IO`.
         prefill_tokens: number of tokens that a call of `prefill` takes; 0: shapes are flexible.
     """
@@ -35,7 +35,7 @@ class Layout:
     heads: int
     max_context: int
     head_dim: int
-    vocab_size: int
+    num_logits: int
     kv_cache: str
     prefill_tokens: int
 
@@ -56,7 +56,7 @@ class Layout:
             heads=int(heads),
             max_context=spec.max_context,
             head_dim=int(head_dim),
-            vocab_size=int(spec.outputs[0].shape[2]),
+            num_logits=int(spec.outputs[0].shape[2]),
             kv_cache=spec.kv_cache,
             prefill_tokens=spec.functions.get(PREFILL, 0),
         )

@@ -42,7 +42,7 @@ def probe(
         EvaluationError: the package cannot be run.
     """
     tapping = _Tapping(Evaluator.open(artifact.path, mode="fp32", threads=threads))
-    session = CoremlSession(tapping, artifact.spec)
+    session = CoremlSession(tapping, artifact.spec, artifact.vocab_size)
     tapped = []
     past = _caches(session)
     for chunk in chunks:

@@ -29,20 +29,24 @@ class CoremlSession:
     Args:
         runner: the loaded package; forks share it, and its weights.
         spec: signature of the package, from the manifest.
+        vocab_size: number of ids that may be read; None: as many as there are logits.
 
     Raises:
         BundleError: the signature is not a Core ML package's.
     """
 
-    def __init__(self, runner: Runner[StateT], spec: GraphSpec) -> None:
+    def __init__(
+        self, runner: Runner[StateT], spec: GraphSpec, vocab_size: int | None = None
+    ) -> None:
         self._layout = Layout.of(spec)
+        self._vocab_size = vocab_size or self._layout.num_logits
         self._open_caches: Caches | None = open_caches(runner, self._layout)
         self._position = 0
 
     @property
     def vocab_size(self) -> int:
-        """Length of the logits."""
-        return self._layout.vocab_size
+        """Number of token ids that may be read."""
+        return self._vocab_size
 
     @property
     def max_context(self) -> int:

@@ -16,13 +16,14 @@ from llama_export.targets.executorch.reading.flatbuffer import Table
 from llama_export.targets.executorch.reading.pte import Pte, PteTensor
 from llama_export.targets.executorch.reading.weights import read_weights
 from llama_export.targets.own_description import OwnDescription, Said, kept_names
+from llama_export.targets.stored import StoredArtifact
 
 _DTYPES = {3: "int32", 4: "int64", 5: "float16", 6: "float32", 15: "bfloat16"}
 # Fields of a method, and of one of its values; the kinds of values that are numbers.
 _NAME, _VALUES, _OUTPUTS = 0, 2, 4
 _KIND, _CONTENT = 0, 1
 _INTEGER, _BOOLEAN = 2, 3
-_LISTS = ("get_eos_ids",)
+_LISTS = ("get_eos_ids", "get_head_tokens")
 _BACKENDS = {"XnnpackBackend": "xnnpack"}
 _VARIES = "varies"
 _OWN_INPUTS = 2
@@ -96,6 +97,7 @@ def _named(
 def _said(pte: Pte, bundle: Bundle, signature: GraphSpec) -> Iterator[Said]:
     """Compare what the runners are told with the manifest, method by method."""
     tokenizer, config = bundle.manifest.tokenizer, bundle.manifest.model.config
+    kept = StoredArtifact.of(bundle).head_tokens
     bos = tokenizer["bos_token_id"]
     expected: Mapping[str, object] = {
         **({} if bos is None else {"get_bos_id": bos}),
@@ -109,6 +111,7 @@ def _said(pte: Pte, bundle: Bundle, signature: GraphSpec) -> Iterator[Said]:
         "use_kv_cache": True,
         "use_sdpa_with_kv_cache": True,
         "enable_dynamic_shape": True,
+        **({"get_head_tokens": list(kept)} if kept else {}),
     }
     found = dict(_answers(pte))
     for name in {**expected, **found}:

@@ -50,6 +50,7 @@ class Program:
         method: ExecuTorch's object.
         spec: signature of the artifact, from the manifest.
         caches: names of the caches inside; empty when they are inputs.
+        vocab_size: number of ids that may be read.
         verbose: let the runtime's messages through.
     """
 
@@ -58,12 +59,14 @@ class Program:
         method: ExecuTorchMethod,
         spec: GraphSpec,
         caches: Sequence[str],
+        vocab_size: int,
         *,
         verbose: bool = False,
     ) -> None:
         self._method = method
         self._verbose = verbose
         self.spec = spec
+        self.vocab_size = vocab_size
         self.inside = tuple(method.get_attribute(name) for name in caches)
         # Weak: a conversation that nobody has any more need not be put aside.
         self.holder: weakref.ref[ExecutorchSession] | None = None
@@ -147,14 +150,15 @@ class ExecutorchSession:
             raise BundleError(message, "export the bundle again")
         method = load_method(model, threads=threads, verbose=verbose)
         with damage_named(model):
-            program = Program(method, spec, sorted(names, key=_layer_and_part), verbose=verbose)
+            caches = sorted(names, key=_layer_and_part)
+            program = Program(method, spec, caches, artifact.vocab_size, verbose=verbose)
         use_huge_pages()
         return cls(program)
 
     @property
     def vocab_size(self) -> int:
-        """Length of the logits."""
-        return int(self._spec.outputs[0].shape[-1])
+        """Number of token ids that may be read."""
+        return self._program.vocab_size
 
     @property
     def max_context(self) -> int:

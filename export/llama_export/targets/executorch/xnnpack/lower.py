@@ -239,6 +239,7 @@ def runner_metadata(form: HostForm, stop_token_ids: tuple[int, ...]) -> Mapping[
         "use_kv_cache": True,
         "use_sdpa_with_kv_cache": True,
         "enable_dynamic_shape": True,
+        **({"get_head_tokens": list(config.head_tokens)} if config.head_tokens else {}),
     }
 
 
@@ -258,7 +259,7 @@ def graph_spec(form: HostForm) -> GraphSpec:
             *caches,
         ),
         # Caches that are inputs are changed in place: they come out where they went in.
-        outputs=(TensorSpec("logits", "float32", (1, *rows, config.vocab_size)),),
+        outputs=(TensorSpec("logits", "float32", (1, *rows, config.num_logits)),),
         kv_cache=form.options.kv_cache,
         max_context=form.max_context,
         all_logits=form.options.all_logits,

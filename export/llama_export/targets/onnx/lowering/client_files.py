@@ -23,11 +23,15 @@ _DATA_FILES = 1
 def client_settings(config: LlamaConfig, max_context: int, model_file: str) -> ClientSettings:
     """Return what onnxruntime-genai and transformers.js need to run the artifact unmodified.
 
+    Nothing for a pruned head: they would take a logit's index for the token.
+
     Args:
         config: shape of the model.
         max_context: number of positions of the artifact.
         model_file: name of the graph; its data is in the one file `<model_file>_data`.
     """
+    if config.head_tokens:
+        return ClientSettings()
     settings = {
         "dtype": _DTYPE_WITHOUT_SUFFIX,
         "use_external_data_format": {model_file: _DATA_FILES},

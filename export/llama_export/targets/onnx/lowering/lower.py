@@ -85,7 +85,7 @@ def graph_spec(config: LlamaConfig, max_context: int, *, all_logits: bool) -> Gr
     """Return the artifact's signature: the names that onnxruntime's clients expect."""
     rows: int | str = "sequence_length" if all_logits else 1
     cache_shape = config.num_key_value_heads, padded_head(config.head_dim)
-    return signature(config.num_hidden_layers, cache_shape, config.vocab_size, max_context, rows)
+    return signature(config.num_hidden_layers, cache_shape, config.num_logits, max_context, rows)
 
 
 class _Lowering:

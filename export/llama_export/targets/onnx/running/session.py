@@ -42,11 +42,19 @@ class OnnxSession:
     Args:
         runtime: the loaded graph; forks share it, and its weights.
         spec: signature of the graph, from the manifest.
+        vocab_size: number of ids that may be read; None: as many as there are logits.
     """
 
-    def __init__(self, runtime: onnxruntime.InferenceSession, spec: GraphSpec) -> None:
+    def __init__(
+        self,
+        runtime: onnxruntime.InferenceSession,
+        spec: GraphSpec,
+        vocab_size: int | None = None,
+    ) -> None:
         self._runtime: onnxruntime.InferenceSession | None = runtime
         self._spec = spec
+        self._num_logits = int(spec.outputs[0].shape[2])
+        self._vocab_size = vocab_size or self._num_logits
         self._binding: onnxruntime.IOBinding | None = runtime.io_binding()
         # Outputs come back in the order of their first binding: the logits are number 0.
         self._binding.bind_output("logits")
@@ -79,12 +87,12 @@ class OnnxSession:
         runtime = load_runtime(artifact.path, threads=threads, exact=exact, verbose=verbose)
         require_declared(artifact.spec, runtime.get_inputs(), runtime.get_outputs())
         use_huge_pages()
-        return cls(runtime, artifact.spec)
+        return cls(runtime, artifact.spec, artifact.vocab_size)
 
     @property
     def vocab_size(self) -> int:
-        """Length of the logits."""
-        return int(self._spec.outputs[0].shape[2])
+        """Number of token ids that may be read."""
+        return self._vocab_size
 
     @property
     def max_context(self) -> int:
@@ -146,7 +154,7 @@ class OnnxSession:
         except Exception as error:  # its classes share no base but this; it is re-raised as ours
             message = f"onnxruntime cannot run the artifact over {tokens} tokens: {error}"
             raise BundleError(message, "export the bundle again") from error
-        expected = (1, tokens if self._spec.all_logits else 1, self.vocab_size)
+        expected = (1, tokens if self._spec.all_logits else 1, self._num_logits)
         if logits.dtype != np.float32 or logits.shape != expected:
             message = (
                 f"the artifact's logits: expected float32 {expected}, found {logits.dtype} "
@@ -196,7 +204,7 @@ class OnnxSession:
 
     def fork(self) -> OnnxSession:
         """Return a second conversation that begins with the same tokens; the weights are shared."""
-        other = OnnxSession(require_open(self._runtime), self._spec)
+        other = OnnxSession(require_open(self._runtime), self._spec, self._vocab_size)
         other._reserve(self._position)
         for name, buffer in self._buffers.items():
             other._buffers[name][:, :, : self._position] = buffer[:, :, : self._position]
