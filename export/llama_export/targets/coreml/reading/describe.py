@@ -106,6 +106,6 @@ def _uses(each: StoredConstant) -> list[_Use]:
     is_table = "gather" in each.users or each.name == const_name(HEAD)
     kind = weights_kind(storage, is_table=is_table)
     uses = [_Use(kind, each.data, each.data.size_bytes // shared)]
-    if each.scales is not None:
+    if each.scales is not None and not each.scales.held:
         uses.append(_Use(SCALES, each.scales, each.scales.size_bytes // shared))
     return uses

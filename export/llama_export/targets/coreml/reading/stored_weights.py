@@ -21,19 +21,21 @@ _AGAIN = "export the bundle again"
 
 @dataclass(frozen=True)
 class Tensor:
-    """An array in a weight file.
+    """An array in a weight file, or scales of a few rows, which stand in the program itself.
 
     Args:
-        file: name of the weight file, as the program has it.
+        file: name of the weight file, as the program has it; empty: the program has the bytes.
         offset: place of the array's record in the file.
         dtype: MIL's name of the element type.
         shape: shape of the array.
+        held: the program's bytes; empty: they are in a file.
     """
 
     file: str
     offset: int
     dtype: str
     shape: tuple[int, ...]
+    held: bytes = b""
 
     @property
     def size_bytes(self) -> int:
@@ -79,6 +81,10 @@ def read(package: Package, tensor: Tensor) -> Any:  # noqa: ANN401 - torch is im
     Raises:
         BundleError: the file does not hold it.
     """
+    if tensor.held:
+        import torch
+
+        return torch.frombuffer(bytearray(tensor.held), dtype=torch.float16)
     blobs = package.blobs(tensor.file)
     return blobs.read(tensor.offset, tensor.dtype, math.prod(tensor.shape))
 
@@ -127,13 +133,15 @@ def _of_operation(
 
 def _tensor(value: Any, where: str) -> Tensor:  # noqa: ANN401 - protobuf's messages have no types
     kind = read_type(value.type, where)
-    if (
-        value.WhichOneof("value") != "blobFileValue"
-        or not isinstance(kind, TensorType)
-        or kind.shape is None
-        or None in kind.shape
-    ):
-        message = f"{where}: expected an array in the weight file, found {kind}"
-        raise BundleError(message, _AGAIN)
-    shape = tuple(size for size in kind.shape if size is not None)
-    return Tensor(value.blobFileValue.fileName, value.blobFileValue.offset, kind.dtype, shape)
+    shape = kind.shape if isinstance(kind, TensorType) else None
+    if isinstance(kind, TensorType) and shape is not None and None not in shape:
+        sizes = tuple(size for size in shape if size is not None)
+        if value.WhichOneof("value") == "blobFileValue":
+            blob = value.blobFileValue
+            return Tensor(blob.fileName, blob.offset, kind.dtype, sizes)
+        # coremltools writes fewer than ten numbers into the program.
+        held = bytes(value.immediateValue.tensor.bytes.values)
+        if kind.dtype == "fp16" and 0 < len(held) == 2 * math.prod(sizes):
+            return Tensor("", 0, kind.dtype, sizes, held)
+    message = f"{where}: expected an array in the weight file, found {kind}"
+    raise BundleError(message, _AGAIN)
