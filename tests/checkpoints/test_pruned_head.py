@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from artifacts.adapters import write_adapter
+from artifacts.adapters import low_rank, write_adapter
 from artifacts.gguf_files import write_gguf
 from artifacts.meta_int4 import write_spinquant
 from artifacts.tiny import TINY, UNTIED, write_checkpoint
@@ -21,6 +21,7 @@ from llama_export.llama.names import HEAD, TABLE
 from llama_export.llama.streamed import reference_logits, whole
 from llama_quantize.checkpoint.store import quantize_to
 from llama_quantize.checkpoint.weights import QuantizedWeights
+from llama_quantize.lazy import LazyTensor
 from llama_quantize.recipe import recipe
 from llama_quantize.tensor import QuantizedTensor
 
@@ -79,13 +80,17 @@ def test_a_tied_table_whose_codes_are_kept_gives_its_head_the_same_form(tmp_path
 
 def test_rows_are_those_with_the_adapter(tmp_path):
     write_checkpoint(tmp_path / "base")
-    saved = {TABLE: torch.randn(TINY.vocab_size, TINY.hidden_size)}
-    write_adapter(tmp_path / "tuned", saved, base=tmp_path / "base")
+    tensors = low_rank(UNTIED, ["model.embed_tokens", "lm_head"])
+    write_adapter(tmp_path / "tuned", tensors, base=tmp_path / "base")
     options = ReadOptions(adapters=(str(tmp_path / "tuned"),))
     checkpoint = opened(tmp_path / "base", options)
     assert isinstance(checkpoint, PrunedHead)
     expected = whole(checkpoint.base.tensor(HEAD))[list(IDS)]
-    assert torch.equal(whole(checkpoint.tensor(HEAD)), expected)
+    found = checkpoint.tensor(HEAD)
+    assert isinstance(found, LazyTensor)
+    torch.testing.assert_close(found.whole(), expected)
+    torch.testing.assert_close(found[torch.tensor([2, 0])], expected[[2, 0]])
+    assert (found.shape, found[1:3].shape) == ((4, 128), (2, 128))
     assert reading_of(checkpoint) == options
 
 

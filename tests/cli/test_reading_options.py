@@ -11,7 +11,7 @@ from artifacts.adapters import PREFIX, write_adapter
 from artifacts.tiny import TINY, write_checkpoint
 from click.testing import CliRunner
 
-from llama_export.checkpoints.checkpoint import ReadOptions
+from llama_export.checkpoints.checkpoint import GUARD_ANSWERS, ReadOptions
 from llama_export.cli.app import app
 from llama_export.cli.reading_options import READING_SECTION, chosen_reading
 
@@ -39,12 +39,18 @@ def test_every_option_becomes_what_the_reader_is_told():
         "rope_factor": 8.0,
         "merge_adaptors": True,
         "accept_loss": True,
+        "head_tokens": ("yes", "guard"),
     }
     assert set(typed) == {str(option.name) for option in READING_SECTION.options}
     assert chosen_reading(typed) == ReadOptions(
-        8.0, "3.2-1B", ("a", "b"), merge_adaptors=True, accept_loss=True
+        8.0,
+        "3.2-1B",
+        ("a", "b"),
+        merge_adaptors=True,
+        accept_loss=True,
+        head_tokens=("yes", *GUARD_ANSWERS),
     )
-    nothing = {"adapter": (), "merge_adaptors": False, "accept_loss": False}
+    nothing = {"adapter": (), "merge_adaptors": False, "accept_loss": False, "head_tokens": ()}
     assert chosen_reading(nothing) == ReadOptions()
 
 

@@ -75,7 +75,6 @@ def test_the_bundle_is_proved_with_its_checkpoint(both):
     model, pruned, _ = both
     report = llama_export.verify(pruned, checkpoint=model, quick=True)
     assert report.verdict == "passed", report.failures
-    assert report.row("head_rows").value == 0
     assert "pruned head" in report.row("perplexity_artifact").note
     with pytest.raises(KeyError):
         report.row("perplexity_checkpoint")
@@ -120,8 +119,8 @@ def test_rows_in_another_order_are_red(tmp_path, monkeypatch):
         patch.setattr(pruned_head, "_rows", lambda head, ids: rows(head, ids[::-1]))
         wrong = export(model, tmp_path / "out", weights="int4", verify=False)
     report = llama_export.verify(wrong, checkpoint=model, quick=True)
-    assert [row.key for row in report.failures] == ["head_rows"]
-    assert "token" in report.row("head_rows").note
+    (row,) = report.failures
+    assert "lm_head.weight: row 0 is not the checkpoint's" in row.note
 
 
 @pytest.mark.onnx
@@ -130,7 +129,6 @@ def test_int4_rows_are_near_enough(tmp_path):
     bundle = export(model, tmp_path / "out", weights="int4")
     report = llama_export.verify(bundle, checkpoint=model, quick=True)
     assert report.verdict == "passed", report.failures
-    assert report.row("head_rows").value < 0.1
 
 
 @pytest.mark.onnx

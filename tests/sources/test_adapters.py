@@ -256,6 +256,10 @@ def test_options_are_those_of_the_bundle_unless_others_are_given(tmp_path):
     assert again == ReadOptions(rope_factor=8.0, adapters=("x",), accept_loss=True)
     assert read_again(ReadOptions(rope_factor=32.0), info).rope_factor == 32.0
     assert recorded(again) == info.reading
+    pruned = replace(info, reading={"head_tokens": ["safe", "unsafe"]})
+    assert read_again(ReadOptions(), pruned).head_tokens == ("safe", "unsafe")
+    assert recorded(read_again(ReadOptions(), pruned)) == pruned.reading
+    assert read_again(ReadOptions(head_tokens=("x",)), pruned).head_tokens == ("x",)
     assert recorded(ReadOptions(base="x", adapters=("y",))) == {}
 
 
@@ -267,9 +271,17 @@ class Stub:
         self.manifest = SimpleNamespace(model=ModelInfo(config={}, **model))
 
 
+WRONG_HEADS = [{"head_tokens": each} for each in ([], "a", [""], [3], ["x" * 1001], ["x"] * 257)]
 WRONG = {
     "adapters": [[], [{"name": "/x", "hub_id": None, "revision": None}], [{}], "x", {}],
-    "reading": [{}, {"rope_factor": "8"}, {"rope_factor": 0.5}, {"accept_loss": 1}, {"x": 1}],
+    "reading": [
+        {},
+        {"rope_factor": "8"},
+        {"rope_factor": 0.5},
+        {"accept_loss": 1},
+        {"x": 1},
+        *WRONG_HEADS,
+    ],
     "notes": [[], [""], ["a\nb"], [3], "x", ["x"] * 65],
 }
 

@@ -124,13 +124,17 @@ class PrunedHead:
 
 def _rows(
     head: Tensor | LazyTensor | QuantizedTensor, ids: tuple[int, ...]
-) -> Tensor | QuantizedTensor:
+) -> Tensor | LazyTensor | QuantizedTensor:
     import torch
 
+    from llama_quantize.lazy import LazyTensor
     from llama_quantize.tensor import QuantizedTensor
 
     kept = torch.tensor(ids, dtype=torch.int64)
+    if isinstance(head, LazyTensor):
+        shape = (len(ids), *head.shape[1:])
+        return LazyTensor(shape, head.dtype, head.row_bytes, lambda rows: head[kept[rows]])
     if not isinstance(head, QuantizedTensor):
         return head[kept]
-    shape = (len(ids), head.shape[1])
-    return replace(head, shape=shape, codes=head.codes[kept], scales=head.scales[kept])
+    rows = len(ids), head.shape[1]
+    return replace(head, shape=rows, codes=head.codes[kept], scales=head.scales[kept])

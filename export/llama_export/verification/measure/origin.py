@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from llama_export.llama.config_keys import MOST_TOKEN_IDS
 from llama_export.verification.artifact import Artifact
 from llama_export.verification.measure.structure import Hashes, Structure
 from llama_quantize.checkpoint.summary import KEPT
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 # Methods that choose a scale first and then the nearest codes; another may move codes on purpose.
 _NEAREST = ("nearest", "clip_search")
 _ROWS = 16
+# So many that no row of a pruned head is passed over: each stands for another token.
+_SMALL = MOST_TOKEN_IDS
 # In steps of the scale. Products and sums are rounded in float32, which is far below a thousandth.
 _HALF_A_STEP = 0.501
 
@@ -148,5 +151,5 @@ def _rounding_fault(source: Floats, stored: QuantizedTensor) -> str:
 
 def _spread(rows: int) -> Iterator[int]:
     """Yield some rows from the first to the last."""
-    count = min(rows, _ROWS)
+    count = rows if rows <= _SMALL else _ROWS
     return (index * (rows - 1) // max(1, count - 1) for index in range(count))
