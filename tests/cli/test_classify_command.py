@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 from artifacts.chat_templates import CHATML, LLAMA_GUARD
 from artifacts.small_bundle import Silent
-from artifacts.tiny import write_checkpoint
+from artifacts.tiny import TINY, write_checkpoint
 
 import llama_export
 from llama_export.errors import PromptError
@@ -18,6 +20,7 @@ from llama_export.exporting.pipeline import export_bundle
 from llama_export.exporting.request import ExportRequest
 from llama_export.generation.classification import write_prompt
 from llama_export.generation.examples import read_examples
+from llama_export.targets import registry
 from llama_export.tokenizer.chat.chat_format import ChatFormat, Dialog
 from llama_export.tokenizer.chat.messages import Message
 
@@ -152,3 +155,31 @@ def test_examples_may_be_whole_conversations(tmp_path):
     (example,) = read_examples(file)
     assert [message.text for message in example.messages] == ["a", "b"]
     assert not example.is_unsafe
+
+
+@pytest.mark.slow
+@pytest.mark.executorch
+@pytest.mark.coreml
+def test_a_random_guard_with_the_real_vocabulary_judges_alike_on_every_target(
+    llama3_file, tmp_path
+):
+    """The words are one token each there, and the categories are Meta's own way of writing."""
+    pytest.importorskip("executorch", reason="needs the executorch extra")
+    pytest.importorskip("coremltools", reason="needs the coreml extra")
+    config = replace(
+        TINY, vocab_size=128256, bos_token_id=128000, eos_token_id=(128001, 128008, 128009)
+    )
+    checkpoint = write_checkpoint(tmp_path / "guard", config)
+    shutil.copy(llama3_file, checkpoint / "tokenizer.model")
+    (checkpoint / "chat_template.jinja").write_text(LLAMA_GUARD)
+    request = ExportRequest(
+        str(checkpoint), registry.TARGETS, tmp_path / "out", max_context=512, verify=False
+    )
+    output = export_bundle(request, Silent()).output
+    found = []
+    for target in registry.TARGETS:
+        with llama_export.load(output / target) as session:
+            assert [len(session.tokenizer.encode(word)) for word in ("safe", "unsafe")] == [1, 1]
+            found.append(session.classify([Message("user", QUESTION)]).probability)
+    assert found == pytest.approx([found[0]] * 3, abs=0.02)
+    assert 0 < found[0] < 1

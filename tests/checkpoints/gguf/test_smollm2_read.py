@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from artifacts.real_model import find_real_model
+from artifacts.small_bundle import Silent
 
 from llama_export.checkpoints.formats import find_format, open_checkpoint
 from llama_export.llama.streamed import reference_logits, whole
@@ -86,3 +87,32 @@ def test_the_weights_and_logits_are_transformers(path, oracle):
         expected = model(ids).logits.double().log_softmax(-1)
         found = reference_logits(checkpoint.config, checkpoint.tensor, ids).double().log_softmax(-1)
     assert (expected.exp() * (expected - found)).sum(-1).max() < 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.onnx
+def test_the_logits_of_an_export_in_bf16_are_transformers(path, oracle, tmp_path):
+    """On the same weights: those of the file, rounded to bfloat16."""
+    pytest.importorskip("onnxruntime", reason="needs the onnx extra")
+    from transformers import LlamaForCausalLM
+
+    from llama_export import load
+    from llama_export.exporting.pipeline import export_bundle
+    from llama_export.exporting.request import ExportRequest
+
+    request = ExportRequest(
+        str(path), ("onnx",), tmp_path / "out", "bf16", max_context=128, verify=False
+    )
+    export_bundle(request, Silent())
+    model = LlamaForCausalLM.from_pretrained(
+        str(path.parent), gguf_file=path.name, dtype=torch.float32
+    ).eval()
+    for weight in model.parameters():
+        weight.data = weight.data.to(torch.bfloat16).float()
+    prompt = oracle.apply_chat_template(QUESTION, tokenize=False, add_generation_prompt=True)
+    ids = oracle.encode(prompt, add_special_tokens=False)
+    with torch.inference_mode():
+        expected = model(torch.tensor([ids])).logits[0, -1].double().log_softmax(-1)
+    with load(tmp_path / "out" / "onnx") as session:
+        found = torch.from_numpy(session.logits(ids)).double().log_softmax(-1)
+    assert (expected.exp() * (expected - found)).sum() < 1e-6
