@@ -8,6 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from artifacts.chat_templates import LLAMA_GUARD
+from artifacts.opened import target_of
+from artifacts.resealing import reseal
 from artifacts.small_bundle import Silent
 from artifacts.tiny import TINY, UNTIED, write_checkpoint
 
@@ -162,28 +164,64 @@ def test_the_tokens_are_those_of_the_texts_and_of_their_ends(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("weights", ["bf16", "int4"])
-@pytest.mark.parametrize(
-    "target",
-    [
-        pytest.param("executorch", marks=pytest.mark.executorch),
-        pytest.param("coreml", marks=pytest.mark.coreml),
-    ],
-)
-def test_other_targets_answer_alike(tmp_path, target, weights):
-    pytest.importorskip("executorch" if target == "executorch" else "coremltools")
-    weights = "fp16" if (target, weights) == ("coreml", "bf16") else weights
+@pytest.mark.executorch
+def test_executorch_is_proved_and_says_which_tokens_there_are(tmp_path):
+    pytest.importorskip("executorch", reason="needs the executorch extra")
     model = checkpoint_of(tmp_path / "tiny", TINY)
-    pruned = export(model, tmp_path / "pruned", target, weights=weights)
-    full = export(
-        model, tmp_path / "whole", target, weights=weights, reading=ReadOptions(), verify=False
-    )
-    require_same_answers(pruned, full, 1e-5 if target == "executorch" else 2e-3)
+    pruned = export(model, tmp_path / "out", "executorch", weights="int4", verify=False)
     report = llama_export.verify(pruned, checkpoint=model, quick=True)
     assert report.verdict == "passed", report.failures
-    said = f"{' '.join(map(str, KEPT))}"
-    told = (pruned / "model.pte").read_bytes() if target == "executorch" else b""
-    assert b"get_head_tokens" in told or target == "coreml"
-    if target == "coreml":
-        package = pruned / "model.mlpackage/Data/com.apple.CoreML/model.mlmodel"
-        assert said.encode() in package.read_bytes()
+    with llama_export.load(pruned) as session:
+        assert np.flatnonzero(np.isfinite(session.logits("Hi"))).tolist() == KEPT
+        assert 0 < session.classify(ASKED).probability < 1
+    assert told_of_tokens(pruned) == (KEPT, KEPT)
+    manifest = json.loads((pruned / "manifest.json").read_text())
+    manifest["model"]["config"]["llama_export"]["head_tokens"] = [11, *KEPT[1:]]
+    (pruned / "manifest.json").write_text(json.dumps(manifest))
+    reseal(pruned)
+    assert told_of_tokens(pruned) == ([11, *KEPT[1:]], KEPT)
+    with pytest.raises(BundleError, match="different models"):
+        llama_export.verify(pruned, checkpoint=model, quick=True)
+
+
+def told_of_tokens(folder):
+    """What the manifest makes expect of `get_head_tokens`, and what the program answers."""
+    bundle = Bundle.open(folder)
+    told = target_of(bundle).own_description(bundle).said
+    (said,) = (each for each in told if each.key == "get_head_tokens")
+    return said.expected, said.found
+
+
+@pytest.mark.slow
+@pytest.mark.coreml
+@pytest.mark.parametrize("weights", ["fp16", "int4"])
+def test_core_ml_answers_alike_and_says_so(tmp_path, weights):
+    pytest.importorskip("coremltools", reason="needs the coreml extra")
+    _, pruned = require_proved(tmp_path, "coreml", weights, 2e-3)
+    package = pruned / "model.mlpackage/Data/com.apple.CoreML/model.mlmodel"
+    assert " ".join(map(str, KEPT)).encode() in package.read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.coreml
+def test_a_head_of_so_few_rows_that_core_ml_keeps_their_scales_in_the_program(tmp_path):
+    pytest.importorskip("coremltools", reason="needs the coreml extra")
+    model = checkpoint_of(tmp_path / "tiny", TINY)
+    few = ReadOptions(head_tokens=("su",))
+    bundle = export(model, tmp_path / "out", "coreml", weights="int4", reading=few)
+    assert len(StoredArtifact.of(Bundle.open(bundle)).head_tokens) == 5
+    llama_export.inspect(bundle)
+    report = llama_export.verify(bundle, checkpoint=model, quick=True)
+    assert report.verdict == "passed", report.failures
+
+
+def require_proved(folder, target, weights, tolerance):
+    model = checkpoint_of(folder / "tiny", TINY)
+    pruned = export(model, folder / "pruned", target, weights=weights)
+    whole = export(
+        model, folder / "whole", target, weights=weights, reading=ReadOptions(), verify=False
+    )
+    require_same_answers(pruned, whole, tolerance)
+    report = llama_export.verify(pruned, checkpoint=model, quick=True)
+    assert report.verdict == "passed", report.failures
+    return model, pruned
