@@ -83,6 +83,13 @@ def test_added_tokens_that_are_no_control_tokens_are_found_in_text():
     assert "<think>" not in found.special_tokens
 
 
+def test_an_added_token_without_its_kind_is_refused_by_name():
+    document = KINDS["llama3"]()
+    del document["added_tokens"][0]["special"]
+    with pytest.raises(TokenizerError, match="missing field `special`"):
+        JsonTokenizer.from_bytes(json.dumps(document).encode())
+
+
 def test_ids_in_a_gap_mean_nothing():
     found = ours("gap")
     assert found.vocab_size == 512

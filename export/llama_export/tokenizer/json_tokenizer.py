@@ -17,6 +17,7 @@ from llama_export.tokenizer.files import JSON_FILE
 from llama_export.tokenizer.json_document import (
     decodes_bytes,
     dropped_blanks,
+    names_of_added,
     parse_document,
     splits_by_blank_letter,
     token_bytes,
@@ -262,7 +263,7 @@ def _engine(
     import tokenizers
 
     names = set(settings.control_names())
-    names |= {each["content"] for each in document.get("added_tokens") or [] if each["special"]}
+    names |= {name for name, is_control in names_of_added(document).items() if is_control}
     changed = without_merges_of(document, names)
     text = data.decode("utf-8") if changed is None else json.dumps(changed)
     fault = f"{where} is no tokenizer that the library `tokenizers` reads"
