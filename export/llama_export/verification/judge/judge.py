@@ -33,7 +33,7 @@ def judge(artifact: Artifact, measured: Measurements, *, quick: bool = False) ->
         quick: whether they are those of the short version.
     """
     limits = _limits_of(artifact, measured)
-    shipped, exact, vocab_size = measured.shipped, measured.exact, artifact.config.vocab_size
+    shipped, exact = measured.shipped, measured.exact
     bits = measured.structure.fewest_bits
     return [
         *structure_rows(measured.structure),
@@ -41,7 +41,7 @@ def judge(artifact: Artifact, measured: Measurements, *, quick: bool = False) ->
         *beside_rows(measured.beside),
         *wiring_rows(measured.wiring),
         lookup_row(measured.lookups, has_weights=artifact.weights is not None),
-        *lowering_rows(limits, shipped, exact, vocab_size=vocab_size),
+        *lowering_rows(limits, shipped, exact, config=artifact.config),
         *step_rows(limits, measured.steps, shipped),
         *runtime_rows(limits, measured.runtime, quick=quick),
         *session_rows(limits, exact),

@@ -43,9 +43,11 @@ _RANDOM = "random weights, or a text that the model does not know"
 _UNKNOWN_ROUNDING = "how this machine's runtime rounds activations is not known"
 
 
-def lowering_rows(limits: Limits, shipped: Shipped, exact: Exact, *, vocab_size: int) -> list[Row]:
+def lowering_rows(
+    limits: Limits, shipped: Shipped, exact: Exact, *, config: LlamaConfig
+) -> list[Row]:
     """Judge the artifact against the eager model with the same quantised weights."""
-    rows = [*_exact_rows(limits, exact), *_shipped_rows(limits, shipped, vocab_size)]
+    rows = [*_exact_rows(limits, exact), *_shipped_rows(limits, shipped, config)]
     loss = shipped.artifact_loss
     name = "perplexity of the artifact"
     if loss is None:
@@ -179,12 +181,12 @@ def _lengths_row(limits: Limits, exact: Exact) -> Row:
     )
 
 
-def _shipped_rows(limits: Limits, shipped: Shipped, vocab_size: int) -> list[Row]:
+def _shipped_rows(limits: Limits, shipped: Shipped, config: LlamaConfig) -> list[Row]:
     metrics, prefill = shipped.lowering, shipped.prefill
     if metrics is None or prefill is None:
         note = "no quantised weights; the cost of the runtime's arithmetic is not proved"
         return [unchecked(_LOWERING, "kl_shipped", "mean KL as shipped, nats", note)]
-    limit, reason = _shipped_limit(limits, shipped, vocab_size)
+    limit, reason = _shipped_limit(limits, shipped, config)
     prefill_limit = max(limits.shipped_prefill_kl.value, 4 * limit)
     name = "KL after one prefill as shipped, nats"
     return [
@@ -196,7 +198,7 @@ def _shipped_rows(limits: Limits, shipped: Shipped, vocab_size: int) -> list[Row
             limit,
             metrics.fault or reason,
         ),
-        _share_row(limits, shipped, metrics, vocab_size),
+        _share_row(limits, shipped, metrics, config.vocab_size),
         judged(
             _LOWERING,
             "kl_shipped_prefill",
@@ -209,15 +211,17 @@ def _shipped_rows(limits: Limits, shipped: Shipped, vocab_size: int) -> list[Row
     ]
 
 
-def _shipped_limit(limits: Limits, shipped: Shipped, vocab_size: int) -> tuple[float, str]:
-    """Allow what rounding explains, but a trained model no more than some times the tight limit."""
+def _shipped_limit(limits: Limits, shipped: Shipped, config: LlamaConfig) -> tuple[float, str]:
+    """Allow what rounding explains, but a trained model no more than its size does."""
     tight, loose = limits.shipped_kl, limits.shipped_kl_untrained
-    trained = is_trained(shipped, vocab_size)
+    trained = is_trained(shipped, config.vocab_size)
     if shipped.activation is not None and not shipped.activation.fault:
         explained = limits.explained_kl.value * shipped.activation.kl_mean
-        if trained:
+        if trained and config.num_parameters < _SMALL_MODEL:
             explained = min(explained, _MOST_EXPLAINED * tight.value)
-        return max(explained, limits.emulated_kl.value), limits.explained_kl.reason
+            return max(explained, limits.emulated_kl.value), limits.explained_kl.reason
+        if not trained or explained < tight.value:
+            return max(explained, limits.emulated_kl.value), limits.explained_kl.reason
     if trained:
         return tight.value, tight.reason
     if shipped.quantisation is None or shipped.quantisation.fault:
