@@ -31,6 +31,12 @@ def after(artifact: Artifact, value: str, op: str, *constants, **attributes) -> 
     artifact.graph.node.insert(index + 1, made)
 
 
+def redirect(artifact: Artifact, made: str, other: str) -> None:
+    """Let what makes a value read another one."""
+    maker = next(node for node in artifact.graph.node if made in node.output)
+    maker.input[0] = other
+
+
 def one_id_reads_its_neighbour(artifact: Artifact) -> None:
     users = [node for node in artifact.nodes("Gather") if "input_ids" in node.input]
     one, other = (artifact.add(f"put.{n}", np.int64(n)) for n in (LAST, LAST - 1))
@@ -131,6 +137,7 @@ SETTINGS = {
         attribute("MatMulNBits", "accuracy_level", 1, 2),
         "accuracy_level is 1, expected 4",
     ),
+    "columns from the first": (attribute("Shape", "start", 0, -1), "start is 0, expected 1"),
     "axis of a lookup": (attribute("Gather", "axis", 1, 1), "axis is 1"),
 }
 
@@ -162,6 +169,14 @@ OPERATORS = {
     "a product that is not hashed": (
         lambda a: a.nodes("MatMulNBits")[2].ClearField("metadata_props"),
         "holds nothing",
+    ),
+    "logits of the token before the last": (
+        lambda a: after(a, "last_row", "Sub", np.array([1])),
+        "lm_head (last position): expected a Min, found the Sub put in",
+    ),
+    "logits of the last column": (
+        lambda a: redirect(a, "last_row_index", "last_column"),
+        "lm_head (last position): expected a Min",
     ),
     "one output more": (
         lambda a: a.graph.output.append(helper.make_tensor_value_info("last_token", 7, None)),

@@ -202,11 +202,15 @@ def run_plain_onnxruntime(folder: Path, asked: object):
     return run_python(sys.executable, "plain_onnxruntime.py", folder, asked)
 
 
-def run_genai(folder: Path, asked: object):
+def require_genai() -> None:
     if importlib.util.find_spec("onnxruntime_genai") is None:
         if sys.version_info < (3, 11):
             pytest.skip("onnxruntime-genai 0.18 has no wheel for Python 3.10")
         missing("onnxruntime-genai", "pip install onnxruntime-genai")
+
+
+def run_genai(folder: Path, asked: object):
+    require_genai()
     return run_python(sys.executable, "genai.py", folder, asked)
 
 
@@ -273,6 +277,25 @@ def test_the_prompts_have_clear_margins_and_long_answers(bundle, ours):
 @pytest.mark.parametrize("client", ALL)
 def test_a_stock_client_writes_the_same_ids_and_text(client, folder, ours):
     assert ALL[client](folder, request(*PROMPTS)) == ours
+
+
+def test_a_batch_of_unequal_lengths_writes_what_each_prompt_writes_alone(folder, ours):
+    prompts = [answer["prompt"] for answer in ours]
+    assert len(set(map(len, prompts))) > 2
+    asked = {"input_ids": prompts, "max_new_tokens": MAX_NEW_TOKENS}
+    found = run_python(sys.executable, "batch_onnxruntime.py", folder, asked)
+    assert found == [answer["ids"] for answer in ours]
+
+
+def test_a_batch_in_genai_writes_what_each_text_writes_alone(folder):
+    require_genai()
+    texts = [f"<|begin_of_text|>{text}" for text in (PROMPTS[0].text, "The queen")]
+
+    def run(*asked: str) -> list[list[int]]:
+        request = {"texts": asked, "max_new_tokens": MAX_NEW_TOKENS}
+        return run_python(sys.executable, "batch_genai.py", folder, request)
+
+    assert run(*texts) == [*run(texts[0]), *run(texts[1])]
 
 
 @pytest.mark.slow

@@ -35,7 +35,7 @@ from llama_quantize.recipe import QuantRecipe, QuantRule, recipe
 from llama_quantize.scheme import GroupedInt
 
 onnx = pytest.importorskip("onnx", reason="needs the onnx extra")
-pytest.importorskip("onnxruntime", reason="needs the onnx extra")
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs the onnx extra")
 pytestmark = pytest.mark.onnx
 
 CONTEXT = 384
@@ -105,6 +105,41 @@ def test_decode_and_odd_chunks_equal_prefill(tiny):
     # The twin: a position off by one is seen.
     session.rewind(255)
     assert kl(expected[256:], steps(session, tokens[256:])) > 1e-4
+
+
+def run_batch(artifact: Artifact, texts: list[list[int]], steps: list[list[int]]) -> np.ndarray:
+    """Feed texts padded on the right, then a column of tokens at a time; `[steps + 1, B, V]`."""
+    session = onnxruntime.InferenceSession(artifact.folder / MODEL_FILE)
+    outputs = [output.name for output in session.get_outputs()]
+    caches = [each for each in session.get_inputs() if each.name.startswith("past")]
+    width = max(map(len, texts))
+    ids = np.array([text + [7] * (width - len(text)) for text in texts])
+    mask = np.array([[1] * len(text) + [0] * (width - len(text)) for text in texts])
+    heads, dim = artifact.config.num_key_value_heads, artifact.config.head_dim
+    empty = np.zeros((len(texts), heads, 0, dim), np.float32)
+    past = {each.name: empty for each in caches}
+    found = []
+    for column in [*steps, None]:
+        feed = {"input_ids": ids, "attention_mask": mask, **past}
+        results = dict(zip(outputs, session.run(outputs, feed), strict=True))
+        past = {name: results[name.replace("past_key_values", "present")] for name in past}
+        found.append(results["logits"][:, -1])
+        if column is not None:
+            ids = np.array(column)[:, None]
+            mask = np.concatenate([mask, np.ones_like(ids)], axis=1)
+    return np.stack(found)
+
+
+def test_texts_of_unequal_length_in_a_batch_are_what_they_are_alone(tiny):
+    texts = [random_tokens(TINY, length, seed) for seed, length in enumerate((40, 1, 17))]
+    steps = [[5, 6, 7], [90, 80, 70]]
+    together = run_batch(tiny, texts, steps)
+    for row, text in enumerate(texts):
+        alone = run_batch(tiny, [text], [[column[row]] for column in steps])
+        np.testing.assert_allclose(together[:, row], alone[:, 0], atol=1e-5)
+    # The twin: a text that is said to be longer than it is ends elsewhere.
+    longer = [texts[0], [*texts[1], 7], texts[2]]
+    assert np.abs(run_batch(tiny, longer, [])[0, 1] - together[0, 1]).max() > 0.1
 
 
 def test_the_cache_holds_the_eager_keys_and_values(tiny):

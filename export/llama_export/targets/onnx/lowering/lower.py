@@ -256,12 +256,19 @@ class _Lowering:
         return value
 
     def _last_row(self, x: str) -> str:
-        """Keep only the last position: a prefill then pays the head once."""
+        """Keep each text's last position alone: a prefill then pays the head once.
+
+        Texts of a batch are padded on the right, so a text's last position is where its mask ends,
+        and not the last column; after the first prefill every column is a token.
+        """
         build = self._builder
-        start = build.constant("minus_one", "int64", [1], [-1])
-        end = build.constant("to_the_end", "int64", [1], [2**31 - 1])
-        axis = build.constant("one", "int64", [1], [1])
-        return build.node("Slice", [x, start, end, axis], ["last_hidden"])
+        one = build.constant("one", "int64", [1], [1])
+        rows = build.node("Shape", ["input_ids"], ["columns"], {"start": 1, "end": 2})
+        column = build.node("Sub", [rows, one], ["last_column"])
+        row = build.node("Min", ["last_token", column], ["last_row"])
+        axes = build.constant("index_axes", "int64", [2], [1, 2])
+        index = build.node("Unsqueeze", [row, axes], ["last_row_index"])
+        return build.node("GatherND", [x, index], ["last_hidden"], {"batch_dims": 1})
 
     def _value(self, argument: object) -> str:
         """Return the ONNX value of a traced node, emitting it now if it was pending."""

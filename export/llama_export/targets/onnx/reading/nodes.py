@@ -36,6 +36,7 @@ _DOMAINS: Mapping[str, str] = dict.fromkeys(
         *("RMSNormalization", "Mul", "Sub", "Cast", "Gather"),
         *("Add", "Concat"),
         *("Slice", "Reshape", "ReduceSum", "Shape", "Pad"),
+        *("Min", "Unsqueeze", "GatherND"),
     ),
     "",
 )

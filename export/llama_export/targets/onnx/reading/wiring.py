@@ -50,6 +50,8 @@ _COUNT: Kinds = {"ReduceSum": {"keepdims": (1, 0), "noop_with_empty_axes": (0, 0
 _SILU: Kinds = {"QuickGelu": {"alpha": (1.702, 1)}}
 _MUL: Kinds = {"Mul": NOTHING}
 _SUB: Kinds = {"Sub": NOTHING}
+_CHOICE: Kinds = {"GatherND": {"batch_dims": (0, 1)}}
+_COLUMNS: Kinds = {"Shape": {"start": (0, 1), "end": (2, 2)}}
 
 
 def read_wiring(model: Path, config: LlamaConfig, *, all_logits: bool) -> Wiring:
@@ -206,24 +208,37 @@ class _Walk:
         """Follow what attention is told of positions: both come from the mask's ones."""
         graph, place = self._graph, "positions"
         cast = graph.take(last, _TO_INT32, place)
-        minus = graph.take(cast.input[0], _SUB, place)
-        graph.require_constant(minus.input[1], [1], place)
-        summed = graph.take(minus.input[0], _COUNT, place)
-        graph.require_inputs(summed, [_MASK, None], place)
-        graph.require_constant(summed.input[1], [1], place)
+        self._last_token(cast.input[0], place)
         cast = graph.take(total, _TO_INT32, place)
         size = graph.take(cast.input[0], _ROWS, place)
         graph.require_constant(size.input[1], [1], place)
         shape = graph.take(size.input[0], {"Shape": NOTHING}, place)
         graph.require_inputs(shape, [_MASK], place)
 
+    def _last_token(self, value: str, place: str) -> None:
+        """Follow the position of each text's last token: the mask's ones, less one."""
+        graph = self._graph
+        minus = graph.take(value, _SUB, place)
+        graph.require_constant(minus.input[1], [1], place)
+        summed = graph.take(minus.input[0], _COUNT, place)
+        graph.require_inputs(summed, [_MASK, None], place)
+        graph.require_constant(summed.input[1], [1], place)
+
     def _last_row(self, value: str) -> str:
+        """Follow the choice of each text's last token: its last column, or where its mask ends."""
         graph, place = self._graph, "lm_head (last position)"
-        node = graph.take(value, {"Slice": NOTHING}, place)
-        graph.require_inputs(node, [None, None, None, None], place)
-        graph.require_constant(node.input[1], [-1], place)
-        graph.require_constant(node.input[2], [2**31 - 1], place)
-        graph.require_constant(node.input[3], [1], place)
+        node = graph.take(value, _CHOICE, place)
+        graph.require_inputs(node, [None, None], place)
+        index = graph.take(node.input[1], {"Unsqueeze": NOTHING}, place)
+        graph.require_inputs(index, [None, None], place)
+        graph.require_constant(index.input[1], [1, 2], place)
+        row = graph.take(index.input[0], {"Min": NOTHING}, place)
+        graph.require_inputs(row, [None, None], place)
+        self._last_token(row.input[0], place)
+        column = graph.take(row.input[1], _SUB, place)
+        graph.require_constant(column.input[1], [1], place)
+        columns = graph.take(column.input[0], _COLUMNS, place)
+        graph.require_inputs(columns, [_IDS], place)
         return str(node.input[0])
 
     def _linears(self, value: str, modules: Sequence[str], place: str) -> str:
