@@ -7,6 +7,8 @@ import json
 import pytest
 import torch
 from artifacts import packed_weights as packed
+from artifacts.gguf_files import write_gguf
+from artifacts.meta_int4 import write_spinquant
 from artifacts.small_bundle import Silent
 
 from llama_export import verify
@@ -65,6 +67,20 @@ def test_another_form_is_made_recorded_and_proved(gptq, tmp_path):
     assert REQUANTIZED in manifest["model"]["notes"]
     assert manifest["quantization"]["recipe"] == "int8"
     assert verify(folder, checkpoint=gptq).verdict == "passed"
+
+
+def q8_0(place):
+    return write_gguf(place.with_suffix(".gguf"), forms="Q8_0")
+
+
+@pytest.mark.parametrize("write", [None, write_spinquant, q8_0])
+def test_no_note_says_that_codes_are_kept_which_are_given_up(gptq, tmp_path, write):
+    path = gptq if write is None else write(tmp_path / "model")
+    kept = open_checkpoint(path).notes
+    given_up = open_checkpoint(path, options=ReadOptions(requantize=True)).notes
+    assert any("codes" in note and " kept" in note for note in kept)
+    assert [note for note in given_up if "codes" in note] == [REQUANTIZED]
+    assert set(given_up) - set(kept) == {REQUANTIZED}
 
 
 def test_without_a_wish_the_codes_are_kept(gptq, tmp_path):

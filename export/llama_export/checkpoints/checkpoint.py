@@ -100,6 +100,10 @@ class Checkpoint(TensorSource, Protocol):
     def notes(self) -> tuple[str, ...]:
         """What a user must know of how it was read, such as that it is quantised once more."""
 
+    @property
+    def kept_notes(self) -> tuple[str, ...]:
+        """Those of the notes that are true as long as codes are kept."""
+
     def release(self) -> None:
         """Return mapped pages to the system; a later read maps the files again."""
 

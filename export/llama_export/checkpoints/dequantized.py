@@ -5,85 +5,56 @@ Rows are dequantised while they are read. It knows no format of the checkpoint b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_export.checkpoints.checkpoint import Checkpoint
+from llama_export.checkpoints.laid_over import LaidOver
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from llama_export.llama.config import LlamaConfig
     from llama_quantize.lazy import LazyTensor
     from llama_quantize.tensor import QuantizedTensor
 
+REQUANTIZED = (
+    "its codes are not kept, because another form was asked for: they are dequantised, with their "
+    "scales as bfloat16"
+)
+
 
 @dataclass(frozen=True)
-class DequantizedCheckpoint:
-    """A checkpoint whose codes are read as the floats that they stand for.
+class DequantizedCheckpoint(LaidOver):
+    """A checkpoint whose codes are read as the floats that they stand for."""
 
-    Args:
-        base: checkpoint below.
-    """
+    @classmethod
+    def of(cls, base: Checkpoint) -> DequantizedCheckpoint:
+        """Give up the codes of a checkpoint.
 
-    base: Checkpoint
-
-    @property
-    def folder(self) -> Path:
-        """Where it is."""
-        return self.base.folder
-
-    @property
-    def config(self) -> LlamaConfig:
-        """Shape of the model."""
-        return self.base.config
-
-    @property
-    def names(self) -> Sequence[str]:
-        """Names of the tensors in model order."""
-        return self.base.names
-
-    @property
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Shape of each of them."""
-        return self.base.shapes
-
-    @property
-    def tied(self) -> Mapping[str, str]:
-        """Names that mean another tensor."""
-        return self.base.tied
-
-    @property
-    def size_bytes(self) -> int:
-        """Size of the tensors in the files."""
-        return self.base.size_bytes
-
-    @property
-    def recipe(self) -> None:
-        """Nothing: every tensor is floats."""
-
-    @property
-    def weights_folder(self) -> None:
-        """Nothing: the tensors are in another form."""
+        Args:
+            base: checkpoint with codes that would be kept.
+        """
+        return cls(base, base.config, base.shapes)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the checkpoint below says, and that its codes are not kept."""
-        return (*self.base.notes, REQUANTIZED)
+        """What is still true of the checkpoint below, and that its codes are not kept."""
+        given_up = self.base.kept_notes
+        return (*(note for note in self.base.notes if note not in given_up), REQUANTIZED)
+
+    @property
+    def kept_notes(self) -> tuple[str, ...]:
+        """Nothing: no code is kept."""
+        return ()
 
     def tensor(self, name: str) -> Tensor | LazyTensor:
-        """Read a tensor; codes are dequantised row by row, in float32."""
-        found = self.base.tensor(name)
-        return _as_floats(found)
+        """Read a tensor; codes are dequantised row by row, in float32.
 
-    def release(self) -> None:
-        """Return mapped pages to the system."""
-        self.base.release()
-
-
-REQUANTIZED = "its codes are dequantised, and quantised again, because another form was asked for"
+        Raises:
+            CheckpointError: there is no tensor of that name, or the files are damaged.
+        """
+        self.require(name)
+        return _as_floats(self.base.tensor(name))
 
 
 def _as_floats(found: Tensor | LazyTensor | QuantizedTensor) -> Tensor | LazyTensor:

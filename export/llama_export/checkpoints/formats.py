@@ -156,7 +156,7 @@ def _with_adapters(path: Path, config: LlamaConfig | None, options: ReadOptions)
     own_config = None if options.adapters else config  # it is of the model with the adapters
     opened = find_format(path).open(path, own_config, options)
     if options.requantize and opened.recipe is not None and opened.weights_folder is None:
-        opened = DequantizedCheckpoint(opened)
+        opened = DequantizedCheckpoint.of(opened)
     if not options.adapters:
         return opened
     return LoraCheckpoint.open(opened, _adapters(options), config)

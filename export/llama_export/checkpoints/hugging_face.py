@@ -133,6 +133,11 @@ class HfCheckpoint:
     def weights_folder(self) -> None:
         """Nothing: the tensors are in another form."""
 
+    @property
+    def kept_notes(self) -> tuple[str, ...]:
+        """Nothing: there are no codes."""
+        return ()
+
     def tensor(self, name: str) -> Tensor:
         """Map a tensor; its memory is the file's. The first time, the values are checked too.
 

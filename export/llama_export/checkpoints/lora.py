@@ -7,15 +7,16 @@ untied, because the adapter was trained so. It knows no format of the model belo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_export.checkpoints.checkpoint import Checkpoint
+from llama_export.checkpoints.laid_over import LaidOver
 from llama_export.checkpoints.lora_tensors import Adapter, Factors
 from llama_export.errors import CheckpointError
-from llama_export.llama.names import HEAD, TABLE, expected_shapes, tied_names
+from llama_export.llama.names import HEAD, TABLE, expected_shapes
 from llama_quantize.printable import shown_name
 
 if TYPE_CHECKING:
@@ -63,19 +64,14 @@ def lay_over(
 
 
 @dataclass(frozen=True)
-class LoraCheckpoint:
+class LoraCheckpoint(LaidOver):
     """A model of floats with adapters over it.
 
     Args:
-        base: model below.
         adapters: adapters in the order of their merging.
-        config: shape of both together.
     """
 
-    base: Checkpoint
     adapters: tuple[Adapter, ...]
-    config: LlamaConfig
-    shapes: Mapping[str, tuple[int, ...]] = field(repr=False)
 
     @classmethod
     def open(
@@ -99,38 +95,7 @@ class LoraCheckpoint:
             raise CheckpointError(message, hint)
         together, fitted = lay_over(base.config, adapters, base.folder)
         config = config or together
-        return cls(base, fitted, config, expected_shapes(config))
-
-    @property
-    def folder(self) -> Path:
-        """Where the base is, with its small files."""
-        return self.base.folder
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the tensors in model order."""
-        return tuple(self.shapes)
-
-    @property
-    def tied(self) -> Mapping[str, str]:
-        """Names that mean another tensor: the head of a model that is still tied."""
-        return tied_names(self.config)
-
-    @property
-    def size_bytes(self) -> int:
-        """Size of the tensors below, and of what the adapters add to their number."""
-        more = self.config.num_parameters - self.base.config.num_parameters
-        return self.base.size_bytes + more * self.base.size_bytes // max(
-            1, self.base.config.num_parameters
-        )
-
-    @property
-    def recipe(self) -> None:
-        """Nothing: the tensors are floats."""
-
-    @property
-    def weights_folder(self) -> None:
-        """Nothing: the tensors are in another form."""
+        return cls(base, config, expected_shapes(config), fitted)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -146,9 +111,7 @@ class LoraCheckpoint:
         Raises:
             CheckpointError: there is no tensor of that name, or the files are damaged.
         """
-        if name not in self.shapes:
-            message = f"the checkpoint {self.folder} has no tensor called {shown_name(name)}"
-            raise CheckpointError(message)
+        self.require(name)
         changes = [each.updates[name] for each in self.adapters if name in each.updates]
         last = max((at for at, each in enumerate(changes) if each.replaces), default=None)
         start = self._below(name) if last is None else changes[last].whole()
@@ -157,7 +120,7 @@ class LoraCheckpoint:
 
     def release(self) -> None:
         """Return mapped pages to the system; a later read maps the files again."""
-        self.base.release()
+        super().release()
         for adapter in self.adapters:
             adapter.release()
 

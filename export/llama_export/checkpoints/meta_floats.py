@@ -91,6 +91,11 @@ class MetaCheckpoint:
     def weights_folder(self) -> None:
         """Nothing: the tensors are in another form."""
 
+    @property
+    def kept_notes(self) -> tuple[str, ...]:
+        """Nothing: there are no codes."""
+        return ()
+
     def tensor(self, name: str) -> Tensor | LazyTensor:
         """Map a tensor, or gather its rows as they are read.
 

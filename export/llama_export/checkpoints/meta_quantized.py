@@ -57,6 +57,7 @@ class MetaQuantizedCheckpoint:
         size_bytes: size of these tensors in the files.
         recipe: forms of the codes that are kept, and of the rest; None: none are kept.
         notes: what was inferred, rounded or merged.
+        kept_notes: those of them that are true as long as codes are kept.
     """
 
     folder: Path
@@ -69,6 +70,7 @@ class MetaQuantizedCheckpoint:
     _groups: Mapping[str, int | None] = field(repr=False)
     _shards: Shards = field(repr=False)
     _merged: Adaptors | None = None
+    kept_notes: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -120,8 +122,10 @@ class MetaQuantizedCheckpoint:
             _shards=shards,
             _merged=merged,
         )
-        note = opened._merging_note(merged) if merged else rounding_note(scales)
-        return replace(opened, notes=(*notes, note))
+        if merged is not None:
+            return replace(opened, notes=(*notes, opened._merging_note(merged)))
+        kept = (rounding_note(scales),)
+        return replace(opened, notes=(*notes, *kept), kept_notes=kept)
 
     @property
     def names(self) -> tuple[str, ...]:

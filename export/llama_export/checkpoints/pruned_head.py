@@ -7,15 +7,13 @@ no format of the model below.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from llama_export.checkpoints.checkpoint import Checkpoint
+from llama_export.checkpoints.laid_over import LaidOver
 from llama_export.errors import CheckpointError
 from llama_export.llama.names import HEAD, TABLE, expected_shapes
-from llama_quantize.printable import shown_name
 from llama_quantize.recipe import DEFAULT_METHOD, QuantRecipe, QuantRule
 
 if TYPE_CHECKING:
@@ -48,39 +46,8 @@ def lay_head_over(base: Checkpoint, config: LlamaConfig) -> Checkpoint:
 
 
 @dataclass(frozen=True)
-class PrunedHead:
-    """A checkpoint with fewer rows in its head.
-
-    Args:
-        base: model below, with all rows.
-        config: shape of the model with the tokens that are kept.
-        shapes: shape of each tensor.
-    """
-
-    base: Checkpoint
-    config: LlamaConfig
-    shapes: Mapping[str, tuple[int, ...]] = field(repr=False)
-
-    @property
-    def folder(self) -> Path:
-        """Where the model is, with its small files."""
-        return self.base.folder
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the tensors in model order."""
-        return tuple(self.shapes)
-
-    @property
-    def tied(self) -> Mapping[str, str]:
-        """Nothing: the head is a matrix of its own."""
-        return {}
-
-    @property
-    def size_bytes(self) -> int:
-        """Size of the tensors below, less what is not read of them, about."""
-        size, whole = self.base.size_bytes, self.base.config.num_parameters
-        return size + (self.config.num_parameters - whole) * size // max(1, whole)
+class PrunedHead(LaidOver):
+    """A checkpoint with fewer rows in its head, which is a matrix of its own."""
 
     @property
     def recipe(self) -> QuantRecipe | None:
@@ -92,10 +59,6 @@ class PrunedHead:
         method = found.methods.get(TABLE, DEFAULT_METHOD)
         rule = QuantRule(_HEAD_RULE, found.schemes[TABLE], method)
         return replace(recipe, rules=(*recipe.rules, rule))
-
-    @property
-    def weights_folder(self) -> None:
-        """Nothing: the head is in another form."""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -110,16 +73,10 @@ class PrunedHead:
         Raises:
             CheckpointError: there is no tensor of that name, or the files are damaged.
         """
-        if name not in self.shapes:
-            message = f"the checkpoint {self.folder} has no tensor called {shown_name(name)}"
-            raise CheckpointError(message)
+        self.require(name)
         if name != HEAD:
             return self.base.tensor(name)
         return _rows(self.base.tensor(self.base.tied.get(HEAD, HEAD)), self.config.head_tokens)
-
-    def release(self) -> None:
-        """Return mapped pages to the system; a later read maps the files again."""
-        self.base.release()
 
 
 def _rows(

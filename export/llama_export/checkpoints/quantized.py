@@ -102,6 +102,11 @@ class QuantizedCheckpoint:
         """Nothing: it is read as it is."""
         return ()
 
+    @property
+    def kept_notes(self) -> tuple[str, ...]:
+        """Nothing: its codes are always kept."""
+        return ()
+
     def release(self) -> None:
         """Keep the pages: the targets still read these very weights."""
 

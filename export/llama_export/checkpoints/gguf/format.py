@@ -93,6 +93,14 @@ class GgufCheckpoint:
     def weights_folder(self) -> None:
         """Nothing: the tensors are in another form."""
 
+    @property
+    def kept_notes(self) -> tuple[str, ...]:
+        """That codes are kept, and what becomes of their scales."""
+        if self.recipe is None:
+            return ()
+        note = "the Q8_0 codes of its linear layers are kept; their float16 scales are rounded to "
+        return (f"{note}bfloat16",)
+
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """What happens to weights that are no floats, with figures."""
@@ -102,12 +110,7 @@ class GgufCheckpoint:
             if len(each.shape) > 1 and not self._is_kept(name)
         )
         lossy = [form for form, _ in forms.most_common() if form not in (*FLOATS, KEPT)]
-        notes = []
-        if self.recipe is not None:
-            notes.append(
-                "the Q8_0 codes of its linear layers are kept; their float16 scales are rounded to "
-                "bfloat16"
-            )
+        notes = list(self.kept_notes)
         if lossy:
             figures = ", ".join(f"{INT4_DB[form]} dB from {form}" for form in lossy)
             notes.append(

@@ -17,7 +17,7 @@ from llama_export.checkpoints.hugging_face_files import CONFIG_FILE, no_folder
 from llama_export.checkpoints.packed.contents import Contents, sort_out
 from llama_export.checkpoints.packed.methods import method_of
 from llama_export.checkpoints.packed.packing import Method, Packing, dequantise, keep
-from llama_export.checkpoints.packed.schemes import Kept, choose_kept, notes_of
+from llama_export.checkpoints.packed.schemes import Kept, choose_kept, kept_notes_of, lost_notes_of
 from llama_export.checkpoints.weight_files import WeightFiles, unusable
 from llama_export.errors import CheckpointError
 from llama_export.llama.config import LlamaConfig
@@ -42,10 +42,12 @@ class PackedCheckpoint:
     Args:
         plain: the same checkpoint with a tensor of floats for each packed weight.
         notes: what a user must know of how it is read.
+        kept_notes: those of them that are true as long as codes are kept.
     """
 
     plain: HfCheckpoint
     notes: tuple[str, ...]
+    kept_notes: tuple[str, ...]
     _files: WeightFiles = field(repr=False)
     _contents: Contents = field(repr=False)
     _packings: Mapping[str, Packing] = field(repr=False)
@@ -77,14 +79,17 @@ class PackedCheckpoint:
         plain = HfCheckpoint.of(files, contents.entries, config)
         packings = _packings(folder, contents, method)
         kept = choose_kept(packings, shapes)
+        kept_notes = kept_notes_of(method.label, packings, kept, contents.packed)
         passed_over = _activations_note(contents.activations)
         return cls(
             plain=plain,
             notes=(
                 *plain.notes,
-                *notes_of(method.label, packings, kept, contents.packed),
+                *kept_notes,
+                *lost_notes_of(method.label, packings, kept),
                 *passed_over,
             ),
+            kept_notes=kept_notes,
             _files=files,
             _contents=contents,
             _packings=packings,

@@ -65,10 +65,10 @@ def choose_kept(packings: Mapping[str, Packing], shapes: Mapping[str, tuple[int,
     return Kept(recipe, frozenset(name for name, form in kept.items() if schemes[name] == form))
 
 
-def notes_of(
+def kept_notes_of(
     label: str, packings: Mapping[str, Packing], kept: Kept, found: Mapping[str, Found]
 ) -> tuple[str, ...]:
-    """Describe what became of the packed weights, a note for each thing.
+    """Describe which codes are kept, a note for each form.
 
     Args:
         label: name of the method.
@@ -80,21 +80,30 @@ def notes_of(
     for name, each in packings.items():
         if name in kept.names and each.kept is not None:
             names.setdefault(each.kept, []).append(name)
-    notes = [
+    return tuple(
         f"{label}: the codes of {_weights(len(some))} kept as they are, {form.label}; "
         f"{_scales_note(packings[some[0]], found[some[0]])}"
         for form, some in names.items()
-    ]
+    )
+
+
+def lost_notes_of(label: str, packings: Mapping[str, Packing], kept: Kept) -> tuple[str, ...]:
+    """Describe which codes cannot be kept, a note for each reason.
+
+    Args:
+        label: name of the method.
+        packings: how each packed weight is read.
+        kept: which codes are kept.
+    """
     lost = Counter(
         each.lost or "a table has one scale a row here"
         for name, each in packings.items()
         if name not in kept.names
     )
-    notes += [
+    return tuple(
         f"{label}: {_weights(count)} dequantised and quantised again, because {why}"
         for why, count in lost.items()
-    ]
-    return tuple(notes)
+    )
 
 
 def _weights(count: int) -> str:
