@@ -83,6 +83,16 @@ def test_the_bundle_is_proved_with_its_checkpoint(both):
 
 
 @pytest.mark.onnx
+def test_a_gate_passes_a_pruned_head_whose_quantisation_costs_little(both):
+    model, pruned, _ = both
+    report = llama_export.verify(pruned, checkpoint=model, quick=True, strict=True)
+    assert report.verdict == "passed", report.failures
+    assert report.row("kl_quantisation").passed is True
+    assert report.row("share_of_quantisation").value is not None
+    assert report.row("perplexity_artifact").passed is None
+
+
+@pytest.mark.onnx
 def test_clients_that_take_an_index_for_a_token_find_no_settings(both):
     _, pruned, full = both
     assert (full / "genai_config.json").exists()

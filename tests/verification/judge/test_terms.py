@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -126,6 +127,32 @@ def test_random_weights_are_held_to_their_own_quantisation_error():
     assert rows["kl_quantisation"].passed is None
     assert not judge(shipped(0.03, 0.02, nats=8.9))["kl_shipped"].passed
     assert not judge(shipped(0.06, 3.0, nats=8.9))["kl_shipped"].passed
+
+
+PRUNED = dataclasses.replace(LARGE, head_tokens=(2, 7, 9), tie_word_embeddings=False)
+NO_LOSS: dict[str, Any] = {
+    **dict.fromkeys(("artifact_loss", "quantised_loss", "checkpoint_loss")),
+    "activation": distance(2e-3),
+    "emulated": distance(1e-6),
+}
+
+
+def test_a_pruned_head_passes_what_is_within_the_limits():
+    """Whether the model is trained it does not tell: what costs little is good in any case."""
+    rows = judge(shipped(1e-3, 6e-3, **NO_LOSS), config=PRUNED)
+    assert (rows["kl_quantisation"].passed, rows["share_of_quantisation"].passed) == (True, True)
+    assert rows["perplexity_artifact"].passed is None
+    assert all(row.passed is not False for row in strictly(list(rows.values())))
+
+
+def test_a_pruned_head_is_not_judged_beyond_the_limits_and_no_gate_lets_it_pass():
+    rows = judge(shipped(1e-3, 0.6, **NO_LOSS), config=PRUNED)
+    assert rows["kl_quantisation"].passed is None
+    assert rows["kl_quantisation"].note.startswith("not judged: a pruned head")
+    rows |= judge(shipped(3e-3, 6e-3, **NO_LOSS), config=PRUNED) | {"q": rows["kl_quantisation"]}
+    assert rows["share_of_quantisation"].passed is None
+    failed = {row.key for row in strictly(list(rows.values())) if row.passed is False}
+    assert failed == {"kl_quantisation", "share_of_quantisation"}
 
 
 def test_quantisation_that_gives_nan_fails_even_for_random_weights():

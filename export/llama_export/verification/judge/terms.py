@@ -93,7 +93,7 @@ def quantisation_rows(
         return [unchecked(_QUANTISATION, key, "mean KL, nats", note), *rows]
     is_small = bits == 4 and config.num_parameters < _SMALL_MODEL
     threshold = _SMALL_INT4_KL if is_small else QUANTISATION_KL[bits]
-    if metrics.fault or is_trained(shipped, config.vocab_size):
+    if metrics.fault or _can_judge(shipped, config, metrics.kl_mean <= threshold.value):
         note = metrics.fault or threshold.reason
         kl = judged(_QUANTISATION, key, name, metrics.kl_mean, threshold.value, note)
     else:
@@ -116,18 +116,41 @@ def is_trained(shipped: Shipped, vocab_size: int) -> bool:
     return loss is not None and loss.nats_per_token <= _TRAINED_SHARE.value * math.log(vocab_size)
 
 
+def _can_judge(shipped: Shipped, config: LlamaConfig, is_within: bool) -> bool:
+    """Whether a figure that is large for random weights says something of these.
+
+    Args:
+        shipped: comparisons of the artifact as it ships.
+        config: shape of the model.
+        is_within: whether the figure is within its limit.
+
+    Returns:
+        True of a trained model. A pruned head does not tell whether the model is trained: then what
+        is within the limit is good in any case, and what is beyond it may be either.
+    """
+    return is_trained(shipped, config.vocab_size) or (bool(config.head_tokens) and is_within)
+
+
 def strictly(rows: Sequence[Row]) -> list[Row]:
     """Fail every check that cannot be made here, and every figure that could not be judged.
 
-    One for which the weights or the checkpoint are missing is left: it can be made elsewhere.
+    One for which the weights or the checkpoint are missing is left: it can be made elsewhere. So
+    is what a pruned head has not: of a whole one it would be a figure that nothing judges.
     """
     return [
         replace(row, passed=False, note=f"{row.note} (--strict: this fails)")
-        if row.passed is None
-        and ((not row.made and not row.wants) or row.note.startswith(_NOT_JUDGED))
+        if _strictly_fails(row)
         else row
         for row in rows
     ]
+
+
+def _strictly_fails(row: Row) -> bool:
+    if row.passed is not None:
+        return False
+    if row.note.startswith(_NOT_JUDGED):
+        return True
+    return not row.made and not row.wants and not row.note.endswith(_PRUNED)
 
 
 def _exact_rows(limits: Limits, exact: Exact) -> list[Row]:
@@ -198,7 +221,7 @@ def _shipped_rows(limits: Limits, shipped: Shipped, config: LlamaConfig) -> list
             limit,
             metrics.fault or reason,
         ),
-        _share_row(limits, shipped, metrics, config.vocab_size),
+        _share_row(limits, shipped, metrics, config),
         judged(
             _LOWERING,
             "kl_shipped_prefill",
@@ -230,7 +253,7 @@ def _shipped_limit(limits: Limits, shipped: Shipped, config: LlamaConfig) -> tup
     return bounded, f"at most the quantisation error: {_RANDOM}"
 
 
-def _share_row(limits: Limits, shipped: Shipped, metrics: LogitMetrics, vocab_size: int) -> Row:
+def _share_row(limits: Limits, shipped: Shipped, metrics: LogitMetrics, config: LlamaConfig) -> Row:
     key, name = "share_of_quantisation", "KL as shipped over that of the quantisation"
     quantisation = shipped.quantisation
     if quantisation is None:
@@ -239,11 +262,11 @@ def _share_row(limits: Limits, shipped: Shipped, metrics: LogitMetrics, vocab_si
     share = metrics.kl_mean / quantisation.kl_mean if quantisation.kl_mean > 0 else math.inf
     if quantisation.fault or metrics.fault:
         return judged(_LOWERING, key, name, math.inf, limits.shipped_share.value)
-    if not is_trained(shipped, vocab_size):
-        return informed(_LOWERING, key, name, share, _why_not_judged(shipped))
     if quantisation.kl_mean < _SHARE_FLOOR.value:
         note = f"the quantisation error is below {_SHARE_FLOOR.value:g}: {_SHARE_FLOOR.reason}"
         return informed(_LOWERING, key, name, share, note)
+    if not _can_judge(shipped, config, share <= limits.shipped_share.value):
+        return informed(_LOWERING, key, name, share, _why_not_judged(shipped))
     reason = limits.shipped_share.reason
     return judged(_LOWERING, key, name, share, limits.shipped_share.value, reason)
 
