@@ -124,9 +124,18 @@ def test_what_is_no_adapter_is_refused_by_name(base, adapter, tmp_path):
     assert "an adapter itself" in refusal(adapter, base=str(adapter)).message
 
 
-def test_a_rope_factor_is_not_for_a_model_that_says_its_own(base):
-    with pytest.raises(UsageError, match="--rope-factor is for Meta's layout"):
-        planned(base, ReadOptions(rope_factor=8.0))
+@pytest.mark.parametrize(
+    ("reading", "message"),
+    [
+        (ReadOptions(rope_factor=8.0), "--rope-factor is for Meta's layout"),
+        (ReadOptions(merge_adaptors=True), "--merge-adaptors is for side branches in Meta's"),
+        (ReadOptions(accept_loss=True), "--accept-loss is for GGUF"),
+    ],
+)
+def test_what_a_format_has_no_use_for_is_refused(base, adapter, reading, message):
+    for model in (base, adapter):
+        with pytest.raises(UsageError, match=message):
+            planned(model, reading)
 
 
 # From the hub.
@@ -169,6 +178,15 @@ def test_an_adapter_on_the_hub_does_not_choose_a_folder_of_this_machine(hub):
     error = refusal("me/tuned")
     assert isinstance(error, CheckpointError)
     assert "a place on its maker's machine" in error.message
+
+
+def test_the_tokens_of_a_pruned_head_are_counted_of_an_alias_too(hub, base, tmp_path):
+    hub.folders["Llama-3.2-1B"] = base
+    reading = ReadOptions(head_tokens=("ab",))
+    request = ExportRequest("3.2-1B", ("onnx",), tmp_path / "out", reading=reading)
+    plan = plan_export(request, to_show=True)
+    assert 2 < len(plan.model.config.head_tokens) < 10
+    assert hub.calls == [("meta-llama/Llama-3.2-1B", None, False)], "no weights"
 
 
 def test_an_adapter_of_another_model_is_refused_before_the_weights_are_fetched(hub, tmp_path):

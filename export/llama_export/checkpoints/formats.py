@@ -6,7 +6,7 @@ format's files hold.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +31,7 @@ from llama_export.checkpoints.packed.format import PackedFormat
 from llama_export.checkpoints.pruned_head import PrunedHead, lay_head_over
 from llama_export.checkpoints.quantized import QuantizedFormat
 from llama_export.checkpoints.unrecognised import fault_of_folder, require_files
-from llama_export.errors import CheckpointError
+from llama_export.errors import CheckpointError, UsageError
 from llama_export.tokenizer.files import TOKENIZER_FILES
 from llama_export.tokenizer.tokenizer import load_tokenizer
 from llama_quantize.printable import shown_name
@@ -51,6 +51,14 @@ FORMATS: tuple[Format, ...] = (
 )
 
 
+# What of `ReadOptions` one format alone has a use for, and what it is for.
+_OF_ONE_FORMAT: Mapping[str, tuple[type[Format], str]] = {
+    "rope_factor": (MetaFormat, "Meta's layout, which does not record the factor"),
+    "merge_adaptors": (MetaFormat, "side branches in Meta's layout"),
+    "accept_loss": (GgufFormat, "GGUF, where weights may have lost more than int4 loses"),
+}
+
+
 def find_format(path: Path) -> Format:
     """Return the format of a folder or file."""
     return next((each for each in FORMATS if each.recognises(path)), FORMATS[-1])
@@ -66,6 +74,21 @@ def require_recognised(path: Path) -> None:
     if path.is_dir() and not is_checkpoint(path) and (fault := fault_of_folder(path)):
         message = f"{shown_name(str(path), 300)} {fault.text}"
         raise CheckpointError(message, fault.hint)
+
+
+def require_useful(path: Path, options: ReadOptions) -> None:
+    """Refuse what a user asks for and a checkpoint's format has no use for.
+
+    Raises:
+        UsageError: an option is for another format.
+    """
+    found = find_format(path)
+    for name, (form, purpose) in _OF_ONE_FORMAT.items():
+        if isinstance(found, form) or getattr(options, name) == getattr(AS_IT_IS, name):
+            continue
+        option = f"--{name.replace('_', '-')}"
+        message = f"{option} is for {purpose}; {shown_name(str(path), 300)} is another format"
+        raise UsageError(message, f"leave {option} out")
 
 
 def is_checkpoint(path: Path) -> bool:

@@ -32,7 +32,7 @@ from llama_export.checkpoints.safetensors_header import TensorEntry
 from llama_export.checkpoints.unrecognised import fault_of_names
 from llama_export.checkpoints.weight_files import WeightFiles, unusable
 from llama_export.checkpoints.weight_names import biased, match_names
-from llama_export.errors import CheckpointError, UnsupportedModelError, UsageError
+from llama_export.errors import CheckpointError, UnsupportedModelError
 from llama_export.llama.config import LlamaConfig, read_keys
 from llama_export.llama.config_keys import shown
 from llama_export.llama.names import HEAD, TABLE, expected_shapes, tied_names
@@ -187,27 +187,14 @@ def _same_values(one: Tensor, other: Tensor) -> bool:
     return torch.equal(*blocks)
 
 
-def read_shape(path: Path, options: ReadOptions) -> LlamaConfig:
-    """Read a config.json, however the weights beside it are stored.
-
-    Raises:
-        ConfigError, UnsupportedModelError: as `Format.read_config`.
-        UsageError: a rope factor was given, which config.json says itself.
-    """
-    if options.rope_factor is not None:
-        message = f"--rope-factor is for Meta's layout; {path} says its own"
-        raise UsageError(message, "leave --rope-factor out, or change config.json")
-    return LlamaConfig.from_hf(read_keys(path), where=str(path))
-
-
-def _read_config(path: Path, options: ReadOptions = AS_IT_IS) -> LlamaConfig:
+def _read_config(path: Path) -> LlamaConfig:
     """Read a config.json; refuse weights that another program quantised: they are no floats."""
     keys = read_keys(path)
     for key in _QUANTIZED:
         if keys.get(key):
             message = f"{path}: the weights are quantised ({key} = {shown(keys[key])})"
             raise UnsupportedModelError(message, "use the original checkpoint of floats")
-    return read_shape(path, options)
+    return LlamaConfig.from_hf(keys, where=str(path))
 
 
 class HuggingFaceFormat:
@@ -226,12 +213,8 @@ class HuggingFaceFormat:
         return (path / CONFIG_FILE).is_file()
 
     def read_config(self, path: Path, options: ReadOptions = AS_IT_IS) -> LlamaConfig:
-        """Read config.json, as `Format.read_config` says.
-
-        Raises:
-            UsageError: a rope factor was given, which config.json says itself.
-        """
-        return _read_config(path / CONFIG_FILE, options)
+        """Read config.json, as `Format.read_config` says."""
+        return _read_config(path / CONFIG_FILE)
 
     def read_tokenizer(self, path: Path) -> Tokenizer:
         """Load the folder's tokenizer, as `Format.read_tokenizer` says."""

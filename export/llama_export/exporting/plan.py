@@ -3,7 +3,7 @@
 `plan_export` resolves a request once: the model, the recipe, and for each target its options,
 context, sizes and cost. `run_export` executes what it says, and a dry run prints it. It imports no
 torch and no toolkit, and of a repository it fetches the small files alone; a plan that is only
-shown fetches nothing of an alias.
+shown fetches nothing of an alias that is read as it is.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llama_export.bundle.publish import Publication
+from llama_export.checkpoints.formats import require_useful
 from llama_export.errors import UsageError
 from llama_export.exporting.estimate import ExportEstimate, TargetEstimate, estimate
 from llama_export.exporting.request import ExportRequest
@@ -134,6 +135,8 @@ def plan_export(request: ExportRequest, *, to_show: bool = False) -> ExportPlan:
     model = shape_of_named(
         named, revision=named.revision, token=request.token, options=named.reading
     )
+    if model.description is not None:
+        require_useful(model.description.path, request.reading)
     recipe = _recipe_for(request, model, chosen)
     machine = Machine()
     found = estimate(

@@ -68,13 +68,14 @@ def name_with_adapters(
         found = [own, *others]
         name = "+".join(each.info.name for each in found)
         named = _base_of(own, reading.base)
+    # How it is read may change the shape that is known of an alias.
+    named = replace(named, reading=reading, is_alias=named.is_alias and reading == AS_IT_IS)
     if not found:
-        return replace(named, reading=reading)
+        return named
     folders = tuple(str(each.folder) for each in found)
     return replace(
         named,
         name=model_name(name),
-        is_alias=False,  # an adapter may change the shape that is known of an alias
         adapters=tuple(each.info for each in found),
         reading=replace(reading, base=None, adapters=folders),
     )

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from llama_export.checkpoints.checkpoint import AS_IT_IS, Companions, ReadOptions
-from llama_export.checkpoints.hugging_face import HuggingFaceFormat, read_shape
+from llama_export.checkpoints.hugging_face import HuggingFaceFormat
 from llama_export.checkpoints.hugging_face_files import CONFIG_FILE
 from llama_export.checkpoints.packed.checkpoint import PackedCheckpoint
 from llama_export.checkpoints.packed.methods import has_settings, method_of
@@ -35,7 +35,7 @@ class PackedFormat:
 
     def read_config(self, path: Path, options: ReadOptions = AS_IT_IS) -> LlamaConfig:
         """Read config.json, as `Format.read_config` says; refuse weights that are not read."""
-        config = read_shape(path / CONFIG_FILE, options)
+        config = LlamaConfig.read(path / CONFIG_FILE)
         method_of(path / CONFIG_FILE)
         return config
 
