@@ -96,7 +96,7 @@ def test_commands_work_in_a_pipe_and_an_unknown_one_ends_it(run, demo_bundle):
     assert answers(out)[0] == answers(out)[1]
     assert len(answers(out)) == 2
     assert "taken back: Hello" in err
-    assert "temperature 0.0, top-p 0.95, top-k 0, seed fresh, min-p 0.0, repetition-p" in err
+    assert "temperature 0.0, top-p 0.9, top-k 0, seed fresh, min-p 0.0, repetition-p" in err
     assert "did you mean /system?" in err
     code, out, err = run("chat", demo_bundle, *SHORT, stdin=b"//usr\n/quit\nnever\n/reset\n")
     assert (code, len(answers(out))) == (0, 1)

@@ -98,7 +98,11 @@ def test_the_page_says_what_is_so_by_default(page):
     ):
         assert default in text
     text = one_line(page("generate"))
-    for default in ("[at least 1; default: 256]", "[default: 0.7]", "default: a fresh one]"):
+    for default in (
+        "[at least 1; default: 256]",
+        "[default: the model's own, or 0.7]",
+        "default: a fresh one]",
+    ):
         assert default in text
 
 

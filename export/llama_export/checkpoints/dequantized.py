@@ -29,7 +29,7 @@ class DequantizedCheckpoint(LaidOver):
 
     @classmethod
     def of(cls, base: Checkpoint) -> DequantizedCheckpoint:
-        """Give up the codes of a checkpoint.
+        """Lay floats over a checkpoint.
 
         Args:
             base: checkpoint with codes that would be kept.

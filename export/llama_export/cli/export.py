@@ -170,10 +170,10 @@ def export(
     from llama_export.bundle.interrupts import IN_PLACE, add_note
     from llama_export.cli.console import results
     from llama_export.cli.dry_run import show_plan
+    from llama_export.cli.next_steps import show_next_steps
     from llama_export.cli.terminal import (
         TerminalProgress,
         export_table,
-        next_steps,
         show_error,
         show_note,
         show_report,
@@ -225,7 +225,7 @@ def export(
             results().print(export_table(result))
             for note in result.notes:
                 show_note(console, note)
-            next_steps(console, first.folder, runs_here=runs_here, verify=command)
+            show_next_steps(console, first, verify=command)
         if runs_here and command is None:
             show_note(console, NEVER_AGAIN)
     except InterruptedBySignal as late:

@@ -34,6 +34,7 @@ def generate(
     """Write text with a bundle, token by token."""
     console = open_console(verbose)
     from llama_export.cli.chat.wording import (
+        sampling_words,
         say,
         say_base_model,
         say_substitute_runtime,
@@ -46,7 +47,7 @@ def generate(
     from llama_export.tokenizer.chat.chat_format import Dialog
     from llama_export.tokenizer.chat.messages import Message
 
-    drawn = chosen_sampling(Sampling(), sampling)
+    chosen_sampling(Sampling(), sampling)  # a wrong option is refused before anything is loaded
     text = read_prompt(prompt, file)
     session = open_session(
         bundle,
@@ -58,6 +59,9 @@ def generate(
     say_substitute_runtime(console, session.substitute_runtime)
     if chat and not session.for_chat:
         say_base_model(console, session.name)
+    drawn = chosen_sampling(session.sampling, sampling)
+    if verbose:
+        say(console, f"drawn with {sampling_words(drawn)}", "dim")
     ids = session.chat_format.encode(Dialog([Message("user", text)])) if chat else text
     stream = session.stream(ids, max_tokens=max_tokens, sampling=drawn)
     if as_json:

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
-import shlex
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -207,23 +205,3 @@ def _say(console: Console, label: str, text: str, style: str = "bold") -> None:
     """
     console.print(label, end="", style=style)
     console.print(without_tokens(text).replace("\n", "\n  "), soft_wrap=True)
-
-
-def next_steps(
-    console: Console, bundle: Path, *, runs_here: bool, verify: str | None = None
-) -> None:
-    """Print what a user may want to type after an export.
-
-    Args:
-        console: where messages go.
-        bundle: folder of the first bundle.
-        runs_here: whether this machine's runtime can run the artifact.
-        verify: the whole command that proves the bundle; None: there is none.
-    """
-    quoted = shlex.quote(str(bundle))
-    console.print("\nNext:")
-    write = f'llama-export generate {quoted} --prompt "Once upon a time"'
-    look = f"llama-export inspect {quoted}"
-    for command in (write, verify) if runs_here else (look,):
-        if command is not None:
-            console.print(f"  {command}", soft_wrap=True)

@@ -127,16 +127,7 @@ def plan_export(request: ExportRequest, *, to_show: bool = False) -> ExportPlan:
     taken = refusal_of(publication)
     if taken is not None and not to_show:
         raise taken
-    named = name_with_adapters(
-        request.model, request.reading, revision=request.revision, token=request.token
-    )
-    if request.recipe is not None or request.group_size is not None:
-        named = replace(named, reading=replace(named.reading, requantize=True))
-    model = shape_of_named(
-        named, revision=named.revision, token=request.token, options=named.reading
-    )
-    if model.description is not None:
-        require_useful(model.description.path, request.reading)
+    named, model = _look_at_model(request)
     recipe = _recipe_for(request, model, chosen)
     machine = Machine()
     found = estimate(
@@ -174,6 +165,21 @@ def plan_export(request: ExportRequest, *, to_show: bool = False) -> ExportPlan:
         estimate=found,
         resources=resources,
     )
+
+
+def _look_at_model(request: ExportRequest) -> tuple[NamedModel, ModelShape]:
+    """Find the model and what is known of it without its weights."""
+    named = name_with_adapters(
+        request.model, request.reading, revision=request.revision, token=request.token
+    )
+    if request.recipe is not None or request.group_size is not None:
+        named = replace(named, reading=replace(named.reading, requantize=True))
+    model = shape_of_named(
+        named, revision=named.revision, token=request.token, options=named.reading
+    )
+    if model.description is not None:
+        require_useful(model.description.path, request.reading)
+    return named, model
 
 
 def _with_weights(

@@ -38,8 +38,8 @@ class Conversation:
         session: session whose cache and tokenizer are used; its forks can hold other
             conversations.
         system: system message, which says how the model is to behave; "" for none.
-        sampling: how answers are drawn. With a seed, the first answer uses it, the second the next
-            higher one, and so on.
+        sampling: how answers are drawn; None: as the model wants it. With a seed, the first answer
+            uses it, the second the next higher one, and so on.
         max_tokens: largest number of tokens of an answer.
 
     Raises:
@@ -57,7 +57,7 @@ class Conversation:
     ) -> None:
         require_whole("max_tokens", max_tokens)
         self.session = session
-        self.sampling = sampling or Sampling()
+        self.sampling = sampling or session.sampling
         self.max_tokens = max_tokens
         self._system: Turn | None = None
         self._turns: list[Turn] = []

@@ -11,6 +11,7 @@ from pathlib import Path
 from llama_export.bundle.bundle import Bundle
 from llama_export.bundle.unchanged import Steps, require_unchanged
 from llama_export.generation.chat_model import is_for_chat, read_chat_format
+from llama_export.generation.model_sampling import read_sampling
 from llama_export.generation.prefix_cache import PrefixCache
 from llama_export.generation.text_session import TextSession
 from llama_export.generation.validation import require_whole
@@ -60,7 +61,13 @@ def open_session(
     session = target.open_session(artifact, threads=threads, verbose=verbose)
     cache = PrefixCache(session, max_context=max_context, head_tokens=kept)
     form = read_chat_format(bundle, tokenizer)
-    opened = TextSession(cache, form, bundle.manifest, for_chat=is_for_chat(bundle, form))
+    opened = TextSession(
+        cache,
+        form,
+        bundle.manifest,
+        for_chat=is_for_chat(bundle, form),
+        sampling=read_sampling(bundle),
+    )
     if unchanged is not None:
         unchanged.require_still()
     return opened

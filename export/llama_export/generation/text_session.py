@@ -52,10 +52,17 @@ class TextSession:
         chat_format: how its dialogs are written, with its tokenizer.
         manifest: manifest of the bundle.
         for_chat: whether the model was trained to answer.
+        sampling: how the model wants its tokens drawn.
     """
 
     def __init__(
-        self, cache: PrefixCache, chat_format: ChatFormat, manifest: Manifest, *, for_chat: bool
+        self,
+        cache: PrefixCache,
+        chat_format: ChatFormat,
+        manifest: Manifest,
+        *,
+        for_chat: bool,
+        sampling: Sampling,
     ) -> None:
         self.cache = cache
         self.chat_format = chat_format
@@ -63,6 +70,7 @@ class TextSession:
         self.identity = BundleIdentity.of(manifest)
         self.name = manifest.model.name
         self.for_chat = for_chat
+        self.sampling = sampling
         self._manifest = manifest
         self._stream: TextStream | None = None
 
@@ -149,7 +157,7 @@ class TextSession:
         Args:
             prompt: the whole text so far, or its token ids.
             max_tokens: largest number of new tokens.
-            sampling: how tokens are drawn; None: `Sampling()`, with a fresh seed each time.
+            sampling: how tokens are drawn; None: as the model wants it, with a fresh seed.
             stop: texts before the first of which the new text ends.
             on_end: function to call with the completion, when the stream ends in any way.
 
@@ -170,7 +178,7 @@ class TextSession:
         generation = Generation(
             self.cache,
             token_ids[shared:],
-            sampling=sampling or Sampling(),
+            sampling=sampling or self.sampling,
             stop_token_ids=self._manifest.tokenizer["stop_token_ids"],
             max_tokens=max_tokens,
             vocab_size=self.tokenizer.vocab_size,
@@ -211,7 +219,7 @@ class TextSession:
         Args:
             messages: messages, each a `Message` or a mapping `{"role": ..., "content": ...}`.
             max_tokens: largest number of tokens of the answer.
-            sampling: how tokens are drawn; None: `Sampling()`, with a fresh seed each time.
+            sampling: how tokens are drawn; None: as the model wants it, with a fresh seed.
             stop: texts before the first of which the answer ends.
             tools: JSON schemas of functions that the model may call.
             template_arguments: more variables of the template, such as `date_string`.
@@ -283,7 +291,11 @@ class TextSession:
         """
         self.end_stream()
         return TextSession(
-            self.cache.fork(), self.chat_format, self._manifest, for_chat=self.for_chat
+            self.cache.fork(),
+            self.chat_format,
+            self._manifest,
+            for_chat=self.for_chat,
+            sampling=self.sampling,
         )
 
     def save(self, path: str | Path) -> None:

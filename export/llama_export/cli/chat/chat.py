@@ -44,7 +44,12 @@ def chat(
     from llama_export.cli.chat.input import pipe_lines, terminal_lines
     from llama_export.cli.chat.loop import ChatLoop, LoopSettings
     from llama_export.cli.chat.slash_commands import Commands
-    from llama_export.cli.chat.wording import say, say_base_model, say_substitute_runtime
+    from llama_export.cli.chat.wording import (
+        sampling_words,
+        say,
+        say_base_model,
+        say_substitute_runtime,
+    )
     from llama_export.cli.prompt_source import read_text, refuse_both
     from llama_export.cli.terminal import TerminalProgress
     from llama_export.generation.opening import open_session
@@ -70,6 +75,8 @@ def chat(
     )
     conversation = _begun(session, load, system, max_tokens)
     conversation.sampling = chosen_sampling(conversation.sampling, sampling)
+    if verbose:
+        say(console, f"drawn with {sampling_words(conversation.sampling)}", "dim")
     commands = Commands(conversation, console)
     say_substitute_runtime(console, session.substitute_runtime)
     if not session.for_chat:
