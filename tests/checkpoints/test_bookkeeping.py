@@ -169,7 +169,8 @@ def test_a_model_without_a_head_says_what_to_set(folder, tied):
         ("base_model.model.", "PEFT", "merge the adapter first"),
         ("model.language_model.", "larger model", "language model alone"),
         ("module._orig_mod.", "torch.compile", "_orig_mod"),
-        ("strange.", "strange.model.embed_tokens.weight", "same model"),
+        ("pretrained_model.", "TRL", "model.pretrained_model"),
+        ("strange.", "all that is missing stands under strange.", "take that part out"),
     ],
 )
 def test_prefixes_are_named_with_what_wrote_them(folder, prefix, maker, hint):

@@ -49,6 +49,18 @@ def test_several_templates_keep_their_names(tmp_path):
     assert read_companions(tmp_path).chat_templates == {"tool_use": "newer"}
 
 
+def test_templates_may_stand_in_an_object(tmp_path):
+    named = {"tool_use": "t", "default": TEMPLATE, "odd": 5}
+    assert templates(tmp_path, named) == {"tool_use": "t", "default": TEMPLATE}
+
+
+def test_where_the_default_has_a_file_the_key_does_not_count(tmp_path):
+    """As in transformers, which would write a dialog with tools by the file."""
+    (tmp_path / "chat_template.jinja").write_text(TEMPLATE)
+    named = [{"name": "tool_use", "template": "old"}, {"name": "default", "template": "old"}]
+    assert templates(tmp_path, named) == {"default": TEMPLATE}
+
+
 def test_of_several_templates_the_default_counts(tmp_path):
     folder = write_checkpoint(tmp_path / "tuned")
     named = [{"name": "tool_use", "template": "t"}, {"name": "default", "template": TEMPLATE}]
@@ -61,6 +73,14 @@ def test_a_base_model_has_none(tmp_path):
     folder = write_checkpoint(tmp_path / "base")
     (folder / "tokenizer_config.json").write_text("{}")
     assert template_in_a_bundle(folder) is None
+
+
+def test_a_pointer_is_no_template(tmp_path):
+    folder = tmp_path / "additional_chat_templates"
+    folder.mkdir()
+    (folder / "rag.jinja").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:7\n")
+    with pytest.raises(ConfigError, match=r"rag\.jinja is a git-lfs pointer"):
+        read_companions(tmp_path)
 
 
 def test_what_is_no_template_is_refused(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 import zipfile
 from pathlib import Path
@@ -48,6 +49,31 @@ def test_only_pointers_are_taken_for_pointers(folder):
     require_recognised(folder)
 
 
+@pytest.mark.parametrize("is_sharded", [False, True])
+def test_pointers_that_stand_for_what_is_not_read_do_no_harm(folder, is_sharded):
+    (folder / "pytorch_model.bin").write_bytes(POINTER)
+    (folder / "picture.png").write_bytes(POINTER)
+    if is_sharded:
+        part = "model-00001-of-00001.safetensors"
+        names = dict.fromkeys(open_checkpoint(folder).names, part)
+        (folder / "model.safetensors").rename(folder / part)
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    plan_export(ExportRequest(str(folder), ("onnx",), folder.parent / "out"), to_show=True)
+    read = part if is_sharded else "model.safetensors"
+    (folder / read).write_bytes(POINTER)
+    assert planned(folder).message.endswith(f"in place of files: {read}")
+
+
+@pytest.mark.parametrize("text", [b"<!doctype html><p>Access denied", b"# xet version 0\nsize = 1"])
+def test_text_in_place_of_weights_is_shown(folder, text):
+    (folder / "model.safetensors").write_bytes(text)
+    error = planned(folder)
+    assert (
+        f"no safetensors file, but a text that begins with '{text[:10].decode()}" in error.message
+    )
+    assert "download" in error.hint
+
+
 @pytest.mark.parametrize(
     ("names", "what", "hint"),
     [
@@ -67,6 +93,8 @@ def test_only_pointers_are_taken_for_pointers(folder):
         (["model.zip"], "an archive", "unpack"),
         (["ggml-model-q4_0.bin"], "older than GGUF", ".gguf"),
         (["model.pt"], "pickled tensors", "save_pretrained"),
+        (["pytorch_model_fsdp.bin"], "name that accelerate gives it", "rename it to pytorch_model"),
+        (["optimizer.pt", "trainer_state.json"], "a trainer's state, without", "the model too"),
         (["manifest.json", "model.onnx"], "is a bundle", "weights/ beside it"),
         (["snapshots/abc/config.json", "refs/main"], "the hub's cache", "hub id"),
         (

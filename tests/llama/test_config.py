@@ -72,7 +72,7 @@ def test_both_rope_spellings_mean_the_same():
     assert LlamaConfig.from_hf(new_spelling()) == LlamaConfig.from_hf(LLAMA_1B)
 
 
-@pytest.mark.parametrize("absent", [..., None])
+@pytest.mark.parametrize("absent", [..., None, {}, False])
 def test_no_scaling(absent):
     config = LlamaConfig.from_hf(changed(rope_scaling=absent))
     assert config.rope_scaling is None
@@ -157,7 +157,7 @@ def test_tokens_that_the_file_does_not_name_are_left_to_others(absent):
     assert LlamaConfig.from_hf(changed(eos_token_id=[])).eos_token_id == ()
 
 
-@pytest.mark.parametrize("eos", ["x", [128001, "x"], True, 1.5, 128256, -1])
+@pytest.mark.parametrize("eos", ["x", [128001, "x"], True, 1.5, 128256, -2])
 def test_wrong_eos_is_refused(eos):
     with pytest.raises(ConfigError):
         LlamaConfig.from_hf(changed(eos_token_id=eos))

@@ -167,6 +167,29 @@ def test_swish_is_silu_and_whole_numbers_may_have_a_point():
         LlamaConfig.from_hf({**PLAIN, "hidden_size": 128.5})
 
 
+@pytest.mark.parametrize(
+    ("changes", "hint"),
+    [
+        ({"model_type": "mistral", "sliding_window": None}, "set model_type to 'llama'"),
+        ({"model_type": "mistral", "sliding_window": 2**20}, "set model_type to 'llama'"),
+        ({"model_type": "mistral"}, "a window of tokens"),
+        ({"model_type": "mistral", "sliding_window": None, "alibi": True}, "a plain Llama"),
+        ({"model_type": "llava", "text_config": {}}, "language model alone"),
+        ({"model_type": "qwen2"}, "a plain Llama"),
+    ],
+)
+def test_what_to_do_with_another_architecture(changes, hint):
+    with pytest.raises(UnsupportedModelError) as caught:
+        LlamaConfig.from_hf(PLAIN | changes)
+    assert hint in caught.value.hint
+
+
+def test_a_token_of_minus_one_is_none():
+    found = LlamaConfig.from_hf({**PLAIN, "bos_token_id": -1, "eos_token_id": [-1, 3]})
+    assert (found.bos_token_id, found.eos_token_id) == (None, (3,))
+    assert LlamaConfig.from_hf({**PLAIN, "eos_token_id": -1}).eos_token_id == ()
+
+
 def test_eos_may_be_many():
     many = replace(TINY, eos_token_id=(1, 2, 3))
     assert LlamaConfig.from_hf({**PLAIN, "eos_token_id": [1, 2, 3]}) == many

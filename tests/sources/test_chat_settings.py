@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 from artifacts.chat_templates import CHATML, LLAMA_3
+from artifacts.json_tokenizers import CONTROL, KINDS, json_bytes
 from artifacts.tiny import TINY, write_checkpoint
 from transformers import PreTrainedTokenizerFast
 
@@ -19,6 +20,7 @@ from llama_export.sources.source import describe
 from llama_export.targets import registry
 from llama_export.tokenizer.chat.chat_format import ChatFormat, Dialog
 from llama_export.tokenizer.chat.messages import Message
+from llama_export.tokenizer.json_tokenizer import JsonTokenizer
 
 
 @pytest.fixture
@@ -53,6 +55,41 @@ def test_the_ends_are_what_any_file_names(small, config):
     said = describe_tokenizer(small, found)["stop_token_ids"]
     assert set(written) == set(genai["model"]["eos_token_id"]) == set(said)
     assert completed(found, small, companions) == found
+
+
+def test_a_turn_may_end_with_an_added_token_that_is_no_control_token(config):
+    document = KINDS["llama3"]()
+    size = max(document["model"]["vocab"].values()) + 1
+    plain = {**document["added_tokens"][0], "special": False}
+    document["added_tokens"].append({**plain, "id": size, "content": "<end_of_turn>"})
+    tokenizer = JsonTokenizer.from_bytes(json.dumps(document).encode())
+    template = CHATML.replace("<|im_end|>", "<end_of_turn>")
+    config = replace(config, vocab_size=size + 1, bos_token_id=0, eos_token_id=(2,))
+    found = completed(config, tokenizer, Companions(None, None, {"default": template}))
+    assert found.eos_token_id == (2, size)
+    # Text after an answer ends no turn, though it is tokens too.
+    plain_text = Companions(None, None, {"default": CHATML.replace("<|im_end|>", "the king")})
+    assert completed(config, tokenizer, plain_text).eos_token_id == (2,)
+
+
+def test_a_template_is_told_of_tokens_of_one_models_own(tmp_path):
+    folder = write_checkpoint(tmp_path / "model", replace(TINY, vocab_size=512, eos_token_id=(2,)))
+    (folder / "tokenizer.model").unlink()
+    (folder / "tokenizer.json").write_bytes(json_bytes("smollm2"))
+    keys = {"extra_special_tokens": {"turn_token": CONTROL[1]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(keys))
+    (folder / "chat_template.jinja").write_text("{{ turn_token }}{{ messages[0].content }}")
+    read = describe(folder)
+    settings = chat_settings(read.tokenizer, read.companions)
+    (tmp_path / "tokenizer.json").write_bytes(json_bytes("smollm2"))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    said = [{"role": "user", "content": "Hi"}]
+    dialog = Dialog([Message("user", "Hi")])
+    for place in (folder, tmp_path):
+        theirs = PreTrainedTokenizerFast.from_pretrained(place)
+        rendered = theirs.apply_chat_template(said, tokenize=False)
+        assert rendered == f"{CONTROL[1]}Hi"
+        assert ChatFormat.of(read.tokenizer, settings).render(dialog) == rendered
 
 
 def test_a_generation_config_that_says_it_all_is_kept_as_it_is(small, config):

@@ -123,6 +123,14 @@ def test_a_missing_file_is_named(tmp_path):
         load_tokenizer(tmp_path / "gone")
 
 
+def test_what_stands_in_place_of_a_tokenizer_is_named(tmp_path):
+    for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(TokenizerError, match=r"found vocab\.json, merges\.txt\n") as caught:
+        load_tokenizer(tmp_path)
+    assert "save_pretrained: that writes tokenizer.json" in caught.value.hint
+
+
 def write(path, text):
     path.write_text(text, encoding="utf-8")
     return path

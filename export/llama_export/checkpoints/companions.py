@@ -23,6 +23,7 @@ DEFAULT_TEMPLATE = "default"
 """Name of the template that a chat is written with when no other is asked for."""
 
 _KEY = "chat_template"
+_POINTER = b"version https://git-lfs.github.com/spec/"
 _MOST_TEMPLATE_BYTES = 2**20
 _MOST_TEMPLATES = 32
 _TOKENS = ((int,), "a token id or a list of them")
@@ -55,9 +56,15 @@ def read_companions(folder: Path) -> Companions:
 
 
 def _chat_templates(folder: Path, settings: Mapping[str, object] | None) -> dict[str, str]:
-    """Return the templates by name; files of their own count before the key of older versions."""
-    found = (settings or {}).get(_KEY)
+    """Return the templates by name; files of their own count before the key of older versions.
+
+    Where the default one has a file, nothing that the key says counts: transformers reads it so.
+    """
+    default = own_file(folder / CHAT_TEMPLATE_FILE)
+    found = (settings or {}).get(_KEY) if default is None else None
     named: dict[str, str] = {}
+    if isinstance(found, dict):
+        found = [{"name": name, "template": text} for name, text in found.items()]
     if isinstance(found, str):
         named[DEFAULT_TEMPLATE] = found
     elif isinstance(found, list):  # several, by name
@@ -68,8 +75,8 @@ def _chat_templates(folder: Path, settings: Mapping[str, object] | None) -> dict
     for path in sorted((folder / TEMPLATES_FOLDER).glob("*.jinja"))[:_MOST_TEMPLATES]:
         if (place := own_file(path)) is not None:
             named[path.stem] = _read_template(place)
-    if (place := own_file(folder / CHAT_TEMPLATE_FILE)) is not None:
-        named[DEFAULT_TEMPLATE] = _read_template(place)
+    if default is not None:
+        named[DEFAULT_TEMPLATE] = _read_template(default)
     return named
 
 
@@ -110,6 +117,9 @@ def _read_template(path: Path) -> str:
     try:
         with path.open("rb") as file:
             content = file.read(_MOST_TEMPLATE_BYTES + 1)
+        if content.startswith(_POINTER):
+            message = f"the chat template {path} is a git-lfs pointer in place of the file"
+            raise ConfigError(message, "run git lfs install and git lfs pull in the clone")
         if len(content) <= _MOST_TEMPLATE_BYTES:
             return content.decode("utf-8")
         fault = f"it is longer than {_MOST_TEMPLATE_BYTES} bytes"

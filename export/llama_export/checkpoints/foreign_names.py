@@ -31,13 +31,17 @@ def _part(*spellings: str) -> re.Pattern[str]:
     return re.compile(r"(?<![^.])(?:" + "|".join(map(re.escape, spellings)) + ")")
 
 
+MERGE = (
+    "merge the adapter first: save what merge_and_unload() of peft returns; or name the base "
+    "with --model, and with --adapter the folder that save_pretrained of peft wrote"
+)
+"""What to do where a model was saved with its adapter inside."""
 _RENAME = "take that part out of every name, and save the tensors again"
 WRAPPINGS = (
     Wrapping(
         _part("base_model.model."),
         "PEFT writes them: the model was saved with its adapter still around it",
-        "merge the adapter first: save what merge_and_unload() of peft returns; or name the base "
-        "with --model, and with --adapter the folder that save_pretrained of peft wrote",
+        MERGE,
     ),
     Wrapping(
         _part("_orig_mod."),
@@ -53,6 +57,11 @@ WRAPPINGS = (
         _part("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_forward_module."),
         "a trainer's wrapper writes them",
         f"save the full state dict of the model that was wrapped; or {_RENAME}",
+    ),
+    Wrapping(
+        _part("pretrained_model."),
+        "TRL's models with a value head write them",
+        f"save the model inside, model.pretrained_model; or {_RENAME}",
     ),
     Wrapping(
         _part("model.language_model.", "language_model.", "text_model.", "llm."),
@@ -85,6 +94,21 @@ def find_wrapping(missing: Collection[str], names: Collection[str]) -> Wrapped |
             for each in (plain, f"model.{plain}", _unwrapped(plain)):
                 if plain != name and each in wanted:
                     return Wrapped(wrapping, name, each)
+    return _any_wrapping(wanted, names)
+
+
+def _any_wrapping(missing: Collection[str], names: Collection[str]) -> Wrapped | None:
+    """Find a prefix that nobody is known for, under which all that is missing stands."""
+    first = min(missing)
+    for name in sorted(names):
+        for inner in {first, first.removeprefix("model.")}:
+            prefix = name.removesuffix(inner)
+            if prefix in (name, "") or not prefix.endswith("."):
+                continue
+            under = {each.removeprefix(prefix) for each in names if each.startswith(prefix)}
+            if all(each in under or each.removeprefix("model.") in under for each in missing):
+                maker = f"all that is missing stands under {shown_name(prefix)}"
+                return Wrapped(Wrapping(_part(prefix), maker, _RENAME), name, first)
     return None
 
 

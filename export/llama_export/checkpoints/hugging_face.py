@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,7 +108,7 @@ class HfCheckpoint:
             matched = biased(odd)
         if matched.problems:
             raise unusable(files.folder, matched.problems, matched.hint)
-        return cls(
+        opened = cls(
             folder=files.folder,
             config=config,
             names=tuple(shapes),
@@ -119,6 +118,9 @@ class HfCheckpoint:
             _files=files,  # a file is mapped when it is first read: a plan needs no torch
             _stored=matched.stored,
         )
+        if HEAD in matched.stored and HEAD not in shapes:
+            opened._require_tied_head()
+        return opened
 
     @property
     def tied(self) -> Mapping[str, str]:
@@ -139,17 +141,14 @@ class HfCheckpoint:
         return ()
 
     def tensor(self, name: str) -> Tensor:
-        """Map a tensor; its memory is the file's. The first time, the values are checked too.
+        """Map a tensor; its memory is the file's.
 
         Raises:
-            CheckpointError: there is no tensor of that name, or a tied head is stored that differs
-                from its table.
+            CheckpointError: there is no tensor of that name, or its file cannot be mapped.
         """
         if name not in self.shapes:
             message = f"the checkpoint {self.folder} has no tensor called {name}"
             raise CheckpointError(message)
-        if HEAD in self._stored and HEAD not in self.shapes:
-            _ = self._tied_head_is_a_copy
         return self._mapped(name)
 
     def release(self) -> None:
@@ -161,9 +160,12 @@ class HfCheckpoint:
         # float64 is no type of weights anywhere; the others stay as they are.
         return tensor.float() if tensor.element_size() > _MOST_ITEM_BYTES else tensor
 
-    @cached_property
-    def _tied_head_is_a_copy(self) -> bool:
-        """Accept a stored copy of the tied table, in any type, and nothing else as a head."""
+    def _require_tied_head(self) -> None:
+        """Accept a stored copy of the tied table, in any type, and nothing else as a head.
+
+        Raises:
+            CheckpointError: the head that is stored differs from the table.
+        """
         table, head = self._mapped(TABLE), self._mapped(HEAD)
         for row in range(0, table.shape[0], _COMPARED_ROWS):
             block = slice(row, row + _COMPARED_ROWS)
@@ -174,7 +176,7 @@ class HfCheckpoint:
                 )
                 hint = "set tie_word_embeddings to false in config.json if the two really differ"
                 raise CheckpointError(message, hint)
-        return True
+        self.release()
 
 
 def _same_values(one: Tensor, other: Tensor) -> bool:

@@ -20,6 +20,7 @@ from llama_quantize.strict_json import JsonFault, parse_object
 # is the largest that is read, 1.2 MB.
 MAX_HEADER_BYTES = 8 * 2**20
 _MAX_RANK = 8
+_SHOWN_BYTES = 24
 
 # Bytes per element. float4 and the like are left out: such files are refused by their dtype.
 ITEM_BYTES: Mapping[str, int] = {
@@ -88,6 +89,9 @@ def _read_json(file: BinaryIO, where: str, size_bytes: int) -> dict[str, Any]:
         message = f"{where} is no safetensors file: it is {size_bytes} bytes with no header"
         raise CheckpointError(message)
     if header_bytes > size_bytes - 8:
+        if text := _text(prefix + file.read(_SHOWN_BYTES)):
+            message = f"{where} is no safetensors file, but a text that begins with {text}"
+            raise CheckpointError(message)
         message = (
             f"{where} is truncated or no safetensors file: it claims a header of {header_bytes} "
             f"bytes, and the file is {size_bytes} bytes"
@@ -104,6 +108,12 @@ def _read_json(file: BinaryIO, where: str, size_bytes: int) -> dict[str, Any]:
     except JsonFault as fault:
         message = f"{where}: the header is not valid JSON: {fault}"
         raise CheckpointError(message) from None
+
+
+def _text(head: bytes) -> str:
+    """Return the beginning of a file that is text, as a web page of an error is; else nothing."""
+    is_text = head.isascii() and all(byte >= 32 or byte in b"\t\n\r" for byte in head)
+    return shown_name(repr(head.decode("ascii"))) if is_text else ""
 
 
 def _entry(name: str, raw: object, where: str) -> TensorEntry:

@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llama_export.checkpoints.checkpoint import Fault
-from llama_export.checkpoints.hugging_face_files import CONFIG_FILE, has_all_weights
+from llama_export.checkpoints.hugging_face_files import (
+    CONFIG_FILE,
+    PICKLED_FILE,
+    has_all_weights,
+    is_small_file,
+    read_index,
+    weight_layout,
+)
 from llama_export.errors import CheckpointError
 from llama_quantize.printable import shown_name
 
@@ -91,6 +98,16 @@ _ROWS = (
         ("*.zip", "*.tar", "*.tar.*", "*.tgz", "*.7z", "*.rar", "*.gz", "*.zst"),
         "an archive",
         "unpack it, and name the folder that was in it",
+    ),
+    _Row(
+        ("pytorch_model_fsdp.bin",),
+        "the whole model under the name that accelerate gives it",
+        f"rename it to {PICKLED_FILE}",
+    ),
+    _Row(
+        ("optimizer.*", "scheduler.pt", "rng_state*.pth", "trainer_state.json"),
+        "a trainer's state, without the model that it trained",
+        f"name a folder that holds the model too; or {_SAVE}",
     ),
     _Row(
         ("*.bin", "*.pt", "*.pth"),
@@ -180,13 +197,16 @@ def fault_of_file(path: Path) -> Fault | None:
 def require_files(path: Path) -> None:
     """Refuse a checkpoint whose files are pointers that git left in their places.
 
+    Others than those that an export reads may be, such as weights in a form that is not used.
+
     Raises:
         CheckpointError: some are; they are named.
     """
     if not path.is_dir():
         return
-    pointers = [name for name in listing(path) if _is_pointer(path / name)]
-    if pointers:
+    names = listing(path)
+    pointers = [name for name in names if _is_pointer(path / name)]
+    if pointers := _read_among(pointers, path, names):
         message = f"{path} holds git-lfs pointers in place of files: {_listed(pointers)}"
         raise CheckpointError(message, _PULL)
 
@@ -205,6 +225,19 @@ def listing(folder: Path) -> list[str]:
     except OSError as error:
         message = f"the checkpoint folder {folder} cannot be read: {error.strerror or error}"
         raise CheckpointError(message, "check its permissions and its disk") from None
+
+
+def _read_among(pointers: list[str], folder: Path, names: Collection[str]) -> list[str]:
+    """Return which of a folder's pointers stand for files that an export would read."""
+    layout = weight_layout(names)
+    if not pointers or layout is None or not {CONFIG_FILE, layout.index}.isdisjoint(pointers):
+        return pointers
+    if CONFIG_FILE not in names:
+        return pointers
+    weights = {layout.single}
+    if layout.index:
+        weights = set(read_index(folder / layout.index).values())
+    return [name for name in pointers if name in weights or is_small_file(name)]
 
 
 def _by_step(names: Collection[str]) -> list[str]:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _MOST_PROBLEMS = 12
 _PIECE_BYTES = 2**20
+_ITEM_BYTES = {"BF16": 2, "F16": 2, "F32": 4, "F64": 8}
 _ARRAY_TYPES = {
     **{"U8": "<u1", "I8": "<i1", "I32": "<i4", "I64": "<i8"},
     **{"BF16": "<u2", "F16": "<f2", "F32": "<f4"},
@@ -144,7 +145,7 @@ class WeightFiles:
         return found
 
     def is_zero(self, name: str) -> bool:
-        """Whether every value of a tensor is zero; torch is not needed for it."""
+        """Whether every value of a tensor is zero, of either sign; torch is not needed for it."""
         file, entry = self._files[name], self.entries[name]
         if file.endswith(PICKLED):
             return not bool(self.tensor(name).any())
@@ -154,7 +155,7 @@ class WeightFiles:
             left = entry.size_bytes
             while left:
                 piece = content.read(min(left, _PIECE_BYTES))
-                if not piece or piece.strip(b"\0"):
+                if not piece or not _are_zeros(piece, _ITEM_BYTES.get(entry.dtype, 1)):
                     return False
                 left -= len(piece)
         return True
@@ -192,6 +193,16 @@ def unusable(folder: Path, problems: Sequence[str], hint: str) -> CheckpointErro
         shown.append(f"and {len(problems) - len(shown)} more")
     message = f"the checkpoint {folder} cannot be used:" + "".join(f"\n  {line}" for line in shown)
     return CheckpointError(message, hint)
+
+
+def _are_zeros(piece: bytes, item_bytes: int) -> bool:
+    """Whether some numbers are all zero; the sign is the highest bit of their last byte."""
+    if not piece.strip(b"\0"):
+        return True
+    signs = piece[item_bytes - 1 :: item_bytes]
+    rest = len(piece) - len(signs)
+    zeros = piece.count(0) - signs.count(0)
+    return item_bytes > 1 and zeros == rest and not signs.strip(b"\0\x80")
 
 
 def _spelt(wanted: str, names: Sequence[str]) -> str:

@@ -7,10 +7,10 @@ computes; then it is refused. The module reads no file and no value.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from llama_export.checkpoints.foreign_names import ADAPTER, find_wrapping, layouts_of
+from llama_export.checkpoints.foreign_names import ADAPTER, MERGE, find_wrapping, layouts_of
 from llama_export.checkpoints.safetensors_header import TensorEntry
 from llama_export.llama.names import HEAD, TABLE
 from llama_quantize.printable import shown_name
@@ -19,14 +19,14 @@ FLOATS = ("BF16", "F16", "F32", "F64")
 """Types that are read; float64 is rounded to float32."""
 
 _PREFIX = "model."
-_LAYER = re.compile(r"(?:model\.)?layers\.(\d{1,6})\.")
+_LAYER = re.compile(r"(?:model\.){0,2}layers\.(\d{1,6})\.")
 # Old versions of transformers saved these too; they follow from the config.
 _BUFFERS = re.compile(
     r"(?:.*\.)?(rotary_emb\.(inv_freq|original_inv_freq|cos_cached|sin_cached)"
     r"|self_attn\.(bias|masked_bias)|rope\.freqs)"
 )
 # Here a tensor that a Llama does not have is a part of another computation.
-_INSIDE = re.compile(r"(?:model\.)?(?:embed_\w+|layers|norm)\.|lm_head\.")
+_INSIDE = re.compile(r"(?:model\.){0,2}(?:embed_\w+|layers|norm)\.|lm_head\.")
 _BIAS = ".bias"
 _MOST_NAMES = 4
 _OTHER_MODEL = (
@@ -36,6 +36,10 @@ _OTHER_MODEL = (
 _NO_HEAD = (
     "if the model's head is its token table, set tie_word_embeddings to true in config.json; else "
     "it was saved without its head: save it as LlamaForCausalLM"
+)
+_NO_BIASES = (
+    "set attention_bias or mlp_bias to false in config.json, if the model was trained without "
+    "these; if with some of them alone, save the others as zeros"
 )
 _BIASED = "set attention_bias or mlp_bias to true in config.json, if the model was trained so"
 
@@ -70,6 +74,8 @@ def match_names(
         layers: number of layers by the config.
     """
     stored = {name: found for name in (*shapes, HEAD) if (found := _found(name, entries))}
+    if TABLE not in stored and HEAD not in shapes and HEAD in stored:
+        stored[TABLE] = stored.pop(HEAD)  # of a tied pair, transformers too takes either
     missing = [name for name in shapes if name not in stored]
     if missing and (wrapped := find_wrapping(missing, entries)):
         problem = (
@@ -78,24 +84,24 @@ def match_names(
         )
         return Matched(stored, problems=(problem,), hint=wrapped.wrapping.hint)
     extra = _Extra.of(entries.keys() - set(stored.values()), layers)
-    wrong = [
-        fault
+    wrong = {
+        name: fault
         for name, shape in {HEAD: shapes[TABLE], **shapes}.items()
         if name in stored and (fault := _misfit(name, shape, entries[stored[name]]))
-    ]
+    }
     strangers = [
         f"{shown_name(name)} {list(entries[name].shape)} is not part of this model"
         for name in extra.refused
     ]
     seen = layouts_of([*extra.refused, *(extra.unread if missing else ())])
     lacking = _lacking(missing, layers, entries, extra)
-    only_head = missing == [HEAD] and not (wrong or strangers)
+    rows = _other_rows(shapes, {name: entries[found] for name, found in stored.items()}, wrong)
     return Matched(
         stored,
         biases=tuple(extra.biases),
         notes=tuple(extra.notes(layers)),
-        problems=(*seen, *lacking, *wrong, *strangers),
-        hint=_NO_HEAD if only_head else _OTHER_MODEL,
+        problems=(*seen, *lacking, *wrong.values(), *strangers),
+        hint=_hint(missing, wrong, extra.refused, rows),
     )
 
 
@@ -108,9 +114,47 @@ def biased(names: Sequence[str]) -> Matched:
 
 
 def _found(name: str, entries: Mapping[str, TensorEntry]) -> str | None:
-    """Return a tensor's name in the files; LlamaModel alone is saved without the prefix."""
-    bare = name.removeprefix(_PREFIX)
-    return name if name in entries else bare if bare in entries else None
+    """Return a tensor's name in the files.
+
+    LlamaModel alone is saved without the prefix, and what held the whole model has it once more;
+    transformers reads both.
+    """
+    spellings = (name, name.removeprefix(_PREFIX), _PREFIX + name)
+    return next((each for each in spellings if each in entries), None)
+
+
+def _hint(
+    missing: Sequence[str], wrong: Collection[str], refused: Sequence[str], rows: int | None
+) -> str:
+    """Return what to do where tensors are missing, or wrong, or are to be refused.
+
+    Args:
+        missing: names of tensors that are not there.
+        wrong: names of tensors of another shape or type.
+        refused: names of tensors that the model does not have.
+        rows: rows of tables that are longer or shorter than the vocabulary, and right otherwise.
+    """
+    if any(map(ADAPTER.search, refused)):
+        return MERGE
+    if missing and not wrong and not refused:
+        if list(missing) == [HEAD]:
+            return _NO_HEAD
+        if all(name.endswith(_BIAS) for name in missing):
+            return _NO_BIASES
+    if rows is not None and not missing and not refused and set(wrong) <= {TABLE, HEAD}:
+        return f"if the tables were resized, set vocab_size to {rows} in config.json"
+    return _OTHER_MODEL
+
+
+def _other_rows(
+    shapes: Mapping[str, tuple[int, ...]],
+    stored: Mapping[str, TensorEntry],
+    wrong: Collection[str],
+) -> int | None:
+    """Return the rows that table and head agree on, where it is not the config's number."""
+    found = {stored[name].shape for name in (TABLE, HEAD) if name in stored}
+    shape = found.pop() if len(found) == 1 and TABLE in wrong else ()
+    return shape[0] if len(shape) == 2 and shape[1:] == shapes[TABLE][1:] else None
 
 
 @dataclass(frozen=True)

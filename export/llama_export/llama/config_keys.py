@@ -15,6 +15,7 @@ from llama_quantize.printable import shown_name
 
 _LARGEST_INTEGER = 2**40  # more than any shape has, and exact as a float
 MOST_TOKEN_IDS = 256
+_NO_TOKEN = -1  # what some tools write for a token that a model does not have
 _SHOWN_KEYS = 12
 
 # Keys that are read, or that no Llama's forward pass depends on, though a word in them says so.
@@ -55,6 +56,7 @@ _OWN_WORDS = re.compile(
 )
 # Of these a Llama has the true ones.
 _USED = re.compile(r"use_(rope|rotary\w*)")
+_MISTRALS_WINDOW = 4096  # where a config.json does not say it
 _ACTIVATIONS = ("silu", "swish")
 _ARCHITECTURE = re.compile(r"Llama\w*")
 
@@ -82,8 +84,20 @@ def refuse_other_maths(raw: Mapping[str, Any], where: str) -> None:
     if faults:
         listed = "; ".join(faults)
         message = f"{where} describes a model that would not be computed right: {listed}"
-        hint = "use a plain Llama checkpoint; a key that changes nothing can be deleted"
+        hint = _hint(raw, len(faults))
         raise UnsupportedModelError(message, hint)
+
+
+def _hint(raw: Mapping[str, Any], faults: int) -> str:
+    """Return what to do with a config that is not a Llama's."""
+    if "text_config" in raw or "vision_config" in raw:
+        return "save its language model alone, with a config.json of its own, if that is a Llama"
+    window = raw.get("sliding_window", _MISTRALS_WINDOW)
+    if raw.get("model_type") == "mistral" and faults == 1:
+        if window is None or _never_reached(window, raw):
+            return "a Mistral without a window is computed as a Llama: set model_type to 'llama'"
+        return "it looks back over a window of tokens, which no Llama does: use a Llama checkpoint"
+    return "use a plain Llama checkpoint; a key that changes nothing can be deleted"
 
 
 def _other_model(raw: Mapping[str, Any]) -> list[str]:
@@ -184,18 +198,18 @@ class Fields:
         return value
 
     def token_id(self, key: str) -> int | None:
-        """Read one token id; absent or null: None."""
-        return None if self._raw.get(key) is None else self.integer(key)
+        """Read one token id; absent, null or -1: None."""
+        return None if self._raw.get(key) in (None, _NO_TOKEN) else self.integer(key)
 
     def token_ids(self, key: str) -> tuple[int, ...]:
-        """Read one token id, or a list of them; absent or null: none."""
+        """Read one token id, or a list of them; absent, null or -1: none."""
         value = self._raw.get(key)
         ids = value if isinstance(value, list) else [] if value is None else [value]
         if not all(isinstance(i, int) and not isinstance(i, bool) for i in ids):
             raise self._wrong(key, "a token id or a list of them", value)
         if len(ids) > MOST_TOKEN_IDS:
             raise self._wrong(key, f"at most {MOST_TOKEN_IDS} token ids", value)
-        return tuple(ids)
+        return tuple(each for each in ids if each != _NO_TOKEN)
 
     def _get(self, key: str, default: object) -> object:
         value = self._raw.get(key)

@@ -168,6 +168,7 @@ def _merged(raw: Mapping[str, Any], where: str) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for key in ("rope_scaling", "rope_parameters"):
         value = raw.get(key)
+        value = None if value is False else value  # as transformers takes it
         if value is not None and not isinstance(value, dict):
             message = f"{where}: {key} must be an object, found {shown(value)}"
             raise ConfigError(message, "correct config.json")

@@ -15,7 +15,12 @@ from llama_export.checkpoints.checkpoint import Companions
 from llama_export.errors import ConfigError
 from llama_export.llama.config import LlamaConfig
 from llama_export.tokenizer import chat
-from llama_export.tokenizer.chat.chat_format import ChatFormat, templates_key
+from llama_export.tokenizer.chat.chat_format import (
+    EXTRA_KEY,
+    ChatFormat,
+    extra_names,
+    templates_key,
+)
 from llama_export.tokenizer.special_tokens import (
     END_HEADER,
     END_OF_MESSAGE,
@@ -47,7 +52,9 @@ def chat_settings(
     theirs = companions.tokenizer_config or {}
     own = {key: theirs.get(key) for key in ("eos_token", "pad_token")}
     kept = {key: value for key, value in own.items() if isinstance(value, str)}
-    return tokenizer.config_keys() | templates_key(templates) | kept
+    extra = extra_names(theirs)
+    named = {EXTRA_KEY: extra} if extra else {}
+    return tokenizer.config_keys() | templates_key(templates) | kept | named
 
 
 def completed(config: LlamaConfig, tokenizer: Tokenizer, companions: Companions) -> LlamaConfig:

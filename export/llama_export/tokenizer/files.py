@@ -25,6 +25,8 @@ from llama_export.tokenizer.vocabulary import (
 # tokens changes them there, and leaves a stale tokenizer.model beside it.
 JSON_FILE, MODEL_FILE = "tokenizer.json", "tokenizer.model"
 TOKENIZER_FILES = (JSON_FILE, MODEL_FILE, f"original/{MODEL_FILE}")
+# What tokenizers of other kinds are kept in.
+_OTHER_FILES = ("vocab.json", "merges.txt", "vocab.txt", "spiece.model", "tokenizer.model.v3")
 # Llama 3's tokenizer.json takes 9 to 17 MB, by how it is written; one of 256,000 tokens 33 MB.
 MOST_BYTES = 64 * 2**20
 _RANK_LINE = re.compile(rb"([A-Za-z0-9+/]+={0,2}) (\d{1,9})")
@@ -50,7 +52,12 @@ def find_tokenizer(path: Path) -> Path:
         if (path / name).is_file():
             return path / name
     message = f"{path} holds no tokenizer: expected {' or '.join(TOKENIZER_FILES[:2])}"
-    raise TokenizerError(message, GET_ANOTHER)
+    others = [name for name in _OTHER_FILES if (path / name).is_file()]
+    if not others:
+        raise TokenizerError(message, f"{GET_ANOTHER}, and put it there")
+    message += f", found {', '.join(others)}"
+    hint = "load it with AutoTokenizer of transformers, and save it with save_pretrained: that "
+    raise TokenizerError(message, f"{hint}writes {JSON_FILE}")
 
 
 def read_file(path: Path) -> tuple[Kind, bytes]:

@@ -21,6 +21,8 @@ from llama_export.tokenizer.tokenizer import Tokenizer
 DEFAULT_TEMPLATE, TOOL_TEMPLATE = "default", "tool_use"
 TEMPLATE_KEY = "chat_template"
 """Key of tokenizer_config.json that holds the template, or several by name."""
+EXTRA_KEY = "extra_special_tokens"
+"""Key of tokenizer_config.json that names tokens of one model's own, such as `image_token`."""
 _TOKEN_KEYS = tuple(f"{kind}_token" for kind in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 _BETWEEN = "\n\n"
 
@@ -103,7 +105,7 @@ class ChatFormat:
 
     @cached_property
     def turn_end(self) -> int | None:
-        """Id of the special token that the template writes after an answer; None: none."""
+        """Id of the special or added token that a template writes after an answer; None: none."""
         answer = "Aanswer"
         messages = [Message("user", "Question"), Message("assistant", answer)]
         try:
@@ -112,7 +114,11 @@ class ChatFormat:
             return None
         after = text.rpartition(answer)[2].lstrip() if self.templates and answer in text else ""
         names = [name for name in self.tokenizer.special_tokens if name and after.startswith(name)]
-        return self.tokenizer.special_tokens[max(names, key=len)] if names else None
+        if names or not after:
+            return self.tokenizer.special_tokens[max(names, key=len)] if names else None
+        first = next(iter(self.tokenizer.encode_rendered(after)), -1)  # an added token, perhaps
+        name = None if first < 0 else self.tokenizer.token_name(first)
+        return first if name and after.startswith(name) else None
 
     def _render(self, dialog: Dialog, given: object) -> str:
         if not dialog.messages:
@@ -168,9 +174,19 @@ def templates_key(templates: Mapping[str, str]) -> dict[str, object]:
 
 def token_names(settings: Mapping[str, object]) -> dict[str, str]:
     """Return the names of special tokens that templates may ask for, from tokenizer_config.json."""
+    return extra_names(settings) | _named({key: settings.get(key) for key in _TOKEN_KEYS})
+
+
+def extra_names(settings: Mapping[str, object]) -> dict[str, str]:
+    """Return the names of one model's own tokens, by what its templates call them."""
+    found = settings.get(EXTRA_KEY)
+    return _named(found) if isinstance(found, Mapping) else {}
+
+
+def _named(tokens: Mapping[str, object]) -> dict[str, str]:
+    """Return the names of tokens that are spelled as texts, or as objects with a text."""
     found = {}
-    for key in _TOKEN_KEYS:
-        value = settings.get(key)
+    for key, value in tokens.items():
         content = value.get("content") if isinstance(value, Mapping) else value
         if isinstance(content, str):
             found[key] = content
