@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from artifacts.small_bundle import Silent
 from artifacts.tiny import MULTI_HEAD, TINY, UNTIED, random_llama, write_checkpoint
 from safetensors.torch import load_file, save_file
 
@@ -18,9 +17,6 @@ from llama_export.checkpoints.hugging_face import HfCheckpoint
 from llama_export.checkpoints.hugging_face_files import INDEX_FILE, SINGLE_FILE
 from llama_export.checkpoints.safetensors_header import read_header
 from llama_export.errors import CheckpointError, ConfigError
-from llama_export.exporting.pipeline import run_export
-from llama_export.exporting.plan import plan_export
-from llama_export.exporting.request import ExportRequest
 from llama_export.llama.names import HEAD, TABLE, expected_shapes
 
 QUERY = "model.layers.0.self_attn.q_proj.weight"
@@ -325,16 +321,6 @@ def test_tied_head_is_compared_beyond_the_first_block(folder, monkeypatch):
     rewrite(folder, lambda s: s[HEAD][45].neg_())
     with pytest.raises(CheckpointError, match="differs"):
         HfCheckpoint.open(folder).tensor(TABLE)
-
-
-@pytest.mark.onnx
-def test_an_export_of_a_tied_model_with_another_head_leaves_nothing(folder, tmp_path):
-    pytest.importorskip("onnx", reason="needs the onnx extra")
-    plan = plan_export(ExportRequest(str(folder), ("onnx",), tmp_path / "out"))
-    rewrite(folder, lambda s: s.update({HEAD: s[TABLE] + 1}))
-    with pytest.raises(CheckpointError, match="ties lm_head"):
-        run_export(plan, Silent())
-    assert not any(path.is_file() for path in (tmp_path / "out").rglob("*"))
 
 
 # An index is not to be trusted.
