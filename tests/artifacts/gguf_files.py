@@ -170,6 +170,34 @@ def write_gguf(
     return path
 
 
+def split_gguf(path: Path, config: LlamaConfig = SMALL) -> list[Path]:
+    """Cut a file of floats into three, as llama.cpp's gguf-split does; the first has no tensor."""
+    from gguf import GGUFWriter
+
+    from llama_export.checkpoints.gguf.header import read_header
+
+    header, parts = read_header(path), []
+    names = list(header.tensors)
+    for index, (start, stop) in enumerate(((0, 0), (0, 4), (4, len(names)))):
+        part = path.with_name(f"m-{index + 1:05d}-of-00003.gguf")
+        writer = GGUFWriter(part, "llama")
+        for key, value in metadata(config).items() if index == 0 else ():
+            add_key(writer, key, value)
+        writer.add_uint16("split.no", index)
+        writer.add_uint16("split.count", 3)
+        writer.add_int32("split.tensors.count", len(names))
+        for name in names[start:stop]:
+            stored = header.tensors[name]
+            raw = np.fromfile(path, np.uint8, stored.size_bytes, offset=stored.start)
+            writer.add_tensor(name, raw.view(np.float32).reshape(stored.shape))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        parts.append(part)
+    return parts
+
+
 def metadata(config: LlamaConfig) -> dict[str, object]:
     """Return what the converter writes for a model with a byte-level tokenizer."""
     letters = byte_letters()

@@ -148,12 +148,14 @@ def test_every_alias_has_a_shape(no_network):
 
 
 def test_another_repository_gives_its_config_alone(tmp_path, monkeypatch):
+    from llama_export.sources.repository import Fetched
+
     write_checkpoint(tmp_path / "theirs")
     asked = []
 
     def fetch(hub_id, **options):
         asked.append((hub_id, options))
-        return tmp_path / "theirs", "0" * 40
+        return Fetched(tmp_path / "theirs", "0" * 40)
 
     monkeypatch.setattr("llama_export.sources.catalogue.fetch", fetch)
     shape = shape_of("someone/Else", revision="v2", token="secret")
@@ -169,11 +171,12 @@ def test_the_config_of_a_repository_is_fetched_without_its_weights(tmp_path, mon
     refs = tmp_path / "alone"
     with nothing_of_this_machine(monkeypatch, tmp_path), serve(Hub(files)) as hub:
         place = {"endpoint": hub.endpoint, "cache_dir": tmp_path / "cache"}
-        folder, commit = fetch(REPOSITORY, weights=False, **place)
-        assert (commit, [path.name for path in folder.iterdir()]) == (COMMIT, ["config.json"])
+        found = fetch(REPOSITORY, weights=False, **place)
+        assert found.commit == COMMIT
+        assert [path.name for path in found.path.iterdir()] == ["config.json"]
         assert hub.sent("GET", "model.safetensors") == []
         # What was fetched for an estimate must not look like a copy of the model.
-        whole, _ = fetch(REPOSITORY, **place)
+        whole = fetch(REPOSITORY, **place).path
         assert sorted(path.name for path in whole.iterdir()) == ["config.json", "model.safetensors"]
         fetch(REPOSITORY, weights=False, endpoint=hub.endpoint, cache_dir=refs)
         assert not list(refs.rglob("refs/*"))

@@ -17,6 +17,7 @@ import pytest
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REPOSITORY = "meta-llama/Llama-3.2-1B"
+_BLOCK = 2**16
 
 
 @dataclass
@@ -41,6 +42,8 @@ class Hub:
     stall_at: dict[str, int] = field(default_factory=dict)
     instead: dict[str, bytes] = field(default_factory=dict)
     ranges: bool = True
+    other_range: int = 0  # bytes by which each part that is sent begins too late
+    written: int = 0  # bytes of bodies that were sent
     busy: int = 0
     commit: str = COMMIT
     etag: str | None = None
@@ -137,8 +140,14 @@ class _Handler(BaseHTTPRequestHandler):
         start, status = 0, 200
         wanted = self.headers.get("Range")
         if wanted and self.hub.ranges:
-            start, status = int(wanted.removeprefix("bytes=").removesuffix("-")), 206
-            about["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            first, _, last = wanted.removeprefix("bytes=").partition("-")
+            start, status = int(first) + self.hub.other_range, 206
+            end = min(len(content), int(last) + 1) if last else len(content)
+            if start >= end:
+                self._send(416, {})
+                return
+            about["Content-Range"] = f"bytes {start}-{end - 1}/{len(content)}"
+            content = content[:end]
         stops = self.hub.break_at.get(name)
         stop = stops.pop(0) if stops else self.hub.stall_at.get(name)
         self._send(status, about, content[start:], stop)
@@ -152,7 +161,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command == "GET":
-            self.wfile.write(body if stop is None else body[:stop])
+            sent = memoryview(body)[:stop]
+            for place in range(0, len(sent), _BLOCK):
+                self.wfile.write(sent[place : place + _BLOCK])
+                self.hub.written += len(sent[place : place + _BLOCK])
         if stop is not None:
             self.wfile.flush()
             if self.hub.stall_at:

@@ -25,6 +25,6 @@ def get(hub, tmp_path):
 
     def get(**options) -> Path:
         options = {"endpoint": hub.endpoint, "cache_dir": tmp_path / "cache", **options}
-        return fetch(REPOSITORY, **options)[0]
+        return fetch(REPOSITORY, **options).path
 
     return get

@@ -28,6 +28,7 @@ from llama_export.sources import adapters as adapters_module
 from llama_export.sources.adapters import name_with_adapters
 from llama_export.sources.reading import READING, read_again, recorded
 from llama_export.sources.references import reference_for
+from llama_export.sources.repository import Fetched
 from llama_export.sources.resolve import resolve_model
 from llama_export.sources.source import open_source
 from llama_quantize.checkpoint.store import quantize_to
@@ -149,7 +150,7 @@ class Repositories:
 
     def fetch(self, hub_id, *, revision=None, token=None, weights=True, progress=None):
         self.calls.append((hub_id, revision, weights))
-        return self.folders[hub_id.partition("/")[2]], COMMIT
+        return Fetched(self.folders[hub_id.partition("/")[2]], COMMIT)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from llama_export.errors import CheckpointError, GatedModelError, HubError, Outp
 from llama_export.llama.presets import PRESETS
 from llama_export.sources import repository as repository_module
 from llama_export.sources import resolve as hub_module
-from llama_export.sources.repository import fetch
+from llama_export.sources.repository import Fetched, fetch
 from llama_export.sources.resolve import (
     ALIASES,
     ModelSource,
@@ -65,9 +65,9 @@ def hub():
 def get(hub, tmp_path):
     def get(**options) -> Path:
         options = {"endpoint": hub.endpoint, "cache_dir": tmp_path / "cache", **options}
-        folder, commit = fetch(REPOSITORY, **options)
-        assert commit == COMMIT
-        return folder
+        found = fetch(REPOSITORY, **options)
+        assert found.commit == COMMIT
+        return found.path
 
     return get
 
@@ -98,7 +98,7 @@ def test_aliases_lead_to_their_makers_repositories(monkeypatch, tmp_path):
 
     def fake(hub_id, *, revision, token, progress):
         asked.append((hub_id, revision, token))
-        return tmp_path, COMMIT
+        return Fetched(tmp_path, COMMIT)
 
     monkeypatch.setattr(hub_module, "fetch", fake)
     for alias, hub_id in ALIASES.items():
@@ -139,7 +139,7 @@ def test_local_folders(monkeypatch, tmp_path, written):
 def test_a_folder_wins_over_an_alias_only_when_written_as_a_path(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(hub_module, "DEMO_FOLDER", write_checkpoint(tmp_path / "stand-in"))
-    monkeypatch.setattr(hub_module, "fetch", lambda hub_id, **_: (Path("fetched"), COMMIT))
+    monkeypatch.setattr(hub_module, "fetch", lambda hub_id, **_: Fetched(Path("fetched"), COMMIT))
     for name in ("demo", "3.2-1B"):
         (tmp_path / name).mkdir()
         assert resolve_model(f"./{name}").path.resolve() == tmp_path / name

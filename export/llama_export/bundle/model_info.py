@@ -19,12 +19,18 @@ NAME = re.compile(r"(?!" + _ABSOLUTE.pattern + r")[^\x00-\x1f\x7f\ud800-\udfff]{
 """A name: visible, short, and no path."""
 
 _NOTE = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,2000}")
+# Inside the repository: no `..`, no drive letter, no backslash.
+_FILE = re.compile(
+    r"(?=.{1,200}$)(?:(?!\.\.?/)[^/\\:\x00-\x1f\x7f\ud800-\udfff]+/)*"
+    r"[^/\\:\x00-\x1f\x7f\ud800-\udfff]+\.gguf",
+    re.IGNORECASE,
+)
 _MOST_ADAPTERS = 64
 _MOST_NOTES = 64
 _MOST_FACTOR = 1e6
 _MOST_TEXTS, _MOST_TEXT = 256, 1000
 # Only there where they say something, so that other bundles keep their bytes.
-_OPTIONAL = ("adapters", "reading", "notes")
+_OPTIONAL = ("adapters", "reading", "notes", "file")
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,8 @@ class ModelInfo:
         adapters: adapters that were merged into it, in their order.
         reading: what the user said of how it is read, by the names of `ReadOptions`.
         notes: what a user must know of how it was read.
+        file: path in the repository of the model in GGUF, or of its first part; None: another
+            format, or a local model.
     """
 
     name: str
@@ -57,6 +65,7 @@ class ModelInfo:
     adapters: tuple[AdapterInfo, ...] = ()
     reading: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    file: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object, as `parse_model` takes it."""
@@ -64,7 +73,7 @@ class ModelInfo:
         return {key: value for key, value in raw.items() if value or key not in _OPTIONAL}
 
     def how_it_was_read(self) -> dict[str, Any]:
-        """Return adapters, options and notes, as far as there are any."""
+        """Return adapters, options, notes and file, as far as there are any."""
         return {key: value for key, value in self.to_json().items() if key in _OPTIONAL}
 
 
@@ -79,11 +88,12 @@ def parse_model(model: JsonObject) -> ModelInfo:
         adapters=tuple(map(_adapter, _listed(model, "adapters", _MOST_ADAPTERS))),
         reading=_reading(model.child("reading")) if "reading" in model.raw else {},
         notes=_notes(model),
+        file=model.text("file", _FILE, "the path of a GGUF file") if "file" in model.raw else None,
     )
 
 
 def parse_reading(raw: Mapping[str, Any], where: str, faults: list[str]) -> ModelInfo:
-    """Check adapters, options and notes that stand alone, as `how_it_was_read` returns them."""
+    """Check what stands alone, as `how_it_was_read` returns it."""
     empty: dict[str, Any] = {"name": "model", "hub_id": None, "revision": None, "config": {}}
     for key in raw.keys() - set(_OPTIONAL):
         faults.append(f"{where}{key:.80} is not a key of this format")

@@ -115,12 +115,15 @@ class WantedFiles:
     Args:
         small: configuration, tokenizer and licence files.
         weights: files that hold the weights.
-        last: the small file that is fetched after all others: a folder that has it has them all.
+        last: the file that is fetched after all others: a folder that has it has them all.
+        opened: the one of the weights that stands for the model, because the weights themselves
+            hold config and tokenizer; empty: the folder does.
     """
 
     small: tuple[str, ...]
     weights: tuple[str, ...]
     last: str
+    opened: str = ""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,9 @@ from llama_export.checkpoints.checkpoint import (
 from llama_export.checkpoints.companions import read_companions
 from llama_export.checkpoints.dequantized import DequantizedCheckpoint
 from llama_export.checkpoints.gguf.format import GgufFormat
+from llama_export.checkpoints.gguf.head import HEAD_SUFFIX, FileElsewhere
+from llama_export.checkpoints.gguf.head import make_head as make_gguf_head
+from llama_export.checkpoints.gguf.wanted import picked_files
 from llama_export.checkpoints.hugging_face import HuggingFaceFormat
 from llama_export.checkpoints.lora import LoraCheckpoint, lay_over
 from llama_export.checkpoints.lora_config import is_whole_adapter, wanted_of_adapter
@@ -96,14 +99,17 @@ def is_checkpoint(path: Path) -> bool:
     return any(each.recognises(path) for each in FORMATS)
 
 
-def wanted_files(files: Collection[str]) -> WantedFiles | Fault:
+def wanted_files(files: Collection[str], picked: str = "") -> WantedFiles | Fault:
     """Choose what an export needs of a repository, or return why it cannot start from it.
 
     Of an adapter it is the adapter; its base is another repository.
 
     Args:
         files: paths in the repository, with `/`.
+        picked: which of several models is meant; only in GGUF a repository has several.
     """
+    if picked:
+        return picked_files(files, picked)
     found = [each for form in FORMATS if (each := form.wanted(files)) is not None]
     whole = next((each for each in found if isinstance(each, WantedFiles)), None)
     return whole or wanted_of_adapter(files) or found[0]
@@ -168,6 +174,24 @@ def reading_of(checkpoint: Checkpoint) -> ReadOptions:
     if not isinstance(checkpoint, LoraCheckpoint):
         return AS_IT_IS
     return ReadOptions(adapters=tuple(str(each.folder) for each in checkpoint.adapters))
+
+
+def make_head(name: Path, file: FileElsewhere) -> bytes:
+    """Read what a file of `WantedFiles.opened` says of its model, as a file of its own.
+
+    Args:
+        name: name for messages.
+        file: the file, of which parts are read.
+
+    Raises:
+        CheckpointError: it is damaged, or not what its name says.
+    """
+    return make_gguf_head(name, file)
+
+
+def head_place(path: Path) -> Path:
+    """Return the place of a file's head, which says all of a model but its weights."""
+    return path.with_name(f"{path.name}{HEAD_SUFFIX}")
 
 
 def is_complete(path: Path) -> bool:

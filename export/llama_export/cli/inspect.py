@@ -113,7 +113,8 @@ def _facts(found: Inspection) -> dict[str, str]:
 
     model, how, graph = found.model, found.quantization, found.graph
     revision = (model.get("revision") or "")[:12]
-    origin = " at ".join(part for part in (model.get("hub_id") or "", revision) if part)
+    place = "/".join(filter(None, (model.get("hub_id"), model.get("file"))))
+    origin = " at ".join(filter(None, (place, revision)))
     group = f", groups of {how['group_size']}" if how.get("group_size") else ""
     sqnr = f", SQNR {how['sqnr_db']:.1f} dB" if how.get("sqnr_db") else ""
     facts = {

@@ -60,6 +60,8 @@ class ExportRequest:
     def output_folder(self) -> Path:
         """The output; by default it has the name of the alias, the repository, folder or file.
 
+        Of `organisation/name:TAG` it is `name-TAG`, because no folder everywhere can hold a colon.
+
         Raises:
             OutputError: no folder can have that name.
         """
@@ -68,6 +70,8 @@ class ExportRequest:
         named = Path(self.model)
         is_file = os.path.isfile(named)  # noqa: PTH113 - a name too long is no error here
         name = named.stem if is_file else named.name
+        if not os.path.exists(named):  # noqa: PTH110
+            name = name.replace(":", "-").removesuffix(".gguf")
         return _possible(Path(name if name not in ("", "..") else Path(self.model).resolve().name))
 
     def options_of(self, target: str) -> TargetOptions:

@@ -87,13 +87,13 @@ def _as_adapter(named: NamedModel, token: str | None) -> _Found | None:
         if not (named.path.is_dir() and is_adapter(named.path)):
             return None
         return _Found(named.path, AdapterInfo(named.name))
-    if named.is_alias:
+    if named.is_alias or named.picked:
         return None
-    folder, _ = fetch(named.hub_id, revision=named.revision, token=token, weights=False)
-    if not is_adapter(folder):
+    found = fetch(named.hub_id, revision=named.revision, token=token, weights=False)
+    if not is_adapter(found.path):
         return None
-    folder, commit = fetch(named.hub_id, revision=named.revision, token=token)
-    return _Found(folder, AdapterInfo(named.name, named.hub_id, commit))
+    found = fetch(named.hub_id, revision=named.revision, token=token)
+    return _Found(found.path, AdapterInfo(named.name, named.hub_id, found.commit))
 
 
 def _find(adapter: str, token: str | None) -> _Found:

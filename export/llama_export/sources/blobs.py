@@ -23,6 +23,8 @@ from llama_quantize.checkpoint.files import hash_into
 
 _CHECKSUM = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _NOTES = ".llama-export"
+SNAPSHOTS = "snapshots"
+"""Name of the folder of the commits' folders."""
 _SMALL_BYTES = 2**24
 
 
@@ -51,7 +53,7 @@ class Blobs:
 
     def snapshot(self, commit: str) -> Path:
         """Return the folder of a commit."""
-        return self.storage / "snapshots" / commit
+        return self.storage / SNAPSHOTS / commit
 
     def blob(self, checksum: str) -> Path:
         """Return the place of a file."""

@@ -14,7 +14,7 @@ from llama_export.checkpoints.checkpoint import AS_IT_IS, ReadOptions
 from llama_export.checkpoints.formats import find_format
 from llama_export.llama.config import LlamaConfig
 from llama_export.llama.presets import PRESETS
-from llama_export.sources.repository import fetch
+from llama_export.sources.repository import Fetched, fetch
 from llama_export.sources.resolve import ALIASES, DEMO, DEMO_FOLDER, NamedModel, name_model
 from llama_export.sources.source import Description, describe
 
@@ -72,6 +72,7 @@ class ModelShape:
         tokenizer_bytes: size of the tokenizer files in a bundle.
         download_bytes: size of what an export fetches if nothing is cached; 0: a local model.
         description: what its own files say; None: an alias, of which nothing was fetched.
+        missing_bytes: how much of it is not cached; None: only the cache's size tells.
     """
 
     name: str
@@ -79,6 +80,7 @@ class ModelShape:
     tokenizer_bytes: int
     download_bytes: int
     description: Description | None = None
+    missing_bytes: int | None = None
 
     @property
     def recipe(self) -> QuantRecipe | None:
@@ -152,12 +154,15 @@ def shape_of_named(
     if named.is_alias:
         return KnownModel(named.name, named.hub_id, PRESETS[named.name]).shape
     if named.path is not None:
-        found, download_bytes = describe(named.path, options=options), 0
+        found, download_bytes, missing_bytes = describe(named.path, options=options), 0, None
     else:
-        found = describe_remote(named, revision=revision, token=token, options=options)
-        download_bytes = found.config.num_parameters * _BF16_BYTES
+        fetched = _small_files(named, revision, token)
+        found = _described(fetched, options)
+        missing_bytes = fetched.missing_bytes
+        checkpoint, parameters = found.checkpoint, found.config.num_parameters
+        download_bytes = checkpoint.size_bytes if checkpoint else parameters * _BF16_BYTES
     size_bytes = _tokenizer_bytes(found.config, found.path)
-    return ModelShape(named.name, found.config, size_bytes, download_bytes, found)
+    return ModelShape(named.name, found.config, size_bytes, download_bytes, found, missing_bytes)
 
 
 def describe_remote(
@@ -169,12 +174,21 @@ def describe_remote(
 ) -> Description:
     """Fetch the small files of a repository, and refuse what no export can start from.
 
+    Of a model in GGUF the beginnings of its files are fetched, which say what its tensors are too.
+
     Raises:
         HubError, GatedModelError, OutputError: as `resolve_model`.
         CheckpointError, ConfigError, TokenizerError, UnsupportedModelError: as `describe`.
     """
-    folder, _ = fetch(named.hub_id, revision=revision, token=token, weights=False)
-    return describe(folder, with_weights=False, options=options)
+    return _described(_small_files(named, revision, token), options)
+
+
+def _small_files(named: NamedModel, revision: str | None, token: str | None) -> Fetched:
+    return fetch(named.on_hub, revision=revision, token=token, weights=False)
+
+
+def _described(fetched: Fetched, options: ReadOptions) -> Description:
+    return describe(fetched.path, with_weights=bool(fetched.file), options=options)
 
 
 def download_of(named: NamedModel, shape: ModelShape) -> Download | None:
@@ -192,6 +206,8 @@ def download_of(named: NamedModel, shape: ModelShape) -> Download | None:
     storage = cache / repo_folder_name(repo_id=named.hub_id, repo_type="model")
     # The files of a commit are links to blobs, except where the system has no links.
     files = (path for path in storage.rglob("*") if path.is_file() and not path.is_symlink())
+    if shape.missing_bytes is not None:
+        return Download(shape.missing_bytes, cache)
     there = sum(path.stat().st_size for path in files)
     return Download(max(0, shape.download_bytes - there), cache)
 

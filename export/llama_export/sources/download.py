@@ -1,7 +1,8 @@
 """Download one file over HTTP so that it can be trusted: resumed, complete, and of the right hash.
 
-It knows ranges, retries and checksums. It knows nothing of repositories, models or licences; an
-answer that is not about the transfer itself goes to the caller as huggingface_hub's own error.
+Of a part of a file that is read alone only the length can be checked. The module knows ranges,
+retries and checksums. It knows nothing of repositories, models or licences; an answer that is not
+about the transfer itself goes to the caller as huggingface_hub's own error.
 """
 
 from __future__ import annotations
@@ -146,6 +147,65 @@ def _append(
         message = f"the server sent more than the {file.size_bytes} bytes of {file.name}"
         raise HubError(message, "run the same command again later")
     return "the connection closed early"
+
+
+def read_part(file: RemoteFile, start: int, size_bytes: int, headers: Mapping[str, str]) -> bytes:
+    """Read a part of a file into memory; it may be anything, because the checksum is of the whole.
+
+    Of a server that ignores ranges, the file is read up to the end of the part and no further.
+
+    Args:
+        file: file on the server.
+        start: first byte of the part.
+        size_bytes: number of its bytes.
+        headers: headers of each request.
+
+    Raises:
+        HubError: the server does not send the part.
+        huggingface_hub.errors.HfHubHTTPError: the server refused.
+    """
+    from httpx2 import TransportError
+
+    reason = ""
+    for failures in range(_ATTEMPTS):
+        if failures:
+            time.sleep(_FIRST_WAIT_S * 2**failures)
+        try:
+            found, reason = _part(file, start, size_bytes, headers)
+        except TransportError as error:
+            found, reason = b"", str(error) or type(error).__name__
+        if len(found) == size_bytes:
+            return found
+    message = (
+        f"the bytes {start} to {start + size_bytes} of the {file.size_bytes} of {file.name} could "
+        f"not be read: {reason}"
+    )
+    raise HubError(message, "run the same command again later")
+
+
+def _part(
+    file: RemoteFile, start: int, size_bytes: int, headers: Mapping[str, str]
+) -> tuple[bytes, str]:
+    """Make one request, and return what it brings and why that may not be everything."""
+    from huggingface_hub import get_session
+
+    wanted = f"bytes={start}-{start + size_bytes - 1}"
+    request = {**headers, "Accept-Encoding": "identity", "Range": wanted}
+    with get_session().stream("GET", file.url, headers=request, timeout=_TIMEOUT_S) as response:
+        status = response.status_code
+        if status in _TRY_AGAIN:
+            return b"", f"the server answered {status}"
+        raise_for_status(response)
+        is_part = status == 206
+        if is_part and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+            return b"", "the server sent another part"
+        before, found = 0 if is_part else start, bytearray()
+        for block in response.iter_raw():
+            found += block[before:]
+            before = max(0, before - len(block))
+            if len(found) >= size_bytes:
+                break
+    return bytes(found[:size_bytes]), "the connection closed early"
 
 
 def digest_of(checksum: str, size_bytes: int) -> Hash:

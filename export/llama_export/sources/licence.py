@@ -14,6 +14,7 @@ from pathlib import Path
 from llama_export.bundle.manifest import path_fault
 from llama_export.checkpoints.own_files import own_file
 from llama_export.errors import CheckpointError
+from llama_export.sources.blobs import SNAPSHOTS
 from llama_export.sources.resolve import DEMO_FOLDER
 from llama_quantize.printable import shown_name
 
@@ -46,8 +47,14 @@ text is in the public domain.
 
 
 def licence_folder(path: Path) -> Path:
-    """Return the folder of a checkpoint's licence files: of a single file, the one around it."""
-    return path if path.is_dir() else path.parent
+    """Return the folder of a checkpoint's licence files: of a single file, the one around it.
+
+    Of a file in the hub's cache it is the commit's, in which the file may lie deeper.
+    """
+    if path.is_dir():
+        return path
+    commits = (each for each in path.parents if each.parent.name == SNAPSHOTS)
+    return next(commits, path.parent)
 
 
 def licence_notice(name: str, hub_id: str | None, folder: Path) -> Mapping[str, bytes]:

@@ -15,7 +15,7 @@ from llama_export.checkpoints.checkpoint import AS_IT_IS, Checkpoint, ReadOption
 from llama_export.errors import CheckpointError, UsageError
 from llama_export.sources.adapters import name_with_adapters
 from llama_export.sources.reading import read_again
-from llama_export.sources.resolve import ALIASES, DEMO, NamedModel, fetch_named
+from llama_export.sources.resolve import DEMO, NamedModel, fetch_named, name_model
 from llama_export.sources.source import WEIGHTS_FOLDER, describe
 from llama_quantize.checkpoint.files import is_quantized
 from llama_quantize.printable import shown_name
@@ -87,14 +87,15 @@ def _name_again(
 ) -> NamedModel:
     """Find a checkpoint and the adapters that a bundle was made with.
 
-    The commits are those of the bundle, not what the branches have become.
+    The commits are those of the bundle, not what the branches have become, and of a repository of
+    several models in GGUF the bundle's own is meant where no other is picked.
 
     Raises:
         CheckpointError: the bundle was made with an adapter that only its maker has.
     """
     commits = {model.hub_id: model.revision}
     commits |= {each.hub_id: each.revision for each in model.adapters}
-    wanted = revision or commits.get(ALIASES.get(checkpoint, checkpoint))
+    wanted = revision or commits.get(name_model(checkpoint).hub_id)
     options = read_again(reading, model)
     named = name_with_adapters(checkpoint, options, revision=wanted, token=token)
     if lacking := model.adapters[len(named.adapters) :]:
@@ -107,7 +108,9 @@ def _name_again(
         options = replace(options, adapters=(*options.adapters, *fetched))
         named = name_with_adapters(checkpoint, options, revision=wanted, token=token)
     if named.path is None and named.revision is None:
-        return replace(named, revision=commits.get(named.hub_id))
+        named = replace(named, revision=commits.get(named.hub_id))
+    if named.hub_id == model.hub_id and not named.picked:
+        named = replace(named, picked=model.file or "")
     return named
 
 

@@ -13,10 +13,11 @@ import logging
 import re
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from llama_export.checkpoints.checkpoint import Fault, WantedFiles
-from llama_export.checkpoints.formats import is_complete, wanted_files
+from llama_export.checkpoints.formats import head_place, is_complete, wanted_files
 from llama_export.errors import NOTICE, HubError, OutputError
 from llama_export.sources.answers import (
     describe_file,
@@ -26,12 +27,15 @@ from llama_export.sources.answers import (
 )
 from llama_export.sources.blobs import Blobs, Damage
 from llama_export.sources.download import RESUME_HINT, RemoteFile, download
+from llama_export.sources.heads import fetch_heads, missing_bytes
 from llama_export.sources.hub import Repository, refusal_of, token_to_send
 from llama_export.system.byte_sizes import format_bytes
 from llama_quantize.printable import shown_name
 
 Progress = Callable[[int, int], None]
 """Called with the bytes done and the bytes in all, over every file of a download."""
+PICK = ":"
+"""What stands between a repository and the one of its models in GGUF that is meant."""
 
 _REVISION = re.compile(r"[A-Za-z0-9][\w.+-]*(/[A-Za-z0-9][\w.+-]*)*")
 # A cache has one folder for each, with `--` between the parts, so no part may hold that.
@@ -43,8 +47,26 @@ _MOST_BYTES = {True: 2**28, False: 2**44}  # of a small file, and of one of weig
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Fetched:
+    """What is there of a repository's model.
+
+    Args:
+        path: folder of the model, or the file that stands for it; of a file that is not fetched,
+            its head, which says all but the weights.
+        commit: commit of the repository.
+        file: path in the repository of the file that stands for the model; empty: a folder does.
+        missing_bytes: size of the weights that are not fetched; None: not known.
+    """
+
+    path: Path
+    commit: str
+    file: str = ""
+    missing_bytes: int | None = None
+
+
 def fetch(
-    hub_id: str,
+    model: str,
     *,
     revision: str | None = None,
     token: str | None = None,
@@ -52,25 +74,24 @@ def fetch(
     weights: bool = True,
     endpoint: str | None = None,
     cache_dir: Path | None = None,
-) -> tuple[Path, str]:
+) -> Fetched:
     """Download what an export needs of a repository, or find it in the cache.
 
     Args:
-        hub_id: `organisation/name`.
+        model: `organisation/name`; where one of several models in GGUF is meant, then `:` and its
+            tag or path.
         revision: branch, tag or commit; None: the default branch.
         token: token of the hub; None: HF_TOKEN or the cached login.
         progress: called with the bytes done and the bytes in all.
         weights: whether the weights are fetched too; without them the folder holds at least the
-            small files: configuration, tokenizer and licence.
+            small files: configuration, tokenizer and licence, or what the weights' files say of it.
         endpoint: address of the hub; None: HF_ENDPOINT or the public hub.
         cache_dir: folder that keeps downloads; None: huggingface_hub's cache.
-
-    Returns:
-        The folder and the commit.
 
     Raises:
         HubError: no network and nothing cached, no such repository, no checkpoint in it that can be
             exported, or a broken download.
+        CheckpointError: a file cannot be what its name says.
         GatedModelError: the licence is not accepted, or there is no token.
         OutputError: the download cannot be written.
     """
@@ -78,11 +99,12 @@ def fetch(
     from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
+    hub_id, picks, picked = model.partition(PICK)
     if revision is not None and not _REVISION.fullmatch(revision):
         message = f"{shown_name(repr(revision))} cannot be the name of a revision"
         raise HubError(message, "name a branch, a tag or a commit")
-    if not _HUB_ID.fullmatch(hub_id):
-        message = f"{shown_name(repr(hub_id))} cannot be the name of a repository"
+    if not _HUB_ID.fullmatch(hub_id) or (picks and not picked):
+        message = f"{shown_name(repr(model))} cannot be the name of a repository"
         raise HubError(message, "write it as organisation/name")
     repository = Repository(
         hub_id,
@@ -92,7 +114,7 @@ def fetch(
         Path(cache_dir or constants.HF_HUB_CACHE).expanduser().resolve(),
     )
     try:
-        return _fetch(repository, progress, weights=weights)
+        return _fetch(repository, picked, progress, weights=weights)
     except (TransportError, OfflineModeIsEnabled) as error:
         reason = repository.shown(error) or type(error).__name__
     except HfHubHTTPError as error:
@@ -100,19 +122,23 @@ def fetch(
         if status != 429 and status < 500:
             raise refusal_of(repository, error) from None
         reason = f"it answered {status}"
-    return _cached(repository, reason, progress, weights=weights)
+    return _cached(repository, picked, reason, progress, weights=weights)
 
 
-def _fetch(repository: Repository, progress: Progress | None, *, weights: bool) -> tuple[Path, str]:
+def _fetch(
+    repository: Repository, picked: str, progress: Progress | None, *, weights: bool
+) -> Fetched:
     listing = list_files(repository)
     commit, blobs = listing.commit, Blobs(repository.storage)
-    wanted = _wanted(repository, listing.names)
+    wanted = _wanted(repository, listing.names, picked)
     # What is fetched last tells that all is there.
     names = [name for name in wanted.small if name != wanted.last]
-    names += [*(wanted.weights if weights else ()), wanted.last]
-    require_names(repository, names)
+    names += [name for name in wanted.weights if weights and name != wanted.last]
+    names += [wanted.last] if weights or wanted.last != wanted.opened else []
+    require_names(repository, [*wanted.small, *wanted.weights])
     folder = blobs.snapshot(commit)
-    for damage in _damages(blobs, [folder / name for name in names], progress).values():
+    read = [*names, *(wanted.weights if wanted.opened and not weights else ())]
+    for damage in _damages(blobs, [folder / name for name in read], progress).values():
         _log.log(NOTICE, "%s was damaged in the cache; it is fetched again", damage.blob)
         _remove(damage.blob)
     missing = [name for name in names if not (folder / name).is_file()]
@@ -122,7 +148,30 @@ def _fetch(repository: Repository, progress: Progress | None, *, weights: bool) 
     ]
     _download(repository, blobs, files, progress)
     _publish(repository, blobs, files, commit, pinned=weights)
-    return folder, commit
+    if weights or not wanted.opened:
+        return Fetched(folder / wanted.opened, commit, wanted.opened)
+    return _without_weights(repository, blobs, wanted, commit)
+
+
+def _without_weights(
+    repository: Repository, blobs: Blobs, wanted: WantedFiles, commit: str
+) -> Fetched:
+    """Find what the files of the weights say of the model, without fetching them."""
+    place = blobs.snapshot(commit) / wanted.opened
+    if all((blobs.snapshot(commit) / name).is_file() for name in wanted.weights):
+        return Fetched(place, commit, wanted.opened, 0)
+    files = [
+        describe_file(repository, name, commit, most_bytes=_MOST_BYTES[False])
+        for name in wanted.weights
+    ]
+    try:
+        fetch_heads(repository, blobs, files, commit)
+    except OSError as error:
+        # huggingface_hub's HTTP errors are OSErrors too, without an errno.
+        if error.errno is None:
+            raise
+        raise _not_written(repository.storage, error) from None
+    return Fetched(head_place(place), commit, wanted.opened, missing_bytes(blobs, files))
 
 
 def _download(
@@ -201,9 +250,9 @@ def _remove(blob: Path) -> None:
         raise OutputError(message, "remove it yourself, and run the same command again") from None
 
 
-def _wanted(repository: Repository, names: Iterable[str]) -> WantedFiles:
+def _wanted(repository: Repository, names: Iterable[str], picked: str) -> WantedFiles:
     """Let the formats choose the files, and refuse a repository that none of them can use."""
-    wanted = wanted_files(set(names))
+    wanted = wanted_files(set(names), picked)
     if isinstance(wanted, Fault):
         message = f"{repository.hub_id} at {repository.revision} {wanted.text}"
         raise HubError(message, wanted.hint)
@@ -252,18 +301,23 @@ def _commit_of(ref: Path) -> str:
 
 
 def _cached(
-    repository: Repository, reason: str, progress: Progress | None, *, weights: bool
-) -> tuple[Path, str]:
+    repository: Repository, picked: str, reason: str, progress: Progress | None, *, weights: bool
+) -> Fetched:
     """Find the last complete copy of the revision, and refuse it if it is damaged."""
     blobs = Blobs(repository.storage)
     commit = _commit_of(repository.storage / "refs" / repository.revision) or repository.revision
     folder = blobs.snapshot(commit)
-    if not is_complete(folder):
-        raise _nothing_cached(repository, reason)
-    wanted = wanted_files({path.relative_to(folder).as_posix() for path in folder.rglob("*")})
-    names = () if isinstance(wanted, Fault) else wanted.small + (wanted.weights if weights else ())
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+    wanted = wanted_files(there, picked)
+    if isinstance(wanted, Fault):
+        # Another program may keep its files under other names.
+        if picked or not is_complete(folder):
+            raise _nothing_cached(repository, reason, wanted if there else None)
+        wanted = WantedFiles((), (), "")
+    names = wanted.small + (wanted.weights if weights or wanted.opened else ())
     places = [folder / name for name in names]
-    if not all(place.is_file() for place in places):  # a link whose file was deleted
+    # A link whose file was deleted is no file.
+    if not (wanted.opened or is_complete(folder)) or not all(map(Path.is_file, places)):
         raise _nothing_cached(repository, reason)
     for place, damage in _damages(blobs, places, progress).items():
         name = place.relative_to(folder).as_posix()
@@ -277,17 +331,18 @@ def _cached(
         "%s cannot be reached (%s); using the copy of %s downloaded before, commit %s",
         repository.address,
         reason,
-        repository.hub_id,
+        "/".join(filter(None, (repository.hub_id, wanted.opened))),
         folder.name,
     )
-    return folder, folder.name
+    return Fetched(folder / wanted.opened, folder.name, wanted.opened, 0)
 
 
-def _nothing_cached(repository: Repository, reason: str) -> HubError:
+def _nothing_cached(repository: Repository, reason: str, fault: Fault | None = None) -> HubError:
     partial = any(repository.storage.glob("blobs/*.incomplete"))
     message = (
         f"{repository.address} cannot be reached ({reason}), and there is no complete copy of "
         f"{repository.hub_id} at {repository.revision} in {repository.cache}"
     )
+    message += "" if fault is None else f": what is there {fault.text}"
     hint = "check the network, the proxy and HF_HUB_OFFLINE; or use --model demo, which needs none"
     return HubError(message, f"{hint}. {RESUME_HINT}" if partial else hint)

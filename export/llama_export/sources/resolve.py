@@ -19,7 +19,7 @@ from llama_export.checkpoints.gguf.files import model_stem
 from llama_export.checkpoints.hugging_face_files import no_folder
 from llama_export.checkpoints.unrecognised import fault_of_file
 from llama_export.errors import CheckpointError, HubError
-from llama_export.sources.repository import Progress, fetch
+from llama_export.sources.repository import PICK, Progress, fetch
 from llama_quantize.printable import printable, shown_name
 
 DEMO = "demo"
@@ -45,7 +45,13 @@ ALIASES: Mapping[str, str] = {
 _SEPARATORS = "/\\:"
 _MOST_CHARACTERS = 120
 _NAMELESS = "model"
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_PART = r"[A-Za-z0-9][\w.-]*"
+# Ollama writes the hub's name before it; a tag or a file picks one of several models in GGUF.
+_ON_HUB = re.compile(
+    rf"(?:(?:hf\.co|huggingface\.co)/)?(?P<id>{_PART}/{_PART})"
+    rf"(?::(?P<tag>{_PART})|/(?P<file>[^\\:]+\.gguf))?",
+    re.ASCII | re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,7 @@ class ModelSource:
         hub_id: repository on the hub; None: the demo or a local model.
         revision: commit of the repository; None: as `hub_id`.
         adapters: adapters that are laid over it.
+        file: path in the repository of the file that it is; None: it is a folder, or local.
     """
 
     name: str
@@ -66,6 +73,7 @@ class ModelSource:
     hub_id: str | None
     revision: str | None
     adapters: tuple[AdapterInfo, ...] = ()
+    file: str | None = None
 
 
 def resolve_model(
@@ -79,8 +87,9 @@ def resolve_model(
 
     The first that fits counts: `demo`; an alias; what is written as a path (`./x`, `/x`, `~/x`,
     `x/`); an existing folder, or file of a checkpoint; an alias as others spell it, such as
-    `Llama-3.2-1b` or `llama3.2:1b`; a hub id `organisation/name`. So a folder called `demo` or
-    `3.2-1B` is meant only by `./demo` or `./3.2-1B`.
+    `Llama-3.2-1b` or `llama3.2:1b`; a hub id `organisation/name`, of which `:Q8_0` or
+    `/path/NAME.gguf` picks one of several models in GGUF. So a folder called `demo` or `3.2-1B` is
+    meant only by `./demo` or `./3.2-1B`.
 
     Args:
         model: name, as `--model` takes it.
@@ -110,6 +119,7 @@ class NamedModel:
         revision: branch, tag or commit of the repository; None: the default branch.
         reading: how it is read; adapters are folders.
         adapters: which adapters these are.
+        picked: tag or path of the one model in GGUF that is meant; empty: the only one.
     """
 
     name: str
@@ -119,6 +129,12 @@ class NamedModel:
     revision: str | None = None
     reading: ReadOptions = AS_IT_IS
     adapters: tuple[AdapterInfo, ...] = ()
+    picked: str = ""
+
+    @property
+    def on_hub(self) -> str:
+        """What is meant on the hub, as `fetch` takes it."""
+        return f"{self.hub_id}{PICK}{self.picked}" if self.picked else self.hub_id
 
 
 def name_model(model: str, *, revision: str | None = None) -> NamedModel:
@@ -144,9 +160,13 @@ def name_model(model: str, *, revision: str | None = None) -> NamedModel:
         return NamedModel(
             DEMO if model == DEMO else model_name(model_stem(path.resolve().name)), path, ""
         )
-    if not _HUB_ID.fullmatch(model):
+    match = _ON_HUB.fullmatch(model)
+    if match is None:
         raise _unknown(model)
-    return NamedModel(model.partition("/")[2], None, model)
+    if match["file"] and os.path.isdir(os.path.dirname(model)):  # noqa: PTH112, PTH120
+        raise no_folder(Path(model))  # a file of this machine, misspelt
+    picked = match["tag"] or match["file"] or ""
+    return NamedModel(match["id"].partition("/")[2], None, match["id"], picked=picked)
 
 
 def model_name(text: str) -> str:
@@ -185,8 +205,9 @@ def fetch_named(
     """
     if named.path is not None:
         return ModelSource(named.name, named.path, None, None, named.adapters)
-    folder, commit = fetch(named.hub_id, revision=revision, token=token, progress=progress)
-    return ModelSource(named.name, folder, named.hub_id, commit, named.adapters)
+    found = fetch(named.on_hub, revision=revision, token=token, progress=progress)
+    place = found.path, named.hub_id, found.commit
+    return ModelSource(named.name, *place, named.adapters, found.file or None)
 
 
 def _local_path(model: str) -> Path | None:

@@ -183,7 +183,7 @@ def open_source(
         # A wish that a checkpoint of floats does not need is not kept with it.
         given_up = isinstance(checkpoint, DequantizedCheckpoint)
         reading = recorded(replace(options, requantize=given_up))
-        info = ModelInfo(*identity, {}, model.adapters, reading, notes)
+        info = ModelInfo(*identity, {}, model.adapters, reading, notes, model.file)
     return Source(
         info=replace(info, config=description.config.to_hf()),
         path=model.path,

@@ -13,6 +13,7 @@ from artifacts.gguf_files import (
     quantized,
     raw_gguf,
     rope_freqs,
+    split_gguf,
     stored_state,
     write_gguf,
 )
@@ -203,39 +204,10 @@ def test_biases_are_read_with_the_rows_of_q_and_k(tmp_path):
         assert torch.equal(whole(checkpoint.tensor(name)), value), name
 
 
-def split(path):
-    """Cut a file into parts, as llama.cpp's gguf-split does; the first has the metadata alone."""
-    from gguf import GGUFWriter
-
-    header, parts = read_header(path), []
-    names = list(header.tensors)
-    for index, (start, stop) in enumerate(((0, 0), (0, 4), (4, len(names)))):
-        part = path.with_name(f"m-{index + 1:05d}-of-00003.gguf")
-        writer = GGUFWriter(part, "llama")
-        if index == 0:
-            from artifacts.gguf_files import add_key, metadata
-
-            for key, value in metadata(SMALL).items():
-                add_key(writer, key, value)
-        writer.add_uint16("split.no", index)
-        writer.add_uint16("split.count", 3)
-        writer.add_int32("split.tensors.count", len(names))
-        for name in names[start:stop]:
-            stored = header.tensors[name]
-            raw = np.fromfile(path, np.uint8, stored.size_bytes, offset=stored.start)
-            writer.add_tensor(name, raw.view(np.float32).reshape(stored.shape))
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
-        parts.append(part)
-    return parts
-
-
 def test_any_part_opens_all_of_them(floats, tmp_path):
     whole_file = tmp_path / "whole.gguf"
     shutil.copy(floats, whole_file)
-    parts = split(whole_file)
+    parts = split_gguf(whole_file)
     whole_file.unlink()
     state = stored_state(SMALL)
     for path in (*parts, tmp_path):
@@ -281,8 +253,11 @@ def test_the_first_bytes_decide_not_the_name(floats, tmp_path):
         (["a.Q4_0.gguf", "a.Q8_0.gguf"], "holds 2 models in GGUF"),
         (["m-00001-of-00002.gguf"], "lacks m-00002-of-00002.gguf"),
         (["a.gguf", "model.safetensors"], None),
-        (["a.gguf", "mmproj-a.gguf", "LICENSE"], ()),
-        (["m-00001-of-00002.gguf", "m-00002-of-00002.gguf", "LICENSE"], ("m-00002-of-00002.gguf",)),
+        (["a.gguf", "mmproj-a.gguf", "LICENSE"], ("a.gguf",)),
+        (
+            ["m-00001-of-00002.gguf", "m-00002-of-00002.gguf", "LICENSE"],
+            ("m-00001-of-00002.gguf", "m-00002-of-00002.gguf"),
+        ),
     ],
 )
 def test_one_model_of_a_repository_is_wanted(files, expected):
@@ -292,6 +267,7 @@ def test_one_model_of_a_repository_is_wanted(files, expected):
     else:
         assert (found if found is None else found.weights) == expected
         assert found is None or (found.small, found.last) == (("LICENSE",), files[0])
+        assert found is None or found.opened == files[0]
 
 
 @pytest.mark.parametrize(

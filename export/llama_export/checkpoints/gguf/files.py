@@ -1,4 +1,4 @@
-"""The files of a model in GGUF: which of a folder or repository are meant, and parts put together.
+"""The files of a model in GGUF: which of a folder are meant, and parts put together.
 
 llama.cpp splits a model as `NAME-00001-of-00003.gguf`; the first part has the metadata, and each
 has some of the tensors. It knows names and headers; what the metadata means is not its business.
@@ -11,15 +11,15 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llama_export.checkpoints.checkpoint import Fault, WantedFiles
+from llama_export.checkpoints.gguf.head import is_head, read_head
 from llama_export.checkpoints.gguf.header import GgufHeader, is_gguf, read_header
 from llama_export.checkpoints.gguf.stored import StoredTensor, Value
-from llama_export.checkpoints.hugging_face_files import INDEX_FILE, SINGLE_FILE, is_small_file
+from llama_export.checkpoints.hugging_face_files import INDEX_FILE, SINGLE_FILE
 from llama_export.errors import CheckpointError
 from llama_quantize.printable import shown_name
 
 SUFFIX = ".gguf"
-_PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
+_PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.gguf(?:\.head)?)", re.DOTALL)
 # Beside a model may lie the image encoder of another program, and statistics of a quantiser.
 _OTHERS = re.compile(r"mmproj|imatrix", re.IGNORECASE)
 _MOST_PARTS = 1000
@@ -62,7 +62,7 @@ def part_names(name: str) -> tuple[str, ...]:
     if match is None or not 1 <= int(match[3]) <= _MOST_PARTS:
         return (name,)
     count = int(match[3])
-    return tuple(f"{match[1]}-{index:05d}-of-{match[3]}{SUFFIX}" for index in range(1, count + 1))
+    return tuple(f"{match[1]}-{index:05d}-of-{match[3]}{match[4]}" for index in range(1, count + 1))
 
 
 def model_stem(name: str) -> str:
@@ -111,7 +111,7 @@ def read_model(path: Path) -> GgufModel:
         names = ", ".join(map(shown_name, missing[:_MOST_SHOWN]))
         message = f"{file.parent} lacks {len(missing)} of the {len(files)} parts: {names}"
         raise CheckpointError(message, "put all parts into one folder")
-    headers = [read_header(each) for each in files]
+    headers = [read_head(each) if is_head(each) else read_header(each) for each in files]
     _check_parts(headers)
     first = headers[0]
     return GgufModel(first.path, first.metadata, _tensors_of(headers))
@@ -121,7 +121,7 @@ def is_gguf_model(path: Path) -> bool:
     """Whether a file is one of GGUF, by its first bytes, or a folder holds some."""
     if path.is_dir():
         names = file_names(path)
-        return bool(models_among(names)) and not _has_other_weights(names)
+        return bool(models_among(names)) and not has_other_weights(names)
     return path.is_file() and is_gguf(path)
 
 
@@ -134,27 +134,7 @@ def has_all_parts(path: Path) -> bool:
     return all(file.with_name(name).is_file() for name in part_names(file.name))
 
 
-def wanted_files(files: Collection[str]) -> WantedFiles | Fault | None:
-    """Choose the one model in GGUF among a repository's files; None: there is none.
-
-    Args:
-        files: paths in the repository, with `/`.
-    """
-    found = models_among(files)
-    if not found or _has_other_weights(files):
-        return None
-    if len(found) > 1:
-        names = ", ".join(shown_name(name) for name in list(found)[:_MOST_SHOWN])
-        hint = "download the one that you want, and name its file: --model ./NAME.gguf"
-        return Fault(f"holds {len(found)} models in GGUF: {names}", hint)
-    ((first, parts),) = found.items()
-    if missing := [name for name in parts if name not in files]:
-        return Fault(f"lacks {shown_name(missing[0])}", "take another repository")
-    # The first part has the metadata, so it is fetched last, and for a look at the shape alone.
-    return WantedFiles(tuple(sorted(filter(is_small_file, files))), parts[1:], first)
-
-
-def _has_other_weights(names: Collection[str]) -> bool:
+def has_other_weights(names: Collection[str]) -> bool:
     """Whether the model is there in Hugging Face's form as well, which holds all of it."""
     return SINGLE_FILE in names or INDEX_FILE in names
 

@@ -26,11 +26,11 @@ from llama_export.checkpoints.gguf.files import (
     has_all_parts,
     is_gguf_model,
     read_model,
-    wanted_files,
 )
 from llama_export.checkpoints.gguf.names import llama_tensors
 from llama_export.checkpoints.gguf.stored import StoredTensor
 from llama_export.checkpoints.gguf.types import FLOATS, INT4_DB, INT4_FROM_FLOATS_DB, KEPT
+from llama_export.checkpoints.gguf.wanted import wanted_files
 from llama_export.errors import CheckpointError
 from llama_export.llama.config import LlamaConfig
 from llama_export.llama.names import tied_names

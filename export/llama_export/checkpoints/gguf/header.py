@@ -51,11 +51,13 @@ class GgufHeader:
         path: the file.
         metadata: values by key.
         tensors: tensors by name, in the order of the file.
+        end: byte after the header, where the data begins.
     """
 
     path: Path
     metadata: Mapping[str, Value]
     tensors: Mapping[str, StoredTensor]
+    end: int
 
 
 def is_gguf(path: Path) -> bool:
@@ -67,8 +69,12 @@ def is_gguf(path: Path) -> bool:
         return False
 
 
-def read_header(path: Path) -> GgufHeader:
+def read_header(path: Path, size_bytes: int | None = None) -> GgufHeader:
     """Read and check a file's header.
+
+    Args:
+        path: file, or a copy of its first bytes.
+        size_bytes: size of the file where `path` is such a copy; None: it is the file.
 
     Raises:
         CheckpointError: the file cannot be read, is truncated or of a version that is not read, or
@@ -80,10 +86,34 @@ def read_header(path: Path) -> GgufHeader:
             _require_version(path, begin)
             # Mapped, because nobody knows yet where the header ends.
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                return _read(_Cursor(path, content))
+                return _read(_Cursor(path, content, size_bytes or len(content)))
     except OSError as error:
         message = f"{path} cannot be read: {error.strerror or error}"
         raise CheckpointError(message) from None
+
+
+def parse_begin(path: Path, begin: bytes, size_bytes: int) -> GgufHeader | int:
+    """Read and check the header of a file of which the first bytes are there.
+
+    Args:
+        path: name for messages.
+        begin: first bytes of the file.
+        size_bytes: size of the file.
+
+    Returns:
+        The header; or how many bytes it takes at least, where that is more than are there.
+
+    Raises:
+        CheckpointError: as `read_header`.
+    """
+    _require_version(path, begin[:8])
+    cursor = _Cursor(path, begin, size_bytes)
+    try:
+        return _read(cursor)
+    except CheckpointError:
+        if cursor.needed:
+            return cursor.needed
+        raise
 
 
 def _require_version(path: Path, begin: bytes) -> None:
@@ -107,17 +137,20 @@ def _require_version(path: Path, begin: bytes) -> None:
 class _Cursor:
     """A place in a file's bytes, moved on by reading."""
 
-    def __init__(self, path: Path, content: mmap.mmap) -> None:
-        self.path, self.content = path, content
+    def __init__(self, path: Path, content: mmap.mmap | bytes, size_bytes: int) -> None:
+        self.path, self.content, self.size_bytes = path, content, size_bytes
         self.place, self.end = 8, len(content)
+        self.needed = 0  # bytes that would have been read next, where they are not there yet
 
     def skip(self, size_bytes: int, what: str) -> int:
         """Move over some bytes, and return where they begin."""
         start = self.place
         if size_bytes > self.end - start:
+            if start + size_bytes <= self.size_bytes:
+                self.needed = start + size_bytes
             message = (
                 f"{self.path} is truncated: {what} needs {size_bytes} bytes at {start}, and the "
-                f"file is {self.end} bytes"
+                f"file is {self.size_bytes} bytes"
             )
             raise CheckpointError(message, _TRUNCATED)
         self.place = start + size_bytes
@@ -157,7 +190,7 @@ def _read(cursor: _Cursor) -> GgufHeader:
     data = _aligned(cursor.place, alignment)
     placed = {name: place(data) for name, place in infos.items()}
     _check_ranges(cursor, placed, data, alignment)
-    return GgufHeader(cursor.path, metadata, placed)
+    return GgufHeader(cursor.path, metadata, placed, data)
 
 
 def _unique(path: Path, what: str, pairs: Iterator[tuple[str, _T]]) -> dict[str, _T]:
@@ -270,10 +303,10 @@ def _check_ranges(
                 f"expected {end}"
             )
             raise CheckpointError(message, _DAMAGED)
-        if tensor.start + tensor.size_bytes > cursor.end:
+        if tensor.start + tensor.size_bytes > cursor.size_bytes:
             message = (
                 f"{cursor.path} is truncated: {what} ends at byte "
-                f"{tensor.start + tensor.size_bytes}, and the file is {cursor.end} bytes"
+                f"{tensor.start + tensor.size_bytes}, and the file is {cursor.size_bytes} bytes"
             )
             raise CheckpointError(message, _TRUNCATED)
         end, before = _aligned(tensor.start + tensor.size_bytes, alignment), what

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from llama_export.checkpoints.gguf.files import GgufModel
-from llama_export.checkpoints.gguf.rope import ROPE_TENSOR
+from llama_export.checkpoints.gguf.head import ROPE_TENSOR
 from llama_export.checkpoints.gguf.stored import StoredTensor
 from llama_export.checkpoints.gguf.types import FLOATS, INT4_DB, INT4_FROM_FLOATS_DB, POOR
 from llama_export.errors import CheckpointError

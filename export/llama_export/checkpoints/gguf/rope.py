@@ -12,12 +12,12 @@ import struct
 from collections.abc import Sequence
 
 from llama_export.checkpoints.gguf.files import GgufModel
+from llama_export.checkpoints.gguf.head import ROPE_TENSOR
 from llama_export.checkpoints.gguf.metadata import Metadata
 from llama_export.checkpoints.gguf.stored import StoredTensor
 from llama_export.errors import CheckpointError, UnsupportedModelError
 from llama_quantize.printable import shown_name
 
-ROPE_TENSOR = "rope_freqs.weight"
 ROPE_KEYS = (
     "rope.freq_base",
     "rope.scale_linear",
