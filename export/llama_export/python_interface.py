@@ -30,7 +30,7 @@ class HubModel:
     """A model at a revision of the hub, with a token, or read in a way that is to be said.
 
     Args:
-        name: alias, hub id or folder, such as "3.2-1B" or "meta-llama/Llama-3.2-1B".
+        name: alias, hub id or folder, such as "3.2-1B" or "organisation/name:Q8_0".
         revision: branch, tag or commit; None: the main branch (for `verify`, the commit that the
             bundle was made from).
         token: access token; None: HF_TOKEN, or the saved login.

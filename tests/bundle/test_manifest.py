@@ -147,6 +147,7 @@ READ = {
     "adapters": [{"name": "a", "hub_id": None, "revision": None}],
     "reading": {"rope_factor": 32.0, "accept_loss": True},
     "notes": ["the rope factor 32 was inferred"],
+    "file": "BF16/M 1B-BF16-00001-of-00002.gguf",
 }
 
 
@@ -159,6 +160,20 @@ def test_how_a_model_was_read_fits_the_schema_or_is_absent(tmp_path, schema, key
         assert list(schema.iter_errors(damaged(raw, f"model.{key}", wrong)))
         with pytest.raises(BundleError, match=f"model.{key}"):
             Manifest.from_json(damaged(raw, f"model.{key}", wrong))
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "../x.gguf", "a/../x.gguf", "./x.gguf", "/x.gguf", "a//x.gguf", "C:/x.gguf", "a\\x.gguf",
+        "a\nb.gguf", ".gguf/x", "x.bin", "x" * 200 + ".gguf", "a/.gguf/",
+    ],
+)  # fmt: skip
+def test_a_file_of_a_repository_lies_in_it(tmp_path, schema, file):
+    raw = damaged(raw_manifest(tmp_path), "model.file", file)
+    assert list(schema.iter_errors(raw))
+    with pytest.raises(BundleError, match=r"model\.file"):
+        Manifest.from_json(raw)
 
 
 def test_a_written_manifest_fits_the_schema(tmp_path, schema):

@@ -95,7 +95,10 @@ def _name_again(
     """
     commits = {model.hub_id: model.revision}
     commits |= {each.hub_id: each.revision for each in model.adapters}
-    wanted = revision or commits.get(name_model(checkpoint).hub_id)
+    asked = name_model(checkpoint)
+    wanted = revision or commits.get(asked.hub_id)
+    if model.file and asked.hub_id == model.hub_id and not asked.picked:
+        checkpoint = f"{asked.hub_id}/{model.file}"
     options = read_again(reading, model)
     named = name_with_adapters(checkpoint, options, revision=wanted, token=token)
     if lacking := model.adapters[len(named.adapters) :]:
