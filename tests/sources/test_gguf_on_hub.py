@@ -155,7 +155,7 @@ def test_what_picks_no_model_is_refused_before_a_file_is_asked_for(hub, model, m
             continue  # a picked model is no adapter, and nothing is asked for yet
         with pytest.raises(HubError, match=match) as caught:
             refused(model)
-        assert "name one of them, as in organisation/name:F32" in caught.value.hint
+        assert f"name one of them, as in {ID}:F32" in caught.value.hint
     assert not [r for r in hub.requests if "/resolve/" in r.path]
 
 

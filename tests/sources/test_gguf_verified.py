@@ -78,6 +78,12 @@ def test_the_output_is_named_after_what_was_picked(model, folder):
     assert ExportRequest(model, ("onnx",)).output_folder.as_posix() == folder
 
 
+def test_a_folder_of_this_machine_keeps_its_name(tmp_path):
+    (tmp_path / "a:b.gguf").mkdir()
+    request = ExportRequest(str(tmp_path / "a:b.gguf"), ("onnx",))
+    assert request.output_folder.name == "a:b.gguf"
+
+
 @pytest.mark.onnx
 def test_the_manifest_and_the_weights_say_which_file_it_was(plan, bundle):
     model = bundle.manifest.model
@@ -90,6 +96,13 @@ def test_the_manifest_and_the_weights_say_which_file_it_was(plan, bundle):
     again = ExportRequest(str(plan.output / "weights"), ("onnx",), plan.output / "again")
     kept = run_export(plan_export(replace(again, verify=False)), Silent())
     assert kept.bundles[0].bundle.manifest.model.file == Q8
+
+
+@pytest.mark.onnx
+def test_inspect_shows_the_file(bundle, command):
+    code, out, _ = command("inspect", bundle.folder)
+    assert code == 0
+    assert f"{ID}/{Q8} at {COMMIT[:12]}" in " ".join(out.split())
 
 
 @pytest.mark.onnx

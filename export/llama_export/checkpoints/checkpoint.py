@@ -126,6 +126,10 @@ class WantedFiles:
     opened: str = ""
 
 
+REPOSITORY = "organisation/name"
+"""What stands for the repository in the hint of a `Fault`."""
+
+
 @dataclass(frozen=True)
 class Fault:
     """Why no export can start from some files.

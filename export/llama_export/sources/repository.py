@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llama_export.checkpoints.checkpoint import Fault, WantedFiles
+from llama_export.checkpoints.checkpoint import REPOSITORY, Fault, WantedFiles
 from llama_export.checkpoints.formats import head_place, is_complete, wanted_files
 from llama_export.errors import NOTICE, HubError, OutputError
 from llama_export.sources.answers import (
@@ -255,7 +255,7 @@ def _wanted(repository: Repository, names: Iterable[str], picked: str) -> Wanted
     wanted = wanted_files(set(names), picked)
     if isinstance(wanted, Fault):
         message = f"{repository.hub_id} at {repository.revision} {wanted.text}"
-        raise HubError(message, wanted.hint)
+        raise HubError(message, wanted.hint.replace(REPOSITORY, repository.hub_id))
     return wanted
 
 

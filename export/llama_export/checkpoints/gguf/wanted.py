@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from llama_export.checkpoints.checkpoint import Fault, WantedFiles
+from llama_export.checkpoints.checkpoint import REPOSITORY, Fault, WantedFiles
 from llama_export.checkpoints.gguf.files import (
     SUFFIX,
     has_other_weights,
@@ -69,7 +69,7 @@ def picked_files(files: Collection[str], picked: str) -> WantedFiles | Fault:
         return _whole_model(found[meant[0]], files)
     if meant:
         text = f"holds {len(meant)} models in GGUF for {what}: {_listed(meant)}"
-        return Fault(text, f"name the file, as in organisation/name/{shown_name(meant[0])}")
+        return Fault(text, f"name the file, as in {REPOSITORY}/{shown_name(meant[0])}")
     text = f"has no model in GGUF for {what}; there are {_listed(_choices(found))}"
     return Fault(text, _how_to_pick(found))
 
@@ -99,7 +99,7 @@ def _choices(found: _Models) -> list[str]:
 def _how_to_pick(found: _Models) -> str:
     choice = shown_name(_choices(found)[0])
     sign = "/" if choice.lower().endswith(SUFFIX) else ":"
-    return f"name one of them, as in organisation/name{sign}{choice}"
+    return f"name one of them, as in {REPOSITORY}{sign}{choice}"
 
 
 def _listed(names: Iterable[str]) -> str:
