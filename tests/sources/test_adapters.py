@@ -150,7 +150,8 @@ class Repositories:
 
     def fetch(self, hub_id, *, revision=None, token=None, weights=True, progress=None):
         self.calls.append((hub_id, revision, weights))
-        return Fetched(self.folders[hub_id.partition("/")[2]], COMMIT)
+        name = hub_id.partition("/")[2].partition(":")[0]
+        return Fetched(self.folders[name], COMMIT)
 
 
 @pytest.fixture
@@ -267,6 +268,23 @@ def test_a_checkpoint_is_opened_again_as_it_was_for_the_bundle(hub, base, adapte
         ("me/tuned", COMMIT, True),
         ("org/base", COMMIT, True),
     ]
+
+
+@pytest.mark.parametrize("checkpoint", ["me/tuned", "org/base", "org/base:Q8_0"])
+def test_the_base_is_the_model_in_gguf_that_the_bundle_names(hub, adapter, tmp_path, checkpoint):
+    raw = json.loads((adapter / "adapter_config.json").read_text())
+    raw |= {"base_model_name_or_path": "org/base"}
+    (adapter / "adapter_config.json").write_text(json.dumps(raw))
+    model = {
+        "name": "tuned",
+        "hub_id": "org/base",
+        "revision": COMMIT,
+        "adapters": (AdapterInfo("tuned", "me/tuned", COMMIT),),
+        "file": "base-Q8_0.gguf",
+    }
+    reference_for(Stub(tmp_path, **model), checkpoint, None)
+    picked = "Q8_0" if checkpoint.endswith("Q8_0") else model["file"]
+    assert hub.calls[-1] == (f"org/base:{picked}", COMMIT, True)
 
 
 def test_options_are_those_of_the_bundle_unless_others_are_given(tmp_path):

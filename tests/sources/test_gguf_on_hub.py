@@ -369,6 +369,7 @@ def test_offline_one_of_two_must_be_picked_too(hub, offline):
     offline()
     with pytest.raises(HubError, match="holds 2 models in GGUF"):
         resolve_model(ID)
+    assert resolve_model(f"{ID}:Q8_0").file == Q8
 
 
 def test_offline_a_file_that_is_damaged_is_refused(hub, offline):
