@@ -34,7 +34,7 @@ class DequantizedCheckpoint(LaidOver):
         Args:
             base: checkpoint with codes that would be kept.
         """
-        return cls(base, base.config, base.shapes)
+        return cls(base.config, base.shapes, base)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -53,7 +53,7 @@ class DequantizedCheckpoint(LaidOver):
         Raises:
             CheckpointError: there is no tensor of that name, or the files are damaged.
         """
-        self.require(name)
+        self.require(name, self.folder)
         return _as_floats(self.base.tensor(name))
 
 

@@ -27,6 +27,7 @@ from llama_export.checkpoints.hugging_face_files import (
     tokenizer_bytes,
     wanted_files,
 )
+from llama_export.checkpoints.model_tensors import ModelTensors
 from llama_export.checkpoints.safetensors_header import TensorEntry
 from llama_export.checkpoints.unrecognised import fault_of_names
 from llama_export.checkpoints.weight_files import WeightFiles, unusable
@@ -34,7 +35,7 @@ from llama_export.checkpoints.weight_names import biased, match_names
 from llama_export.errors import CheckpointError, UnsupportedModelError
 from llama_export.llama.config import LlamaConfig, read_keys
 from llama_export.llama.config_keys import shown
-from llama_export.llama.names import HEAD, TABLE, expected_shapes, tied_names
+from llama_export.llama.names import HEAD, TABLE, expected_shapes
 from llama_export.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
@@ -47,22 +48,16 @@ _COMPARED_ROWS = 4096
 
 
 @dataclass(frozen=True)
-class HfCheckpoint:
+class HfCheckpoint(ModelTensors):
     """An open checkpoint whose every tensor was found to be what its config asks for.
 
     Args:
         folder: folder that holds it.
-        config: shape of the model.
-        names: names of the tensors in model order; no `lm_head.weight` when that is tied.
-        shapes: shape of each of them.
-        size_bytes: size of these tensors in the files.
+        size_bytes: size of the tensors in the files.
         notes: what a user must know of what was passed over.
     """
 
     folder: Path
-    config: LlamaConfig
-    names: tuple[str, ...] = field(repr=False)
-    shapes: Mapping[str, tuple[int, ...]] = field(repr=False)
     size_bytes: int
     notes: tuple[str, ...]
     _files: WeightFiles = field(repr=False)
@@ -111,7 +106,6 @@ class HfCheckpoint:
         opened = cls(
             folder=files.folder,
             config=config,
-            names=tuple(shapes),
             shapes=shapes,
             size_bytes=sum(entries[matched.stored[name]].size_bytes for name in shapes),
             notes=(*files.notes, *matched.notes),
@@ -123,17 +117,8 @@ class HfCheckpoint:
         return opened
 
     @property
-    def tied(self) -> Mapping[str, str]:
-        """Names that mean another tensor: the head of a tied model."""
-        return tied_names(self.config)
-
-    @property
     def recipe(self) -> None:
         """Nothing: the tensors are floats."""
-
-    @property
-    def weights_folder(self) -> None:
-        """Nothing: the tensors are in another form."""
 
     @property
     def kept_notes(self) -> tuple[str, ...]:
@@ -146,9 +131,7 @@ class HfCheckpoint:
         Raises:
             CheckpointError: there is no tensor of that name, or its file cannot be mapped.
         """
-        if name not in self.shapes:
-            message = f"the checkpoint {self.folder} has no tensor called {name}"
-            raise CheckpointError(message)
+        self.require(name, self.folder)
         return self._mapped(name)
 
     def release(self) -> None:

@@ -6,49 +6,31 @@ below.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_export.checkpoints.checkpoint import Checkpoint
-from llama_export.errors import CheckpointError
-from llama_export.llama.names import tied_names
-from llama_quantize.printable import shown_name
+from llama_export.checkpoints.model_tensors import ModelTensors
 
 if TYPE_CHECKING:
-    from llama_export.llama.config import LlamaConfig
     from llama_quantize.recipe import QuantRecipe
 
 
 @dataclass(frozen=True)
-class LaidOver:
+class LaidOver(ModelTensors):
     """A checkpoint below, and what is seen of it from above: floats, where nothing else is said.
 
     Args:
         base: model below.
-        config: shape of the model as it is seen.
-        shapes: shape of each tensor, in model order.
     """
 
     base: Checkpoint
-    config: LlamaConfig
-    shapes: Mapping[str, tuple[int, ...]] = field(repr=False)
 
     @property
     def folder(self) -> Path:
         """Where the model is, with its small files."""
         return self.base.folder
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the tensors in model order."""
-        return tuple(self.shapes)
-
-    @property
-    def tied(self) -> Mapping[str, str]:
-        """Names that mean another tensor: the head of a model that is still tied."""
-        return tied_names(self.config)
 
     @property
     def size_bytes(self) -> int:
@@ -60,10 +42,6 @@ class LaidOver:
     def recipe(self) -> QuantRecipe | None:
         """Nothing: the tensors are floats."""
         return None
-
-    @property
-    def weights_folder(self) -> None:
-        """Nothing: the tensors are in another form."""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -78,13 +56,3 @@ class LaidOver:
     def release(self) -> None:
         """Return mapped pages to the system; a later read maps the files again."""
         self.base.release()
-
-    def require(self, name: str) -> None:
-        """Refuse a name that no tensor has.
-
-        Raises:
-            CheckpointError: there is no tensor of that name.
-        """
-        if name not in self.shapes:
-            message = f"the checkpoint {self.folder} has no tensor called {shown_name(name)}"
-            raise CheckpointError(message)

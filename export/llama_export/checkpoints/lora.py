@@ -95,7 +95,7 @@ class LoraCheckpoint(LaidOver):
             raise CheckpointError(message, hint)
         together, fitted = lay_over(base.config, adapters, base.folder)
         config = config or together
-        return cls(base, config, expected_shapes(config), fitted)
+        return cls(config, expected_shapes(config), base, fitted)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -111,7 +111,7 @@ class LoraCheckpoint(LaidOver):
         Raises:
             CheckpointError: there is no tensor of that name, or the files are damaged.
         """
-        self.require(name)
+        self.require(name, self.folder)
         changes = [each.updates[name] for each in self.adapters if name in each.updates]
         last = max((at for at, each in enumerate(changes) if each.replaces), default=None)
         start = self._below(name) if last is None else changes[last].whole()

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 from llama_export.checkpoints.meta_checks import FLOATS, check_tensors, type_name
 from llama_export.checkpoints.meta_names import FIRST_QUERY, META_HEAD, MetaTensor, meta_tensors
 from llama_export.checkpoints.meta_shards import Shards, in_their_order, join
+from llama_export.checkpoints.model_tensors import ModelTensors
 from llama_export.errors import CheckpointError
 from llama_export.llama.config import LlamaConfig
-from llama_export.llama.names import tied_names
-from llama_quantize.printable import shown_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,20 +25,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class MetaCheckpoint:
+class MetaCheckpoint(ModelTensors):
     """An open checkpoint of floats whose every tensor was found to be what params.json asks for.
 
     Args:
         folder: folder or file that was named.
-        config: shape of the model.
-        shapes: shape of each tensor by Hugging Face's name, in model order.
         size_bytes: size of these tensors in the files.
         notes: what was inferred.
     """
 
     folder: Path
-    config: LlamaConfig
-    shapes: Mapping[str, tuple[int, ...]] = field(repr=False)
     size_bytes: int
     notes: tuple[str, ...]
     _tensors: Mapping[str, MetaTensor] = field(repr=False)
@@ -74,22 +69,8 @@ class MetaCheckpoint:
         )
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the tensors in model order; no `lm_head.weight` when that is tied."""
-        return tuple(self.shapes)
-
-    @property
-    def tied(self) -> Mapping[str, str]:
-        """Names that mean another tensor: the head of a tied model."""
-        return tied_names(self.config)
-
-    @property
     def recipe(self) -> None:
         """Nothing: the tensors are floats."""
-
-    @property
-    def weights_folder(self) -> None:
-        """Nothing: the tensors are in another form."""
 
     @property
     def kept_notes(self) -> tuple[str, ...]:
@@ -102,10 +83,8 @@ class MetaCheckpoint:
         Raises:
             CheckpointError: there is no tensor of that name.
         """
-        tensor = self._tensors.get(name)
-        if tensor is None:
-            message = f"the checkpoint {self.folder} has no tensor called {shown_name(name)}"
-            raise CheckpointError(message)
+        self.require(name, self.folder)
+        tensor = self._tensors[name]
         return in_their_order(join(self._shards, tensor), tensor)
 
     def release(self) -> None:

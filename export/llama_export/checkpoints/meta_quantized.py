@@ -16,11 +16,11 @@ from llama_export.checkpoints.meta_checks import FLOATS, check_tensors, raise_an
 from llama_export.checkpoints.meta_names import META_HEAD, META_TABLE, MetaTensor, meta_tensors
 from llama_export.checkpoints.meta_scales import Scales, find_scales, rounding_note, value_faults
 from llama_export.checkpoints.meta_shards import Shards, in_their_order, join, rows_in_their_order
+from llama_export.checkpoints.model_tensors import ModelTensors
 from llama_export.errors import CheckpointError
 from llama_export.llama.config import LlamaConfig
-from llama_export.llama.names import is_adaptor, tied_names
+from llama_export.llama.names import is_adaptor
 from llama_quantize.errors import QuantizationError
-from llama_quantize.printable import shown_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,13 +47,11 @@ class Adaptors:
 
 
 @dataclass(frozen=True)
-class MetaQuantizedCheckpoint:
+class MetaQuantizedCheckpoint(ModelTensors):
     """An open checkpoint of codes whose every tensor was found to be what params.json asks for.
 
     Args:
         folder: folder or file that was named.
-        config: shape of the model.
-        shapes: shape of each tensor by Hugging Face's name, in model order.
         size_bytes: size of these tensors in the files.
         recipe: forms of the codes that are kept, and of the rest; None: none are kept.
         notes: what was inferred, rounded or merged.
@@ -61,8 +59,6 @@ class MetaQuantizedCheckpoint:
     """
 
     folder: Path
-    config: LlamaConfig
-    shapes: Mapping[str, tuple[int, ...]] = field(repr=False)
     size_bytes: int
     recipe: QuantRecipe | None
     notes: tuple[str, ...]
@@ -127,29 +123,13 @@ class MetaQuantizedCheckpoint:
         kept = (rounding_note(scales),)
         return replace(opened, notes=(*notes, *kept), kept_notes=kept)
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the tensors in model order; no `lm_head.weight` when that is tied."""
-        return tuple(self.shapes)
-
-    @property
-    def tied(self) -> Mapping[str, str]:
-        """Names that mean another tensor: the head of a tied model."""
-        return tied_names(self.config)
-
-    @property
-    def weights_folder(self) -> None:
-        """Nothing: the tensors are in another form."""
-
     def tensor(self, name: str) -> Tensor | LazyTensor | QuantizedTensor:
         """Take over the codes of a tensor, or return its floats.
 
         Raises:
             CheckpointError: there is no tensor of that name, or a code or scale is out of range.
         """
-        if name not in self.shapes:
-            message = f"the checkpoint {self.folder} has no tensor called {shown_name(name)}"
-            raise CheckpointError(message)
+        self.require(name, self.folder)
         tensor = self._tensors[name]
         if name not in self._groups:
             return in_their_order(join(self._shards, tensor), tensor)

@@ -42,7 +42,7 @@ def lay_head_over(base: Checkpoint, config: LlamaConfig) -> Checkpoint:
     if own:
         message = f"the head of {base.folder} is pruned to {len(own)} tokens already"
         raise CheckpointError(message, "leave --head-tokens out, or name the whole model")
-    return PrunedHead(base, config, expected_shapes(config))
+    return PrunedHead(config, expected_shapes(config), base)
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class PrunedHead(LaidOver):
         Raises:
             CheckpointError: there is no tensor of that name, or the files are damaged.
         """
-        self.require(name)
+        self.require(name, self.folder)
         if name != HEAD:
             return self.base.tensor(name)
         return _rows(self.base.tensor(self.base.tied.get(HEAD, HEAD)), self.config.head_tokens)

@@ -12,6 +12,7 @@ from typing import Any
 from llama_export.errors import TokenizerError
 from llama_export.tokenizer.byte_letters import BYTE_OF
 from llama_export.tokenizer.files import MOST_BYTES
+from llama_export.tokenizer.text import BLANK_LETTER
 from llama_export.tokenizer.vocabulary import (
     GET_ANOTHER,
     MOST_TOKENS,
@@ -26,7 +27,6 @@ _MOST_TOKEN_CHARACTERS = 2**12
 _MOST_PATTERN_CHARACTERS = 2**14
 _STEPS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 _BYTE_LEVEL = "ByteLevel"
-_BLANK_LETTER = "\u2581"
 
 
 def parse_document(data: bytes, where: str) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def dropped_blanks(raw: Mapping[str, Any]) -> int | None:
     """
     steps = list(_decoders(raw))
     if steps[:3] != [
-        {"type": "Replace", "pattern": {"String": _BLANK_LETTER}, "content": " "},
+        {"type": "Replace", "pattern": {"String": BLANK_LETTER}, "content": " "},
         {"type": "ByteFallback"},
         {"type": "Fuse"},
     ]:

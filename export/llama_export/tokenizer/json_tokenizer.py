@@ -29,14 +29,13 @@ from llama_export.tokenizer.streams import (
     PieceStreamDecoder,
     WholeStreamDecoder,
 )
-from llama_export.tokenizer.text import byte_of_piece, outside, require_characters
+from llama_export.tokenizer.text import byte_of_piece, outside, require_characters, with_blanks
 from llama_export.tokenizer.vocabulary import GET_ANOTHER
 from llama_quantize.printable import shown_name
 
 if TYPE_CHECKING:
     import tokenizers
 
-_BLANK_LETTER = "\u2581"
 _T = TypeVar("_T")
 
 
@@ -190,7 +189,7 @@ class JsonTokenizer:
     def _piece_of(self, token_id: int) -> str | bytes:
         token = self._token(token_id)
         byte = byte_of_piece(token)
-        return token.replace(_BLANK_LETTER, " ") if byte is None else byte
+        return with_blanks(token) if byte is None else byte
 
     def _decoded(self, ids: Sequence[int]) -> str:
         known = [token_id for token_id in ids if self._token(token_id)]

@@ -22,9 +22,9 @@ from llama_export.tokenizer.sentencepiece_model import (
     SentencePieceModel,
 )
 from llama_export.tokenizer.settings import AddedToken
+from llama_export.tokenizer.text import BLANK_LETTER
 from llama_export.tokenizer.torture import TORTURE
 
-_BLANK = "\u2581"
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
 
 
@@ -132,18 +132,18 @@ def _normalizers(model: SentencePieceModel) -> list[dict[str, Any]]:
         steps.append({"type": "Precompiled", "precompiled_charsmap": charsmap})
     if model.removes_blanks:
         # At the end it removes its own letter for a blank too, wherever that came from.
-        steps.append(_replace({"Regex": rf"\A +|[ {_BLANK}]+\z"}, ""))
+        steps.append(_replace({"Regex": rf"\A +|[ {BLANK_LETTER}]+\z"}, ""))
         steps.append(_replace({"Regex": " {2,}"}, " "))
     if model.adds_dummy_prefix and model.removes_blanks:
         # Prepend, after a step that removes, makes transformers.js put it into the wrong place.
-        steps.append(_replace({"Regex": r"\A(?=[\s\S])"}, _BLANK))
+        steps.append(_replace({"Regex": r"\A(?=[\s\S])"}, BLANK_LETTER))
     elif model.adds_dummy_prefix:
-        steps.append({"type": "Prepend", "prepend": _BLANK})
-    return [*steps, _replace({"String": " "}, _BLANK)]
+        steps.append({"type": "Prepend", "prepend": BLANK_LETTER})
+    return [*steps, _replace({"String": " "}, BLANK_LETTER)]
 
 
 def _decoders(model: SentencePieceModel) -> list[dict[str, Any]]:
-    steps: list[dict[str, Any]] = [_replace({"String": _BLANK}, " ")]
+    steps: list[dict[str, Any]] = [_replace({"String": BLANK_LETTER}, " ")]
     steps += [{"type": "ByteFallback"}, {"type": "Fuse"}]
     if model.adds_dummy_prefix:
         steps.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})

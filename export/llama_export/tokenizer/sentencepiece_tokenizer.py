@@ -24,15 +24,13 @@ from llama_export.tokenizer.sentencepiece_model import (
 )
 from llama_export.tokenizer.settings import AddedToken, TokenSettings
 from llama_export.tokenizer.streams import PieceStreamDecoder
-from llama_export.tokenizer.text import byte_of_piece, outside, require_characters
+from llama_export.tokenizer.text import byte_of_piece, outside, require_characters, with_blanks
 from llama_quantize.printable import shown_name
 
 if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
 
-_BLANK_LETTER, _UNKNOWN_TEXT = "\u2581", " \u2047 "
-
-
+_UNKNOWN_TEXT = " \u2047 "
 _NO_JSON = (
     "no tokenizer.json gives the same ids as this SentencePiece model, so transformers, "
     "transformers.js, onnxruntime-genai and Swift cannot read the bundle's tokenizer; ExecuTorch's "
@@ -246,7 +244,7 @@ class SentencePieceTokenizer:
         if piece.kind == UNKNOWN:
             return _UNKNOWN_TEXT
         byte = byte_of_piece(piece.text) if piece.kind == BYTE else None
-        return piece.text.replace(_BLANK_LETTER, " ") if byte is None else byte
+        return with_blanks(piece.text) if byte is None else byte
 
     @cached_property
     def _json(self) -> bytes | None:

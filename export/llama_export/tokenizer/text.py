@@ -9,6 +9,9 @@ import re
 
 from llama_export.errors import TokenizerError
 
+BLANK_LETTER = "\u2581"
+"""What SentencePiece, and whoever follows it, writes for a blank."""
+
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
@@ -37,3 +40,8 @@ def byte_of_piece(piece: str) -> bytes | None:
     """Return the byte that SentencePiece's `<0x0A>` stands for; None: it is another piece."""
     match = _BYTE_PIECE.fullmatch(piece)
     return None if match is None else bytes([int(match[1], 16)])
+
+
+def with_blanks(piece: str) -> str:
+    """Return the text that a piece stands for, with blanks where it has their letter."""
+    return piece.replace(BLANK_LETTER, " ")

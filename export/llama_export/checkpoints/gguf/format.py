@@ -31,9 +31,8 @@ from llama_export.checkpoints.gguf.names import llama_tensors
 from llama_export.checkpoints.gguf.stored import StoredTensor
 from llama_export.checkpoints.gguf.types import FLOATS, INT4_DB, INT4_FROM_FLOATS_DB, KEPT
 from llama_export.checkpoints.gguf.wanted import wanted_files
-from llama_export.errors import CheckpointError
+from llama_export.checkpoints.model_tensors import ModelTensors
 from llama_export.llama.config import LlamaConfig
-from llama_export.llama.names import tied_names
 from llama_quantize.recipe import QuantRecipe, recipe, with_rules_beside
 
 if TYPE_CHECKING:
@@ -48,33 +47,16 @@ _KEPT_GROUP = 32
 
 
 @dataclass(frozen=True)
-class GgufCheckpoint:
+class GgufCheckpoint(ModelTensors):
     """An open checkpoint whose every tensor was found to be what its metadata ask for.
 
     Args:
         folder: the file, or the folder that holds it.
-        config: shape of the model.
         tensors: place and form of each tensor by Hugging Face's name, in model order.
     """
 
     folder: Path
-    config: LlamaConfig
     tensors: Mapping[str, StoredTensor] = field(repr=False)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the tensors in model order; no `lm_head.weight` when that is tied."""
-        return tuple(self.tensors)
-
-    @property
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Shape of each of them."""
-        return {name: each.shape for name, each in self.tensors.items()}
-
-    @property
-    def tied(self) -> Mapping[str, str]:
-        """Names that mean another tensor: the head of a tied model."""
-        return tied_names(self.config)
 
     @property
     def size_bytes(self) -> int:
@@ -88,10 +70,6 @@ class GgufCheckpoint:
         if KEPT not in forms or forms - {KEPT, *FLOATS}:
             return None
         return with_rules_beside(recipe("int8", _KEPT_GROUP), self.names)
-
-    @property
-    def weights_folder(self) -> None:
-        """Nothing: the tensors are in another form."""
 
     @property
     def kept_notes(self) -> tuple[str, ...]:
@@ -129,9 +107,7 @@ class GgufCheckpoint:
             CheckpointError: there is no tensor of that name, or the file was cut off.
             QuantizationError: a scale that would be kept cannot be one.
         """
-        if name not in self.tensors:
-            message = f"the checkpoint {self.folder} has no tensor called {name}"
-            raise CheckpointError(message)
+        self.require(name, self.folder)
         read = self._mapped.kept if self._is_kept(name) else self._mapped.read
         return read(self.tensors[name], self._heads(name))
 
@@ -205,4 +181,5 @@ class GgufFormat:
         model = read_model(path)
         config = config or read_config(model)
         tensors = llama_tensors(model, config, accept_loss=options.accept_loss)
-        return GgufCheckpoint(path, config, tensors)
+        shapes = {name: each.shape for name, each in tensors.items()}
+        return GgufCheckpoint(config, shapes, path, tensors)

@@ -20,13 +20,13 @@ from llama_export.checkpoints.gguf.vocabulary import (
     token_types,
 )
 from llama_export.errors import TokenizerError
+from llama_export.tokenizer.text import BLANK_LETTER
 
 _SCORES_KEY = "tokenizer.ggml.scores"
 _PREFIX_KEY = "tokenizer.ggml.add_space_prefix"
 _BLANKS_KEY = "tokenizer.ggml.remove_extra_whitespaces"
 _CHARSMAP_KEY = "tokenizer.ggml.precompiled_charsmap"
 _BPE = 2
-_BLANK = "\u2581"
 # The blank of OpenLLaMA's first tokenizer, which has no longer run of them.
 _OPENLLAMA_1_BLANK = 31822
 _CONVERT = "convert the model again with today's llama.cpp"
@@ -97,8 +97,8 @@ def _trainer(metadata: Metadata, tokens: Sequence[str], types: Sequence[int]) ->
 def _normalizer(metadata: Metadata, tokens: Sequence[str]) -> bytes:
     first_openllama = (
         len(tokens) > _OPENLLAMA_1_BLANK
-        and tokens[_OPENLLAMA_1_BLANK] == _BLANK
-        and 2 * _BLANK not in tokens
+        and tokens[_OPENLLAMA_1_BLANK] == BLANK_LETTER
+        and 2 * BLANK_LETTER not in tokens
     )
     # llama.cpp's converter drops this flag, and that tokenizer is the one that has it.
     removes = metadata.flag(_BLANKS_KEY, default=first_openllama)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llama_export.checkpoints.packed.packing import (
+    FLOAT_TYPES,
     WEIGHT,
     Found,
     Numbers,
@@ -38,7 +39,6 @@ _STATES = {f"weight.quant_state.bitsandbytes__{kind}": kind for kind in ("nf4", 
 _SCB, _LAYOUT = "SCB", "weight_format"
 _UNIT = 1 / 127
 """Scale of a code of int8, as a part of the largest value of its row."""
-_FLOAT_TYPES = ("bfloat16", "float16", "float32")
 # Bytes of a code's storage, which may be a float type so that FSDP can shard it.
 _STORAGE = {"U8": 1, "BF16": 2, "F16": 2, "F32": 4}
 _MOST_STATE_BYTES = 4096
@@ -150,7 +150,7 @@ def _read_state(found: Found, name: str) -> _State:
             nested, offset = raw.get("nested_blocksize"), raw.get("nested_offset", 0.0)
             fits = kind == _STATES[name] and tuple(shape) == found.shape and block > 0
             doubled = nested is None or (type(nested) is int and nested > 0)
-            if fits and doubled and dtype in _FLOAT_TYPES and isinstance(offset, int | float):
+            if fits and doubled and dtype in FLOAT_TYPES and isinstance(offset, int | float):
                 return _State(dtype, block, nested, float(offset))
     message = f"{found.module}.{name} does not fit its weight: {shown_name(repr(raw), 200)}"
     raise CheckpointError(message)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from llama_export.checkpoints.hugging_face import HfCheckpoint
 from llama_export.checkpoints.hugging_face_files import CONFIG_FILE, no_folder
+from llama_export.checkpoints.model_tensors import ModelTensors
 from llama_export.checkpoints.packed.contents import Contents, sort_out
 from llama_export.checkpoints.packed.methods import method_of
 from llama_export.checkpoints.packed.packing import Method, Packing, dequantise, keep
@@ -36,7 +37,7 @@ _FLOATS_HINT = "take quantization_config out of config.json, if the weights are 
 
 
 @dataclass(frozen=True)
-class PackedCheckpoint:
+class PackedCheckpoint(ModelTensors):
     """An open checkpoint whose every tensor was found to be what its config asks for.
 
     Args:
@@ -82,6 +83,8 @@ class PackedCheckpoint:
         kept_notes = kept_notes_of(method.label, packings, kept, contents.packed)
         passed_over = _activations_note(contents.activations)
         return cls(
+            config=config,
+            shapes=shapes,
             plain=plain,
             notes=(
                 *plain.notes,
@@ -102,26 +105,6 @@ class PackedCheckpoint:
         return self.plain.folder
 
     @property
-    def config(self) -> LlamaConfig:
-        """Shape of the model."""
-        return self.plain.config
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the tensors in model order; no `lm_head.weight` when that is tied."""
-        return self.plain.names
-
-    @property
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Shape of each of them."""
-        return self.plain.shapes
-
-    @property
-    def tied(self) -> Mapping[str, str]:
-        """Names that mean another tensor: the head of a tied model."""
-        return self.plain.tied
-
-    @property
     def size_bytes(self) -> int:
         """Size of these tensors in the files."""
         return self.plain.size_bytes
@@ -130,10 +113,6 @@ class PackedCheckpoint:
     def recipe(self) -> QuantRecipe | None:
         """Forms of the codes that are kept, and of the rest; None: none are kept."""
         return self._kept.recipe
-
-    @property
-    def weights_folder(self) -> None:
-        """Nothing: the tensors are in another form."""
 
     def tensor(self, name: str) -> Tensor | LazyTensor | QuantizedTensor:
         """Map a tensor, take over its codes, or return its floats, computed as they are read.

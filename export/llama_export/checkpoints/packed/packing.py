@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from llama_quantize.tensor import QuantizedTensor
 
 FLOATS = ("BF16", "F16", "F32")
+FLOAT_TYPES = ("bfloat16", "float16", "float32")
+"""The same, as PyTorch spells them."""
 WEIGHT = "weight"
 REORDERED = "their columns are reordered (act-order)"
 ZERO_POINTS = "they have zero points"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from llama_export.checkpoints.packed import fp8
 from llama_export.checkpoints.packed.packing import (
+    FLOAT_TYPES,
     FLOATS,
     ZERO_POINTS,
     Found,
@@ -38,7 +39,6 @@ _DATA, _SCALE, _ZERO = "_weight_qdata", "_weight_scale", "_weight_zero_point"
 _ACTIVATIONS = ("_weight_act_quant_scale", "_weight_act_quant_zero_point")
 _INTX, _INT8, _FLOAT8 = "IntxUnpackedToInt8Tensor", "Int8Tensor", "Float8Tensor"
 _CLASSES = (_INTX, _INT8, _FLOAT8)
-_FLOAT_TYPES = ("bfloat16", "float16", "float32")
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _described(found: Found) -> _Tensor:
         raise CheckpointError(message)
     bits = {"int4": 4, "int8": 8}.get(_named(data.get("target_dtype"))) if kind == _INTX else 8
     dtype, block = _named(data.get("dtype")), _block(data.get("block_size"), found.shape)
-    if bits is None or dtype not in _FLOAT_TYPES or block is None or data.get("act_pre_scale"):
+    if bits is None or dtype not in FLOAT_TYPES or block is None or data.get("act_pre_scale"):
         message = f"{name} is packed in a way that is not read: {shown_name(repr(data), 200)}"
         raise CheckpointError(message)
     return _Tensor(kind, bits, block, dtype)

@@ -102,7 +102,7 @@ class ChatTemplate:
                     length += len(piece)
                     if length > MOST_CHARACTERS:
                         raise OverBudgetError("it makes too long a text")  # noqa: EM101
-        except Exception as error:
+        except Exception as error:  # a template raises what it likes; it is re-raised as ours
             raise self._named(error) from error
         return "".join(pieces)
 
