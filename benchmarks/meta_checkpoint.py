@@ -4,8 +4,8 @@
     python benchmarks/meta_checkpoint.py --checkpoint FOLDER --output FOLDER --int8-head
 
 Writes consolidated.00.pth and params.json. `export_llm` reads nothing else: its own converters are
-for other families or need torchtune, so names and row order are translated here. In Meta's q and k
-the two halves of a head's rotary pairs lie side by side; Hugging Face has them half a head apart.
+for other families or need torchtune. Names and row order are those that our reader of Meta's layout
+goes by.
 
 It knows tied Llama 3.2 in bfloat16 and nothing else. A tied table is written once and has two
 names, as torch saves shared storage.
@@ -22,19 +22,9 @@ import click
 import torch
 from safetensors import safe_open
 
-TABLE = "tok_embeddings.weight"
-NAMES = {
-    "input_layernorm": "attention_norm",
-    "post_attention_layernorm": "ffn_norm",
-    "self_attn.q_proj": "attention.wq",
-    "self_attn.k_proj": "attention.wk",
-    "self_attn.v_proj": "attention.wv",
-    "self_attn.o_proj": "attention.wo",
-    "mlp.gate_proj": "feed_forward.w1",
-    "mlp.down_proj": "feed_forward.w2",
-    "mlp.up_proj": "feed_forward.w3",
-}
-TOP = {"model.embed_tokens.weight": TABLE, "model.norm.weight": "norm.weight"}
+from llama_export.checkpoints.meta_names import META_TABLE, meta_order, meta_tensors
+from llama_export.llama.config import LlamaConfig
+
 # What `preq_mode` must find; its group size has to be the one on the command line.
 GROUP_SIZE = 32
 
@@ -58,8 +48,8 @@ def main(
     if not config["tie_word_embeddings"]:
         message = "only a checkpoint with a tied table is understood"
         raise click.UsageError(message)
-    weights = dict(meta_weights(checkpoint, config))
-    table = weights[TABLE]
+    weights = dict(meta_weights(checkpoint))
+    table = weights[META_TABLE]
     if int8_head:
         weights["output.weight"], weights["output.scales"] = rows_to_int8(table)
     else:
@@ -91,33 +81,26 @@ def params(config: dict[str, Any], *, int8_head: bool) -> dict[str, Any]:
     return found
 
 
-def meta_weights(checkpoint: Path, config: dict[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:
+def meta_weights(checkpoint: Path) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield every tensor by Meta's name; the table first, since its type names the checkpoint's."""
     found = {}
     for path in sorted(checkpoint.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 - a handle, not a dictionary
-                found[meta_name(name)] = file.get_tensor(name)
-    heads = {"wq": config["num_attention_heads"], "wk": config["num_key_value_heads"]}
-    for name in sorted(found, key=lambda name: (name != TABLE, name)):
-        kind = name.split(".")[-2]
-        tensor = found.pop(name)
-        yield name, pairs_together(tensor, heads[kind]) if kind in heads else tensor
-
-
-def meta_name(name: str) -> str:
-    """Return Meta's name of a tensor."""
-    if name in TOP:
-        return TOP[name]
-    _, layers, index, *middle, suffix = name.split(".")
-    return ".".join((layers, index, NAMES[".".join(middle)], suffix))
+                found[name] = file.get_tensor(name)
+    tensors = meta_tensors(LlamaConfig.read(checkpoint / "config.json"))
+    by_name = {tensor.name: (name, tensor.heads) for name, tensor in tensors.items()}
+    for name in sorted(by_name, key=lambda name: (name != META_TABLE, name)):
+        ours, heads = by_name[name]
+        tensor = found.pop(ours)
+        yield name, pairs_together(tensor, heads) if heads else tensor
 
 
 def pairs_together(weight: torch.Tensor, heads: int) -> torch.Tensor:
     """Reorder the rows of q or k so that the two rows of a rotary pair are adjacent."""
-    rows, columns = weight.shape
-    halves = weight.view(heads, 2, rows // heads // 2, columns)
-    return halves.transpose(1, 2).reshape(rows, columns)
+    result = torch.empty_like(weight)
+    result[meta_order(len(weight), heads)] = weight
+    return result
 
 
 def rows_to_int8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
