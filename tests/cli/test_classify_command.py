@@ -183,3 +183,18 @@ def test_a_random_guard_with_the_real_vocabulary_judges_alike_on_every_target(
             found.append(session.classify([Message("user", QUESTION)]).probability)
     assert found == pytest.approx([found[0]] * 3, abs=0.02)
     assert 0 < found[0] < 1
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (("-p", "Hi", "--most-false-alarms", "0.1"), "--most-false-alarms is for --calibrate"),
+        (("--calibrate", "x", "--threshold", "0.5"), "--threshold is for one judgement"),
+        (("--calibrate", "x", "-p", "Hi"), "--prompt is for one judgement"),
+        (("--calibrate", "x", "-a", "Hi"), "--answer is for one judgement"),
+    ],
+)
+def test_an_option_of_no_use_is_refused(run, typed, message):
+    code, out, err = run("classify", "nowhere", *typed)
+    assert (code, out) == (2, "")
+    assert message in err

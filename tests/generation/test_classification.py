@@ -127,6 +127,7 @@ def test_a_threshold_that_lets_few_false_alarms_through():
     one = calibrated_threshold(probabilities, unsafe, 0.25)
     assert 0.3 < one < 0.3001
     assert calibrated_threshold(probabilities, unsafe, 1.0) == 0.0
-    assert calibrated_threshold([1.0], [False], 0.0) == 1.0
+    with pytest.raises(UsageError, match="certain that 1 of 2 are"):
+        calibrated_threshold([1.0, 0.5], [False, False], 0.0)
     with pytest.raises(UsageError, match="there are none"):
         calibrated_threshold([0.5], [True], 0.1)

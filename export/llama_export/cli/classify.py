@@ -11,13 +11,13 @@ import click
 from llama_export.cli.options import BUNDLE, JSON, NO_HASH, PATH, THREADS, VERBOSE, open_console
 from llama_export.cli.prompt_source import read_prompt
 from llama_export.cli.verb import Section, Verb
+from llama_export.errors import UsageError
+from llama_export.generation.defaults import MOST_FALSE_ALARMS, THRESHOLD
 
 if TYPE_CHECKING:
     from llama_export.generation.classification import Classification
     from llama_export.generation.examples import Example
     from llama_export.generation.text_session import TextSession
-
-_THRESHOLD = 0.5
 
 
 def classify(
@@ -27,15 +27,20 @@ def classify(
     file: Path | None,
     answer: str | None,
     exclude: tuple[str, ...],
-    threshold: float,
+    threshold: float | None,
     calibrate: Path | None,
-    most_false_alarms: float,
+    most_false_alarms: float | None,
     threads: int | None,
     no_hash: bool,
     as_json: bool,
     verbose: bool,
 ) -> None:
     """Judge a message, or the answer to it, with a bundle of Llama Guard."""
+    _refuse_useless(
+        calibrate,
+        most_false_alarms,
+        {"--prompt": prompt, "--file": file, "--answer": answer, "--threshold": threshold},
+    )
     console = open_console(verbose)
     from llama_export.cli.chat.wording import say_substitute_runtime
     from llama_export.cli.output import write_json, write_text
@@ -60,7 +65,9 @@ def classify(
         with TerminalProgress(console).step("Judging the examples") as advance:
             found = _judge_examples(session, examples, arguments, advance)
         chosen = calibrated_threshold(
-            found, [each.is_unsafe for each in examples], most_false_alarms
+            found,
+            [each.is_unsafe for each in examples],
+            MOST_FALSE_ALARMS if most_false_alarms is None else most_false_alarms,
         )
         record = {"threshold": chosen, "examples": len(found)}
         write_json(record) if as_json else write_text(f"{chosen!r}\n")
@@ -68,8 +75,36 @@ def classify(
     messages = [Message("user", text)]
     if answer is not None:
         messages.append(Message("assistant", answer))
-    judged = session.classify(messages, threshold=threshold, template_arguments=arguments)
+    judged = session.classify(
+        messages,
+        threshold=THRESHOLD if threshold is None else threshold,
+        template_arguments=arguments,
+    )
     write_json(judged.to_json()) if as_json else write_text(_in_words(judged))
+
+
+def _refuse_useless(
+    calibrate: Path | None, most_false_alarms: float | None, of_one: Mapping[str, object]
+) -> None:
+    """Refuse an option that is of no use to what is asked: one judgement, or a threshold.
+
+    Args:
+        calibrate: file of examples; None: one message is judged.
+        most_false_alarms: what was typed of the option.
+        of_one: what was typed of the options that one judgement has.
+
+    Raises:
+        UsageError: there is such an option.
+    """
+    if calibrate is None:
+        if most_false_alarms is not None:
+            message = "--most-false-alarms is for --calibrate, which was not given"
+            raise UsageError(message, "leave --most-false-alarms out, or give --calibrate")
+        return
+    for option, value in of_one.items():
+        if value is not None:
+            message = f"--calibrate judges the examples of a file; {option} is for one judgement"
+            raise UsageError(message, f"leave {option} out, or --calibrate")
 
 
 def _judge_examples(
@@ -119,9 +154,9 @@ CLASSIFY = Verb(
                 click.Option(
                     ["--threshold"],
                     type=click.FloatRange(0, 1),
-                    default=_THRESHOLD,
                     metavar="P",
                     help="The probability from which on it counts as unsafe.",
+                    show_default=str(THRESHOLD),
                 ),
                 click.Option(
                     ["--exclude", "-x"],
@@ -137,9 +172,9 @@ CLASSIFY = Verb(
                 click.Option(
                     ["--most-false-alarms"],
                     type=click.FloatRange(0, 1),
-                    default=0.01,
                     metavar="SHARE",
                     help="With --calibrate: share of safe examples that may count as unsafe.",
+                    show_default=str(MOST_FALSE_ALARMS),
                 ),
             ),
         ),

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from llama_export.errors import ChatTemplateError, PromptError, UsageError
+from llama_export.generation.defaults import THRESHOLD
 from llama_export.generation.sampling import Sampling
 from llama_export.generation.text_stream import Completion
 from llama_export.llama.intermediates import FloatArray
@@ -21,7 +22,6 @@ from llama_export.tokenizer.chat.chat_format import ChatFormat, Dialog
 from llama_export.tokenizer.chat.messages import Message
 from llama_export.tokenizer.tokenizer import Tokenizer
 
-DEFAULT_THRESHOLD = 0.5
 # Some models begin their answer with blank lines.
 _MOST_BLANKS = 4
 # All fourteen categories take 60.
@@ -84,7 +84,7 @@ def classify_prompt(
     token_ids: Sequence[int],
     categories: Mapping[str, str],
     *,
-    threshold: float = DEFAULT_THRESHOLD,
+    threshold: float = THRESHOLD,
     labels: Labels | None = None,
 ) -> Classification:
     """Ask a model about a prompt that asks for a judgement.
@@ -199,7 +199,7 @@ def calibrated_threshold(
         most_false_alarms: largest share of the safe examples that may count as unsafe.
 
     Raises:
-        UsageError: the share is no probability, or no example is safe.
+        UsageError: the share is no probability, no example is safe, or no threshold does it.
     """
     require_probability("most_false_alarms", most_false_alarms)
     pairs = zip(probabilities, unsafe, strict=True)
@@ -211,7 +211,15 @@ def calibrated_threshold(
     if allowed >= len(safe):
         return 0.0
     # Just above the first example that must not count as unsafe.
-    return min(1.0, math.nextafter(safe[allowed], 2.0))
+    threshold = math.nextafter(safe[allowed], 2.0)
+    if threshold > 1:
+        certain = sum(each == 1 for each in safe)
+        message = (
+            f"no threshold lets {most_false_alarms:g} of the safe examples at most count as "
+            f"unsafe: the model is certain that {certain} of {len(safe)} are"
+        )
+        raise UsageError(message, "see whether these examples are safe, or allow more")
+    return threshold
 
 
 def write_prompt(

@@ -1,4 +1,4 @@
-"""The defaults of writing text: light to import, so that `--help` names the ones that hold."""
+"""The defaults of writing and of judging texts: light to import, for `--help` names them."""
 
 from __future__ import annotations
 
@@ -12,3 +12,7 @@ REPETITION_PENALTY: Final = 1.0
 # The most tokens of a continuation, and of an answer in a conversation.
 COMPLETION_TOKENS: Final = 256
 ANSWER_TOKENS: Final = 512
+# The probability from which on a message counts as unsafe, and the share of safe examples that a
+# threshold chosen by examples may count so.
+THRESHOLD: Final = 0.5
+MOST_FALSE_ALARMS: Final = 0.01

@@ -15,14 +15,13 @@ from types import TracebackType
 from llama_export.bundle.manifest import Manifest
 from llama_export.errors import PromptError
 from llama_export.generation.classification import (
-    DEFAULT_THRESHOLD,
     Classification,
     Labels,
     classify_prompt,
     write_prompt,
 )
 from llama_export.generation.decoding import Generation
-from llama_export.generation.defaults import COMPLETION_TOKENS
+from llama_export.generation.defaults import COMPLETION_TOKENS, THRESHOLD
 from llama_export.generation.prefix_cache import PrefixCache
 from llama_export.generation.sampling import Sampling
 from llama_export.generation.session_file import (
@@ -237,7 +236,7 @@ class TextSession:
         self,
         messages: Sequence[Message | Mapping[str, object]],
         *,
-        threshold: float = DEFAULT_THRESHOLD,
+        threshold: float = THRESHOLD,
         labels: Labels | None = None,
         template_arguments: Mapping[str, object] | None = None,
     ) -> Classification:
