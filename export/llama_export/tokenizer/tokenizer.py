@@ -134,11 +134,13 @@ def load_tokenizer(path: Path) -> Tokenizer:
 
 def _load(kind: Kind) -> Callable[[bytes, Mapping[str, object], str], Tokenizer]:
     """Return what loads a kind of file; each has a library of its own, which no other needs."""
-    if kind is kind.JSON:
+    from llama_export.tokenizer.files import Kind
+
+    if kind is Kind.JSON:
         from llama_export.tokenizer.json_tokenizer import JsonTokenizer
 
         return JsonTokenizer.from_bytes
-    if kind is kind.RANKS:
+    if kind is Kind.RANKS:
         from llama_export.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
 
         return TiktokenTokenizer.from_bytes
