@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / root) for root in ("export", "quantize", "tools")]
+sys.path[:0] = [str(ROOT / root) for root in ("export", "quantize", "tools", "tests")]
 
 from fuzzing.campaign import Failure, Tally, run, targets_of  # noqa: E402 - the paths come first
 from fuzzing.cases import replayed, surface_of  # noqa: E402
@@ -27,7 +27,8 @@ from fuzzing.execution import Runner, set_up_process, warm_up  # noqa: E402
 from fuzzing.fixtures import prepare  # noqa: E402
 from fuzzing.judge import FAILURES  # noqa: E402
 from fuzzing.minimise import minimise  # noqa: E402
-from fuzzing.surfaces import SURFACES, TEXT, Surface  # noqa: E402
+from fuzzing.surface import TEXT, Surface  # noqa: E402
+from fuzzing.surfaces import SURFACES  # noqa: E402
 from fuzzing.table import table  # noqa: E402
 
 _MOST_MINIMISED = 60

@@ -13,6 +13,7 @@ from llama_export.checkpoints.formats import open_checkpoint
 from llama_export.checkpoints.hugging_face_files import wanted_files
 from llama_export.errors import CheckpointError, ConfigError
 from llama_export.sources.model_files import expected_files
+from llama_export.tokenizer.chat.chat_format import templates_key
 
 TEMPLATE = "{% for message in messages %}### {{ message.role }}{% endfor %}"
 
@@ -41,7 +42,7 @@ def templates(folder, key):
 def test_several_templates_keep_their_names(tmp_path):
     named = [{"name": "tool_use", "template": "t"}, {"name": "default", "template": TEMPLATE}]
     assert templates(tmp_path, named) == {"tool_use": "t", "default": TEMPLATE}
-    assert templates(tmp_path, [5, {"name": 5, "template": "t"}]) == {}
+    assert templates(tmp_path, None) == templates(tmp_path, []) == {}
     (tmp_path / "additional_chat_templates").mkdir()
     (tmp_path / "additional_chat_templates/tool_use.jinja").write_text("newer")
     assert templates(tmp_path, named) == {"tool_use": "newer", "default": TEMPLATE}
@@ -65,8 +66,26 @@ def test_of_several_templates_the_default_counts(tmp_path):
     folder = write_checkpoint(tmp_path / "tuned")
     named = [{"name": "tool_use", "template": "t"}, {"name": "default", "template": TEMPLATE}]
     (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": named}))
-    kept = {each["name"]: each["template"] for each in template_in_a_bundle(folder)}
-    assert kept == {"default": TEMPLATE, "tool_use": "t"}
+    kept = template_in_a_bundle(folder)
+    assert kept == templates_key({"default": TEMPLATE, "tool_use": "t"})["chat_template"]
+    assert TEMPLATE in kept
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        5,
+        True,
+        {"default": 5},
+        {"name": "default", "template": "t"},
+        [5],
+        [{"name": 5, "template": "t"}],
+        [{"name": "default"}],
+    ],
+)
+def test_a_key_that_holds_no_template_is_refused_and_not_passed_over(tmp_path, key):
+    with pytest.raises(ConfigError, match="chat_template must be a template"):
+        templates(tmp_path, key)
 
 
 def test_a_base_model_has_none(tmp_path):

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+import struct
 import sys
 import zipfile
 from dataclasses import replace
@@ -14,17 +15,22 @@ from random import Random
 from unittest import mock
 
 import pytest
+import torch
+from artifacts.gguf_files import key_value, raw_gguf, tensor_info, text
 
 from fuzzing import child, judge, lying_hub
 from fuzzing.campaign import shares
 from fuzzing.cases import Case, draw, replayed
 from fuzzing.child import Outcome, Run, run_forked
-from fuzzing.containers import HEADER, edited, parts
+from fuzzing.containers import HEADER, PICKLE, edited, parts
 from fuzzing.edits import Edit, apply_all
 from fuzzing.json_spans import find_spans
 from fuzzing.judge import Seen
 from fuzzing.minimise import minimise
+from fuzzing.mutate_gguf import double_item, drop_item, find_pieces
 from fuzzing.mutate_json import JSON_AWARE
+from fuzzing.mutate_pickle import PICKLE_AWARE
+from fuzzing.mutate_template import change_template, change_template_in_json
 from fuzzing.mutate_wire import change_bytes, double_field, drop_field, find_fields
 from fuzzing.staging import reseal
 from fuzzing.surfaces import SURFACES
@@ -36,6 +42,17 @@ JSON = b'{"a": [1, -2.5e3, "x\\"]"], "b": {"c": null, "d": {}}, "e": [], "f": tr
 TENSORS = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
 # Two fields: a number, and a message that holds a text.
 MESSAGE = b"\x08\x96\x01\x12\x07\x0a\x05hello"
+TEMPLATE = "{% for m in messages %}{{ m.content }}{% endfor %}"
+GGUF = raw_gguf(
+    (
+        key_value("general.architecture", 8, text("llama")),
+        key_value("llama.block_count", 4, struct.pack("<I", 2)),
+        key_value("llama.rope.freq_base", 6, struct.pack("<f", 1e4)),
+        key_value("tokenizer.ggml.tokens", 9, struct.pack("<IQ", 8, 2) + text("a") + text("b")),
+    ),
+    (tensor_info("w", (4, 2), 0, 0), tensor_info("v", (4,), 0, 32)),
+    bytes(48),
+)
 ARRAY = b"\x93NUMPY\x01\x00\x10\x00{'descr': '<f4'}" + bytes(64)
 
 
@@ -55,8 +72,16 @@ def base(tmp_path_factory) -> Path:
 
 
 def stand_in(name: str) -> bytes:
+    if name == "tokenizer_config.json":
+        return json.dumps({"chat_template": TEMPLATE}).encode()
     if name.endswith(".json"):
         return JSON
+    if name.endswith((".bin", ".pth")):
+        saved = io.BytesIO()
+        torch.save({"w": torch.ones(2)}, saved)
+        return saved.getvalue()
+    if name.endswith(".gguf"):
+        return GGUF
     if name.endswith(".safetensors"):
         return len(TENSORS).to_bytes(8, "little") + TENSORS + bytes(4)
     if name.endswith(".npz"):
@@ -67,9 +92,8 @@ def stand_in(name: str) -> bytes:
                 "key.0.npy", b"\x93NUMPY\x01\x00\x10\x00" + b"{'descr': '<f4'}" + bytes(64)
             )
         return written.getvalue()
-    return {"tokenizer.model": b"IQ== 0\nIg== 1\n", "model.onnx": MESSAGE}.get(
-        name, bytes(range(99))
-    )
+    known = {"tokenizer.model": b"IQ== 0\nIg== 1\n", "model.onnx": MESSAGE}
+    return {**known, "chat_template.jinja": TEMPLATE.encode()}.get(name, bytes(range(99)))
 
 
 @pytest.mark.parametrize("name", SURFACES)
@@ -135,6 +159,38 @@ def test_a_part_is_edited_and_what_stands_around_it_kept_true():
     assert found.apply(b'x"a"y') == b'x"-y'
     assert found.apply(b"none") == b"none"
     assert Edit(0, 0, b"ab", times=3).apply(b"c") == b"abababc"
+
+
+def test_pieces_of_a_gguf_header_are_found_and_counts_kept():
+    pieces = find_pieces(GGUF)
+    texts = [GGUF[each.start + 8 : each.end] for each in pieces if each.kind == "text"]
+    assert texts[:2] == [b"general.architecture", b"llama"]
+    assert texts[-2:] == [b"w", b"v"]
+    counts = {kind: sum(each.kind == kind for each in pieces) for kind in ("key", "tensor")}
+    assert counts == {"key": 4, "tensor": 2}
+    for mutate, more in (drop_item, -1), (double_item, 1):
+        for seed in range(20):
+            found = find_pieces(apply_all(mutate(GGUF, Random(seed)), GGUF))
+            assert sum(each.kind in counts for each in found) == 6 + more
+    assert find_pieces(b"GGUF") == find_pieces(b"GGML" + bytes(99)) == ()
+
+
+def test_a_pickle_is_edited_inside_its_archive():
+    whole = stand_in("x.pth")
+    inside = parts("x.pth", whole)[PICKLE]
+    done = edited("x.pth", whole, [Edit(inside.index(b"w"), 1, b"v", PICKLE)])
+    assert torch.load(io.BytesIO(done))["v"].tolist() == [1, 1]
+    changed = {apply_all(each(inside, Random(3)), inside) for each in PICKLE_AWARE}
+    assert len(changed - {inside}) > 1
+
+
+def test_a_template_is_changed_in_its_own_file_and_in_json():
+    settings = stand_in("tokenizer_config.json")
+    for seed in range(40):
+        edits = change_template_in_json(settings, Random(seed))
+        assert isinstance(json.loads(apply_all(edits, settings))["chat_template"], str)
+    plain = {apply_all(change_template(TEMPLATE.encode(), Random(n)), b"") for n in range(40)}
+    assert len(plain) > 20
 
 
 def test_a_case_is_made_as_small_as_it_can_be():
@@ -221,6 +277,25 @@ def test_what_must_not_be_taken_is_a_wrong_success(tmp_path):
     assert judge.judge(one).kind == judge.UNCHANGED
     assert judge.judge(replace(one, mutated=b'{"a":1.0}')).kind == judge.WRONG
     assert judge.judge(replace(one, outcome=replace(NAMED, code=1))).kind == judge.RED
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("BF16", 2), ("F16", 2), ("F32", 4)])
+def test_weights_that_are_no_numbers_are_a_wrong_success(tmp_path, dtype, size):
+    header = {"a": {"dtype": "I8", "shape": [4], "data_offsets": [0, 4]}}
+    header["b"] = {"dtype": dtype, "shape": [2], "data_offsets": [4, 4 + 2 * size]}
+    raw = json.dumps(header).encode()
+    before = len(raw).to_bytes(8, "little") + raw + b"\xff" * 4 + bytes(size)
+    weights = tmp_path / "out" / "weights" / "weights.safetensors"
+    weights.parent.mkdir(parents=True)
+    (tmp_path / "out" / "onnx").mkdir()
+    for name in ("ck", "onnx"):
+        (tmp_path / name).mkdir(exist_ok=True)
+    (tmp_path / "onnx").rmdir()
+    case = Case("st", "export", "ck/model.safetensors", ())
+    for last, kind in (bytes(size), judge.SOUND), (b"\xff" * size, judge.WRONG):
+        weights.write_bytes(before + last)
+        verdict = judge.judge(replace(seen(FINE, tmp_path, case=case), folder=tmp_path))
+        assert verdict.kind == kind
 
 
 def test_text_from_no_numbers_is_a_wrong_success(tmp_path):

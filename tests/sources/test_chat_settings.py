@@ -6,15 +6,20 @@ import json
 from dataclasses import replace
 
 import pytest
-from artifacts.chat_templates import CHATML, LLAMA_3
+from artifacts.chat_templates import CHATML, HERMES_TOOLS, LLAMA_3, WEATHER
 from artifacts.json_tokenizers import CONTROL, KINDS, json_bytes
 from artifacts.tiny import TINY, write_checkpoint
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from llama_export.checkpoints.checkpoint import Companions
 from llama_export.errors import ChatTemplateError, ConfigError
 from llama_export.llama.config import LlamaConfig
-from llama_export.sources.chat_settings import chat_settings, completed, generation_settings
+from llama_export.sources.chat_settings import (
+    chat_settings,
+    completed,
+    generation_settings,
+    template_notes,
+)
 from llama_export.sources.manifest_fields import describe_tokenizer
 from llama_export.sources.source import describe
 from llama_export.targets import registry
@@ -164,12 +169,28 @@ def test_metas_template_is_rendered_as_transformers_renders_it(small, small_fold
     assert "Today Date: " in expected
 
 
-def test_a_bundle_keeps_several_templates_where_clients_look(small, tmp_path, small_folder):
-    templates = {"default": CHATML, "tool_use": LLAMA_3}
+def test_a_bundle_keeps_the_templates_that_clients_choose(small, tmp_path, small_folder):
+    templates = {"default": CHATML, "tool_use": HERMES_TOOLS, "rag": LLAMA_3}
     settings = chat_settings(small, Companions(None, None, templates))
     folder = tmp_path / "bundle"
     folder.mkdir()
     for name, content in small.files().items():
         (folder / name).write_bytes(content)
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    assert PreTrainedTokenizerFast.from_pretrained(folder).chat_template == templates
+    fast = AutoTokenizer.from_pretrained(folder)
+    messages = [{"role": "user", "content": "What is the weather?"}]
+    for tools, chosen in (None, CHATML), ([WEATHER], HERMES_TOOLS):
+        expected = fast.apply_chat_template(
+            messages, tools=tools, chat_template=chosen, tokenize=False
+        )
+        assert fast.apply_chat_template(messages, tools=tools, tokenize=False) == expected
+    assert template_notes(templates) == (
+        "the bundle keeps the chat templates that clients choose, and not rag",
+    )
+    assert template_notes({"default": CHATML, "tool_use": LLAMA_3}) == ()
+
+
+def test_templates_that_are_sound_together_alone_are_refused(small, config):
+    halves = {"default": "a{% endif %}{% if 1 %}b", "tool_use": "a"}
+    with pytest.raises(ChatTemplateError, match="endif"):
+        completed(config, small, Companions(None, None, halves))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from datetime import datetime
 
 import pytest
 from artifacts.chat_templates import DIALOGS as REAL_DIALOGS
@@ -196,13 +198,13 @@ def test_a_dialog_without_a_place_is_refused(small):
         encode_dialog(small, [Message("user", "caf\udce9")])
 
 
+D, T = "d{{ messages[0].content }}", "t{{ tools[0].name }}"
+
+
 def test_of_several_templates_the_default_or_the_one_for_tools_is_used(small):
-    named = [
-        {"name": "default", "template": "d{{ messages[0].content }}"},
-        {"name": "tool_use", "template": "t{{ tools[0].name }}"},
-    ]
+    named = [{"name": "default", "template": D}, {"name": "tool_use", "template": T}]
     form = small_format(small, named)
-    assert templates_key(templates_of({"chat_template": named})) == {"chat_template": named}
+    assert templates_of({"chat_template": named}) == {"default": D, "tool_use": T}
     assert form.render(Dialog([Message("user", "a")])) == "da"
     assert form.render(Dialog([Message("user", "a")], tools=[{"name": "f"}])) == "tf"
     assert form.is_for_chat
@@ -210,6 +212,47 @@ def test_of_several_templates_the_default_or_the_one_for_tools_is_used(small):
     assert not without.is_for_chat
     with pytest.raises(ChatTemplateError, match="tool_use, and none is the default"):
         without.render(Dialog([Message("user", "a")]))
+
+
+EDGES = (
+    "  {% if 1 %}a{% endif %}\n",
+    "\n\nb\n\n",
+    "c  ",
+    "\td\n  ",
+    "{{- 'e' -}}",
+    "f\r\n",
+    "",
+    "\n",
+)
+
+
+def written(form, dialog):
+    """Return what a template writes, or how it refuses; it is told one time."""
+    try:
+        return form.render(replace(dialog, now=datetime(2024, 7, 26)))
+    except (PromptError, ChatTemplateError) as refusal:
+        return str(refusal)
+
+
+def test_two_templates_are_one_that_writes_what_either_wrote(small):
+    """Clients such as onnxruntime-genai open no tokenizer whose templates are a list."""
+    texts = [*EDGES, *TEMPLATES.values()]
+    for without, with_tools in zip(texts, texts[3:] + texts[:3], strict=True):
+        both = templates_key({"default": without, "tool_use": with_tools})["chat_template"]
+        assert isinstance(both, str)
+        one, *alone = (small_format(small, each) for each in (both, without, with_tools))
+        for name, messages in DIALOGS.items():
+            for tools, form in zip(([], [TOOL]), alone, strict=True):
+                asked = Dialog(messages, tools=tools)
+                assert written(one, asked) == written(form, asked), (without, with_tools, name)
+
+
+def test_one_template_is_kept_as_it_is_and_one_for_tools_alone_under_its_name():
+    assert templates_key({}) == {}
+    assert templates_key({"default": "a", "rag": "b"}) == {"chat_template": "a"}
+    assert templates_key({"default": "a", "tool_use": "a"}) == {"chat_template": "a"}
+    alone = [{"name": "tool_use", "template": "t"}]
+    assert templates_key({"tool_use": "t"}) == {"chat_template": alone}
 
 
 def test_a_base_model_goes_on_with_plain_text(small):

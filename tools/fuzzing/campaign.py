@@ -13,7 +13,8 @@ from pathlib import Path
 from fuzzing.cases import Case, draw
 from fuzzing.execution import Runner, set_up_process, warm_up
 from fuzzing.judge import Verdict
-from fuzzing.surfaces import SURFACES, Surface
+from fuzzing.surface import Surface
+from fuzzing.surfaces import SURFACES
 
 # A child runs the cases of a chunk one after another.
 _CHUNK, _SLOW_CHUNK = 25, 5

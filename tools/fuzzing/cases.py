@@ -15,7 +15,8 @@ from typing import Any
 from fuzzing.containers import edited, parts
 from fuzzing.edits import Edit
 from fuzzing.mutate_bytes import Mutator
-from fuzzing.surfaces import SURFACES, Mutated, Surface
+from fuzzing.surface import Mutated, Surface
+from fuzzing.surfaces import SURFACES
 
 _MOST_TRIES = 20
 # How often a mutation stays within the front of a file that has one.

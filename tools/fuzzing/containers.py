@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from fuzzing.edits import Edit, apply_all
 
-HEADER = "header"
+HEADER, PICKLE = "header", "data.pkl"
 _LENGTH_BYTES = 8
 
 
@@ -24,6 +24,9 @@ def parts(name: str, content: bytes) -> dict[str, bytes]:
     if name.endswith(".npz"):
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             return {entry: archive.read(entry) for entry in archive.namelist()}
+    if name.endswith((".bin", ".pth")):
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return {PICKLE: archive.read(_pickle_in(archive))}
     return {}
 
 
@@ -43,8 +46,17 @@ def _repacked(name: str, content: bytes, held: dict[str, bytes]) -> bytes:
         before = int.from_bytes(content[:_LENGTH_BYTES], "little")
         header, rest = held[HEADER], content[_LENGTH_BYTES + before :]
         return len(header).to_bytes(_LENGTH_BYTES, "little") + header + rest
+    if name.endswith((".bin", ".pth")):
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            entries = {entry: archive.read(entry) for entry in archive.namelist()}
+            held = entries | {_pickle_in(archive): held[PICKLE]}
     written = io.BytesIO()
     with zipfile.ZipFile(written, "w") as archive:
         for entry, part in held.items():
             archive.writestr(zipfile.ZipInfo(entry), part)
     return written.getvalue()
+
+
+def _pickle_in(archive: zipfile.ZipFile) -> str:
+    """Return the path of torch's pickle in an archive, which is in a folder named as the file."""
+    return next(entry for entry in archive.namelist() if entry.endswith(f"/{PICKLE}"))

@@ -42,7 +42,7 @@ class Runner:
 
     base: Path
     work: Path
-    _baselines: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    _baselines: dict[tuple[str, str, str], bytes] = field(default_factory=dict)
     _numbers: dict[str, bytes] = field(default_factory=dict)
 
     def run(self, case: Case) -> tuple[Verdict, Outcome]:
@@ -105,7 +105,7 @@ class Runner:
 
     def _baseline(self, case: Case) -> bytes:
         """Return what a command makes of an input that has no mutation."""
-        key = (case.surface, case.verb)
+        key = (case.surface, case.verb, case.path)
         if key not in self._baselines:
             whole = Case(case.surface, case.verb, case.path, ())
             outcome = self._outcomes([whole])[0]

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fuzzing.format_fixtures import write_formats
 from fuzzing.lying_hub import honest
 
 HUB = "hub.json"
@@ -73,6 +74,13 @@ _ADAPTER: dict[str, Any] = {
     "modules_to_save": ["embed_tokens"],
     "target_modules": ["q_proj"],
 }
+# Written for the tokens that the vocabulary of bytes has.
+_TEMPLATE = """{{ bos_token }}{% for message in messages %}\
+{{ '<|start_header_id|>' ~ message['role'] ~ '<|end_header_id|>\n\n' }}\
+{% if message.content is string %}{{ message.content | trim }}\
+{% else %}{% for part in message.content %}{{ part.text }}{% endfor %}{% endif %}\
+{{ '<|eot_id|>' }}{% endfor %}{% if add_generation_prompt %}\
+{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"""
 _SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
@@ -86,6 +94,7 @@ def prepare(base: Path, targets: Sequence[str]) -> None:
     base.mkdir(parents=True, exist_ok=True)
     if not (base / "ck").is_dir():
         _write_checkpoints(base)
+    write_formats(base)
     for target in ("onnx", *targets):
         if not (base / target).is_dir():
             _export(base, target)
@@ -141,6 +150,7 @@ def _write_checkpoints(base: Path) -> None:
         (folder / "generation_config.json").write_text(json.dumps(_GENERATION))
         lines = (f"{base64.b64encode(bytes([byte])).decode()} {byte}\n" for byte in range(RANKS))
         (folder / "tokenizer.model").write_text("".join(lines))
+    (base / "ck" / "chat_template.jinja").write_text(_TEMPLATE)
     for name in ("ck", "ck-ranks"):
         save_file(tensors, base / name / "model.safetensors")
     torch.save(tensors, base / "ck-pickled" / "pytorch_model.bin")

@@ -13,10 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from fuzzing.cases import Case, surface_of
 from fuzzing.child import Outcome
 from fuzzing.lying_hub import LEAK, TOKEN
-from fuzzing.surfaces import CHECKPOINT, PROVED, SEALED, UNSEALED, Surface
+from fuzzing.surface import CHECKPOINT, PROVED, SEALED, UNSEALED, Surface
 
 CPU_GOAL_S = 5.0
 # A whole export with its check, or a verification, takes a few seconds when all is right.
@@ -36,6 +38,7 @@ _DIES = "executorch"
 NO_NUMBERS = "no numbers"
 _EXPECTED = {"out", "out-of-the-way"}
 _CONTROLS = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_EXPONENTS = {"BF16": ("<u2", 0x7F80), "F16": ("<u2", 0x7C00), "F32": ("<u4", 0x7F800000)}
 # What the maker of a bundle writes down about its origin, and no artifact could prove.
 _UNPROVABLE = {"created_with", "sqnr_db", "bits_per_weight"}
 
@@ -178,6 +181,9 @@ def _taken(seen: Seen) -> Verdict:
     for path in (seen.folder / "out").rglob("*.json"):
         if fault := json_fault(path.read_bytes()):
             return Verdict(WRONG, f"wrote {path.name} with {fault}")
+    for path in (seen.folder / "out").rglob("weights.safetensors"):
+        if not_finite(path.read_bytes()):
+            return Verdict(WRONG, "wrote weights that are no numbers")
     # A bundle of somebody else's may compute what it likes, as long as they are numbers.
     wrote = surface.name.startswith("art-") and seen.case.verb == "generate"
     if wrote and seen.numbers() == NO_NUMBERS.encode():
@@ -195,6 +201,19 @@ def result_of(outcome: Outcome, folder: Path) -> bytes:
     for path in files:
         digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
     return digest.digest()
+
+
+def not_finite(content: bytes) -> bool:
+    """Whether a safetensors file holds a float that is none, by its exponent."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    for name, entry in json.loads(content[8:start]).items():
+        if name != "__metadata__" and entry["dtype"] in _EXPONENTS:
+            kind, exponent = _EXPONENTS[entry["dtype"]]
+            begin, end = entry["data_offsets"]
+            values = np.frombuffer(content[start + begin : start + end], kind)
+            if bool(((values & exponent) == exponent).any()):
+                return True
+    return False
 
 
 def _green(seen: Seen, surface: Surface) -> Verdict:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fuzzing.cases import Case, surface_of
-from fuzzing.surfaces import UNSEALED, Surface
+from fuzzing.surface import UNSEALED, Surface
 
 MANIFEST = "manifest.json"
 
@@ -61,25 +61,15 @@ def reseal(bundle: Path, changed: str) -> None:
 
 
 def _arguments(case: Case, surface: Surface, folder: Path) -> tuple[str, ...]:
-    places = {
-        "{ck-sharded}": "ck-sharded",
-        "{ck-ranks}": "ck-ranks",
-        "{ck-pickled}": "ck-pickled",
-        "{adapter}": "adapter",
-        "{ck}": "ck",
-        "{weights}": "weights",
-        "{out}": "out",
-        "{saved}": "saved.npz",
-        "{chat}": "saved.npz",
-        "{prompt}": "prompt.txt",
-        "{bundle}": surface.target,
-    }
+    places = {name: name for name in (*surface.folders, "out")}
+    places |= {"saved": "saved.npz", "chat": "saved.npz", "prompt": "prompt.txt"}
+    places |= {"bundle": surface.target, "file": case.path}
     verb = next(each for each in surface.verbs if each.name == case.verb)
     words = verb.arguments
     if not words:
         words = tuple(json.loads((folder / case.path).read_bytes()))
     for place, name in places.items():
-        words = tuple(word.replace(place, str(folder / name)) for word in words)
+        words = tuple(word.replace(f"{{{place}}}", str(folder / name)) for word in words)
     return words
 
 

@@ -5,14 +5,14 @@ It stages nothing and runs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from fuzzing.checkpoint_surfaces import EXPORT, JSON, checkpoint_surfaces
 from fuzzing.containers import HEADER
 from fuzzing.fixtures import HUB, TARGETS
 from fuzzing.lying_hub import REPOSITORY, TOKEN
 from fuzzing.mutate_bytes import ANY_LENGTH, SAME_LENGTH, Mutator
-from fuzzing.mutate_json import JSON_AWARE
+from fuzzing.mutate_template import change_template_in_json
 from fuzzing.mutate_text import (
     another_command,
     another_lie,
@@ -22,76 +22,8 @@ from fuzzing.mutate_text import (
     other_text,
 )
 from fuzzing.mutate_wire import PROTOBUF_AWARE, point_elsewhere
+from fuzzing.surface import CHECKPOINT, PROVED, SEALED, TEXT, UNSEALED, Mutated, Surface, Verb
 
-# What may come of an input that is taken: see `judge`.
-CHECKPOINT, SEALED, UNSEALED, PROVED, TEXT = "checkpoint", "sealed", "unsealed", "proved", "text"
-
-
-@dataclass(frozen=True)
-class Mutated:
-    """One file of a surface.
-
-    Args:
-        path: its path in the folder of a case.
-        mutators: functions of which one is drawn.
-        weight: how often the file is drawn.
-        part: part of a container; empty for the file itself.
-        focus: number of bytes at the front to which most mutations are kept; 0: the whole file.
-    """
-
-    path: str
-    mutators: Sequence[Mutator]
-    weight: int = 1
-    part: str = ""
-    focus: int = 0
-
-
-@dataclass(frozen=True)
-class Verb:
-    """A command line, with places in braces that a case fills in."""
-
-    name: str
-    arguments: tuple[str, ...]
-    weight: int = 1
-
-
-@dataclass(frozen=True)
-class Surface:
-    """One way of an input into the product.
-
-    Args:
-        name: as on the command line.
-        folders: what a case's folder is a copy of, of the fixtures.
-        files: files that are mutated, one in a case.
-        verbs: commands, of which a case runs one.
-        kind: what may come of an input that is taken.
-        target: the bundle's target; empty where there is no bundle.
-        writes_files_only: whether the lowering is left out of an export, and its files alone are
-            written: a case then takes milliseconds.
-        share: how many of a thousand cases it gets when all surfaces are asked for.
-    """
-
-    name: str
-    folders: tuple[str, ...]
-    files: tuple[Mutated, ...]
-    verbs: tuple[Verb, ...]
-    kind: str
-    target: str = ""
-    writes_files_only: bool = False
-    share: int = 10
-
-    @property
-    def is_slow(self) -> bool:
-        """Whether a case is a whole export or a verification, and so takes a good second."""
-        return self.kind == PROVED or (self.kind == CHECKPOINT and not self.writes_files_only)
-
-
-_EXPORT = ("--target", "onnx", "--output", "{out}", "--no-verify", "--max-context", "64", "--model")
-_CHECKPOINT_VERBS = (
-    Verb("export", (*_EXPORT, "{ck}"), 4),
-    Verb("dry-run", (*_EXPORT, "{ck}", "--dry-run"), 1),
-)
-_JSON = (*JSON_AWARE, *JSON_AWARE, *ANY_LENGTH)
 _WRITE = ("-n", "2", "--threads", "1", "--temperature", "0")
 _GENERATE = Verb("generate", ("generate", "{bundle}", "-p", "Hello", *_WRITE), 4)
 _CHAT = Verb("chat", ("chat", "{bundle}", "-p", "Hello", *_WRITE), 1)
@@ -118,7 +50,7 @@ _ARTIFACTS = {
             6,
         ),
         Mutated("coreml/model.mlpackage/Data/com.apple.CoreML/weights/weight.bin", ANY_LENGTH, 2),
-        Mutated("coreml/model.mlpackage/Manifest.json", _JSON),
+        Mutated("coreml/model.mlpackage/Manifest.json", JSON),
     ),
 }
 _SIDE_FILES = {
@@ -128,33 +60,18 @@ _SIDE_FILES = {
 }
 
 
-def _checkpoint(name: str, file: Mutated, share: int, folder: str = "ck") -> Surface:
-    verbs = tuple(
-        replace(
-            verb, arguments=tuple(word.replace("{ck}", f"{{{folder}}}") for word in verb.arguments)
-        )
-        for verb in _CHECKPOINT_VERBS
-    )
-    more = (
-        (replace(file, part=HEADER, mutators=_JSON, weight=2), file)
-        if file.path.endswith(".safetensors")
-        else (file,)
-    )
-    return Surface(name, (folder,), more, verbs, CHECKPOINT, writes_files_only=True, share=share)
-
-
 def _of_target(target: str) -> list[Surface]:
     artifacts, bundle = _ARTIFACTS[target], (target,)
     unsealed = tuple(replace(file, mutators=_kept_lengths(file)) for file in artifacts)
     side = (
-        Mutated(f"{target}/tokenizer.json", _JSON, 2),
+        Mutated(f"{target}/tokenizer.json", JSON, 2),
         Mutated(f"{target}/tokenizer.model", (change_line, *ANY_LENGTH), 2),
-        Mutated(f"{target}/tokenizer_config.json", _JSON),
-        Mutated(f"{target}/generation_config.json", _JSON),
-        *(Mutated(f"{target}/{name}", _JSON) for name in _SIDE_FILES[target]),
+        Mutated(f"{target}/tokenizer_config.json", JSON),
+        Mutated(f"{target}/generation_config.json", JSON),
+        *(Mutated(f"{target}/{name}", JSON) for name in _SIDE_FILES[target]),
         Mutated(f"{target}/NOTICE", (change_text, *ANY_LENGTH)),
     )
-    manifest = Mutated(f"{target}/manifest.json", _JSON)
+    manifest = Mutated(f"{target}/manifest.json", JSON)
     all_hashes = Verb("inspect-hashes", ("inspect", "{bundle}", "--hashes"))
     slow = 2 if target == "coreml" else 1
     whole = (target, "weights", "ck")
@@ -205,73 +122,21 @@ def _kept_lengths(file: Mutated) -> tuple[Mutator, ...]:
 
 def _all() -> list[Surface]:
     weights = (
-        Verb("export", (*_EXPORT, "{weights}"), 3),
+        Verb("export", (*EXPORT, "{weights}"), 3),
         Verb("inspect", ("inspect", "{weights}"), 1),
         Verb("inspect-hashes", ("inspect", "{weights}", "--hashes"), 1),
     )
     load = ("chat", "{bundle}", "--load", "{saved}", "-p", "x", *_WRITE)
     tensors = "weights/weights.safetensors"
     return [
-        _checkpoint("st", Mutated("ck/model.safetensors", ANY_LENGTH), 90),
-        _checkpoint(
-            "shard",
-            Mutated("ck-sharded/model-00001-of-00002.safetensors", ANY_LENGTH),
-            30,
-            "ck-sharded",
-        ),
-        _checkpoint(
-            "index", Mutated("ck-sharded/model.safetensors.index.json", _JSON), 40, "ck-sharded"
-        ),
-        _checkpoint(
-            "pickled",
-            Mutated("ck-pickled/pytorch_model.bin", ANY_LENGTH, focus=8000),
-            40,
-            "ck-pickled",
-        ),
-        Surface(
-            "adapter",
-            ("ck", "adapter"),
-            (
-                Mutated("adapter/adapter_config.json", _JSON, 3),
-                Mutated("adapter/adapter_model.safetensors", _JSON, 2, part=HEADER),
-                Mutated("adapter/adapter_model.safetensors", ANY_LENGTH),
-            ),
-            (
-                Verb("export", (*_EXPORT, "{ck}", "--adapter", "{adapter}"), 3),
-                Verb("export-over", (*_EXPORT, "{adapter}", "--base", "{ck}"), 2),
-                Verb("dry-run", (*_EXPORT, "{ck}", "--adapter", "{adapter}", "--dry-run")),
-            ),
-            CHECKPOINT,
-            writes_files_only=True,
-            share=50,
-        ),
-        _checkpoint("config", Mutated("ck/config.json", _JSON), 90),
-        _checkpoint("genconfig", Mutated("ck/generation_config.json", _JSON), 15),
-        _checkpoint("tokjson", Mutated("ck/tokenizer.json", _JSON), 40),
-        _checkpoint(
-            "tokmodel",
-            Mutated(
-                "ck-ranks/tokenizer.model", (change_line, change_line, change_line, *ANY_LENGTH)
-            ),
-            50,
-            "ck-ranks",
-        ),
-        _checkpoint("tokconfig", Mutated("ck/tokenizer_config.json", _JSON), 15),
-        Surface(
-            "config-deep",
-            ("ck",),
-            (Mutated("ck/config.json", JSON_AWARE),),
-            (Verb("export", tuple(word for word in (*_EXPORT, "{ck}") if word != "--no-verify")),),
-            CHECKPOINT,
-            share=6,
-        ),
+        *checkpoint_surfaces(),
         Surface(
             "weights",
             ("weights",),
             (
                 Mutated(tensors, ANY_LENGTH),
-                Mutated(tensors, _JSON, part=HEADER),
-                Mutated("weights/quantization.json", _JSON, 2),
+                Mutated(tensors, JSON, part=HEADER),
+                Mutated("weights/quantization.json", JSON, 2),
             ),
             weights,
             CHECKPOINT,
@@ -283,7 +148,7 @@ def _all() -> list[Surface]:
             ("onnx", "saved.npz"),
             (
                 Mutated("saved.npz", ANY_LENGTH, 2),
-                Mutated("saved.npz", _JSON, 4, part="conversation.json"),
+                Mutated("saved.npz", JSON, 4, part="conversation.json"),
                 Mutated("saved.npz", (change_array,), 2, part="key.0.npy"),
             ),
             (Verb("chat", load),),
@@ -321,12 +186,21 @@ def _all() -> list[Surface]:
             ("ck", HUB),
             (Mutated(HUB, (another_lie,)),),
             (
-                Verb("dry-run", (*_EXPORT, REPOSITORY, "--token", TOKEN, "--dry-run"), 2),
-                Verb("export", (*_EXPORT, REPOSITORY, "--token", TOKEN)),
+                Verb("dry-run", (*EXPORT, REPOSITORY, "--token", TOKEN, "--dry-run"), 2),
+                Verb("export", (*EXPORT, REPOSITORY, "--token", TOKEN)),
             ),
             TEXT,
             writes_files_only=True,
             share=30,
+        ),
+        Surface(
+            "bundled-template",
+            ("onnx",),
+            (Mutated("onnx/tokenizer_config.json", (change_template_in_json,)),),
+            (_CHAT, Verb("generate-chat", (*_GENERATE.arguments, "--chat"))),
+            SEALED,
+            "onnx",
+            share=20,
         ),
         *(surface for target in TARGETS for surface in _of_target(target)),
     ]

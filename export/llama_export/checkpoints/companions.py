@@ -62,21 +62,34 @@ def _chat_templates(folder: Path, settings: Mapping[str, object] | None) -> dict
     """
     default = own_file(folder / CHAT_TEMPLATE_FILE)
     found = (settings or {}).get(_KEY) if default is None else None
-    named: dict[str, str] = {}
-    if isinstance(found, dict):
-        found = [{"name": name, "template": text} for name, text in found.items()]
-    if isinstance(found, str):
-        named[DEFAULT_TEMPLATE] = found
-    elif isinstance(found, list):  # several, by name
-        for each in found:
-            match each:
-                case {"name": str(name), "template": str(text)}:
-                    named[name] = text
+    named = _in_key(found, folder / TOKENIZER_CONFIG_FILE)
     for path in sorted((folder / TEMPLATES_FOLDER).glob("*.jinja"))[:_MOST_TEMPLATES]:
         if (place := own_file(path)) is not None:
             named[path.stem] = _read_template(place)
     if default is not None:
         named[DEFAULT_TEMPLATE] = _read_template(default)
+    return named
+
+
+def _in_key(found: object, where: Path) -> dict[str, str]:
+    """Return the templates in a key: none, one, or several as a list or an object by name."""
+    if found is None:
+        return {}
+    if isinstance(found, str):
+        return {DEFAULT_TEMPLATE: found}
+    if isinstance(found, dict):
+        found = [{"name": name, "template": text} for name, text in found.items()]
+    named: dict[str, str] = {}
+    for each in found if isinstance(found, list) else (None,):
+        match each:
+            case {"name": str(name), "template": str(text)}:
+                named[name] = text
+            case _:
+                message = (
+                    f"{where}: {_KEY} must be a template, or several that each have a name, "
+                    f"found {shown_name(repr(found))}"
+                )
+                raise ConfigError(message, "correct it, download the file again, or remove the key")
     return named
 
 

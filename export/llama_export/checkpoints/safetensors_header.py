@@ -21,6 +21,8 @@ from llama_quantize.strict_json import JsonFault, parse_object
 MAX_HEADER_BYTES = 8 * 2**20
 _MAX_RANK = 8
 _SHOWN_BYTES = 24
+# The key that is about no tensor.
+_METADATA = "__metadata__"
 
 # Bytes per element. float4 and the like are left out: such files are refused by their dtype.
 ITEM_BYTES: Mapping[str, int] = {
@@ -68,18 +70,37 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
     Raises:
         CheckpointError: the file cannot be read, is truncated, or its header is not to be trusted.
     """
+    raw, data_bytes = _read_raw(path)
+    raw.pop(_METADATA, None)
+    entries = {name: _entry(name, value, path.name) for name, value in raw.items()}
+    _check_ranges(entries, data_bytes, path.name)
+    return entries
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the strings in a file's header that are about no tensor.
+
+    Raises:
+        CheckpointError: as `read_header`, or they are no strings.
+    """
+    raw, _ = _read_raw(path)
+    found = raw.get(_METADATA, {})
+    if isinstance(found, dict) and all(isinstance(each, str) for each in found.values()):
+        return found
+    message = f"{path.name}: the header's {_METADATA} must hold strings by their names"
+    raise CheckpointError(message)
+
+
+def _read_raw(path: Path) -> tuple[dict[str, Any], int]:
+    """Read a header's JSON, and the number of bytes after it."""
     try:
         size_bytes = path.stat().st_size
         with path.open("rb") as file:
             raw = _read_json(file, path.name, size_bytes)
-            data_bytes = size_bytes - file.tell()
+            return raw, size_bytes - file.tell()
     except OSError as error:
         message = f"{path.name} cannot be read: {error.strerror or error}"
         raise CheckpointError(message) from None
-    raw.pop("__metadata__", None)
-    entries = {name: _entry(name, value, path.name) for name, value in raw.items()}
-    _check_ranges(entries, data_bytes, path.name)
-    return entries
 
 
 def _read_json(file: BinaryIO, where: str, size_bytes: int) -> dict[str, Any]:

@@ -21,7 +21,12 @@ from llama_export.checkpoints.hugging_face_files import (
     weight_layout,
 )
 from llama_export.checkpoints.pickled import entries_of, load_pickled
-from llama_export.checkpoints.safetensors_header import TensorEntry, data_offset, read_header
+from llama_export.checkpoints.safetensors_header import (
+    TensorEntry,
+    data_offset,
+    read_header,
+    read_metadata,
+)
 from llama_export.checkpoints.unrecognised import fault_of_folder, listing
 from llama_export.errors import CheckpointError
 from llama_quantize.printable import shown_name
@@ -135,13 +140,14 @@ class WeightFiles:
 
     @cached_property
     def metadata(self) -> Mapping[str, str]:
-        """The strings in the headers of the files."""
-        from safetensors import safe_open
+        """The strings in the headers of the files.
 
+        Raises:
+            CheckpointError: those of a file are none.
+        """
         found: dict[str, str] = {}
         for file in sorted({each for each in self._files.values() if not each.endswith(PICKLED)}):
-            with safe_open(self.folder / file, framework="np") as opened:
-                found |= opened.metadata() or {}
+            found |= read_metadata(self.folder / file)
         return found
 
     def is_zero(self, name: str) -> bool:

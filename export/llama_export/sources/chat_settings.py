@@ -16,11 +16,15 @@ from llama_export.errors import ConfigError
 from llama_export.llama.config import LlamaConfig
 from llama_export.tokenizer import chat
 from llama_export.tokenizer.chat.chat_format import (
+    DEFAULT_TEMPLATE,
     EXTRA_KEY,
+    TOOL_TEMPLATE,
     ChatFormat,
     extra_names,
+    template_title,
     templates_key,
 )
+from llama_export.tokenizer.chat.template import ChatTemplate
 from llama_export.tokenizer.special_tokens import (
     END_HEADER,
     END_OF_MESSAGE,
@@ -29,6 +33,7 @@ from llama_export.tokenizer.special_tokens import (
     START_HEADER,
 )
 from llama_export.tokenizer.tokenizer import Tokenizer
+from llama_quantize.printable import shown_name
 
 _EOS = "eos_token_id"
 _LLAMA_3_ENDS = (END_OF_TEXT, END_OF_MESSAGE, END_OF_TURN)
@@ -69,9 +74,12 @@ def completed(config: LlamaConfig, tokenizer: Tokenizer, companions: Companions)
         ConfigError: no file of the model names a token that ends a text.
         ChatTemplateError: a template is no Jinja.
     """
+    # Each by itself: two halves of one template would be sound together.
+    for name in {DEFAULT_TEMPLATE, TOOL_TEMPLATE} & companions.chat_templates.keys():
+        ChatTemplate(companions.chat_templates[name], template_title(name)).require_sound()
     form = ChatFormat.of(tokenizer, chat_settings(tokenizer, companions))
-    for template in form.templates.values():
-        template.require_sound()
+    if form.is_for_chat:
+        form.templates[DEFAULT_TEMPLATE].require_sound()
     special = tokenizer.special_tokens
     others = [
         *generation_ends(companions.generation_config),
@@ -90,6 +98,15 @@ def completed(config: LlamaConfig, tokenizer: Tokenizer, companions: Companions)
     # Texts begin with the tokenizer's token in any case, so it counts before another of config's.
     bos = config.bos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     return replace(config, bos_token_id=bos, eos_token_id=tuple(ends))
+
+
+def template_notes(templates: Mapping[str, str]) -> tuple[str, ...]:
+    """Return what a user must know of templates that a bundle does not keep."""
+    others = sorted({*templates} - {DEFAULT_TEMPLATE, TOOL_TEMPLATE})
+    if not others or DEFAULT_TEMPLATE not in templates:
+        return ()
+    names = shown_name(", ".join(others), 60)
+    return (f"the bundle keeps the chat templates that clients choose, and not {names}",)
 
 
 def generation_ends(settings: Mapping[str, object] | None) -> list[int]:

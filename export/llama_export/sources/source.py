@@ -28,7 +28,12 @@ from llama_export.checkpoints.formats import (
 )
 from llama_export.errors import CheckpointError, TokenizerError
 from llama_export.llama.config import LlamaConfig
-from llama_export.sources.chat_settings import chat_settings, completed, generation_settings
+from llama_export.sources.chat_settings import (
+    chat_settings,
+    completed,
+    generation_settings,
+    template_notes,
+)
 from llama_export.sources.head_tokens import with_head_tokens
 from llama_export.sources.licence import licence_folder, licence_notice
 from llama_export.sources.reading import (
@@ -178,7 +183,8 @@ def open_source(
         info = _info_of(weights, model)
     else:
         known = vocabulary_notes(description.tokenizer, description.config)
-        notes = noted((*checkpoint.notes, *known))
+        left_out = template_notes(description.companions.chat_templates)
+        notes = noted((*checkpoint.notes, *known, *left_out))
         identity = model_name(model.name), model.hub_id, model.revision
         # A wish that a checkpoint of floats does not need is not kept with it.
         given_up = isinstance(checkpoint, DequantizedCheckpoint)

@@ -126,6 +126,25 @@ def fault(folder, error=CheckpointError):
     return f"{caught.value.message} {caught.value.hint}"
 
 
+@pytest.mark.parametrize("dtype", ["x", "F4"])
+def test_a_type_that_no_reader_knows_is_named(folders, tmp_path, dtype):
+    """Also where the header's own words are read, as for torchao."""
+    content = (folders / "torchao" / "model.safetensors").read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header["model.norm.weight"]["dtype"] = dtype
+    raw = json.dumps(header).encode()
+    folder = changed(folders, tmp_path, "torchao", lambda tensors: None)
+    whole = len(raw).to_bytes(8, "little") + raw + content[start:]
+    (folder / "model.safetensors").write_bytes(whole)
+    assert "model.norm.weight" in fault(folder)
+    header["__metadata__"] = {"format": 5}
+    raw = json.dumps(header).encode()
+    whole = len(raw).to_bytes(8, "little") + raw + content[start:]
+    (folder / "model.safetensors").write_bytes(whole)
+    assert "must hold strings" in fault(folder)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_whole_one_opens_and_is_quantised(folders, tmp_path, method):
     checkpoint = open_checkpoint(folders / method)

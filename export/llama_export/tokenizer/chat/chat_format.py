@@ -7,6 +7,7 @@ that it goes on with. The module knows no file and generates nothing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -25,6 +26,9 @@ EXTRA_KEY = "extra_special_tokens"
 """Key of tokenizer_config.json that names tokens of one model's own, such as `image_token`."""
 _TOKEN_KEYS = tuple(f"{kind}_token" for kind in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 _BETWEEN = "\n\n"
+_EMPTY = "{{ '' }}"
+# Blanks before a tag that begins a template, and the line break that ends it.
+_TRIMMED = re.compile(r"\A[ \t]+(?=\{[%#](?!\+))|(?:\r\n|\r|\n)\Z")
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,8 @@ class ChatFormat:
             settings: keys of the file, with its templates.
         """
         templates = {
-            name: ChatTemplate(text, _title(name)) for name, text in templates_of(settings).items()
+            name: ChatTemplate(text, template_title(name))
+            for name, text in templates_of(settings).items()
         }
         return cls(tokenizer, templates, token_names(settings))
 
@@ -163,13 +168,30 @@ def templates_of(settings: Mapping[str, object]) -> dict[str, str]:
 
 
 def templates_key(templates: Mapping[str, str]) -> dict[str, object]:
-    """Return the key of tokenizer_config.json that holds templates; without one, nothing."""
-    if not templates:
-        return {}
-    if list(templates) == [DEFAULT_TEMPLATE]:
-        return {TEMPLATE_KEY: templates[DEFAULT_TEMPLATE]}
+    """Return the key of tokenizer_config.json that holds templates; without one, nothing.
+
+    onnxruntime-genai opens no tokenizer whose templates are a list, so what transformers chooses
+    from a list is written as one template. Others, which a client must ask for by name, are left
+    out.
+    """
+    default, with_tools = templates.get(DEFAULT_TEMPLATE), templates.get(TOOL_TEMPLATE)
+    if default is not None:
+        one = default if with_tools in (None, default) else _either(with_tools, default)
+        return {TEMPLATE_KEY: one}
     named = [{"name": name, "template": templates[name]} for name in sorted(templates)]
-    return {TEMPLATE_KEY: named}
+    return {TEMPLATE_KEY: named} if named else {}
+
+
+def _either(with_tools: str, without: str) -> str:
+    """Write two templates as one, which is the first of them where there are tools.
+
+    Clients do not trim line breaks and blanks around a tag alike. So an empty text keeps those that
+    belong to a template, and what transformers would trim at its ends is left out.
+    """
+    first, second = (_TRIMMED.sub("", each) for each in (with_tools, without))
+    return (
+        f"{{% if tools %}}{_EMPTY}{first}{_EMPTY}{{% else %}}{_EMPTY}{second}{_EMPTY}{{% endif %}}"
+    )
 
 
 def token_names(settings: Mapping[str, object]) -> dict[str, str]:
@@ -202,5 +224,6 @@ def _said(dialog: Dialog) -> dict[str, object]:
     }
 
 
-def _title(name: str) -> str:
+def template_title(name: str) -> str:
+    """Return what messages call the template of a name."""
     return "the chat template" if name == DEFAULT_TEMPLATE else f"the chat template {name!r:.60}"
