@@ -217,6 +217,11 @@ DAMAGE = {
     "a wrong kind": (lambda data: data + b"\x0a\x02\x0a\x00\x08\x05", "a number where bytes"),
     "no UTF-8": (lambda data: data + b"\x0a\x03\x0a\x01\xff", "codec can't decode"),
     "a piece twice": (lambda data: b"\x0a\x05\x0a\x03<s>" + data, "the library `sentencepiece`"),
+    "a score that is no number": (
+        lambda data: data + b"\x0a\x08\x0a\x01n\x15\x00\x00\xc0\x7f",
+        "has the score nan",
+    ),
+    "a type that is none": (lambda data: data + b"\x0a\x05\x0a\x01n\x18\x07", "and the type 7"),
     "a piece of 100 kB": (
         lambda data: data + b"\x0a\xa4\x8d\x06\x0a\xa0\x8d\x06" + b"n" * 100_000,
         "a piece has 100000 bytes",

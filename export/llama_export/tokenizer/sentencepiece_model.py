@@ -6,6 +6,7 @@ https://github.com/google/sentencepiece/blob/v0.2.1/src/sentencepiece_model.prot
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -129,7 +130,11 @@ def _piece(value: _Value) -> Piece:
         message = f"a piece has {len(text)} bytes"
         raise ValueError(message)
     (score,) = struct.unpack("<f", _bytes(fields.get(2, b"\0\0\0\0")))
-    return Piece(text.decode("utf-8"), score, _number(fields.get(3, NORMAL)))
+    kind = _number(fields.get(3, NORMAL))
+    if not math.isfinite(score) or not NORMAL <= kind <= BYTE:
+        message = f"a piece has the score {score} and the type {kind}"
+        raise ValueError(message)
+    return Piece(text.decode("utf-8"), score, kind)
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, _Value]]:

@@ -101,6 +101,8 @@ def test_the_first_token_is_added_where_the_file_or_its_kind_says_so(tmp_path, k
         ({"tokenizer.ggml.tokens": ["a"]}, "256, of 1 tokens"),
         ({"tokenizer.ggml.tokens": ["a"] * 262}, "has a token twice"),
         ({"tokenizer.ggml.token_type": [1]}, "1 entries for 262 tokens"),
+        ({"tokenizer.ggml.token_type": [1] * 261 + [0]}, "says 0 of token 261, expected 1 to 6"),
+        ({"tokenizer.ggml.token_type": [7] + [1] * 261}, "says 7 of token 0"),
         ({"tokenizer.ggml.merges": None}, "has no tokenizer.ggml.merges"),
         ({"tokenizer.ggml.merges": ["a c"]}, "the merge 'a c' joins"),
         ({"tokenizer.ggml.merges": ["ab"]}, "the merge 'ab' joins"),
@@ -163,6 +165,8 @@ def test_the_first_openllama_is_known_by_its_blank(tmp_path):
     [
         ({"tokenizer.ggml.scores": None}, "need as many scores, found none"),
         ({"tokenizer.ggml.scores": [0.0]}, "need as many scores, found 1"),
+        ({"tokenizer.ggml.scores": [0.0] * 264 + [float("nan")]}, "has nan for piece 264"),
+        ({"tokenizer.ggml.scores": [float("inf")] + [0.0] * 264}, "has inf for piece 0"),
         ({"tokenizer.ggml.precompiled_charsmap": [1, 2]}, "precompiled_charsmap is not read"),
     ],
 )

@@ -6,6 +6,7 @@ a protobuf message of few fields, written here; it knows nothing of how text is 
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
 
@@ -50,6 +51,10 @@ def tokenizer_model(metadata: Metadata) -> bytes:
     if scores is None or len(scores) != len(tokens):
         found = "none" if scores is None else str(len(scores))
         message = f"{metadata.path}: {len(tokens)} pieces need as many scores, found {found}"
+        raise TokenizerError(message, _CONVERT)
+    odd = next((at for at, score in enumerate(scores) if not math.isfinite(score)), None)
+    if odd is not None:
+        message = f"{metadata.path}: {_SCORES_KEY} has {scores[odd]} for piece {odd}"
         raise TokenizerError(message, _CONVERT)
     if metadata.length(_CHARSMAP_KEY):
         message = f"{metadata.path}: {_CHARSMAP_KEY} is not read, and no Llama has it"

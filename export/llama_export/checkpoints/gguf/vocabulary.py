@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from llama_export.checkpoints.gguf.metadata import Metadata
 from llama_export.errors import TokenizerError
+from llama_quantize.printable import shown_name
 
 TOKENS_KEY = "tokenizer.ggml.tokens"
 TYPES_KEY = "tokenizer.ggml.token_type"
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 """What a token is; SentencePiece has the same numbers."""
+_TYPES = range(NORMAL, BYTE + 1)
 _ID_KEY = "tokenizer.ggml.{}_token_id"
 _ENDS = ("eos", "eot", "eom")
 # The file names one end, and Llama 3 has three.
@@ -48,7 +50,7 @@ def token_types(metadata: Metadata, count: int) -> list[int]:
     """Read what each of `count` tokens is; without a list all are normal.
 
     Raises:
-        TokenizerError: there are more or fewer than tokens.
+        TokenizerError: there are more or fewer than tokens, or one is of no known type.
         ConfigError, CheckpointError: the list is damaged.
     """
     found = metadata.numbers(TYPES_KEY)
@@ -57,4 +59,11 @@ def token_types(metadata: Metadata, count: int) -> list[int]:
     if len(found) != count:
         message = f"{metadata.path}: {TYPES_KEY} has {len(found)} entries for {count} tokens"
         raise TokenizerError(message, "convert the model again")
+    odd = next((at for at, each in enumerate(found) if each not in _TYPES), None)
+    if odd is not None:
+        message = (
+            f"{metadata.path}: {TYPES_KEY} says {shown_name(repr(found[odd]))} of token {odd}, "
+            f"expected {NORMAL} to {BYTE}"
+        )
+        raise TokenizerError(message, "convert the model again, or download the file again")
     return [int(each) for each in found]
