@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import pytest
 from artifacts.chat_templates import CHATML, HERMES_TOOLS, LLAMA_3, WEATHER
+from artifacts.gguf_files import write_gguf
+from artifacts.hostile_templates import ENDLESS, FORBIDDEN
 from artifacts.json_tokenizers import CONTROL, KINDS, json_bytes
 from artifacts.tiny import TINY, write_checkpoint
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -124,6 +126,30 @@ def test_a_template_that_is_none_is_refused_before_the_work(tmp_path):
     folder = write_checkpoint(tmp_path / "tuned")
     (folder / "chat_template.jinja").write_text("{% for m in messages %}")
     with pytest.raises(ChatTemplateError, match="the chat template, line 1"):
+        describe(folder)
+
+
+@pytest.mark.parametrize("tools", [False, True])
+@pytest.mark.parametrize("place", ["file", "key", "list", "gguf"])
+@pytest.mark.parametrize("name", ["a long range", "a class"])
+def test_a_template_that_is_stopped_is_refused_before_the_work(tmp_path, place, name, tools):
+    """Other programs would run it with fewer limits."""
+    template = {**ENDLESS, **FORBIDDEN}[name]
+    if tools:
+        template = "{% if tools %}" + template + "{% endif %}"
+    folder = tmp_path / "tuned"
+    if place == "gguf":
+        write_gguf(folder / "m.gguf", keys={"tokenizer.chat_template": template})
+    else:
+        write_checkpoint(folder)
+    if place == "file":
+        (folder / "chat_template.jinja").write_text(template)
+    if place in ("key", "list"):
+        several = [{"name": "default", "template": template}]
+        several += [{"name": "tool_use", "template": template}]
+        key = template if place == "key" else several
+        (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": key}))
+    with pytest.raises(ChatTemplateError, match="was stopped"):
         describe(folder)
 
 

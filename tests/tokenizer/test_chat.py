@@ -247,6 +247,11 @@ def test_two_templates_are_one_that_writes_what_either_wrote(small):
                 assert written(one, asked) == written(form, asked), (without, with_tools, name)
 
 
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_no_real_template_is_stopped_in_the_plainest_dialog(small, name):
+    small_format(small, TEMPLATES[name]).try_out()
+
+
 def test_one_template_is_kept_as_it_is_and_one_for_tools_alone_under_its_name():
     assert templates_key({}) == {}
     assert templates_key({"default": "a", "rag": "b"}) == {"chat_template": "a"}

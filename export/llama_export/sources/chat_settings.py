@@ -72,14 +72,14 @@ def completed(config: LlamaConfig, tokenizer: Tokenizer, companions: Companions)
 
     Raises:
         ConfigError: no file of the model names a token that ends a text.
-        ChatTemplateError: a template is no Jinja.
+        ChatTemplateError: a template is no Jinja, or is stopped in the plainest dialog.
     """
     # Each by itself: two halves of one template would be sound together.
     for name in {DEFAULT_TEMPLATE, TOOL_TEMPLATE} & companions.chat_templates.keys():
         ChatTemplate(companions.chat_templates[name], template_title(name)).require_sound()
     form = ChatFormat.of(tokenizer, chat_settings(tokenizer, companions))
     if form.is_for_chat:
-        form.templates[DEFAULT_TEMPLATE].require_sound()
+        form.try_out()
     special = tokenizer.special_tokens
     others = [
         *generation_ends(companions.generation_config),

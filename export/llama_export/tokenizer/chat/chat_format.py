@@ -7,6 +7,7 @@ that it goes on with. The module knows no file and generates nothing.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ EXTRA_KEY = "extra_special_tokens"
 """Key of tokenizer_config.json that names tokens of one model's own, such as `image_token`."""
 _TOKEN_KEYS = tuple(f"{kind}_token" for kind in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 _BETWEEN = "\n\n"
+_TOOL = {"type": "function", "function": {"name": "ask", "description": "", "parameters": {}}}
 _EMPTY = "{{ '' }}"
 # Blanks before a tag that begins a template, and the line break that ends it.
 _TRIMMED = re.compile(r"\A[ \t]+(?=\{[%#](?!\+))|(?:\r\n|\r|\n)\Z")
@@ -107,6 +109,16 @@ class ChatFormat:
             text = self._render(dialog, said)
             return [*self.tokenizer.prefix_ids, *self.tokenizer.encode(text)]
         return encode_guarded(self.tokenizer, lambda given: self._render(dialog, given), said)
+
+    def try_out(self) -> None:
+        """Render the plainest dialog, without tools and with one; a template may refuse either.
+
+        Raises:
+            ChatTemplateError: it is no Jinja, or was stopped, as it would be in every dialog.
+        """
+        for tools in ((), (_TOOL,)):
+            with contextlib.suppress(PromptError):
+                self.render(Dialog([Message("user", "Question")], tools=tools))
 
     @cached_property
     def turn_end(self) -> int | None:
