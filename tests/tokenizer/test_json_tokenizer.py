@@ -202,6 +202,11 @@ def test_tokens_that_only_the_config_has_are_added_as_transformers_does(tmp_path
         ({"added_tokens_decoder": {"-1": {"content": "a"}}}, "whole number"),
         ({"added_tokens_decoder": {"9" * 5000: {"content": "a"}}}, "whole number"),
         ({"added_tokens_decoder": {"5": {"content": None}}}, "must be"),
+        ({"added_tokens_decoder": ["a"]}, "added_tokens_decoder: expected an object"),
+        ({"added_tokens_decoder": {"0": {"content": "a", "special": "0"}}}, "special: expected"),
+        ({"added_tokens_decoder": {"0": {"content": "a", "lstrip": 1.5}}}, "lstrip: expected true"),
+        ({"additional_special_tokens": 5}, "expected a list or an object, found 5"),
+        ({"add_bos_token": "false"}, "add_bos_token: expected true or false, found 'false'"),
         ("no JSON", "cannot be read"),
     ],
 )
@@ -239,6 +244,10 @@ BAD = {
     "a merge of no tokens": (
         put(model={"type": "BPE", "vocab": {"a": 0}, "merges": ["x y"]}),
         "no tokenizer that the library",
+    ),
+    "two tokens of one id": (
+        put(model={"type": "BPE", "vocab": {"a": 0, "b": 1, "c": 0}, "merges": []}),
+        "the tokens a and c have one id",
     ),
     "a pattern that does not parse": (put(pre_tokenizer=regex("(a")), "Oniguruma error"),
     "a pattern of 100 kB": (put(pre_tokenizer=regex("a" * 100_000)), "a pattern of 100000"),

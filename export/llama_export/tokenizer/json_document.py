@@ -132,9 +132,23 @@ def _require_vocabulary(model: Mapping[str, Any], where: str) -> None:
         fault = f"an id must be a whole number, found {some(odd)}"
     elif longest > _MOST_TOKEN_CHARACTERS:
         fault = f"it has a token of {longest} characters, expected at most {_MOST_TOKEN_CHARACTERS}"
+    elif not listed and (twice := _given_twice(vocabulary)):
+        fault = f"the tokens {shown_name(twice[0])} and {shown_name(twice[1])} have one id"
     if fault:
         message = f"{where}: {fault}"
         raise TokenizerError(message, GET_ANOTHER)
+
+
+def _given_twice(vocabulary: Mapping[str, int]) -> tuple[str, str] | None:
+    """Return two tokens with one id, which the library would take; None: each has its own."""
+    if len(set(vocabulary.values())) == len(vocabulary):
+        return None
+    seen: dict[int, str] = {}
+    for token, token_id in vocabulary.items():
+        if token_id in seen:
+            return seen[token_id], token
+        seen[token_id] = token
+    return None
 
 
 def _patterns(node: object) -> Iterator[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from llama_export.errors import TokenizerError
 from llama_export.tokenizer.vocabulary import check_special_tokens
+from llama_quantize.printable import shown_name
 from llama_quantize.strict_json import JsonFault, read_object
 
 CONFIG_FILE = "tokenizer_config.json"
@@ -23,7 +24,7 @@ _BOS, _EOS = "bos_token", "eos_token"
 _NAMED = (_BOS, _EOS, "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _IDS = ("bos_token_id", "eos_token_id")
 _LISTED = ("additional_special_tokens", "extra_special_tokens")
-_ADDED = "added_tokens_decoder"
+_ADDED, _ADDS = "added_tokens_decoder", "add_bos_token"
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 _HINT = "correct it, download it again, or remove it"
 
@@ -78,12 +79,13 @@ class TokenSettings:
             where: name of the file, for messages.
 
         Raises:
-            TokenizerError: a token is spelled in no way that is known.
+            TokenizerError: a token is spelled in no way that is known, or a key has another type.
         """
         named = {key: _name(keys[key], key, where) for key in _NAMED if key in keys}
         listed = [name for key in _LISTED for name in _names(keys.get(key), key, where)]
         ids = {use: keys.get(f"{use}_id") for use in (_BOS, _EOS)}
-        adds = keys.get("add_bos_token")
+        _require(keys.get(_ADDS), (bool,), "true or false", f"{where}, {_ADDS}")
+        adds = keys.get(_ADDS)
         return cls(
             named=named,
             listed=tuple(dict.fromkeys(listed)),
@@ -170,6 +172,7 @@ def _name(value: object, key: str, where: str) -> str | None:
 
 def _names(value: object, key: str, where: str) -> list[str]:
     """Read a list of tokens, or an object of them by use."""
+    _require(value, (list, dict), "a list or an object", f"{where}, {key}")
     values = list(value.values()) if isinstance(value, dict) else value
     if not isinstance(values, list):
         return []
@@ -178,14 +181,25 @@ def _names(value: object, key: str, where: str) -> list[str]:
 
 def _added(value: object, where: str) -> tuple[AddedToken, ...]:
     """Read the tokens that were added, by id."""
+    _require(value, (dict,), "an object", f"{where}, {_ADDED}")
     if not isinstance(value, dict):
         return ()
     fields = [each if isinstance(each, dict) else {"content": each} for each in value.values()]
     given = [(each.get("content"), _number(key)) for each, key in zip(fields, value, strict=True)]
     tokens = check_special_tokens(given, f"{where}, {_ADDED}")
+    for each in fields:
+        for flag in _FLAGS:
+            _require(each.get(flag), (bool,), "true or false", f"{where}, {_ADDED}, {flag}")
     flags = [{flag: each.get(flag) is True for flag in _FLAGS} for each in fields]
     added = [AddedToken(*token, each) for token, each in zip(tokens, flags, strict=True)]
     return tuple(sorted(added, key=lambda token: token.token_id))
+
+
+def _require(value: object, types: tuple[type, ...], expected: str, where: str) -> None:
+    """Refuse a value of another type; null is none."""
+    if value is not None and type(value) not in types:
+        message = f"{where}: expected {expected}, found {shown_name(repr(value))}"
+        raise TokenizerError(message, _HINT)
 
 
 def _number(key: str) -> int | str:
