@@ -75,8 +75,9 @@ def completed(config: LlamaConfig, tokenizer: Tokenizer, companions: Companions)
         ChatTemplateError: a template is no Jinja, or is stopped in the plainest dialog.
     """
     # Each by itself: two halves of one template would be sound together.
-    for name in {DEFAULT_TEMPLATE, TOOL_TEMPLATE} & companions.chat_templates.keys():
-        ChatTemplate(companions.chat_templates[name], template_title(name)).require_sound()
+    for name in (DEFAULT_TEMPLATE, TOOL_TEMPLATE):
+        if (text := companions.chat_templates.get(name)) is not None:
+            ChatTemplate(text, template_title(name)).require_sound()
     form = ChatFormat.of(tokenizer, chat_settings(tokenizer, companions))
     if form.is_for_chat:
         form.try_out()
