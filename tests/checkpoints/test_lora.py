@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -216,6 +217,45 @@ def test_a_pickled_adapter_is_read_as_tensors_alone(base, tmp_path):
     require_equal(opened(base, adapter), merged(weights_of(TINY), tensors, SCALE))
     torch.save({"x": Path}, adapter / "adapter_model.bin")
     assert "nothing of it was run" in refusal(base, adapter).message
+
+
+def test_a_state_dict_with_the_adapter_s_own_name_is_read(base, tmp_path):
+    """DeepSpeed's script writes such keys."""
+    tensors = low_rank(TINY, [*modules_of(TINY), "lm_head", "model.embed_tokens"])
+    expected = opened(base, write_adapter(tmp_path / "one", tensors))
+    named = {
+        re.sub(r"(lora_[AB])(\.weight)$|(lora_embedding_[AB])$", r"\1\3.default\2", key): value
+        for key, value in tensors.items()
+    }
+    assert not named.keys() & tensors.keys()
+    found = opened(base, write_adapter(tmp_path / "two", named))
+    for name in expected.names:
+        assert torch.equal(values(found, name), values(expected, name)), name
+
+
+@pytest.mark.parametrize(
+    ("put", "maker"),
+    [("_orig_mod.model.", "torch.compile"), ("model.language_model.", "a larger model")],
+)
+def test_what_stands_around_an_adapter_s_names_is_named(base, tmp_path, put, maker):
+    tensors = {
+        key.replace("base_model.model.model.", f"base_model.model.{put}"): value
+        for key, value in low_rank(TINY, modules_of(TINY)).items()
+    }
+    adapter = write_adapter(tmp_path / "adapter", tensors)
+    with pytest.raises(CheckpointError, match=f"changes {put}layers.*{maker}") as caught:
+        opened(base, adapter)
+    assert "take that part out" in caught.value.hint
+
+
+def test_a_pointer_in_place_of_an_adapter_is_named(base, tmp_path):
+    adapter = write_adapter(tmp_path / "adapter", low_rank(TINY, modules_of(TINY)))
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:7\nsize 9\n"
+    (adapter / "optimizer.pt").write_text(pointer)
+    opened(base, adapter)
+    (adapter / "adapter_model.safetensors").write_text(pointer)
+    with pytest.raises(CheckpointError, match=r"pointers in place of files: adapter_model\.saf"):
+        opened(base, adapter)
 
 
 def test_zero_biases_of_peft_fall(base, tmp_path):

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llama_export.checkpoints.foreign_names import find_wrapping
 from llama_export.checkpoints.hugging_face_files import WeightLayout
 from llama_export.checkpoints.lora_config import ADAPTER_WEIGHTS, AdapterConfig
 from llama_export.checkpoints.safetensors_header import TensorEntry
+from llama_export.checkpoints.unrecognised import require_files
 from llama_export.checkpoints.weight_files import WeightFiles
 from llama_export.checkpoints.weight_names import FLOATS
 from llama_export.errors import CheckpointError, UnsupportedModelError
@@ -25,15 +27,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _PREFIX = "base_model.model."
-# What stands after a module's name, and what it is; peft writes the name of an adapter nowhere.
+# What stands after a module's name, and what it is. peft's folders do not hold the adapter's own
+# name; the state dict that a trainer gathers has it.
 _PARTS = (
-    (re.compile(r"\.lora_A\.weight"), "a"),
-    (re.compile(r"\.lora_B\.weight"), "b"),
-    (re.compile(r"\.lora_embedding_A"), "table_a"),
-    (re.compile(r"\.lora_embedding_B"), "table_b"),
-    (re.compile(r"\.lora_magnitude_vector(\.weight)?"), "magnitude"),
-    (re.compile(r"(\.base_layer|\.modules_to_save)?\.weight"), "whole"),
-    (re.compile(r"(\.base_layer|\.modules_to_save)?\.bias"), "bias"),
+    (re.compile(r"\.lora_A(\.default)?\.weight"), "a"),
+    (re.compile(r"\.lora_B(\.default)?\.weight"), "b"),
+    (re.compile(r"\.lora_embedding_A(\.default)?"), "table_a"),
+    (re.compile(r"\.lora_embedding_B(\.default)?"), "table_b"),
+    (re.compile(r"\.lora_magnitude_vector(\.default)?(\.weight)?"), "magnitude"),
+    (re.compile(r"(\.base_layer|\.modules_to_save(\.default)?)?\.weight"), "whole"),
+    (re.compile(r"(\.base_layer|\.modules_to_save(\.default)?)?\.bias"), "bias"),
 )
 _LABELS = {
     "a": "lora_A",
@@ -43,6 +46,7 @@ _LABELS = {
 }
 _ENDS = [(re.compile(f"(.+?){end.pattern}"), part) for end, part in _PARTS]
 _MOST_PROBLEMS = 8
+_RENAME = "take that part out of every name in its weights, and save them again"
 _MERGE = "merge it in peft (merge_and_unload), and name the folder of the merged model"
 
 
@@ -138,6 +142,7 @@ class Adapter:
         if name is None:
             message = f"the adapter {folder} has no {' or '.join(ADAPTER_WEIGHTS)}"
             raise CheckpointError(message, "take it from where adapter_config.json came from")
+        require_files(folder)
         files = WeightFiles.open(folder, WeightLayout(single=name))
         parts: dict[str, dict[str, str]] = {}
         for key in files.entries:
@@ -181,6 +186,13 @@ class Adapter:
         problems = [
             line for name, each in kept.items() for line in self._misfits(name, each, shapes)
         ]
+        strange = [name for name in kept if name not in shapes]
+        if wrapped := find_wrapping([name for name in shapes if name not in kept], strange):
+            message = (
+                f"the adapter {self.folder} changes {shown_name(wrapped.example)} where the model "
+                f"{base} has {wrapped.plain}: {wrapped.wrapping.maker}"
+            )
+            raise CheckpointError(message, f"{_RENAME}, if the model inside is this one")
         if problems:
             shown = problems[:_MOST_PROBLEMS]
             if len(problems) > len(shown):

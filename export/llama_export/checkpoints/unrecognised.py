@@ -25,6 +25,7 @@ from llama_export.errors import CheckpointError
 from llama_quantize.printable import shown_name
 
 ADAPTER_FILE = "adapter_config.json"
+_ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _MOST_POINTER_BYTES = 1024
 _MOST = 4
@@ -47,7 +48,7 @@ _ORIGINAL = "name the checkpoint that it was made from"
 _SAVE = "save the whole model with save_pretrained in transformers, and name that folder"
 _ROWS = (
     _Row(
-        ("adapter_model.safetensors", "adapter_model.bin"),
+        _ADAPTER_WEIGHTS,
         f"an adapter without the {ADAPTER_FILE} that says how it is applied",
         f"take {ADAPTER_FILE} from the same place",
     ),
@@ -230,14 +231,14 @@ def listing(folder: Path) -> list[str]:
 def _read_among(pointers: list[str], folder: Path, names: Collection[str]) -> list[str]:
     """Return which of a folder's pointers stand for files that an export would read."""
     layout = weight_layout(names)
-    if not pointers or layout is None or not {CONFIG_FILE, layout.index}.isdisjoint(pointers):
+    read = {ADAPTER_FILE, *_ADAPTER_WEIGHTS} if ADAPTER_FILE in names else set()
+    if layout is not None and CONFIG_FILE in names:
+        read |= {layout.single, layout.index}
+        if layout.index and layout.index not in pointers:
+            read |= set(read_index(folder / layout.index).values())
+    if not read:
         return pointers
-    if CONFIG_FILE not in names:
-        return pointers
-    weights = {layout.single}
-    if layout.index:
-        weights = set(read_index(folder / layout.index).values())
-    return [name for name in pointers if name in weights or is_small_file(name)]
+    return [name for name in pointers if name in read or is_small_file(name)]
 
 
 def _by_step(names: Collection[str]) -> list[str]:
