@@ -209,7 +209,7 @@ def test_of_several_templates_the_default_or_the_one_for_tools_is_used(small):
     assert form.render(Dialog([Message("user", "a")], tools=[{"name": "f"}])) == "tf"
     assert form.is_for_chat
     without = small_format(small, named[1:])
-    assert not without.is_for_chat
+    assert without.is_for_chat, "it was trained to answer, though none is the default"
     with pytest.raises(ChatTemplateError, match="tool_use, and none is the default"):
         without.render(Dialog([Message("user", "a")]))
 

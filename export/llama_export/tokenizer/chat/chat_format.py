@@ -86,7 +86,7 @@ class ChatFormat:
     @property
     def is_for_chat(self) -> bool:
         """Whether the model has a template, and so was trained to answer."""
-        return DEFAULT_TEMPLATE in self.templates
+        return bool(self.templates)
 
     def render(self, dialog: Dialog) -> str:
         """Write a dialog as one text.
@@ -162,7 +162,8 @@ class ChatFormat:
         if found is None:
             names = ", ".join(sorted(self.templates))
             message = f"the model has the chat templates {names:.200}, and none is the default"
-            raise ChatTemplateError(message, f"name one of them {DEFAULT_TEMPLATE}")
+            hint = f"give one of them the name {DEFAULT_TEMPLATE} in tokenizer_config.json"
+            raise ChatTemplateError(message, f"{hint}, and export the model again")
         return found
 
 
