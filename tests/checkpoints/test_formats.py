@@ -116,13 +116,13 @@ def test_what_is_fetched_of_a_repository():
     both = wanted_files({*SMALL, "model.safetensors", "quantization.json", "weights.safetensors"})
     assert both == single, "the record may be another program's"
     sharded = wanted_files({*SMALL, *NEVER, INDEX, *SHARDS, "other.safetensors"})
-    assert sharded == WantedFiles(SMALL, (*SHARDS, INDEX), "config.json")
+    assert sharded == WantedFiles(SMALL, (*SHARDS, INDEX), "config.json", index=INDEX)
     pickled = wanted_files({*SMALL, "pytorch_model.bin", "training_args.bin", "optimizer.pt"})
     assert pickled == WantedFiles(SMALL, ("pytorch_model.bin",), "config.json")
     parts = tuple(f"pytorch_model-0000{number}-of-00002.bin" for number in (1, 2))
     index = "pytorch_model.bin.index.json"
     in_parts = wanted_files({*SMALL, *parts, index, *SHARDS})
-    assert in_parts == WantedFiles(SMALL, (*parts, index), "config.json")
+    assert in_parts == WantedFiles(SMALL, (*parts, index), "config.json", index=index)
     adapter = {"adapter_config.json", "adapter_model.safetensors", "README.md", "tokenizer.json"}
     small = ("adapter_config.json", "tokenizer.json")
     weights = ("adapter_model.safetensors",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import random
 import shutil
@@ -32,7 +33,7 @@ from llama_export.sources.resolve import (
 
 pytestmark = pytest.mark.usefixtures("alone")
 
-WEIGHTS = "model.safetensors"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 SIZE = 300_000
 GATED = {"X-Error-Code": "GatedRepo"}
 UNWANTED = {
@@ -224,11 +225,34 @@ def test_only_the_needed_files_come(hub, get):
 def test_sharded_weights_come_with_their_index(hub, get):
     del hub.files[WEIGHTS]
     shards = {f"model-0000{i}-of-00002.safetensors": b"shard %d" % i for i in (1, 2)}
-    hub.files |= {**shards, "model.safetensors.index.json": b"{}", "other.safetensors": b"x"}
+    index = json.dumps({"weight_map": {name: name for name in shards}}).encode()
+    stale = {"other.safetensors": b"x", "model-00001-of-00003.safetensors": b"x"}
+    hub.files |= {**shards, INDEX: index, **stale}
     hub.large = frozenset(shards)
     names = {path.name for path in get().iterdir()}
-    assert {*shards, "model.safetensors.index.json"} <= names
-    assert "other.safetensors" not in names
+    assert {*shards, INDEX} <= names
+    assert not names & stale.keys()
+
+
+def test_shards_of_any_name_come_when_the_index_names_them(hub, get):
+    del hub.files[WEIGHTS]
+    hub.files |= {"ft-model-1.safetensors": b"x"}
+    hub.files |= {INDEX: json.dumps({"weight_map": {"a": "ft-model-1.safetensors"}}).encode()}
+    assert (get() / "ft-model-1.safetensors").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("weights", [False, True])
+def test_shards_that_are_not_there_are_named_before_any_comes(hub, get, weights):
+    del hub.files[WEIGHTS]
+    names = [f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)]
+    hub.files |= {
+        names[0]: b"x",
+        INDEX: json.dumps({"weight_map": dict(enumerate(names))}).encode(),
+    }
+    with pytest.raises(HubError, match=f"lacks {names[1]}, {names[2]}, which {INDEX} names"):
+        get(weights=weights)
+    fetched = {r.path.rpartition("/")[2] for r in hub.requests if "/resolve/" in r.path}
+    assert fetched == {INDEX}
 
 
 def test_shards_without_their_index_are_refused_before_the_download(hub, get):

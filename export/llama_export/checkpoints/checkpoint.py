@@ -118,12 +118,14 @@ class WantedFiles:
         last: the file that is fetched after all others: a folder that has it has them all.
         opened: the one of the weights that stands for the model, because the weights themselves
             hold config and tokenizer; empty: the folder does.
+        index: the one of the weights that names the others; empty: there is none.
     """
 
     small: tuple[str, ...]
     weights: tuple[str, ...]
     last: str
     opened: str = ""
+    index: str = ""
 
 
 REPOSITORY = "organisation/name"

@@ -143,7 +143,7 @@ def wanted_files(files: Collection[str], instead: Fault | None = None) -> Wanted
     )
     weights = [*shards, layout.index] if layout.index else [layout.single]
     small = sorted(filter(is_small_file, files))
-    return WantedFiles(tuple(small), tuple(weights), CONFIG_FILE)
+    return WantedFiles(tuple(small), tuple(weights), CONFIG_FILE, index=layout.index)
 
 
 def is_small_file(name: str) -> bool:

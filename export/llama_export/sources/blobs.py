@@ -22,6 +22,7 @@ from llama_export.sources.download import RemoteFile, digest_of
 from llama_quantize.checkpoint.files import hash_into
 
 _CHECKSUM = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _NOTES = ".llama-export"
 SNAPSHOTS = "snapshots"
 """Name of the folder of the commits' folders."""
@@ -143,3 +144,12 @@ class Blobs:
 def _state(blob: Path) -> str:
     found = blob.stat()
     return f"{found.st_size} {found.st_mtime_ns} {found.st_ino} {found.st_dev}\n"
+
+
+def commit_of(ref: Path) -> str:
+    """Return the commit that a branch's name means in the cache; "" if there is none."""
+    try:
+        commit = ref.read_text(encoding="ascii") if ref.is_file() else ""
+    except (OSError, ValueError):
+        return ""
+    return commit if _COMMIT.fullmatch(commit) else ""

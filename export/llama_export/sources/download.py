@@ -238,3 +238,21 @@ def _not_written(path: Path, error: OSError) -> OutputError:
     hint = "free space there, or set HF_HOME to a folder on another disk"
     message = f"the download cannot be written to {path.parent}: {error.strerror}"
     return OutputError(message, hint)
+
+
+def offset(
+    progress: Callable[[int, int], None] | None, before: int, total: int
+) -> Callable[[int], None]:
+    """Return what reports the bytes of one file of several.
+
+    Args:
+        progress: called with the bytes done and the bytes in all; None: nobody.
+        before: bytes of the files before it.
+        total: bytes in all.
+    """
+
+    def report(done: int) -> None:
+        if progress is not None:
+            progress(before + done, total)
+
+    return report

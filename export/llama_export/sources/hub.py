@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_export.errors import GatedModelError, HubError
+from llama_export.sources.download import RESUME_HINT
 from llama_quantize.printable import shown_name
 
 if TYPE_CHECKING:
@@ -149,3 +150,14 @@ def not_a_hub(repository: Repository, fault: str) -> HubError:
     """
     message = f"{repository.address} {fault}; it does not answer as a hub does"
     return HubError(message, "check HF_ENDPOINT, the proxy and the firewall")
+
+
+def _nothing_cached(repository: Repository, reason: str, fault: Fault | None = None) -> HubError:
+    partial = any(repository.storage.glob("blobs/*.incomplete"))
+    message = (
+        f"{repository.address} cannot be reached ({reason}), and there is no complete copy of "
+        f"{repository.hub_id} at {repository.revision} in {repository.cache}"
+    )
+    message += "" if fault is None else f": what is there {fault.text}"
+    hint = "check the network, the proxy and HF_HUB_OFFLINE; or use --model demo, which needs none"
+    return HubError(message, f"{hint}. {RESUME_HINT}" if partial else hint)

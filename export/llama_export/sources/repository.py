@@ -13,7 +13,7 @@ import logging
 import re
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llama_export.checkpoints.checkpoint import REPOSITORY, Fault, WantedFiles
@@ -25,10 +25,11 @@ from llama_export.sources.answers import (
     require_names,
     understood,
 )
-from llama_export.sources.blobs import Blobs, Damage
-from llama_export.sources.download import RESUME_HINT, RemoteFile, download
+from llama_export.sources.blobs import Blobs, Damage, commit_of
+from llama_export.sources.download import RemoteFile, download, offset
 from llama_export.sources.heads import fetch_heads, missing_bytes
-from llama_export.sources.hub import Repository, refusal_of, token_to_send
+from llama_export.sources.hub import Repository, nothing_cached, refusal_of, token_to_send
+from llama_export.sources.indexed import indexed_parts
 from llama_export.system.byte_sizes import format_bytes
 from llama_quantize.printable import shown_name
 
@@ -41,7 +42,6 @@ _REVISION = re.compile(r"[A-Za-z0-9][\w.+-]*(/[A-Za-z0-9][\w.+-]*)*")
 # A cache has one folder for each, with `--` between the parts, so no part may hold that.
 _PART = r"(?!.*(?:--|\.\.))[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
 _HUB_ID = re.compile(f"{_PART}/{_PART}")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _MOST_BYTES = {True: 2**28, False: 2**44}  # of a small file, and of one of weights
 
 _log = logging.getLogger(__name__)
@@ -131,6 +131,12 @@ def _fetch(
     listing = list_files(repository)
     commit, blobs = listing.commit, Blobs(repository.storage)
     wanted = _wanted(repository, listing.names, picked)
+    if wanted.index:  # what it names is known, and there, before gigabytes are fetched
+        require_names(repository, [*wanted.small, *wanted.weights])
+        files = _bring(repository, wanted, [wanted.index], commit)
+        _publish(repository, blobs, files, commit, pinned=False)
+        parts = indexed_parts(repository, blobs.snapshot(commit) / wanted.index, listing.names)
+        wanted = replace(wanted, weights=parts)
     # What is fetched last tells that all is there.
     names = [name for name in wanted.small if name != wanted.last]
     names += [name for name in wanted.weights if weights and name != wanted.last]
@@ -141,16 +147,30 @@ def _fetch(
     for damage in _damages(blobs, [folder / name for name in read], progress).values():
         _log.log(NOTICE, "%s was damaged in the cache; it is fetched again", damage.blob)
         _remove(damage.blob)
-    missing = [name for name in names if not (folder / name).is_file()]
-    files = [
-        describe_file(repository, name, commit, most_bytes=_MOST_BYTES[name in wanted.small])
-        for name in missing
-    ]
-    _download(repository, blobs, files, progress)
+    files = _bring(repository, wanted, names, commit, progress)
     _publish(repository, blobs, files, commit, pinned=weights)
     if weights or not wanted.opened:
         return Fetched(folder / wanted.opened, commit, wanted.opened)
     return _without_weights(repository, blobs, wanted, commit)
+
+
+def _bring(
+    repository: Repository,
+    wanted: WantedFiles,
+    names: Iterable[str],
+    commit: str,
+    progress: Progress | None = None,
+) -> list[RemoteFile]:
+    """Download the files that a commit's folder lacks, and return them."""
+    blobs = Blobs(repository.storage)
+    small = {*wanted.small, wanted.index}
+    files = [
+        describe_file(repository, name, commit, most_bytes=_MOST_BYTES[name in small])
+        for name in names
+        if not (blobs.snapshot(commit) / name).is_file()
+    ]
+    _download(repository, blobs, files, progress)
+    return files
 
 
 def _without_weights(
@@ -188,7 +208,7 @@ def _download(
         target = blobs.blob(file.checksum)
         # The name that huggingface_hub locks too, so that no two tools fetch the same file.
         lock = repository.cache / ".locks" / repository.storage.name / f"{file.checksum}.lock"
-        report = _offset(progress, before, total)
+        report = offset(progress, before, total)
         _make_folder(lock.parent)
         try:
             with FileLock(lock), understood(repository):
@@ -217,7 +237,7 @@ def _publish(
     try:
         for file in files:
             blobs.link(file, commit)
-        if pinned and repository.revision != commit and _commit_of(ref) != commit:
+        if pinned and repository.revision != commit and commit_of(ref) != commit:
             ref.parent.mkdir(parents=True, exist_ok=True)
             ref.write_text(commit, encoding="utf-8")
     except OSError as error:
@@ -283,42 +303,25 @@ def _not_written(folder: Path, error: OSError) -> OutputError:
     return OutputError(message, "set HF_HOME to a folder that can be written")
 
 
-def _offset(progress: Progress | None, before: int, total: int) -> Callable[[int], None]:
-    def report(done: int) -> None:
-        if progress is not None:
-            progress(before + done, total)
-
-    return report
-
-
-def _commit_of(ref: Path) -> str:
-    """Return the commit that a branch's name means in the cache; "" if there is none."""
-    try:
-        commit = ref.read_text(encoding="ascii") if ref.is_file() else ""
-    except (OSError, ValueError):
-        return ""
-    return commit if _COMMIT.fullmatch(commit) else ""
-
-
 def _cached(
     repository: Repository, picked: str, reason: str, progress: Progress | None, *, weights: bool
 ) -> Fetched:
     """Find the last complete copy of the revision, and refuse it if it is damaged."""
     blobs = Blobs(repository.storage)
-    commit = _commit_of(repository.storage / "refs" / repository.revision) or repository.revision
+    commit = commit_of(repository.storage / "refs" / repository.revision) or repository.revision
     folder = blobs.snapshot(commit)
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
     wanted = wanted_files(there, picked)
     if isinstance(wanted, Fault):
         # Another program may keep its files under other names.
         if picked or not is_complete(folder):
-            raise _nothing_cached(repository, reason, wanted if there else None)
+            raise nothing_cached(repository, reason, wanted if there else None)
         wanted = WantedFiles((), (), "")
     names = wanted.small + (wanted.weights if weights or wanted.opened else ())
     places = [folder / name for name in names]
     # A link whose file was deleted is no file.
     if not (wanted.opened or is_complete(folder)) or not all(map(Path.is_file, places)):
-        raise _nothing_cached(repository, reason)
+        raise nothing_cached(repository, reason)
     for place, damage in _damages(blobs, places, progress).items():
         name = place.relative_to(folder).as_posix()
         message = (
@@ -335,14 +338,3 @@ def _cached(
         folder.name,
     )
     return Fetched(folder / wanted.opened, folder.name, wanted.opened, 0)
-
-
-def _nothing_cached(repository: Repository, reason: str, fault: Fault | None = None) -> HubError:
-    partial = any(repository.storage.glob("blobs/*.incomplete"))
-    message = (
-        f"{repository.address} cannot be reached ({reason}), and there is no complete copy of "
-        f"{repository.hub_id} at {repository.revision} in {repository.cache}"
-    )
-    message += "" if fault is None else f": what is there {fault.text}"
-    hint = "check the network, the proxy and HF_HUB_OFFLINE; or use --model demo, which needs none"
-    return HubError(message, f"{hint}. {RESUME_HINT}" if partial else hint)
