@@ -79,11 +79,13 @@ def test_a_turn_may_end_with_an_added_token_that_is_no_control_token(config):
     assert completed(config, tokenizer, plain_text).eos_token_id == (2,)
 
 
-def test_a_template_is_told_of_tokens_of_one_models_own(tmp_path):
+@pytest.mark.parametrize(
+    "keys", [{"extra_special_tokens": {"turn_token": CONTROL[1]}}, {"turn_token": CONTROL[1]}]
+)
+def test_a_template_is_told_of_tokens_of_one_models_own(tmp_path, keys):
     folder = write_checkpoint(tmp_path / "model", replace(TINY, vocab_size=512, eos_token_id=(2,)))
     (folder / "tokenizer.model").unlink()
     (folder / "tokenizer.json").write_bytes(json_bytes("smollm2"))
-    keys = {"extra_special_tokens": {"turn_token": CONTROL[1]}}
     (folder / "tokenizer_config.json").write_text(json.dumps(keys))
     (folder / "chat_template.jinja").write_text("{{ turn_token }}{{ messages[0].content }}")
     read = describe(folder)

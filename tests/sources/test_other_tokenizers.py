@@ -106,8 +106,13 @@ OTHERS = {
     "text beyond the table": (replace(CONFIG, vocab_size=400), None, "go up to id 413"),
     "far more tokens": (
         replace(CONFIG, vocab_size=414),
-        added(*((414 + each, f"<{each}>") for each in range(80))),
-        "it has 494 tokens, and the table 414",
+        added(*((414 + each, f"<{each}>") for each in range(1100))),
+        "it has 1514 tokens, and the table 414",
+    ),
+    "a beginning beyond the table": (
+        replace(CONFIG, vocab_size=414),
+        added((414, "<s>")),
+        "begins a text with 414, and the table has 414",
     ),
     "another beginning": (
         replace(CONFIG, bos_token_id=300),
@@ -123,9 +128,31 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path, name):
     model = checkpoint(tmp_path / "model", "smollm2", config)
     if data is not None:
         (model / "tokenizer.json").write_bytes(data)
+    if name == "a beginning beyond the table":
+        (model / "tokenizer_config.json").write_text(json.dumps(SMOLLM2 | {"bos_token": "<s>"}))
     with pytest.raises(TokenizerError, match="belongs to another model") as caught:
         describe(model)
     assert match in caught.value.message
+
+
+def test_many_added_tokens_may_be_beyond_the_table(tmp_path):
+    model = checkpoint(tmp_path / "model", "smollm2", replace(CONFIG, vocab_size=414))
+    (model / "tokenizer.json").write_bytes(added(*((414 + n, f"<{n}>") for n in range(256))))
+    assert describe(model).tokenizer.vocab_size == 414 + 256
+
+
+def test_a_beginning_that_transformers_wrote_by_default_does_not_count(tmp_path):
+    """A config made for a tokenizer of one's own keeps Llama 2's ids unless they are set."""
+    document = KINDS["smollm2"]()
+    flags = document["added_tokens"][0]
+    document["added_tokens"] = [{**flags, "id": 414, "content": "<eot>"}]
+    model = checkpoint(tmp_path / "model", "smollm2", CONFIG)
+    (model / "tokenizer.json").write_text(json.dumps(document))
+    keys = {"bos_token": "<eot>", "eos_token": "<eot>"}
+    (model / "tokenizer_config.json").write_text(json.dumps(keys))
+    found = describe(model)
+    assert found.tokenizer.token_name(1) is None
+    assert found.config.bos_token_id == 414
 
 
 def test_a_beginning_that_was_renamed_is_the_tokenizers(tmp_path):

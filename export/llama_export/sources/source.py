@@ -59,8 +59,10 @@ WEIGHTS_FOLDER = "weights"
 """Name of the folder beside the bundles that keeps the quantised weights."""
 IDENTITY = ("name", "hub_id", "revision")
 """Keys of the metadata of quantised weights that say where they come from."""
-# Tokens that were added without a larger table: to pad with, or a few turns' ends.
-_MOST_BEYOND = 64
+# Tokens that were added without a larger table: to pad with, turns' ends, a list of reserved ones.
+_MOST_BEYOND = 1024
+# What a config.json says that was made by transformers for another tokenizer than Llama 2's.
+_DEFAULT_BOS = 1
 
 
 @dataclass(frozen=True)
@@ -208,8 +210,8 @@ def require_same_vocabulary(tokenizer: Tokenizer, config: LlamaConfig, path: Pat
     as one to pad with, which the model never writes. Text must stay inside the table.
 
     Raises:
-        TokenizerError: a token of text is beyond the table, or the token that config.json begins a
-            text with is one of text.
+        TokenizerError: a token of text is beyond the table, or the one that begins a text, or the
+            token that config.json begins a text with is one of text.
     """
     own, bos = tokenizer.bos_token_id, config.bos_token_id
     fault = ""
@@ -217,11 +219,20 @@ def require_same_vocabulary(tokenizer: Tokenizer, config: LlamaConfig, path: Pat
         fault = f"it has {tokenizer.vocab_size} tokens, and the table {config.vocab_size}"
     elif beyond := _text_beyond(tokenizer, config.vocab_size):
         fault = f"its tokens of text go up to id {beyond}, and the table has {config.vocab_size}"
-    elif None not in (own, bos) and own != bos and tokenizer.token_name(bos or 0) is None:
+    elif own is not None and own >= config.vocab_size:
+        fault = f"it begins a text with {own}, and the table has {config.vocab_size}"
+    elif _begins_with_text(tokenizer, own, bos):
         fault = f"it begins a text with {own}, and config.json with {bos}, a token of text here"
     if fault:
         message = f"the tokenizer in {path} belongs to another model: {fault}"
         raise TokenizerError(message, "take both files from the same repository")
+
+
+def _begins_with_text(tokenizer: Tokenizer, own: int | None, bos: int | None) -> bool:
+    """Whether a config names another beginning than its tokenizer, and one that is text there."""
+    if None in (own, bos) or bos in (own, _DEFAULT_BOS):
+        return False
+    return tokenizer.token_name(bos or 0) is None
 
 
 def _text_beyond(tokenizer: Tokenizer, vocab_size: int) -> int | None:

@@ -213,9 +213,14 @@ def token_names(settings: Mapping[str, object]) -> dict[str, str]:
 
 
 def extra_names(settings: Mapping[str, object]) -> dict[str, str]:
-    """Return the names of one model's own tokens, by what its templates call them."""
+    """Return the names of one model's own tokens, by what its templates call them.
+
+    They stand in an object of their own, or beside the others, as transformers reads them.
+    """
+    own = {key: settings[key] for key in settings if key.endswith("_token")}
     found = settings.get(EXTRA_KEY)
-    return _named(found) if isinstance(found, Mapping) else {}
+    listed = _named(found) if isinstance(found, Mapping) else {}
+    return {key: name for key, name in (_named(own) | listed).items() if key not in _TOKEN_KEYS}
 
 
 def _named(tokens: Mapping[str, object]) -> dict[str, str]:
