@@ -13,6 +13,7 @@ import tokenizers
 from artifacts.sentencepieces import trained
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import LlamaTokenizer
 
 from llama_export.errors import TokenizerError
 from llama_export.tokenizer.json_tokenizer import JsonTokenizer
@@ -68,6 +69,13 @@ def test_any_text_has_the_librarys_ids_in_both_files(text):
         assert made.encode(text) == theirs.encode(text)
 
 
+def test_a_blank_that_came_as_a_byte_is_one(kind):
+    ours, theirs = kind
+    byte, blank = theirs.piece_to_id("<0x20>"), theirs.piece_to_id("\u2581")
+    for ids in ([byte], [byte, blank], [blank, byte], [blank, blank, byte, blank]):
+        assert ours.decode(ids) == theirs.decode(ids), ids
+
+
 @given(st.lists(st.integers(3, 399), max_size=20))
 @settings(max_examples=300, deadline=None)
 def test_the_stream_gives_what_decode_and_the_library_give(ids):
@@ -120,6 +128,26 @@ def test_what_begins_and_ends_a_text(llama):
     assert (without.bos_token_id, without.prefix_ids) == (1, ())
     made = JsonTokenizer.from_bytes(without.files()["tokenizer.json"])
     assert made.prefix_ids == ()
+
+
+def test_control_tokens_that_are_named_alone_are_added_as_by_transformers(llama, tmp_path):
+    keys = {"eos_token": "<|im_end|>", "pad_token": "[PAD]", "bos_token": "<s>"}
+    keys |= {"additional_special_tokens": ["<|im_start|>", "</s>"]}
+    (tmp_path / "tokenizer.model").write_bytes(KINDS["llama"])
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(keys))
+    found, size = load_tokenizer(tmp_path), llama.vocab_size
+    theirs = LlamaTokenizer.from_pretrained(tmp_path)
+    names = ("<|im_end|>", "[PAD]", "<|im_start|>", "</s>")
+    ids = [found.special_tokens[name] for name in names]
+    assert ids == theirs.convert_tokens_to_ids(list(names)) == [size, size + 1, size + 2, 2]
+    assert found.eos_token_id == theirs.eos_token_id
+    rendered = found.encode_rendered("<|im_end|>the king[PAD]")
+    assert (rendered[0], rendered[-1]) == (size, size + 1)
+    assert size not in found.encode("<|im_end|>")
+    for name, data in found.files().items():
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(found.config_keys()))
+    assert load_tokenizer(tmp_path).special_tokens == found.special_tokens
 
 
 def test_tokens_that_were_added_beside_the_file(llama, tmp_path):

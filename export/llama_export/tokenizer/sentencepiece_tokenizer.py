@@ -97,8 +97,8 @@ class SentencePieceTokenizer:
         beyond = [
             each for each in self._settings.added if self._model.piece_at(each.token_id) is None
         ]
-        control = set(self._settings.control_names())
-        return {
+        control = self._settings.control_names()
+        found = {
             each.token_id: AddedToken(
                 each.name,
                 each.token_id,
@@ -106,6 +106,11 @@ class SentencePieceTokenizer:
             )
             for each in beyond
         }
+        known = {each.text for each in self._model.pieces} | {each.name for each in beyond}
+        # Those that are named alone get the next ids, as transformers gives them.
+        start = max(len(self._model.pieces) - 1, *found, 0) + 1
+        new = enumerate((name for name in control if name not in known), start)
+        return found | {each: AddedToken(name, each, {"special": True}) for each, name in new}
 
     @cached_property
     def vocab_size(self) -> int:
@@ -229,7 +234,7 @@ class SentencePieceTokenizer:
             blanks = None
         elif not continues and self._model.adds_dummy_prefix:
             blanks = 1
-        return PieceStreamDecoder(self._piece_of, drops_blanks=blanks)
+        return PieceStreamDecoder(self._piece_of, drops_blanks=blanks, keeps_bytes=True)
 
     def _piece_of(self, token_id: int) -> str | bytes:
         if token_id in self.added:

@@ -45,12 +45,17 @@ class PieceStreamDecoder:
     Args:
         piece_of: function that returns the text of an id, or its byte.
         drops_blanks: how many blanks fall away at the very beginning; None: all.
+        keeps_bytes: whether a blank that came as a byte stays, and those after it.
     """
 
     def __init__(
-        self, piece_of: Callable[[int], str | bytes], *, drops_blanks: int | None = 0
+        self,
+        piece_of: Callable[[int], str | bytes],
+        *,
+        drops_blanks: int | None = 0,
+        keeps_bytes: bool = False,
     ) -> None:
-        self._piece_of = piece_of
+        self._piece_of, self._keeps_bytes = piece_of, keeps_bytes
         self._drops_blanks = drops_blanks
         self._left = drops_blanks
         self._bytes = b""
@@ -65,6 +70,8 @@ class PieceStreamDecoder:
         if isinstance(piece, bytes):
             self._bytes += piece
             text, self._bytes = _whole_characters(self._bytes)
+            if text and self._keeps_bytes:
+                self._left = 0
             return self._without_blanks(text)
         return self._without_blanks(self._end_of_bytes() + piece)
 
