@@ -196,4 +196,4 @@ def test_a_repository_is_judged_by_its_small_files(
         assert not hub.sent("GET", "model.safetensors")
 
 
-SHORT = replace(TINY, vocab_size=300, bos_token_id=256, eos_token_id=(257,)).to_hf()
+SHORT = replace(TINY, vocab_size=200, bos_token_id=None, eos_token_id=(1,)).to_hf()
