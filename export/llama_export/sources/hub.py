@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llama_export.checkpoints.checkpoint import Fault
 from llama_export.errors import GatedModelError, HubError
 from llama_export.sources.download import RESUME_HINT
 from llama_quantize.printable import shown_name
@@ -152,7 +153,14 @@ def not_a_hub(repository: Repository, fault: str) -> HubError:
     return HubError(message, "check HF_ENDPOINT, the proxy and the firewall")
 
 
-def _nothing_cached(repository: Repository, reason: str, fault: Fault | None = None) -> HubError:
+def nothing_cached(repository: Repository, reason: str, fault: Fault | None = None) -> HubError:
+    """Return the error for a hub that cannot be reached, where no copy is whole.
+
+    Args:
+        repository: what was asked for.
+        reason: why it cannot be reached.
+        fault: what the files are that are there; None: they are too few.
+    """
     partial = any(repository.storage.glob("blobs/*.incomplete"))
     message = (
         f"{repository.address} cannot be reached ({reason}), and there is no complete copy of "
