@@ -1,0 +1,39 @@
+package org.llamaexport.core
+
+/** Text to token ids and back, as the model was trained with them. */
+interface Tokenizer {
+    /** Number of token ids. */
+    val vocabSize: Int
+
+    /** Ids of the special tokens by their names, such as `<|eot_id|>`. */
+    val specialTokens: Map<String, Int>
+
+    /** Ids that stand before every text, such as the one for the beginning of text; often one. */
+    val prefixIds: IntArray
+
+    /**
+     * Encode text and nothing but text: a special token that a user typed is encoded letter by
+     * letter, and nothing is added.
+     *
+     * @throws PromptError the text holds half of a surrogate pair
+     */
+    fun encode(text: String): IntArray
+
+    /** Return a token as it is written in the vocabulary, or null where there is no such id. */
+    fun tokenName(id: Int): String?
+
+    /** Decode ids; bytes that are no UTF-8 become U+FFFD, as in Python. */
+    fun decode(ids: IntArray): String
+
+    /** Begin to decode ids one after the other. */
+    fun streamDecoder(): StreamDecoder
+}
+
+/** Decodes ids one by one, and holds an incomplete character back until its last byte comes. */
+interface StreamDecoder {
+    /** Append an id and return the text that is complete now; often one word, sometimes none. */
+    fun push(id: Int): String
+
+    /** Return what was held back, with U+FFFD for what never came, and begin anew. */
+    fun flush(): String
+}

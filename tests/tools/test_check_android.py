@@ -1,0 +1,99 @@
+"""tools/apps/check_android.py without Maven: what it calls, skips and fails for."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+import check_android
+from check_android import PARTS, POM, find_lack, java_version, main
+
+NAMESPACE = {"m": "http://maven.apache.org/POM/4.0.0"}
+
+
+class Calls:
+    """A runner that keeps what it is asked to run."""
+
+    def __init__(self, status: int = 0) -> None:
+        self.status = status
+        self.commands: list[list[str]] = []
+
+    def __call__(self, command) -> int:
+        self.commands.append(list(command))
+        return self.status
+
+
+def modules_of(command: list[str]) -> list[str]:
+    return command[command.index("-pl") + 1].split(",")
+
+
+def nothing() -> None:
+    return None
+
+
+def test_every_module_of_maven_is_in_a_part():
+    declared = ElementTree.parse(POM).findall("m:modules/m:module", NAMESPACE)
+    assert sorted(each.text for each in declared) == sorted(sum(PARTS.values(), ()))
+
+
+def test_it_checks_everything_unless_told_otherwise():
+    calls = Calls()
+    assert main([], calls, nothing) == 0
+    (command,) = calls.commands
+    assert modules_of(command) == list(sum(PARTS.values(), ()))
+    assert command[-1] == "test"
+    assert "-o" not in command
+
+
+def test_it_checks_the_named_part_with_the_named_test_offline():
+    calls = Calls()
+    assert main(["core", "--offline", "--test", "JsonTest"], calls, nothing) == 0
+    (command,) = calls.commands
+    assert modules_of(command) == ["core"]
+    assert {"-o", "-Dtest=JsonTest"} <= set(command)
+
+
+def test_a_failure_of_maven_is_one_of_its_own(capsys):
+    assert main(["core"], Calls(status=7), nothing) == 1
+    assert "android: failed core" in capsys.readouterr().out
+
+
+def test_an_unknown_part_is_refused(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["cores"], Calls(), nothing)
+    assert ended.value.code == 2
+    assert "there is no part cores: expected one of core" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("arguments", "status"), [([], 0), (["--require"], 1)])
+def test_what_cannot_be_checked_is_said(arguments, status, capsys):
+    calls = Calls()
+    assert main(["core", *arguments], calls, lambda: "there is no program mvn.") == status
+    assert calls.commands == []
+    said = "failed" if status else "skipped"
+    assert capsys.readouterr().out == f"android: {said} core: there is no program mvn.\n"
+
+
+def test_a_machine_without_maven_lacks_it(monkeypatch):
+    monkeypatch.setattr(check_android.shutil, "which", {"javac": "/bin/javac"}.get)
+    assert find_lack() == f"there is no program mvn. {check_android.INSTALL_HINT}"
+
+
+def test_an_old_java_is_refused(monkeypatch):
+    monkeypatch.setattr(check_android.shutil, "which", str)
+    done = check_android.subprocess.CompletedProcess([], 0, "", 'openjdk version "11.0.2" 2019')
+    monkeypatch.setattr(check_android.subprocess, "run", lambda *_, **__: done)
+    assert "expected Java 17 or newer, found Java 11" in find_lack()
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ('openjdk version "17.0.15" 2025', 17),
+        ('java version "1.8.0_1"', 8),
+        ("nothing", None),
+    ],
+)
+def test_java_says_its_version(text, version):
+    assert java_version(text) == version
