@@ -1,0 +1,76 @@
+"""The apps' Unicode tables: the file is current, and both engines of the tokenizers agree with it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import tokenizers
+from tokenizers import pre_tokenizers
+
+from unicode_tables import (
+    CLASSES,
+    ENDING_LETTERS,
+    FILE,
+    every_character,
+    gaps_and_lengths,
+    main,
+)
+
+# No character of a later plane is a letter, a number or a blank yet.
+ASSIGNED = "".join(character for character in every_character() if character < "\U00040000")
+
+
+@pytest.fixture(scope="module")
+def tables():
+    return json.loads(FILE.read_bytes().decode("ascii"))
+
+
+def characters(runs: list[int]) -> str:
+    found, at = [], 0
+    for gap, length in zip(runs[::2], runs[1::2], strict=True):
+        found += range(at + gap, at + gap + length)
+        at += gap + length
+    return "".join(map(chr, found))
+
+
+def test_the_file_is_what_the_tool_writes(tmp_path, capsys):
+    assert main([str(tmp_path / "new.json")]) == 0
+    assert (tmp_path / "new.json").read_bytes() == FILE.read_bytes(), (
+        "run python tools/apps/unicode_tables.py"
+    )
+    assert "new.json" in capsys.readouterr().out
+
+
+def test_two_files_are_a_usage_error(capsys):
+    assert main(["one", "two"]) == 2
+    assert "usage" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("codes", [[], [0], [0, 1, 2], [3, 4, 9, 0x10FFFF]])
+def test_runs_come_back_as_they_were(codes):
+    assert characters(gaps_and_lengths(codes)) == "".join(map(chr, codes))
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_the_engine_of_tokenizer_json_has_the_same_classes(tables, name):
+    pattern = tokenizers.Regex(CLASSES[name] + "+")
+    keeping = pre_tokenizers.Split(pattern, behavior="removed", invert=True)
+    kept = "".join(piece for piece, _ in keeping.pre_tokenize_str(ASSIGNED))
+    assert kept == characters(tables[name])
+
+
+def test_what_splits_digits_takes_the_same_numbers(tables):
+    """It asks Rust's own tables, not a regular expression."""
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    numbers = characters(tables["numbers"])
+    assert len(digits.pre_tokenize_str(numbers)) == len(numbers)
+    others = "".join(sorted(set(ASSIGNED) - set(numbers)))
+    assert len(digits.pre_tokenize_str(others)) == 1
+
+
+def test_endings_are_found_in_any_case_and_with_the_long_s(tables):
+    found = {letter: "".join(map(chr, codes)) for letter, codes in tables["endings"].items()}
+    assert list(found) == list(ENDING_LETTERS)
+    assert found.pop("s") == "Ss\u017f"
+    assert all(text == letter.upper() + letter for letter, text in found.items())
