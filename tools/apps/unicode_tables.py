@@ -3,8 +3,8 @@
     .venv/bin/python tools/apps/unicode_tables.py [FILE]
 
 A phone's own tables are older or newer than the engine's, and would split text otherwise than the
-model was trained with. The engine itself is asked about every character; nothing is taken from a
-table of Python's. A test compares the file with what this tool makes.
+model was trained with. The engines themselves are asked about every character; nothing is taken
+from a table of Python's. A test compares the file with what this tool makes.
 """
 
 from __future__ import annotations
@@ -41,6 +41,19 @@ def matches(pattern: str, text: str) -> list[int]:
     return [ord(character) for character in bytes(engine.encode_ordinary(text)).decode("utf-8")]
 
 
+def split_digits(text: str) -> list[int]:
+    """Return the code points that a tokenizer.json's step `Digits` splits off.
+
+    It asks no regular expression but Rust's own tables, which are of another age.
+    """
+    from tokenizers import pre_tokenizers
+
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    # The letter keeps characters apart, so that one that is no digit stands never alone.
+    pieces = digits.pre_tokenize_str("".join(f"a{character}" for character in text))
+    return [ord(piece) for piece, _ in pieces if piece[0] != "a"]
+
+
 def gaps_and_lengths(codes: Iterable[int]) -> list[int]:
     """Write ascending code points as runs: how many are left out before it, and its length."""
     runs: list[int] = []
@@ -60,6 +73,7 @@ def unicode_tables() -> dict[str, object]:
         name: gaps_and_lengths(matches(pattern, every_character()))
         for name, pattern in CLASSES.items()
     }
+    tables["digits"] = gaps_and_lengths(split_digits(every_character()))
     letters = "".join(map(chr, matches(f"(?i:[{ENDING_LETTERS}])", every_character())))
     endings = {letter: matches(f"(?i:{letter})", letters) for letter in ENDING_LETTERS}
     return {"format_version": FORMAT_VERSION, **tables, "endings": endings}
