@@ -15,10 +15,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from generation_vectors import generation_vectors
+from sampler_vectors import sampler_vectors
 from tokenizer_vectors import tokenizer_vectors
+from turns_vectors import turns_vectors
 
 FOLDER = Path(__file__).resolve().parents[1] / "apps" / "shared" / "vectors"
-FILES: Mapping[str, Callable[[], Mapping[str, Any]]] = {"tokenizer.json": tokenizer_vectors}
+FILES: Mapping[str, Callable[[], Mapping[str, Any]]] = {
+    "generation.json": generation_vectors,
+    "sampler.json": sampler_vectors,
+    "tokenizer.json": tokenizer_vectors,
+    "turns.json": turns_vectors,
+}
 
 
 def render(document: Mapping[str, Any]) -> bytes:

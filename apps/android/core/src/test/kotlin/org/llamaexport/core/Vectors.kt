@@ -1,0 +1,37 @@
+package org.llamaexport.core
+
+import java.io.File
+
+/** A file of apps/shared/vectors, which the Python side writes. */
+class Vectors(name: String) {
+    private val top: JsonFields
+
+    init {
+        val repository = System.getProperty("llama.repository") ?: error("llama.repository is not set")
+        val text = File(repository, "apps/shared/vectors/$name").readText()
+        top = parseJson(text, name).fields(name)
+        check(top.int("format_version") == 1) { "$name has another format" }
+    }
+
+    fun fields(key: String): JsonFields = top.fields(key)
+
+    fun ints(key: String): IntArray = top.ints(key)
+
+    /** Check each entry of a list; there is at least one, and a failure names it. */
+    fun each(key: String, check: (JsonFields) -> Unit) {
+        val entries = top.list(key)
+        check(entries.isNotEmpty()) { "$key is empty" }
+        for (entry in entries) {
+            val fields = entry.fields(key)
+            try {
+                check(fields)
+            } catch (failure: Throwable) {
+                throw AssertionError("$key: ${fields.text("name")}: ${failure.message}", failure)
+            }
+        }
+    }
+}
+
+fun JsonFields.ints(key: String): IntArray = list(key).map { (it as JsonNumber).int() }.toIntArray()
+
+fun JsonFields.texts(key: String): List<String> = list(key).map { (it as JsonText).value }
