@@ -10,7 +10,8 @@ class ModelSamplingTest {
     @Test
     fun `a model's wishes hold, and ours where it has none`() {
         val most = """{"temperature": 0.6, "top_p": 0.9, "top_k": 50, "min_p": 0.1"""
-        assertEquals(ModelSampling(Sampling(0.6, 0.9, 50, null, 0.1, 1.1), emptyList()), of("""$most, "repetition_penalty": 1.1}"""))
+        val expected = ModelSampling(Sampling(0.6, 0.9, 50, null, 0.1, 1.1), emptyList())
+        assertEquals(expected, of("""$most, "repetition_penalty": 1.1}"""))
         val one = of("""{"temperature": 1, "top_p": null, "other": 7}""")
         assertEquals(Sampling(temperature = 1.0), one.sampling)
         assertEquals(Sampling(), of("{}").sampling)
