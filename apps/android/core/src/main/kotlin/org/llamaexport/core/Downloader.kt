@@ -1,0 +1,198 @@
+package org.llamaexport.core
+
+import java.io.File
+import java.io.RandomAccessFile
+import java.nio.channels.OverlappingFileLockException
+
+private const val MOST_MANIFEST_BYTES = 16 * 1024 * 1024
+private const val SPARE_BYTES = 32L * 1024 * 1024
+private const val STAGING_ENDING = ".download"
+private const val LOCK_NAME = ".lock"
+private const val DELETE_FIRST = "Delete it first, or give the new one another name."
+private val UNRESERVED = ('a'..'z').toSet() + ('A'..'Z') + ('0'..'9') + setOf('-', '.', '_', '~')
+
+/**
+ * Where a bundle comes from.
+ *
+ * @property base address of its folder
+ * @property token secret for that host; null: none
+ */
+data class BundleAddress(val base: String, val token: String? = null) {
+    /** Return the address of a file of the bundle. */
+    fun of(path: String): String =
+        base.trimEnd('/') + "/" + path.split('/').joinToString("/") { escaped(it) }
+
+    // The token is a secret, and messages and logs show addresses.
+    override fun toString(): String = "BundleAddress(base=$base)"
+
+    companion object {
+        /**
+         * Return the address of a folder in a repository of the Hugging Face Hub.
+         *
+         * @param host address of the hub
+         * @param repository owner and name, such as `me/my-model-onnx`
+         * @param folder path of the bundle in it; empty: the top
+         * @throws BadInput the repository is no owner and name
+         */
+        fun onHub(
+            host: String,
+            repository: String,
+            folder: String,
+            revision: String = "main",
+            token: String? = null,
+        ): BundleAddress {
+            val parts = repository.split('/')
+            if (parts.size != 2 || parts.any { pathFault(it) != null }) {
+                throw BadInput("'$repository' is no repository", "Give owner/name, as its page has it.")
+            }
+            if (folder.isNotEmpty()) {
+                pathFault(folder)?.let { throw BadInput("the folder '$folder' $it", "Give its path in it.") }
+            }
+            val place = parts.joinToString("/") { escaped(it) }
+            val inner = folder.split('/').filter { it.isNotEmpty() }.joinToString("") { "/" + escaped(it) }
+            return BundleAddress("${host.trimEnd('/')}/$place/resolve/${escaped(revision)}$inner", token)
+        }
+
+        private fun escaped(part: String): String = buildString {
+            for (byte in part.toByteArray(Charsets.UTF_8)) {
+                val char = (byte.toInt() and 0xff).toChar()
+                if (char in UNRESERVED) append(char) else append('%').append(byteArrayOf(byte).toHex())
+            }
+        }
+    }
+}
+
+/**
+ * Refuse a name that is no name of one folder.
+ *
+ * @throws BadInput it is none
+ */
+fun requireFolderName(name: String) {
+    val fault = pathFault(name) ?: if ('/' in name) "holds a slash" else return
+    throw BadInput("the name '$name' $fault", "Give a name of letters, digits, '-', '_' and '.'.")
+}
+
+/** How far a download is: bytes of all files. */
+data class DownloadProgress(val doneBytes: Long, val sizeBytes: Long)
+
+/**
+ * Fetches bundles, so that one is whole or not there, and a run goes on where another ended.
+ *
+ * The manifest comes first and has every length and hash. Files gather in `NAME.download`, which
+ * gets the bundle's own name when all of them are right.
+ *
+ * @property models folder that holds the bundles
+ * @property freeBytes tells the free bytes of the storage that holds a folder
+ */
+class Downloader(
+    private val models: File,
+    private val http: Http = UrlHttp,
+    private val freeBytes: (File) -> Long = { it.usableSpace },
+) {
+    /**
+     * Fetch a bundle, or go on fetching it.
+     *
+     * @param name name of its folder
+     * @throws BundleError what is there is no bundle, or other than its manifest says; or a bundle
+     *     of that name is there already, or is just being fetched
+     * @throws NetworkError the server does not give it now
+     * @throws Stopped the user asked; what is there is kept
+     */
+    fun fetch(
+        address: BundleAddress,
+        name: String,
+        stop: Stop,
+        onProgress: (DownloadProgress) -> Unit,
+    ): Bundle {
+        requireFolderName(name)
+        val target = File(models, name)
+        if (target.exists()) throw BundleError("a model named $name is there already", DELETE_FIRST)
+        val staging = File(models, name + STAGING_ENDING)
+        if (!staging.isDirectory && !staging.mkdirs()) {
+            throw BundleError("${staging.name} cannot be made", "Look whether the storage is full.")
+        }
+        return locked(staging) {
+            val manifest = begin(address, staging)
+            val sizeBytes = manifest.sizeBytes
+            requireSpace(staging, manifest)
+            var done = 0L
+            for ((path, entry) in manifest.files.toSortedMap()) {
+                val file = staging.at(path)
+                file.parentFile?.mkdirs()
+                FileDownload(http, address.of(path), address.token, file, entry).run(stop) {
+                    onProgress(DownloadProgress(done + it, sizeBytes))
+                }
+                done += entry.sizeBytes
+            }
+            Bundle.open(staging)
+            File(staging, LOCK_NAME).delete()
+            if (!staging.renameTo(target)) {
+                throw BundleError("${staging.name} cannot be renamed to $name", DELETE_FIRST)
+            }
+            Bundle.open(target)
+        }
+    }
+
+    /** Delete what an unfinished download left. */
+    fun discard(name: String) {
+        File(models, name + STAGING_ENDING).deleteRecursively()
+    }
+
+    /** Return the names of downloads that did not end, and can go on. */
+    fun unfinished(): List<String> = models.list().orEmpty()
+        .filter { it.endsWith(STAGING_ENDING) }
+        .map { it.removeSuffix(STAGING_ENDING) }
+        .sorted()
+
+    /** Fetch the manifest; when it is another one than the last run's, begin anew. */
+    private fun begin(address: BundleAddress, staging: File): Manifest {
+        val content = http.get(address.of(MANIFEST_NAME), address.token, 0).use { answer ->
+            if (answer.status != 200) {
+                throw NetworkError(
+                    "$MANIFEST_NAME: the server answered ${answer.status}",
+                    "Give the address of a folder that holds a $MANIFEST_NAME; a private one needs a token.",
+                )
+            }
+            answer.body.readAtMost(MOST_MANIFEST_BYTES)
+        }
+        val manifest = Manifest.parse(content)
+        val kept = File(staging, MANIFEST_NAME)
+        if (!kept.isFile || !kept.readBytes().contentEquals(content)) {
+            for (file in staging.listFiles().orEmpty()) {
+                if (file.name != LOCK_NAME) file.deleteRecursively()
+            }
+            val aside = File(staging, MANIFEST_NAME + PART_ENDING)
+            aside.writeBytes(content)
+            if (!aside.renameTo(kept)) throw BundleError("$MANIFEST_NAME cannot be written", DELETE_FIRST)
+        }
+        return manifest
+    }
+
+    private fun requireSpace(staging: File, manifest: Manifest) {
+        val missing = manifest.files.entries.sumOf { (path, entry) ->
+            val file = staging.at(path)
+            val there = if (file.isFile) file.length() else File(file.path + PART_ENDING).length()
+            maxOf(0L, entry.sizeBytes - there)
+        }
+        val free = freeBytes(staging)
+        if (missing + SPARE_BYTES > free) {
+            throw BundleError(
+                "the model needs ${missing + SPARE_BYTES} more bytes of storage, and $free are free",
+                "Delete other models or files, and try again.",
+            )
+        }
+    }
+
+    private fun <T> locked(staging: File, work: () -> T): T =
+        RandomAccessFile(File(staging, LOCK_NAME), "rw").use { file ->
+            val lock = try {
+                file.channel.tryLock()
+            } catch (_: OverlappingFileLockException) {
+                null
+            }
+            if (lock == null) {
+                throw BundleError("${staging.name} is just being fetched", "Wait for it, or stop it first.")
+            }
+            work()
+        }
+}

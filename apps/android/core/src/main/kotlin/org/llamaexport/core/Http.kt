@@ -1,0 +1,147 @@
+package org.llamaexport.core
+
+import java.io.ByteArrayOutputStream
+import java.io.Closeable
+import java.io.IOException
+import java.io.InputStream
+import java.net.HttpURLConnection
+import java.net.MalformedURLException
+import java.net.URL
+
+private const val CONNECT_TIMEOUT_MS = 20_000
+private const val READ_TIMEOUT_MS = 60_000
+private const val MOST_REDIRECTS = 8
+private val REDIRECTS = setOf(301, 302, 303, 307, 308)
+
+/** A server that did not give what was asked for; trying again later may help. */
+class NetworkError(message: String, hint: String, cause: Throwable? = null) : AppError(message, hint, cause)
+
+/** What a server answered; the caller closes it. */
+interface HttpAnswer : Closeable {
+    /** Status, such as 206. */
+    val status: Int
+
+    /** The body, which may end early or never. */
+    val body: InputStream
+
+    /** Return the value of a header, or null. */
+    fun header(name: String): String?
+}
+
+/** The seam to the network. */
+fun interface Http {
+    /**
+     * Ask for a file.
+     *
+     * @param token secret for the host of [url] alone; null: none
+     * @param from first byte that is wanted; 0: the whole file
+     * @throws NetworkError no server answered, or it led in circles or to another protocol
+     */
+    fun get(url: String, token: String?, from: Long): HttpAnswer
+}
+
+/**
+ * The platform's own HTTP client.
+ *
+ * It follows redirects itself, because a token must not follow to another host, and an encrypted
+ * request must not become a plain one.
+ */
+object UrlHttp : Http {
+    override fun get(url: String, token: String?, from: Long): HttpAnswer {
+        var place = parse(url, url)
+        var secret = token
+        repeat(MOST_REDIRECTS) {
+            val connection = open(place, secret, from)
+            val status = try {
+                connection.responseCode
+            } catch (error: IOException) {
+                connection.disconnect()
+                throw NetworkError("${place.host} does not answer: ${error.message}", OFFLINE, error)
+            }
+            val location = connection.getHeaderField("Location")
+            if (status !in REDIRECTS || location == null) return ConnectionAnswer(connection, status)
+            connection.disconnect()
+            val next = parse(location, place.toString(), place)
+            if (place.protocol == "https" && next.protocol != "https") {
+                throw NetworkError("${place.host} leads to a place that is not encrypted", OTHER_PLACE)
+            }
+            if (origin(next) != origin(place)) secret = null
+            place = next
+        }
+        throw NetworkError("${place.host} leads from one address to the next without end", OTHER_PLACE)
+    }
+
+    private fun open(place: URL, token: String?, from: Long): HttpURLConnection {
+        val connection = try {
+            place.openConnection() as HttpURLConnection
+        } catch (error: IOException) {
+            throw NetworkError("${place.host} cannot be reached: ${error.message}", OFFLINE, error)
+        }
+        connection.instanceFollowRedirects = false
+        connection.connectTimeout = CONNECT_TIMEOUT_MS
+        connection.readTimeout = READ_TIMEOUT_MS
+        // Else Android asks for gzip by itself, and lengths and ranges no longer fit.
+        connection.setRequestProperty("Accept-Encoding", "identity")
+        if (token != null) connection.setRequestProperty("Authorization", "Bearer $token")
+        if (from > 0) connection.setRequestProperty("Range", "bytes=$from-")
+        return connection
+    }
+
+    private fun parse(text: String, where: String, base: URL? = null): URL {
+        val place = try {
+            URL(base, text)
+        } catch (error: MalformedURLException) {
+            throw NetworkError("$where is no address of a file: ${error.message}", OTHER_PLACE, error)
+        }
+        if (place.protocol != "https" && place.protocol != "http") {
+            throw NetworkError("$where: expected http or https, found ${place.protocol}", OTHER_PLACE)
+        }
+        return place
+    }
+
+    private fun origin(place: URL) =
+        Triple(place.protocol, place.host.lowercase(), if (place.port < 0) place.defaultPort else place.port)
+
+    private const val OFFLINE = "Look whether this device is online, and try again."
+    private const val OTHER_PLACE = "Look at the address, or get the bundle from elsewhere."
+}
+
+private class ConnectionAnswer(
+    private val connection: HttpURLConnection,
+    override val status: Int,
+) : HttpAnswer {
+    override val body: InputStream by lazy {
+        (if (status >= FIRST_ERROR) connection.errorStream else connection.inputStream)
+            ?: ByteArray(0).inputStream()
+    }
+
+    override fun header(name: String): String? = connection.getHeaderField(name)
+
+    override fun close() = connection.disconnect()
+
+    private companion object {
+        const val FIRST_ERROR = 400
+    }
+}
+
+/**
+ * Read a whole body of bounded length.
+ *
+ * @throws NetworkError it is longer, or broke off
+ */
+fun InputStream.readAtMost(mostBytes: Int): ByteArray {
+    val output = ByteArrayOutputStream()
+    val chunk = ByteArray(SMALL_CHUNK_BYTES)
+    while (true) {
+        val count = try {
+            read(chunk)
+        } catch (error: IOException) {
+            throw NetworkError("the answer broke off: ${error.message}", "Try again.", error)
+        }
+        if (count < 0) return output.toByteArray()
+        output.write(chunk, 0, count)
+        if (output.size() > mostBytes) throw NetworkError("the answer is longer than $mostBytes bytes", "")
+    }
+}
+
+private const val SMALL_CHUNK_BYTES = 8192

@@ -1,0 +1,108 @@
+package org.llamaexport.core
+
+import java.io.File
+import kotlin.test.Test
+import kotlin.test.assertContains
+import kotlin.test.assertEquals
+import kotlin.test.assertFailsWith
+import kotlin.test.assertFalse
+import kotlin.test.assertNull
+import kotlin.test.assertTrue
+import org.junit.jupiter.api.io.TempDir
+
+class ManifestTest {
+    @TempDir
+    lateinit var folder: File
+
+    private fun parse(vararg others: Pair<String, Json?>): Manifest =
+        Manifest.parse(testManifest(testFiles(), *others).write().toByteArray())
+
+    private fun refusal(vararg others: Pair<String, Json?>): String =
+        assertFailsWith<BundleError> { parse(*others) }.message.orEmpty()
+
+    @Test
+    fun `a manifest is read`() {
+        val need = JsonObject("resident_bytes" to JsonNumber(5), "kv_bytes_per_token" to JsonNumber(7))
+        val found = parse("memory" to need)
+        assertEquals("onnx", found.target)
+        assertEquals(setOf(9), found.stopIds)
+        assertEquals(305_002L, found.sizeBytes)
+        assertEquals(MemoryNeed(5, 7), found.memory)
+        assertNull(parse().memory)
+        assertNull(parse("chat" to JsonNull).chat)
+    }
+
+    @Test
+    fun `a newer format names both versions`() {
+        assertContains(refusal("format_version" to JsonNumber(3)), "format_version 3; this app reads format_version 2")
+        assertContains(refusal("format_version" to JsonNumber(0)), "expected 1 or 2, found 0")
+    }
+
+    @Test
+    fun `what is missing or wrong is named with its place`() {
+        val entry = JsonObject("sha256" to JsonText("a".repeat(64)), "size_bytes" to JsonNumber(1))
+        fun files(vararg names: String) = "files" to JsonObject(names.associateWith { entry })
+        val cases = listOf(
+            refusal("target" to null) to "manifest.json: the key target is missing",
+            refusal("graph" to JsonArray(listOf())) to "graph: expected an object, found a list",
+            refusal("artifact" to JsonText("other.onnx")) to "artifact: expected one of the files",
+            refusal("artifact" to JsonText("../model.onnx")) to "one that leads out of the folder",
+            refusal(files("../../app.db")) to "one that leads out of the folder",
+            refusal(files("/etc/passwd")) to "one that is not relative",
+            refusal(files("a\\b")) to "backslash",
+            refusal(files("a", "A")) to "expected names that differ, found a",
+            refusal("files" to JsonObject("a" to JsonObject("sha256" to JsonText("A".repeat(64))))) to "64 hex",
+            refusal(
+                "files" to JsonObject(
+                    "a" to JsonObject("sha256" to JsonText("a".repeat(64)), "size_bytes" to JsonNumber(-1)),
+                ),
+            ) to "size_bytes: expected a number of bytes, found -1",
+        )
+        for ((found, words) in cases) assertContains(found, words)
+    }
+
+    @Test
+    fun `stop ids lie inside the vocabulary`() {
+        fun tokenizer(vararg ids: Json) = "tokenizer" to JsonObject(
+            "file" to JsonText("sub/tokenizer.json"),
+            "vocab_size" to JsonNumber(10),
+            "stop_token_ids" to JsonArray(ids.toList()),
+        )
+        assertContains(refusal(tokenizer(JsonNumber(10))), "expected ids below 10, found 10")
+        assertContains(refusal(tokenizer()), "expected at least one token id")
+        assertContains(refusal(tokenizer(JsonText("9"))), "expected token ids, found a string")
+    }
+
+    @Test
+    fun `what is no JSON is a damaged bundle`() {
+        val error = assertFailsWith<BundleError> { Manifest.parse("{".toByteArray()) }
+        assertContains(error.hint, "copy it again")
+    }
+
+    @Test
+    fun `a bundle is opened, and every changed byte is found`() {
+        val files = testFiles()
+        val bundle = Bundle.open(writeBundle(File(folder, "b"), files))
+        assertTrue(bundle.checkHashes { true })
+        assertFalse(bundle.checkHashes { false })
+        for (path in listOf("model.onnx", "sub/tokenizer.json")) {
+            val changed = files.getValue(path).clone().also { it[it.size / 2] = (it[it.size / 2] + 1).toByte() }
+            bundle.folder.at(path).writeBytes(changed)
+            val error = assertFailsWith<BundleError> { bundle.checkHashes { true } }
+            assertContains(error.message.orEmpty(), "$path has other bytes")
+            bundle.folder.at(path).writeBytes(files.getValue(path))
+        }
+    }
+
+    @Test
+    fun `a folder that was half copied names what is missing`() {
+        val bundle = writeBundle(File(folder, "b"))
+        File(bundle, "config.json").delete()
+        File(bundle, "model.onnx").writeBytes(ByteArray(7))
+        val message = assertFailsWith<BundleError> { Bundle.open(bundle) }.message.orEmpty()
+        assertContains(message, "config.json is missing")
+        assertContains(message, "model.onnx has 7 bytes, and the manifest says 300000")
+        File(bundle, MANIFEST_NAME).delete()
+        assertContains(assertFailsWith<BundleError> { Bundle.open(bundle) }.message.orEmpty(), "no bundle")
+    }
+}
