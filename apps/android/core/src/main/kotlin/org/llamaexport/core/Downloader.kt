@@ -93,6 +93,7 @@ class Downloader(
      * Fetch a bundle, or go on fetching it.
      *
      * @param name name of its folder
+     * @param isStopped asked often, from the same thread; true ends the download
      * @throws BundleError what is there is no bundle, or other than its manifest says; or a bundle
      *     of that name is there already, or is just being fetched
      * @throws NetworkError the server does not give it now
@@ -101,7 +102,7 @@ class Downloader(
     fun fetch(
         address: BundleAddress,
         name: String,
-        stop: Stop,
+        isStopped: () -> Boolean,
         onProgress: (DownloadProgress) -> Unit,
     ): Bundle {
         requireFolderName(name)
@@ -119,7 +120,7 @@ class Downloader(
             for ((path, entry) in manifest.files.toSortedMap()) {
                 val file = staging.at(path)
                 file.parentFile?.mkdirs()
-                FileDownload(http, address.of(path), address.token, file, entry).run(stop) {
+                FileDownload(http, address.of(path), address.token, file, entry).run(isStopped) {
                     onProgress(DownloadProgress(done + it, sizeBytes))
                 }
                 done += entry.sizeBytes

@@ -6,6 +6,7 @@ import java.io.IOException
 import java.security.MessageDigest
 
 private const val CHUNK_BYTES = 1 shl 16
+private const val NOT_HTTP = -1
 private const val WHOLE = 200
 private const val PART = 206
 private const val NOT_SUCH_RANGE = 416
@@ -16,13 +17,8 @@ private const val LATER = "What is there is kept: try again to go on from where 
 private const val CHANGED = "The server has other files than its manifest says: get it from elsewhere."
 private const val NO_SPACE = "Delete other models or files, and try again: it goes on from where it ended."
 
-/** Whether a download is to end; asked often, from the thread that downloads. */
-fun interface Stop {
-    fun isAsked(): Boolean
-}
-
-/** A download that the user ended; what is there is kept. */
-class Stopped : AppError("the download was stopped", LATER)
+/** A download or an import that the user ended. */
+class Stopped : AppError("it was stopped", "Begin again: a download goes on from where it ended.")
 
 /**
  * One file of a bundle, fetched so that whatever happens it is either absent or right.
@@ -47,26 +43,27 @@ class FileDownload(
     /**
      * Fetch the file, or what is missing of it.
      *
+     * @param isStopped asked after each piece, from the same thread; true ends the download
      * @param onBytes told how many bytes of the file are there, or fewer when it begins anew
      * @throws NetworkError the server did not answer, or ended early; what came is kept
      * @throws BundleError the server sent other bytes than the manifest says, which are deleted, or
      *     the storage is full
      * @throws Stopped the user asked
      */
-    fun run(stop: Stop, onBytes: (Long) -> Unit) {
+    fun run(isStopped: () -> Boolean, onBytes: (Long) -> Unit) {
         try {
-            complete(stop, onBytes)
+            complete(isStopped, onBytes)
         } catch (error: IOException) {
             throw BundleError("${part.name} cannot be written: ${error.message}", NO_SPACE, error)
         }
     }
 
-    private fun complete(stop: Stop, onBytes: (Long) -> Unit) {
+    private fun complete(isStopped: () -> Boolean, onBytes: (Long) -> Unit) {
         if (isWhole()) return onBytes(entry.sizeBytes)
         target.delete()
-        val kept = resumed(stop)
+        val kept = resumed(isStopped)
         onBytes(kept)
-        if (kept < entry.sizeBytes || !part.exists()) fetch(kept, stop, onBytes)
+        if (kept < entry.sizeBytes || !part.exists()) fetch(kept, isStopped, onBytes)
         finish()
     }
 
@@ -74,7 +71,7 @@ class FileDownload(
         target.isFile && target.length() == entry.sizeBytes && sha256(target) { true } == entry.sha256
 
     /** Hash what an earlier run left; return how much that is. */
-    private fun resumed(stop: Stop): Long {
+    private fun resumed(isStopped: () -> Boolean): Long {
         digest.reset()
         val length = part.length()
         if (length == 0L || length > entry.sizeBytes) {
@@ -84,7 +81,7 @@ class FileDownload(
         part.inputStream().use { stream ->
             val chunk = ByteArray(CHUNK_BYTES)
             while (true) {
-                if (stop.isAsked()) throw Stopped()
+                if (isStopped()) throw Stopped()
                 val count = stream.read(chunk)
                 if (count < 0) return length
                 digest.update(chunk, 0, count)
@@ -92,7 +89,7 @@ class FileDownload(
         }
     }
 
-    private fun fetch(kept: Long, stop: Stop, onBytes: (Long) -> Unit) {
+    private fun fetch(kept: Long, isStopped: () -> Boolean, onBytes: (Long) -> Unit) {
         http.get(url, token, kept).use { answer ->
             val from = when (answer.status) {
                 PART -> if (continues(answer, kept)) kept else null
@@ -100,12 +97,12 @@ class FileDownload(
                 NOT_SUCH_RANGE -> null
                 else -> throw refusal(answer.status)
             }
-            if (from != null) return receive(answer, from, stop, onBytes)
+            if (from != null) return receive(answer, from, isStopped, onBytes)
         }
         // The server does not go on from there: begin anew, once.
         http.get(url, token, 0).use { answer ->
             if (answer.status != WHOLE) throw refusal(answer.status)
-            receive(answer, 0, stop, onBytes)
+            receive(answer, 0, isStopped, onBytes)
         }
     }
 
@@ -115,7 +112,7 @@ class FileDownload(
         return range.startsWith("bytes $kept-") && range.endsWith("/${entry.sizeBytes}")
     }
 
-    private fun receive(answer: HttpAnswer, from: Long, stop: Stop, onBytes: (Long) -> Unit) {
+    private fun receive(answer: HttpAnswer, from: Long, isStopped: () -> Boolean, onBytes: (Long) -> Unit) {
         val encoding = answer.header("Content-Encoding")
         if (encoding != null && encoding != "identity") {
             throw NetworkError("${target.name} comes packed as $encoding, which was not asked for", CHANGED)
@@ -126,7 +123,7 @@ class FileDownload(
         }
         if (from == 0L) digest.reset()
         FileOutputStream(part, from > 0).use { output ->
-            copy(answer, output, from, stop, onBytes)
+            copy(answer, output, from, isStopped, onBytes)
             output.fd.sync()
         }
     }
@@ -135,13 +132,13 @@ class FileDownload(
         answer: HttpAnswer,
         output: FileOutputStream,
         from: Long,
-        stop: Stop,
+        isStopped: () -> Boolean,
         onBytes: (Long) -> Unit,
     ) {
         val chunk = ByteArray(CHUNK_BYTES)
         var there = from
         while (true) {
-            if (stop.isAsked()) throw Stopped()
+            if (isStopped()) throw Stopped()
             val count = try {
                 answer.body.read(chunk)
             } catch (error: IOException) {
@@ -178,6 +175,7 @@ class FileDownload(
             "${target.name}: the server wants to know who asks ($status)",
             "Give a token that may read this model, and accept its licence on its page.",
         )
+        NOT_HTTP -> NetworkError("${target.name}: what answers is no web server", LATER)
         NOT_FOUND -> BundleError("${target.name} is not on the server", CHANGED)
         else -> NetworkError("${target.name}: the server answered $status", LATER)
     }

@@ -34,14 +34,17 @@ class ManifestTest {
 
     @Test
     fun `a newer format names both versions`() {
-        assertContains(refusal("format_version" to JsonNumber(3)), "format_version 3; this app reads format_version 2")
+        val newer = refusal("format_version" to JsonNumber(3))
+        assertContains(newer, "format_version 3; this app reads format_version 2")
         assertContains(refusal("format_version" to JsonNumber(0)), "expected 1 or 2, found 0")
     }
 
     @Test
     fun `what is missing or wrong is named with its place`() {
-        val entry = JsonObject("sha256" to JsonText("a".repeat(64)), "size_bytes" to JsonNumber(1))
-        fun files(vararg names: String) = "files" to JsonObject(names.associateWith { entry })
+        fun entry(digit: String, sizeBytes: Int) =
+            JsonObject("sha256" to JsonText(digit.repeat(64)), "size_bytes" to JsonNumber(sizeBytes))
+
+        fun files(vararg names: String) = "files" to JsonObject(names.associateWith { entry("a", 1) })
         val cases = listOf(
             refusal("target" to null) to "manifest.json: the key target is missing",
             refusal("graph" to JsonArray(listOf())) to "graph: expected an object, found a list",
@@ -51,12 +54,8 @@ class ManifestTest {
             refusal(files("/etc/passwd")) to "one that is not relative",
             refusal(files("a\\b")) to "backslash",
             refusal(files("a", "A")) to "expected names that differ, found a",
-            refusal("files" to JsonObject("a" to JsonObject("sha256" to JsonText("A".repeat(64))))) to "64 hex",
-            refusal(
-                "files" to JsonObject(
-                    "a" to JsonObject("sha256" to JsonText("a".repeat(64)), "size_bytes" to JsonNumber(-1)),
-                ),
-            ) to "size_bytes: expected a number of bytes, found -1",
+            refusal("files" to JsonObject("a" to entry("A", 1))) to "64 hex",
+            refusal("files" to JsonObject("a" to entry("a", -1))) to "expected a number of bytes, found -1",
         )
         for ((found, words) in cases) assertContains(found, words)
     }
@@ -86,7 +85,8 @@ class ManifestTest {
         assertTrue(bundle.checkHashes { true })
         assertFalse(bundle.checkHashes { false })
         for (path in listOf("model.onnx", "sub/tokenizer.json")) {
-            val changed = files.getValue(path).clone().also { it[it.size / 2] = (it[it.size / 2] + 1).toByte() }
+            val changed = files.getValue(path).clone()
+            changed[changed.size / 2] = (changed[changed.size / 2] + 1).toByte()
             bundle.folder.at(path).writeBytes(changed)
             val error = assertFailsWith<BundleError> { bundle.checkHashes { true } }
             assertContains(error.message.orEmpty(), "$path has other bytes")

@@ -6,7 +6,8 @@ import kotlin.test.assertEquals
 class MemoryGateTest {
     private val need = MemoryNeed(1_000_000, 1000)
 
-    private fun ask(tokens: Int, available: Long, reserved: Long = 0) = askMemory(need, tokens, available, reserved)
+    private fun ask(tokens: Int, available: Long, reserved: Long = 0) =
+        askMemory(need, tokens, available, reserved)
 
     @Test
     fun `what fits to the byte fits, and one byte less does not`() {

@@ -1,0 +1,178 @@
+package org.llamaexport.core
+
+import java.io.File
+import java.io.FileOutputStream
+import java.io.IOException
+import java.io.InputStream
+import java.util.zip.ZipException
+import java.util.zip.ZipInputStream
+
+private const val MOST_MANIFEST_BYTES = 16 * 1024 * 1024
+private const val MOST_ENTRIES = 10_000
+private const val MOST_LEVELS = 4
+private const val SPARE_BYTES = 32L * 1024 * 1024
+private const val CHUNK_BYTES = 1 shl 18
+private const val IMPORT_ENDING = ".import"
+private const val CHOOSE_BUNDLE = "Choose a zip or a folder that llama-export wrote."
+private const val FREE_SPACE = "Delete other models or files, and try again."
+
+/** Files of a bundle somewhere else, such as a folder that the user chose. */
+fun interface BundleFiles {
+    /** Open a file by its path in the bundle, or return null where there is none. */
+    fun open(path: String): InputStream?
+}
+
+/**
+ * Copies bundles from elsewhere into the folder of models, where the runtimes can map them.
+ *
+ * A bundle is copied and hashed in `NAME.import`, and gets its name when it is right; else nothing
+ * is left of it.
+ *
+ * @property models folder that holds the bundles
+ * @property freeBytes tells the free bytes of the storage that holds a folder
+ */
+class BundleImport(
+    private val models: File,
+    private val freeBytes: (File) -> Long = { it.usableSpace },
+) {
+    /**
+     * Copy a bundle from a folder.
+     *
+     * @param name name that it gets
+     * @param onProgress told how far it is; false ends it
+     * @throws BundleError it is no bundle, or incomplete, or a file is not what the manifest says, or
+     *     the storage is full, or a model of that name is there
+     * @throws Stopped [onProgress] ended it
+     */
+    fun fromFolder(files: BundleFiles, name: String, onProgress: (DownloadProgress) -> Boolean): Bundle =
+        staged(name) { staging ->
+            val opened = files.open(MANIFEST_NAME) ?: throw noBundle()
+            val content = opened.use { it.readAtMost(MOST_MANIFEST_BYTES) }
+            val manifest = Manifest.parse(content)
+            requireSpace(staging, manifest.sizeBytes)
+            File(staging, MANIFEST_NAME).writeBytes(content)
+            var done = 0L
+            for ((path, entry) in manifest.files) {
+                val input = files.open(path) ?: throw BundleError("$path is missing", CHOOSE_BUNDLE)
+                val copied = input.use {
+                    copy(it, staging.at(path), entry.sizeBytes) { count ->
+                        onProgress(DownloadProgress(done + count, manifest.sizeBytes))
+                    }
+                }
+                if (copied != entry.sizeBytes) {
+                    val fault = if (copied > entry.sizeBytes) "more than" else "only $copied of"
+                    throw BundleError("$path has $fault ${entry.sizeBytes} bytes", CHOOSE_BUNDLE)
+                }
+                done += copied
+            }
+            staging
+        }
+
+    /**
+     * Unpack a bundle from a zip, in which it may lie in a folder.
+     *
+     * @param sizeBytes length of the zip, for the progress; what is unpacked may be longer
+     * @throws BundleError as [fromFolder], or the zip is damaged or has a path out of the folder
+     * @throws Stopped [onProgress] ended it
+     */
+    fun fromZip(
+        input: InputStream,
+        name: String,
+        sizeBytes: Long,
+        onProgress: (DownloadProgress) -> Boolean,
+    ): Bundle = staged(name) { staging ->
+        try {
+            unpack(ZipInputStream(input), staging, sizeBytes, onProgress)
+        } catch (error: ZipException) {
+            throw BundleError("the zip is damaged: ${error.message}", "Copy it again.", error)
+        }
+        findBundle(staging, MOST_LEVELS) ?: throw noBundle()
+    }
+
+    private fun unpack(
+        zip: ZipInputStream,
+        staging: File,
+        sizeBytes: Long,
+        onProgress: (DownloadProgress) -> Boolean,
+    ) {
+        var left = freeBytes(staging) - SPARE_BYTES
+        var done = 0L
+        var entries = 0
+        while (true) {
+            val entry = zip.nextEntry ?: break
+            entries += 1
+            if (entries > MOST_ENTRIES) {
+                throw BundleError("the zip has more than $MOST_ENTRIES files", CHOOSE_BUNDLE)
+            }
+            if (entry.isDirectory) continue
+            val fault = if (entry.name == MANIFEST_NAME) null else pathFault(entry.name)
+            if (fault != null) throw BundleError("the zip holds '${entry.name}', which $fault", CHOOSE_BUNDLE)
+            val copied = copy(zip, staging.at(entry.name), left) { count ->
+                onProgress(DownloadProgress(minOf(done + count, sizeBytes), sizeBytes))
+            }
+            if (copied > left) throw BundleError("the storage is full", FREE_SPACE)
+            left -= copied
+            done += copied
+        }
+        if (entries == 0) throw BundleError("the file is no zip, or an empty one", CHOOSE_BUNDLE)
+    }
+
+    /** Copy at most [mostBytes] and one piece more; return how many there were. */
+    private fun copy(input: InputStream, file: File, mostBytes: Long, goesOn: (Long) -> Boolean): Long {
+        file.parentFile?.mkdirs()
+        var copied = 0L
+        FileOutputStream(file).use { output ->
+            val chunk = ByteArray(CHUNK_BYTES)
+            while (copied <= mostBytes) {
+                val count = input.read(chunk)
+                if (count < 0) break
+                output.write(chunk, 0, count)
+                copied += count
+                if (!goesOn(copied)) throw Stopped()
+            }
+            output.fd.sync()
+        }
+        return copied
+    }
+
+    private fun findBundle(folder: File, levels: Int): File? {
+        if (File(folder, MANIFEST_NAME).isFile) return folder
+        if (levels == 0) return null
+        return folder.listFiles().orEmpty().filter { it.isDirectory }.sorted()
+            .firstNotNullOfOrNull { findBundle(it, levels - 1) }
+    }
+
+    private fun staged(name: String, fill: (File) -> File): Bundle {
+        requireFolderName(name)
+        val target = File(models, name)
+        if (target.exists()) {
+            val hint = "Delete it first, or give the new one another name."
+            throw BundleError("a model named $name is there already", hint)
+        }
+        val staging = File(models, name + IMPORT_ENDING)
+        staging.deleteRecursively()
+        try {
+            if (!staging.mkdirs()) throw BundleError("${staging.name} cannot be made", FREE_SPACE)
+            val found = fill(staging)
+            Bundle.open(found).checkHashes { true }
+            if (!found.renameTo(target)) {
+                throw BundleError("${found.name} cannot be renamed to $name", FREE_SPACE)
+            }
+        } catch (error: IOException) {
+            throw BundleError("the model cannot be copied: ${error.message}", FREE_SPACE, error)
+        } finally {
+            staging.deleteRecursively()
+        }
+        return Bundle.open(target)
+    }
+
+    private fun requireSpace(staging: File, sizeBytes: Long) {
+        val free = freeBytes(staging)
+        if (sizeBytes + SPARE_BYTES > free) {
+            val message = "the model needs ${sizeBytes + SPARE_BYTES} bytes of storage, and $free are free"
+            throw BundleError(message, FREE_SPACE)
+        }
+    }
+
+    private fun noBundle() = BundleError("it holds no $MANIFEST_NAME, so it is no bundle", CHOOSE_BUNDLE)
+}
