@@ -17,6 +17,7 @@ from typing import Any
 
 from generation_vectors import generation_vectors
 from sampler_vectors import sampler_vectors
+from small_tokenizer_vectors import small_tokenizer_vectors
 from tokenizer_vectors import tokenizer_vectors
 from turns_vectors import turns_vectors
 
@@ -24,6 +25,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "apps" / "shared" / "vectors"
 FILES: Mapping[str, Callable[[], Mapping[str, Any]]] = {
     "generation.json": generation_vectors,
     "sampler.json": sampler_vectors,
+    "small_tokenizers.json": small_tokenizer_vectors,
     "tokenizer.json": tokenizer_vectors,
     "turns.json": turns_vectors,
 }

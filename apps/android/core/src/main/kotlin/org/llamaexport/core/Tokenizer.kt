@@ -2,7 +2,7 @@ package org.llamaexport.core
 
 /** Text to token ids and back, as the model was trained with them. */
 interface Tokenizer {
-    /** Number of token ids. */
+    /** The largest id and one; ids between may mean nothing. */
     val vocabSize: Int
 
     /** Ids of the special tokens by their names, such as `<|eot_id|>`. */
@@ -19,10 +19,14 @@ interface Tokenizer {
      */
     fun encode(text: String): IntArray
 
-    /** Return a token as it is written in the vocabulary, or null where there is no such id. */
+    /** Return the name of a special or added token, or null where an id is a piece of text, or none. */
     fun tokenName(id: Int): String?
 
-    /** Decode ids; bytes that are no UTF-8 become U+FFFD, as in Python. */
+    /**
+     * Decode ids; bytes that are no UTF-8 become U+FFFD, as in Python, and special tokens their names.
+     *
+     * @throws PromptError an id is outside the vocabulary
+     */
     fun decode(ids: IntArray): String
 
     /** Begin to decode ids one after the other. */
@@ -31,7 +35,11 @@ interface Tokenizer {
 
 /** Decodes ids one by one, and holds an incomplete character back until its last byte comes. */
 interface StreamDecoder {
-    /** Append an id and return the text that is complete now; often one word, sometimes none. */
+    /**
+     * Append an id and return the text that is complete now; often one word, sometimes none.
+     *
+     * @throws PromptError the id is outside the vocabulary
+     */
     fun push(id: Int): String
 
     /** Return what was held back, with U+FFFD for what never came, and begin anew. */

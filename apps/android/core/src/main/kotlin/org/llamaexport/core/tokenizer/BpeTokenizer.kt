@@ -1,0 +1,63 @@
+package org.llamaexport.core.tokenizer
+
+import org.llamaexport.core.StreamDecoder
+import org.llamaexport.core.Tokenizer
+
+/**
+ * Text to ids and back; what differs from file to file are its parts.
+ *
+ * @param added tokens that were added to the vocabulary
+ * @param normalize what is done to text before it is split
+ * @param sections what turns text between added tokens into ids
+ * @param decoding what turns ids into text
+ */
+internal class BpeTokenizer(
+    override val vocabSize: Int,
+    override val prefixIds: IntArray,
+    private val added: AddedTokens,
+    private val normalize: (String) -> String,
+    private val sections: SectionModel,
+    private val decoding: Decoding,
+) : Tokenizer {
+    override val specialTokens: Map<String, Int> = added.specialTokens()
+    private val inText = finder(normalized = false) { it }
+    private val inNormalized = finder(normalized = true, normalize)
+
+    override fun encode(text: String): IntArray {
+        requireCharacters(text)
+        val out = IntList()
+        val encoder = sections.begin()
+        for (section in inText.cut(text)) {
+            if (section.id != null) {
+                out.add(section.id)
+                continue
+            }
+            for (part in inNormalized.cut(normalize(section.text))) {
+                when {
+                    part.id != null -> out.add(part.id)
+                    part.text.isNotEmpty() ->
+                        encoder.encode(part.text, section.from == 0 && part.from == 0, out)
+                }
+            }
+        }
+        return out.toArray()
+    }
+
+    override fun tokenName(id: Int): String? = added.byId[id]?.name
+
+    override fun decode(ids: IntArray): String {
+        val stream = decoding.stream()
+        return buildString {
+            for (id in ids) append(stream.push(id))
+            append(stream.flush())
+        }
+    }
+
+    override fun streamDecoder(): StreamDecoder = decoding.stream()
+
+    private fun finder(normalized: Boolean, change: (String) -> String): AddedTokenFinder {
+        val tokens = added.byId.filterValues { it.normalized == normalized }
+        val texts = tokens.map { (id, token) -> change(token.name) to id }
+        return AddedTokenFinder(texts, added, CharacterClasses.shared)
+    }
+}

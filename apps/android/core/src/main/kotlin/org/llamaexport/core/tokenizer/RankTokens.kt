@@ -1,0 +1,138 @@
+package org.llamaexport.core.tokenizer
+
+import org.llamaexport.core.BundleError
+import java.util.Base64
+
+/**
+ * Meta's `tokenizer.model`: the bytes of each text token by its id, which is its rank.
+ *
+ * Special tokens are not in the file; they follow the last rank.
+ */
+internal class RankTokens(val tokens: List<ByteArray>) {
+    /** Ids by bytes. */
+    val table = ByteTable(tokens)
+
+    /**
+     * Pairs of tokens that make a token, by the rank of the result, then of the parts: left and
+     * right, one after the other.
+     */
+    val pairs: IntList by lazy {
+        IntList().also { found -> for (token in tokens) addPairs(token, found) }
+    }
+
+    private fun addPairs(token: ByteArray, found: IntList) {
+        val cuts = (1 until token.size).map { cut ->
+            table.find(token, 0, cut).toLong() shl Int.SIZE_BITS or
+                (table.find(token, cut, token.size).toLong() and 0xFFFFFFFFL)
+        }
+        // A half that is no token has the id -1, and sign or low bits to show for it.
+        for (pair in cuts.filter { it >= 0 && it.toInt() >= 0 }.sorted()) {
+            found.add((pair ushr Int.SIZE_BITS).toInt())
+            found.add(pair.toInt())
+        }
+    }
+
+    /** Return how the tokens are merged: the result's rank decides, and left comes before right. */
+    fun merges(): MergeTable {
+        val merges = MergeTable(pairs.size / 2)
+        for (at in 0 until pairs.size step 2) {
+            val left = pairs.items[at]
+            val right = pairs.items[at + 1]
+            val whole = tokens[left] + tokens[right]
+            val result = table.find(whole, 0, whole.size)
+            merges.put(left, right, result, result)
+        }
+        return merges
+    }
+
+    /** Return the tokenizer of a Llama 3 with these tokens. */
+    fun tokenizer(): BpeTokenizer {
+        val names = LLAMA3_SPECIAL_TOKENS
+        val added = AddedTokens(names.withIndex().associate { (index, name) -> name to tokens.size + index })
+        added.add(names.map { AddedToken(it, false, false, false, false, isSpecial = true) })
+        val byteIds = IntArray(256) { table.find(byteArrayOf(it.toByte()), 0, 1) }
+        val splitters = listOf(Llama3Splitter(CharacterClasses.shared))
+        return BpeTokenizer(
+            vocabSize = tokens.size + names.size,
+            prefixIds = intArrayOf(tokens.size),
+            added = added,
+            normalize = { it },
+            sections = ByteLevelModel(splitters, byteIds, merges(), table, Unknown(-1, false)),
+            decoding = ByteDecoding(tokens + names.map { it.encodeToByteArray() }),
+        )
+    }
+
+    companion object {
+        private const val MOST_TOKENS = 1 shl 20
+        private const val MOST_TOKEN_BYTES = 256
+        private const val MOST_RANK_DIGITS = 9
+
+        /**
+         * Read the bytes of a `tokenizer.model`.
+         *
+         * @throws BundleError it is damaged, or no vocabulary of a Llama 3
+         */
+        fun parse(data: ByteArray, where: String): RankTokens {
+            val found = ArrayList<ByteArray?>()
+            var count = 0
+            var at = 0
+            while (at < data.size) {
+                var end = at
+                while (end < data.size && data[end] != '\n'.code.toByte()) end += 1
+                count += 1
+                if (count > MOST_TOKENS) fail("$where has more than $MOST_TOKENS lines")
+                val line = data.decodeToString(at, end).removeSuffix("\r")
+                val (token, rank) = parseLine(line)
+                    ?: fail("$where, line $count: expected `base64 rank`, found ${shown(line)}")
+                if (rank >= MOST_TOKENS) fail("$where, line $count: the rank $rank is too large")
+                if (token.size !in 1..MOST_TOKEN_BYTES) {
+                    val expected = "expected a token of 1 to $MOST_TOKEN_BYTES bytes"
+                    fail("$where, line $count: $expected, found ${token.size}")
+                }
+                while (found.size <= rank) found.add(null)
+                if (found[rank] != null) fail("$where, line $count: the rank $rank is given twice")
+                found[rank] = token
+                at = end + 1
+            }
+            return checked(found, where)
+        }
+
+        private fun fail(message: String): Nothing = throw BundleError(message, GET_ANOTHER)
+
+        private fun parseLine(line: String): Pair<ByteArray, Int>? {
+            val digits = line.substringAfter(' ', "")
+            if (digits.length !in 1..MOST_RANK_DIGITS || digits.any { it !in '0'..'9' }) return null
+            return try {
+                Base64.getDecoder().decode(line.substringBefore(' ')) to digits.toInt()
+            } catch (_: IllegalArgumentException) {
+                null
+            }
+        }
+
+        private fun checked(found: List<ByteArray?>, where: String): RankTokens {
+            val tokens = found.filterNotNull()
+            if (tokens.size < found.size) fail("$where: the ranks of its ${tokens.size} tokens have a gap")
+            val made = RankTokens(tokens)
+            val twice = tokens.indices.find { made.table.find(tokens[it], 0, tokens[it].size) != it }
+            if (twice != null) fail("$where: the token of rank $twice stands there twice")
+            val missing = (0..255).filter { made.table.find(byteArrayOf(it.toByte()), 0, 1) < 0 }
+            if (missing.isNotEmpty()) fail("$where: ${missing.size} of the 256 single bytes have no token")
+            return made
+        }
+    }
+}
+
+/** Names of Llama 3's special tokens, in the order of their ids; of Llama 3.1 and later. */
+internal val LLAMA3_SPECIAL_TOKENS: List<String> = listOf(
+    "<|begin_of_text|>",
+    "<|end_of_text|>",
+    "<|reserved_special_token_0|>",
+    "<|reserved_special_token_1|>",
+    "<|finetune_right_pad_id|>",
+    "<|reserved_special_token_2|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|eom_id|>",
+    "<|eot_id|>",
+    "<|python_tag|>",
+).let { named -> named + (3 until 256 - named.size + 3).map { "<|reserved_special_token_$it|>" } }
