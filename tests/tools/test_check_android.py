@@ -7,8 +7,9 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 import check_android
-from check_android import PARTS, POM, find_lack, java_version, main
+from check_android import FIXTURES, PARTS, POM, ROOT, find_lack, java_version, main
 
+FIXTURES_SCRIPT = ROOT / "tools" / "apps" / "engine_fixtures.py"
 NAMESPACE = {"m": "http://maven.apache.org/POM/4.0.0"}
 
 
@@ -40,10 +41,11 @@ def test_every_module_of_maven_is_in_a_part():
 def test_it_checks_everything_unless_told_otherwise():
     calls = Calls()
     assert main([], calls, nothing) == 0
-    (command,) = calls.commands
+    fixtures, command = calls.commands
+    assert fixtures[1:] == [str(FIXTURES_SCRIPT), str(FIXTURES)]
     assert modules_of(command) == list(sum(PARTS.values(), ()))
     assert command[-1] == "test"
-    assert "-o" not in command
+    assert not {"-o", "-DexcludedGroups=bundles"} & set(command)
 
 
 def test_it_checks_the_named_part_with_the_named_test_offline():
@@ -51,7 +53,13 @@ def test_it_checks_the_named_part_with_the_named_test_offline():
     assert main(["core", "--offline", "--test", "JsonTest"], calls, nothing) == 0
     (command,) = calls.commands
     assert modules_of(command) == ["core"]
-    assert {"-o", "-Dtest=JsonTest"} <= set(command)
+    assert {"-o", "-Dtest=JsonTest", "-DexcludedGroups=bundles"} <= set(command)
+
+
+def test_without_its_bundles_no_engine_is_run():
+    calls = Calls(status=1)
+    assert main(["engines"], calls, nothing) == 1
+    assert len(calls.commands) == 1
 
 
 def test_a_failure_of_maven_is_one_of_its_own(capsys):

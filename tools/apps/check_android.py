@@ -11,6 +11,7 @@ what it skips; with --require that is a failure. What Gradle does for users is n
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import re
 import shutil
 import subprocess
@@ -20,13 +21,23 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+
+import environment  # noqa: E402 - tools/ is not where this script lies
+
 if TYPE_CHECKING:
     Runner = Callable[[Sequence[str]], int]
 
-ROOT = Path(__file__).resolve().parents[2]
 POM = ROOT / "tools" / "apps" / "android" / "pom.xml"
 # Each part, and its Maven modules; a module's own dependencies among ours come with it.
-PARTS: dict[str, tuple[str, ...]] = {"core": ("core",)}
+PARTS: dict[str, tuple[str, ...]] = {
+    "core": ("core",),
+    "engines": ("executorch-double", "engine-onnx", "engine-executorch"),
+}
+FIXTURES = ROOT / "build" / "android" / "fixtures"
+# The tag of the core's tests that run real bundles, which `engines` makes.
+BUNDLES = "bundles"
 OLDEST_JAVA = 17
 INSTALL_HINT = "On Debian and Ubuntu: apt install openjdk-17-jdk-headless maven"
 
@@ -50,6 +61,19 @@ def find_lack() -> str | None:
     return None
 
 
+def python_of_package() -> Path:
+    """Return an interpreter that has llama_export: this one, or else that of `.venv`."""
+    if importlib.util.find_spec("llama_export"):
+        return Path(sys.executable)
+    return environment.default_environment().program("python")
+
+
+def fixtures_command() -> list[str]:
+    """Return the call that makes the bundles which the engines run."""
+    script = ROOT / "tools" / "apps" / "engine_fixtures.py"
+    return [str(python_of_package()), str(script), str(FIXTURES)]
+
+
 def maven_command(parts: Sequence[str], *, offline: bool, test: str | None) -> list[str]:
     """Return the call of Maven that compiles and tests some parts.
 
@@ -69,6 +93,9 @@ def maven_command(parts: Sequence[str], *, offline: bool, test: str | None) -> l
         ",".join(modules),
         "-am",
     ]
+    command += [f"-Dllama.fixtures={FIXTURES}", f"-Dllama.python={python_of_package()}"]
+    if "engines" not in parts:
+        command.append(f"-DexcludedGroups={BUNDLES}")
     if offline:
         command.append("-o")
     if test:
@@ -99,7 +126,8 @@ def main(arguments: Sequence[str], run: Runner, lack: Callable[[], str | None]) 
         print(f"android: {'failed' if chosen.require else 'skipped'} {', '.join(parts)}: {missing}")
         return int(chosen.require)
     begun = time.monotonic()
-    status = run(maven_command(parts, offline=chosen.offline, test=chosen.test))
+    status = run(fixtures_command()) if "engines" in parts else 0
+    status = status or run(maven_command(parts, offline=chosen.offline, test=chosen.test))
     verdict = "failed" if status else "passed"
     print(f"android: {verdict} {', '.join(parts)} in {time.monotonic() - begun:.0f} s")
     return int(status != 0)

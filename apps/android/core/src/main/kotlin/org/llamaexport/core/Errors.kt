@@ -20,3 +20,6 @@ class EngineError(message: String, hint: String, cause: Throwable? = null) : App
 
 /** Text or tokens that the model cannot take: none at all, unknown ones, or more than fit. */
 class PromptError(message: String, hint: String, cause: Throwable? = null) : AppError(message, hint, cause)
+
+/** A step that ended early because it was told to; no fault of anybody's. */
+class StepStopped(cause: Throwable? = null) : AppError("the step was stopped", "", cause)

@@ -23,9 +23,19 @@ interface StepModel : AutoCloseable {
      * @param position number of positions to keep, at most the number that was written
      * @return logits from index 0 to V, valid until the next call
      * @throws PromptError there are no ids, one is outside the vocabulary, or they do not fit
-     * @throws EngineError the runtime failed, or was told to stop
+     * @throws EngineError the runtime failed
+     * @throws StepStopped [stop] was called meanwhile; position and cache are as after a rewind
      */
     fun step(ids: IntArray, position: Int): FloatBuffer
+
+    /**
+     * Ask the step that runs to end early, with [StepStopped]; from any thread.
+     *
+     * An engine that cannot does nothing, and one that can may finish first. What is not running
+     * is not stopped, so whoever calls it keeps a mark of their own as well, and looks at it before
+     * each step.
+     */
+    fun stop() = Unit
 }
 
 /**

@@ -1,0 +1,192 @@
+package org.llamaexport.engine.onnx
+
+import ai.onnxruntime.NodeInfo
+import ai.onnxruntime.OnnxJavaType
+import ai.onnxruntime.OnnxTensor
+import ai.onnxruntime.OrtEnvironment
+import ai.onnxruntime.OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL
+import ai.onnxruntime.OrtSession
+import ai.onnxruntime.TensorInfo
+import java.io.File
+import java.nio.ByteBuffer
+import java.nio.ByteOrder
+import java.nio.FloatBuffer
+import java.nio.LongBuffer
+import org.llamaexport.core.BundleError
+import org.llamaexport.core.StepModel
+import org.llamaexport.core.StepStopped
+import org.llamaexport.core.requireTokens
+
+/**
+ * An ONNX artifact in onnxruntime, with its KV cache in place.
+ *
+ * A layer's cache is its input and its output at once, so a step appends rows and copies nothing,
+ * and a shorter attention mask is all that a rewind takes. Prompts are run in pieces, between which
+ * [stop] is seen; within a piece onnxruntime itself is told. Make one with [open].
+ */
+class OnnxStepModel private constructor(
+    private val environment: OrtEnvironment,
+    private val session: OrtSession,
+    private val signature: Signature,
+    override val maxContext: Int,
+) : StepModel {
+    private class Signature(
+        val vocabSize: Int,
+        val heads: Long,
+        val headDim: Long,
+        val caches: List<String>,
+    )
+
+    override val vocabSize: Int = signature.vocabSize
+
+    private val options = OrtSession.RunOptions()
+    private val caches =
+        KeyValueCaches(environment, signature.caches, signature.heads, signature.headDim, maxContext)
+    private val ids = direct(PIECE * Long.SIZE_BYTES).asLongBuffer()
+    private val mask = direct(maxContext * Long.SIZE_BYTES).asLongBuffer()
+    private val logits = direct(vocabSize * Float.SIZE_BYTES).asFloatBuffer()
+    private val logitsTensor =
+        OnnxTensor.createTensor(environment, logits, longArrayOf(1, 1, vocabSize.toLong()))
+    private var written = 0
+
+    private val lock = Any()
+    private var isOpen = true
+    private var isStopping = false
+
+    init {
+        while (mask.hasRemaining()) mask.put(1)
+    }
+
+    override fun step(ids: IntArray, position: Int): FloatBuffer {
+        requireTokens(ids, position, written)
+        synchronized(lock) {
+            check(isOpen) { "the model is closed" }
+            isStopping = false
+            options.setTerminate(false)
+        }
+        written = position
+        for (begin in ids.indices step PIECE) {
+            if (synchronized(lock) { isStopping }) throw StepStopped()
+            runPiece(ids, begin, minOf(begin + PIECE, ids.size))
+        }
+        return logits.duplicate()
+    }
+
+    override fun stop() = synchronized(lock) {
+        if (isOpen) {
+            isStopping = true
+            options.setTerminate(true)
+        }
+    }
+
+    override fun close() {
+        synchronized(lock) {
+            if (!isOpen) return
+            isOpen = false
+        }
+        logitsTensor.close()
+        caches.close()
+        options.close()
+        session.close()
+    }
+
+    private fun runPiece(all: IntArray, begin: Int, end: Int) {
+        val total = written + end - begin
+        inWords("make room for $total positions") { caches.reserve(total) }
+        ids.clear()
+        for (index in begin until end) ids.put(all[index].toLong())
+        ids.flip()
+        mask.position(0).limit(total)
+        inWords("run the model over ${end - begin} tokens") {
+            tensor(ids).use { idTensor ->
+                tensor(mask).use { maskTensor ->
+                    val past = caches.tensors()
+                    val present = past.mapKeys { it.key.replace(PAST, PRESENT) }
+                    val inputs = past + mapOf(IDS to idTensor, MASK to maskTensor)
+                    val outputs = present + (LOGITS to logitsTensor)
+                    session.run(inputs, emptySet(), outputs, options).close()
+                }
+            }
+        }
+        written = total
+    }
+
+    private fun tensor(numbers: LongBuffer): OnnxTensor =
+        OnnxTensor.createTensor(environment, numbers, longArrayOf(1, numbers.remaining().toLong()))
+
+    companion object {
+        /** Number of ids that are run at once, after which [stop] is seen at the latest. */
+        const val PIECE: Int = 128
+
+        private const val IDS = "input_ids"
+        private const val MASK = "attention_mask"
+        private const val LOGITS = "logits"
+        private const val PAST = "past_key_values"
+        private const val PRESENT = "present"
+        private const val EXPORT_AGAIN = "Export the model again with --target onnx."
+
+        /**
+         * Load an artifact.
+         *
+         * @param model path of model.onnx, with its data file beside it
+         * @param vocabSize number of token ids, as the manifest has it
+         * @param maxContext largest number of positions, at most the manifest's
+         * @param threads number of threads that compute; 0 leaves it to onnxruntime
+         * @throws BundleError a file is missing or damaged, or the graph has another form
+         * @throws org.llamaexport.core.EngineError onnxruntime cannot load it
+         */
+        fun open(model: File, vocabSize: Int, maxContext: Int, threads: Int = 0): OnnxStepModel =
+            inWords("load ${model.name}") {
+                // What it calls an error it throws too.
+                val environment = OrtEnvironment.getEnvironment(ORT_LOGGING_LEVEL_FATAL)
+                environment.setTelemetry(false)
+                val session = OrtSession.SessionOptions().use { options ->
+                    options.setSessionLogLevel(ORT_LOGGING_LEVEL_FATAL)
+                    if (threads > 0) options.setIntraOpNumThreads(threads)
+                    environment.createSession(model.path, options)
+                }
+                try {
+                    val signature = signatureOf(session, model.name, vocabSize)
+                    OnnxStepModel(environment, session, signature, maxContext)
+                } catch (error: Throwable) {
+                    session.close()
+                    throw error
+                }
+            }
+
+        private fun signatureOf(session: OrtSession, name: String, vocabSize: Int): Signature {
+            val inputs = session.inputInfo
+            val caches = inputs.keys.filter { it.startsWith("$PAST.") }
+            val expected = setOf(IDS, MASK) + caches
+            val present = caches.map { it.replace(PAST, PRESENT) }.toSet()
+            if (caches.isEmpty() || inputs.keys != expected || session.outputNames != present + LOGITS) {
+                val found = (inputs.keys + session.outputNames).sorted().joinToString(limit = 12)
+                throw BundleError("$name: expected ids, mask, caches and logits, found $found", EXPORT_AGAIN)
+            }
+            val shapes = caches.map { floats(name, it, inputs.getValue(it)) }
+            val (_, heads, _, headDim) = shapes.first().toList()
+            if (shapes.any { it.size != 4 || it[1] != heads || it[3] != headDim }) {
+                throw BundleError("$name: its caches differ in shape", EXPORT_AGAIN)
+            }
+            val logits = floats(name, LOGITS, session.outputInfo.getValue(LOGITS))
+            if (logits.size != 3 || logits[1] != 1L || logits[2] != vocabSize.toLong()) {
+                throw BundleError(
+                    "$name: expected one row of $vocabSize logits, found ${logits.joinToString(" x ")}",
+                    "Export it again without --all-logits and --head-tokens.",
+                )
+            }
+            return Signature(vocabSize, heads, headDim, caches)
+        }
+
+        private fun floats(name: String, value: String, info: NodeInfo): LongArray {
+            val tensor = info.info as? TensorInfo
+            if (tensor?.type != OnnxJavaType.FLOAT) {
+                throw BundleError("$name: expected $value as float32, found ${info.info}", EXPORT_AGAIN)
+            }
+            return tensor.shape
+        }
+
+        private fun direct(sizeBytes: Int): ByteBuffer =
+            ByteBuffer.allocateDirect(sizeBytes).order(ByteOrder.nativeOrder())
+    }
+}
