@@ -53,16 +53,19 @@ internal object Llama3Json {
 
     private fun takesTokens(tokens: RankTokens, rest: Comparison): Boolean {
         // Each with the quotes and the backslash that JSON wants, but without quotes around it.
-        val spelt = tokens.tokens.map { quoted(ByteLetters.spell(it)).run { substring(1, length - 1) } }
+        val spelt = tokens.tokens.map { token ->
+            quoted(ByteLetters.spell(token)).run { substring(1, length - 1) }.encodeToByteArray()
+        }
         for ((rank, token) in spelt.withIndex()) {
-            if (rank > 0 && !rest.takes(",")) return false
-            if (!rest.takes("\"$token\":$rank")) return false
+            val begin = if (rank == 0) "\"" else ",\""
+            if (!(rest.takes(begin) && rest.takes(token) && rest.takes("\":$rank"))) return false
         }
         if (!rest.takes("},\"merges\":[")) return false
-        for (at in 0 until tokens.pairs.size step 2) {
-            if (at > 0 && !rest.takes(",")) return false
-            val pair = tokens.pairs.items
-            if (!rest.takes("\"${spelt[pair[at]]} ${spelt[pair[at + 1]]}\"")) return false
+        val merges = tokens.merges.items
+        for (at in 0 until tokens.merges.size step 3) {
+            val begin = if (at == 0) "\"" else ",\""
+            if (!(rest.takes(begin) && rest.takes(spelt[merges[at]]) && rest.takes(" "))) return false
+            if (!(rest.takes(spelt[merges[at + 1]]) && rest.takes("\""))) return false
         }
         return rest.takes("]")
     }
@@ -74,8 +77,9 @@ internal object Llama3Json {
         val isAtEnd: Boolean get() = at == data.size
 
         /** Go on behind a text, or say that the file goes on otherwise. */
-        fun takes(text: String): Boolean {
-            val expected = text.encodeToByteArray()
+        fun takes(text: String): Boolean = takes(text.encodeToByteArray())
+
+        fun takes(expected: ByteArray): Boolean {
             if (expected.size > data.size - at) return false
             for (byte in expected) if (data[at++] != byte) return false
             return true

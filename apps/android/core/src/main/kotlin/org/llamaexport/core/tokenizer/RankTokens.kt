@@ -13,36 +13,39 @@ internal class RankTokens(val tokens: List<ByteArray>) {
     val table = ByteTable(tokens)
 
     /**
-     * Pairs of tokens that make a token, by the rank of the result, then of the parts: left and
-     * right, one after the other.
+     * Pairs of tokens that make a token, by the id of the result, then of the parts: left, right and
+     * result, one after the other.
      */
-    val pairs: IntList by lazy {
-        IntList().also { found -> for (token in tokens) addPairs(token, found) }
+    val merges: IntList by lazy {
+        IntList().also { found ->
+            val cuts = LongArray(MOST_TOKEN_BYTES)
+            tokens.forEachIndexed { id, token -> addMerges(token, id, cuts, found) }
+        }
     }
 
-    private fun addPairs(token: ByteArray, found: IntList) {
-        val cuts = (1 until token.size).map { cut ->
-            table.find(token, 0, cut).toLong() shl Int.SIZE_BITS or
-                (table.find(token, cut, token.size).toLong() and 0xFFFFFFFFL)
+    private fun addMerges(token: ByteArray, id: Int, cuts: LongArray, found: IntList) {
+        var count = 0
+        for (cut in 1 until token.size) {
+            val left = table.find(token, 0, cut)
+            val right = if (left < 0) -1 else table.find(token, cut, token.size)
+            if (right >= 0) cuts[count++] = left.toLong() shl Int.SIZE_BITS or right.toLong()
         }
-        // A half that is no token has the id -1, and sign or low bits to show for it.
-        for (pair in cuts.filter { it >= 0 && it.toInt() >= 0 }.sorted()) {
-            found.add((pair ushr Int.SIZE_BITS).toInt())
-            found.add(pair.toInt())
+        cuts.sort(0, count)
+        for (at in 0 until count) {
+            found.add((cuts[at] ushr Int.SIZE_BITS).toInt())
+            found.add(cuts[at].toInt())
+            found.add(id)
         }
     }
 
     /** Return how the tokens are merged: the result's rank decides, and left comes before right. */
-    fun merges(): MergeTable {
-        val merges = MergeTable(pairs.size / 2)
-        for (at in 0 until pairs.size step 2) {
-            val left = pairs.items[at]
-            val right = pairs.items[at + 1]
-            val whole = tokens[left] + tokens[right]
-            val result = table.find(whole, 0, whole.size)
-            merges.put(left, right, result, result)
+    private fun mergeTable(): MergeTable {
+        val found = MergeTable(merges.size / 3)
+        for (at in 0 until merges.size step 3) {
+            val result = merges.items[at + 2]
+            found.put(merges.items[at], merges.items[at + 1], result, result)
         }
-        return merges
+        return found
     }
 
     /** Return the tokenizer of a Llama 3 with these tokens. */
@@ -57,7 +60,7 @@ internal class RankTokens(val tokens: List<ByteArray>) {
             prefixIds = intArrayOf(tokens.size),
             added = added,
             normalize = { it },
-            sections = ByteLevelModel(splitters, byteIds, merges(), table, Unknown(-1, false)),
+            sections = ByteLevelModel(splitters, byteIds, mergeTable(), table, Unknown(-1, false)),
             decoding = ByteDecoding(tokens + names.map { it.encodeToByteArray() }),
         )
     }

@@ -12,7 +12,10 @@ import java.io.File
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
 import java.security.MessageDigest
+import kotlin.test.Test
 import kotlin.test.assertEquals
+import kotlin.test.assertFalse
+import kotlin.test.assertTrue
 
 /** A megabyte of mixed text by real vocabularies, as tools/apps/tokenizer_fixtures.py hashed it. */
 class RealTokenizersTest {
@@ -24,6 +27,22 @@ class RealTokenizersTest {
             .map { (it as JsonText).value }
         val names = fixtures.listFiles().orEmpty().filter { it.isDirectory }.map { it.name }.sorted()
         return names.map { name -> dynamicTest(name) { assertSame(name, texts) } }
+    }
+
+    @Test
+    fun `the tokenizer json of an export is known without parsing it, and one byte of it counts`() {
+        val folder = File(fixtures, "demo")
+        assumeTrue(folder.isDirectory, "run tools/apps/tokenizer_fixtures.py $fixtures")
+        val tokens = RankTokens.parse(File(folder, "tokenizer.model").readBytes(), "tokenizer.model")
+        val json = File(folder, "tokenizer.json").readBytes()
+        assertTrue(Llama3Json.isMadeOf(tokens, json))
+        for (at in json.indices step 997) {
+            json[at]++
+            assertFalse(Llama3Json.isMadeOf(tokens, json), "byte $at")
+            json[at]--
+        }
+        assertFalse(Llama3Json.isMadeOf(tokens, json + 10))
+        assertFalse(Llama3Json.isMadeOf(tokens, json.copyOf(json.size - 1)))
     }
 
     private fun assertSame(name: String, texts: List<String>) {
