@@ -9,7 +9,7 @@ import pytest
 import check_android
 from check_android import FIXTURES, PARTS, POM, ROOT, find_lack, java_version, main
 
-FIXTURES_SCRIPT = ROOT / "tools" / "apps" / "engine_fixtures.py"
+SCRIPTS = ROOT / "tools" / "apps"
 NAMESPACE = {"m": "http://maven.apache.org/POM/4.0.0"}
 
 
@@ -41,8 +41,9 @@ def test_every_module_of_maven_is_in_a_part():
 def test_it_checks_everything_unless_told_otherwise():
     calls = Calls()
     assert main([], calls, nothing) == 0
-    fixtures, command = calls.commands
-    assert fixtures[1:] == [str(FIXTURES_SCRIPT), str(FIXTURES)]
+    bundles, tokenizers, command = calls.commands
+    assert bundles[1:] == [str(SCRIPTS / "engine_fixtures.py"), str(FIXTURES)]
+    assert tokenizers[1:] == [str(SCRIPTS / "tokenizer_fixtures.py"), str(FIXTURES / "tokenizers")]
     assert modules_of(command) == list(sum(PARTS.values(), ()))
     assert command[-1] == "test"
     assert not {"-o", "-DexcludedGroups=bundles"} & set(command)

@@ -36,7 +36,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "engines": ("executorch-double", "engine-onnx", "engine-executorch"),
 }
 FIXTURES = ROOT / "build" / "android" / "fixtures"
-# The tag of the core's tests that run real bundles, which `engines` makes.
+# The tag of the core's tests on real bundles and vocabularies, which `engines` makes.
 BUNDLES = "bundles"
 OLDEST_JAVA = 17
 INSTALL_HINT = "On Debian and Ubuntu: apt install openjdk-17-jdk-headless maven"
@@ -68,10 +68,13 @@ def python_of_package() -> Path:
     return environment.default_environment().program("python")
 
 
-def fixtures_command() -> list[str]:
-    """Return the call that makes the bundles which the engines run."""
-    script = ROOT / "tools" / "apps" / "engine_fixtures.py"
-    return [str(python_of_package()), str(script), str(FIXTURES)]
+def fixtures_commands() -> list[list[str]]:
+    """Return the calls that make the bundles which the engines run, and what the core reads."""
+    python, tools = str(python_of_package()), ROOT / "tools" / "apps"
+    return [
+        [python, str(tools / "engine_fixtures.py"), str(FIXTURES)],
+        [python, str(tools / "tokenizer_fixtures.py"), str(FIXTURES / "tokenizers")],
+    ]
 
 
 def maven_command(parts: Sequence[str], *, offline: bool, test: str | None) -> list[str]:
@@ -126,8 +129,9 @@ def main(arguments: Sequence[str], run: Runner, lack: Callable[[], str | None]) 
         print(f"android: {'failed' if chosen.require else 'skipped'} {', '.join(parts)}: {missing}")
         return int(chosen.require)
     begun = time.monotonic()
-    status = run(fixtures_command()) if "engines" in parts else 0
-    status = status or run(maven_command(parts, offline=chosen.offline, test=chosen.test))
+    commands = fixtures_commands() if "engines" in parts else []
+    commands.append(maven_command(parts, offline=chosen.offline, test=chosen.test))
+    status = next((status for command in commands if (status := run(command))), 0)
     verdict = "failed" if status else "passed"
     print(f"android: {verdict} {', '.join(parts)} in {time.monotonic() - begun:.0f} s")
     return int(status != 0)

@@ -26,23 +26,23 @@ internal class JsonTokenizerFile private constructor(
     private val steps = PipelineSteps(where)
     private val model = root.fields("model").also { requireBpe(it) }
     private val vocabulary: Map<String, Int> = readVocabulary()
+    private val highestId = vocabulary.values.maxOrNull() ?: -1
     private val added = AddedTokens(vocabulary)
 
     private fun tokenizer(): BpeTokenizer {
         addTokens()
-        val size = maxOf(vocabulary.values.maxOrNull() ?: -1, added.byId.keys.maxOrNull() ?: -1) + 1
-        val names = arrayOfNulls<String>(size)
+        val names = arrayOfNulls<String>(maxOf(highestId, added.byId.keys.maxOrNull() ?: -1) + 1)
         for ((token, id) in vocabulary) names[id] = token
         for ((id, token) in added.byId) names[id] = token.name
         val decoder = steps.decoder(root.json["decoder"])
         return BpeTokenizer(
-            vocabSize = size,
+            vocabSize = names.size,
             prefixIds = steps.prefixIds(root.json["post_processor"]),
             added = added,
             normalize = steps.normalizer(root.json["normalizer"]),
             sections = sections(),
             decoding = when (decoder) {
-                null -> ByteDecoding(names.map { it?.let(::bytesOf) })
+                null -> ByteDecoding(names.map { it?.run { ByteLetters.bytesOf(it) ?: encodeToByteArray() } })
                 else -> PieceDecoding(names.asList(), decoder)
             },
         )
@@ -96,9 +96,9 @@ internal class JsonTokenizerFile private constructor(
         val unknown = Unknown(unknownId ?: -1, flag("fuse_unk"))
         val splitters = steps.splitters(root.json["pre_tokenizer"])
         if (splitters != null) {
-            val tokens = vocabulary.entries.associate { (token, id) -> id to ByteLetters.bytesOf(token) }
-            val size = (vocabulary.values.maxOrNull() ?: -1) + 1
-            val table = ByteTable(List(size) { tokens[it] })
+            val tokens = arrayOfNulls<ByteArray>(highestId + 1)
+            for ((token, id) in vocabulary) tokens[id] = ByteLetters.bytesOf(token)
+            val table = ByteTable(tokens.asList())
             val byteIds = IntArray(256) { table.find(byteArrayOf(it.toByte()), 0, 1) }
             return ByteLevelModel(splitters, byteIds, merges, table.takeIf { takesWords }, unknown)
         }
@@ -138,8 +138,6 @@ internal class JsonTokenizerFile private constructor(
         vocabulary[token] ?: fail("a merge has ${shown(token)}, which is no token")
 
     private fun flag(key: String): Boolean = key in model && model.bool(key)
-
-    private fun bytesOf(token: String): ByteArray = ByteLetters.bytesOf(token) ?: token.encodeToByteArray()
 
     private fun bytePiece(byte: Int): String = "<0x${byte.toString(16).uppercase().padStart(2, '0')}>"
 

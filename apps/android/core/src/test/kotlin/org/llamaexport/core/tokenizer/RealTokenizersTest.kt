@@ -1,9 +1,10 @@
 package org.llamaexport.core.tokenizer
 
-import org.junit.jupiter.api.Assumptions.assumeTrue
 import org.junit.jupiter.api.DynamicTest
 import org.junit.jupiter.api.DynamicTest.dynamicTest
+import org.junit.jupiter.api.Tag
 import org.junit.jupiter.api.TestFactory
+import org.junit.jupiter.api.io.TempDir
 import org.llamaexport.core.JsonText
 import org.llamaexport.core.fields
 import org.llamaexport.core.loadTokenizer
@@ -18,21 +19,32 @@ import kotlin.test.assertFalse
 import kotlin.test.assertTrue
 
 /** A megabyte of mixed text by real vocabularies, as tools/apps/tokenizer_fixtures.py hashed it. */
+@Tag("bundles")
 class RealTokenizersTest {
+    @TempDir
+    lateinit var folder: File
+
     @TestFactory
     fun `every part has Python's ids and text`(): List<DynamicTest> {
         val file = File(fixtures, "texts.json")
-        assumeTrue(file.isFile, "run tools/apps/tokenizer_fixtures.py $fixtures")
         val texts = parseJson(file.readText(), file.name).fields(file.name).list("texts")
             .map { (it as JsonText).value }
         val names = fixtures.listFiles().orEmpty().filter { it.isDirectory }.map { it.name }.sorted()
-        return names.map { name -> dynamicTest(name) { assertSame(name, texts) } }
+        return names.flatMap { name ->
+            val whole = dynamicTest(name) { assertSame(name, File(fixtures, name), texts) }
+            val json = dynamicTest("$name without tokenizer.model") {
+                for (file in listOf("tokenizer.json", "tokenizer_config.json")) {
+                    File(fixtures, "$name/$file").copyTo(File(folder, file), overwrite = true)
+                }
+                assertSame(name, folder, texts)
+            }
+            listOf(whole, json)
+        }
     }
 
     @Test
     fun `the tokenizer json of an export is known without parsing it, and one byte of it counts`() {
         val folder = File(fixtures, "demo")
-        assumeTrue(folder.isDirectory, "run tools/apps/tokenizer_fixtures.py $fixtures")
         val tokens = RankTokens.parse(File(folder, "tokenizer.model").readBytes(), "tokenizer.model")
         val json = File(folder, "tokenizer.json").readBytes()
         assertTrue(Llama3Json.isMadeOf(tokens, json))
@@ -45,9 +57,9 @@ class RealTokenizersTest {
         assertFalse(Llama3Json.isMadeOf(tokens, json.copyOf(json.size - 1)))
     }
 
-    private fun assertSame(name: String, texts: List<String>) {
+    private fun assertSame(name: String, folder: File, texts: List<String>) {
         val expected = parseJson(File(fixtures, "$name.json").readText(), name).fields(name)
-        val tokenizer = loadTokenizer(File(fixtures, name))
+        val tokenizer = loadTokenizer(folder)
         assertEquals(expected.int("vocab_size"), tokenizer.vocabSize)
         val hashes = expected.list("ids_sha256").map { (it as JsonText).value }
         assertEquals(hashes.size, texts.size)
