@@ -20,9 +20,9 @@ BANNED = {
     ".toRegex(": "its tables are the platform's",
     "java.util.regex": "its tables are the platform's",
     "Character.": "its tables are the platform's",
-    ".isLetter": "its tables are the platform's",
-    ".isDigit": "its tables are the platform's",
-    ".isWhitespace": "its tables are the platform's",
+    ".isLetter()": "its tables are the platform's",
+    ".isDigit()": "its tables are the platform's",
+    ".isWhitespace()": "its tables are the platform's",
 }
 NO_ANDROID = re.compile(r"^import (android|androidx|com\.google)\.", re.MULTILINE)
 
@@ -38,6 +38,13 @@ def faults(source: str, *, product: bool, core: bool) -> list[str]:
         found += [f"{name}: {why}" for name, why in BANNED.items() if name in source]
         found += ["an import of Android"] if NO_ANDROID.search(source) else []
     return found
+
+
+def test_the_readme_shows_what_a_test_runs():
+    (shown,) = re.findall(r"```kotlin\n(.*?)```", (ANDROID / "README.md").read_text("utf-8"), re.S)
+    source = ANDROID / "engine-onnx/src/test/kotlin/org/llamaexport/engine/onnx/Ask.kt"
+    assert source.read_text("utf-8").endswith(shown)
+    assert len(shown[shown.index("/**") :].splitlines()) <= 30
 
 
 def test_there_are_sources():
@@ -59,7 +66,7 @@ def test_a_source_keeps_the_rules(path):
         ("x" * 111, "line 1 is long"),
         ("\tx", "line 1 has a tab"),
         ("found!!.size", "!! without a message"),
-        ("if (char.isLetter()) 1", ".isLetter: its tables are the platform's"),
+        ("if (char.isLetter()) 1", ".isLetter(): its tables are the platform's"),
         ("import android.os.Build", "an import of Android"),
     ],
 )

@@ -176,9 +176,11 @@ def main(folder: Path) -> int:
     if stamp.is_file() and stamp.read_text() == current:
         print("fixtures: there already")
         return 0
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
+    stamp.unlink(missing_ok=True)
+    for name, _, _ in models():
+        if (folder / name).exists():
+            shutil.rmtree(folder / name)
+    folder.mkdir(parents=True, exist_ok=True)
     make(folder)
     stamp.write_text(current)
     return 0

@@ -1,0 +1,41 @@
+import org.jetbrains.kotlin.gradle.dsl.JvmTarget
+
+plugins {
+    alias(libs.plugins.kotlin.jvm)
+}
+
+val repository = rootDir.parentFile.parentFile
+
+java {
+    sourceCompatibility = JavaVersion.VERSION_11
+    targetCompatibility = JavaVersion.VERSION_11
+}
+
+kotlin {
+    compilerOptions {
+        jvmTarget = JvmTarget.JVM_11
+        freeCompilerArgs.add("-Xjdk-release=11")
+    }
+    sourceSets["test"].kotlin.srcDir("src/fixtures/kotlin")
+}
+
+dependencies {
+    implementation(libs.coroutines.core)
+    testImplementation(libs.kotlin.test.junit5)
+    testImplementation(libs.junit.jupiter)
+    testRuntimeOnly(libs.junit.launcher)
+}
+
+tasks.processResources {
+    from(repository.resolve("apps/shared/tables")) {
+        into("org/llamaexport/core")
+    }
+}
+
+tasks.test {
+    // The bundles of tools/apps/check_android.py, which runs the rest.
+    useJUnitPlatform { excludeTags("bundles") }
+    systemProperty("llama.repository", repository.path)
+    systemProperty("llama.fixtures", repository.resolve("build/android/fixtures").path)
+    systemProperty("llama.python", "python3")
+}
