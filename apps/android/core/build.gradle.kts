@@ -7,14 +7,15 @@ plugins {
 val repository = rootDir.parentFile.parentFile
 
 java {
-    sourceCompatibility = JavaVersion.VERSION_11
-    targetCompatibility = JavaVersion.VERSION_11
+    sourceCompatibility = JavaVersion.VERSION_1_8
+    targetCompatibility = JavaVersion.VERSION_1_8
 }
 
 kotlin {
     compilerOptions {
-        jvmTarget = JvmTarget.JVM_11
-        freeCompilerArgs.add("-Xjdk-release=11")
+        jvmTarget = JvmTarget.JVM_1_8
+        // Android 28 has Java 8's classes; calls of newer ones would fail when they are made.
+        freeCompilerArgs.add("-Xjdk-release=8")
     }
     sourceSets["test"].kotlin.srcDir("src/fixtures/kotlin")
 }

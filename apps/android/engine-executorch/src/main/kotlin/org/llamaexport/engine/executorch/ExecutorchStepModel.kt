@@ -1,10 +1,11 @@
 package org.llamaexport.engine.executorch
 
 import java.io.File
-import java.nio.FloatBuffer
-import java.nio.LongBuffer
+import java.nio.Buffer
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
+import java.nio.FloatBuffer
+import java.nio.LongBuffer
 import org.llamaexport.core.BundleError
 import org.llamaexport.core.StepModel
 import org.llamaexport.core.StepStopped
@@ -58,7 +59,7 @@ class ExecutorchStepModel private constructor(
     private fun runPiece(all: IntArray, begin: Int, end: Int) {
         val size = end - begin
         // A tensor must take a buffer whole, so it gets a view that ends with the ids.
-        ids.position(0).limit(size)
+        ids.show(size)
         val piece = ids.slice()
         for (index in begin until end) piece.put(index - begin, all[index].toLong())
         start.put(0, written.toLong())
@@ -72,9 +73,9 @@ class ExecutorchStepModel private constructor(
                 )
             }
             // The result is memory of the runtime's, which the next call writes over.
-            logits.clear()
+            logits.show(vocabSize)
             result.copyDataInto(logits)
-            logits.flip()
+            logits.show(vocabSize)
         }
         written += size
     }
@@ -129,6 +130,12 @@ class ExecutorchStepModel private constructor(
         }
 
         private fun number(module: Module, name: String): Long = module.execute(name).single().toInt()
+
+        /** Leave so many numbers to read; the type of `Buffer` has these methods on every Android. */
+        private fun Buffer.show(size: Int) {
+            clear()
+            limit(size)
+        }
 
         private fun longs(size: Int): LongBuffer = direct(size * Long.SIZE_BYTES).asLongBuffer()
 

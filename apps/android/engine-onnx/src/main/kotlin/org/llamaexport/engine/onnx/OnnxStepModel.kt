@@ -8,6 +8,7 @@ import ai.onnxruntime.OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL
 import ai.onnxruntime.OrtSession
 import ai.onnxruntime.TensorInfo
 import java.io.File
+import java.nio.Buffer
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
 import java.nio.FloatBuffer
@@ -47,6 +48,8 @@ class OnnxStepModel private constructor(
     private val logits = direct(vocabSize * Float.SIZE_BYTES).asFloatBuffer()
     private val logitsTensor =
         OnnxTensor.createTensor(environment, logits, longArrayOf(1, 1, vocabSize.toLong()))
+    private val inputs = HashMap<String, OnnxTensor>()
+    private val outputs = hashMapOf(LOGITS to logitsTensor)
     private var written = 0
 
     private val lock = Any()
@@ -92,23 +95,33 @@ class OnnxStepModel private constructor(
 
     private fun runPiece(all: IntArray, begin: Int, end: Int) {
         val total = written + end - begin
-        inWords("make room for $total positions") { caches.reserve(total) }
-        ids.clear()
-        for (index in begin until end) ids.put(all[index].toLong())
-        ids.flip()
-        mask.position(0).limit(total)
+        if (total > caches.slots) inWords("make room for $total positions") { reserve(total) }
+        ids.show(end - begin)
+        for (index in begin until end) ids.put(index - begin, all[index].toLong())
+        mask.show(total)
         inWords("run the model over ${end - begin} tokens") {
             tensor(ids).use { idTensor ->
                 tensor(mask).use { maskTensor ->
-                    val past = caches.tensors()
-                    val present = past.mapKeys { it.key.replace(PAST, PRESENT) }
-                    val inputs = past + mapOf(IDS to idTensor, MASK to maskTensor)
-                    val outputs = present + (LOGITS to logitsTensor)
+                    inputs[IDS] = idTensor
+                    inputs[MASK] = maskTensor
                     session.run(inputs, emptySet(), outputs, options).close()
                 }
             }
         }
         written = total
+    }
+
+    /** Each cache is read and written in one place. */
+    private fun reserve(total: Int) {
+        try {
+            caches.reserve(total)
+        } finally {
+            // Some may have grown before memory ended, and those that they replace are closed.
+            for ((name, cache) in caches.tensors()) {
+                inputs[name] = cache
+                outputs[name.replace(PAST, PRESENT)] = cache
+            }
+        }
     }
 
     private fun tensor(numbers: LongBuffer): OnnxTensor =
@@ -184,6 +197,12 @@ class OnnxStepModel private constructor(
                 throw BundleError("$name: expected $value as float32, found ${info.info}", EXPORT_AGAIN)
             }
             return tensor.shape
+        }
+
+        /** Leave so many numbers to read; the type of `Buffer` has these methods on every Android. */
+        private fun Buffer.show(size: Int) {
+            clear()
+            limit(size)
         }
 
         private fun direct(sizeBytes: Int): ByteBuffer =

@@ -2,12 +2,16 @@ package org.llamaexport.engine.onnx
 
 import ai.onnxruntime.OnnxTensor
 import ai.onnxruntime.OrtEnvironment
+import ai.onnxruntime.OrtException
 import java.nio.FloatBuffer
+import java.nio.LongBuffer
 import kotlin.test.Test
+import kotlin.test.assertContains
 import kotlin.test.assertContentEquals
 import kotlin.test.assertEquals
+import kotlin.test.assertFailsWith
 
-class PadGraphTest {
+class KeyValueCachesTest {
     private val environment = OrtEnvironment.getEnvironment()
     private val names = listOf("past_key_values.0.key", "past_key_values.0.value")
 
@@ -36,7 +40,7 @@ class PadGraphTest {
     fun `what a cache holds stays where it was`() {
         caches(maxContext = 2048).use { caches ->
             caches.reserve(512)
-            // A session that adds one to each row of each head, in place as the model does it.
+            // Written in place, as the model does it.
             val before = caches.tensors().getValue(names[0])
             assertContentEquals(FloatArray(2 * 512 * 3), rows(before))
             fill(before, 2 * 512 * 3)
@@ -51,12 +55,23 @@ class PadGraphTest {
         }
     }
 
+    @Test
+    fun `when memory ends the caches stay as they were`() {
+        KeyValueCaches(environment, names, 2, 1000, Int.MAX_VALUE).use { caches ->
+            caches.reserve(512)
+            val error = assertFailsWith<OrtException> { caches.reserve(Int.MAX_VALUE) }
+            assertContains(describe("make room", error).hint, "smaller model")
+            assertEquals(512, caches.slots)
+            assertEquals(2 * 512 * 1000, caches.tensors().getValue(names[0]).floatBuffer.remaining())
+        }
+    }
+
     /** Write 0, 1, 2 and so on into a tensor of onnxruntime's, through a graph that copies. */
     private fun fill(tensor: OnnxTensor, size: Int) {
         val numbers = FloatBuffer.wrap(FloatArray(size) { it.toFloat() })
         environment.createSession(PadGraph.bytes()).use { copying ->
             OnnxTensor.createTensor(environment, numbers, tensor.info.shape).use { data ->
-                val none = java.nio.LongBuffer.wrap(LongArray(8))
+                val none = LongBuffer.wrap(LongArray(8))
                 OnnxTensor.createTensor(environment, none, longArrayOf(8)).use { pads ->
                     val inputs = mapOf(PadGraph.DATA to data, PadGraph.PADS to pads)
                     copying.run(inputs, mapOf(PadGraph.PADDED to tensor)).close()
