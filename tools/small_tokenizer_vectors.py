@@ -31,6 +31,14 @@ OWN_TEXTS: dict[str, str] = {
     "long s": "it'\u017f we'LL",
     "a long word": "daughter" * 50,
 }
+# What random texts are put together from: whatever some step looks for, and its neighbours.
+_BITS = (
+    *" aethgkindrl12\u00e9\u4e2d|\n\t\u2581'.<>",
+    *"\u0661\u00bd\U00011de1\U0001f600\u200d\u0301\u3000\x85\x1c",
+    *("<think>", "</think>", "<tool>", "[ARGS]", "<tool_call>", "<s>", "<unk>", "[PAD]", "<0x41>"),
+    *("  ", "\r\n", "'s", "'LL", "'\u017f", "the ", "king", "daughter", "123", "<|im_end|>"),
+)
+_RANDOM_TEXTS, _MOST_BITS = 40, 30
 _LISTS, _MOST_IDS = 12, 16
 
 
@@ -59,6 +67,11 @@ def texts() -> Iterator[tuple[str, str]]:
         yield f"torture {number}", text
     for name in ("code", "line ends", "other blanks", "controls", "digits and letters"):
         yield name, TEXTS[name]
+    random = Random(14)
+    for number in range(_RANDOM_TEXTS):
+        count = 1 + int(random.random() * _MOST_BITS)
+        bits = [_BITS[int(random.random() * len(_BITS))] for _ in range(count)]
+        yield f"random {number}", "".join(bits)
     yield "the class of each character", "".join(f"{each}'s" for each in CLASSES.values())
 
 

@@ -64,20 +64,22 @@ internal class PieceDecoding(private val pieces: List<String?>, private val drop
             return rest
         }
 
-        /** Take off what are whole characters, and each byte that can begin none as one U+FFFD. */
         private fun wholeCharacters(): String = buildString {
-            while (bytes.isNotEmpty()) {
-                val text = StringBuilder()
-                val decoder = Utf8Decoder()
-                val taken = (1..bytes.size).firstOrNull { count ->
-                    decoder.decode(byteArrayOf(bytes[count - 1]), text)
-                    text.isNotEmpty()
-                } ?: return@buildString
-                val isCharacter = text[0] != Utf8Decoder.REPLACEMENT || taken == REPLACEMENT_BYTES.size &&
-                    bytes.copyOf(taken).contentEquals(REPLACEMENT_BYTES)
-                append(if (isCharacter) text else Utf8Decoder.REPLACEMENT)
-                bytes = bytes.copyOfRange(if (isCharacter) taken else 1, bytes.size)
+            while (bytes.isNotEmpty()) append(firstCharacter() ?: break)
+        }
+
+        /** Take off the first character, or a byte that begins none as U+FFFD; null: it is not whole yet. */
+        private fun firstCharacter(): String? {
+            val text = StringBuilder()
+            val decoder = Utf8Decoder()
+            var size = 0
+            while (text.isEmpty()) {
+                if (size == bytes.size) return null
+                decoder.decode(byteArrayOf(bytes[size++]), text)
             }
+            val isWhole = text.toString().encodeToByteArray().contentEquals(bytes.copyOf(size))
+            bytes = bytes.copyOfRange(if (isWhole) size else 1, bytes.size)
+            return if (isWhole) text.toString() else Utf8Decoder.REPLACEMENT.toString()
         }
 
         private fun withoutBlanks(text: String): String {
@@ -91,8 +93,6 @@ internal class PieceDecoding(private val pieces: List<String?>, private val drop
 
 /** The letter that SentencePiece writes for a blank. */
 internal const val BLANK_LETTER = '\u2581'
-
-private val REPLACEMENT_BYTES = byteArrayOf(0xEF.toByte(), 0xBF.toByte(), 0xBD.toByte())
 
 /** Return the byte that SentencePiece's `<0x0A>` stands for, or null where it is another piece. */
 internal fun byteOfPiece(piece: String): Byte? {
