@@ -20,7 +20,7 @@ internal class CharacterClasses private constructor(
     fun classOf(codePoint: Int): Int = classes[codePoint].toInt() and CLASS_MASK
 
     /** Return whether the step `Digits` splits a character off; it knows more than [NUMBER]. */
-    fun isDigit(codePoint: Int): Boolean = classes[codePoint].toInt() and DIGIT_FLAG != 0
+    fun splitsOff(codePoint: Int): Boolean = classes[codePoint].toInt() and DIGIT_FLAG != 0
 
     /** Return which letter of an ending such as `'s` a character is in any case, or null. */
     fun endingLetter(codePoint: Int): Char? = endingLetters[codePoint]

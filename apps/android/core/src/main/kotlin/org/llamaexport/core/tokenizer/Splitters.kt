@@ -130,12 +130,12 @@ internal class Gpt2Splitter(private val classes: CharacterClasses) : Splitter {
 internal class DigitSplitter(private val classes: CharacterClasses, private val alone: Boolean) : Splitter {
     override fun end(text: String, from: Int, to: Int): Int {
         val first = codePointAt(text, from)
-        val isDigit = classes.isDigit(first)
+        val isDigit = classes.splitsOff(first)
         var at = from + unitsOf(first)
         if (isDigit && alone) return at
         while (at < to) {
             val next = codePointAt(text, at)
-            if (classes.isDigit(next) != isDigit) break
+            if (classes.splitsOff(next) != isDigit) break
             at += unitsOf(next)
         }
         return at
