@@ -164,6 +164,20 @@ ANY_TARGET: dict[str, tuple[Fault, str]] = {
         "side_tokenizer",
     ),
     "tokenizer.json removed": (removed("tokenizer.json"), "side_tokenizer"),
+    "twice the memory": (in_manifest(times(2, "memory", "resident_bytes")), "manifest_memory"),
+    "half a cache": (in_manifest(times(0.5, "memory", "kv_bytes_per_token")), "manifest_memory"),
+    "turns that keep blanks": (
+        in_manifest(put("chat", "turns", "trim", value=False)),
+        "manifest_chat",
+    ),
+    "turns that do not end": (
+        in_manifest(put("chat", "turns", "user", "suffix", value=[])),
+        "manifest_chat",
+    ),
+    "no turns": (
+        in_manifest(put("chat", value={"turns": None, "reason": "none"})),
+        "manifest_chat",
+    ),
     "chat template of others": (
         in_json("tokenizer_config.json", put("chat_template", value="{{ messages }}")),
         "side_chat",

@@ -135,6 +135,53 @@ GRAPH_DAMAGE = [
 ]
 
 
+TURN = {"prefix": [128006, "user\n"], "suffix": [128009]}
+TURNS = {
+    "begin": [128000],
+    "no_system": ["Today: ", {"strftime": "%d %b %Y"}, "\n"],
+    **dict.fromkeys(("system", "user", "assistant"), TURN),
+    "answer": [],
+    "trim": True,
+}
+FOR_APPS = {
+    "memory": {"resident_bytes": 10**9, "kv_bytes_per_token": 0},
+    "chat": {"turns": TURNS, "reason": None},
+}
+FOR_APPS_DAMAGE = [
+    ("memory", None, "memory must be an object", True),
+    ("memory", {}, "memory.resident_bytes", True),
+    ("memory.resident_bytes", -1, "memory.resident_bytes", True),
+    ("memory.kv_bytes_per_token", 1.5, "memory.kv_bytes_per_token", True),
+    ("memory.peak", 1, "memory.peak is not a key", True),
+    ("chat", [], "chat must be an object", True),
+    ("chat", {"turns": None, "reason": None}, "chat.reason must be why", True),
+    ("chat", {"turns": None, "reason": "a\nb"}, "chat.reason must be why", True),
+    ("chat", {"turns": None, "reason": " "}, "chat.reason must be why", True),
+    ("chat", {"turns": None, "reason": "x" * 501}, "chat.reason must be why", True),
+    ("chat.reason", "why", "chat.reason must be null", True),
+    ("chat.reason", ABSENT, "chat.reason must be null", True),
+    ("chat.turns", ABSENT, "chat.turns must be an object", True),
+    ("chat.more", 1, "chat.more is not a key", True),
+    ("chat.turns.tool", TURN, "chat.turns.tool is not a key", True),
+    ("chat.turns.trim", 1, "chat.turns.trim must be true or false", True),
+    ("chat.turns.begin", ABSENT, "chat.turns.begin must be a list", True),
+    ("chat.turns.begin", "<s>", "chat.turns.begin must be a list", True),
+    ("chat.turns.begin", [True], "chat.turns.begin must be a list of token ids", True),
+    ("chat.turns.begin", [-1], "chat.turns.begin must be a list of token ids", True),
+    ("chat.turns.begin", [128256], "chat.turns.begin must be inside the vocabulary", False),
+    ("chat.turns.begin", [""], "chat.turns.begin must be a list of token ids", True),
+    ("chat.turns.begin", ["x" * 70000], "chat.turns.begin must be a list of token ids", True),
+    ("chat.turns.begin", ["x"] * 257, "chat.turns.begin must be a list of at most 256", True),
+    ("chat.turns.answer", [{"strftime": "%c"}], "chat.turns.answer must be", True),
+    ("chat.turns.answer", [{"strftime": "today"}], "chat.turns.answer must be", True),
+    ("chat.turns.answer", [{"strftime": "%d", "x": 1}], "chat.turns.answer must be", True),
+    ("chat.turns.answer", [{}], "chat.turns.answer must be", True),
+    ("chat.turns.user.suffix", None, "chat.turns.user.suffix must be a list", True),
+    ("chat.turns.user.more", [], "chat.turns.user.more is not a key", True),
+    ("chat.turns.system", None, "chat.turns.system must be an object", True),
+]
+
+
 @pytest.fixture(scope="module")
 def schema():
     jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
@@ -240,6 +287,34 @@ def test_a_wrong_field_of_the_graph_is_named(tmp_path, schema, where, value, wor
     assert list(schema.iter_errors(whole)) == []
 
 
+@pytest.mark.parametrize(("where", "value", "word", "in_schema"), FOR_APPS_DAMAGE)
+def test_a_wrong_field_for_apps_is_named(tmp_path, schema, where, value, word, in_schema):
+    whole = raw_manifest(tmp_path) | FOR_APPS
+    assert list(schema.iter_errors(whole)) == []
+    assert json.loads(Manifest.from_json(whole).to_text()) == whole
+    raw = damaged(whole, where, value)
+    with pytest.raises(BundleError, match=re.escape(word)):
+        Manifest.from_json(raw)
+    assert bool(list(schema.iter_errors(raw))) is in_schema
+
+
+def test_a_model_without_turns_says_why(tmp_path, schema):
+    raw = raw_manifest(tmp_path) | {"chat": {"turns": None, "reason": "a base model"}}
+    assert list(schema.iter_errors(raw)) == []
+    assert Manifest.from_json(raw).chat == {"turns": None, "reason": "a base model"}
+
+
+def test_an_older_bundle_has_no_keys_for_apps(tmp_path):
+    raw = raw_manifest(tmp_path)
+    found = Manifest.from_json(raw)
+    assert (found.memory, found.chat) == (None, None)
+    assert "memory" not in found.to_json()
+    first = first_version(raw, None)
+    for key, value in FOR_APPS.items():
+        with pytest.raises(BundleError, match=f"{key} is not a key of this format"):
+            Manifest.from_json(first | {key: value})
+
+
 @pytest.mark.parametrize("raw", [None, [], 5, "io", {}])
 def test_a_graph_of_another_kind_is_named(raw):
     with pytest.raises(BundleError, match="graph"):
@@ -273,10 +348,12 @@ ODD = (
 )
 
 
-@pytest.mark.parametrize("key", ["graph", "quantization", "tokenizer", "created_with", "model"])
+@pytest.mark.parametrize(
+    "key", ["graph", "quantization", "tokenizer", "created_with", "model", "memory", "chat"]
+)
 def test_a_manifest_of_any_shape_is_read_or_named(tmp_path, key):
     """Every value is replaced by every odd one; what is let through can be written again."""
-    whole = raw_manifest(tmp_path)
+    whole = raw_manifest(tmp_path) | FOR_APPS
     whole["graph"] |= {"delegate": DELEGATE, "functions": {"decode": 1}, "states": [STATE_TENSOR]}
     for place in values(whole[key]):
         for odd in ODD:

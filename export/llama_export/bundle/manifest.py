@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from llama_export.bundle.app_keys import CHAT, MEMORY, check_chat, check_memory
 from llama_export.bundle.graph_spec import GraphSpec
 from llama_export.bundle.json_object import JsonObject, is_integer
 from llama_export.bundle.model_info import NAME, ModelInfo, parse_model
@@ -29,6 +30,7 @@ MANIFEST_NAME = "manifest.json"
 
 _SIZE_LIMIT_BYTES = 16 * 2**20  # an 8B model's manifest is under 200 kB
 _FAULTS_SHOWN = 20
+_OPTIONAL = (MEMORY, CHAT)
 _TENSOR_HASHES = ("codes_sha256", "scales_sha256")
 _MOST_BITS = 64
 _MOST_TOKENS = 2**24
@@ -67,6 +69,9 @@ class Manifest:
         created_with: versions by package name.
         runs_here: whether the runtime on the exporting machine can run the artifact; what is
             lowered for another processor was never run.
+        memory: resident_bytes of the loaded artifact without its KV cache, about, and
+            kv_bytes_per_token; None: an older export did not say.
+        chat: turns of a dialog as data, or the reason why there are none; None: as `memory`.
     """
 
     format_version: int
@@ -79,6 +84,8 @@ class Manifest:
     files: Mapping[str, FileEntry]
     created_with: Mapping[str, str]
     runs_here: bool
+    memory: Mapping[str, int] | None = None
+    chat: Mapping[str, Any] | None = None
 
     @cached_property
     def spec(self) -> GraphSpec:
@@ -149,7 +156,7 @@ class Manifest:
         raw = {**asdict(self), "model": self.model.to_json()}
         if self.format_version == _FIRST_VERSION:
             del raw["runs_here"]
-        return raw
+        return {k: value for k, value in raw.items() if k not in _OPTIONAL or value is not None}
 
     def to_text(self) -> str:
         """Return the file's text: sorted keys, two spaces, a newline at the end.
@@ -199,9 +206,11 @@ def _refuse_newer(version: object, where: str) -> None:
 def _parse(top: JsonObject) -> Manifest:
     version = top.integer("format_version", minimum=1)
     first = version == _FIRST_VERSION
-    top.only(name for name in Manifest.__dataclass_fields__ if name != "runs_here" or not first)
-    graph = top.child("graph")
+    later = ("runs_here", *_OPTIONAL) if first else ()
+    top.only(name for name in Manifest.__dataclass_fields__ if name not in later)
+    graph, tokenizer = top.child("graph"), top.child("tokenizer")
     GraphSpec.read(graph)
+    chat = check_chat(top.child(CHAT), tokenizer.raw.get("vocab_size")) if CHAT in top.raw else None
     return Manifest(
         format_version=version,
         target=top.text("target", _TARGET, "a target's name in lower case"),
@@ -209,10 +218,12 @@ def _parse(top: JsonObject) -> Manifest:
         model=parse_model(top.child("model")),
         graph=graph.raw,
         quantization=_check_quantization(top.child("quantization")),
-        tokenizer=_check_tokenizer(top.child("tokenizer")),
+        tokenizer=_check_tokenizer(tokenizer),
         files=_parse_files(top.child("files")),
         created_with=_parse_versions(top.child("created_with")),
         runs_here=_ran_in_version_1(graph.raw) if first else top.boolean("runs_here"),
+        memory=check_memory(top.child(MEMORY)) if MEMORY in top.raw else None,
+        chat=chat,
     )
 
 

@@ -140,12 +140,27 @@ def _facts(found: Inspection) -> dict[str, str]:
         )
         facts["tokens"] = f"{found.tokenizer['vocab_size']} in {found.tokenizer['file']}"
         facts["stops at"] = stops
+    facts |= _for_apps(found)
     if found.created_with:
         facts["made with"] = ", ".join(f"{name} {v}" for name, v in found.created_with.items())
     facts["licence"] = found.licence
     facts["hashes"] = found.hashes + (" (--hashes checks them)" if "not" in found.hashes else "")
     if found.unlisted:
         facts["not in the manifest"] = ", ".join(found.unlisted)
+    return facts
+
+
+def _for_apps(found: Inspection) -> dict[str, str]:
+    """Show what a manifest says for apps: the memory to run it, and whether turns are data."""
+    from llama_export.system.byte_sizes import format_bytes
+
+    facts = {}
+    if found.memory:
+        resident = format_bytes(found.memory["resident_bytes"])
+        facts["memory"] = f"about {resident} when loaded, and the KV cache"
+    if found.chat:
+        reason = found.chat["reason"]
+        facts["chat turns"] = "in the manifest" if reason is None else f"none: {reason}"
     return facts
 
 

@@ -91,6 +91,8 @@ class Inspection:
         parts: what takes the space, by kind.
         files: the files, largest first.
         tokenizer: file, size and stop tokens of the tokenizer.
+        memory: what a manifest says of the memory to run it; empty for weights and older bundles.
+        chat: the turns of a dialog, or why there are none; empty as `memory`.
         created_with: versions by package name.
         licence: sentence of NOTICE that names the licence.
         size_bytes: size of all files.
@@ -109,6 +111,8 @@ class Inspection:
     parts: tuple[Part, ...]
     files: tuple[FileNote, ...]
     tokenizer: Mapping[str, Any]
+    memory: Mapping[str, int]
+    chat: Mapping[str, Any]
     created_with: Mapping[str, str]
     licence: str
     size_bytes: int
@@ -197,6 +201,8 @@ def inspect_bundle(
         parts=tuple(parts),
         files=_file_notes(sizes, artifact.files),
         tokenizer={**manifest.tokenizer, "stop_token_names": _stop_token_names(bundle)},
+        memory=dict(manifest.memory or {}),
+        chat=dict(manifest.chat or {}),
         created_with=dict(manifest.created_with),
         licence=_licence(bundle.folder),
         size_bytes=sum(sizes.values()),
@@ -247,6 +253,8 @@ def inspect_weights(folder: Path, *, check_hashes: bool = False) -> Inspection:
         parts=(*parts, *_side_parts(sizes, leave_out=own)),
         files=_file_notes(sizes, {}),
         tokenizer={},
+        memory={},
+        chat={},
         created_with={},
         licence=_licence(folder),
         size_bytes=sum(sizes.values()),

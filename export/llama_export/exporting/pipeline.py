@@ -20,12 +20,17 @@ from llama_export.exporting.calibration import calibration_for
 from llama_export.exporting.plan import ExportPlan, TargetPlan, fitted_recipe, plan_export
 from llama_export.exporting.provenance import (
     artifact_metadata,
+    memory_needed,
     versions_used,
 )
 from llama_export.exporting.request import ExportRequest
 from llama_export.exporting.result import ExportedBundle, ExportResult
 from llama_export.llama.trace import trace
-from llama_export.sources.manifest_fields import describe_quantization, describe_tokenizer
+from llama_export.sources.manifest_fields import (
+    describe_chat,
+    describe_quantization,
+    describe_tokenizer,
+)
 from llama_export.sources.model_files import ModelFiles
 from llama_export.sources.resolve import fetch_named
 from llama_export.sources.source import WEIGHTS_FOLDER, Source, open_source
@@ -71,7 +76,8 @@ def run_export(plan: ExportPlan, progress: Progress) -> ExportResult:
             source = _open_source(plan, advance)
         files = ModelFiles.of(source)
         weights = _quantized_weights(work, plan, source, files, progress)
-        model = _Model(source, weights, describe_quantization(weights), files)
+        chat = describe_chat(source.info.name, source.tokenizer, files.tokenizer_config)
+        model = _Model(source, weights, describe_quantization(weights), chat, files)
         made = tuple(_export_target(work, plan, each, model, progress) for each in plan.targets)
     return ExportResult(plan.output, made, time.perf_counter() - begun)
 
@@ -115,6 +121,7 @@ class _Model:
     source: Source
     weights: QuantizedWeights
     quantization: Mapping[str, object]
+    chat: Mapping[str, object]
     files: ModelFiles
 
 
@@ -142,6 +149,8 @@ def _export_target(
             files={},
             created_with=versions_used(name),
             runs_here=lowered.runs_here,
+            memory=memory_needed(each, source.config, weights),
+            chat=model.chat,
         )
         seal(folder, manifest)
     if plan.request.verify and lowered.runs_here:

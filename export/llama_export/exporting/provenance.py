@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import platform
 
+from llama_export.exporting.plan import TargetPlan
+from llama_export.llama.config import LlamaConfig
+from llama_export.llama.names import expected_shapes
 from llama_export.sources.manifest_fields import first_token, group_size_of
 from llama_export.sources.source import Source
 from llama_export.system.installed import installed_version
@@ -43,6 +46,16 @@ def artifact_metadata(source: Source, weights: QuantizedWeights, notice: str) ->
         version=__version__,
         head_tokens=source.config.head_tokens,
     )
+
+
+def memory_needed(
+    each: TargetPlan, config: LlamaConfig, weights: QuantizedWeights
+) -> dict[str, int]:
+    """Return what a manifest says of the memory that running a target's artifact takes."""
+    shapes = expected_shapes(config)
+    schemes = {name: weights.scheme(name) for name in shapes}
+    context, options = each.estimate.max_context, each.options
+    return each.target.predict(config, shapes, schemes, context, options).memory()
 
 
 def _client_file(tokenizer: Tokenizer) -> str:

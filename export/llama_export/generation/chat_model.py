@@ -5,10 +5,9 @@ It reads a bundle's file; it does not know how a turn is written.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from llama_export.bundle.bundle import Bundle
 from llama_export.errors import BundleError
+from llama_export.sources.chat_settings import own_chat_format
 from llama_export.sources.resolve import DEMO
 from llama_export.tokenizer.chat.chat_format import ChatFormat
 from llama_export.tokenizer.tokenizer import Tokenizer
@@ -27,12 +26,10 @@ def read_chat_format(bundle: Bundle, tokenizer: Tokenizer) -> ChatFormat:
         return ChatFormat.of(tokenizer, {})
     path = bundle.path(_SETTINGS)
     try:
-        found = ChatFormat.of(tokenizer, read_object(path))
+        return own_chat_format(bundle.manifest.model.name, tokenizer, read_object(path))
     except (OSError, JsonFault) as error:
         message = f"{path} cannot be read: {error}"
         raise BundleError(message, "export the bundle again") from error
-    # The demo was trained without Meta's lines of dates.
-    return replace(found, arguments={"date_string": ""}) if _is_demo(bundle) else found
 
 
 def is_for_chat(bundle: Bundle, chat_format: ChatFormat) -> bool:

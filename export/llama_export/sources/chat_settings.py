@@ -14,6 +14,7 @@ from pathlib import Path
 from llama_export.checkpoints.checkpoint import Companions
 from llama_export.errors import ConfigError
 from llama_export.llama.config import LlamaConfig
+from llama_export.sources.resolve import DEMO
 from llama_export.tokenizer import chat
 from llama_export.tokenizer.chat.chat_format import (
     DEFAULT_TEMPLATE,
@@ -60,6 +61,19 @@ def chat_settings(
     extra = extra_names(theirs)
     named = {EXTRA_KEY: extra} if extra else {}
     return tokenizer.config_keys() | templates_key(templates) | kept | named
+
+
+def own_chat_format(name: str, tokenizer: Tokenizer, settings: Mapping[str, object]) -> ChatFormat:
+    """Return how a model's dialogs are written, with what it gives its template itself.
+
+    Args:
+        name: name of the model.
+        tokenizer: its tokenizer.
+        settings: keys of its tokenizer_config.json.
+    """
+    form = ChatFormat.of(tokenizer, settings)
+    # The demo was trained without Meta's lines of dates.
+    return replace(form, arguments={"date_string": ""}) if name == DEMO else form
 
 
 def completed(config: LlamaConfig, tokenizer: Tokenizer, companions: Companions) -> LlamaConfig:

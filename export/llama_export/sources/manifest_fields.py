@@ -1,4 +1,4 @@
-"""What a manifest says of weights and tokenizer: an export writes it, `verify` compares it.
+"""What a manifest says of weights, tokenizer and chat: an export writes it, `verify` compares it.
 
 It gathers; it writes and compares nothing.
 """
@@ -6,9 +6,12 @@ It gathers; it writes and compares nothing.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from llama_export.llama.config import LlamaConfig
+from llama_export.sources.chat_settings import own_chat_format
+from llama_export.tokenizer.chat.find_turns import find_turns
 from llama_export.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -38,6 +41,19 @@ def first_token(tokenizer: Tokenizer, config: LlamaConfig) -> int | None:
     """Return the token that begins a text: the tokenizer's, else the config's; None: none does."""
     own = tokenizer.bos_token_id
     return config.bos_token_id if own is None else own
+
+
+def describe_chat(
+    name: str, tokenizer: Tokenizer, settings: Mapping[str, object]
+) -> dict[str, object]:
+    """Describe for the manifest how a model's dialogs are written, or why that cannot be said.
+
+    Args:
+        name: name of the model.
+        tokenizer: its tokenizer.
+        settings: keys of its tokenizer_config.json.
+    """
+    return find_turns(own_chat_format(name, tokenizer, settings)).to_json()
 
 
 def describe_quantization(weights: QuantizedWeights) -> dict[str, Any]:

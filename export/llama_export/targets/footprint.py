@@ -56,6 +56,13 @@ class Footprint:
         """Return what decoding a token reads at a context: the weights, and the cache so far."""
         return sum(part.read_bytes for part in self.parts) + context * self.kv_bytes_per_token
 
+    def memory(self) -> dict[str, int]:
+        """Return what a manifest says of the memory that running it takes."""
+        return {
+            "resident_bytes": self.resident_bytes,
+            "kv_bytes_per_token": self.kv_bytes_per_token,
+        }
+
 
 def merge(parts: Iterable[Part]) -> tuple[Part, ...]:
     """Add parts of the same kind; the largest comes first."""

@@ -9,7 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 from llama_export.verification.measure.beside import Beside
 from llama_export.verification.measure.differences import Difference
-from llama_export.verification.rows import NO_CHECKPOINT, NO_WEIGHTS, Row, judged, unchecked
+from llama_export.verification.rows import (
+    NO_CHECKPOINT,
+    NO_WEIGHTS,
+    Row,
+    informed,
+    judged,
+    unchecked,
+)
 
 _FILES = "files"
 _MOST_NAMED = 3
@@ -53,7 +60,21 @@ def beside_rows(beside: Beside) -> list[Row]:
         rows.append(unchecked(_FILES, key, name, note))
     else:
         rows.append(_row(key, name, beside.quantization))
-    return [*rows, *_source_rows(beside)]
+    return [*rows, *_app_rows(beside), *_source_rows(beside)]
+
+
+def _app_rows(beside: Beside) -> list[Row]:
+    """Judge the two keys that apps read; an older export's manifest has neither."""
+    parts = (
+        ("manifest_memory", "differences of the manifest's memory", beside.memory),
+        ("manifest_chat", "differences of the manifest's turns from the template's", beside.chat),
+    )
+    return [
+        informed(_FILES, key, name, 0, "an older export did not say")
+        if found is None
+        else _row(key, name, found)
+        for key, name, found in parts
+    ]
 
 
 def _source_rows(beside: Beside) -> list[Row]:

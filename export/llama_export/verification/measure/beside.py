@@ -18,6 +18,7 @@ from llama_export.sources.reading import how_it_was_read
 from llama_export.sources.source import IDENTITY
 from llama_export.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from llama_export.verification.artifact import Artifact
+from llama_export.verification.measure.app_keys import chat_differences, memory_differences
 from llama_export.verification.measure.dialogs import dialog_differences
 from llama_export.verification.measure.differences import (
     Difference,
@@ -58,6 +59,8 @@ class Beside:
         said: the artifact's own words on the model.
         model: the manifest's words on the model.
         quantization: the manifest's words on the weights.
+        memory: the manifest's words on the memory that running it takes; None: an older export's.
+        chat: the manifest's turns, which are those of the template beside it; None: as `memory`.
         files: differences from the source by a file's name, each file of the source among them.
         dialogs: dialogs that the bundle writes otherwise than the source.
         origin: where the source is known from; empty when it is not.
@@ -71,6 +74,8 @@ class Beside:
     said: Sequence[Difference] | None
     model: Sequence[Difference] | None
     quantization: Sequence[Difference] | None
+    memory: Sequence[Difference] | None
+    chat: Sequence[Difference] | None
     files: Mapping[str, Sequence[Difference]] | None
     dialogs: Sequence[Difference] | None
     origin: str
@@ -105,6 +110,8 @@ def compare_beside(artifact: Artifact, unlisted: Sequence[str]) -> Beside:
         said=said,
         model=None if source is None else _model_differences(artifact, source.contents),
         quantization=None if weights is None else _quantization_differences(artifact, weights),
+        memory=memory_differences(artifact),
+        chat=chat_differences(artifact),
         files=None if source is None else _file_differences(artifact, source.contents),
         dialogs=dialog_differences(artifact),
         origin="" if source is None else source.origin,
