@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -156,14 +156,46 @@ def seal(folder: Path, draft: Manifest, progress: Progress | None = None) -> Man
     """
     try:
         files = {name: hash_file(path, progress) for name, path in _files_to_seal(folder)}
-        text = replace(draft, files=files).to_text()
-        # What would be refused on reading must not be written.
-        manifest = Manifest.from_text(text, where=str(folder / MANIFEST_NAME))
-        (folder / MANIFEST_NAME).write_bytes(text.encode("utf-8"))
+        return _write_manifest(folder, replace(draft, files=files))
     except OSError as error:
-        message = f"{folder} cannot be sealed: {error.strerror or error}"
-        raise OutputError(message, "free some space, or choose another output folder") from error
+        raise _unsealed(folder, error) from error
+
+
+def add_files(bundle: Bundle, contents: Mapping[str, bytes]) -> Manifest:
+    """Write more files into a sealed folder, and its manifest anew; the others are not read again.
+
+    Args:
+        bundle: bundle in a folder that nobody else uses yet.
+        contents: content of each file by its name.
+
+    Returns:
+        The manifest, as a reader will get it.
+
+    Raises:
+        BundleError: a name is one that no manifest may hold.
+        OutputError: a file cannot be written.
+    """
+    files = dict(bundle.manifest.files)
+    try:
+        for name, content in contents.items():
+            (bundle.folder / name).write_bytes(content)
+            files[name] = hash_file(bundle.folder / name)
+        return _write_manifest(bundle.folder, replace(bundle.manifest, files=files))
+    except OSError as error:
+        raise _unsealed(bundle.folder, error) from error
+
+
+def _write_manifest(folder: Path, draft: Manifest) -> Manifest:
+    text = draft.to_text()
+    # What would be refused on reading must not be written.
+    manifest = Manifest.from_text(text, where=str(folder / MANIFEST_NAME))
+    (folder / MANIFEST_NAME).write_bytes(text.encode("utf-8"))
     return manifest
+
+
+def _unsealed(folder: Path, error: OSError) -> OutputError:
+    message = f"{folder} cannot be sealed: {error.strerror or error}"
+    return OutputError(message, "free some space, or choose another output folder")
 
 
 def _files_to_seal(folder: Path) -> list[tuple[str, Path]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -11,7 +12,7 @@ from llama_export.cli.options import BUNDLE, JSON, PATH, THREADS, VERBOSE, open_
 from llama_export.cli.proving import how_to_prove
 from llama_export.cli.reading_options import ADAPTER, BASE
 from llama_export.cli.verb import Section, Verb
-from llama_export.errors import NOT_PROVED_EXIT_CODE
+from llama_export.errors import NOT_PROVED_EXIT_CODE, UsageError
 
 # By the verdict of a report.
 _EXIT_CODES = {"passed": 0, "failed": 1, "not proved": NOT_PROVED_EXIT_CODE}
@@ -30,12 +31,25 @@ def verify(
     quick: bool,
     strict: bool,
     html: Path | None,
+    device_report: Path | None,
     threads: int | None,
     as_json: bool,
     verbose: bool,
 ) -> None:
     """Compare a bundle with the eager model; exit code 0 only when all of it is proved."""
     console = open_console(verbose)
+    if device_report is not None:
+        others = {
+            "--checkpoint": checkpoint,
+            "--weights": weights,
+            "--text": text,
+            "--quick": quick,
+            "--strict": strict,
+            "--base": base,
+            "--adapter": adapter,
+        }
+        _refuse_beside_a_phone([name for name, given in others.items() if given])
+        _judge_a_phone(bundle, device_report, html, as_json=as_json, verbose=verbose)
     from llama_export.bundle.bundle import Bundle
     from llama_export.cli.terminal import TerminalProgress, show_note, show_report
     from llama_export.sources.references import reference_for
@@ -80,6 +94,34 @@ def verify(
     raise click.exceptions.Exit(_EXIT_CODES[report.verdict])
 
 
+def _refuse_beside_a_phone(given: list[str]) -> None:
+    if given:
+        message = f"--device-report judges what a phone measured: it has no use for {given[0]}"
+        raise UsageError(message, f"leave {' and '.join(given)} out")
+
+
+def _judge_a_phone(
+    bundle: Path, path: Path, html: Path | None, *, as_json: bool, verbose: bool
+) -> NoReturn:
+    """Hold what a phone measured against the bundle's golden data; nothing runs here."""
+    from llama_export.bundle.bundle import Bundle
+    from llama_export.cli.terminal import show_report
+    from llama_export.verification.golden.compare import judge_report
+    from llama_export.verification.golden.device_report import read_device_report
+    from llama_export.verification.golden.golden import read_golden
+    from llama_export.verification.report.html import check_html, write_html
+
+    if html is not None:
+        check_html(html)
+    opened = Bundle.open(bundle)
+    golden = read_golden(opened)
+    report = judge_report(golden, read_device_report(path, opened), opened.manifest.model.name)
+    if html is not None:
+        write_html(report, html)
+    show_report(report, as_json=as_json, every_row=verbose)
+    raise click.exceptions.Exit(_EXIT_CODES[report.verdict])
+
+
 VERIFY = Verb(
     "verify",
     verify,
@@ -116,6 +158,12 @@ VERIFY = Verb(
                     metavar="FILE",
                     help="A UTF-8 text to read.",
                     show_default="two that come with the program",
+                ),
+                click.Option(
+                    ["--device-report"],
+                    type=PATH,
+                    metavar="FILE",
+                    help="What a phone measured of the bundle; judged alone, and nothing is run.",
                 ),
             ),
         ),

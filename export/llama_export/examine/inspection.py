@@ -33,6 +33,7 @@ _COMMON_FILES: Mapping[str, str] = {
     "tokenizer.model": "vocabulary, Meta's form",
     "tokenizer.json": "vocabulary, Hugging Face's form",
     "tokenizer_config.json": "special tokens, chat template",
+    "golden.json": "what it answers, for apps to compare",
     "NOTICE": "whose model, which licence",
     "manifest.json": "what the bundle is, with hashes",
     WEIGHTS_FILE: "the quantised weights",

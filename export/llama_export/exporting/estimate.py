@@ -28,6 +28,8 @@ _START_S = 4.0
 # Of the small files: NOTICE and three configurations; manifest.json and the record by layer.
 _SMALL_FILES_BYTES = 3_400
 _MANIFEST_BYTES, _MANIFEST_LAYER_BYTES = 4_600, 2_480
+# Of an export that is checked.
+_GOLDEN_BYTES = 36_500
 _RECORD_BYTES, _RECORD_TENSOR_BYTES = 920, 220
 _HEADER_ENTRY_BYTES, _HEADER_ALIGNMENT = 120, 4096
 
@@ -228,9 +230,10 @@ def _target(
     known.check(options, layout.schemes, max_context)
     footprint = known.predict(config, layout.shapes, layout.schemes, max_context, options)
     manifest = _MANIFEST_BYTES + config.num_hidden_layers * _MANIFEST_LAYER_BYTES
-    files = layout.model.tokenizer_bytes + manifest + _SMALL_FILES_BYTES
     # What cannot run here is not checked either.
     checked = verify and known.runs_here(options)
+    files = layout.model.tokenizer_bytes + manifest + _SMALL_FILES_BYTES
+    files += _GOLDEN_BYTES if checked else 0
     cost = known.costs.of(config.num_parameters, verify=checked)
     return TargetEstimate(
         target,

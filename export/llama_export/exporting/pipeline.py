@@ -34,6 +34,7 @@ from llama_export.sources.manifest_fields import (
 from llama_export.sources.model_files import ModelFiles
 from llama_export.sources.resolve import fetch_named
 from llama_export.sources.source import WEIGHTS_FOLDER, Source, open_source
+from llama_export.verification.golden.record import add_golden
 from llama_export.verification.rows import VerificationFailedError, VerifyReport
 from llama_export.verification.verify import VerifySettings, verify_bundle
 from llama_quantize.checkpoint.store import quantize_to
@@ -155,6 +156,8 @@ def _export_target(
         seal(folder, manifest)
     if plan.request.verify and lowered.runs_here:
         report = _verified(folder, model, progress)
+        with progress.step("Recording what it answers"):
+            add_golden(Bundle.open(folder), report)
     # Under the name that it will have when this export ends.
     return ExportedBundle(Bundle(each.folder, Bundle.open(folder).manifest), report)
 

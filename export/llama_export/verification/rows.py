@@ -29,6 +29,7 @@ SECTIONS: Mapping[str, str] = {
     "session": "Sessions: prefill, decode, rewinding, the end of the context",
     "activation": "Activation rounding: the runtime's faster arithmetic",
     "quantisation": "Quantisation error: quantised weights against the checkpoint",
+    "device": "On a phone: the artifact there against the machine that exported it",
 }
 
 

@@ -8,6 +8,7 @@ command line.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,9 @@ from llama_export.targets import registry
 from llama_export.verification.artifact import Artifact, refuse_other_model
 from llama_export.verification.assemble import assemble_report
 from llama_export.verification.findings import Divergence
+from llama_export.verification.golden.compare import golden_rows
+from llama_export.verification.golden.golden import GOLDEN_NAME, read_golden
+from llama_export.verification.golden.record import measure_again
 from llama_export.verification.judge.judge import judge
 from llama_export.verification.judge.terms import strictly
 from llama_export.verification.locate.locate import MOST_POSITIONS, locate
@@ -112,7 +116,7 @@ def verify_artifact(
     measured = measure(artifact, quick=quick, progress=progress)
     rows = judge(artifact, measured, quick=quick)
     divergence, located = _locate(artifact, measured, rows, quick=quick)
-    rows = [*rows, *located]
+    rows = [*rows, *located, *([] if quick else _golden(artifact))]
     return assemble_report(
         artifact,
         measured,
@@ -121,6 +125,15 @@ def verify_artifact(
         quick=quick,
         strict=strict,
     )
+
+
+def _golden(artifact: Artifact) -> list[Row]:
+    """Make the calls of the bundle's golden data again; without such data there is no row."""
+    if GOLDEN_NAME not in artifact.bundle.manifest.files:
+        return []
+    golden = read_golden(artifact.bundle)
+    with closing(artifact.open_session(exact=False)) as session:
+        return golden_rows(golden, measure_again(session, golden), "session")
 
 
 def _locate(
