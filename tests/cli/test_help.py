@@ -31,6 +31,7 @@ HEADINGS = {
     "generate": ["Arguments", "Prompt", "Sampling", "Run"],
     "chat": ["Arguments", "Conversation", "Sampling", "Run"],
     "classify": ["Arguments", "Conversation", "Judgement", "Run"],
+    "pack": ["Arguments", "Options"],
     "verify": ["Arguments", "Compare with", "Checks", "Run"],
     "bench": ["Arguments", "What is measured", "Run"],
     "inspect": ["Arguments", "Options"],

@@ -14,6 +14,7 @@ from llama_export.cli.generate import GENERATE
 from llama_export.cli.inspect import INSPECT
 from llama_export.cli.list import LIST
 from llama_export.cli.main import main
+from llama_export.cli.pack import PACK
 from llama_export.cli.program import NAME, Program
 from llama_export.cli.reading_options import READING_OPTIONS
 from llama_export.cli.target_options import TARGET_OPTIONS
@@ -24,7 +25,7 @@ __all__ = ["app", "main"]
 app = Program(
     export,
     EXPORT_SECTIONS,
-    (GENERATE, CHAT, CLASSIFY, VERIFY, BENCH, INSPECT, LIST),
+    (GENERATE, CHAT, CLASSIFY, VERIFY, BENCH, INSPECT, PACK, LIST),
     gathered={"target_options": TARGET_OPTIONS, **READING_OPTIONS},
     examples=(
         f"{NAME} --target onnx --model 3.2-1B",
