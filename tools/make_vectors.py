@@ -15,7 +15,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from chat_vectors import chat_vectors
 from generation_vectors import generation_vectors
+from golden_vectors import golden_vectors
+from manifest_vectors import manifest_vectors
 from sampler_vectors import sampler_vectors
 from small_tokenizer_vectors import small_tokenizer_vectors
 from tokenizer_vectors import tokenizer_vectors
@@ -23,7 +26,10 @@ from turns_vectors import turns_vectors
 
 FOLDER = Path(__file__).resolve().parents[1] / "apps" / "shared" / "vectors"
 FILES: Mapping[str, Callable[[], Mapping[str, Any]]] = {
+    "chat.json": chat_vectors,
     "generation.json": generation_vectors,
+    "golden.json": golden_vectors,
+    "manifests.json": manifest_vectors,
     "sampler.json": sampler_vectors,
     "small_tokenizers.json": small_tokenizer_vectors,
     "tokenizer.json": tokenizer_vectors,
