@@ -156,14 +156,12 @@ def _export_target(
         seal(folder, manifest)
     if plan.request.verify and lowered.runs_here:
         report = _verified(folder, model, progress)
-        with progress.step("Recording what it answers"):
-            add_golden(Bundle.open(folder), report)
     # Under the name that it will have when this export ends.
     return ExportedBundle(Bundle(each.folder, Bundle.open(folder).manifest), report)
 
 
 def _verified(folder: Path, model: _Model, progress: Progress) -> VerifyReport:
-    """Check a bundle that is not published yet.
+    """Check a bundle that is not published yet, and record what it answers.
 
     Raises:
         VerificationFailedError: it does not compute what it should.
@@ -180,4 +178,6 @@ def _verified(folder: Path, model: _Model, progress: Progress) -> VerifyReport:
         )
     if report.failures:
         raise VerificationFailedError(bundle.manifest.target, report)
+    with progress.step("Recording what it answers"):
+        add_golden(bundle, report)
     return report

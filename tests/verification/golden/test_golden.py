@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import shutil
 from contextlib import closing
@@ -334,17 +335,15 @@ def test_changed_golden_data_are_refused(bundle, right, command, tmp_path):
     assert "golden.json is changed" in err
 
 
-def test_an_export_that_is_checked_records_them(tmp_path):
-    def exported(name: str, **choices) -> Bundle:
-        request = ExportRequest("demo", ("onnx",), tmp_path / name, max_context=128, **choices)
-        return export_bundle(request, Silent()).bundles[0].bundle
-
-    bundle = exported("checked")
+def test_an_export_that_is_checked_records_them(tmp_path, demo_bundle):  # noqa: F811
+    request = ExportRequest("demo", ("onnx",), tmp_path / "out", max_context=128)
+    bundle = export_bundle(request, Silent()).bundles[0].bundle
     golden = read_golden(bundle)
     assert bundle.manifest.files == Bundle.open(bundle.folder).manifest.files
     assert golden.runtime.startswith("onnxruntime 1.")
     assert 1e-4 < golden.limits.kl_mean < 1e-3
-    assert "golden.json" not in exported("unchecked", verify=False).manifest.files
+    # That one was not checked.
+    assert "golden.json" not in Bundle.open(demo_bundle).manifest.files
 
 
 @pytest.mark.slow
@@ -359,3 +358,70 @@ def test_the_other_targets_tell_right_from_wrong(tmp_path, target):
     assert judged_of(golden, report_with(bundle, Phone)).passed
     for fault, kind in FAULTS.items():
         assert not judged_of(golden, report_with(bundle, kind)).passed, fault
+
+
+ODD = (
+    None,
+    True,
+    -1,
+    0,
+    2.5,
+    10**39,
+    1e300,
+    "",
+    "x" * 5000,
+    "\ud800",
+    [],
+    [1],
+    [[1, -1.0]],
+    {},
+    {"x": 1},
+)
+
+
+def places(raw: object, where: tuple = ()):
+    """Yield the place of every value in parsed JSON; of long lists the first two items."""
+    yield where
+    if isinstance(raw, (dict, list)):
+        for key in raw if isinstance(raw, dict) else range(min(len(raw), 2)):
+            yield from places(raw[key], (*where, key))
+
+
+def replaced(raw: dict):
+    """Yield a document with every value replaced by every odd one."""
+    for place in places(raw):
+        for odd in ODD if place else ():
+            other = copy.deepcopy(raw)
+            owner = other
+            for key in place[:-1]:
+                owner = owner[key]
+            owner[place[-1]] = odd
+            yield other
+
+
+def test_golden_data_of_any_shape_are_read_or_named(bundle, right):
+    raw = json.loads(bundle.path("golden.json").read_bytes())
+    raw["positions"] = raw["positions"][:2]
+    read = 0
+    for other in replaced(raw):
+        try:
+            found = Golden.from_bytes(json.dumps(other).encode())
+        except BundleError:
+            continue
+        read += 1
+        report = parse_device_report(right | {"positions": right["positions"][:2]}, "x")
+        assert judge_report(found, report, "demo").to_json()
+    assert read
+
+
+def test_a_report_of_any_shape_is_judged_or_named(golden, right):
+    short = dataclasses.replace(golden, positions=golden.positions[:2])
+    judged_ones = 0
+    for other in replaced(right | {"positions": right["positions"][:2]}):
+        try:
+            report = parse_device_report(other, "x")
+        except UsageError:
+            continue
+        judged_ones += 1
+        assert judge_report(short, report, "demo").to_json()
+    assert judged_ones

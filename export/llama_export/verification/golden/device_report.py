@@ -130,7 +130,12 @@ def _measured(raw: JsonObject) -> Measured:
     if best is not None and not is_integer(best):
         raw.fault("best", "a whole number or null")
         best = None
-    return Measured(raw.integer("at"), tuple(values), rest, best)
+    return Measured(raw.integer("at"), tuple(map(_number, values)), _number(rest), best)
+
+
+def _number(value: float | None) -> float | None:
+    """Return a number that floats can compute with: a whole one may have forty digits."""
+    return None if value is None else float(value)
 
 
 def _is_logprob(value: object) -> bool:
