@@ -39,6 +39,8 @@ _TOP = 32
 _PROMPT_TOKENS, _FEWEST_TOKENS, _REWOUND_TOKENS = 96, 12, 13
 # Logarithms of probability to five digits: their own error is a thousandth of the least limit.
 _DIGITS = 5
+# Of artifacts that do not round: a phone's float kernels were not measured, and may be faster ones.
+_LEAST_KL = 1e-5
 
 
 def add_golden(bundle: Bundle, report: VerifyReport) -> Bundle:
@@ -80,7 +82,7 @@ def golden_limits(limits: Limits, report: VerifyReport) -> GoldenLimits:
     judged = (report.row(key).threshold for key in ("kl_shipped_emulated", "kl_shipped"))
     known = (limit for limit in judged if limit is not None and math.isfinite(limit))
     # Where another program than the runtime computed the data, the runtime may differ from it.
-    mean = max(next(known, limits.shipped_kl.value), limits.runtime_kl.value)
+    mean = max(next(known, limits.shipped_kl.value), limits.runtime_kl.value, _LEAST_KL)
     worst = mean * limits.shipped_prefill_kl.value / limits.shipped_kl.value
     # Two tokens as likely as each other, so far apart, change places at a KL of `worst`.
     return GoldenLimits(*(float(f"{x:.3g}") for x in (mean, worst, math.sqrt(8 * worst))))
