@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench_vectors import bench_vectors
 from chat_vectors import chat_vectors
 from generation_vectors import generation_vectors
 from golden_vectors import golden_vectors
@@ -27,6 +28,7 @@ from turns_vectors import turns_vectors
 FOLDER = Path(__file__).resolve().parents[1] / "apps" / "shared" / "vectors"
 FILES: Mapping[str, Callable[[], Mapping[str, Any]]] = {
     "chat.json": chat_vectors,
+    "bench.json": bench_vectors,
     "generation.json": generation_vectors,
     "golden.json": golden_vectors,
     "manifests.json": manifest_vectors,

@@ -13,6 +13,7 @@ import pytest
 from artifacts.opened import footprint_of
 from artifacts.small_bundle import FakeMachine, export_small
 
+from bench_vectors import KEYS, key_paths
 from llama_export.errors import UsageError
 from llama_export.examine.bandwidth import SMALLEST_BUFFER_BYTES, buffer_bytes_for, read_bandwidth
 from llama_export.examine.bench import BenchPlan, Spread, measure, parse_lengths, plan_bench
@@ -218,6 +219,7 @@ def test_the_command_reports_json(command, bundle, small_buffer):
     report = json.loads(out)
     assert report["settings"]["threads"] == 1
     assert report["settings"]["threads_chosen_by"] == "--threads"
+    assert key_paths(report) == list(KEYS)
     assert [row["tokens"] for row in report["prefill"]] == [128]
     assert report["load_s"] > 0
     assert report["peak_resident_bytes"] >= report["resident_bytes"] * 0.99

@@ -156,36 +156,32 @@ class Generation internal constructor(
  *
  * @param vocabSize number of ids to draw from, the first ones; a model's table may be padded beyond
  *     its tokenizer
+ * @param headTokens ids of the tokens that the logits stand for; empty: each stands for its own index
  */
-internal class Drawing(vocabSize: Int) {
+internal class Drawing(private val vocabSize: Int, private val headTokens: IntArray) {
     private val known = FloatArray(vocabSize)
+    private val read = if (headTokens.isEmpty()) known else FloatArray(headTokens.size)
     private val sampler = Sampler(vocabSize)
 
     fun draw(logits: FloatBuffer, sampling: Sampling, seen: Set<Int>, random: SeededRandom): Int {
-        val view = logits.duplicate()
-        // Android 28's FloatBuffer has no method of its own that does this.
-        (view as Buffer).position(0)
-        view.get(known)
-        requireNumbers()
+        copyLogits(logits, read)
+        if (headTokens.isNotEmpty()) spread()
         penalise(known, seen, sampling.repetitionPenalty)
         val u = if (sampling.temperature == 0.0) 0.0 else random.next()
         return sampler.draw(known, sampling, u)
     }
 
-    /** Refuse logits from which nothing can be drawn; -infinity is a token that a pruned head lacks. */
-    private fun requireNumbers() {
-        var wrong = 0
-        var finite = 0
-        for (logit in known) {
-            if (!(logit < Float.POSITIVE_INFINITY)) wrong += 1
-            if (logit > Float.NEGATIVE_INFINITY) finite += 1
-        }
-        if (wrong > 0 || finite == 0) {
-            throw EngineError(
-                "the logits are not finite numbers: $wrong of ${known.size} are NaN or infinite" +
-                    if (finite == 0) ", and none is finite" else "",
-                "The bundle is damaged, or this phone computes it wrongly: verify it on this phone.",
-            )
-        }
+    /** A token that a pruned head has no row for has the logit -infinity: it is never drawn. */
+    private fun spread() {
+        known.fill(Float.NEGATIVE_INFINITY)
+        for ((place, id) in headTokens.withIndex()) if (id < vocabSize) known[id] = read[place]
     }
+}
+
+/** Copy a model's logits, from index 0 on, into an array that says how many there are. */
+internal fun copyLogits(logits: FloatBuffer, into: FloatArray) {
+    val view = logits.duplicate()
+    // Android 28's FloatBuffer has no method of its own that does this.
+    (view as Buffer).position(0)
+    view.get(into)
 }

@@ -38,15 +38,18 @@ class Completion(val text: String, val ids: IntArray, val stats: GenerationStats
  * @property cache the model's cache
  * @property tokenizer the model's tokenizer
  * @param stopIds ids that end a text
+ * @param headTokens ids of the tokens that the model's logits stand for, where its head was pruned;
+ *     empty: each logit stands for its own index
  * @param clock nanoseconds, for differences only
  */
 class Generator(
     val cache: KeptCache,
     val tokenizer: Tokenizer,
     private val stopIds: Set<Int>,
+    headTokens: IntArray = intArrayOf(),
     private val clock: () -> Long = System::nanoTime,
 ) {
-    private val drawing = Drawing(minOf(tokenizer.vocabSize, cache.vocabSize))
+    private val drawing = Drawing(minOf(tokenizer.vocabSize, cache.vocabSize), headTokens)
     private var current: Generation? = null
 
     /**

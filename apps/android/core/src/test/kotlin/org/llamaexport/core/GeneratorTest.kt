@@ -26,7 +26,7 @@ class GeneratorTest {
     }
 
     private fun generator(model: StepModel, stopIds: Set<Int> = emptySet(), clock: () -> Long = { 0 }) =
-        Generator(KeptCache(model), LetterTokenizer(), stopIds, clock)
+        Generator(KeptCache(model), LetterTokenizer(), stopIds, clock = clock)
 
     private fun script(text: String) = Script(text.toByteArray().map { it.toInt() and 0xFF } + 0)
 
@@ -183,6 +183,22 @@ class GeneratorTest {
         val settings = WriteSettings(Sampling(temperature = 1.0, seed = 1), 60)
         val found = generator(wide).begin(intArrayOf(1), settings).finish()
         assertTrue(found.ids.all { it < 256 })
+    }
+
+    @Test
+    fun `the logits of a pruned head stand for its tokens`() {
+        val kept = intArrayOf(7, 65, 66, 300)
+        val model = object : RowModel(64) {
+            override fun logits(held: Int): FloatBuffer =
+                FloatBuffer.wrap(floatArrayOf(1f, 0f, held.toFloat() - 2, 99f))
+        }
+        val wide = object : StepModel by model {
+            override val vocabSize = 301
+        }
+        val generator = Generator(KeptCache(wide), LetterTokenizer(), setOf(66), kept)
+        val found = generator.begin(intArrayOf(1), WriteSettings(GREEDY)).finish()
+        assertContentEquals(intArrayOf(7, 7, 7), found.ids)
+        assertEquals(StopReason.STOP_TOKEN, found.stats.stopReason)
     }
 
     @Test

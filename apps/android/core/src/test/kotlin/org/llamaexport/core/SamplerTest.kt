@@ -119,6 +119,18 @@ class SamplerTest {
     }
 
     @Test
+    fun `the exponential is the platform's, but for the last bit`() {
+        var x = 0f
+        while (x > -110f) {
+            val expected = exp(x.toDouble())
+            assertEquals(expected, expOfNegative(x).toDouble(), expected * 1.3e-7 + 1.5e-45, "$x")
+            x -= 0.0007f
+        }
+        assertEquals(1f, expOfNegative(0f))
+        assertEquals(0f, expOfNegative(Float.NEGATIVE_INFINITY))
+    }
+
+    @Test
     fun `a large vocabulary is ranked as a plain sort ranks it`() {
         val random = Random(5)
         var different = 0

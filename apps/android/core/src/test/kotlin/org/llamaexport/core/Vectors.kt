@@ -17,6 +17,8 @@ class Vectors(name: String) {
 
     fun ints(key: String): IntArray = top.ints(key)
 
+    fun texts(key: String): List<String> = top.texts(key)
+
     /** Check each entry of a list; there is at least one, and a failure names it. */
     fun each(key: String, check: (JsonFields) -> Unit) {
         val entries = top.list(key)
