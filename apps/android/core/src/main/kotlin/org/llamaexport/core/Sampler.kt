@@ -172,6 +172,14 @@ private fun soundLikeliest(logits: FloatArray): Int {
 private const val LOG2_OF_E = 1.4426950408889634
 private const val LN_OF_2 = 0.6931471805599453
 
+// One over the factorials; dividing would take four times as long.
+private const val C2 = 1.0 / 2
+private const val C3 = 1.0 / 6
+private const val C4 = 1.0 / 24
+private const val C5 = 1.0 / 120
+private const val C6 = 1.0 / 720
+private const val C7 = 1.0 / 5040
+
 // float32 has no numbers below exp of it.
 private const val LEAST_EXPONENT = -104f
 
@@ -185,7 +193,7 @@ internal fun expOfNegative(x: Float): Float {
     val doublings = x * LOG2_OF_E
     val whole = (doublings - 0.5).toInt()
     val t = (doublings - whole) * LN_OF_2
-    val series = 1 + t * (1 + t / 2 * (1 + t / 3 * (1 + t / 4 * (1 + t / 5 * (1 + t / 6 * (1 + t / 7))))))
+    val series = 1 + t * (1 + t * (C2 + t * (C3 + t * (C4 + t * (C5 + t * (C6 + t * C7))))))
     return (series * Double.fromBits((whole + 1023L) shl 52)).toFloat()
 }
 
