@@ -27,10 +27,14 @@ class ChatFormatTest {
     }
 
     @Test
-    fun `every dialog is written as the template writes it`() = vectors.each("dialogs") {
-        val now = LocalDateTime.parse(it.text("time"))
-        val written = forms.getValue(it.text("form")).write(messages(it), true, now)
-        assertEquals(it.list("parts"), written.map(::plain))
+    fun `every dialog is written as the template writes it`() {
+        val tokenizer = demoTokenizer()
+        vectors.each("dialogs") {
+            val now = LocalDateTime.parse(it.text("time"))
+            val form = forms.getValue(it.text("form"))
+            assertEquals(it.list("parts"), form.write(messages(it), true, now).map(::plain))
+            assertContentEquals(it.ints("ids"), form.encode(messages(it), tokenizer, now = now))
+        }
     }
 
     @Test

@@ -2,13 +2,18 @@ package org.llamaexport.core
 
 import java.io.File
 
+/** The root of the repository. */
+val REPOSITORY: File = File(System.getProperty("llama.repository") ?: error("llama.repository is not set"))
+
+/** Load the tokenizer of the demo. */
+fun demoTokenizer(): Tokenizer = loadTokenizer(File(REPOSITORY, "export/llama_export/demo"))
+
 /** A file of apps/shared/vectors, which the Python side writes. */
 class Vectors(name: String) {
     private val top: JsonFields
 
     init {
-        val repository = System.getProperty("llama.repository") ?: error("llama.repository is not set")
-        val text = File(repository, "apps/shared/vectors/$name").readText()
+        val text = File(REPOSITORY, "apps/shared/vectors/$name").readText()
         top = parseJson(text, name).fields(name)
         check(top.int("format_version") == 1) { "$name has another format" }
     }
