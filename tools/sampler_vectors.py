@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llama_export.errors import UsageError
+from llama_export.generation.model_sampling import sampling_of
 from llama_export.generation.sampling import Sampling, distribution, penalise, sample
 
 FORMAT_VERSION = 1
@@ -124,6 +125,27 @@ REFUSED: Mapping[str, Mapping[str, Any]] = {
     },
 }
 
+# Keys of a generation_config.json.
+WISHES: Mapping[str, Mapping[str, Any]] = {
+    "none": {},
+    "all": {
+        "temperature": 0.6,
+        "top_p": 0.9,
+        "top_k": 50,
+        "min_p": 0.1,
+        "repetition_penalty": 1.1,
+        "do_sample": True,
+    },
+    "whole numbers": {"temperature": 1, "top_p": 1},
+    "the likeliest token": {"do_sample": False, "temperature": 0.6},
+    "no word on sampling": {"do_sample": None, "temperature": None, "top_k": 20},
+    "no such value": {"temperature": -1, "top_p": 0.8, "min_p": 2, "repetition_penalty": 0},
+    "no number": {"temperature": "0.5", "top_p": [0.5], "top_k": True, "min_p": {}},
+    "no whole number": {"top_k": 20.5},
+    "a whole number with a point": {"top_k": 20.0},
+    "keys of others": {"num_beams": 4, "typical_p": 0.2, "do_sample": 0},
+}
+
 
 def sampler_vectors() -> Mapping[str, Any]:
     """Return the vectors of drawing."""
@@ -136,6 +158,10 @@ def sampler_vectors() -> Mapping[str, Any]:
         "refused": [
             {"name": name, "settings": _words(given), "message": _refusal(given)}
             for name, given in REFUSED.items()
+        ],
+        "wishes": [
+            {"name": name, "settings": dict(given), "sampling": asdict(sampling_of(given))}
+            for name, given in WISHES.items()
         ],
         "random": [
             {"name": f"seed {seed}", "seed": seed, "u": split_mix(seed, 4)}

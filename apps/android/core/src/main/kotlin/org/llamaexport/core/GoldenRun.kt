@@ -139,7 +139,8 @@ fun Golden.report(
     ),
 )
 
-private fun measure(answer: GoldenAnswer, logits: FloatArray): Measured {
+/** Measure logits at the places of a golden answer. */
+internal fun measure(answer: GoldenAnswer, logits: FloatArray): Measured {
     val isNamed = BooleanArray(logits.size)
     for (place in answer.places) isNamed[place] = true
     var largest = Float.NEGATIVE_INFINITY

@@ -15,11 +15,6 @@ class ChatFormatTest {
         vectors.each("forms") { found[it.text("name")] = ChatFormat.of(it.fields("chat"), DEMO_VOCABULARY) }
     }
 
-    private fun messages(fields: JsonFields): List<Message> = fields.list("messages").map { entry ->
-        val message = entry.fields("messages")
-        Message(Role.entries.first { it.key == message.text("role") }, message.text("content"))
-    }
-
     private fun plain(piece: Piece): Json = when (piece) {
         is TokenPiece -> JsonNumber(piece.id)
         is TextPiece -> JsonText(piece.text)
@@ -32,8 +27,8 @@ class ChatFormatTest {
         vectors.each("dialogs") {
             val now = LocalDateTime.parse(it.text("time"))
             val form = forms.getValue(it.text("form"))
-            assertEquals(it.list("parts"), form.write(messages(it), true, now).map(::plain))
-            assertContentEquals(it.ints("ids"), form.encode(messages(it), tokenizer, now = now))
+            assertEquals(it.list("parts"), form.write(messagesOf(it), true, now).map(::plain))
+            assertContentEquals(it.ints("ids"), form.encode(messagesOf(it), tokenizer, now = now))
         }
     }
 

@@ -83,6 +83,11 @@ class SamplerTest {
     }
 
     @Test
+    fun `a model's wishes are heard as Python hears them`() = vectors.each("wishes") {
+        assertEquals(settings(it.fields("sampling")), modelSampling(it.fields("settings").json).sampling)
+    }
+
+    @Test
     fun `seeds give the numbers that every phone gives`() = vectors.each("random") {
         val random = SeededRandom(it.long("seed"))
         for (u in it.list("u")) assertEquals((u as JsonNumber).double(), random.next())

@@ -42,3 +42,9 @@ class Vectors(name: String) {
 fun JsonFields.ints(key: String): IntArray = list(key).map { (it as JsonNumber).int() }.toIntArray()
 
 fun JsonFields.texts(key: String): List<String> = list(key).map { (it as JsonText).value }
+
+/** Return the messages of a dialog. */
+fun messagesOf(dialog: JsonFields): List<Message> = dialog.list("messages").map { entry ->
+    val message = entry.fields("messages")
+    Message(Role.entries.first { it.key == message.text("role") }, message.text("content"))
+}
