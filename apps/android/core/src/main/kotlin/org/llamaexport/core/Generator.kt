@@ -57,7 +57,10 @@ class Generator(
      *
      * @throws PromptError the prompt is empty, or longer than the context
      */
-    fun begin(prompt: IntArray, settings: WriteSettings = WriteSettings()): TextRun {
+    fun begin(prompt: IntArray, settings: WriteSettings = WriteSettings()): TextRun =
+        begin(prompt, settings, continues = false)
+
+    private fun begin(prompt: IntArray, settings: WriteSettings, continues: Boolean): TextRun {
         end()
         if (prompt.isEmpty()) throw empty()
         if (prompt.size > cache.maxContext) {
@@ -71,7 +74,7 @@ class Generator(
             cache, prompt, settings.sampling, stopIds, settings.maxTokens, drawing, clock,
         )
         current = generation
-        return TextRun(generation, tokenizer.streamDecoder(), StopTexts(settings.stopTexts))
+        return TextRun(generation, tokenizer.streamDecoder(continues), StopTexts(settings.stopTexts))
     }
 
     /**
@@ -81,7 +84,7 @@ class Generator(
      */
     fun begin(text: String, settings: WriteSettings = WriteSettings()): TextRun {
         if (text.isEmpty()) throw empty()
-        return begin(tokenizer.prefixIds + tokenizer.encode(text), settings)
+        return begin(tokenizer.prefixIds + tokenizer.encode(text), settings, continues = true)
     }
 
     /** End a text that is not finished: its next token would go to the wrong place. */

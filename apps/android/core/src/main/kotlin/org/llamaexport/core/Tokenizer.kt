@@ -29,8 +29,13 @@ interface Tokenizer {
      */
     fun decode(ids: IntArray): String
 
-    /** Begin to decode ids one after the other. */
-    fun streamDecoder(): StreamDecoder
+    /**
+     * Begin to decode ids one after the other.
+     *
+     * @param continues whether other text comes before. SentencePiece puts a blank before a text, which
+     *     falls away at its very beginning and nowhere else
+     */
+    fun streamDecoder(continues: Boolean = false): StreamDecoder
 }
 
 /** Decodes ids one by one, and holds an incomplete character back until its last byte comes. */

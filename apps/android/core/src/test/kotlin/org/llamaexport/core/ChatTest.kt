@@ -27,10 +27,11 @@ class ChatTest {
         var callsLeft = Int.MAX_VALUE
 
         override fun step(ids: IntArray, position: Int): FloatBuffer {
-            val logits = super.step(ids, position)
             callsLeft -= 1
-            if (callsLeft < 0) throw EngineError("the runtime failed", "")
-            return logits
+            if (callsLeft >= 0) return super.step(ids, position)
+            // It may have written some rows by then, or all of them.
+            if (ids.size > 1) super.step(ids.copyOf(ids.size / 2), position)
+            throw EngineError("the runtime failed", "")
         }
     }
 

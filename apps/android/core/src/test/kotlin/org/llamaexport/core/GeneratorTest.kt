@@ -1,5 +1,6 @@
 package org.llamaexport.core
 
+import java.io.File
 import java.nio.FloatBuffer
 import kotlin.test.Test
 import kotlin.test.assertContains
@@ -49,6 +50,19 @@ class GeneratorTest {
         assertEquals("xxab", generator(script("xxab")).begin(intArrayOf(1), settings).finish().text)
         assertEquals("xx\u00e9", generator(script("xx\u00e9")).begin(intArrayOf(1), settings).finish().text)
         assertEquals("xxx\uFFFD", generator(script("xxx\u00e9")).begin(intArrayOf(1), settings).finish().text)
+    }
+
+    @Test
+    fun `a text that goes on keeps its first blank, an answer has none`() {
+        val pieces = loadTokenizer(File(REPOSITORY, "apps/shared/vectors/tokenizers/llama2"))
+        val word = pieces.encode("a").last()
+        val model = object : RowModel(pieces.vocabSize) {
+            override fun logits(held: Int): FloatBuffer =
+                FloatBuffer.wrap(FloatArray(vocabSize).also { it[word] = 1f })
+        }
+        val generator = Generator(KeptCache(model), pieces, emptySet())
+        assertEquals(" a a", generator.begin("a", WriteSettings(GREEDY, 2)).finish().text)
+        assertEquals("a a", generator.begin(intArrayOf(word), WriteSettings(GREEDY, 2)).finish().text)
     }
 
     @Test

@@ -23,7 +23,7 @@ class LetterTokenizer(names: List<String> = emptyList()) : Tokenizer {
 
     override fun decode(ids: IntArray): String = String(ids.map { it.toByte() }.toByteArray())
 
-    override fun streamDecoder(): StreamDecoder = object : StreamDecoder {
+    override fun streamDecoder(continues: Boolean): StreamDecoder = object : StreamDecoder {
         private var held = ByteArray(0)
 
         override fun push(id: Int): String {

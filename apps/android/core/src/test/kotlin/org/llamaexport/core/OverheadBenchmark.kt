@@ -62,8 +62,8 @@ private fun microseconds(vocabulary: Int, sampling: Sampling): String {
     val tokenizer = object : Tokenizer by demo {
         override val vocabSize = vocabulary
 
-        override fun streamDecoder() = object : StreamDecoder {
-            private val decoder = demo.streamDecoder()
+        override fun streamDecoder(continues: Boolean) = object : StreamDecoder {
+            private val decoder = demo.streamDecoder(continues)
 
             override fun push(id: Int) = decoder.push(id % ORDINARY_TOKENS)
 

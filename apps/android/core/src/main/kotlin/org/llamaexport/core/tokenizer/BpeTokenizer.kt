@@ -46,14 +46,14 @@ internal class BpeTokenizer(
     override fun tokenName(id: Int): String? = added.byId[id]?.name
 
     override fun decode(ids: IntArray): String {
-        val stream = decoding.stream()
+        val stream = decoding.stream(continues = false)
         return buildString {
             for (id in ids) append(stream.push(id))
             append(stream.flush())
         }
     }
 
-    override fun streamDecoder(): StreamDecoder = decoding.stream()
+    override fun streamDecoder(continues: Boolean): StreamDecoder = decoding.stream(continues)
 
     private fun finder(normalized: Boolean, change: (String) -> String): AddedTokenFinder {
         val tokens = added.byId.filterValues { it.normalized == normalized }

@@ -5,8 +5,8 @@ import org.llamaexport.core.StreamDecoder
 
 /** What ids stand for, and how their texts are put together. */
 internal interface Decoding {
-    /** Begin to decode a text. */
-    fun stream(): StreamDecoder
+    /** Begin to decode a text; [continues] where other text comes before. */
+    fun stream(continues: Boolean): StreamDecoder
 }
 
 /** Refuse an id that no token has. */
@@ -24,7 +24,7 @@ internal fun requireId(id: Int, vocabSize: Int) {
  * @param tokens bytes by id; null for an id in a gap, which means nothing
  */
 internal class ByteDecoding(private val tokens: List<ByteArray?>) : Decoding {
-    override fun stream(): StreamDecoder = object : StreamDecoder {
+    override fun stream(continues: Boolean): StreamDecoder = object : StreamDecoder {
         private val utf8 = Utf8Decoder()
 
         override fun push(id: Int): String {
@@ -43,8 +43,9 @@ internal class ByteDecoding(private val tokens: List<ByteArray?>) : Decoding {
  * @param droppedBlanks number of blanks that fall away at the very beginning
  */
 internal class PieceDecoding(private val pieces: List<String?>, private val droppedBlanks: Int) : Decoding {
-    override fun stream(): StreamDecoder = object : StreamDecoder {
-        private var blanksLeft = droppedBlanks
+    override fun stream(continues: Boolean): StreamDecoder = object : StreamDecoder {
+        private val blanksAtBegin = if (continues) 0 else droppedBlanks
+        private var blanksLeft = blanksAtBegin
         private var bytes = ByteArray(0)
 
         override fun push(id: Int): String {
@@ -56,7 +57,7 @@ internal class PieceDecoding(private val pieces: List<String?>, private val drop
             return withoutBlanks(wholeCharacters())
         }
 
-        override fun flush(): String = withoutBlanks(endOfBytes()).also { blanksLeft = droppedBlanks }
+        override fun flush(): String = withoutBlanks(endOfBytes()).also { blanksLeft = blanksAtBegin }
 
         private fun endOfBytes(): String {
             val rest = Utf8Decoder.REPLACEMENT.toString().repeat(bytes.size)
