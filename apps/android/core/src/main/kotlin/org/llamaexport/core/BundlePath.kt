@@ -31,14 +31,3 @@ fun pathFault(path: String): String? {
 
 /** Return the file of a path that [pathFault] has nothing against. */
 fun File.at(path: String): File = path.split('/').fold(this) { folder, part -> File(folder, part) }
-
-private fun hasHalfPair(text: String): Boolean {
-    var index = 0
-    while (index < text.length) {
-        val char = text[index]
-        val paired = char in '\uD800'..'\uDBFF' && text.getOrElse(index + 1) { ' ' } in '\uDC00'..'\uDFFF'
-        if (!paired && char in '\uD800'..'\uDFFF') return true
-        index += if (paired) 2 else 1
-    }
-    return false
-}

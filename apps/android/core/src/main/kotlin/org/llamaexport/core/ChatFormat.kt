@@ -162,7 +162,12 @@ class ChatFormat(val turns: Turns?, val reason: String?) {
         }
 
         private fun piece(value: Json, owner: JsonFields, key: String, vocabSize: Int): Piece = when (value) {
-            is JsonText -> TextPiece(value.value)
+            is JsonText -> {
+                if (value.value.isEmpty() || hasHalfPair(value.value)) {
+                    throw wrong(owner, key, "texts that can be encoded", value.write())
+                }
+                TextPiece(value.value)
+            }
             is JsonNumber -> TokenPiece(
                 value.text.toIntOrNull()?.takeIf { it in 0 until vocabSize }
                     ?: throw wrong(owner, key, "a token of the vocabulary of $vocabSize", value.text),

@@ -87,6 +87,7 @@ private class ManifestReader(private val top: JsonFields) {
         val quantization = top.fields("quantization")
         val tokenizer = top.fields("tokenizer")
         val vocabSize = positive(tokenizer, "vocab_size")
+        requireBeginning(tokenizer, vocabSize)
         val files = files(top.fields("files"))
         return Manifest(
             formatVersion = version,
@@ -115,6 +116,13 @@ private class ManifestReader(private val top: JsonFields) {
             )
         }
         if (version < FIRST_VERSION) fault(top, "format_version", "1 or $MANIFEST_VERSION", version)
+    }
+
+    private fun requireBeginning(tokenizer: JsonFields, vocabSize: Int) {
+        val key = "bos_token_id"
+        if (key !in tokenizer) return
+        val id = tokenizer.int(key)
+        if (id < 0 || id >= vocabSize) fault(tokenizer, key, "an id below $vocabSize", id)
     }
 
     private fun requireListed(manifest: Manifest) {

@@ -22,6 +22,17 @@ fun stripped(text: String): String = text.trim { it in BLANKS }
 /** Return whether a text is blank, as Python sees it. */
 fun isBlank(text: String): Boolean = text.all { it in BLANKS }
 
+/** Return whether a text holds half of a surrogate pair, which is no character. */
+internal fun hasHalfPair(text: String): Boolean {
+    var at = 0
+    while (at < text.length) {
+        val isPair = text[at].isHighSurrogate() && text.getOrNull(at + 1)?.isLowSurrogate() == true
+        if (!isPair && text[at].isSurrogate()) return true
+        at += if (isPair) 2 else 1
+    }
+    return false
+}
+
 /** Return whether every word of a strftime format is one that [formatTime] knows. */
 fun isTimeFormat(format: String): Boolean = try {
     formatTime(format, LocalDateTime.MIN)

@@ -119,6 +119,9 @@ class ChatFormatTest {
         for (bad in times) {
             assertContains(refused("answer", "[$bad]"), "answer: expected a time")
         }
+        for (bad in listOf("\"\"", "\"\\ud800\"", "\"a\\udc00\\ud800\"")) {
+            assertContains(refused("answer", "[$bad]"), "answer: expected texts that can be encoded")
+        }
         assertContains(refused("no_system", "[null]"), "no_system: expected token ids, texts and times")
         assertContains(refused("no_system", "\"x\""), "expected a list")
         assertContains(refused("trim", "1"), "trim: expected true or false")
