@@ -21,6 +21,7 @@ import org.llamaexport.core.StepModel
 import org.llamaexport.core.StepStopped
 import org.llamaexport.fixtures.PythonStepModel
 import org.llamaexport.fixtures.Turns
+import org.llamaexport.fixtures.assertGolden
 import org.llamaexport.fixtures.playWith
 import org.pytorch.executorch.ExecutorchRuntimeException
 import org.pytorch.executorch.ExecutorchRuntimeException.ExecutorchInvalidArgumentException
@@ -77,6 +78,17 @@ class ExecutorchStepModelTest {
                 val written = turn.playWith(model, piece = turn.ids.size)
                 assertContentEquals(turn.written, written, "after ${turn.position}")
             }
+        }
+    }
+
+    @Test
+    fun `the golden data are met, and not by a faulty cache`() {
+        val turns = Turns.of("demo/executorch")
+        assumeTrue(turns != null, "executorch is not installed")
+        file = assertNotNull(turns).artifact
+        assertGolden(turns.bundle) {
+            program = ModelProgram(PythonStepModel(turns.bundle))
+            open(turns.vocabSize, turns.maxContext)
         }
     }
 

