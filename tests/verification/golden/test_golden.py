@@ -9,6 +9,7 @@ import shutil
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 from artifacts.demo_bundle import demo_bundle  # noqa: F401 - a fixture
 from artifacts.phone import FAULTS, Phone, report_of
@@ -347,13 +348,39 @@ def test_an_export_that_is_checked_records_them(tmp_path, demo_bundle):  # noqa:
     assert "golden.json" not in Bundle.open(demo_bundle).manifest.files
 
 
+class FewLogits:
+    """A session whose head was pruned to five tokens."""
+
+    max_context = 40
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+
+    def rewind(self, position: int) -> None:
+        del self.ids[position:]
+
+    def prefill(self, ids) -> np.ndarray:
+        self.ids += ids
+        return np.array([len(self.ids) % 7, sum(self.ids) % 5, 2, 0, 1], np.float32)
+
+
+def test_a_pruned_head_has_fewer_places_and_no_rest():
+    text = Text("x", (1,), (4, 9, 2, 8, 5))
+    golden = record(FewLogits(), text, GoldenLimits(1e-4, 1e-3, 0.1), "onnx", "x")
+    assert {len(answer.top) for answer in golden.positions} == {5}
+    assert {answer.rest_logprob for answer in golden.positions} == {None}
+    again = Golden.from_bytes(golden.to_bytes())
+    rows = golden_rows(again, measure_again(FewLogits(), again), "session")
+    assert [row.passed for row in rows] == [True] * 5
+
+
 @pytest.mark.slow
 @pytest.mark.executorch
 @pytest.mark.coreml
 @pytest.mark.parametrize("target", ["executorch", "coreml"])
 def test_the_other_targets_tell_right_from_wrong(tmp_path, target):
     pytest.importorskip({"coreml": "coremltools"}.get(target, target))
-    request = ExportRequest("demo", (target,), tmp_path / "out", max_context=128)
+    request = ExportRequest("demo", (target,), tmp_path / "out", max_context=512)
     bundle = export_bundle(request, Silent()).bundles[0].bundle
     golden = read_golden(bundle)
     assert judged_of(golden, report_with(bundle, Phone)).passed
