@@ -21,6 +21,7 @@ OWN_TEXTS: dict[str, str] = {
     "special tokens are text": "<|im_start|>user\nHi<|im_end|><|endoftext|> <s>a</s><unk>",
     "added tokens": "a<think>b</think> <think>  c  <tool_call>d <tool> e<tool>\n\nf[ARGS]g [ARGS]",
     "added tokens, broken": "<thin<think<think>k> <<tool>> [ARGS [ARGS]]",
+    "one added token begins like another": "<tool>s <tool>  <tool>ss <tool_call>",
     "added tokens alone": "<tool>[ARGS]<think><tool_call><tool>",
     "control tokens beside added ones": "<turn><tool>[PAD]<tool><turn>",
     "digits": "0 12 345 6789 a1b22c \u0661\u0662 \u00bd\u2167 12.5",

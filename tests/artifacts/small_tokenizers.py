@@ -32,9 +32,10 @@ def made() -> Mapping[str, Mapping[str, bytes]]:
         "distilled": _distilled(),
         "gap": _files(KINDS["gap"]()),
         "llama2": _files(KINDS["converted"](), bos_token="<s>", eos_token="</s>"),
-        "metaspace": _files(KINDS["metaspace"]()),
+        "metaspace": _files(_with_tools(KINDS["metaspace"]())),
         "openllama": _files(json.loads(blanks_removed["tokenizer.json"])),
-        "llama2-with-tools": _with_tools(),
+        "llama2-with-tools": _files(_with_tools(KINDS["converted"]())),
+        "llama2-without-bytes": _files(_without_bytes(KINDS["converted"]())),
     }
 
 
@@ -61,6 +62,7 @@ def _distilled() -> Mapping[str, bytes]:
     added = {
         str(size): {"content": "<tool>", "special": False, "normalized": False, "rstrip": True},
         str(size + 1): {"content": "[ARGS]", "special": False, "normalized": True},
+        str(size + 2): {"content": "<tool>s", "special": False, "normalized": False},
     }
     return _files(
         document,
@@ -70,14 +72,18 @@ def _distilled() -> Mapping[str, bytes]:
     )
 
 
-def _with_tools() -> Mapping[str, bytes]:
-    document = KINDS["converted"]()
+def _with_tools(document: dict[str, Any]) -> dict[str, Any]:
     size = max(document["model"]["vocab"].values()) + 1
     document["added_tokens"] += [
         {"id": size, "content": "<tool>", **FLAGS, "normalized": True},
         {"id": size + 1, "content": "[ARGS]", **FLAGS, "normalized": False},
     ]
-    return _files(document)
+    return document
+
+
+def _without_bytes(document: dict[str, Any]) -> dict[str, Any]:
+    model = {**document["model"], "byte_fallback": False, "fuse_unk": False}
+    return {**document, "model": model}
 
 
 def write(folder: Path) -> None:

@@ -90,7 +90,7 @@ internal class AddedTokenFinder(
             val end = at + match.first.length
             val token = added.byId.getValue(match.second)
             if (!added.isSpecial(token.name)) {
-                val begin = if (token.takesBlanksBefore) maxOf(kept, afterBlanksBefore(text, at)) else at
+                val begin = if (token.takesBlanksBefore) afterBlanksBefore(text, at) else at
                 val after = if (token.takesBlanksAfter) afterBlanks(text, end) else end
                 if (kept < begin) sections.add(Section(text.substring(kept, begin), kept, null))
                 sections.add(Section("", begin, match.second))
