@@ -16,9 +16,30 @@ class Stop {
     var isRequested: Boolean = false
         private set
 
+    @Volatile
+    private var running: StepModel? = null
+
     /** Stop as soon as it can be done, for good: the next text takes a `Stop` of its own. */
     fun request() {
         isRequested = true
+        running?.stop()
+    }
+
+    /** Make a step that [request] can end early; null where it did, or came before. */
+    internal fun step(model: StepModel, ids: IntArray, position: Int): FloatBuffer? {
+        running = model
+        try {
+            while (!isRequested) {
+                try {
+                    return model.step(ids, position)
+                } catch (_: StepStopped) {
+                    // Where nobody asked for it here, it was the stop of a text before, come late.
+                }
+            }
+            return null
+        } finally {
+            running = null
+        }
     }
 }
 
@@ -95,7 +116,7 @@ class KeptCache(
     /**
      * Append tokens, piece by piece, and return the logits `[V]` after the last of them.
      *
-     * @param stop wish to stop, looked at before each piece
+     * @param stop wish to stop, looked at before each piece; an engine that can ends its call early
      * @param onProgress called before each piece of a long text, with the number of tokens read so
      *     far, and of all of them
      * @return logits, valid until the next call; null where it was stopped, with what was read by
@@ -117,7 +138,7 @@ class KeptCache(
             if (stop.isRequested) return null
             if (ids.size > PIECE_TOKENS) onProgress(start, ids.size)
             val piece = ids.copyOfRange(start, minOf(start + PIECE_TOKENS, ids.size))
-            logits = model.step(piece, position)
+            logits = stop.step(model, piece, position) ?: return null
             remember(piece)
             start += PIECE_TOKENS
         } while (start < ids.size)

@@ -2,6 +2,9 @@ package org.llamaexport.core
 
 import java.io.File
 import java.nio.FloatBuffer
+import java.util.concurrent.CountDownLatch
+import java.util.concurrent.TimeUnit
+import kotlin.concurrent.thread
 import kotlin.test.Test
 import kotlin.test.assertContains
 import kotlin.test.assertContentEquals
@@ -119,12 +122,50 @@ class GeneratorTest {
             if (done == 128) stop.request()
         })
         assertEquals(listOf(0 to 300, 128 to 300), seen)
-        assertEquals(listOf(128, 128), model.calls)
+        assertEquals(listOf(128), model.calls)
         assertEquals(StopReason.INTERRUPTED, run.completion.stats.stopReason)
-        assertContentEquals(prompt.copyOf(256), generator.cache.tokens)
+        assertContentEquals(prompt.copyOf(128), generator.cache.tokens)
         val again = generator.begin(prompt, WriteSettings(GREEDY, 3)).finish()
-        assertEquals(256, again.stats.reusedTokens)
+        assertEquals(128, again.stats.reusedTokens)
         val fresh = generator(RowModel(maxContext = 400)).begin(prompt, WriteSettings(GREEDY, 3)).finish()
+        assertContentEquals(fresh.ids, again.ids)
+    }
+
+    /** A model whose long calls take until somebody stops them, and that stops once too often. */
+    private class Slow : RowModel(maxContext = 400) {
+        val isReading = CountDownLatch(1)
+        private val stopped = CountDownLatch(1)
+        var lateStops = 0
+
+        override fun step(ids: IntArray, position: Int): FloatBuffer {
+            if (ids.size == PIECE_TOKENS && position > 0) {
+                isReading.countDown()
+                check(stopped.await(10, TimeUnit.SECONDS)) { "nobody stopped it" }
+                super.step(ids.copyOf(9), position)
+                throw StepStopped()
+            }
+            if (lateStops-- > 0) throw StepStopped()
+            return super.step(ids, position)
+        }
+
+        override fun stop() = stopped.countDown()
+    }
+
+    @Test
+    fun `a call that takes long is stopped from another thread`() {
+        val model = Slow()
+        val generator = generator(model)
+        val stop = Stop()
+        thread {
+            model.isReading.await()
+            stop.request()
+        }
+        val found = generator.begin(IntArray(300) { it % 60 }, WriteSettings(GREEDY)).finish(stop)
+        assertEquals(StopReason.INTERRUPTED, found.stats.stopReason)
+        assertEquals(PIECE_TOKENS, generator.cache.position)
+        model.lateStops = 1
+        val again = generator.begin(intArrayOf(1, 2), WriteSettings(GREEDY, 5)).finish()
+        val fresh = generator(RowModel()).begin(intArrayOf(1, 2), WriteSettings(GREEDY, 5)).finish()
         assertContentEquals(fresh.ids, again.ids)
     }
 
