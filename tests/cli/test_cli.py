@@ -208,7 +208,7 @@ def broken(checkpoint: Path, place: Path, name: str) -> Path:
         write_checkpoint(folder, smaller)
         config = smaller.to_hf()
     elif name == "tokenizer":
-        config["bos_token_id"] = 1
+        config["bos_token_id"] = 7
     elif name == "no tokenizer":
         (folder / "tokenizer.model").unlink()
     (folder / "config.json").write_text(json.dumps(config))
