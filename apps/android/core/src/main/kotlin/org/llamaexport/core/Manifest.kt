@@ -5,6 +5,8 @@ const val MANIFEST_VERSION: Int = 2
 
 private const val FIRST_VERSION = 1
 private const val MOST_MANIFEST_BYTES = 16 * 1024 * 1024
+private const val OWN_KEY = "llama_export"
+private const val HEAD_TOKENS = "head_tokens"
 private const val SHA256_DIGITS = 64
 private const val DAMAGED = "The bundle was changed or is damaged: copy it again, or export it again."
 
@@ -36,6 +38,7 @@ data class MemoryNeed(val residentBytes: Long, val kvBytesPerToken: Long)
  * @property files fingerprint of each file by its path inside the folder
  * @property createdWith versions by package name
  * @property memory what the model needs; null: the exporter was too old to say
+ * @property isPruned whether the head gives some tokens' logits alone: it classifies and cannot write
  * @property chat the manifest's object `chat`; null: the exporter was too old to say
  */
 data class Manifest(
@@ -53,10 +56,24 @@ data class Manifest(
     val files: Map<String, FileEntry>,
     val createdWith: Map<String, String>,
     val memory: MemoryNeed?,
+    val isPruned: Boolean,
     val chat: JsonFields?,
 ) {
     /** Size of the listed files together, without the manifest. */
     val sizeBytes: Long get() = files.values.sumOf { it.sizeBytes }
+
+    /**
+     * Refuse a model that cannot write, because its head was pruned to the words of a verdict.
+     *
+     * @throws BundleError it is such a model
+     */
+    fun requireWriter() {
+        if (!isPruned) return
+        throw BundleError(
+            "$modelName judges texts and cannot write any: its head was pruned to a few tokens",
+            "Ask it with llama-export classify, or export the model without --head-tokens.",
+        )
+    }
 
     companion object {
         /**
@@ -104,8 +121,14 @@ private class ManifestReader(private val top: JsonFields) {
             files = files,
             createdWith = texts(top.fields("created_with")),
             memory = if ("memory" in top) memory(top.fields("memory")) else null,
+            isPruned = isPruned(top.fields("model")),
             chat = if ("chat" in top) top.fields("chat") else null,
         ).also(::requireListed)
+    }
+
+    private fun isPruned(model: JsonFields): Boolean {
+        val config = if ("config" in model) model.fields("config") else return false
+        return OWN_KEY in config && HEAD_TOKENS in config.fields(OWN_KEY)
     }
 
     private fun requireKnown(version: Int) {

@@ -33,6 +33,19 @@ class ManifestTest {
     }
 
     @Test
+    fun `a model whose head was pruned is refused where text is wanted`() {
+        fun model(vararg own: Pair<String, Json>) = "model" to JsonObject(
+            "name" to JsonText("guard"),
+            "config" to JsonObject("llama_export" to JsonObject(*own)),
+        )
+        val pruned = parse(model("head_tokens" to JsonArray(listOf(JsonNumber(5), JsonNumber(7)))))
+        val error = assertFailsWith<BundleError> { pruned.requireWriter() }
+        assertContains(error.message.orEmpty(), "guard judges texts and cannot write any")
+        parse(model("adaptor_rank" to JsonNumber(16))).requireWriter()
+        parse().requireWriter()
+    }
+
+    @Test
     fun `a newer format names both versions`() {
         val newer = refusal("format_version" to JsonNumber(3))
         assertContains(newer, "format_version 3; this app reads format_version 2")
