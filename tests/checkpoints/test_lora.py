@@ -179,6 +179,18 @@ def test_a_grown_vocabulary(base, untied, tmp_path):
     assert "modules_to_save" in error.hint
 
 
+def test_a_table_that_is_saved_three_times_counts_as_peft_loads_it(untied, tmp_path):
+    """Of a table that has grown peft writes the trained one twice, and the one before it too."""
+    trained, before = torch.randn(TINY.vocab_size, 128), torch.zeros(TINY.vocab_size, 128)
+    for names in (("weight", "modules_to_save.weight"), ("modules_to_save.default.weight",)):
+        saved = {f"{PREFIX}lm_head.original_module.weight": before}
+        # Where the trained ones differ, peft loads the plain name's.
+        for name, value in zip(names, (trained, trained + 1), strict=False):
+            saved[f"{PREFIX}lm_head.{name}"] = value
+        checkpoint = opened(untied, write_adapter(tmp_path / names[0], saved))
+        assert torch.equal(values(checkpoint, HEAD), trained)
+
+
 def test_the_table_and_the_head_may_have_low_rank_updates(base, untied, tmp_path):
     tensors = low_rank(UNTIED, ["model.embed_tokens", "lm_head"])
     adapter = write_adapter(tmp_path / "a", tensors)
@@ -289,6 +301,25 @@ def test_merged_weights_equal_those_of_peft(base, tmp_path):
             torch.testing.assert_close(found, expected.detach(), atol=1e-6, rtol=0)
         wrapped.unmerge_adapter()
         model = wrapped.unload()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_new_tokens_trained_with_the_table_equal_those_of_peft(untied, tmp_path):
+    peft = pytest.importorskip("peft", reason="needs peft, the oracle of merging")
+    transformers = pytest.importorskip("transformers", reason="needs transformers")
+    model = transformers.LlamaForCausalLM.from_pretrained(untied, dtype=torch.float32)
+    model.resize_token_embeddings(TINY.vocab_size + 3)
+    whole = ["embed_tokens", "lm_head"]
+    chosen = peft.LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=whole)
+    wrapped = peft.get_peft_model(model, chosen)
+    for name, parameter in wrapped.named_parameters():
+        if "modules_to_save" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    wrapped.save_pretrained(tmp_path / "peft")
+    checkpoint = opened(untied, tmp_path / "peft")
+    expected = wrapped.merge_and_unload().state_dict()
+    for name in (TABLE, HEAD):
+        torch.testing.assert_close(values(checkpoint, name), expected[name], atol=0, rtol=0)
 
 
 # The small files.
@@ -402,6 +433,14 @@ def test_an_adapter_of_another_model_is_refused_with_both_names(base, tmp_path):
             "token_adapter",
         ),
         (lambda t: t.clear(), "holds no tensor"),
+        (
+            lambda t: t.update({f"{PREFIX}{QUERY}.lora_A.default.weight": torch.ones(4, 128)}),
+            "of which one is meant",
+        ),
+        (
+            lambda t: t.update({f"{PREFIX}lm_head.original_module.weight": torch.ones(4, 128)}),
+            "before the training",
+        ),
     ],
 )
 def test_damaged_adapters_are_refused(base, tmp_path, change, match):

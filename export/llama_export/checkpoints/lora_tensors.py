@@ -35,8 +35,9 @@ _PARTS = (
     (re.compile(r"\.lora_embedding_A(\.default)?"), "table_a"),
     (re.compile(r"\.lora_embedding_B(\.default)?"), "table_b"),
     (re.compile(r"\.lora_magnitude_vector(\.default)?(\.weight)?"), "magnitude"),
-    (re.compile(r"(\.base_layer|\.modules_to_save(\.default)?)?\.weight"), "whole"),
-    (re.compile(r"(\.base_layer|\.modules_to_save(\.default)?)?\.bias"), "bias"),
+    (re.compile(r"\.modules_to_save(\.default)?\.(weight|bias)"), "saved"),
+    (re.compile(r"\.original_module\.(weight|bias)"), "original"),
+    (re.compile(r"(\.base_layer)?\.(weight|bias)"), "whole"),
 )
 _LABELS = {
     "a": "lora_A",
@@ -47,6 +48,7 @@ _LABELS = {
 _ENDS = [(re.compile(f"(.+?){end.pattern}"), part) for end, part in _PARTS]
 _MOST_PROBLEMS = 8
 _RENAME = "take that part out of every name in its weights, and save them again"
+_RESAVE = "save the adapter again with save_pretrained of peft"
 _MERGE = "merge it in peft (merge_and_unload), and name the folder of the merged model"
 
 
@@ -147,10 +149,16 @@ class Adapter:
         parts: dict[str, dict[str, str]] = {}
         for key in files.entries:
             tensor, part = _target(key, folder)
-            parts.setdefault(tensor, {})[part] = key
+            held = parts.setdefault(tensor, {})
+            if part in held:
+                both = f"{shown_name(held[part])} and {shown_name(key)}"
+                message = f"{folder / name} holds {both}, of which one is meant"
+                raise CheckpointError(message, _RESAVE)
+            held[part] = key
         if not parts:
             message = f"{folder / name} holds no tensor"
             raise CheckpointError(message, "take the adapter from another place")
+        parts = {tensor: _trained(held, folder) for tensor, held in parts.items()}
         if config.ties and any(name in parts and len(parts[name]) > 1 for name in (TABLE, HEAD)):
             message = f"the adapter {folder} has a low-rank update of a table tied to the head"
             raise UnsupportedModelError(message, _MERGE)
@@ -253,13 +261,31 @@ def _expected(
     return expected
 
 
+def _trained(held: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """Return the parts that count of all that an adapter holds for a tensor, as peft loads them.
+
+    Where a table has grown, peft writes it up to three times: by its plain name, by that of the
+    trained copy, which is the same, and as it was before the training.
+    """
+    parts = {part: key for part, key in held.items() if part not in ("saved", "original")}
+    if "saved" in held:
+        parts.setdefault("whole", held["saved"])
+    if "original" in held and "whole" not in parts:
+        message = (
+            f"the adapter {folder} holds {shown_name(held['original'])}, a tensor as it was before "
+            "the training, and not as it is after it"
+        )
+        raise CheckpointError(message, _RESAVE)
+    return parts
+
+
 def _target(key: str, folder: Path) -> tuple[str, str]:
     """Return the tensor that a part of an adapter changes, and what part it is."""
     for pattern, part in _ENDS:
         if key.startswith(_PREFIX) and (match := pattern.fullmatch(key[len(_PREFIX) :])):
-            tensor = f"{match[1]}.bias" if part == "bias" else f"{match[1]}.weight"
+            tensor = f"{match[1]}.bias" if key.endswith(".bias") else f"{match[1]}.weight"
             if part == "magnitude" and tensor == TABLE:
                 break
-            return tensor, "whole" if part == "bias" else part
+            return tensor, part
     message = f"the adapter {folder} holds {shown_name(key)}, and how to merge that is not known"
     raise UnsupportedModelError(message, _MERGE)
