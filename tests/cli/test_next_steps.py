@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -27,7 +29,8 @@ def proposed(bundle: Bundle, verify: str | None = "llama-export verify it") -> l
     [
         ({}, "generate {} --prompt"),
         ({"name": "3.2-1B-Instruct"}, "chat {}"),
-        ({"name": "guard", "reading": {"head_tokens": ["safe"]}}, "classify {} --prompt"),
+        # A head of few tokens alone makes no judge of a model: its template does.
+        ({"name": "two", "reading": {"head_tokens": ["yes", "no"]}}, "chat {}"),
     ],
 )
 def test_what_the_model_was_made_for(demo_bundle, changes, command):
@@ -36,6 +39,15 @@ def test_what_the_model_was_made_for(demo_bundle, changes, command):
     first, then = proposed(Bundle(opened.folder, replace(opened.manifest, model=model)))
     assert first.startswith(f"llama-export {command.format(demo_bundle)}")
     assert then == "llama-export verify it"
+
+
+def test_a_model_that_is_asked_for_categories_judges(demo_bundle, tmp_path):
+    folder = shutil.copytree(demo_bundle, tmp_path / "guard")
+    settings = folder / "tokenizer_config.json"
+    template = "{{ messages[0].content }}\nS1: Violent Crimes.\nsafe or unsafe?"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "chat_template": template}))
+    first, _ = proposed(Bundle(folder, Bundle.open(demo_bundle).manifest))
+    assert first.startswith(f"llama-export classify {folder} --prompt")
 
 
 def test_what_does_not_run_here_is_looked_at(demo_bundle):

@@ -70,7 +70,10 @@ def test_an_output_has_the_models_name(tmp_path):
 
 def test_a_width_that_no_group_divides_is_said_or_refused_by_the_plan(tmp_path):
     pytest.importorskip("onnx", reason="needs the onnx extra")
+    from artifacts.small_bundle import Silent
+
     from llama_export.exporting import plan
+    from llama_export.exporting.pipeline import export_bundle
     from llama_export.exporting.request import ExportRequest
 
     notes = {}
@@ -86,3 +89,6 @@ def test_a_width_that_no_group_divides_is_said_or_refused_by_the_plan(tmp_path):
     assert notes[256] == ()
     assert len(notes[208]) == 1
     assert "rows of 208 weights: these 2 matrices are int8" in notes[208][0]
+    # The export itself says it too.
+    request = ExportRequest(str(tmp_path / "208"), ("onnx",), tmp_path / "out", verify=False)
+    assert export_bundle(request, Silent()).notes == notes[208]

@@ -114,6 +114,9 @@ def test_a_base_that_is_not_at_hand(adapter, named, match, hint):
 
 def test_what_is_no_adapter_is_refused_by_name(base, adapter, tmp_path):
     assert "is no adapter" in refusal(base, adapters=(str(base),)).message
+    error = refusal(base, adapters=("misspelt",))
+    assert error.message == "--adapter: there is no adapter called 'misspelt'"
+    assert "peft" in error.hint
     (tmp_path / "outputs/checkpoint-7").mkdir(parents=True)
     (tmp_path / "outputs/checkpoint-7/adapter_config.json").write_text("{}")
     error = refusal(base, adapters=(str(tmp_path / "outputs"),))

@@ -98,6 +98,31 @@ def test_what_is_no_such_name_is_refused_without_a_request(hub, model):
     assert hub.requests == []
 
 
+@pytest.mark.parametrize(
+    "model", ["m.gguf", "Model.GGUF", "model.safetensors", "pytorch_model.bin"]
+)
+def test_a_file_that_is_not_here_is_no_model_of_the_hub(hub, model):
+    with pytest.raises(CheckpointError, match=f"{model} does not exist") as caught:
+        name_model(model)
+    assert "a file in GGUF" in (caught.value.hint or "")
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize(
+    ("rest", "named"),
+    [
+        ("", ""), ("/", ""), ("/tree/main", ""), ("?library=transformers", ""),
+        ("/blob/main/x/m-Q8_0.gguf", "/x/m-Q8_0.gguf"),
+        ("/resolve/main/m.gguf?download=true", "/m.gguf"),
+    ],
+)  # fmt: skip
+def test_the_page_of_a_repository_is_told_its_id(hub, rest, named):
+    with pytest.raises(HubError, match="there is no model called") as caught:
+        name_model(f"https://huggingface.co/org/M{rest}")
+    assert caught.value.hint == f"name the repository by its id: --model org/M{named}"
+    assert hub.requests == []
+
+
 def test_what_is_there_wins_over_the_hub(tmp_path, monkeypatch, models):
     monkeypatch.chdir(tmp_path)
     place = tmp_path / "org" / "M:Q8_0"

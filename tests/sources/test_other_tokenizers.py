@@ -15,6 +15,7 @@ from artifacts.tiny import TINY, write_checkpoint
 import llama_export
 from llama_export.errors import TokenizerError
 from llama_export.exporting.pipeline import ExportRequest, export_bundle
+from llama_export.sources.catalogue import shape_of
 from llama_export.sources.resolve import resolve_model
 from llama_export.sources.source import describe, open_source
 from llama_export.tokenizer.tokenizer import load_tokenizer
@@ -98,8 +99,10 @@ def test_a_token_to_pad_with_beyond_the_table_is_noted(tmp_path):
     (model / "tokenizer.json").write_bytes(added((size, "[PAD]")))
     source = open_source(resolve_model(str(model)))
     (note,) = source.info.notes
-    assert f"1 added tokens beyond the model's table of {size}" in note
+    assert f"1 added token beyond the model's table of {size}" in note
     assert "[PAD]" in note
+    # A dry run says it before the export does.
+    assert shape_of(str(model)).notes == (note,)
 
 
 OTHERS = {

@@ -73,8 +73,9 @@ def no_folder(path: Path, instead: Fault | None = None) -> CheckpointError:
     if instead is not None:
         message = f"{shown} {instead.text}"
         return CheckpointError(message, instead.hint)
-    message = f"the checkpoint folder {shown} {fault}"
-    return CheckpointError(message, f"name a folder that holds {CONFIG_FILE} and {SINGLE_FILE}")
+    message = f"{shown} {fault}"
+    hint = f"name the folder of a checkpoint ({CONFIG_FILE} and its weights), or a file in GGUF"
+    return CheckpointError(message, hint)
 
 
 def tokenizer_bytes(folder: Path) -> int:

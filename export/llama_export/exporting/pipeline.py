@@ -80,7 +80,7 @@ def run_export(plan: ExportPlan, progress: Progress) -> ExportResult:
         chat = describe_chat(source.info.name, source.tokenizer, files.tokenizer_config)
         model = _Model(source, weights, describe_quantization(weights), chat, files)
         made = tuple(_export_target(work, plan, each, model, progress) for each in plan.targets)
-    return ExportResult(plan.output, made, time.perf_counter() - begun)
+    return ExportResult(plan.output, made, time.perf_counter() - begun, plan.width_notes)
 
 
 def _open_source(plan: ExportPlan, advance: Callable[[int, int], None]) -> Source:

@@ -87,7 +87,12 @@ class ExportPlan:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a user must know of how the model is read, as far as its weights are here."""
-        return (*self.model.notes, *_width_notes(self.request, self.model))
+        return (*self.model.notes, *self.width_notes)
+
+    @property
+    def width_notes(self) -> tuple[str, ...]:
+        """What becomes of the weights that no group divides."""
+        return tuple(_width_notes(self.request, self.model))
 
     @property
     def output(self) -> Path:
@@ -217,10 +222,12 @@ def _width_notes(request: ExportRequest, model: ModelShape) -> list[str]:
     shapes = expected_shapes(model.config)
     _, unfit = with_fitting_groups(request.chosen_recipe(), shapes)
     widths = sorted({shapes[name][1] for name in unfit})
+    counts = {width: sum(shapes[name][1] == width for name in unfit) for width in widths}
     return [
-        f"no group of {', '.join(map(str, GROUP_SIZES))} divides rows of {width} weights: these "
-        f"{sum(shapes[name][1] == width for name in unfit)} matrices are int8 with one scale a row"
-        for width in widths
+        f"no group of {', '.join(map(str, GROUP_SIZES))} divides rows of {width} weights: "
+        f"{'this matrix is' if count == 1 else f'these {count} matrices are'} int8 with one scale "
+        "a row"
+        for width, count in counts.items()
     ]
 
 

@@ -21,16 +21,24 @@ class ExportedBundle:
 
 @dataclass(frozen=True)
 class ExportResult:
-    """All results of one export."""
+    """All results of one export.
+
+    Args:
+        output: folder of the bundles.
+        bundles: bundles in the order of their making, at least one.
+        elapsed_s: seconds that it took.
+        width_notes: what became of the weights that no group divides.
+    """
 
     output: Path
     bundles: tuple[ExportedBundle, ...]
     elapsed_s: float
+    width_notes: tuple[str, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user must know of how the model was read."""
-        return self.bundles[0].bundle.manifest.model.notes if self.bundles else ()
+        """What a user must know of how the model was read and stored."""
+        return (*self.bundles[0].bundle.manifest.model.notes, *self.width_notes)
 
     def __repr__(self) -> str:
         made = ", ".join(each.bundle.manifest.target for each in self.bundles)

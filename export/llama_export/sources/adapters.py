@@ -105,7 +105,12 @@ def _find(adapter: str, token: str | None) -> _Found:
         CheckpointError: it is neither, or holds no adapter.
     """
     name, _, revision = adapter.partition("@") if _PINNED.fullmatch(adapter) else (adapter, "", "")
-    named = replace(name_model(name, revision=revision or None), revision=revision or None)
+    hint = "name the folder that save_pretrained of peft wrote, or its id on the hub"
+    try:
+        named = replace(name_model(name, revision=revision or None), revision=revision or None)
+    except HubError:
+        message = f"--adapter: there is no adapter called {shown_name(repr(adapter), 300)}"
+        raise CheckpointError(message, hint) from None
     found = _as_adapter(named, token)
     if found is not None:
         return found
@@ -113,7 +118,6 @@ def _find(adapter: str, token: str | None) -> _Found:
     what = f" {fault.text}:" if fault else ""
     message = f"--adapter: {shown_name(adapter, 300)}{what or ' is no adapter:'} it has no "
     message += "adapter_config.json beside its weights"
-    hint = "name the folder that save_pretrained of peft wrote"
     raise CheckpointError(message, fault.hint if fault else hint)
 
 

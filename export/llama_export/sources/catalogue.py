@@ -16,7 +16,7 @@ from llama_export.llama.config import LlamaConfig
 from llama_export.llama.presets import PRESETS
 from llama_export.sources.repository import Fetched, fetch
 from llama_export.sources.resolve import ALIASES, DEMO, DEMO_FOLDER, NamedModel, name_model
-from llama_export.sources.source import Description, describe
+from llama_export.sources.source import Description, describe, notes_beside
 
 if TYPE_CHECKING:
     from llama_export.checkpoints.checkpoint import Checkpoint
@@ -96,9 +96,14 @@ class ModelShape:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user must know of how it is read; nothing while the weights are not fetched."""
-        checkpoint = self._checkpoint
-        return () if checkpoint is None else checkpoint.notes
+        """What a user must know of how it is read, as far as its files are fetched."""
+        if self.description is None:
+            return ()
+        checkpoint = self.description.checkpoint
+        if checkpoint is not None and checkpoint.weights_folder is not None:
+            return checkpoint.notes
+        own = () if checkpoint is None else checkpoint.notes
+        return (*own, *notes_beside(self.description))
 
     @property
     def _checkpoint(self) -> Checkpoint | None:

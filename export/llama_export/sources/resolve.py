@@ -52,6 +52,13 @@ _ON_HUB = re.compile(
     rf"(?::(?P<tag>{_PART})|/(?P<file>[^\\:]+\.gguf))?",
     re.ASCII | re.IGNORECASE,
 )
+_FILE_NAME = re.compile(r"[^/\\:]+\.(gguf|safetensors|bin|pth|pt)", re.IGNORECASE)
+# What a browser shows of a repository, or of a file in it.
+_PAGE = re.compile(
+    rf"https?://(?:www\.)?(?:hf\.co|huggingface\.co)/({_PART}/{_PART})"
+    r"(?:/(?:blob|resolve)/[^/]+(/[^\\:?#]+\.gguf))?(?:[/?#].*)?",
+    re.ASCII | re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -216,7 +223,11 @@ def _local_path(model: str) -> Path | None:
             message = f"the demo model is missing from this installation: {DEMO_FOLDER}"
             raise CheckpointError(message, "install llama-export again")
         return DEMO_FOLDER
+    if _PAGE.fullmatch(model):
+        return None
     written_as_path = model.startswith((".", "/", "~", "\\")) or model.endswith(("/", "\\"))
+    # A name without an organisation is none of the hub's.
+    written_as_path = written_as_path or _FILE_NAME.fullmatch(model) is not None
     # Only a `~` that was typed as such: Path drops the `./` of `./~name`.
     path = Path(os.path.expanduser(model))  # noqa: PTH111
     # os.path, because to Path a name that is too long is an error, not a name of nothing.
@@ -239,11 +250,14 @@ def _plain(model: str) -> str:
 
 
 def _unknown(model: str) -> HubError:
+    message = f"there is no model called {shown_name(repr(model))}"
+    if page := _PAGE.fullmatch(model):
+        named = f"{page[1]}{page[2] or ''}"
+        return HubError(message, f"name the repository by its id: --model {shown_name(named, 300)}")
     known = (DEMO, *ALIASES)
     lowered = {name.lower(): name for name in known}
     wanted = _plain(model)
     close = [lowered[name] for name in difflib.get_close_matches(wanted, lowered, n=3)]
-    message = f"there is no model called {shown_name(repr(model))}"
     if close:
         message += f"; did you mean {' or '.join(close)}?"
     hint = f"use {', '.join(known)}, a hub id such as {ALIASES['3.2-1B']}, or a folder"

@@ -184,9 +184,7 @@ def open_source(
     if weights is not None:
         info = _info_of(weights, model)
     else:
-        known = vocabulary_notes(description.tokenizer, description.config)
-        left_out = template_notes(description.companions.chat_templates)
-        notes = noted((*checkpoint.notes, *known, *left_out))
+        notes = noted((*checkpoint.notes, *notes_beside(description)))
         identity = model_name(model.name), model.hub_id, model.revision
         # A wish that a checkpoint of floats does not need is not kept with it.
         given_up = isinstance(checkpoint, DequantizedCheckpoint)
@@ -241,14 +239,21 @@ def _text_beyond(tokenizer: Tokenizer, vocab_size: int) -> int | None:
     return next((each for each in beyond if tokenizer.token_name(each) is None), None)
 
 
+def notes_beside(description: Description) -> tuple[str, ...]:
+    """Return what a user must know of a model's tokenizer and chat templates."""
+    known = vocabulary_notes(description.tokenizer, description.config)
+    return (*known, *template_notes(description.companions.chat_templates))
+
+
 def vocabulary_notes(tokenizer: Tokenizer, config: LlamaConfig) -> tuple[str, ...]:
     """Return what a user must know of a tokenizer and a table that are not of one size."""
     names = [tokenizer.token_name(each) for each in range(config.vocab_size, tokenizer.vocab_size)]
     if not names:
         return tokenizer.notes
     note = (
-        f"the tokenizer has {len(names)} added tokens beyond the model's table of "
-        f"{config.vocab_size}, which it never writes: {shown_name(str(names[0]), 60)}"
+        f"the tokenizer has {len(names)} added token{'s' if len(names) > 1 else ''} beyond the "
+        f"model's table of {config.vocab_size}, which it never writes: "
+        f"{shown_name(str(names[0]), 60)}"
     )
     return (*tokenizer.notes, note)
 
