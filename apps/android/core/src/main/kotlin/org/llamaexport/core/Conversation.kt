@@ -13,12 +13,18 @@ private const val MOST_TURNS = 100_000
  * @property tokensPerS speed of the tokens after the first
  * @property timeToFirstTokenS seconds from sending to the first token
  * @property contextTokens positions of the context that are taken after it
+ * @property maxContext positions that there are; null: not known, as below
+ * @property memoryBytes memory that the app took at its end
+ * @property thermal how hot the phone was then, in the system's word
  */
 data class AnswerFigures(
     val newTokens: Int,
     val tokensPerS: Double,
     val timeToFirstTokenS: Double,
     val contextTokens: Int,
+    val maxContext: Int? = null,
+    val memoryBytes: Long? = null,
+    val thermal: String? = null,
 )
 
 /**
@@ -156,6 +162,9 @@ private fun AnswerFigures.toJson() = JsonObject(
     "tokens_per_s" to JsonNumber(tokensPerS),
     "time_to_first_token_s" to JsonNumber(timeToFirstTokenS),
     "context_tokens" to JsonNumber(contextTokens),
+    "max_context" to (maxContext?.let { JsonNumber(it) } ?: JsonNull),
+    "memory_bytes" to (memoryBytes?.let { JsonNumber(it) } ?: JsonNull),
+    "thermal" to (thermal?.let { JsonText(it) } ?: JsonNull),
 )
 
 private fun turnOf(fields: JsonFields): SavedTurn {
@@ -171,4 +180,7 @@ private fun figuresOf(fields: JsonFields) = AnswerFigures(
     tokensPerS = fields.double("tokens_per_s"),
     timeToFirstTokenS = fields.double("time_to_first_token_s"),
     contextTokens = fields.int("context_tokens"),
+    maxContext = if ("max_context" in fields) fields.int("max_context") else null,
+    memoryBytes = if ("memory_bytes" in fields) fields.long("memory_bytes") else null,
+    thermal = if ("thermal" in fields) fields.text("thermal") else null,
 )
