@@ -38,10 +38,12 @@ def test_every_module_of_maven_is_in_a_part():
     assert sorted(each.text for each in declared) == sorted(sum(PARTS.values(), ()))
 
 
-def test_it_checks_everything_unless_told_otherwise():
+def test_it_checks_everything_unless_told_otherwise(monkeypatch):
+    monkeypatch.setattr(check_android, "find_lack_of_app", nothing)
     calls = Calls()
     assert main([], calls, nothing) == 0
-    bundles, tokenizers, command = calls.commands
+    bundles, tokenizers, resources, command = calls.commands
+    assert resources[1:] == [str(SCRIPTS / "app_resources.py")]
     assert bundles[1:] == [str(SCRIPTS / "engine_fixtures.py"), str(FIXTURES)]
     assert tokenizers[1:] == [str(SCRIPTS / "tokenizer_fixtures.py"), str(FIXTURES / "tokenizers")]
     assert modules_of(command) == list(sum(PARTS.values(), ()))
@@ -61,6 +63,16 @@ def test_without_its_bundles_no_engine_is_run():
     calls = Calls(status=1)
     assert main(["engines"], calls, nothing) == 1
     assert len(calls.commands) == 1
+
+
+def test_without_aapt2_the_app_alone_is_left_out(monkeypatch, capsys):
+    monkeypatch.setattr(check_android, "find_lack_of_app", lambda: "there is no program aapt2.")
+    calls = Calls()
+    assert main(["core", "app"], calls, nothing) == 0
+    assert modules_of(calls.commands[-1]) == ["core"]
+    assert "android: skipped app: there is no program aapt2." in capsys.readouterr().out
+    assert main(["app"], Calls(status=1), nothing) == 0
+    assert main(["app", "--require"], calls, nothing) == 1
 
 
 def test_a_failure_of_maven_is_one_of_its_own(capsys):

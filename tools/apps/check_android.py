@@ -34,12 +34,14 @@ POM = ROOT / "tools" / "apps" / "android" / "pom.xml"
 PARTS: dict[str, tuple[str, ...]] = {
     "core": ("core",),
     "engines": ("executorch-double", "engine-onnx", "engine-executorch"),
+    "app": ("app",),
 }
 FIXTURES = ROOT / "build" / "android" / "fixtures"
 # The tag of the core's tests on real bundles and vocabularies, which `engines` makes.
 BUNDLES = "bundles"
 OLDEST_JAVA = 17
 INSTALL_HINT = "On Debian and Ubuntu: apt install openjdk-17-jdk-headless maven"
+AAPT2_HINT = "On Debian and Ubuntu: apt install aapt"
 
 
 def java_version(text: str) -> int | None:
@@ -61,6 +63,11 @@ def find_lack() -> str | None:
     return None
 
 
+def find_lack_of_app() -> str | None:
+    """Return why the app's resources cannot be linked on this machine, or None."""
+    return None if shutil.which("aapt2") else f"there is no program aapt2. {AAPT2_HINT}"
+
+
 def python_of_package() -> Path:
     """Return an interpreter that has llama_export: this one, or else that of `.venv`."""
     if importlib.util.find_spec("llama_export"):
@@ -75,6 +82,12 @@ def fixtures_commands() -> list[list[str]]:
         [python, str(tools / "engine_fixtures.py"), str(FIXTURES)],
         [python, str(tools / "tokenizer_fixtures.py"), str(FIXTURES / "tokenizers")],
     ]
+
+
+def resources_command(*, offline: bool) -> list[str]:
+    """Return the call that links the app's resources and fetches the framework it runs in."""
+    script = ROOT / "tools" / "apps" / "app_resources.py"
+    return [sys.executable, str(script), *(["--offline"] if offline else [])]
 
 
 def maven_command(parts: Sequence[str], *, offline: bool, test: str | None) -> list[str]:
@@ -128,9 +141,20 @@ def main(arguments: Sequence[str], run: Runner, lack: Callable[[], str | None]) 
     if missing:
         print(f"android: {'failed' if chosen.require else 'skipped'} {', '.join(parts)}: {missing}")
         return int(chosen.require)
+    no_aapt2 = find_lack_of_app() if "app" in parts else None
+    if no_aapt2:
+        print(f"android: {'failed' if chosen.require else 'skipped'} app: {no_aapt2}")
+        if chosen.require:
+            return 1
+        parts = [part for part in parts if part != "app"]
+        if not parts:
+            return 0
     begun = time.monotonic()
     commands = fixtures_commands() if "engines" in parts else []
+    if "app" in parts:
+        commands.append(resources_command(offline=chosen.offline))
     commands.append(maven_command(parts, offline=chosen.offline, test=chosen.test))
+    # The first that fails ends it: without its files a test would fail for another reason.
     status = next((status for command in commands if (status := run(command))), 0)
     verdict = "failed" if status else "passed"
     print(f"android: {verdict} {', '.join(parts)} in {time.monotonic() - begun:.0f} s")

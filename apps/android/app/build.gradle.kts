@@ -5,6 +5,17 @@ plugins {
     alias(libs.plugins.kotlin.android)
 }
 
+// The model of debug builds, such as `llama-export --target onnx --model demo` makes: -PdemoBundle=FOLDER.
+val demoBundle = file(providers.gradleProperty("demoBundle").getOrElse("$rootDir/../../demo/onnx"))
+val demoAssets = layout.buildDirectory.dir("demo-assets").get().asFile
+val copyDemo = tasks.register<Sync>("copyDemo") {
+    from(demoBundle)
+    into(demoAssets.resolve("demo"))
+    doFirst {
+        if (!demoBundle.isDirectory) logger.warn("$demoBundle is missing: the app will begin without a model")
+    }
+}
+
 android {
     namespace = "org.llamaexport.app"
     compileSdk = libs.versions.compileSdk.get().toInt()
@@ -22,6 +33,7 @@ android {
         sourceCompatibility = JavaVersion.VERSION_11
         targetCompatibility = JavaVersion.VERSION_11
     }
+    sourceSets["debug"].assets.srcDir(demoAssets)
     buildFeatures {
         buildConfig = true
     }
@@ -38,6 +50,8 @@ kotlin {
         jvmTarget = JvmTarget.JVM_11
     }
 }
+
+tasks.named("preBuild") { dependsOn(copyDemo) }
 
 dependencies {
     implementation(project(":core"))

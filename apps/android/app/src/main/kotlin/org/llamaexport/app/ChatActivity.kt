@@ -1,0 +1,211 @@
+package org.llamaexport.app
+
+import android.Manifest
+import android.app.AlertDialog
+import android.os.Build
+import android.os.Bundle
+import android.text.Editable
+import android.text.TextWatcher
+import android.view.MenuItem
+import android.view.View
+import android.widget.EditText
+import android.widget.FrameLayout
+import android.widget.ImageButton
+import android.widget.ListView
+import android.widget.TextView
+import org.llamaexport.core.isBlank
+
+/** The conversation that is open. */
+class ChatActivity : ScreenActivity(), RowActions {
+    private lateinit var rows: ChatRows
+    private lateinit var list: ListView
+    private lateinit var message: EditText
+    private lateinit var send: ImageButton
+    private lateinit var notices: ChatNotices
+    private val look = ::render
+    private val speaker = SentenceSpeaker { spoken.text = it }
+    private val spoken: TextView by lazy { requireViewById(R.id.spoken) }
+    private var draftCount = -1
+    private var wasPending = false
+    private var dialog: AlertDialog? = null
+
+    override fun onCreate(state: Bundle?) {
+        super.onCreate(state)
+        showScreen(R.layout.chat, isTop = true)
+        toolbar.inflateMenu(R.menu.chat)
+        toolbar.setOnMenuItemClickListener(::choose)
+        rows = ChatRows(this, this)
+        list = requireViewById(R.id.turns)
+        list.adapter = rows
+        message = requireViewById(R.id.message)
+        send = requireViewById(R.id.send)
+        notices = ChatNotices(this, parts, requireViewById(R.id.notice), ::shareLog)
+        send.setOnClickListener { if (parts.session.pending != null) parts.session.stop() else sendMessage() }
+        message.addTextChangedListener(object : TextWatcher {
+            override fun beforeTextChanged(text: CharSequence, start: Int, count: Int, after: Int) = Unit
+            override fun onTextChanged(text: CharSequence, start: Int, before: Int, count: Int) = Unit
+            override fun afterTextChanged(text: Editable) {
+                parts.session.draft(text.toString())
+                renderSend()
+            }
+        })
+    }
+
+    override fun onStart() {
+        super.onStart()
+        parts.session.addListener(look)
+        parts.host.addListener(look)
+        draftCount = -1
+        render()
+        list.setSelection(rows.count - 1)
+    }
+
+    override fun onStop() {
+        parts.session.removeListener(look)
+        parts.host.removeListener(look)
+        parts.session.save()
+        dialog?.dismiss()
+        dialog = null
+        super.onStop()
+    }
+
+    override fun copy(text: String) = copyText(text)
+
+    override fun edit(index: Int, text: String) {
+        val field = EditText(this, null, 0, R.style.Field)
+        field.setText(text)
+        field.setSelection(text.length)
+        val side = resources.getDimensionPixelSize(R.dimen.dialog_side)
+        val box = FrameLayout(this).apply {
+            setPadding(side, side / 2, side, 0)
+            addView(field)
+        }
+        AlertDialog.Builder(this)
+            .setTitle(R.string.edit)
+            .setView(box)
+            .setPositiveButton(R.string.send_again) { _, _ ->
+                if (!parts.session.edit(index, field.text.toString())) sayWhyNot(field.text.toString())
+            }
+            .setNegativeButton(R.string.cancel, null)
+            .show()
+    }
+
+    override fun regenerate() {
+        if (!parts.session.regenerate()) sayWhyNot("x")
+    }
+
+    private fun sendMessage() {
+        val text = message.text.toString()
+        askForNotifications()
+        // A second tap comes when the first one's answer is being written, and does nothing.
+        if (parts.session.send(text)) message.setText("") else sayWhyNot(text)
+    }
+
+    private fun sayWhyNot(text: String) {
+        val session = parts.session
+        if (session.pending != null || isBlank(text)) return
+        say(getString(if (parts.host.state is HostState.Busy) R.string.model_busy else R.string.load_first))
+    }
+
+    private fun choose(item: MenuItem): Boolean {
+        when (item.itemId) {
+            R.id.new_conversation -> if (!parts.session.begin()) say(getString(R.string.stop_first))
+            R.id.conversations -> show<ConversationsActivity>()
+            R.id.models -> show<ModelsActivity>()
+            R.id.settings -> show<SettingsActivity>()
+            R.id.check_model -> show<ReportActivity>()
+            R.id.share_log -> shareLog()
+            else -> return false
+        }
+        return true
+    }
+
+    private fun render() {
+        val session = parts.session
+        toolbar.title = session.conversation.title.ifEmpty { getString(R.string.new_conversation) }
+        toolbar.subtitle = subtitle()
+        val isAtEnd = list.lastVisiblePosition >= rows.count - 1
+        val follows = isAtEnd || session.pending?.answer == ""
+        if (rows.show(session) && follows) list.setSelection(rows.count - 1)
+        if (draftCount != session.draftCount) {
+            draftCount = session.draftCount
+            val draft = session.conversation.draft
+            if (message.text.toString() != draft) message.setText(draft)
+        }
+        renderEmpty()
+        renderSend()
+        notices.render()
+        speak()
+        showFull()
+    }
+
+    private fun subtitle(): String = when (val state = parts.host.state) {
+        is HostState.Loading -> getString(R.string.loading, state.name)
+        is HostState.Ready -> getString(R.string.model_ready, state.model.name, state.model.contextTokens)
+        is HostState.Busy -> getString(R.string.model_ready, state.model.name, state.model.contextTokens)
+        is HostState.Failed, is HostState.Idle -> getString(R.string.no_model)
+    }
+
+    private fun renderEmpty() {
+        requireViewById<View>(R.id.empty).visibility = if (rows.count == 0) View.VISIBLE else View.GONE
+        if (rows.count > 0) return
+        val model = parts.host.state.loaded
+        requireViewById<TextView>(R.id.empty_title).setText(R.string.empty_title)
+        requireViewById<TextView>(R.id.empty_text).text =
+            if (model?.noChatReason == null) getString(R.string.empty_text)
+            else getString(R.string.empty_continues, model.name, model.noChatReason)
+    }
+
+    private fun renderSend() {
+        val isPending = parts.session.pending != null
+        send.setImageResource(if (isPending) R.drawable.ic_stop else R.drawable.ic_send)
+        send.contentDescription = getString(if (isPending) R.string.stop else R.string.send)
+        val canSend = !isBlank(message.text.toString()) && parts.host.state is HostState.Ready
+        send.isEnabled = isPending || canSend
+    }
+
+    private fun speak() {
+        val asked = parts.session.pending
+        if (asked != null) {
+            if (!wasPending) spoken.text = getString(R.string.answering)
+            speaker.update(asked.answer)
+        } else if (wasPending) {
+            speaker.end(parts.session.conversation.turns.lastOrNull()?.message?.text.orEmpty())
+        }
+        wasPending = asked != null
+    }
+
+    private fun showFull() {
+        val full = parts.session.full ?: return
+        if (dialog != null) return
+        val overflow = full.overflow
+        val builder = AlertDialog.Builder(this).setTitle(R.string.context_full).setCancelable(false)
+        val kept = overflow.keptTokens
+        val text = getString(R.string.context_full_text, overflow.needed, overflow.maxContext)
+        if (kept != null) {
+            val drop = resources.getQuantityString(
+                R.plurals.context_full_drop, overflow.droppedTurns, overflow.droppedTurns, kept,
+            )
+            builder.setMessage("$text\n\n$drop")
+            builder.setPositiveButton(R.string.drop_oldest) { _, _ -> closing { parts.session.dropOldest() } }
+        } else {
+            builder.setMessage("$text\n\n${getString(R.string.context_too_long)}")
+        }
+        if (full.index > 0) {
+            builder.setNeutralButton(R.string.begin_anew) { _, _ -> closing { parts.session.beginAnew() } }
+        }
+        builder.setNegativeButton(R.string.shorten) { _, _ -> closing { parts.session.shorten() } }
+        dialog = builder.show()
+    }
+
+    private fun closing(act: () -> Unit) {
+        dialog = null
+        act()
+    }
+
+    private fun askForNotifications() {
+        if (Build.VERSION.SDK_INT < 33 || parts.settings.hasAskedNotifications) return
+        parts.settings.hasAskedNotifications = true
+        requestPermissions(arrayOf(Manifest.permission.POST_NOTIFICATIONS), 0)
+    }
+}

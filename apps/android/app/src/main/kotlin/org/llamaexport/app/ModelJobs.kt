@@ -1,0 +1,206 @@
+package org.llamaexport.app
+
+import android.content.ContentResolver
+import android.net.Uri
+import android.os.Handler
+import android.os.Looper
+import android.os.SystemClock
+import android.provider.DocumentsContract
+import android.provider.OpenableColumns
+import java.io.InputStream
+import java.util.concurrent.CopyOnWriteArrayList
+import org.llamaexport.core.AppError
+import org.llamaexport.core.BadInput
+import org.llamaexport.core.Bundle
+import org.llamaexport.core.BundleAddress
+import org.llamaexport.core.BundleFiles
+import org.llamaexport.core.BundleImport
+import org.llamaexport.core.DownloadProgress
+import org.llamaexport.core.Downloader
+import org.llamaexport.core.Stopped
+
+private const val TELL_MS = 200L
+
+/** What is being fetched, and how far it is. */
+data class ModelJob(val name: String, val progress: DownloadProgress?)
+
+/**
+ * Brings models onto the phone: one at a time, whatever screen is shown.
+ *
+ * All is called on the main thread; the work is done on one of its own.
+ */
+class ModelJobs(
+    private val library: ModelLibrary,
+    private val settings: AppSettings,
+    private val resolver: ContentResolver,
+    private val work: Background,
+    private val downloader: Downloader,
+) {
+    private val main = Handler(Looper.getMainLooper())
+    private val listeners = CopyOnWriteArrayList<() -> Unit>()
+
+    // Secrets stay in memory.
+    private val tokens = HashMap<String, String>()
+
+    @Volatile
+    private var isStopped = false
+    private var toldMs = 0L
+
+    /** What is being fetched; null: nothing. */
+    var job: ModelJob? = null
+        private set
+
+    /** Why the last one failed; null: it did not, or it was read. */
+    var error: AppError? = null
+        private set
+
+    fun addListener(listener: () -> Unit) {
+        listeners += listener
+    }
+
+    fun removeListener(listener: () -> Unit) {
+        listeners -= listener
+    }
+
+    /** Fetch a bundle, or go on fetching it; false: something else is being fetched. */
+    fun download(address: BundleAddress, name: String): Boolean {
+        if (job != null) return false
+        settings.keepDownloadAddress(name, address.base)
+        address.token?.let { tokens[name] = it }
+        return begin(name) { tell -> downloader.fetch(address, name, { isStopped }, { tell(it) }) }
+    }
+
+    /** Go on with a download that did not end; false: nobody remembers where it came from. */
+    fun goOn(name: String): Boolean {
+        val base = settings.downloadAddress(name) ?: return false
+        return download(BundleAddress(base, tokens[name]), name)
+    }
+
+    /** Return the names of downloads that did not end; it reads files. */
+    fun unfinished(): List<String> = downloader.unfinished()
+
+    /** Delete what a download left; [onEnd] is told when it is gone. */
+    fun discard(name: String, onEnd: () -> Unit) {
+        if (job?.name == name) return
+        settings.keepDownloadAddress(name, null)
+        work.run({ downloader.discard(name) }) { onEnd() }
+    }
+
+    /** Copy the bundle in a folder that the user chose. */
+    fun importFolder(tree: Uri): Boolean = begin(library.freeName(nameOf(treeRoot(tree)))) { tell ->
+        val name = library.freeName(nameOf(treeRoot(tree)))
+        BundleImport(library.own).fromFolder(DocumentFiles(resolver, tree), name) { goesOn(tell, it) }
+    }
+
+    /** Unpack the zip that the user chose. */
+    fun importZip(document: Uri): Boolean {
+        val shown = nameOf(document).removeSuffix(".zip")
+        return begin(library.freeName(shown)) { tell ->
+            val input = open(resolver, document)
+                ?: throw BadInput("the file $shown cannot be opened", "Choose it again.")
+            val size = sizeOf(document)
+            input.use { stream ->
+                BundleImport(library.own).fromZip(stream, library.freeName(shown), size) { goesOn(tell, it) }
+            }
+        }
+    }
+
+    /** End what is being fetched; a download can go on later. */
+    fun stop() {
+        isStopped = true
+    }
+
+    /** Hear that the error was read. */
+    fun dismiss() {
+        error = null
+        tell()
+    }
+
+    private fun begin(name: String, fetch: ((DownloadProgress) -> Unit) -> Bundle): Boolean {
+        requireMain()
+        if (job != null) return false
+        isStopped = false
+        error = null
+        job = ModelJob(name, null)
+        tell()
+        work.run({
+            library.own.mkdirs()
+            fetch(::progress)
+        }) { outcome ->
+            job = null
+            error = outcome.error.takeIf { it !is Stopped }
+            if (outcome.error == null) settings.keepDownloadAddress(name, null)
+            tell()
+        }
+        return true
+    }
+
+    private fun goesOn(tell: (DownloadProgress) -> Unit, progress: DownloadProgress): Boolean {
+        tell(progress)
+        return !isStopped
+    }
+
+    private fun progress(progress: DownloadProgress) {
+        val now = SystemClock.uptimeMillis()
+        if (now - toldMs < TELL_MS) return
+        toldMs = now
+        main.post {
+            job = job?.copy(progress = progress)
+            tell()
+        }
+    }
+
+    private fun treeRoot(tree: Uri): Uri =
+        DocumentsContract.buildDocumentUriUsingTree(tree, DocumentsContract.getTreeDocumentId(tree))
+
+    private fun nameOf(document: Uri): String =
+        column(resolver, document, OpenableColumns.DISPLAY_NAME) { it } ?: document.lastPathSegment.orEmpty()
+
+    private fun sizeOf(document: Uri): Long =
+        column(resolver, document, OpenableColumns.SIZE) { it.toLongOrNull() } ?: 0L
+
+    private fun tell() = listeners.forEach { it() }
+}
+
+/** The files under a tree of documents that the user chose, found by their names. */
+internal class DocumentFiles(private val resolver: ContentResolver, private val tree: Uri) : BundleFiles {
+    private val children = HashMap<String, Map<String, String>>()
+
+    override fun open(path: String): InputStream? {
+        var id = DocumentsContract.getTreeDocumentId(tree)
+        for (part in path.split('/')) id = childrenOf(id)[part] ?: return null
+        return open(resolver, DocumentsContract.buildDocumentUriUsingTree(tree, id))
+    }
+
+    private fun childrenOf(parent: String): Map<String, String> = children.getOrPut(parent) {
+        val place = DocumentsContract.buildChildDocumentsUriUsingTree(tree, parent)
+        val columns = arrayOf(
+            DocumentsContract.Document.COLUMN_DISPLAY_NAME,
+            DocumentsContract.Document.COLUMN_DOCUMENT_ID,
+        )
+        val found = HashMap<String, String>()
+        resolver.query(place, columns, null, null, null)?.use { rows ->
+            while (rows.moveToNext()) found[rows.getString(0)] = rows.getString(1)
+        }
+        found
+    }
+}
+
+private fun open(resolver: ContentResolver, document: Uri): InputStream? = try {
+    resolver.openInputStream(document)
+} catch (error: SecurityException) {
+    throw BadInput("the app may not read it any more: ${error.message}", "Choose it again.", error)
+}
+
+private fun <T> column(
+    resolver: ContentResolver,
+    document: Uri,
+    name: String,
+    read: (String) -> T?,
+): T? = try {
+    resolver.query(document, arrayOf(name), null, null, null)?.use { rows ->
+        if (rows.moveToFirst()) rows.getString(0)?.let(read) else null
+    }
+} catch (_: IllegalArgumentException) {
+    null
+}
