@@ -41,7 +41,7 @@ class Machine:
             " do printf '#!/bin/sh\\nexit 0\\n' > $p; chmod +x $p; done;; esac",
         )
         self.add("id", "echo 0")
-        for name in ("node", "npm", "chromium", "javac", "mvn", "apt-get"):
+        for name in ("node", "npm", "chromium", "javac", "mvn", "aapt2", "apt-get"):
             self.add(name)
 
     def add(self, name: str, script: str = "") -> None:
@@ -99,6 +99,7 @@ def test_a_failing_step_ends_it(machine):
         ("chromium", "chromium"),
         ("javac", "openjdk-17-jdk-headless"),
         ("mvn", "maven"),
+        ("aapt2", "aapt"),
     ],
 )
 def test_only_what_is_lacking_is_installed(machine, name, package):
