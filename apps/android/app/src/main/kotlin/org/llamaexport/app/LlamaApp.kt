@@ -71,7 +71,7 @@ class Parts(private val app: Application, engines: Engines) {
         settings.loading = ""
         settings.conversation.takeIf { it.isNotEmpty() }?.let { session.open(it) }
         files.run({
-            val demo = library.installDemo(app.assets)
+            val demo = library.installDemo(DemoFiles(app.assets))
             val last = settings.model.takeIf { it.isNotEmpty() }?.let(::File)?.takeIf { it.isDirectory }
             (last ?: demo)?.let { Bundle.open(it) }
         }) { outcome ->

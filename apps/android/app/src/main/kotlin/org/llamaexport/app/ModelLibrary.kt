@@ -3,6 +3,7 @@ package org.llamaexport.app
 import android.content.res.AssetManager
 import java.io.File
 import java.io.FileNotFoundException
+import java.io.InputStream
 import org.llamaexport.core.AppError
 import org.llamaexport.core.Bundle
 import org.llamaexport.core.BundleFiles
@@ -61,18 +62,22 @@ class ModelLibrary(val own: File, private val pushed: File?) {
     /**
      * Copy the bundle that the app itself brings, where it brings one and no model is there.
      *
+     * @param files files of that bundle
      * @return its folder; null: there is nothing to do
      */
-    fun installDemo(assets: AssetManager): File? {
-        if (assets.list(DEMO).orEmpty().none { it == MANIFEST_NAME } || list().isNotEmpty()) return null
-        val files = BundleFiles { path ->
-            try {
-                assets.open("$DEMO/$path")
-            } catch (_: FileNotFoundException) {
-                null
-            }
-        }
+    fun installDemo(files: BundleFiles): File? {
+        val isThere = files.open(MANIFEST_NAME)?.use { true } ?: false
+        if (!isThere || list().isNotEmpty()) return null
         own.mkdirs()
         return BundleImport(own).fromFolder(files, DEMO) { true }.folder
+    }
+}
+
+/** The files of the bundle that a debug build brings among its assets. */
+class DemoFiles(private val assets: AssetManager) : BundleFiles {
+    override fun open(path: String): InputStream? = try {
+        assets.open("$DEMO/$path")
+    } catch (_: FileNotFoundException) {
+        null
     }
 }

@@ -1,7 +1,9 @@
 package org.llamaexport.app
 
 import android.app.AlertDialog
+import android.content.pm.ProviderInfo
 import android.net.Uri
+import android.provider.DocumentsContract
 import android.widget.EditText
 import com.sun.net.httpserver.HttpServer
 import java.io.ByteArrayOutputStream
@@ -18,7 +20,9 @@ import kotlin.test.assertTrue
 import org.junit.Test
 import org.llamaexport.core.BadInput
 import org.llamaexport.core.BundleAddress
+import org.llamaexport.core.BundleFiles
 import org.llamaexport.core.MemoryAnswer
+import org.robolectric.Robolectric
 import org.robolectric.Shadows.shadowOf
 
 class ModelsScreenTest : AppTest() {
@@ -53,6 +57,31 @@ class ModelsScreenTest : AppTest() {
         waitFor("the row") { "loaded" in screen.words() }
         screen.window.decorView.clickWords("Unload")
         waitFor("the end of the model") { fake.openCount == 0 }
+    }
+
+    @Test
+    fun `a folder that was chosen is imported`() {
+        waitFor("the beginning") { parts.hasBegun }
+        val folder = writeFakeBundle(File(app.cacheDir, "my model"))
+        val info = ProviderInfo().apply { authority = FolderProvider.AUTHORITY }
+        FolderProvider.folder = folder
+        Robolectric.buildContentProvider(FolderProvider::class.java).create(info)
+        val tree = DocumentsContract.buildTreeDocumentUri(FolderProvider.AUTHORITY, "root")
+        assertTrue(parts.jobs.importFolder(tree))
+        waitFor("the import") { parts.jobs.job == null }
+        assertNull(parts.jobs.error)
+        assertTrue(File(parts.library.own, "my-model/manifest.json").isFile)
+    }
+
+    @Test
+    fun `the model that the app brings is there at the first start alone`() {
+        waitFor("the beginning") { parts.hasBegun }
+        val folder = writeFakeBundle(File(app.cacheDir, "b"))
+        val files = BundleFiles { path -> File(folder, path).takeIf { it.isFile }?.inputStream() }
+        assertNull(parts.library.installDemo { null })
+        assertEquals("demo", parts.library.installDemo(files)?.name)
+        assertNull(parts.library.installDemo(files))
+        assertNull(DemoFiles(app.assets).open("manifest.json"))
     }
 
     @Test
