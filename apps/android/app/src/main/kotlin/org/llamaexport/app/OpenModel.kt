@@ -56,6 +56,7 @@ class OpenModel private constructor(
          */
         fun open(bundle: Bundle, engines: Engines, contextTokens: Int): OpenModel {
             val manifest = bundle.manifest
+            manifest.requireWriter()
             val context = minOf(contextTokens, manifest.maxContext)
             val tokenizer = engines.openTokenizer(bundle.folder)
             val format = manifest.chat?.let { ChatFormat.of(it, manifest.vocabSize) } ?: ChatFormat.UNKNOWN

@@ -115,6 +115,20 @@ class SurvivalTest : AppTest() {
     }
 
     @Test
+    fun `a model that judges and cannot write is said to be one`() {
+        waitFor("the beginning") { parts.hasBegun }
+        val folder = writeFakeBundle(File(parts.library.own, "guard"))
+        val manifest = File(folder, "manifest.json")
+        val model = """"model":{"name":"guard","config":{"llama_export":{"head_tokens":[1,2]}}}"""
+        manifest.writeText(manifest.readText().replace(""""model":{"name":"test"}""", model))
+        parts.load(folder)
+        waitFor("the failure") { parts.host.state is HostState.Failed }
+        val error = (parts.host.state as HostState.Failed).error
+        assertTrue("guard judges texts" in error.message.orEmpty(), error.message)
+        assertEquals(0, fake.openCount)
+    }
+
+    @Test
     fun `a changed file of a pushed bundle is found before it is loaded`() {
         waitFor("the beginning") { parts.hasBegun }
         val folder = writeFakeBundle(File(app.getExternalFilesDir("models"), "pushed"))
