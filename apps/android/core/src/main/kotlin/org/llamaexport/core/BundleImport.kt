@@ -7,10 +7,8 @@ import java.io.InputStream
 import java.util.zip.ZipException
 import java.util.zip.ZipInputStream
 
-private const val MOST_MANIFEST_BYTES = 16 * 1024 * 1024
 private const val MOST_ENTRIES = 10_000
 private const val MOST_LEVELS = 4
-private const val SPARE_BYTES = 32L * 1024 * 1024
 private const val CHUNK_BYTES = 1 shl 18
 private const val IMPORT_ENDING = ".import"
 private const val CHOOSE_BUNDLE = "Choose a zip or a folder that llama-export wrote."
@@ -49,7 +47,7 @@ class BundleImport(
             val opened = files.open(MANIFEST_NAME) ?: throw noBundle()
             val content = opened.use { it.readAtMost(MOST_MANIFEST_BYTES) }
             val manifest = Manifest.parse(content)
-            requireSpace(staging, manifest.sizeBytes)
+            requireSpace(manifest.sizeBytes, freeBytes(staging))
             File(staging, MANIFEST_NAME).writeBytes(content)
             var done = 0L
             for ((path, entry) in manifest.files) {
@@ -143,12 +141,7 @@ class BundleImport(
     }
 
     private fun staged(name: String, fill: (File) -> File): Bundle {
-        requireFolderName(name)
-        val target = File(models, name)
-        if (target.exists()) {
-            val hint = "Delete it first, or give the new one another name."
-            throw BundleError("a model named $name is there already", hint)
-        }
+        val target = placeOfNew(models, name)
         val staging = File(models, name + IMPORT_ENDING)
         staging.deleteRecursively()
         try {
@@ -164,14 +157,6 @@ class BundleImport(
             staging.deleteRecursively()
         }
         return Bundle.open(target)
-    }
-
-    private fun requireSpace(staging: File, sizeBytes: Long) {
-        val free = freeBytes(staging)
-        if (sizeBytes + SPARE_BYTES > free) {
-            val message = "the model needs ${sizeBytes + SPARE_BYTES} bytes of storage, and $free are free"
-            throw BundleError(message, FREE_SPACE)
-        }
     }
 
     private fun noBundle() = BundleError("it holds no $MANIFEST_NAME, so it is no bundle", CHOOSE_BUNDLE)

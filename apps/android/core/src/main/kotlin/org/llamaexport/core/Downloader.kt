@@ -4,8 +4,6 @@ import java.io.File
 import java.io.RandomAccessFile
 import java.nio.channels.OverlappingFileLockException
 
-private const val MOST_MANIFEST_BYTES = 16 * 1024 * 1024
-private const val SPARE_BYTES = 32L * 1024 * 1024
 private const val STAGING_ENDING = ".download"
 private const val LOCK_NAME = ".lock"
 private const val DELETE_FIRST = "Delete it first, or give the new one another name."
@@ -62,16 +60,6 @@ data class BundleAddress(val base: String, val token: String? = null) {
     }
 }
 
-/**
- * Refuse a name that is no name of one folder.
- *
- * @throws BadInput it is none
- */
-fun requireFolderName(name: String) {
-    val fault = pathFault(name) ?: if ('/' in name) "holds a slash" else return
-    throw BadInput("the name '$name' $fault", "Give a name of letters, digits, '-', '_' and '.'.")
-}
-
 /** How far a download is: bytes of all files. */
 data class DownloadProgress(val doneBytes: Long, val sizeBytes: Long)
 
@@ -105,9 +93,7 @@ class Downloader(
         isStopped: () -> Boolean,
         onProgress: (DownloadProgress) -> Unit,
     ): Bundle {
-        requireFolderName(name)
-        val target = File(models, name)
-        if (target.exists()) throw BundleError("a model named $name is there already", DELETE_FIRST)
+        val target = placeOfNew(models, name)
         val staging = File(models, name + STAGING_ENDING)
         if (!staging.isDirectory && !staging.mkdirs()) {
             throw BundleError("${staging.name} cannot be made", "Look whether the storage is full.")
@@ -115,7 +101,7 @@ class Downloader(
         return locked(staging) {
             val manifest = begin(address, staging)
             val sizeBytes = manifest.sizeBytes
-            requireSpace(staging, manifest)
+            requireSpace(missingBytes(staging, manifest), freeBytes(staging))
             var done = 0L
             for ((path, entry) in manifest.files.toSortedMap()) {
                 val file = staging.at(path)
@@ -169,20 +155,12 @@ class Downloader(
         return manifest
     }
 
-    private fun requireSpace(staging: File, manifest: Manifest) {
-        val missing = manifest.files.entries.sumOf { (path, entry) ->
+    private fun missingBytes(staging: File, manifest: Manifest): Long =
+        manifest.files.entries.sumOf { (path, entry) ->
             val file = staging.at(path)
             val there = if (file.isFile) file.length() else File(file.path + PART_ENDING).length()
             maxOf(0L, entry.sizeBytes - there)
         }
-        val free = freeBytes(staging)
-        if (missing + SPARE_BYTES > free) {
-            throw BundleError(
-                "the model needs ${missing + SPARE_BYTES} more bytes of storage, and $free are free",
-                "Delete other models or files, and try again.",
-            )
-        }
-    }
 
     private fun <T> locked(staging: File, work: () -> T): T =
         RandomAccessFile(File(staging, LOCK_NAME), "rw").use { file ->

@@ -3,8 +3,10 @@ package org.llamaexport.core
 /** Newest version of manifest.json that this app reads. */
 const val MANIFEST_VERSION: Int = 2
 
+/** Largest length of a manifest.json; that of an 8B has under 200 kB. */
+internal const val MOST_MANIFEST_BYTES: Int = 16 * 1024 * 1024
+
 private const val FIRST_VERSION = 1
-private const val MOST_MANIFEST_BYTES = 16 * 1024 * 1024
 private const val OWN_KEY = "llama_export"
 private const val HEAD_TOKENS = "head_tokens"
 private const val SHA256_DIGITS = 64
