@@ -124,15 +124,23 @@ class SamplerTest {
     }
 
     @Test
-    fun `the exponential is the platform's, but for the last bit`() {
-        var x = 0f
-        while (x > -110f) {
-            val expected = exp(x.toDouble())
-            assertEquals(expected, expOfNegative(x).toDouble(), expected * 1.3e-7 + 1.5e-45, "$x")
-            x -= 0.0007f
+    fun `a share is the exponential, as far as anything is drawn by it`() {
+        for (step in 0..84_000) {
+            val x = -step / 1000.0
+            val found = powerOfRoot((x / 64).toFloat()).toDouble()
+            assertEquals(exp(x), found, 3e-6 * exp(x / 2), "$x")
         }
-        assertEquals(1f, expOfNegative(0f))
-        assertEquals(0f, expOfNegative(Float.NEGATIVE_INFINITY))
+        assertEquals(1f, powerOfRoot(0f))
+    }
+
+    @Test
+    fun `what is far less likely than another token is never drawn`() {
+        val given = FloatArray(600) { if (it == 300) 0f else if (it % 2 == 0) Float.NEGATIVE_INFINITY else -1e30f }
+        for (sampling in listOf(Sampling(1.0, topP = 1.0), Sampling(1.0, topP = 1.0, topK = 3), Sampling())) {
+            assertEquals(300, Sampler(600).draw(given, sampling, 1 - 1e-16))
+        }
+        val any = FloatArray(3) { if (it == 1) 0f else Float.NEGATIVE_INFINITY }
+        assertEquals(1, Sampler(3).draw(any, Sampling(1e300, topP = 1.0), 0.99))
     }
 
     @Test
