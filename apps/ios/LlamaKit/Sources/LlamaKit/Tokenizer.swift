@@ -3,8 +3,8 @@ public protocol Tokenizer: Sendable {
     /// The largest id and one; ids between may mean nothing.
     var vocabSize: Int { get }
 
-    /// Ids of the special tokens by their names, such as `<|eot_id|>`.
-    var specialTokens: [String: Int32] { get }
+    /// Ids of the special tokens by their names, such as `<|eot_id|>`. Names are compared by their bytes.
+    var specialTokens: [Utf8Key: Int32] { get }
 
     /// Ids that stand before every text, such as the one for the beginning of text; often one.
     var prefixIds: [Int32] { get }

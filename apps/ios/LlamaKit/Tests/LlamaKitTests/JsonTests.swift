@@ -162,7 +162,7 @@ struct JsonTests {
         #expect(JsonNumber(Double.infinity) == nil)
         #expect(JsonNumber("1 ") == nil)
         #expect(JsonNumber("") == nil)
-        for value in [1e16, 5e-324, -0.0, 0.1, 1.7976931348623157e308] {
+        for value in [1e16, Double.leastNonzeroMagnitude, -0.0, 0.1, 1.7976931348623157e308] {
             #expect(JsonNumber(value).flatMap { JsonNumber($0.text)?.double() } == value)
         }
     }

@@ -68,3 +68,11 @@ extension JsonFields {
         }
     }
 }
+
+/// Fail unless two texts have the same bytes, which `==` does not ask.
+func requireSame(_ found: String, _ expected: String) throws {
+    if !sameBytes(found, expected) {
+        throw BadVectors(
+            description: "expected \(expected.debugDescription), found \(found.debugDescription)")
+    }
+}

@@ -2,11 +2,15 @@
 ///
 /// A Swift `String` equals every other spelling of what it looks like: `é` as one scalar and as two. Keys of
 /// JSON, pieces of a vocabulary and names of tokens are other texts then.
-public struct Utf8Key: Hashable, Sendable {
+public struct Utf8Key: Hashable, Sendable, ExpressibleByStringLiteral {
     /// The text.
     public let text: String
 
     public init(_ text: String) {
+        self.text = text
+    }
+
+    public init(stringLiteral text: String) {
         self.text = text
     }
 
