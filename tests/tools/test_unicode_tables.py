@@ -1,4 +1,4 @@
-"""The apps' Unicode tables: the file is current, and both regular-expression engines agree."""
+"""The apps' Unicode tables: the files are current, and both regular-expression engines agree."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from unicode_tables import (
     CLASSES,
     ENDING_LETTERS,
     FILE,
+    SWIFT_FILE,
     every_character,
     gaps_and_lengths,
     main,
@@ -34,15 +35,26 @@ def characters(runs: list[int]) -> str:
     return "".join(map(chr, found))
 
 
-def test_the_file_is_what_the_tool_writes(tmp_path, capsys):
-    assert main([str(tmp_path / "new.json")]) == 0
-    assert (tmp_path / "new.json").read_bytes() == FILE.read_bytes(), (
-        "run python tools/apps/unicode_tables.py"
-    )
-    assert "new.json" in capsys.readouterr().out
+def test_the_files_are_what_the_tool_writes(tmp_path, capsys):
+    assert main([str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    for file in (FILE, SWIFT_FILE):
+        assert (tmp_path / file.name).read_bytes() == file.read_bytes(), (
+            "run python tools/apps/unicode_tables.py"
+        )
+        assert file.name in printed
 
 
-def test_two_files_are_a_usage_error(capsys):
+def test_the_swift_source_has_the_same_numbers(tables):
+    source = SWIFT_FILE.read_text(encoding="ascii")
+    for name in ("letters", "numbers", "blanks", "digits"):
+        found = source.split(f"static let {name}: [UInt32] = [")[1].split("]")[0]
+        assert [int(value) for value in found.replace("\n", " ").split(",")[:-1]] == tables[name]
+    for letter, codes in tables["endings"].items():
+        assert f'(UInt8(ascii: "{letter}"), [{", ".join(map(str, codes))}]),' in source
+
+
+def test_two_folders_are_a_usage_error(capsys):
     assert main(["one", "two"]) == 2
     assert "usage" in capsys.readouterr().err
 

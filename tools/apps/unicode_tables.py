@@ -1,21 +1,27 @@
 """Write what the tokenizers' engine takes for a letter, a number and a blank, for the apps.
 
-    .venv/bin/python tools/apps/unicode_tables.py [FILE]
+    .venv/bin/python tools/apps/unicode_tables.py [FOLDER]
 
 A phone's own tables are older or newer than the engine's, and would split text otherwise than the
 model was trained with. The engines themselves are asked about every character; nothing is taken
-from a table of Python's. A test compares the file with what this tool makes.
+from a table of Python's. The tables are written as JSON, which the Android app packages, and as
+Swift, because a Swift package that reads a resource needs Foundation's bundles for it. A test
+compares the files with what this tool makes.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-FILE = Path(__file__).resolve().parents[2] / "apps" / "shared" / "tables" / "unicode.json"
+APPS = Path(__file__).resolve().parents[2] / "apps"
+FILE = APPS / "shared" / "tables" / "unicode.json"
+SWIFT_FILE = APPS / "ios/LlamaKit/Sources/LlamaKit/Tokenizer/UnicodeTable.swift"
+SWIFT_COLUMNS = 110
 FORMAT_VERSION = 1
 CLASSES = {"letters": r"\p{L}", "numbers": r"\p{N}", "blanks": r"\s"}
 # Of the endings 's 't 're 've 'm 'll 'd, which are found in any case.
@@ -67,33 +73,68 @@ def gaps_and_lengths(codes: Iterable[int]) -> list[int]:
     return runs
 
 
-def unicode_tables() -> dict[str, object]:
-    """Ask the engine, and return the tables."""
-    tables = {
+def unicode_tables() -> tuple[Mapping[str, Sequence[int]], Mapping[str, Sequence[int]]]:
+    """Ask the engines, and return runs of characters by class, and code points by ending letter."""
+    runs = {
         name: gaps_and_lengths(matches(pattern, every_character()))
         for name, pattern in CLASSES.items()
     }
-    tables["digits"] = gaps_and_lengths(split_digits(every_character()))
+    runs["digits"] = gaps_and_lengths(split_digits(every_character()))
     letters = "".join(map(chr, matches(f"(?i:[{ENDING_LETTERS}])", every_character())))
-    endings = {letter: matches(f"(?i:{letter})", letters) for letter in ENDING_LETTERS}
-    return {"format_version": FORMAT_VERSION, **tables, "endings": endings}
+    return runs, {letter: matches(f"(?i:{letter})", letters) for letter in ENDING_LETTERS}
 
 
-def render(tables: dict[str, object]) -> bytes:
+def render(runs: Mapping[str, Sequence[int]], endings: Mapping[str, Sequence[int]]) -> bytes:
     """Return the tables as ASCII JSON, one a line."""
+    tables = {"format_version": FORMAT_VERSION, **runs, "endings": endings}
     lines = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in tables.items()]
     return ("{\n" + ",\n".join(lines) + "\n}\n").encode("ascii")
 
 
+def render_swift(runs: Mapping[str, Sequence[int]], endings: Mapping[str, Sequence[int]]) -> bytes:
+    """Return the tables as Swift source, formatted as `swift format` does."""
+    lines = [
+        "// Written by tools/apps/unicode_tables.py, which asks the engines of tokenizers.",
+        "",
+        "/// What the patterns of tokenizers take each character for.",
+        "///",
+        "/// Runs of characters in a row: how many are left out before each, and its length.",
+        "enum UnicodeTable {",
+    ]
+    for name, values in runs.items():
+        text = textwrap.wrap(
+            ", ".join(map(str, values)) + ",",
+            SWIFT_COLUMNS,
+            initial_indent=" " * 8,
+            subsequent_indent=" " * 8,
+        )
+        lines += [f"    static let {name}: [UInt32] = [", *text, "    ]", ""]
+    lines += [
+        "    /// Letters of endings such as `'s`, each with the characters that are it in any case.",
+        "    static let endings: [(letter: UInt8, codePoints: [UInt32])] = [",
+        *(
+            f'        (UInt8(ascii: "{letter}"), [{", ".join(map(str, codes))}]),'
+            for letter, codes in endings.items()
+        ),
+        "    ]",
+        "}",
+    ]
+    return ("\n".join(lines) + "\n").encode("ascii")
+
+
 def main(arguments: Sequence[str]) -> int:
-    """Write the named file, or the repository's own."""
+    """Write the repository's own files, or files of their names into a folder."""
     if len(arguments) > 1:
-        print("usage: python tools/apps/unicode_tables.py [FILE]", file=sys.stderr)
+        print("usage: python tools/apps/unicode_tables.py [FOLDER]", file=sys.stderr)
         return 2
-    file = Path(arguments[0]) if arguments else FILE
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(render(unicode_tables()))
-    print(file)
+    files = [FILE, SWIFT_FILE]
+    if arguments:
+        files = [Path(arguments[0]) / file.name for file in files]
+    tables = unicode_tables()
+    for file, content in zip(files, (render(*tables), render_swift(*tables)), strict=True):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+        print(file)
     return 0
 
 
