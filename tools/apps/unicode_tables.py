@@ -110,7 +110,7 @@ def render_swift(runs: Mapping[str, Sequence[int]], endings: Mapping[str, Sequen
         )
         lines += [f"    static let {name}: [UInt32] = [", *text, "    ]", ""]
     lines += [
-        "    /// Letters of endings such as `'s`, each with the characters that are it in any case.",
+        "    /// Letters of endings like `'s`, each with the characters that are it in any case.",
         "    static let endings: [(letter: UInt8, codePoints: [UInt32])] = [",
         *(
             f'        (UInt8(ascii: "{letter}"), [{", ".join(map(str, codes))}]),'

@@ -88,7 +88,7 @@ enum UnicodeTable {
         10, 247, 10, 716, 9, 128, 10, 791, 59, 1, 3, 1, 4, 76, 45, 1, 15, 962, 13, 2787, 10,
     ]
 
-    /// Letters of endings such as `'s`, each with the characters that are it in any case.
+    /// Letters of endings like `'s`, each with the characters that are it in any case.
     static let endings: [(letter: UInt8, codePoints: [UInt32])] = [
         (UInt8(ascii: "d"), [68, 100]),
         (UInt8(ascii: "e"), [69, 101]),
