@@ -251,7 +251,7 @@ private let escapes: [(letter: UInt8, meaning: UInt8)] = [
     (UInt8(ascii: "n"), 0x0A), (UInt8(ascii: "r"), 0x0D), (UInt8(ascii: "t"), 0x09),
 ]
 
-private func hexadecimalDigit(_ byte: UInt8) -> UInt16? {
+func hexadecimalDigit(_ byte: UInt8) -> UInt16? {
     switch byte {
     case UInt8(ascii: "0")...UInt8(ascii: "9"): UInt16(byte - UInt8(ascii: "0"))
     case UInt8(ascii: "a")...UInt8(ascii: "f"): UInt16(byte - UInt8(ascii: "a") + 10)
