@@ -20,9 +20,17 @@ public protocol StepModel: AnyObject {
     ///   ``EngineError`` if the runtime failed; ``StepStopped`` if a stop was asked for meanwhile,
     ///   position and cache being as after a rewind
     func step(_ ids: [Int32], at position: Int) throws -> UnsafeBufferPointer<Float>
+
+    /// What asks the step that runs to end early, with ``StepStopped``; nil where the engine cannot.
+    ///
+    /// It is called from any thread, and the step may finish first. What is not running is not stopped, so
+    /// whoever calls it keeps a mark of their own as well, and looks at it before each step.
+    var interrupt: (@Sendable () -> Void)? { get }
 }
 
 extension StepModel {
+    public var interrupt: (@Sendable () -> Void)? { nil }
+
     /// Refuse tokens that cannot follow those that a cache holds.
     ///
     /// Every engine calls it, so that the same tokens are refused in the same words.
