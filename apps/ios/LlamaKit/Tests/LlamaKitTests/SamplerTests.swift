@@ -100,7 +100,7 @@ struct SamplerTests {
     @Test func seedsGiveTheNumbersThatEveryPhoneGives() throws {
         try vectors.each("random") {
             var random = SeededRandom(seed: try $0.long("seed"))
-            for u in try $0.list("u") { try #require(try u.asNumber?.double() == random.next()) }
+            for u in try $0.list("u") { try #require(u.asNumber?.double() == random.next()) }
         }
     }
 
@@ -139,6 +139,19 @@ struct SamplerTests {
         #expect(expOfNegative(-87.01) == 0)
         #expect(expOfNegative(-.infinity) == 0)
         #expect(expOfNegative(-.greatestFiniteMagnitude) == 0)
+    }
+
+    @Test func whatIsFarLessLikelyThanAnotherTokenIsNeverDrawn() throws {
+        let given = (0..<600).map { $0 == 300 ? 0 : $0 % 2 == 0 ? -Float.infinity : -1e30 }
+        let most = 1 - 0x1p-53
+        for (topP, topK) in [(1.0, 0), (1, 3), (0.95, 0)] {
+            let sampling = try Sampling(temperature: 1, topP: topP, topK: topK)
+            #expect(try Sampler(vocabSize: 600).draw(given, sampling, u: most) == 300)
+        }
+        let any: [Float] = [-.infinity, 0, -.infinity]
+        let hot = try Sampling(temperature: 1e300, topP: 1)
+        #expect(try Sampler(vocabSize: 3).draw(any, hot, u: 0.99) == 1)
+        #expect(try Sampler(vocabSize: 3).draw([-2, 0, 1], hot, u: 0.99) == 2)
     }
 
     @Test func whatIsNoNumberIsRefused() throws {

@@ -61,7 +61,8 @@ public final class Sampler {
     private func fillShares(
         _ logits: UnsafeBufferPointer<Float>, largest: Float, temperature: Double
     ) -> Double {
-        let scale = Float(max(temperature, leastTemperature))
+        // Not infinite, which would make NaN of the minus infinity of a token that there is not.
+        let scale = Float(min(max(temperature, leastTemperature), Double(Float.greatestFiniteMagnitude)))
         // No branch and no call: the compiler makes vectors of both loops.
         for id in 0..<vocabSize {
             shares[id] = expOfNegative((logits[id] - largest) / scale)
