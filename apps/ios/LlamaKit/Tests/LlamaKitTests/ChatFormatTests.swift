@@ -11,14 +11,6 @@ func messagesOf(_ dialog: JsonFields) throws -> [Message] {
     }
 }
 
-/// Read a time such as `2024-07-05T09:03:07`.
-func timeOf(_ fields: JsonFields) throws -> LocalDateTime {
-    let parts = try fields.text("time").split { "-T:".contains($0) }.map { try #require(Int($0)) }
-    try #require(parts.count == 6)
-    return LocalDateTime(
-        year: parts[0], month: parts[1], day: parts[2], hour: parts[3], minute: parts[4], second: parts[5])
-}
-
 @Suite("How dialogs are written")
 struct ChatFormatTests {
     private static let demoVocabulary = 4096
@@ -50,7 +42,7 @@ struct ChatFormatTests {
     @Test func everyDialogIsWrittenAsTheTemplateWritesIt() throws {
         try vectors.each("dialogs") {
             let form = try form($0.text("form"))
-            let parts = try form.write(messagesOf($0), asks: true, now: timeOf($0))
+            let parts = try form.write(messagesOf($0), asks: true, now: localTime($0.text("time")))
             try #require(try parts.map(plain) == $0.list("parts"))
         }
     }
@@ -65,40 +57,6 @@ struct ChatFormatTests {
         let open = try form.encode(asked, tokenizer, asks: false)
         #expect(open.last == Self.endOfText)
         #expect(Array(open.dropLast()) == tokenizer.encoded.last?.utf8.map(Int32.init))
-    }
-
-    @Test func everyTimeIsWrittenAsPythonWritesIt() throws {
-        try vectors.each("times") {
-            try #require(try formatTime($0.text("format"), timeOf($0)) == $0.text("text"))
-        }
-    }
-
-    @Test func aWordOfAnotherPlatformIsNoTime() throws {
-        for format in ["%", "%Z", "%-d", "%d %", "%e", "%c"] { #expect(!isTimeFormat(format), "\(format)") }
-        let time = LocalDateTime(year: 2024, month: 1, day: 2)
-        #expect {
-            try formatTime("%d %q", time)
-        } throws: {
-            (($0 as? BadInput)?.message ?? "").contains(#"found "%d %q""#)
-        }
-        // A mark that joins a letter to one character for a screen.
-        #expect(try formatTime("%d\u{301}%%\u{301}", time) == "02\u{301}%\u{301}")
-    }
-
-    @Test func whatIsStrippedIsWhatPythonStrips() throws {
-        let blanks = Set(try vectors.ints("blanks").map { UInt32(bitPattern: $0) })
-        #expect(blanks.allSatisfy { $0 <= 0xFFFF })
-        for code in UInt32(0)...0xFFFF {
-            guard let scalar = Unicode.Scalar(code) else { continue }
-            let text = String(scalar)
-            let expected = blanks.contains(code) ? "" : text
-            if !sameBytes(stripped(text), expected) || isBlank(text) != blanks.contains(code) {
-                Issue.record("U+\(String(code, radix: 16))")
-            }
-        }
-        #expect(stripped(" \n a b\t\u{3000}") == "a b")
-        #expect(sameBytes(stripped(" \r\n\u{301}a\r\n"), "\u{301}a"))
-        #expect(isBlank(""))
     }
 
     @Test func aModelWithoutTurnsSaysWhy() throws {
@@ -172,47 +130,5 @@ struct ChatFormatTests {
         } throws: {
             (($0 as? BadInput)?.message ?? "").contains(words)
         }
-    }
-}
-
-@Suite("The clock on the wall")
-struct LocalDateTimeTests {
-    private let calendar: Calendar = {
-        var calendar = Calendar(identifier: .gregorian)
-        calendar.timeZone = TimeZone(secondsFromGMT: 0) ?? .current
-        return calendar
-    }()
-
-    @Test func isTheCalendars() throws {
-        var dice = Dice(3)
-        for _ in 0..<3000 {
-            // From the year 1600 to 2600.
-            let seconds = (dice.share() - 0.37) * 3.15e10
-            let date = Date(timeIntervalSince1970: seconds.rounded(.down))
-            let parts = calendar.dateComponents(
-                [.year, .month, .day, .hour, .minute, .second, .weekday, .dayOfYear], from: date)
-            let found = LocalDateTime(date, in: calendar.timeZone)
-            try #require(found.year == parts.year)
-            try #require(found.month == parts.month)
-            try #require(found.day == parts.day)
-            try #require(found.hour == parts.hour)
-            try #require(found.minute == parts.minute)
-            try #require(found.second == parts.second)
-            try #require(found.dayOfYear == parts.dayOfYear)
-            try #require((found.dayOfWeek + 1) % 7 + 1 == parts.weekday)
-        }
-    }
-
-    @Test func hangsInAPlace() throws {
-        let date = Date(timeIntervalSince1970: 1_720_170_187.9)
-        let india = try #require(TimeZone(secondsFromGMT: 19_800))
-        #expect(
-            LocalDateTime(date, in: india)
-                == LocalDateTime(year: 2024, month: 7, day: 5, hour: 14, minute: 33, second: 7))
-        let before = Date(timeIntervalSince1970: -0.5)
-        let utc = try #require(TimeZone(secondsFromGMT: 0))
-        #expect(
-            LocalDateTime(before, in: utc)
-                == LocalDateTime(year: 1969, month: 12, day: 31, hour: 23, minute: 59, second: 59))
     }
 }

@@ -35,7 +35,8 @@ struct ChatTests {
         let second = try chat.send("two", short)
         #expect(second.stats.reusedTokens >= before)
         #expect(texts(chat) == ["one", first.text, "two", second.text])
-        let ids = try shortForm.encode([Message(.system, "brief")] + chat.turns, LetterTokenizer(), asks: false)
+        let ids = try shortForm.encode(
+            [Message(.system, "brief")] + chat.turns, LetterTokenizer(), asks: false)
         #expect(try chat.length == ids.count)
     }
 

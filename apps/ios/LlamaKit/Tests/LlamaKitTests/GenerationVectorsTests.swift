@@ -35,7 +35,8 @@ struct GenerationVectorsTests {
             }
             shown.append(stops.rest())
             shown.removeAll(where: \.isEmpty)
-            try #require(try shown.map(Utf8Key.init) == $0.texts("shown").map(Utf8Key.init))
+            let expected = try $0.texts("shown")
+            try #require(shown.map { Utf8Key($0) } == expected.map { Utf8Key($0) })
             try #require(try tokens == $0.int("tokens"))
             try #require(try stops.isFound == $0.bool("stopped"))
             try #require(stops.rest() == "")

@@ -299,7 +299,9 @@ private final class Slow: RowModel {
     override func step(_ ids: [Int32], at position: Int) throws -> UnsafeBufferPointer<Float> {
         if ids.count == pieceTokens && position > 0 {
             isReading.signal()
-            if stopped.wait(timeout: .now() + 10) == .timedOut { throw EngineError("nobody stopped it", hint: "") }
+            if stopped.wait(timeout: .now() + 10) == .timedOut {
+                throw EngineError("nobody stopped it", hint: "")
+            }
             _ = try super.step(Array(ids[..<9]), at: position)
             throw StepStopped()
         }

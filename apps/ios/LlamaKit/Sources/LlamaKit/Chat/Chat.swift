@@ -1,3 +1,5 @@
+import Foundation
+
 /// Turns of a user and a model.
 ///
 /// The whole dialog is encoded anew every time, and the cache reads only what it lacks; so undoing,
@@ -5,7 +7,7 @@
 public final class Chat {
     private let generator: Generator
     private let format: ChatFormat
-    private let now: () -> LocalDateTime
+    private let now: () -> LocalTime
     private var said: [Message]
     private var systemText: String
 
@@ -23,7 +25,7 @@ public final class Chat {
     /// - Throws: ``PromptError`` if the model has no turns, or those given are in another order
     public init(
         _ generator: Generator, _ format: ChatFormat, system: String = "", turns: [Message] = [],
-        now: @escaping () -> LocalDateTime = { .now() }
+        now: @escaping () -> LocalTime = { LocalTime(Date()) }
     ) throws {
         self.generator = generator
         self.format = format

@@ -1,3 +1,5 @@
+import Foundation
+
 /// How dialogs with a model are written: its turns, or why there are none.
 public struct ChatFormat: Sendable {
     private static let shownCharacters = 80
@@ -42,7 +44,8 @@ public struct ChatFormat: Sendable {
     /// - Returns: token ids `[n]`, equal to those of the model's chat template
     /// - Throws: ``PromptError`` if the model has no turns, or they are not of this order
     public func encode(
-        _ messages: [Message], _ tokenizer: any Tokenizer, asks: Bool = true, now: LocalDateTime = .now()
+        _ messages: [Message], _ tokenizer: any Tokenizer, asks: Bool = true,
+        now: LocalTime = LocalTime(Date())
     ) throws -> [Int32] {
         try write(messages, asks: asks, now: now).flatMap { part in
             switch part {
@@ -55,7 +58,7 @@ public struct ChatFormat: Sendable {
     /// Write a dialog as tokens and texts, with no text beside another one, and no time.
     ///
     /// - Throws: ``PromptError`` as ``encode(_:_:asks:now:)``
-    func write(_ messages: [Message], asks: Bool, now: LocalDateTime) throws -> [FormPart] {
+    func write(_ messages: [Message], asks: Bool, now: LocalTime) throws -> [FormPart] {
         guard let form = turns else {
             throw PromptError(
                 "dialogs with this model cannot be written: \(reason ?? "its bundle does not say how")",
@@ -91,11 +94,11 @@ public struct ChatFormat: Sendable {
 
 /// Collects parts: times are written, and neighbouring texts become one.
 private struct JoinedParts {
-    let now: LocalDateTime
+    let now: LocalTime
     private var parts: [FormPart] = []
     private var text = ""
 
-    init(now: LocalDateTime) {
+    init(now: LocalTime) {
         self.now = now
     }
 

@@ -1,3 +1,4 @@
+import Foundation
 import Synchronization
 
 /// What is known of a model besides its artifact.
@@ -65,7 +66,7 @@ public actor ChatSession {
     private nonisolated let executor = QueueExecutor(label: "org.llamaexport.model")
     private nonisolated let stops = Mutex<[Stop]>([])
     private let format: ChatFormat
-    private let now: @Sendable () -> LocalDateTime
+    private let now: @Sendable () -> LocalTime
     private var generator: Generator?
     private var chat: Chat?
 
@@ -82,7 +83,7 @@ public actor ChatSession {
     ///   turns are in another order
     public init(
         _ model: ChatModel, system: String = "", turns: [Message] = [],
-        now: @escaping @Sendable () -> LocalDateTime = { .now() },
+        now: @escaping @Sendable () -> LocalTime = { LocalTime(Date()) },
         clock: @escaping @Sendable () -> UInt64 = monotonicNanoseconds,
         engine: @Sendable () throws -> any StepModel
     ) async throws {
@@ -92,7 +93,8 @@ public actor ChatSession {
         preconditionIsolated()
         let cache = try KeptCache(engine(), maxContext: model.maxContext)
         generator = Generator(
-            cache, tokenizer: model.tokenizer, stopIds: model.stopIds, headTokens: model.headTokens, clock: clock)
+            cache, tokenizer: model.tokenizer, stopIds: model.stopIds, headTokens: model.headTokens,
+            clock: clock)
         if format.turns != nil { try converse(system: system, turns: turns) }
     }
 

@@ -186,7 +186,9 @@ final class Drawing {
     /// A token that a pruned head has no row for has the logit -infinity: it is never drawn.
     private func spread(_ logits: UnsafeBufferPointer<Float>) {
         for id in known.indices { known[id] = -.infinity }
-        for (place, id) in headTokens.enumerated() where Int(id) < known.count { known[Int(id)] = logits[place] }
+        for (place, id) in headTokens.enumerated() where Int(id) < known.count {
+            known[Int(id)] = logits[place]
+        }
     }
 }
 

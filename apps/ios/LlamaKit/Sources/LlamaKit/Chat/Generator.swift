@@ -170,7 +170,9 @@ public final class TextRun {
     ///
     /// - Throws: as ``next(_:onProgress:)``, or what `onPiece` throws
     @discardableResult
-    public func finish(_ stop: Stop = Stop(), onPiece: (String) throws -> Void = { _ in }) throws -> Completion {
+    public func finish(_ stop: Stop = Stop(), onPiece: (String) throws -> Void = { _ in }) throws
+        -> Completion
+    {
         while let piece = try next(stop) { try onPiece(piece) }
         return completion
     }

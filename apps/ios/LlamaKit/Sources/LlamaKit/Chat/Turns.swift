@@ -116,7 +116,8 @@ extension Turns {
             }
             return .token(id)
         case .object(let object):
-            guard let format = object["strftime"]?.asText, object.entries.count == 1, isTimeFormat(format) else {
+            guard let format = object["strftime"]?.asText, object.entries.count == 1, isTimeFormat(format)
+            else {
                 throw wrong(owner, key, "a time in words of strftime that this app knows", value.write())
             }
             return .time(format)

@@ -7,14 +7,14 @@ final class LetterTokenizer: Tokenizer {
     private static let bytes = 256
 
     let vocabSize: Int
-    let specialTokens: [String: Int32]
+    let specialTokens: [Utf8Key: Int32]
     let prefixIds: [Int32] = []
     private let record = Mutex<[String]>([])
 
     /// - Parameter names: names of the special tokens, from id 256 on
     init(_ names: [String] = []) {
         vocabSize = Self.bytes + names.count
-        let pairs = names.enumerated().map { ($1, Int32(Self.bytes + $0)) }
+        let pairs = names.enumerated().map { (Utf8Key($1), Int32(Self.bytes + $0)) }
         specialTokens = Dictionary(uniqueKeysWithValues: pairs)
     }
 
@@ -26,7 +26,7 @@ final class LetterTokenizer: Tokenizer {
         return text.utf8.map { Int32($0) }
     }
 
-    func tokenName(_ id: Int32) -> String? { specialTokens.first { $0.value == id }?.key }
+    func tokenName(_ id: Int32) -> String? { specialTokens.first { $0.value == id }?.key.text }
 
     func decode(_ ids: [Int32]) throws -> String {
         String(decoding: ids.map { UInt8(truncatingIfNeeded: $0) }, as: UTF8.self)
