@@ -1,0 +1,46 @@
+import Foundation
+
+/// Name of the file that makes a folder a bundle.
+public let manifestName = "manifest.json"
+
+private let mostPathUnits = 1024
+
+/// Return why a path may not stand in a manifest or an archive, or nil where it may.
+///
+/// A path must be relative, lead to a file inside the folder and mean the same on every system: no
+/// `..`, no backslash, no drive letter, no control character.
+public func pathFault(_ path: String) -> String? {
+    // By bytes: a letter and what is combined with it are one Character, and would hide a slash.
+    let bytes = Array(path.utf8)
+    let parts = pathParts(path)
+    if bytes.isEmpty { return "is empty" }
+    if path.utf16.count > mostPathUnits { return "is longer than \(mostPathUnits) characters" }
+    if bytes[0] == UInt8(ascii: "/") || bytes[0] == UInt8(ascii: "~") { return "is not relative" }
+    if parts.contains("..") { return "leads out of the folder" }
+    if parts.contains(where: { $0.isEmpty || $0 == "." }) { return "has an empty part or a '.'" }
+    if bytes.contains(UInt8(ascii: "\\")) || bytes.contains(UInt8(ascii: ":")) {
+        return "holds a backslash or a colon"
+    }
+    if bytes.contains(where: { $0 < 0x20 || $0 == 0x7f }) {
+        return "holds a control character or half a surrogate pair"
+    }
+    return sameBytes(path, manifestName) ? "is the manifest itself" : nil
+}
+
+/// Return the parts of a path between its slashes.
+func pathParts(_ path: String) -> [String] {
+    path.utf8.split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: false)
+        .map { String(decoding: $0, as: UTF8.self) }
+}
+
+/// Return whether two texts have the same bytes; `==` takes two spellings of a letter for one.
+func sameBytes(_ first: String, _ second: String) -> Bool {
+    first.utf8.elementsEqual(second.utf8)
+}
+
+extension URL {
+    /// Return the file of a path that ``pathFault(_:)`` has nothing against.
+    func at(_ path: String) -> URL {
+        URL(fileURLWithPath: self.path + "/" + path, isDirectory: false)
+    }
+}

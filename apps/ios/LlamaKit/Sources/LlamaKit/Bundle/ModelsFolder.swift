@@ -1,0 +1,66 @@
+import Foundation
+
+/// Bytes of storage that are left to the system and to the app itself.
+let spareBytes: Int64 = 32 * 1024 * 1024
+
+/// Refuse a name that is no name of one folder.
+///
+/// - Throws: ``BadInput`` if it is none
+public func requireFolderName(_ name: String) throws {
+    guard let fault = pathFault(name) ?? (pathParts(name).count > 1 ? "holds a slash" : nil) else { return }
+    throw BadInput("the name '\(name)' \(fault)", hint: "Give a name of letters, digits, '-', '_' and '.'.")
+}
+
+/// Return the folder of a model that is about to come into `models`.
+///
+/// - Throws: ``BadInput`` if the name is none; ``BundleError`` if a model of that name is there
+func placeOfNew(_ models: URL, _ name: String) throws -> URL {
+    try requireFolderName(name)
+    let place = models.at(name)
+    if isTaken(place) {
+        throw BundleError(
+            "a model named \(name) is there already",
+            hint: "Delete it first, or give the new one another name.")
+    }
+    return place
+}
+
+/// Refuse what the storage has no room for.
+///
+/// - Throws: ``BundleError`` if it is too little
+func requireSpace(_ missingBytes: Int64, freeBytes: Int64) throws {
+    let (needed, isAbsurd) = missingBytes.addingReportingOverflow(spareBytes)
+    if isAbsurd || needed > freeBytes {
+        throw BundleError(
+            "the model needs \(isAbsurd ? Int64.max : needed) more bytes of storage, and \(freeBytes) are free",
+            hint: "Delete other models or files, and try again.")
+    }
+}
+
+/// Return the free bytes of the storage that holds a folder; 0 where the system does not say.
+///
+/// iOS counts what it would purge for something that the user asked for.
+public func freeBytesOfStorage(_ folder: URL) -> Int64 {
+    #if canImport(Darwin)
+        let key = URLResourceKey.volumeAvailableCapacityForImportantUsageKey
+        if let found = try? folder.resourceValues(forKeys: [key]),
+            let bytes = found.volumeAvailableCapacityForImportantUsage
+        {
+            return bytes
+        }
+    #endif
+    let found = try? FileManager.default.attributesOfFileSystem(forPath: folder.path)
+    return (found?[.systemFreeSize] as? NSNumber)?.int64Value ?? 0
+}
+
+/// Keep a folder out of backups: a model can be fetched again, and would fill the user's iCloud.
+///
+/// Does nothing where there are no such backups.
+func leaveOutOfBackups(_ folder: URL) throws {
+    #if canImport(Darwin)
+        var place = folder
+        var values = URLResourceValues()
+        values.isExcludedFromBackup = true
+        try place.setResourceValues(values)
+    #endif
+}

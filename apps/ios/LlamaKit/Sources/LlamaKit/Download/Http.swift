@@ -1,0 +1,175 @@
+import Foundation
+
+/// A server that did not give what was asked for; trying again later may help.
+public struct NetworkError: AppError, Equatable {
+    public let message: String
+    public let hint: String
+
+    public init(_ message: String, hint: String) {
+        self.message = message
+        self.hint = hint
+    }
+}
+
+/// A download or an import that the user ended.
+public struct Stopped: AppError, Equatable {
+    public let message = "it was stopped"
+    public let hint = "Begin again: a download goes on from where it ended."
+
+    public init() {}
+}
+
+/// What a server answered, whose body comes in pieces.
+public protocol HttpAnswer: AnyObject {
+    /// Status, such as 206; ``notHttpStatus`` where what answered is no web server.
+    var status: Int { get }
+
+    /// Return the value of a header, whose name is compared without case, or nil.
+    func header(_ name: String) -> String?
+
+    /// Return the next piece of the body; empty where none came for a moment, nil at the end.
+    ///
+    /// - Throws: ``BodyFault`` if the body broke off
+    func read() throws -> Data?
+
+    /// Let go of the connection, whether or not the body was read.
+    func close()
+}
+
+/// What stands for the status where an answer is none of HTTP's.
+public let notHttpStatus = -1
+
+/// A body that broke off, in the system's words.
+public struct BodyFault: Error, CustomStringConvertible, Sendable {
+    public let description: String
+
+    public init(_ description: String) { self.description = description }
+}
+
+/// The seam to the network.
+public protocol Http {
+    /// Ask for a file.
+    ///
+    /// - Parameters:
+    ///   - url: address of the file
+    ///   - token: secret for the host of `url` alone; nil: none
+    ///   - from: first byte that is wanted; 0: the whole file
+    ///   - isStopped: asked while nothing comes; true ends it
+    /// - Returns: the answer, which the caller closes
+    /// - Throws: ``NetworkError`` if no server answered, or it led in circles or to another protocol;
+    ///   ``Stopped`` if the user asked
+    func get(_ url: String, token: String?, from: Int64, isStopped: () -> Bool) throws -> any HttpAnswer
+}
+
+/// One request, as it goes to one server.
+public struct HttpRequest: Sendable {
+    /// Address, of http or https.
+    public let url: URL
+
+    /// Headers by name.
+    public let headers: [String: String]
+}
+
+/// Sends one request and follows no redirect.
+public protocol HttpTransport {
+    /// - Throws: ``BodyFault`` if no answer came; ``Stopped`` if `isStopped` became true meanwhile
+    func send(_ request: HttpRequest, isStopped: () -> Bool) throws -> any HttpAnswer
+}
+
+/// The platform's own HTTP client.
+///
+/// It follows redirects itself, because a token must not follow to another host, and an encrypted
+/// request must not become a plain one.
+public struct UrlHttp: Http {
+    private static let mostRedirects = 8
+    private static let redirects: Set<Int> = [301, 302, 303, 307, 308]
+    private static let offline = "Look whether this device is online, and try again."
+    private static let otherPlace = "Look at the address, or get the bundle from elsewhere."
+
+    private let transport: any HttpTransport
+
+    /// Use the platform's client, or another one in its place.
+    public init(transport: any HttpTransport = SessionTransport()) {
+        self.transport = transport
+    }
+
+    public func get(
+        _ url: String, token: String?, from: Int64, isStopped: () -> Bool
+    ) throws -> any HttpAnswer {
+        var place = try Self.parse(url, base: nil, shown: url)
+        var secret = token
+        for _ in 0..<Self.mostRedirects {
+            let answer = try send(place, token: secret, from: from, isStopped: isStopped)
+            guard Self.redirects.contains(answer.status), let location = answer.header("Location") else {
+                return answer
+            }
+            answer.close()
+            let next = try Self.parse(location, base: place, shown: place.absoluteString)
+            if place.scheme == "https" && next.scheme != "https" {
+                throw NetworkError(
+                    "\(Self.host(place)) leads to a place that is not encrypted", hint: Self.otherPlace)
+            }
+            if Self.origin(next) != Self.origin(place) { secret = nil }
+            place = next
+        }
+        throw NetworkError(
+            "\(Self.host(place)) leads from one address to the next without end", hint: Self.otherPlace)
+    }
+
+    private func send(
+        _ place: URL, token: String?, from: Int64, isStopped: () -> Bool
+    ) throws -> any HttpAnswer {
+        // Else the platform asks for gzip by itself, and lengths and ranges no longer fit.
+        var headers = ["Accept-Encoding": "identity"]
+        if let token { headers["Authorization"] = "Bearer \(token)" }
+        if from > 0 { headers["Range"] = "bytes=\(from)-" }
+        do {
+            return try transport.send(HttpRequest(url: place, headers: headers), isStopped: isStopped)
+        } catch let fault as BodyFault {
+            throw NetworkError("\(Self.host(place)) does not answer: \(fault)", hint: Self.offline)
+        }
+    }
+
+    private static func parse(_ text: String, base: URL?, shown: String) throws -> URL {
+        guard let place = URL(string: text, relativeTo: base)?.absoluteURL else {
+            throw NetworkError("\(shown) is no address of a file", hint: otherPlace)
+        }
+        let scheme = place.scheme?.lowercased() ?? "nothing"
+        if scheme != "https" && scheme != "http" {
+            throw NetworkError("\(shown): expected http or https, found \(scheme)", hint: otherPlace)
+        }
+        if host(place).isEmpty {
+            throw NetworkError("\(shown) is no address of a file", hint: otherPlace)
+        }
+        return place
+    }
+
+    private static func host(_ place: URL) -> String { place.host ?? "" }
+
+    private static func origin(_ place: URL) -> [String] {
+        let scheme = place.scheme?.lowercased() ?? ""
+        let port = place.port ?? (scheme == "https" ? 443 : 80)
+        return [scheme, host(place).lowercased(), String(port)]
+    }
+}
+
+extension HttpAnswer {
+    /// Read a whole body of bounded length.
+    ///
+    /// - Throws: ``NetworkError`` if it is longer, or broke off; ``Stopped`` if the user asked
+    func readAtMost(_ mostBytes: Int, isStopped: () -> Bool) throws -> [UInt8] {
+        var bytes = [UInt8]()
+        while true {
+            if isStopped() { throw Stopped() }
+            do {
+                guard let piece = try read() else { return bytes }
+                bytes.append(contentsOf: piece)
+            } catch let fault as BodyFault {
+                throw NetworkError("the answer broke off: \(fault)", hint: "Try again.")
+            }
+            if bytes.count > mostBytes {
+                throw NetworkError("the answer is longer than \(mostBytes) bytes", hint: "")
+            }
+        }
+    }
+}

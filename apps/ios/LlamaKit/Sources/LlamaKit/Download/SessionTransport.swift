@@ -1,0 +1,128 @@
+import Foundation
+
+#if canImport(FoundationNetworking)
+    import FoundationNetworking
+#endif
+
+/// Sends requests by URLSession, a session each: nothing of one is left for another.
+public struct SessionTransport: HttpTransport {
+    private let silenceSeconds: Double
+
+    /// - Parameter silenceSeconds: time without any byte after which a server counts as gone
+    public init(silenceSeconds: Double = 60) {
+        self.silenceSeconds = silenceSeconds
+    }
+
+    public func send(_ request: HttpRequest, isStopped: () -> Bool) throws -> any HttpAnswer {
+        let settings = URLSessionConfiguration.ephemeral
+        settings.timeoutIntervalForRequest = silenceSeconds
+        // A cache would hold whole files in memory, and cookies would tell one host of another.
+        settings.urlCache = nil
+        settings.httpCookieStorage = nil
+        settings.urlCredentialStorage = nil
+        settings.requestCachePolicy = .reloadIgnoringLocalCacheData
+        var asked = URLRequest(url: request.url)
+        for (name, value) in request.headers { asked.setValue(value, forHTTPHeaderField: name) }
+
+        let inbox = Inbox()
+        let session = URLSession(configuration: settings, delegate: SessionEvents(inbox), delegateQueue: nil)
+        let task = session.dataTask(with: asked)
+        inbox.begin(pause: { task.suspend() }, resume: { task.resume() }, cancel: { task.cancel() })
+        let answer = SessionAnswer(inbox: inbox, session: session)
+        task.resume()
+        do {
+            try answer.waitForHead(isStopped: isStopped)
+        } catch {
+            answer.close()
+            throw error
+        }
+        return answer
+    }
+}
+
+/// An answer that a URLSession is giving.
+private final class SessionAnswer: HttpAnswer {
+    private let inbox: Inbox
+    private let session: URLSession
+    private var head = InboxHead(status: notHttpStatus, headers: [:])
+
+    init(inbox: Inbox, session: URLSession) {
+        self.inbox = inbox
+        self.session = session
+    }
+
+    deinit { close() }
+
+    var status: Int { head.status }
+
+    func header(_ name: String) -> String? { head.headers[name.lowercased()] }
+
+    func waitForHead(isStopped: () -> Bool) throws {
+        while true {
+            if isStopped() { throw Stopped() }
+            if let found = try inbox.head() {
+                head = found
+                return
+            }
+        }
+    }
+
+    func read() throws -> Data? { try inbox.next() }
+
+    func close() {
+        inbox.close()
+        session.invalidateAndCancel()
+    }
+}
+
+/// What URLSession tells about a task, put into its inbox.
+private final class SessionEvents: NSObject, URLSessionDataDelegate {
+    private let inbox: Inbox
+
+    init(_ inbox: Inbox) { self.inbox = inbox }
+
+    /// No redirect is followed: whoever asked sees it as the answer.
+    func urlSession(
+        _ session: URLSession, task: URLSessionTask, willPerformHTTPRedirection response: HTTPURLResponse,
+        newRequest request: URLRequest, completionHandler: @escaping @Sendable (URLRequest?) -> Void
+    ) {
+        completionHandler(nil)
+    }
+
+    /// A certificate is judged by the system; a server that wants a password gets none.
+    func urlSession(
+        _ session: URLSession, task: URLSessionTask, didReceive challenge: URLAuthenticationChallenge,
+        completionHandler: @escaping @Sendable (URLSession.AuthChallengeDisposition, URLCredential?) -> Void
+    ) {
+        completionHandler(.performDefaultHandling, nil)
+    }
+
+    func urlSession(
+        _ session: URLSession, dataTask: URLSessionDataTask, didReceive response: URLResponse,
+        completionHandler: @escaping @Sendable (URLSession.ResponseDisposition) -> Void
+    ) {
+        var headers = [String: String]()
+        let found = response as? HTTPURLResponse
+        for case (let name as String, let value as String) in found?.allHeaderFields ?? [:] {
+            headers[name.lowercased()] = value
+        }
+        inbox.put(InboxHead(status: found?.statusCode ?? notHttpStatus, headers: headers))
+        completionHandler(.allow)
+    }
+
+    func urlSession(_ session: URLSession, dataTask: URLSessionDataTask, didReceive data: Data) {
+        inbox.put(data)
+    }
+
+    func urlSession(_ session: URLSession, task: URLSessionTask, didCompleteWithError error: (any Error)?) {
+        guard let error else { return inbox.end() }
+        if Self.isNoServer(error) { inbox.put(InboxHead(status: notHttpStatus, headers: [:])) }
+        inbox.end(fault: error.localizedDescription)
+    }
+
+    /// Return whether what answered speaks no HTTP; on Linux it goes by another code.
+    private static func isNoServer(_ error: any Error) -> Bool {
+        guard let code = (error as? URLError)?.code else { return false }
+        return [.badServerResponse, .cannotParseResponse, .unsupportedURL].contains(code)
+    }
+}
