@@ -33,9 +33,12 @@ func pathParts(_ path: String) -> [String] {
         .map { String(decoding: $0, as: UTF8.self) }
 }
 
-/// Return whether two texts have the same bytes; `==` takes two spellings of a letter for one.
-func sameBytes(_ first: String, _ second: String) -> Bool {
-    first.utf8.elementsEqual(second.utf8)
+/// Return a name without its ending, or nil where it has another one or nothing before it.
+func withoutEnding(_ name: String, _ ending: String) -> String? {
+    let bytes = Array(name.utf8)
+    let kept = bytes.count - ending.utf8.count
+    guard kept > 0, bytes[kept...].elementsEqual(ending.utf8) else { return nil }
+    return String(decoding: bytes[..<kept], as: UTF8.self)
 }
 
 extension URL {

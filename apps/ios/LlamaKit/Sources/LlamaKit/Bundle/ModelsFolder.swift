@@ -29,10 +29,11 @@ func placeOfNew(_ models: URL, _ name: String) throws -> URL {
 ///
 /// - Throws: ``BundleError`` if it is too little
 func requireSpace(_ missingBytes: Int64, freeBytes: Int64) throws {
-    let (needed, isAbsurd) = missingBytes.addingReportingOverflow(spareBytes)
+    let (sum, isAbsurd) = missingBytes.addingReportingOverflow(spareBytes)
+    let needed = isAbsurd ? Int64.max : sum
     if isAbsurd || needed > freeBytes {
         throw BundleError(
-            "the model needs \(isAbsurd ? Int64.max : needed) more bytes of storage, and \(freeBytes) are free",
+            "the model needs \(needed) more bytes of storage, and \(freeBytes) are free",
             hint: "Delete other models or files, and try again.")
     }
 }
@@ -40,6 +41,7 @@ func requireSpace(_ missingBytes: Int64, freeBytes: Int64) throws {
 /// Return the free bytes of the storage that holds a folder; 0 where the system does not say.
 ///
 /// iOS counts what it would purge for something that the user asked for.
+@Sendable
 public func freeBytesOfStorage(_ folder: URL) -> Int64 {
     #if canImport(Darwin)
         let key = URLResourceKey.volumeAvailableCapacityForImportantUsageKey
@@ -56,11 +58,19 @@ public func freeBytesOfStorage(_ folder: URL) -> Int64 {
 /// Keep a folder out of backups: a model can be fetched again, and would fill the user's iCloud.
 ///
 /// Does nothing where there are no such backups.
+///
+/// - Throws: ``BundleError`` if the system does not take it
 func leaveOutOfBackups(_ folder: URL) throws {
     #if canImport(Darwin)
         var place = folder
         var values = URLResourceValues()
         values.isExcludedFromBackup = true
-        try place.setResourceValues(values)
+        do {
+            try place.setResourceValues(values)
+        } catch {
+            throw BundleError(
+                "\(folder.lastPathComponent) cannot be kept out of backups: \(error.localizedDescription)",
+                hint: "Look whether the storage is full.")
+        }
     #endif
 }

@@ -189,6 +189,15 @@ func writeWhole(_ bytes: [UInt8], to file: URL) throws {
     }
 }
 
+/// Do a piece of work and free at once what Apple's frameworks would keep until the thread ends.
+func drained<T>(_ work: () throws -> T) rethrows -> T {
+    #if canImport(ObjectiveC)
+        return try autoreleasepool(invoking: work)
+    #else
+        return try work()
+    #endif
+}
+
 /// What is appended to the name of a file that is not whole yet.
 let partEnding = ".part"
 

@@ -47,7 +47,7 @@ public struct BodyFault: Error, CustomStringConvertible, Sendable {
 }
 
 /// The seam to the network.
-public protocol Http {
+public protocol Http: Sendable {
     /// Ask for a file.
     ///
     /// - Parameters:
@@ -71,7 +71,7 @@ public struct HttpRequest: Sendable {
 }
 
 /// Sends one request and follows no redirect.
-public protocol HttpTransport {
+public protocol HttpTransport: Sendable {
     /// - Throws: ``BodyFault`` if no answer came; ``Stopped`` if `isStopped` became true meanwhile
     func send(_ request: HttpRequest, isStopped: () -> Bool) throws -> any HttpAnswer
 }
