@@ -28,25 +28,26 @@ internal class AddedTokens(private val modelIds: Map<String, Int>) {
     private val ids = HashMap<String, Int>()
     private val tokens = LinkedHashMap<Int, AddedToken>()
     private val specialNames = HashSet<String>()
-    private var highest = -1
 
     /** Tokens by id. */
     val byId: Map<Int, AddedToken> get() = tokens
 
-    /** Add tokens; one that is known already counts as it was added last. */
+    /**
+     * Add tokens at once; one that is known already counts as it was added last.
+     *
+     * The library numbers what the vocabulary has not, whatever id the file gives it: from behind all
+     * that it knew before this call, or from the vocabulary's number of tokens.
+     */
     fun add(added: List<AddedToken>) {
+        var next = maxOf(modelIds.size, (tokens.keys.maxOrNull() ?: -1) + 1)
         added.filter { it.isSpecial }.forEach { specialNames.add(it.name) }
         for (token in added) {
             if (tokens[ids[token.name]] == token) continue
-            val id = ids[token.name] ?: modelIds[token.name] ?: nextId()
-            highest = maxOf(highest, id)
+            val id = ids[token.name] ?: modelIds[token.name] ?: next++
             ids[token.name] = id
             tokens[id] = token
         }
     }
-
-    /** The library numbers what the vocabulary has not, whatever id the file gives it. */
-    private fun nextId(): Int = maxOf(highest + 1, modelIds.size)
 
     /** Return whether text never becomes a token. */
     fun isSpecial(name: String): Boolean = name in specialNames
@@ -64,15 +65,14 @@ internal class Section(val text: String, val from: Int, val id: Int?)
  *
  * Control tokens are found too, and left as text, because no other token begins inside of one.
  *
- * @param tokens ids of the tokens, with the text to look for
+ * @param tokens the text to look for, which may be empty and then is nowhere, and the id of its token
  */
 internal class AddedTokenFinder(
     tokens: List<Pair<String, Int>>,
     private val added: AddedTokens,
     private val classes: CharacterClasses,
 ) {
-    private val byFirst: Map<Char, List<Pair<String, Int>>> =
-        tokens.filter { it.first.isNotEmpty() }.sortedByDescending { it.first.length }.groupBy { it.first[0] }
+    private val names = SortedNames(tokens.filter { it.first.isNotEmpty() })
     private val findsAny = tokens.any { (_, id) -> !added.isSpecial(added.byId.getValue(id).name) }
 
     /** Cut a text at the tokens. */
@@ -82,18 +82,20 @@ internal class AddedTokenFinder(
         var kept = 0
         var at = 0
         while (at < text.length) {
-            val match = byFirst[text[at]]?.find { text.startsWith(it.first, at) }
-            if (match == null) {
+            val match = names.longestAt(text, at)
+            if (match < 0) {
                 at += 1
                 continue
             }
-            val end = at + match.first.length
-            val token = added.byId.getValue(match.second)
-            if (!added.isSpecial(token.name)) {
-                val begin = if (token.takesBlanksBefore) afterBlanksBefore(text, at) else at
-                val after = if (token.takesBlanksAfter) afterBlanks(text, end) else end
+            val id = names.idAt(match)
+            val token = added.byId.getValue(id)
+            val end = at + names.lengthAt(match)
+            // What an earlier token has taken is no longer before this one.
+            val begin = if (token.takesBlanksBefore) maxOf(kept, afterBlanksBefore(text, at)) else at
+            val after = if (token.takesBlanksAfter) afterBlanks(text, end) else end
+            if (begin < after && !added.isSpecial(token.name)) {
                 if (kept < begin) sections.add(Section(text.substring(kept, begin), kept, null))
-                sections.add(Section("", begin, match.second))
+                sections.add(Section("", begin, id))
                 kept = after
             }
             at = end
@@ -112,5 +114,48 @@ internal class AddedTokenFinder(
         var at = from
         while (at < text.length && classes.isBlank(text[at])) at += 1
         return at
+    }
+}
+
+/**
+ * Texts in order, of which the longest at a place is found in as many halvings as it has letters,
+ * however many begin alike.
+ *
+ * @param entries texts of at least one letter, and an id of each; of equal ones the first counts
+ */
+private class SortedNames(entries: List<Pair<String, Int>>) {
+    private val sorted = entries.distinctBy { it.first }.sortedBy { it.first }
+
+    /** Return the place of the longest text that stands at [from], or -1. */
+    fun longestAt(text: String, from: Int): Int {
+        // All from low to high begin as the text does, as far as it was looked at.
+        var low = 0
+        var high = sorted.size
+        var found = -1
+        var depth = 0
+        while (low < high) {
+            if (lengthAt(low) == depth) found = low++
+            if (from + depth == text.length) break
+            val unit = text[from + depth]
+            low = firstNot(low, high) { sorted[it].first[depth] < unit }
+            high = firstNot(low, high) { sorted[it].first[depth] == unit }
+            depth += 1
+        }
+        return found
+    }
+
+    fun lengthAt(place: Int): Int = sorted[place].first.length
+
+    fun idAt(place: Int): Int = sorted[place].second
+
+    /** Return the first place for which it is not so; it is so for none after it. */
+    private inline fun firstNot(from: Int, to: Int, isSo: (Int) -> Boolean): Int {
+        var low = from
+        var high = to
+        while (low < high) {
+            val middle = (low + high) / 2
+            if (isSo(middle)) low = middle + 1 else high = middle
+        }
+        return low
     }
 }

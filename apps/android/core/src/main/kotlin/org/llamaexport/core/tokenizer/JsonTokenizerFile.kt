@@ -82,7 +82,7 @@ internal class JsonTokenizerFile private constructor(
         }
         if (given.size > MOST_ADDED) fail("it has ${given.size} added tokens, expected at most $MOST_ADDED")
         added.add(given)
-        added.add(settings.added)
+        settings.added.forEach { added.add(listOf(it)) }
         added.add(settings.controlNames.map { AddedToken(it, false, false, false, false, isSpecial = true) })
         val found = added.byId.values.find { it.singleWord && !added.isSpecial(it.name) }
         if (found != null) refuse("the added token ${shown(found.name)}, found as a single word only", "none")
