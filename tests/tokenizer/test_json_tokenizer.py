@@ -130,6 +130,19 @@ def test_a_merge_that_makes_a_control_token_of_text_is_left_out():
     assert found.files() == {"tokenizer.json": data}
 
 
+def test_a_control_token_that_only_the_settings_name_is_not_merged_of_text_either():
+    document = KINDS["llama3"]()
+    vocabulary, size = document["model"]["vocab"], ours("llama3").vocab_size
+    vocabulary |= {"#q": size, "#qx": size + 1}
+    document["model"]["merges"] += [["#", "q"], ["#q", "x"]]
+    data = json.dumps(document).encode()
+    assert JsonTokenizer.from_bytes(data).encode("#qx") == [size + 1]
+    added = {"added_tokens_decoder": {str(size + 1): {"content": "#qx", "special": True}}}
+    found = JsonTokenizer.from_bytes(data, added)
+    assert found.special_tokens["#qx"] == size + 1
+    assert size + 1 not in found.encode("#qx")
+
+
 # What the files beside say
 
 BOS = {

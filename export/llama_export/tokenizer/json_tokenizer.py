@@ -262,6 +262,7 @@ def _engine(
     import tokenizers
 
     names = set(settings.control_names())
+    names |= {token.name for token in settings.added if token.is_special}
     names |= {name for name, is_control in names_of_added(document).items() if is_control}
     changed = without_merges_of(document, names)
     text = data.decode("utf-8") if changed is None else json.dumps(changed)

@@ -113,13 +113,12 @@ internal class JsonTokenizerFile private constructor(
     }
 
     private fun merges(): MergeTable {
-        val controls = settings.controlNames.toSet() + added.specialTokens().keys
         val given = model.list("merges")
         val table = MergeTable(given.size)
         given.forEachIndexed { rank, merge ->
             val (left, right) = pairOf(merge)
             // Some converters wrote these; typed text would become the control token by them.
-            if (left + right !in controls) table.put(idOf(left), idOf(right), rank, idOf(left + right))
+            if (!added.isSpecial(left + right)) table.put(idOf(left), idOf(right), rank, idOf(left + right))
         }
         return table
     }

@@ -176,11 +176,14 @@ class TokenizerFilesTest {
         val merges = JsonArray((model["merges"] as JsonArray).items + JsonText("# q") + JsonText("#q x"))
         put("tokenizer.json", llama3.withModel("vocab", vocabulary).withModel("merges", merges).write())
         assertContentEquals(intArrayOf(601), loadTokenizer(folder).encode("#qx"))
-        put("tokenizer_config.json", "{\"pad_token\": \"#qx\"}")
-        val found = loadTokenizer(folder)
-        assertEquals(601, found.specialTokens["#qx"])
-        assertEquals("#qx", found.decode(found.encode("#qx")))
-        assertFalse(601 in found.encode("#qx"))
+        val added = "\"added_tokens_decoder\": {\"601\": {\"content\": \"#qx\", \"special\": true}}"
+        for (settings in listOf("{\"pad_token\": \"#qx\"}", "{$added}")) {
+            put("tokenizer_config.json", settings)
+            val found = loadTokenizer(folder)
+            assertEquals(601, found.specialTokens["#qx"])
+            assertEquals("#qx", found.decode(found.encode("#qx")))
+            assertFalse(601 in found.encode("#qx"))
+        }
     }
 
     @Test
