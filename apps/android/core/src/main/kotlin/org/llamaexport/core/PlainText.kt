@@ -23,14 +23,17 @@ fun stripped(text: String): String = text.trim { it in BLANKS }
 fun isBlank(text: String): Boolean = text.all { it in BLANKS }
 
 /** Return whether a text holds half of a surrogate pair, which is no character. */
-internal fun hasHalfPair(text: String): Boolean {
+internal fun hasHalfPair(text: String): Boolean = findHalfPair(text) >= 0
+
+/** Return where the first half of a surrogate pair stands without its other half, or -1. */
+internal fun findHalfPair(text: String): Int {
     var at = 0
     while (at < text.length) {
         val isPair = text[at].isHighSurrogate() && text.getOrNull(at + 1)?.isLowSurrogate() == true
-        if (!isPair && text[at].isSurrogate()) return true
+        if (!isPair && text[at].isSurrogate()) return at
         at += if (isPair) 2 else 1
     }
-    return false
+    return -1
 }
 
 /** Return whether every word of a strftime format is one that [formatTime] knows. */

@@ -28,6 +28,7 @@ internal class AddedTokens(private val modelIds: Map<String, Int>) {
     private val ids = HashMap<String, Int>()
     private val tokens = LinkedHashMap<Int, AddedToken>()
     private val specialNames = HashSet<String>()
+    private var highest = -1
 
     /** Tokens by id. */
     val byId: Map<Int, AddedToken> get() = tokens
@@ -39,13 +40,14 @@ internal class AddedTokens(private val modelIds: Map<String, Int>) {
      * that it knew before this call, or from the vocabulary's number of tokens.
      */
     fun add(added: List<AddedToken>) {
-        var next = maxOf(modelIds.size, (tokens.keys.maxOrNull() ?: -1) + 1)
+        var next = maxOf(modelIds.size, highest + 1)
         added.filter { it.isSpecial }.forEach { specialNames.add(it.name) }
         for (token in added) {
             if (tokens[ids[token.name]] == token) continue
             val id = ids[token.name] ?: modelIds[token.name] ?: next++
             ids[token.name] = id
             tokens[id] = token
+            highest = maxOf(highest, id)
         }
     }
 

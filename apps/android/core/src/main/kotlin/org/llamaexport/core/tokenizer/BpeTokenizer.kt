@@ -1,5 +1,6 @@
 package org.llamaexport.core.tokenizer
 
+import org.llamaexport.core.IntList
 import org.llamaexport.core.StreamDecoder
 import org.llamaexport.core.Tokenizer
 

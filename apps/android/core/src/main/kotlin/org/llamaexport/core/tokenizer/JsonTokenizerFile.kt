@@ -9,6 +9,7 @@ import org.llamaexport.core.JsonNumber
 import org.llamaexport.core.JsonObject
 import org.llamaexport.core.JsonText
 import org.llamaexport.core.fields
+import org.llamaexport.core.hasHalfPair
 import org.llamaexport.core.parseJson
 
 /**
@@ -32,7 +33,10 @@ internal class JsonTokenizerFile private constructor(
     private fun tokenizer(): BpeTokenizer {
         addTokens()
         val names = arrayOfNulls<String>(maxOf(highestId, added.byId.keys.maxOrNull() ?: -1) + 1)
-        for ((token, id) in vocabulary) names[id] = token
+        for ((token, id) in vocabulary) {
+            names[id]?.let { fail("the tokens ${shown(it)} and ${shown(token)} have one id") }
+            names[id] = token
+        }
         for ((id, token) in added.byId) names[id] = token.name
         val decoder = steps.decoder(root.json["decoder"])
         return BpeTokenizer(
@@ -53,6 +57,7 @@ internal class JsonTokenizerFile private constructor(
         if (entries.size > MOST_TOKENS) fail("it has ${entries.size} tokens, expected at most $MOST_TOKENS")
         return entries.mapValues { (token, id) ->
             if (token.length > MOST_TOKEN_CHARS) fail("it has a token of ${token.length} characters")
+            if (hasHalfPair(token)) fail("it has a token with half of a surrogate pair, ${shown(token)}")
             (id as? JsonNumber)?.text?.toIntOrNull()?.takeIf { it in 0 until MOST_IDS }
                 ?: fail("the token ${shown(token)} has no id that a token can have")
         }
@@ -69,7 +74,9 @@ internal class JsonTokenizerFile private constructor(
     }
 
     private fun addTokens() {
-        val given = (root.json["added_tokens"] as? JsonArray)?.items.orEmpty().map { each ->
+        val given = if ("added_tokens" in root) root.list("added_tokens") else emptyList()
+        requireCount(given.size, where)
+        added.add(given.map { each ->
             val token = each.fields("$where: added_tokens")
             AddedToken(
                 checkedName(token.text("content"), "$where: added_tokens"),
@@ -79,9 +86,7 @@ internal class JsonTokenizerFile private constructor(
                 token.bool("normalized"),
                 token.bool("special"),
             )
-        }
-        if (given.size > MOST_ADDED) fail("it has ${given.size} added tokens, expected at most $MOST_ADDED")
-        added.add(given)
+        })
         settings.added.forEach { added.add(listOf(it)) }
         added.add(settings.controlNames.map { AddedToken(it, false, false, false, false, isSpecial = true) })
         val found = added.byId.values.find { it.singleWord && !added.isSpecial(it.name) }
@@ -146,8 +151,9 @@ internal class JsonTokenizerFile private constructor(
 
     companion object {
         private const val MOST_TOKENS = 1 shl 20
-        private const val MOST_IDS = 1 shl 24
-        private const val MOST_ADDED = 1 shl 15
+
+        /** Tables are as long as the largest id, and gaps are few. */
+        private const val MOST_IDS = 2 * MOST_TOKENS
         private const val MOST_TOKEN_CHARS = 4096
 
         /**

@@ -2,14 +2,12 @@ package org.llamaexport.core.tokenizer
 
 import org.llamaexport.core.BundleError
 import org.llamaexport.core.Json
-import org.llamaexport.core.JsonArray
 import org.llamaexport.core.JsonBool
 import org.llamaexport.core.JsonFields
 import org.llamaexport.core.JsonNumber
 import org.llamaexport.core.JsonObject
 import org.llamaexport.core.JsonText
 import org.llamaexport.core.fields
-import org.llamaexport.core.kind
 import org.llamaexport.core.write
 
 /**
@@ -125,14 +123,14 @@ internal class PipelineSteps(private val where: String) {
         return names.flatMap { name -> tokens.fields(name).list("ids").map { idOf(it) } }
     }
 
-    private fun idOf(value: Json): Int = (value as? JsonNumber)?.int()
-        ?: throw BundleError("$where: post_processor: expected ids, found ${value.kind}", GET_ANOTHER)
+    private fun idOf(value: Json): Int = (value as? JsonNumber)?.text?.toIntOrNull()?.takeIf { it >= 0 }
+        ?: throw BundleError("$where: post_processor: expected ids, found ${shown(value.write())}", GET_ANOTHER)
 
     /** Return the steps of a place, of which there may be none, one, or a sequence. */
     private fun flattened(step: Json?, key: String, place: String): List<JsonFields> {
         val fields = step.orNull()?.fields("$where: $place") ?: return emptyList()
         if (fields.text("type") != "Sequence") return listOf(fields)
-        return (fields.required(key) as? JsonArray)?.items.orEmpty().flatMap { flattened(it, key, place) }
+        return fields.list(key).flatMap { flattened(it, key, place) }
     }
 
     /** Refuse a step that is not done here. */

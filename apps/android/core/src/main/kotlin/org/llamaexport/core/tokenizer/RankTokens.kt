@@ -1,6 +1,7 @@
 package org.llamaexport.core.tokenizer
 
 import org.llamaexport.core.BundleError
+import org.llamaexport.core.IntList
 import java.util.Base64
 
 /**
@@ -70,6 +71,9 @@ internal class RankTokens(val tokens: List<ByteArray>) {
         private const val MOST_TOKEN_BYTES = 256
         private const val MOST_RANK_DIGITS = 9
 
+        /** Merges are found by cutting each token at each place; Llama 3's have 0.8 MB together. */
+        private const val MOST_BYTES = 4 * 1024 * 1024
+
         /**
          * Read the bytes of a `tokenizer.model`.
          *
@@ -78,6 +82,7 @@ internal class RankTokens(val tokens: List<ByteArray>) {
         fun parse(data: ByteArray, where: String): RankTokens {
             val found = ArrayList<ByteArray?>()
             var count = 0
+            var sizeBytes = 0
             var at = 0
             while (at < data.size) {
                 var end = at
@@ -92,6 +97,8 @@ internal class RankTokens(val tokens: List<ByteArray>) {
                     val expected = "expected a token of 1 to $MOST_TOKEN_BYTES bytes"
                     fail("$where, line $count: $expected, found ${token.size}")
                 }
+                sizeBytes += token.size
+                if (sizeBytes > MOST_BYTES) fail("$where: its tokens have more than $MOST_BYTES bytes together")
                 while (found.size <= rank) found.add(null)
                 if (found[rank] != null) fail("$where, line $count: the rank $rank is given twice")
                 found[rank] = token

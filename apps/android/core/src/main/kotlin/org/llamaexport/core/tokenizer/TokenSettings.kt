@@ -2,17 +2,19 @@ package org.llamaexport.core.tokenizer
 
 import org.llamaexport.core.BundleError
 import org.llamaexport.core.Json
-import org.llamaexport.core.JsonArray
-import org.llamaexport.core.JsonBool
+import org.llamaexport.core.JsonFields
 import org.llamaexport.core.JsonNull
 import org.llamaexport.core.JsonObject
 import org.llamaexport.core.JsonText
 import org.llamaexport.core.fields
+import org.llamaexport.core.hasHalfPair
 import org.llamaexport.core.parseJson
 import java.io.File
 
 /**
- * What the small files beside a tokenizer say of its tokens.
+ * What the tokenizer_config.json beside a tokenizer says of its tokens.
+ *
+ * An export writes into it what older files said in other places.
  *
  * @property controlNames names that stand for control tokens, each once
  * @property added tokens that were added to the vocabulary, in the order of their ids
@@ -20,44 +22,38 @@ import java.io.File
 internal class TokenSettings(val controlNames: List<String>, val added: List<AddedToken>) {
     companion object {
         private const val CONFIG_FILE = "tokenizer_config.json"
-        private const val MAP_FILE = "special_tokens_map.json"
-        private const val ADDED_FILE = "added_tokens.json"
         private const val ADDED = "added_tokens_decoder"
         private val NAMED = listOf(
             "bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token",
         )
         private val LISTED = listOf("additional_special_tokens", "extra_special_tokens")
 
-        /** A tokenizer of which nothing is said beside its file. */
-        val none = TokenSettings(emptyList(), emptyList())
-
         /**
-         * Read the files of a folder; those of older versions count for what the newest does not say.
+         * Read the file of a bundle; where there is none, nothing is said.
          *
-         * @throws BundleError a token is spelled in no way that is known
-         * @throws BadInput one of the files is no JSON
+         * @throws BundleError a token is spelled in no way that is known, or there are too many
+         * @throws org.llamaexport.core.BadInput the file is no JSON, or a key is of another kind
          */
         fun read(folder: File): TokenSettings {
-            val keys = LinkedHashMap<String, Json>()
-            keys += readEntries(File(folder, MAP_FILE)).filterKeys { it in NAMED || it in LISTED }
-            val own = readEntries(File(folder, CONFIG_FILE))
-            val added = readEntries(File(folder, ADDED_FILE))
-            if (added.isNotEmpty() && ADDED !in own) {
-                keys[ADDED] = JsonObject(added.entries.associate { (name, id) -> "$id" to namedBy(name) })
-            }
-            return of(keys + own, CONFIG_FILE)
+            val file = File(folder, CONFIG_FILE)
+            if (!file.isFile) return TokenSettings(emptyList(), emptyList())
+            return of(parseJson(textOf(readTokenizerFile(file), file.name), file.name).fields(file.name))
         }
 
-        private fun namedBy(name: String): Json = JsonObject("content" to JsonText(name))
-
-        private fun of(keys: Map<String, Json>, where: String): TokenSettings {
-            val named = NAMED.mapNotNull { key -> keys[key]?.let { name(it, "$where: $key") } }
-            val listed = LISTED.flatMap { key -> names(keys[key], "$where: $key") }
-            val added = (keys[ADDED] as? JsonObject)?.entries.orEmpty().map { (id, token) ->
-                (id.toIntOrNull() ?: 0) to added(token, "$where: $ADDED: $id")
+        private fun of(keys: JsonFields): TokenSettings {
+            val named = NAMED.mapNotNull { key -> keys.json[key]?.let { name(it, keys.at(key)) } }
+            val listed = LISTED.flatMap { names(keys, it) }
+            val tokens = if (ADDED in keys) keys.fields(ADDED) else JsonFields(JsonObject(), keys.at(ADDED))
+            val added = tokens.json.entries.map { (id, token) ->
+                idOf(id, tokens.where) to added(token, tokens.at(shown(id)))
             }
+            requireCount(listed.size, keys.where)
+            requireCount(added.size, tokens.where)
             return TokenSettings((named + listed).distinct(), added.sortedBy { it.first }.map { it.second })
         }
+
+        private fun idOf(id: String, where: String): Int = id.toIntOrNull()?.takeIf { it >= 0 }
+            ?: throw BundleError("$where: expected ids of tokens as keys, found ${shown(id)}", GET_ANOTHER)
 
         private fun name(value: Json, where: String): String? {
             val found = if (value is JsonObject) value["content"] ?: JsonNull else value
@@ -65,16 +61,20 @@ internal class TokenSettings(val controlNames: List<String>, val added: List<Add
             return checkedName((found as? JsonText)?.value, where)
         }
 
-        private fun names(value: Json?, where: String): List<String> {
-            val values = if (value is JsonObject) value.entries.values else (value as? JsonArray)?.items
-            return values.orEmpty().mapNotNull { name(it, where) }
+        private fun names(keys: JsonFields, key: String): List<String> {
+            val values = when (val found = keys.json[key].orNull()) {
+                null -> emptyList()
+                is JsonObject -> found.entries.values
+                else -> keys.list(key)
+            }
+            return values.mapNotNull { name(it, keys.at(key)) }
         }
 
         private fun added(value: Json, where: String): AddedToken {
-            val token = value as? JsonObject ?: JsonObject("content" to value)
-            val flag = { key: String -> token[key] == JsonBool(true) }
+            val token = JsonFields(value as? JsonObject ?: JsonObject("content" to value), where)
+            val flag = { key: String -> key in token && token.bool(key) }
             return AddedToken(
-                checkedName((token["content"] as? JsonText)?.value, where),
+                checkedName((token.json["content"] as? JsonText)?.value, where),
                 singleWord = flag("single_word"),
                 takesBlanksBefore = flag("lstrip"),
                 takesBlanksAfter = flag("rstrip"),
@@ -82,20 +82,12 @@ internal class TokenSettings(val controlNames: List<String>, val added: List<Add
                 isSpecial = flag("special"),
             )
         }
-
-        private fun readEntries(file: File): Map<String, Json> {
-            if (!file.isFile) return emptyMap()
-            val text = textOf(readTokenizerFile(file), file.name)
-            return parseJson(text, file.name).fields(file.name).json.entries
-        }
     }
 }
 
 /** Return the name of an added token. @throws BundleError it can be none */
 internal fun checkedName(name: String?, where: String): String {
-    // What has no UTF-8 comes back from it as another text.
-    val isWhole = name != null && name.encodeToByteArray().decodeToString() == name
-    if (name != null && isWhole && name.length in 1..MOST_NAME_CHARS) return name
+    if (name != null && name.length in 1..MOST_NAME_CHARS && !hasHalfPair(name)) return name
     val found = if (name == null) "none" else shown(name)
     throw BundleError(
         "$where: expected a token's name of 1 to $MOST_NAME_CHARS characters, found $found",
@@ -103,4 +95,11 @@ internal fun checkedName(name: String?, where: String): String {
     )
 }
 
+/** Refuse more added tokens than any model has. */
+internal fun requireCount(added: Int, where: String) {
+    if (added <= MOST_ADDED) return
+    throw BundleError("$where: it has $added added tokens, expected at most $MOST_ADDED", GET_ANOTHER)
+}
+
+private const val MOST_ADDED = 1 shl 15
 private const val MOST_NAME_CHARS = 256

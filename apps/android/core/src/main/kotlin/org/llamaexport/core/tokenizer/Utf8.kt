@@ -1,6 +1,7 @@
 package org.llamaexport.core.tokenizer
 
 import org.llamaexport.core.PromptError
+import org.llamaexport.core.findHalfPair
 
 /**
  * Refuse text that has no UTF-8.
@@ -8,19 +9,12 @@ import org.llamaexport.core.PromptError
  * @throws PromptError the text holds half of a surrogate pair, which is no character
  */
 internal fun requireCharacters(text: String) {
-    var at = 0
-    while (at < text.length) {
-        val unit = text[at]
-        val isPair = unit in '\uD800'..'\uDBFF' && at + 1 < text.length && text[at + 1] in '\uDC00'..'\uDFFF'
-        if (unit in '\uD800'..'\uDFFF' && !isPair) {
-            val found = unit.code.toString(16).uppercase()
-            throw PromptError(
-                "text cannot be encoded: half of a surrogate pair, U+$found, at $at",
-                "Write the text again without that character.",
-            )
-        }
-        at += if (isPair) 2 else 1
-    }
+    val at = findHalfPair(text)
+    if (at < 0) return
+    throw PromptError(
+        "text cannot be encoded: half of a surrogate pair, U+${text[at].code.toString(16).uppercase()}, at $at",
+        "Write the text again without that character.",
+    )
 }
 
 /**

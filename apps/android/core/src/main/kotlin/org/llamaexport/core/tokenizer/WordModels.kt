@@ -1,25 +1,7 @@
 package org.llamaexport.core.tokenizer
 
+import org.llamaexport.core.IntList
 import org.llamaexport.core.tokenizer.CharacterClasses.Companion.BLANK
-
-/** Whole numbers in a row. */
-internal class IntList {
-    var items = IntArray(64)
-        private set
-    var size = 0
-        private set
-
-    fun add(item: Int) {
-        if (size == items.size) items = items.copyOf(2 * size)
-        items[size++] = item
-    }
-
-    fun clear() {
-        size = 0
-    }
-
-    fun toArray(): IntArray = items.copyOf(size)
-}
 
 /** How text between added tokens becomes ids. */
 internal fun interface SectionModel {

@@ -12,6 +12,7 @@ import org.llamaexport.core.loadTokenizer
 import org.llamaexport.core.parseJson
 import org.llamaexport.core.write
 import java.io.File
+import java.util.Base64
 import kotlin.test.Test
 import kotlin.test.assertContains
 import kotlin.test.assertContentEquals
@@ -78,6 +79,9 @@ class TokenizerFilesTest {
         assertContains(refused(), "tokenizer.json is not UTF-8")
     }
 
+    private fun longToken(number: Int, rank: Int): String =
+        "${Base64.getEncoder().encodeToString("$number".padEnd(256).toByteArray())} $rank"
+
     @Test
     fun `damaged ranks are named with their line`() {
         val lines = ranks.decodeToString().trimEnd().lines()
@@ -89,6 +93,7 @@ class TokenizerFilesTest {
             "single bytes have no token" to lines.filterIndexed { index, _ -> index >= 4 }
                 .mapIndexed { index, line -> "${line.substringBefore(' ')} $index" },
             "is too large" to (lines + "YWFhYWFhYWFhYWFh 99999999"),
+            "have more than 4194304 bytes" to (lines + List(17_000) { longToken(it, lines.size + it) }),
         )
         for ((expected, content) in cases) {
             put("tokenizer.model", content.joinToString("\n").replace("line 4097", "x"))
@@ -150,6 +155,20 @@ class TokenizerFilesTest {
         assertRefused(llama3.withModel("unk_token", JsonText("<gone>")), "unk_token \"<gone>\" is no token")
         val empty = JsonArray(listOf(JsonObject()))
         assertRefused(llama3.with("added_tokens", empty), "the key content is missing")
+        assertRefused(llama3.with("added_tokens", JsonObject()), "added_tokens: expected a list")
+        val twice = JsonObject("a" to JsonNumber(0), "b" to JsonNumber(0))
+        assertRefused(llama3.withModel("vocab", twice), "the tokens \"a\" and \"b\" have one id")
+        val half = JsonObject("a\uD83D" to JsonNumber(0))
+        assertRefused(llama3.withModel("vocab", half), "half of a surrogate pair")
+        // Tables of so many ids would take hundreds of megabytes.
+        val far = JsonObject("a" to JsonNumber((1 shl 24) - 1))
+        assertRefused(llama3.withModel("vocab", far), "\"a\" has no id")
+        val steps = step("Sequence", "processors" to JsonText("none"))
+        assertRefused(llama3.with("post_processor", steps), "processors: expected a list")
+        val bos = JsonObject("SpecialToken" to JsonObject("id" to JsonText("<s>")))
+        val odd = JsonObject("<s>" to JsonObject("ids" to JsonArray(listOf(JsonNumber("1.5")))))
+        val template = step("TemplateProcessing", "single" to JsonArray(listOf(bos)), "special_tokens" to odd)
+        assertRefused(llama3.with("post_processor", template), "post_processor: expected ids, found \"1.5\"")
         put("tokenizer.json", llama3.write())
         put("tokenizer_config.json", "{\"bos_token\": 5}")
         assertContains(refused(), "bos_token: expected a token's name")
@@ -187,16 +206,41 @@ class TokenizerFilesTest {
     }
 
     @Test
-    fun `names come from older files for what the newest does not say`() {
+    fun `the settings name control tokens, and add tokens in the order of their ids`() {
         put("tokenizer.json", small("smollm2").write())
-        put("special_tokens_map.json", "{\"pad_token\": \"[P]\", \"eos_token\": \"[E]\"}")
-        put("added_tokens.json", "{\"<t>\": 427}")
-        put("tokenizer_config.json", "{\"eos_token\": {\"content\": \"[F]\"}, \"cls_token\": null}")
+        val added = "{\"428\": {\"content\": \"<t>\", \"special\": null}, \"427\": \"<u>\"}"
+        put(
+            "tokenizer_config.json",
+            "{\"eos_token\": {\"content\": \"[F]\"}, \"pad_token\": \"[P]\", \"cls_token\": null, " +
+                "\"extra_special_tokens\": {\"image\": \"[I]\"}, \"added_tokens_decoder\": $added}",
+        )
         val found = loadTokenizer(folder)
-        assertEquals(setOf("[P]", "[F]"), found.specialTokens.keys.filter { it.startsWith("[") }.toSet())
-        val added = found.encode("<t>").single()
-        assertEquals("<t>", found.tokenName(added))
+        assertEquals(setOf("[P]", "[F]", "[I]"), found.specialTokens.keys.filter { it.startsWith("[") }.toSet())
+        val ids = found.encode("<u><t>")
+        assertEquals(listOf("<u>", "<t>"), ids.map(found::tokenName))
+        assertEquals(ids[0] + 1, ids[1])
         assertNull(found.specialTokens["<t>"])
         assertContentEquals(intArrayOf(), found.prefixIds)
+    }
+
+    @Test
+    fun `settings of other kinds are refused with their key`() {
+        put("tokenizer.json", small("smollm2").write())
+        val cases = mapOf(
+            "{\"additional_special_tokens\": \"<x>\"}" to "additional_special_tokens: expected a list",
+            "{\"added_tokens_decoder\": [\"<x>\"]}" to "added_tokens_decoder: expected an object",
+            "{\"added_tokens_decoder\": {\"x\": \"<x>\"}}" to "expected ids of tokens as keys, found \"x\"",
+            "{\"added_tokens_decoder\": {\"7\": {\"content\": \"<x>\", \"special\": 1}}}" to
+                "\"7\": special: expected true or false",
+            "{\"added_tokens_decoder\": {\"7\": {}}}" to "\"7\": expected a token's name",
+            "{\"pad_token\": \"\\ud800\"}" to "pad_token: expected a token's name",
+        )
+        for ((settings, expected) in cases) {
+            put("tokenizer_config.json", settings)
+            assertContains(refused(), expected)
+        }
+        val many = List(40_000) { "\"<$it>\"" }.joinToString()
+        put("tokenizer_config.json", "{\"additional_special_tokens\": [$many]}")
+        assertContains(refused(), "40000 added tokens, expected at most 32768")
     }
 }
