@@ -13,7 +13,8 @@ import java.time.LocalDateTime
  * @param system system message, which says how the model is to behave; blank for none
  * @param turns what was said before, user and assistant in turn; half an answer counts as one
  * @param now the local time, for forms that write it
- * @throws PromptError the model has no turns, or those given are in another order
+ * @throws PromptError the model has no turns, those given are in another order, or a text holds half
+ *     of a surrogate pair
  */
 class Chat(
     private val generator: Generator,
@@ -34,7 +35,11 @@ class Chat(
         if (turns.isEmpty()) length(listOf(Message(Role.USER, "Hello")), system) else length(turns, system)
     }
 
-    /** The system message; setting it keeps the turns, which are then read again. */
+    /**
+     * The system message; setting it keeps the turns, which are then read again.
+     *
+     * @throws PromptError on setting it, the text holds half of a surrogate pair
+     */
     var system: String = system
         set(text) {
             generator.end()
@@ -58,7 +63,7 @@ class Chat(
         get() {
             if (said.isEmpty()) return 0
             val ids = encode(said, system, asks = false)
-            return minOf(generator.cache.sharedLength(ids), ids.size)
+            return generator.cache.sharedLength(ids)
         }
 
     /**
@@ -69,7 +74,8 @@ class Chat(
      *
      * @param onProgress as [KeptCache.read] calls it, while the dialog is read
      * @param onPiece called with each piece of the answer, which is never empty
-     * @throws PromptError the text is blank or does not fit into the context
+     * @throws PromptError the text is blank, holds half of a surrogate pair, or does not fit into the
+     *     context
      * @throws EngineError the runtime failed; half an answer is kept
      */
     fun send(
@@ -153,8 +159,8 @@ class Chat(
     /**
      * Explain why a message does not fit, and what would make it fit; null when it fits.
      *
-     * @param index place in [turns] where the message is put; by default behind all
-     * @throws PromptError the text is blank
+     * @param index place in [turns] where the message is put, even; by default behind all
+     * @throws PromptError the text is blank, or holds half of a surrogate pair
      */
     fun overflow(text: String, settings: WriteSettings = WriteSettings(), index: Int = said.size): Overflow? {
         requireText(text)

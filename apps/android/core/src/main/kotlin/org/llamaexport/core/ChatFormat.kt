@@ -174,7 +174,8 @@ class ChatFormat(val turns: Turns?, val reason: String?) {
             )
             is JsonObject -> {
                 val format = (value["strftime"] as? JsonText)?.value
-                if (format == null || value.entries.size != 1 || !isTimeFormat(format)) {
+                val isKnown = format != null && !hasHalfPair(format) && isTimeFormat(format)
+                if (!isKnown || value.entries.size != 1) {
                     throw wrong(owner, key, "a time in words of strftime that this app knows", value.write())
                 }
                 DatePiece(format)

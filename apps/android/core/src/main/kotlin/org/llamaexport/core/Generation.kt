@@ -111,8 +111,15 @@ class Generation internal constructor(
         if (!hasBegun) begunAt = clock()
         hasBegun = true
         hasEnded = true // until it is known that nothing failed
+        val held = cache.position
         val logits = cache.read(unread, stop, onProgress) ?: return null
-        val token = drawing.draw(logits, sampling, seen, random)
+        val token = try {
+            drawing.draw(logits, sampling, seen, random)
+        } catch (error: EngineError) {
+            // What was computed wrongly is not used again: the next text reads it anew.
+            cache.rewind(held)
+            throw error
+        }
         note(clock(), isNew = token !in stopIds)
         if (token in stopIds) {
             reason = StopReason.STOP_TOKEN

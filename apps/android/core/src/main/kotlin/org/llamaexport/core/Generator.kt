@@ -4,7 +4,7 @@ package org.llamaexport.core
  * What is written, and for how long.
  *
  * @property sampling how tokens are drawn
- * @property maxTokens largest number of new tokens
+ * @property maxTokens largest number of new tokens; by default an answer's
  * @property stopTexts texts before the first of which the new text ends
  * @throws BadInput `maxTokens` is less than 1, or a stop text is empty
  */
@@ -53,15 +53,18 @@ class Generator(
     private var current: Generation? = null
 
     /**
-     * Begin to continue some tokens; any text that was not finished ends here.
+     * Begin to continue some tokens; any text that was not finished ends here, whatever follows.
      *
+     * @param prompt token ids `[n]` of the whole text so far
+     * @param settings by default a continuation of at most 256 tokens
      * @throws PromptError the prompt is empty, or longer than the context
      */
-    fun begin(prompt: IntArray, settings: WriteSettings = WriteSettings()): TextRun =
-        begin(prompt, settings, continues = false)
+    fun begin(prompt: IntArray, settings: WriteSettings = COMPLETION): TextRun {
+        end()
+        return begin(prompt, settings, continues = false)
+    }
 
     private fun begin(prompt: IntArray, settings: WriteSettings, continues: Boolean): TextRun {
-        end()
         if (prompt.isEmpty()) throw empty()
         if (prompt.size > cache.maxContext) {
             throw PromptError(
@@ -80,9 +83,11 @@ class Generator(
     /**
      * Begin to continue a text, which gets the tokenizer's prefix in front.
      *
+     * @param settings as the other form's
      * @throws PromptError as the other form; or the text holds half of a surrogate pair
      */
-    fun begin(text: String, settings: WriteSettings = WriteSettings()): TextRun {
+    fun begin(text: String, settings: WriteSettings = COMPLETION): TextRun {
+        end()
         if (text.isEmpty()) throw empty()
         return begin(tokenizer.prefixIds + tokenizer.encode(text), settings, continues = true)
     }
@@ -94,6 +99,10 @@ class Generator(
     }
 
     private fun empty() = PromptError("the prompt is empty", "Give a text of at least one character.")
+
+    private companion object {
+        val COMPLETION = WriteSettings(maxTokens = 256)
+    }
 }
 
 /** Pieces of new text as they are written: whole characters only, and nothing of a stop text. */

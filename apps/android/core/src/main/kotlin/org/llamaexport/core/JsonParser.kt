@@ -147,8 +147,9 @@ private class JsonParser(private val text: String, private val where: String) {
 
     private fun failAt(expected: String): Nothing {
         val found = if (at >= text.length) "the end" else JsonText(text.substring(at).take(1)).write()
-        val line = text.substring(0, at).count { it == '\n' } + 1
-        fail("$expected in line $line, character ${at + 1}, found $found")
+        val line = (0 until at).count { text[it] == '\n' } + 1
+        val column = at - text.lastIndexOf('\n', at - 1)
+        fail("$expected in line $line, character $column, found $found")
     }
 
     private fun fail(reason: String): Nothing =

@@ -34,7 +34,11 @@ data class Overflow(
 
 /** Counts the tokens of a conversation with its new message. */
 fun interface DialogLength {
-    /** Count them without the oldest turns, and perhaps without the system message. */
+    /**
+     * Count them without the oldest turns, and perhaps without the system message.
+     *
+     * @param dropped number of turns left out; the more, the fewer tokens
+     */
     fun count(dropped: Int, hasSystem: Boolean): Int
 }
 
@@ -52,13 +56,26 @@ fun findOverflow(length: DialogLength, turns: Int, maxTokens: Int, maxContext: I
     if (needed + least <= maxContext) return null
     // Once something must go, a quarter of the context is made free: not every turn again.
     val room = maxOf(minOf(maxTokens, maxContext / FREED_SHARE), least)
-    for (dropped in 2..turns step 2) {
-        val kept = length.count(dropped, true)
-        if (kept + (if (dropped == turns) least else room) <= maxContext) {
-            return Overflow(needed, maxContext, dropped, kept)
-        }
+    val dropped = fewestDropped(turns) {
+        length.count(it, true) + (if (it == turns) least else room) <= maxContext
     }
+    if (dropped <= turns) return Overflow(needed, maxContext, dropped, length.count(dropped, true))
     return Overflow(needed, maxContext, turns, null, tooLong(length, turns, maxContext - least))
+}
+
+/**
+ * Return the fewest turns, an even number, without which it fits; more than all: it never does.
+ *
+ * Counting takes as long as the conversation has letters, so the place is found by halving.
+ */
+private fun fewestDropped(turns: Int, fits: (Int) -> Boolean): Int {
+    var low = 1
+    var high = turns / 2 + 1
+    while (low < high) {
+        val middle = (low + high) / 2
+        if (fits(2 * middle)) high = middle else low = middle + 1
+    }
+    return 2 * low
 }
 
 /** Return what must be shorter when a message does not fit even alone. */

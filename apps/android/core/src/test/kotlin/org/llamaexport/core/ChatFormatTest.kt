@@ -115,7 +115,8 @@ class ChatFormatTest {
             assertContains(refused("begin", bad), "chat: turns: begin: expected a token of the vocabulary")
         }
         val two = """{"a": 1, "strftime": "%d"}"""
-        val times = listOf("""{"strftime": "%q"}""", """{"strftime": 1}""", two, "{}")
+        val half = """{"strftime": "%d \ud83d"}"""
+        val times = listOf("""{"strftime": "%q"}""", """{"strftime": 1}""", half, two, "{}")
         for (bad in times) {
             assertContains(refused("answer", "[$bad]"), "answer: expected a time")
         }

@@ -65,7 +65,9 @@ class JsonTest {
 
     @Test
     fun `a message says where`() {
-        assertContains(refused("{\n \"a\": x}"), "in line 2, character 9, found \"x\"")
+        assertContains(refused("{\n \"a\": x}"), "in line 2, character 7, found \"x\"")
+        assertContains(refused("x"), "in line 1, character 1, found \"x\"")
+        assertContains(refused("[\n1,\n\n]"), "in line 4, character 1, found \"]\"")
         assertContains(refused("[1"), "found the end")
     }
 
