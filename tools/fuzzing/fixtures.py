@@ -7,6 +7,7 @@ of 64 and a vocabulary of the 256 bytes and the special tokens.
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ from typing import Any
 from fuzzing.format_fixtures import write_formats
 from fuzzing.lying_hub import honest
 
-HUB = "hub.json"
+HUB, REPORT = "hub.json", "report.json"
 ROOT = Path(__file__).resolve().parents[2]
 TARGETS = ("onnx", "executorch", "coreml")
 CONTEXT = 512
@@ -105,9 +106,30 @@ def prepare(base: Path, targets: Sequence[str]) -> None:
     if not (base / "saved.npz").exists():
         options = ["--save", str(base / "saved.npz"), "-p", "Hello", "-n", "4", "--seed", "1"]
         _product(["chat", str(base / "onnx"), *options])
+    (base / REPORT).write_text(json.dumps(_right_report(base / "onnx")))
     (base / "prompt.txt").write_text("Once upon a time, a king\nsaid: 42 + 1 = 43?\n")
     (base / HUB).write_text(json.dumps(honest(base / "ck")))
     (base / "argv.json").write_text('["generate", "{bundle}", "-p", "Hello", "-n", "2"]')
+
+
+def _right_report(bundle: Path) -> dict[str, Any]:
+    """Return what a phone says that computes exactly what the bundle's golden data say."""
+    golden = json.loads((bundle / "golden.json").read_bytes())
+    return {
+        "format_version": 1,
+        "device": {"model": "a phone", "system": "Android 15"},
+        "runtime": "onnxruntime",
+        "manifest_sha256": hashlib.sha256((bundle / "manifest.json").read_bytes()).hexdigest(),
+        "positions": [
+            {
+                "at": call["at"],
+                "logprobs": [logprob for _, logprob in call["top"]],
+                "rest_logprob": call["rest_logprob"],
+                "best": call["top"][0][0],
+            }
+            for call in golden["positions"]
+        ],
+    }
 
 
 def _export(base: Path, target: str) -> None:

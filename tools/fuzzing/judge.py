@@ -36,6 +36,8 @@ _NAMED_CODES = (*range(2, 17), 19)
 # The one target whose runtime is known to die of some of them.
 _DIES = "executorch"
 NO_NUMBERS = "no numbers"
+# Of a bundle, what a command reads that is given the bundle.
+_OWN_JSON = ("manifest.json", "golden.json", "report.json")
 _EXPECTED = {"out", "out-of-the-way"}
 _CONTROLS = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _EXPONENTS = {"BF16": ("<u2", 0x7F80), "F16": ("<u2", 0x7C00), "F32": ("<u4", 0x7F800000)}
@@ -266,7 +268,11 @@ def _provable(value: object) -> object:
 
 def _proves(case: Case) -> bool:
     surface = surface_of(case)
-    return surface.kind == PROVED or surface.name == "config-deep" or case.verb == "argv"
+    return (
+        surface.kind == PROVED
+        or surface.name == "config-deep"
+        or case.verb in ("argv", "verify-phone")
+    )
 
 
 def _reads_json(case: Case) -> bool:
@@ -275,4 +281,4 @@ def _reads_json(case: Case) -> bool:
     # A plan has no business with what is only copied.
     if not name.endswith(".json") or (case.verb == "dry-run" and name != "config.json"):
         return False
-    return surface_of(case).kind == CHECKPOINT or case.path.endswith("manifest.json")
+    return surface_of(case).kind == CHECKPOINT or name in _OWN_JSON

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fuzzing.cases import Case, surface_of
+from fuzzing.fixtures import REPORT
 from fuzzing.surface import UNSEALED, Surface
 
 MANIFEST = "manifest.json"
@@ -45,6 +46,8 @@ def stage(case: Case, base: Path, folder: Path) -> Staged:
     sealed = surface.target and surface.kind != UNSEALED
     if sealed and case.path.startswith(f"{surface.target}/"):
         reseal(folder / surface.target, Path(case.path).relative_to(surface.target).as_posix())
+        if REPORT in surface.folders:
+            _speak_of(folder / surface.target, folder / REPORT)
     return Staged(folder, _arguments(case, surface, folder), _stdin(case, folder))
 
 
@@ -60,10 +63,17 @@ def reseal(bundle: Path, changed: str) -> None:
     path.write_text(json.dumps(manifest, indent=2))
 
 
+def _speak_of(bundle: Path, report: Path) -> None:
+    """Let a phone's report be one of this bundle, whose manifest changed."""
+    sha256 = hashlib.sha256((bundle / MANIFEST).read_bytes()).hexdigest()
+    written = json.loads(report.read_bytes()) | {"manifest_sha256": sha256}
+    report.write_text(json.dumps(written))
+
+
 def _arguments(case: Case, surface: Surface, folder: Path) -> tuple[str, ...]:
     places = {name: name for name in (*surface.folders, "out")}
     places |= {"saved": "saved.npz", "chat": "saved.npz", "prompt": "prompt.txt"}
-    places |= {"bundle": surface.target, "file": case.path}
+    places |= {"bundle": surface.target, "file": case.path, "report": REPORT}
     verb = next(each for each in surface.verbs if each.name == case.verb)
     words = verb.arguments
     if not words:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from fuzzing.checkpoint_surfaces import EXPORT, JSON, checkpoint_surfaces
 from fuzzing.containers import HEADER
-from fuzzing.fixtures import HUB, TARGETS
+from fuzzing.fixtures import HUB, REPORT, TARGETS
 from fuzzing.lying_hub import REPOSITORY, TOKEN
 from fuzzing.mutate_bytes import ANY_LENGTH, SAME_LENGTH, Mutator
 from fuzzing.mutate_template import change_template_in_json
@@ -120,6 +120,21 @@ def _kept_lengths(file: Mutated) -> tuple[Mutator, ...]:
     return (*fields, *SAME_LENGTH, *SAME_LENGTH, *file.mutators[-2:])
 
 
+def _golden() -> list[Surface]:
+    """Return the surfaces of what a bundle answered, and of what a phone says that it answers."""
+    golden = Mutated("onnx/golden.json", JSON)
+    phone = Verb("verify-phone", ("verify", "{bundle}", "--device-report", "{report}"))
+    again = Verb("verify", ("verify", "{bundle}", "--checkpoint", "{ck}", "--threads", "1"))
+    both = ("onnx", REPORT)
+    return [
+        Surface("golden", both, (golden,), (phone,), SEALED, "onnx", share=30),
+        Surface("report", both, (Mutated(REPORT, JSON),), (phone,), SEALED, "onnx", share=30),
+        Surface(
+            "verify-golden", ("onnx", "weights", "ck"), (golden,), (again,), PROVED, "onnx", share=6
+        ),
+    ]
+
+
 def _all() -> list[Surface]:
     weights = (
         Verb("export", (*EXPORT, "{weights}"), 3),
@@ -202,6 +217,7 @@ def _all() -> list[Surface]:
             "onnx",
             share=20,
         ),
+        *_golden(),
         *(surface for target in TARGETS for surface in _of_target(target)),
     ]
 

@@ -41,12 +41,15 @@ def verify(
     if device_report is not None:
         others = {
             "--checkpoint": checkpoint,
+            "--revision": revision,
+            "--token": token,
             "--weights": weights,
             "--text": text,
             "--quick": quick,
             "--strict": strict,
             "--base": base,
             "--adapter": adapter,
+            "--threads": threads,
         }
         _refuse_beside_a_phone([name for name, given in others.items() if given])
         _judge_a_phone(bundle, device_report, html, as_json=as_json, verbose=verbose)

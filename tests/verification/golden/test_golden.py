@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import math
 import shutil
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +17,7 @@ from artifacts.phone import FAULTS, Phone, report_of
 from artifacts.small_bundle import Silent
 
 from llama_export.bundle.bundle import Bundle
+from llama_export.bundle.manifest import FileEntry
 from llama_export.errors import BundleError, UsageError
 from llama_export.exporting.pipeline import ExportRequest, export_bundle
 from llama_export.targets import registry
@@ -241,6 +243,10 @@ DAMAGE = [
     (("positions", 0, "top"), [[1, -2.0], [1, -3.0]], "top must be a list"),
     (("positions", 0, "top"), [[1]], "top must be a list"),
     (("positions", 0, "rest_logprob"), "x", "rest_logprob"),
+    (("positions", 0, "rest_logprob"), -0.2, "top must be probabilities that add up to 1"),
+    (("positions", 0, "top"), [[1, -1e5]], "top must be probabilities that add up to 1"),
+    (("target",), 5, "target must be a text"),
+    (("runtime",), None, "runtime must be a text"),
 ]
 
 
@@ -309,6 +315,22 @@ def test_the_command_judges_a_phone(verify, right, tmp_path):
     assert "golden calls that were not measured" in out
 
 
+def test_golden_data_of_another_model_are_refused(bundle, golden):
+    """The artifact would be asked for logits that it has not."""
+    top = ((10**6, math.log(0.5)), (1, math.log(0.5)))
+    answer = dataclasses.replace(golden.positions[0], top=top, rest_logprob=None)
+    other = dataclasses.replace(golden, positions=(answer,))
+    with open_session(bundle) as session, pytest.raises(BundleError, match="found 1000000"):
+        measure_again(session, other)
+
+
+def test_golden_data_that_nobody_wrote_so_long_are_not_read(bundle, monkeypatch):
+    files = {**bundle.manifest.files, "golden.json": FileEntry("0" * 64, 2**40)}
+    long = dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, files=files))
+    with pytest.raises(BundleError, match="longer than 2097152 bytes"):
+        read_golden(long)
+
+
 def test_the_command_refuses_what_is_no_report_on_this_bundle(verify, right, command, tmp_path):
     code, _, err = verify(right | {"manifest_sha256": "0" * 64})
     assert (code, "speaks of another bundle" in err) == (2, True)
@@ -316,6 +338,8 @@ def test_the_command_refuses_what_is_no_report_on_this_bundle(verify, right, com
     assert (code, "give the JSON file that the app wrote" in err) == (2, True)
     code, _, err = verify(right, "--quick", "--checkpoint", "demo")
     assert (code, "leave --checkpoint and --quick out" in err) == (2, True)
+    code, _, err = verify(right, "--threads", "2", "--revision", "main")
+    assert (code, "leave --revision and --threads out" in err) == (2, True)
 
 
 def test_a_bundle_without_golden_data_is_refused(demo_bundle, right, command, tmp_path):  # noqa: F811
@@ -371,6 +395,20 @@ def test_a_pruned_head_has_fewer_places_and_no_rest():
     assert {answer.rest_logprob for answer in golden.positions} == {None}
     again = Golden.from_bytes(golden.to_bytes())
     rows = golden_rows(again, measure_again(FewLogits(), again), "session")
+    assert [row.passed for row in rows] == [True] * 5
+
+
+class Certain(FewLogits):
+    """A session of forty logits, of which one is all the probability that float64 can tell."""
+
+    def prefill(self, ids) -> np.ndarray:
+        self.ids += ids
+        return np.eye(1, 40, len(self.ids) % 7, dtype=np.float32)[0] * 2000
+
+
+def test_a_rest_without_any_probability_is_a_rest_still():
+    golden = record(Certain(), Text("x", (1,), (4, 9, 2)), GoldenLimits(1e-4, 1e-3, 1), "onnx", "x")
+    rows = golden_rows(golden, measure_again(Certain(), golden), "session")
     assert [row.passed for row in rows] == [True] * 5
 
 

@@ -12,13 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from llama_export.verification.golden.device_report import DeviceReport, Measured
-from llama_export.verification.golden.golden import Answer, Golden
+from llama_export.verification.golden.golden import SUM_SPREAD, Answer, Golden
 from llama_export.verification.rows import Row, VerifyReport, judged
+from llama_quantize.printable import shown_name
 
 DEVICE = "device"
 _Doubles = npt.NDArray[np.float64]
-# Five digits of each logarithm, and a phone's float32.
-_SUM_SPREAD = 1e-3
 _LEAST = 1e-30
 
 
@@ -36,7 +35,7 @@ def judge_report(golden: Golden, report: DeviceReport, model: str) -> VerifyRepo
         settings={
             **{f"device_{key}": value for key, value in report.device.items()},
             "runtime": report.runtime,
-            "golden_runtime": golden.runtime,
+            "golden_runtime": shown_name(golden.runtime, 120),
             "positions": len(report.positions),
         },
         rows=tuple(golden_rows(golden, report.positions, DEVICE)),
@@ -107,7 +106,7 @@ def _adds_up(measured: Measured) -> bool:
         return False
     logprobs = _measured_logprobs(measured)
     total = float(np.exp(np.minimum(logprobs, 1.0)).sum())
-    return abs(total - 1) <= _SUM_SPREAD
+    return abs(total - 1) <= SUM_SPREAD
 
 
 def _measured_logprobs(measured: Measured) -> _Doubles:

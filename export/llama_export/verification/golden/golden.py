@@ -8,6 +8,7 @@ file's form; it runs and judges nothing.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,8 @@ from llama_quantize.strict_json import JsonFault, parse_object
 GOLDEN_NAME = "golden.json"
 FORMAT_VERSION = 1
 PROMPT, REWIND = "prompt", "rewind"
+# Five digits of each logarithm, and a phone's float32.
+SUM_SPREAD = 1e-3
 
 _MOST_BYTES = 2**21
 _MOST_CALLS, _MOST_IDS, _MOST_TOP = 1024, 4096, 64
@@ -157,6 +160,9 @@ def read_golden(bundle: Bundle) -> Golden:
     if entry is None:
         message = f"{bundle.folder} has no {GOLDEN_NAME}: its export was not checked, or is older"
         raise UsageError(message, "export the model again, without --no-verify")
+    if entry.size_bytes > _MOST_BYTES:
+        message = f"{bundle.folder}: {GOLDEN_NAME} is longer than {_MOST_BYTES} bytes"
+        raise BundleError(message, _HINT)
     path = bundle.path(GOLDEN_NAME)
     if fault := content_fault(path, entry, None):
         message = f"{bundle.folder}: {GOLDEN_NAME} {fault}"
@@ -186,14 +192,22 @@ def _parse(top: JsonObject) -> Golden:
     for key in ("kl_mean", "kl_worst", "margin"):
         limits.number(key, 0.0)
     return Golden(
-        target=str(top.raw.get("target")),
-        runtime=str(top.raw.get("runtime")),
+        target=_text(top, "target"),
+        runtime=_text(top, "runtime"),
         prompt_ids=_ids(top, "prompt_ids"),
         rewind_to=rewind.integer("to"),
         rewind_ids=_ids(rewind, "ids"),
         limits=GoldenLimits(*(_float(limits, key) for key in ("kl_mean", "kl_worst", "margin"))),
         positions=tuple(map(_answer, top.children("positions", _MOST_CALLS))),
     )
+
+
+def _text(owner: JsonObject, key: str) -> str:
+    value = owner.raw.get(key)
+    if not isinstance(value, str):
+        owner.fault(key, "a text")
+        return ""
+    return value
 
 
 def _ids(owner: JsonObject, key: str) -> tuple[int, ...]:
@@ -220,7 +234,15 @@ def _answer(raw: JsonObject) -> Answer:
     if not raw.is_null("rest_logprob"):
         raw.number("rest_logprob", _LOWEST, 0.1)
     rest = None if raw.is_null("rest_logprob") else _float(raw, "rest_logprob")
-    return Answer(call, _top(raw), rest)
+    answer = Answer(call, _top(raw), rest)
+    if answer.top and abs(_total(answer) - 1) > SUM_SPREAD:
+        raw.fault("top", "probabilities that add up to 1 with rest_logprob")
+    return answer
+
+
+def _total(answer: Answer) -> float:
+    rest = 0.0 if answer.rest_logprob is None else math.exp(min(answer.rest_logprob, 1.0))
+    return sum(math.exp(logprob) for _, logprob in answer.top) + rest
 
 
 def _top(raw: JsonObject) -> tuple[tuple[int, float], ...]:

@@ -41,6 +41,7 @@ _PROMPT_TOKENS, _FEWEST_TOKENS, _REWOUND_TOKENS = 96, 12, 13
 _DIGITS = 5
 # Of artifacts that do not round: a phone's float kernels were not measured, and may be faster ones.
 _LEAST_KL = 1e-5
+_LEAST_REST = 1e-300
 
 
 def add_golden(bundle: Bundle, report: VerifyReport) -> Bundle:
@@ -148,6 +149,10 @@ def measure_again(session: Session, golden: Golden) -> list[Measured]:
     Args:
         session: artifact as shipped; it is rewound.
         golden: golden data of the bundle.
+
+    Raises:
+        BundleError: the data speak of logits that the artifact has not, or a logit is not finite.
+        PromptError: they speak of tokens or positions that it has not.
     """
     calls = [answer.call for answer in golden.positions]
     rows = answers_of(session, golden, calls)
@@ -157,11 +162,13 @@ def measure_again(session: Session, golden: Golden) -> list[Measured]:
 def _measured(answer: Answer, logits: FloatArray) -> Measured:
     logprobs = log_probabilities(logits)
     places = [place for place, _ in answer.top]
-    others = float(np.exp(np.delete(logprobs, places)).sum())
+    if max(places) >= len(logprobs):
+        message = f"{GOLDEN_NAME}: expected places of {len(logprobs)} logits, found {max(places)}"
+        raise BundleError(message, "it belongs to another model: export the bundle again")
     return Measured(
         at=answer.call.at,
         logprobs=tuple(float(logprobs[place]) for place in places),
-        rest_logprob=math.log(others) if others > 0 else None,
+        rest_logprob=_rest(np.delete(logprobs, places)),
         best=int(logprobs.argmax()),
     )
 
@@ -186,9 +193,14 @@ def _answer(call: Call, logits: FloatArray) -> Answer:
     # The likeliest first; of equal ones the smaller place.
     order = np.argsort(-logprobs, kind="stable")
     top = [(int(place), round(float(logprobs[place]), _DIGITS)) for place in order[:_TOP]]
-    others = np.exp(logprobs[order[_TOP:]]).sum()
-    rest = round(math.log(max(others, 1e-300)), _DIGITS) if len(order) > _TOP else None
-    return Answer(call, tuple(top), rest)
+    rest = _rest(logprobs[order[_TOP:]])
+    return Answer(call, tuple(top), None if rest is None else round(rest, _DIGITS))
+
+
+def _rest(logprobs: FloatArray) -> float | None:
+    """Return the logarithm of what some places have together; None: there are none."""
+    # So unlikely that float64 has no number for it is not the same as not there.
+    return math.log(max(float(np.exp(logprobs).sum()), _LEAST_REST)) if len(logprobs) else None
 
 
 def _runtime(target: Target, bundle: Bundle) -> str:
