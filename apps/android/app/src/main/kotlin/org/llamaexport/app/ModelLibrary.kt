@@ -10,9 +10,9 @@ import org.llamaexport.core.BundleFiles
 import org.llamaexport.core.BundleImport
 import org.llamaexport.core.MANIFEST_NAME
 import org.llamaexport.core.Manifest
+import org.llamaexport.core.isUnfinished
 
 private const val DEMO = "demo"
-private val UNFINISHED = listOf(".download", ".import")
 
 /** A folder of models. */
 sealed interface ModelEntry {
@@ -35,7 +35,7 @@ class ModelLibrary(val own: File, private val pushed: File?) {
     /** Return all models, by name. */
     fun list(): List<ModelEntry> = listOfNotNull(own, pushed)
         .flatMap { it.listFiles().orEmpty().asList() }
-        .filter { folder -> folder.isDirectory && UNFINISHED.none { folder.name.endsWith(it) } }
+        .filter { it.isDirectory && !isUnfinished(it.name) }
         .sortedBy { it.name }
         .map { folder ->
             try {
@@ -54,18 +54,21 @@ class ModelLibrary(val own: File, private val pushed: File?) {
     /** Return a name like [wanted] that no model has yet. */
     fun freeName(wanted: String): String {
         val kept = wanted.map { if (it.isLetterOrDigit() || it in "-_.") it else '-' }.joinToString("")
-        val base = kept.trim('.', '-').ifEmpty { "model" }
+        val known = kept.trim('.', '-').ifEmpty { "model" }
+        val base = if (isUnfinished(known)) "$known-model" else known
         return generateSequence(1) { it + 1 }.map { if (it == 1) base else "$base-$it" }
             .first { !File(own, it).exists() }
     }
 
     /**
-     * Copy the bundle that the app itself brings, where it brings one and no model is there.
+     * Copy the bundle that the app itself brings, where it brings one and no model is there; what a
+     * killed import left is deleted first.
      *
      * @param files files of that bundle
      * @return its folder; null: there is nothing to do
      */
     fun installDemo(files: BundleFiles): File? {
+        BundleImport(own).discardKilled()
         val isThere = files.open(MANIFEST_NAME)?.use { true } ?: false
         if (!isThere || list().isNotEmpty()) return null
         own.mkdirs()

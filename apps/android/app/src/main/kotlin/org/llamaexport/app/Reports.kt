@@ -14,8 +14,6 @@ import org.llamaexport.core.BenchHost
 import org.llamaexport.core.BenchPlan
 import org.llamaexport.core.BenchResult
 import org.llamaexport.core.BenchThreads
-import org.llamaexport.core.GOLDEN_NAME
-import org.llamaexport.core.Golden
 import org.llamaexport.core.GoldenVerdict
 import org.llamaexport.core.MANIFEST_NAME
 import org.llamaexport.core.judge
@@ -66,9 +64,7 @@ class Reports(private val host: ModelHost, private val engines: Engines, private
     fun verify(): Boolean {
         val model = host.state.loaded ?: return false
         val begun = host.work("verify", { open, stop ->
-            val file = File(open.bundle.folder, GOLDEN_NAME)
-            if (!file.isFile || GOLDEN_NAME !in open.info.manifest.files) return@work null
-            val golden = Golden.parse(file.readBytes())
+            val golden = open.bundle.readGolden() ?: return@work null
             val measured = golden.run(open.cache, stop = stop, onProgress = ::progress)
                 ?: throw Interrupted()
             val manifest = checkNotNull(sha256(File(open.bundle.folder, MANIFEST_NAME)) { true })

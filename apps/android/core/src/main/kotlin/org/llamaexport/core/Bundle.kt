@@ -39,6 +39,32 @@ class Bundle private constructor(val folder: File, val manifest: Manifest) {
         return true
     }
 
+    /**
+     * Read the bundle's golden data, whose hash is compared first.
+     *
+     * @return the data; null: the manifest lists none
+     * @throws BundleError the file is changed, or not what this app reads
+     */
+    fun readGolden(): Golden? {
+        val entry = manifest.files[GOLDEN_NAME] ?: return null
+        val file = folder.at(GOLDEN_NAME)
+        val fault = lengthFault(file, entry)
+        if (fault != null || entry.sizeBytes > MOST_GOLDEN_BYTES) {
+            val found = fault ?: "has more than $MOST_GOLDEN_BYTES bytes"
+            throw BundleError("${folder.name}: $GOLDEN_NAME $found", COPY_AGAIN)
+        }
+        val content = try {
+            file.readBytes()
+        } catch (error: IOException) {
+            throw BundleError("$GOLDEN_NAME cannot be read: ${error.message}", COPY_AGAIN, error)
+        }
+        if (MessageDigest.getInstance("SHA-256").digest(content).toHex() != entry.sha256) {
+            val message = "${folder.name}: $GOLDEN_NAME has other bytes than the manifest says"
+            throw BundleError(message, COPY_AGAIN)
+        }
+        return Golden.parse(content)
+    }
+
     companion object {
         /**
          * Read and check a bundle, all but the hashes.
@@ -53,6 +79,10 @@ class Bundle private constructor(val folder: File, val manifest: Manifest) {
                     "${folder.name} holds no $MANIFEST_NAME, so it is no bundle",
                     "Choose the folder that the export wrote, such as 3.2-1B-Instruct/onnx.",
                 )
+            }
+            if (file.length() > MOST_MANIFEST_BYTES) {
+                val message = "${folder.name}/$MANIFEST_NAME is larger than $MOST_MANIFEST_BYTES bytes"
+                throw BundleError(message, COPY_AGAIN)
             }
             val manifest = try {
                 Manifest.parse(file.readBytes(), "${folder.name}/$MANIFEST_NAME")

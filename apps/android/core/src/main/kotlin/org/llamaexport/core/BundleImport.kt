@@ -4,14 +4,15 @@ import java.io.File
 import java.io.FileOutputStream
 import java.io.IOException
 import java.io.InputStream
-import java.util.zip.ZipException
+import java.util.zip.ZipEntry
 import java.util.zip.ZipInputStream
 
 private const val MOST_ENTRIES = 10_000
 private const val MOST_LEVELS = 4
 private const val CHUNK_BYTES = 1 shl 18
-private const val IMPORT_ENDING = ".import"
+private const val THE_ZIP = "the zip"
 private const val CHOOSE_BUNDLE = "Choose a zip or a folder that llama-export wrote."
+private const val COPY_AGAIN = "Copy it again from where it was made."
 private const val FREE_SPACE = "Delete other models or files, and try again."
 
 /** Files of a bundle somewhere else, such as a folder that the user chose. */
@@ -43,17 +44,18 @@ class BundleImport(
      * @throws Stopped [onProgress] ended it
      */
     fun fromFolder(files: BundleFiles, name: String, onProgress: (DownloadProgress) -> Boolean): Bundle =
-        staged(name) { staging ->
-            val opened = files.open(MANIFEST_NAME) ?: throw noBundle()
-            val content = opened.use { it.readAtMost(MOST_MANIFEST_BYTES) }
+        staged(name, onProgress) { staging ->
+            val opened = read(MANIFEST_NAME) { files.open(MANIFEST_NAME) } ?: throw noBundle()
+            val content = opened.use { read(MANIFEST_NAME) { it.readAtMost(MOST_MANIFEST_BYTES) } }
             val manifest = Manifest.parse(content)
             requireSpace(manifest.sizeBytes, freeBytes(staging))
-            File(staging, MANIFEST_NAME).writeBytes(content)
+            File(staging, MANIFEST_NAME).writeStored(content)
             var done = 0L
             for ((path, entry) in manifest.files) {
-                val input = files.open(path) ?: throw BundleError("$path is missing", CHOOSE_BUNDLE)
+                val input = read(path) { files.open(path) }
+                    ?: throw BundleError("$path is missing", CHOOSE_BUNDLE)
                 val copied = input.use {
-                    copy(it, staging.at(path), entry.sizeBytes) { count ->
+                    copy(it, path, staging.at(path), entry.sizeBytes) { count ->
                         onProgress(DownloadProgress(done + count, manifest.sizeBytes))
                     }
                 }
@@ -78,13 +80,20 @@ class BundleImport(
         name: String,
         sizeBytes: Long,
         onProgress: (DownloadProgress) -> Boolean,
-    ): Bundle = staged(name) { staging ->
-        try {
-            unpack(ZipInputStream(input), staging, sizeBytes, onProgress)
-        } catch (error: ZipException) {
-            throw BundleError("the zip is damaged: ${error.message}", "Copy it again.", error)
-        }
+    ): Bundle = staged(name, onProgress) { staging ->
+        unpack(ZipInputStream(input), staging, sizeBytes, onProgress)
         findBundle(staging, MOST_LEVELS) ?: throw noBundle()
+    }
+
+    /**
+     * Delete what an import left that was killed on its way; nothing else may be importing.
+     *
+     * A download goes on where it ended and is kept; an import would begin anew.
+     */
+    fun discardKilled() {
+        for (folder in models.listFiles().orEmpty()) {
+            if (folder.name.endsWith(IMPORT_ENDING)) folder.deleteRecursively()
+        }
     }
 
     private fun unpack(
@@ -97,7 +106,7 @@ class BundleImport(
         var done = 0L
         var entries = 0
         while (true) {
-            val entry = zip.nextEntry ?: break
+            val entry = next(zip) ?: break
             entries += 1
             if (entries > MOST_ENTRIES) {
                 throw BundleError("the zip has more than $MOST_ENTRIES files", CHOOSE_BUNDLE)
@@ -105,7 +114,7 @@ class BundleImport(
             if (entry.isDirectory) continue
             val fault = if (entry.name == MANIFEST_NAME) null else pathFault(entry.name)
             if (fault != null) throw BundleError("the zip holds '${entry.name}', which $fault", CHOOSE_BUNDLE)
-            val copied = copy(zip, staging.at(entry.name), left) { count ->
+            val copied = copy(zip, THE_ZIP, staging.at(entry.name), left) { count ->
                 onProgress(DownloadProgress(minOf(done + count, sizeBytes), sizeBytes))
             }
             if (copied > left) throw BundleError("the storage is full", FREE_SPACE)
@@ -115,14 +124,34 @@ class BundleImport(
         if (entries == 0) throw BundleError("the file is no zip, or an empty one", CHOOSE_BUNDLE)
     }
 
+    private fun next(zip: ZipInputStream): ZipEntry? = try {
+        read(THE_ZIP) { zip.nextEntry }
+    } catch (error: IllegalArgumentException) {
+        // What it says to a name that is not UTF-8.
+        throw BundleError("$THE_ZIP is damaged: ${error.message}", COPY_AGAIN, error)
+    }
+
+    /** Read of what is imported, where a failure is the source's and not the storage's. */
+    private inline fun <T> read(what: String, work: () -> T): T = try {
+        work()
+    } catch (error: IOException) {
+        throw BundleError("$what cannot be read: ${error.message}", COPY_AGAIN, error)
+    }
+
     /** Copy at most [mostBytes] and one piece more; return how many there were. */
-    private fun copy(input: InputStream, file: File, mostBytes: Long, goesOn: (Long) -> Boolean): Long {
+    private fun copy(
+        input: InputStream,
+        what: String,
+        file: File,
+        mostBytes: Long,
+        goesOn: (Long) -> Boolean,
+    ): Long {
         file.parentFile?.mkdirs()
         var copied = 0L
         FileOutputStream(file).use { output ->
             val chunk = ByteArray(CHUNK_BYTES)
             while (copied <= mostBytes) {
-                val count = input.read(chunk)
+                val count = read(what) { input.read(chunk) }
                 if (count < 0) break
                 output.write(chunk, 0, count)
                 copied += count
@@ -140,14 +169,20 @@ class BundleImport(
             .firstNotNullOfOrNull { findBundle(it, levels - 1) }
     }
 
-    private fun staged(name: String, fill: (File) -> File): Bundle {
+    private fun staged(
+        name: String,
+        onProgress: (DownloadProgress) -> Boolean,
+        fill: (File) -> File,
+    ): Bundle {
         val target = placeOfNew(models, name)
         val staging = File(models, name + IMPORT_ENDING)
         staging.deleteRecursively()
         try {
             if (!staging.mkdirs()) throw BundleError("${staging.name} cannot be made", FREE_SPACE)
             val found = fill(staging)
-            Bundle.open(found).checkHashes { true }
+            val bundle = Bundle.open(found)
+            val whole = DownloadProgress(bundle.manifest.sizeBytes, bundle.manifest.sizeBytes)
+            if (!bundle.checkHashes { onProgress(whole) }) throw Stopped()
             if (!found.renameTo(target)) {
                 throw BundleError("${found.name} cannot be renamed to $name", FREE_SPACE)
             }

@@ -1,7 +1,6 @@
 package org.llamaexport.core
 
 import java.io.File
-import java.io.FileOutputStream
 import java.io.IOException
 import java.security.SecureRandom
 
@@ -42,10 +41,7 @@ class ConversationStore(private val folder: File) {
         val aside = File(file.path + PART_ENDING)
         try {
             folder.mkdirs()
-            FileOutputStream(aside).use { output ->
-                output.write(conversation.write().toByteArray())
-                output.fd.sync()
-            }
+            aside.writeStored(conversation.write().toByteArray())
             if (!aside.renameTo(file)) throw IOException("${aside.name} cannot be renamed")
         } catch (error: IOException) {
             aside.delete()
@@ -91,7 +87,10 @@ class ConversationStore(private val folder: File) {
 
     /** Delete a conversation, sound or damaged. */
     fun delete(id: String) {
-        file(id).delete()
+        val file = file(id)
+        file.delete()
+        // A kill in the middle of a save leaves its words here.
+        File(file.path + PART_ENDING).delete()
     }
 
     private fun file(id: String): File {

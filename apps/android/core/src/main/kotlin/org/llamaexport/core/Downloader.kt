@@ -1,11 +1,11 @@
 package org.llamaexport.core
 
 import java.io.File
+import java.io.IOException
 import java.io.RandomAccessFile
 import java.nio.channels.OverlappingFileLockException
 
-private const val STAGING_ENDING = ".download"
-private const val LOCK_NAME = ".lock"
+private const val FREE_SPACE = "Delete other models or files, and try again: it goes on from where it ended."
 private const val DELETE_FIRST = "Delete it first, or give the new one another name."
 private val UNRESERVED = ('a'..'z').toSet() + ('A'..'Z') + ('0'..'9') + setOf('-', '.', '_', '~')
 
@@ -94,11 +94,11 @@ class Downloader(
         onProgress: (DownloadProgress) -> Unit,
     ): Bundle {
         val target = placeOfNew(models, name)
-        val staging = File(models, name + STAGING_ENDING)
+        val staging = File(models, name + DOWNLOAD_ENDING)
         if (!staging.isDirectory && !staging.mkdirs()) {
             throw BundleError("${staging.name} cannot be made", "Look whether the storage is full.")
         }
-        return locked(staging) {
+        return locked(name) {
             val manifest = begin(address, staging)
             val sizeBytes = manifest.sizeBytes
             requireSpace(missingBytes(staging, manifest), freeBytes(staging))
@@ -112,7 +112,6 @@ class Downloader(
                 done += entry.sizeBytes
             }
             Bundle.open(staging)
-            File(staging, LOCK_NAME).delete()
             if (!staging.renameTo(target)) {
                 throw BundleError("${staging.name} cannot be renamed to $name", DELETE_FIRST)
             }
@@ -120,40 +119,49 @@ class Downloader(
         }
     }
 
-    /** Delete what an unfinished download left. */
+    /** Delete what an unfinished download left. @throws BadInput the name is none */
     fun discard(name: String) {
-        File(models, name + STAGING_ENDING).deleteRecursively()
+        requireFolderName(name)
+        File(models, name + DOWNLOAD_ENDING).deleteRecursively()
+        File(models, name + LOCK_ENDING).delete()
     }
 
     /** Return the names of downloads that did not end, and can go on. */
     fun unfinished(): List<String> = models.list().orEmpty()
-        .filter { it.endsWith(STAGING_ENDING) }
-        .map { it.removeSuffix(STAGING_ENDING) }
+        .filter { it.endsWith(DOWNLOAD_ENDING) }
+        .map { it.removeSuffix(DOWNLOAD_ENDING) }
         .sorted()
 
     /** Fetch the manifest; when it is another one than the last run's, begin anew. */
     private fun begin(address: BundleAddress, staging: File): Manifest {
-        val content = http.get(address.of(MANIFEST_NAME), address.token, 0).use { answer ->
-            if (answer.status != 200) {
-                throw NetworkError(
-                    "$MANIFEST_NAME: the server answered ${answer.status}",
-                    "Give the address of a folder that holds a $MANIFEST_NAME; a private one needs a token.",
-                )
-            }
-            answer.body.readAtMost(MOST_MANIFEST_BYTES)
-        }
+        val content = fetchManifest(address)
         val manifest = Manifest.parse(content)
         val kept = File(staging, MANIFEST_NAME)
         if (!kept.isFile || !kept.readBytes().contentEquals(content)) {
-            for (file in staging.listFiles().orEmpty()) {
-                if (file.name != LOCK_NAME) file.deleteRecursively()
-            }
+            for (file in staging.listFiles().orEmpty()) file.deleteRecursively()
             val aside = File(staging, MANIFEST_NAME + PART_ENDING)
-            aside.writeBytes(content)
-            if (!aside.renameTo(kept)) throw BundleError("$MANIFEST_NAME cannot be written", DELETE_FIRST)
+            aside.writeStored(content)
+            if (!aside.renameTo(kept)) throw BundleError("$MANIFEST_NAME cannot be written", FREE_SPACE)
         }
         return manifest
     }
+
+    private fun fetchManifest(address: BundleAddress): ByteArray =
+        http.get(address.of(MANIFEST_NAME), address.token, 0).use { answer ->
+            if (answer.status != 200) {
+                val found = if (answer.status < 0) "what answers is no web server" else
+                    "the server answered ${answer.status}"
+                throw NetworkError(
+                    "$MANIFEST_NAME: $found",
+                    "Give the address of a folder that holds a $MANIFEST_NAME; a private one needs a token.",
+                )
+            }
+            try {
+                answer.body.readAtMost(MOST_MANIFEST_BYTES)
+            } catch (error: IOException) {
+                throw NetworkError("$MANIFEST_NAME broke off: ${error.message}", "Try again.", error)
+            }
+        }
 
     private fun missingBytes(staging: File, manifest: Manifest): Long =
         manifest.files.entries.sumOf { (path, entry) ->
@@ -162,16 +170,26 @@ class Downloader(
             maxOf(0L, entry.sizeBytes - there)
         }
 
-    private fun <T> locked(staging: File, work: () -> T): T =
-        RandomAccessFile(File(staging, LOCK_NAME), "rw").use { file ->
+    /** Work while nobody else fetches a model of that name, in this process or another. */
+    private fun <T> locked(name: String, work: () -> T): T = try {
+        // Beside the folder, in which every name may be one of the bundle's files.
+        val place = File(models, name + LOCK_ENDING)
+        RandomAccessFile(place, "rw").use { file ->
             val lock = try {
                 file.channel.tryLock()
             } catch (_: OverlappingFileLockException) {
                 null
             }
             if (lock == null) {
-                throw BundleError("${staging.name} is just being fetched", "Wait for it, or stop it first.")
+                throw BundleError("$name is just being fetched", "Wait for it, or stop it first.")
             }
-            work()
+            try {
+                work()
+            } finally {
+                place.delete()
+            }
         }
+    } catch (error: IOException) {
+        throw BundleError("$name cannot be written: ${error.message}", FREE_SPACE, error)
+    }
 }

@@ -43,7 +43,8 @@ class FileDownload(
     /**
      * Fetch the file, or what is missing of it.
      *
-     * @param isStopped asked after each piece, from the same thread; true ends the download
+     * @param isStopped asked with each piece that is read or fetched, from the same thread; true
+     *     ends the download
      * @param onBytes told how many bytes of the file are there, or fewer when it begins anew
      * @throws NetworkError the server did not answer, or ended early; what came is kept
      * @throws BundleError the server sent other bytes than the manifest says, which are deleted, or
@@ -59,7 +60,7 @@ class FileDownload(
     }
 
     private fun complete(isStopped: () -> Boolean, onBytes: (Long) -> Unit) {
-        if (isWhole()) return onBytes(entry.sizeBytes)
+        if (isWhole(isStopped)) return onBytes(entry.sizeBytes)
         target.delete()
         val kept = resumed(isStopped)
         onBytes(kept)
@@ -67,8 +68,11 @@ class FileDownload(
         finish()
     }
 
-    private fun isWhole(): Boolean =
-        target.isFile && target.length() == entry.sizeBytes && sha256(target) { true } == entry.sha256
+    private fun isWhole(isStopped: () -> Boolean): Boolean {
+        if (!target.isFile || target.length() != entry.sizeBytes) return false
+        val found = sha256(target) { !isStopped() } ?: throw Stopped()
+        return found == entry.sha256
+    }
 
     /** Hash what an earlier run left; return how much that is. */
     private fun resumed(isStopped: () -> Boolean): Long {
@@ -180,6 +184,3 @@ class FileDownload(
         else -> NetworkError("${target.name}: the server answered $status", LATER)
     }
 }
-
-/** What is appended to the name of a file that is not whole yet. */
-const val PART_ENDING: String = ".part"

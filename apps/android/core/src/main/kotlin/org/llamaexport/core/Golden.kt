@@ -1,7 +1,24 @@
 package org.llamaexport.core
 
+import kotlin.math.abs
+import kotlin.math.exp
+import kotlin.math.min
+import org.llamaexport.core.tokenizer.textOf
+
 /** Name of the file in a bundle that has its golden data. */
 const val GOLDEN_NAME: String = "golden.json"
+
+/** Largest length of golden data; those of a bundle have some 40 kB. */
+internal const val MOST_GOLDEN_BYTES: Int = 2 * 1024 * 1024
+
+// Five digits of each logarithm, and a phone's float32.
+private const val SUM_SPREAD = 1e-3
+
+/** Return whether logarithms of probability are those of everything that can come. */
+internal fun addUp(logprobs: DoubleArray, restLogprob: Double?): Boolean {
+    val rest = if (restLogprob == null) 0.0 else exp(min(restLogprob, 1.0))
+    return abs(logprobs.sumOf { exp(min(it, 1.0)) } + rest - 1) <= SUM_SPREAD
+}
 
 /**
  * One call of an artifact.
@@ -77,12 +94,12 @@ class Golden(
         private const val HINT = "Export the bundle again, or update the app."
 
         /**
-         * Parse a golden.json, whose hash was compared with the manifest's.
+         * Parse a golden.json; [Bundle.readGolden] compares its hash first.
          *
          * @throws BundleError it is no JSON, of a newer format, or a field is wrong
          */
         fun parse(content: ByteArray, where: String = GOLDEN_NAME): Golden = try {
-            GoldenReader(parseJson(content.toString(Charsets.UTF_8), where).fields(where)).read()
+            GoldenReader(parseJson(textOf(content, where), where).fields(where)).read()
         } catch (error: BadInput) {
             throw BundleError(error.message.orEmpty(), HINT, error)
         }
@@ -133,7 +150,9 @@ private class GoldenReader(private val top: JsonFields) {
         val places = pairs.map { it.first }.toIntArray()
         if (places.toSet().size != places.size) fault(raw, "top", "places that differ", "one twice")
         val rest = if (REST in raw) logprob(raw.double(REST), raw, REST) else null
-        return GoldenAnswer(call, places, pairs.map { it.second }.toDoubleArray(), rest)
+        val logprobs = pairs.map { it.second }.toDoubleArray()
+        if (!addUp(logprobs, rest)) fault(raw, "top", "probabilities that add up to 1", "others")
+        return GoldenAnswer(call, places, logprobs, rest)
     }
 
     private fun pair(value: Json, raw: JsonFields): Pair<Int, Double> {

@@ -4,10 +4,7 @@ import kotlin.math.abs
 import kotlin.math.exp
 import kotlin.math.ln
 import kotlin.math.max
-import kotlin.math.min
 
-// Five digits of each logarithm, and a phone's float32.
-private const val SUM_SPREAD = 1e-3
 private const val LEAST = 1e-30
 private const val LEAST_REST = 1e-300
 private const val ROUNDING = 1e5
@@ -172,7 +169,7 @@ private fun rounded(value: Double): Double =
 private fun Measured.all(): DoubleArray = if (restLogprob == null) logprobs else logprobs + restLogprob
 
 private fun addsUp(measured: Measured): Boolean =
-    measured.best != null && abs(measured.all().sumOf { exp(min(it, 1.0)) } - 1) <= SUM_SPREAD
+    measured.best != null && addUp(measured.logprobs, measured.restLogprob)
 
 /** Return the KL from the golden answer, in nats; infinite where nothing can be compared. */
 private fun divergence(answer: GoldenAnswer, measured: Measured): Double {

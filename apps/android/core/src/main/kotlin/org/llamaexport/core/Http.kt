@@ -35,6 +35,7 @@ fun interface Http {
      *
      * @param token secret for the host of [url] alone; null: none
      * @param from first byte that is wanted; 0: the whole file
+     * @throws BadInput the token is none
      * @throws NetworkError no server answered, or it led in circles or to another protocol
      */
     fun get(url: String, token: String?, from: Long): HttpAnswer
@@ -50,6 +51,10 @@ object UrlHttp : Http {
     override fun get(url: String, token: String?, from: Long): HttpAnswer {
         var place = parse(url, url)
         var secret = token
+        // The platform would refuse it too, in words that show it.
+        if (token != null && token.any { it !in '!'..'~' }) {
+            throw BadInput("the token holds a blank or another character that no token has", COPY_TOKEN)
+        }
         repeat(MOST_REDIRECTS) {
             val connection = open(place, secret, from)
             val status = try {
@@ -96,6 +101,7 @@ object UrlHttp : Http {
         if (place.protocol != "https" && place.protocol != "http") {
             throw NetworkError("$where: expected http or https, found ${place.protocol}", OTHER_PLACE)
         }
+        if (place.host.isEmpty()) throw NetworkError("$where names no host", OTHER_PLACE)
         return place
     }
 
@@ -103,6 +109,7 @@ object UrlHttp : Http {
         Triple(place.protocol, place.host.lowercase(), if (place.port < 0) place.defaultPort else place.port)
 
     private const val OFFLINE = "Look whether this device is online, and try again."
+    private const val COPY_TOKEN = "Copy it again, whole and alone."
     private const val OTHER_PLACE = "Look at the address, or get the bundle from elsewhere."
 }
 
@@ -125,23 +132,20 @@ private class ConnectionAnswer(
 }
 
 /**
- * Read a whole body of bounded length.
+ * Read a stream of bounded length.
  *
- * @throws NetworkError it is longer, or broke off
+ * @return all of it; of a longer one more than [mostBytes] and not the rest
+ * @throws IOException it broke off
  */
-fun InputStream.readAtMost(mostBytes: Int): ByteArray {
+internal fun InputStream.readAtMost(mostBytes: Int): ByteArray {
     val output = ByteArrayOutputStream()
     val chunk = ByteArray(SMALL_CHUNK_BYTES)
-    while (true) {
-        val count = try {
-            read(chunk)
-        } catch (error: IOException) {
-            throw NetworkError("the answer broke off: ${error.message}", "Try again.", error)
-        }
-        if (count < 0) return output.toByteArray()
+    while (output.size() <= mostBytes) {
+        val count = read(chunk)
+        if (count < 0) break
         output.write(chunk, 0, count)
-        if (output.size() > mostBytes) throw NetworkError("the answer is longer than $mostBytes bytes", "")
     }
+    return output.toByteArray()
 }
 
 private const val SMALL_CHUNK_BYTES = 8192

@@ -1,5 +1,7 @@
 package org.llamaexport.core
 
+import org.llamaexport.core.tokenizer.textOf
+
 /** Newest version of manifest.json that this app reads. */
 const val MANIFEST_VERSION: Int = 2
 
@@ -10,6 +12,9 @@ private const val FIRST_VERSION = 1
 private const val OWN_KEY = "llama_export"
 private const val HEAD_TOKENS = "head_tokens"
 private const val SHA256_DIGITS = 64
+
+/** Largest size of a bundle; beyond it sizes could not be added up. */
+private const val MOST_BUNDLE_BYTES = 1L shl 53
 private const val DAMAGED = "The bundle was changed or is damaged: copy it again, or export it again."
 
 /** The fingerprint of a file: its SHA-256 in lower-case hex, and its length. */
@@ -89,7 +94,7 @@ data class Manifest(
                 throw BundleError("$where is larger than $MOST_MANIFEST_BYTES bytes", DAMAGED)
             }
             try {
-                val top = parseJson(content.toString(Charsets.UTF_8), where).fields(where)
+                val top = parseJson(textOf(content, where), where).fields(where)
                 return ManifestReader(top).read()
             } catch (error: BadInput) {
                 throw BundleError(error.message.orEmpty(), DAMAGED, error)
@@ -191,12 +196,16 @@ private class ManifestReader(private val top: JsonFields) {
     private fun files(owner: JsonFields): Map<String, FileEntry> {
         // Two names that differ in their case are one file on many systems.
         val seen = HashMap<String, String>()
+        var left = MOST_BUNDLE_BYTES
         return owner.json.entries.keys.associateWith { path ->
             pathFault(path)?.let { fault(owner, path, "a path inside the folder", "one that $it") }
             val other = seen.put(path.lowercase(), path)
             if (other != null) fault(owner, path, "names that differ", other)
             val entry = owner.fields(path)
-            FileEntry(sha256(entry), notNegative(entry, "size_bytes"))
+            FileEntry(sha256(entry), notNegative(entry, "size_bytes")).also {
+                if (it.sizeBytes > left) fault(entry, "size_bytes", "at most $left bytes", it.sizeBytes)
+                left -= it.sizeBytes
+            }
         }
     }
 

@@ -1,6 +1,16 @@
 package org.llamaexport.core
 
 import java.io.File
+import java.io.FileOutputStream
+
+/** What is appended to the name of a file that is not whole yet. */
+const val PART_ENDING: String = ".part"
+
+/** What is appended to a model's name while it is fetched, imported, or kept from a second fetcher. */
+internal const val DOWNLOAD_ENDING: String = ".download"
+internal const val IMPORT_ENDING: String = ".import"
+internal const val LOCK_ENDING: String = ".lock"
+private val OWN_ENDINGS = listOf(DOWNLOAD_ENDING, IMPORT_ENDING, LOCK_ENDING)
 
 /** Bytes of storage that are left to the system and to the app itself. */
 internal const val SPARE_BYTES: Long = 32L * 1024 * 1024
@@ -15,6 +25,9 @@ fun requireFolderName(name: String) {
     throw BadInput("the name '$name' $fault", "Give a name of letters, digits, '-', '_' and '.'.")
 }
 
+/** Return whether a name in the folder of models is that of something unfinished, and no model's. */
+fun isUnfinished(name: String): Boolean = OWN_ENDINGS.any { name.lowercase().endsWith(it) }
+
 /**
  * Return the folder of a model that is about to come into [models].
  *
@@ -23,6 +36,10 @@ fun requireFolderName(name: String) {
  */
 internal fun placeOfNew(models: File, name: String): File {
     requireFolderName(name)
+    if (isUnfinished(name)) {
+        val message = "the name '$name' ends like that of an unfinished download"
+        throw BadInput(message, "Give a name without ${OWN_ENDINGS.joinToString()} at its end.")
+    }
     val place = File(models, name)
     if (place.exists()) {
         val hint = "Delete it first, or give the new one another name."
@@ -40,4 +57,10 @@ internal fun requireSpace(missingBytes: Long, freeBytes: Long) {
             "Delete other models or files, and try again.",
         )
     }
+}
+
+/** Write a file whose bytes are stored before this returns; what is renamed then is never empty. */
+internal fun File.writeStored(content: ByteArray) = FileOutputStream(this).use { output ->
+    output.write(content)
+    output.fd.sync()
 }

@@ -2,6 +2,8 @@ package org.llamaexport.core
 
 import java.io.ByteArrayOutputStream
 import java.io.File
+import java.io.IOException
+import java.io.InputStream
 import java.util.zip.ZipEntry
 import java.util.zip.ZipOutputStream
 import kotlin.random.Random
@@ -9,6 +11,7 @@ import kotlin.test.Test
 import kotlin.test.assertContains
 import kotlin.test.assertEquals
 import kotlin.test.assertFailsWith
+import kotlin.test.assertFalse
 import kotlin.test.assertTrue
 import org.junit.jupiter.api.io.TempDir
 
@@ -36,6 +39,14 @@ class BundleImportTest {
     private fun copied(entries: Map<String, ByteArray>): Bundle =
         BundleImport(models).fromFolder({ entries[it]?.inputStream() }, "m") { true }
 
+    /** Import from what fails in the middle. */
+    private fun broken(): Bundle = BundleImport(models).fromFolder({ path ->
+        val content = whole.getValue(path)
+        if (path != "model.onnx") content.inputStream() else object : InputStream() {
+            override fun read(): Int = throw IOException("the card was pulled out")
+        }
+    }, "m") { true }
+
     private fun assertNothingLeft() = assertEquals(emptyList(), models.list().orEmpty().toList())
 
     @Test
@@ -59,6 +70,9 @@ class BundleImportTest {
             { unzip(zip(whole + ("../../evil" to ByteArray(3)))) } to "which leads out of the folder",
             { unzip(zip(whole + ("/evil" to ByteArray(3)))) } to "which is not relative",
             { unzip(zip(whole + ("a\\..\\evil" to ByteArray(3)))) } to "holds a backslash",
+            { unzip(zip(whole).let { it.copyOf(it.size / 2) }) } to "the zip cannot be read",
+            { unzip(zip(mapOf("name" to ByteArray(3))).also { it[31] = -1 }) } to "the zip is damaged",
+            { broken() } to "model.onnx cannot be read: the card was pulled out",
             { unzip(zip(files)) } to "holds no manifest.json",
             { unzip(zip(changed)) } to "config.json has other bytes",
             { unzip(zip(whole - "model.onnx")) } to "model.onnx is missing",
@@ -71,7 +85,10 @@ class BundleImportTest {
             { copied(files) } to "holds no manifest.json",
         )
         for ((way, words) in cases) {
-            assertContains(assertFailsWith<BundleError>(words) { way() }.message.orEmpty(), words)
+            val error = assertFailsWith<BundleError>(words) { way() }
+            assertContains(error.message.orEmpty(), words)
+            // The storage had room.
+            assertFalse("Delete" in error.hint, words)
             assertNothingLeft()
         }
     }
@@ -106,6 +123,34 @@ class BundleImportTest {
         }
         assertContains(error.message.orEmpty(), "1000 are free")
         assertNothingLeft()
+    }
+
+    @Test
+    fun `a stop is seen while all is hashed, too`() {
+        val sizeBytes = files.values.sumOf { it.size }.toLong()
+        for (way in listOf<(BundleImport, (DownloadProgress) -> Boolean) -> Bundle>(
+            { importer, goesOn -> importer.fromFolder({ whole[it]?.inputStream() }, "m", goesOn) },
+            { importer, goesOn -> zip(whole).let { importer.fromZip(it.inputStream(), "m", 1, goesOn) } },
+        )) {
+            // A folder's last piece is the first time, and all that is hashed comes after it.
+            var times = 0
+            assertFailsWith<Stopped> {
+                way(BundleImport(models)) {
+                    if (it == DownloadProgress(sizeBytes, sizeBytes)) times += 1
+                    times < 2
+                }
+            }
+            assertNothingLeft()
+        }
+    }
+
+    @Test
+    fun `what a killed import left is deleted, and nothing else`() {
+        writeBundle(File(models, "m.import"))
+        writeBundle(File(models, "m"))
+        File(models, "n.download").mkdirs()
+        BundleImport(models).discardKilled()
+        assertEquals(setOf("m", "n.download"), models.list().orEmpty().toSet())
     }
 
     @Test

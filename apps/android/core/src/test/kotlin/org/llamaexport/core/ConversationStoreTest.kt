@@ -67,6 +67,14 @@ class ConversationStoreTest {
     }
 
     @Test
+    fun `what is deleted is gone, also what a kill left of it`() {
+        store.save(conversation())
+        File(folder, "a1.json.part").writeText(conversation().write())
+        store.delete("a1")
+        assertEquals(emptyList(), folder.list().orEmpty().toList())
+    }
+
+    @Test
     fun `a full storage loses nothing`() {
         store.save(conversation())
         File(folder, "a1.json.part").mkdirs()

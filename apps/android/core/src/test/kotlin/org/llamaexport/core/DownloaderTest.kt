@@ -128,6 +128,8 @@ class DownloaderTest {
                 { asked, output -> output.answer(302, ByteArray(0), "Location" to asked.path) },
             "expected http or https, found file" to
                 { _, output -> output.answer(302, ByteArray(0), "Location" to "file:///etc/passwd") },
+            "names no host" to
+                { _, output -> output.answer(302, ByteArray(0), "Location" to "http:///model.onnx") },
             "what answers is no web server" to { _, output -> output.write("nonsense".toByteArray()) },
         )
         for ((words, lie) in lies) {
@@ -220,6 +222,61 @@ class DownloaderTest {
     }
 
     @Test
+    fun `a token that no header takes is refused in words without it`() = server().use { server ->
+        for (token in listOf("secret\n", "sec ret", "s\u00e9cret", "secret\r\nHost: evil")) {
+            val error = assertFailsWith<AppError>(token) {
+                Downloader(models).fetch(BundleAddress("${server.base}/b", token), NAME, NEVER) { }
+            }
+            assertContains(error.message.orEmpty(), "the token holds a blank")
+            assertFalse(token in "$error ${error.cause}")
+        }
+        assertEquals(emptyList(), server.asked)
+    }
+
+    @Test
+    fun `what was fetched before is looked at no longer than the user wants`() = server().use { server ->
+        leave(1000)
+        part.writeBytes(files.getValue("model.onnx"))
+        part.renameTo(File(part.path.removeSuffix(PART_ENDING)))
+        var asks = 0
+        // The files in their order are config.json, empty and model.onnx.
+        assertFailsWith<Stopped> { fetch(server, { server.asked.size == 3 && ++asks > 0 }) }
+        assertEquals(1, asks)
+        assertFalse(target.exists())
+        fetch(server)
+        assertEquals(0, server.asked.count { it.path == "/b/model.onnx" })
+    }
+
+    @Test
+    fun `a bundle may hold any name, and a storage that takes nothing is said`() {
+        val odd = files + (".lock" to ByteArray(3)) + ("manifest.json.part" to ByteArray(3))
+        val listed = testManifest(odd).write().toByteArray()
+        TestServer { asked, output ->
+            val path = asked.path.removePrefix("/b/")
+            output.serve(if (path == MANIFEST_NAME) listed else odd.getValue(path), asked)
+        }.use { server ->
+            fetch(server)
+            assertTrue(Bundle.open(target).checkHashes { true })
+            assertEquals(listOf(NAME), models.list().orEmpty().toList())
+            target.deleteRecursively()
+            File(models, "$NAME.lock").mkdirs()
+            val error = assertFailsWith<BundleError> { fetch(server) }
+            assertContains(error.message.orEmpty(), "$NAME cannot be written")
+        }
+    }
+
+    @Test
+    fun `what is discarded lies in the folder of models`() {
+        val beside = File(models.parentFile, "beside-${models.name}.download").apply { mkdirs() }
+        assertFailsWith<BadInput> { Downloader(models).discard("../beside-${models.name}") }
+        assertTrue(beside.isDirectory)
+        beside.delete()
+        leave(1000)
+        Downloader(models).discard(NAME)
+        assertEquals(emptyList(), models.list().orEmpty().toList())
+    }
+
+    @Test
     fun `a stop keeps what came, and the next run goes on`() = server().use { server ->
         var asks = 0
         assertFailsWith<Stopped> { fetch(server, { ++asks > 4 }) }
@@ -258,7 +315,8 @@ class DownloaderTest {
         fetch(server)
         assertContains(assertFailsWith<BundleError> { fetch(server) }.message.orEmpty(), "is there already")
         assertWhole()
-        for (bad in listOf("../x", "a/b", "", ".", "a:b")) {
+        // The last ones would be deleted as what an import, a download or a lock left.
+        for (bad in listOf("../x", "a/b", "", ".", "a:b", "a.import", "a.download", "a.lock", "a.IMPORT")) {
             assertFailsWith<BadInput> {
                 Downloader(models).fetch(BundleAddress("${server.base}/b"), bad, NEVER) { }
             }

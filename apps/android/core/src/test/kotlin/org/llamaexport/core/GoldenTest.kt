@@ -1,5 +1,6 @@
 package org.llamaexport.core
 
+import java.io.File
 import kotlin.math.exp
 import kotlin.math.ln
 import kotlin.test.Test
@@ -10,6 +11,7 @@ import kotlin.test.assertFalse
 import kotlin.test.assertNotNull
 import kotlin.test.assertNull
 import kotlin.test.assertTrue
+import org.junit.jupiter.api.io.TempDir
 
 private const val LENGTH = 96
 private const val PREFILLED = 32
@@ -198,6 +200,8 @@ class GoldenTest {
             answer("at" to JsonNumber(96)) to "positions that were read, found 34 to 96",
             answer("at" to JsonNumber(1)) to "positions that were read, found 34 to 1",
             answer("rest_logprob" to JsonNumber(1)) to "rest_logprob: expected a logarithm",
+            answer("rest_logprob" to JsonNumber(0.0)) to "top: expected probabilities that add up to 1",
+            top("[[1, -99999]]") to "positions[3]: top: expected probabilities that add up to 1",
         )
         for ((change, words) in expected) assertContains(refused(change), words)
         assertContains(refused { it.remove("limits") }, "the key limits is missing")
@@ -207,6 +211,25 @@ class GoldenTest {
         assertContains(refused(top("[[1, -1], [1, -2]]")), "places that differ")
         assertContains(refused(top("[]")), "1 to 64 pairs, found 0")
         assertFailsWith<BundleError> { Golden.parse("{".toByteArray()) }
+    }
+
+    @Test
+    fun `golden data are read from a bundle when they are what it lists`(@TempDir folder: File) {
+        val content = document().write().toByteArray()
+        val bundle = Bundle.open(writeBundle(File(folder, "b"), testFiles() + (GOLDEN_NAME to content)))
+        assertEquals(calls.size, assertNotNull(bundle.readGolden()).answers.size)
+        assertNull(Bundle.open(writeBundle(File(folder, "none"))).readGolden())
+        fun refused() = assertFailsWith<BundleError> { bundle.readGolden() }.message.orEmpty()
+        File(bundle.folder, GOLDEN_NAME).writeBytes(document(klMean = 3e-3).write().toByteArray())
+        assertContains(refused(), "golden.json has other bytes than the manifest says")
+        File(bundle.folder, GOLDEN_NAME).delete()
+        assertContains(refused(), "golden.json is missing")
+        val long = testFiles() + (GOLDEN_NAME to ByteArray(MOST_GOLDEN_BYTES + 1))
+        val other = Bundle.open(writeBundle(File(folder, "long"), long))
+        assertContains(
+            assertFailsWith<BundleError> { other.readGolden() }.message.orEmpty(),
+            "golden.json has more than 2097152 bytes",
+        )
     }
 
     @Test

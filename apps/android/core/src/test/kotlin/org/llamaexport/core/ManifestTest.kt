@@ -1,6 +1,7 @@
 package org.llamaexport.core
 
 import java.io.File
+import java.io.RandomAccessFile
 import kotlin.test.Test
 import kotlin.test.assertContains
 import kotlin.test.assertEquals
@@ -57,6 +58,10 @@ class ManifestTest {
         fun entry(digit: String, sizeBytes: Int) =
             JsonObject("sha256" to JsonText(digit.repeat(64)), "size_bytes" to JsonNumber(sizeBytes))
 
+        val huge = JsonObject(
+            "sha256" to JsonText("a".repeat(64)), "size_bytes" to JsonNumber(1L shl 53),
+        )
+
         fun files(vararg names: String) = "files" to JsonObject(names.associateWith { entry("a", 1) })
         val cases = listOf(
             refusal("target" to null) to "manifest.json: the key target is missing",
@@ -69,6 +74,8 @@ class ManifestTest {
             refusal(files("a", "A")) to "expected names that differ, found a",
             refusal("files" to JsonObject("a" to entry("A", 1))) to "64 hex",
             refusal("files" to JsonObject("a" to entry("a", -1))) to "expected a number of bytes, found -1",
+            refusal("files" to JsonObject("a" to entry("a", 1), "b" to huge)) to
+                "b: size_bytes: expected at most 9007199254740991 bytes, found 9007199254740992",
         )
         for ((found, words) in cases) assertContains(found, words)
     }
@@ -89,6 +96,18 @@ class ManifestTest {
     fun `what is no JSON is a damaged bundle`() {
         val error = assertFailsWith<BundleError> { Manifest.parse("{".toByteArray()) }
         assertContains(error.hint, "copy it again")
+        val accented = testManifest(testFiles(), "target" to JsonText("\u00e9")).write()
+        val latin = accented.toByteArray(Charsets.ISO_8859_1)
+        val other = assertFailsWith<BundleError> { Manifest.parse(latin) }
+        assertContains(other.message.orEmpty(), "is not UTF-8")
+    }
+
+    @Test
+    fun `a manifest of gigabytes is not read`() {
+        val bundle = writeBundle(File(folder, "b"))
+        RandomAccessFile(File(bundle, MANIFEST_NAME), "rw").use { it.setLength(3L shl 30) }
+        val error = assertFailsWith<BundleError> { Bundle.open(bundle) }
+        assertContains(error.message.orEmpty(), "manifest.json is larger than 16777216 bytes")
     }
 
     @Test
