@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 import io
+import shutil
 import struct
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+from artifacts.demo_bundle import demo_bundle  # noqa: F401 - a fixture
+from artifacts.sample_bundle import write_bundle
 
-from engine_fixtures import TURNS, Turn, digest, play, played
+import llama_export
+from engine_fixtures import (
+    STAMP,
+    TURNS,
+    Turn,
+    digest,
+    is_current,
+    pack_twice,
+    play,
+    played,
+    record_golden,
+    sources,
+    toolkits,
+)
+from llama_export.bundle.bundle import Bundle
+from llama_export.targets import registry
+from llama_export.verification.golden.golden import read_golden
 from step_server import serve
 
 VOCAB = 50
@@ -77,9 +98,53 @@ def test_the_turns_rewind_edit_and_double_a_cache():
     assert TURNS[2].position < 512 < TURNS[2].position + TURNS[2].length
 
 
-def test_the_stamp_follows_the_models():
-    assert digest({"demo": ["onnx"]}) == digest({"demo": ["onnx"]})
-    assert digest({"demo": ["onnx"]}) != digest({"demo": ["onnx", "coreml"]})
+def test_the_stamp_follows_models_toolkits_and_files(tmp_path):
+    file = tmp_path / "a.json"
+    file.write_text("1")
+    first = digest({"demo": ["onnx"]}, [file])
+    assert digest({"demo": ["onnx"]}, [file]) == first
+    assert digest({"demo": ["onnx", "coreml"]}, [file]) != first
+    assert digest({"demo": ["onnx"], "onnxruntime": "1.0"}, [file]) != first
+    file.write_text("2")
+    assert digest({"demo": ["onnx"]}, [file]) != first
+
+
+def test_what_is_no_python_counts_too():
+    """The demo's weights and the texts decide what a bundle answers."""
+    found = set(sources())
+    package = Path(llama_export.__file__).parent
+    assert {path for path in found if path.suffix != ".py" and package in path.parents}
+    assert package / "version.py" in found
+    assert "torch" in toolkits()
+
+
+def test_what_lies_there_is_made_again_when_a_part_is_gone(tmp_path):
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "onnx.json").write_text("{}")
+    (tmp_path / STAMP).write_text("abc")
+    assert is_current(tmp_path, "abc", ["demo/onnx"])
+    assert not is_current(tmp_path, "abd", ["demo/onnx"])
+    assert not is_current(tmp_path, "abc", ["demo/onnx", "smollm2/onnx"])
+
+
+def test_golden_data_are_recorded_where_there_are_none(demo_bundle, tmp_path):  # noqa: F811
+    folder = Path(shutil.copytree(demo_bundle, tmp_path / "onnx"))
+    record_golden(folder)
+    recorded = read_golden(Bundle.open(folder))
+    assert len(recorded.positions) == 64
+    assert recorded.limits.kl_mean == registry.get("onnx").limits.shipped_kl.value
+    before = (folder / "manifest.json").read_bytes()
+    record_golden(folder)
+    assert (folder / "manifest.json").read_bytes() == before
+
+
+def test_a_bundle_is_packed_with_both_kinds_of_headers(tmp_path):
+    folder = write_bundle(tmp_path / "onnx")
+    pack_twice(folder)
+    for name, version in (("onnx.zip", 20), ("onnx-large.zip", zipfile.ZIP64_VERSION)):
+        with zipfile.ZipFile(tmp_path / name) as packed:
+            assert packed.testzip() is None
+            assert packed.getinfo("model.onnx.data").extract_version == version
 
 
 def test_the_server_answers_each_request_with_logits():

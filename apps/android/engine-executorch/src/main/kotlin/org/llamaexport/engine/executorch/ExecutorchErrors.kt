@@ -10,6 +10,8 @@ private const val VERSIONS =
     "The model was exported for another version of ExecuTorch: export it again with the version " +
         "that this app has, or update the app."
 private const val DAMAGED = "A file of the model is missing or damaged: get the bundle again."
+internal const val EXPORT_AGAIN =
+    "Export the model again with --target executorch, without --all-logits and --kv-cache io."
 private const val NEXT = "Load the model again; if that fails too, share the log."
 
 /** Run what ExecuTorch does with a program, and say in words what goes wrong. */
@@ -21,6 +23,9 @@ internal inline fun <T> inWords(what: String, run: () -> T): T {
     } catch (error: IllegalArgumentException) {
         // Its own class for 0x12 is one of these, and so is what it says to a path.
         throw describe(what, INVALID_ARGUMENT, error)
+    } catch (error: IllegalStateException) {
+        // What it says to a value of another kind, such as logits that are no float32.
+        throw BundleError("ExecuTorch cannot $what: ${error.message}", EXPORT_AGAIN, error)
     } catch (error: OutOfMemoryError) {
         throw EngineError("not enough memory to $what: ${error.message}", MEMORY, error)
     } catch (error: LinkageError) {

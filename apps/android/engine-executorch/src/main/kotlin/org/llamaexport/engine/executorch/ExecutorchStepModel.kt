@@ -1,15 +1,15 @@
 package org.llamaexport.engine.executorch
 
 import java.io.File
-import java.nio.Buffer
-import java.nio.ByteBuffer
-import java.nio.ByteOrder
 import java.nio.FloatBuffer
 import java.nio.LongBuffer
 import org.llamaexport.core.BundleError
+import org.llamaexport.core.PIECE_TOKENS
 import org.llamaexport.core.StepModel
 import org.llamaexport.core.StepStopped
+import org.llamaexport.core.directBuffer
 import org.llamaexport.core.requireTokens
+import org.llamaexport.core.show
 import org.pytorch.executorch.EValue
 import org.pytorch.executorch.Module
 import org.pytorch.executorch.Tensor
@@ -28,7 +28,7 @@ class ExecutorchStepModel private constructor(
     private val ids = longs(PIECE)
     private val start = longs(1)
     private val startValue = EValue.from(Tensor.fromBlob(start, longArrayOf(1)))
-    private val logits = direct(vocabSize * Float.SIZE_BYTES).asFloatBuffer()
+    private val logits = directBuffer(vocabSize, Float.SIZE_BYTES).asFloatBuffer()
     private var written = 0
     private var isOpen = true
 
@@ -65,8 +65,8 @@ class ExecutorchStepModel private constructor(
         start.put(0, written.toLong())
         inWords("run the model over $size tokens") {
             val tokens = EValue.from(Tensor.fromBlob(piece, longArrayOf(1, size.toLong())))
-            val result = module.forward(tokens, startValue).single().toTensor()
-            if (result.shape().last() != vocabSize.toLong() || count(result) != vocabSize.toLong()) {
+            val result = only("forward", module.forward(tokens, startValue)).toTensor()
+            if (result.shape().lastOrNull() != vocabSize.toLong() || count(result) != vocabSize.toLong()) {
                 throw BundleError(
                     "expected one row of $vocabSize logits, found ${result.shape().joinToString(" x ")}",
                     EXPORT_AGAIN,
@@ -84,10 +84,7 @@ class ExecutorchStepModel private constructor(
 
     companion object {
         /** Number of ids that are run at once, after which [stop] is seen at the latest. */
-        const val PIECE: Int = 128
-
-        private const val EXPORT_AGAIN =
-            "Export the model again with --target executorch, without --all-logits and --kv-cache io."
+        const val PIECE: Int = PIECE_TOKENS
 
         /**
          * Load a program.
@@ -129,17 +126,13 @@ class ExecutorchStepModel private constructor(
             }
         }
 
-        private fun number(module: Module, name: String): Long = module.execute(name).single().toInt()
+        private fun number(module: Module, name: String): Long = only(name, module.execute(name)).toInt()
 
-        /** Leave so many numbers to read; the type of `Buffer` has these methods on every Android. */
-        private fun Buffer.show(size: Int) {
-            clear()
-            limit(size)
+        private fun only(name: String, values: Array<EValue>): EValue {
+            if (values.size == 1) return values[0]
+            throw BundleError("the program's $name gives ${values.size} values, expected one", EXPORT_AGAIN)
         }
 
-        private fun longs(size: Int): LongBuffer = direct(size * Long.SIZE_BYTES).asLongBuffer()
-
-        private fun direct(sizeBytes: Int): ByteBuffer =
-            ByteBuffer.allocateDirect(sizeBytes).order(ByteOrder.nativeOrder())
+        private fun longs(size: Int): LongBuffer = directBuffer(size, Long.SIZE_BYTES).asLongBuffer()
     }
 }

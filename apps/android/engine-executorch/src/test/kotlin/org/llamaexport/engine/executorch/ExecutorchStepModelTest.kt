@@ -19,13 +19,16 @@ import org.llamaexport.core.EngineError
 import org.llamaexport.core.PromptError
 import org.llamaexport.core.StepModel
 import org.llamaexport.core.StepStopped
+import org.llamaexport.core.directBuffer
 import org.llamaexport.fixtures.PythonStepModel
 import org.llamaexport.fixtures.Turns
 import org.llamaexport.fixtures.assertGolden
 import org.llamaexport.fixtures.playWith
+import org.pytorch.executorch.EValue
 import org.pytorch.executorch.ExecutorchRuntimeException
 import org.pytorch.executorch.ExecutorchRuntimeException.ExecutorchInvalidArgumentException
 import org.pytorch.executorch.Module
+import org.pytorch.executorch.Tensor
 
 /** Of the runtime there is a double alone; what it computes is the real program, in Python. */
 class ExecutorchStepModelTest {
@@ -86,10 +89,8 @@ class ExecutorchStepModelTest {
         val turns = Turns.of("demo/executorch")
         assumeTrue(turns != null, "executorch is not installed")
         file = assertNotNull(turns).artifact
-        assertGolden(turns.bundle) {
-            program = ModelProgram(PythonStepModel(turns.bundle))
-            open(turns.vocabSize, turns.maxContext)
-        }
+        program = ModelProgram(PythonStepModel(turns.bundle))
+        open(turns.vocabSize, turns.maxContext).use { assertGolden(turns.bundle, it) }
     }
 
     @Test
@@ -137,6 +138,51 @@ class ExecutorchStepModelTest {
         assertContains(assertFailsWith<BundleError> { open() }.message.orEmpty(), "room for 999 positions")
         file = File(folder, "gone.pte")
         assertFailsWith<EngineError> { open() }
+    }
+
+    /** Load a program of another form, of which nothing may escape as an exception of the runtime's. */
+    private fun loading(execute: (String) -> Array<EValue>) {
+        Module.loader = Module.Loader { _, _, _ ->
+            object : Module.Program {
+                override fun execute(method: String, vararg inputs: EValue) = execute(method)
+
+                override fun close() = program.close()
+            }
+        }
+    }
+
+    private fun tensor(vararg shape: Long): EValue {
+        val size = shape.fold(1L) { product, each -> product * each }.toInt()
+        return EValue.from(Tensor.fromBlob(directBuffer(size, Float.SIZE_BYTES).asFloatBuffer(), shape))
+    }
+
+    @Test
+    fun `a program that gives other values is refused in words`() {
+        val sizes = mapOf("get_vocab_size" to 300L, "get_max_context_len" to 1000L)
+        fun model(logits: Array<EValue>) = loading { name ->
+            sizes[name]?.let { arrayOf(EValue.from(it)) } ?: logits
+        }
+
+        fun refused(): String = open().use {
+            assertFailsWith<BundleError> { it.step(intArrayOf(1), 0) }
+        }.message.orEmpty()
+        val longs = directBuffer(300, Long.SIZE_BYTES).asLongBuffer()
+        val cases = listOf(
+            arrayOf<EValue>() to "forward gives 0 values",
+            arrayOf(tensor(300), tensor(300)) to "forward gives 2 values",
+            arrayOf(EValue.from(5L)) to "Expected EValue type Tensor",
+            arrayOf(tensor(2, 300)) to "found 2 x 300",
+            arrayOf(tensor()) to "expected one row of 300 logits",
+            arrayOf(EValue.from(Tensor.fromBlob(longs, longArrayOf(1, 300)))) to "cannot copy data",
+        )
+        for ((logits, words) in cases) {
+            model(logits)
+            assertContains(refused(), words)
+        }
+        loading { arrayOf(tensor(1)) }
+        assertContains(assertFailsWith<BundleError> { open() }.message.orEmpty(), "Expected EValue type Int")
+        loading { arrayOf() }
+        assertContains(assertFailsWith<BundleError> { open() }.message.orEmpty(), "gives 0 values")
     }
 
     @Test

@@ -3,9 +3,8 @@ package org.llamaexport.engine.onnx
 import ai.onnxruntime.OnnxTensor
 import ai.onnxruntime.OrtEnvironment
 import ai.onnxruntime.OrtSession
-import java.nio.ByteBuffer
-import java.nio.ByteOrder
 import java.nio.LongBuffer
+import org.llamaexport.core.directBuffer
 
 /** First number of slots of a cache. At Llama 3.2 1B a slot of all layers is 64 kB. */
 internal const val FIRST_SLOTS = 512
@@ -68,8 +67,7 @@ internal class KeyValueCaches(
     }
 
     private fun empty(wanted: Int): Cache {
-        val row = ByteBuffer.allocateDirect((heads * headDim * Float.SIZE_BYTES).toInt())
-            .order(ByteOrder.nativeOrder()).asFloatBuffer()
+        val row = directBuffer(Math.toIntExact(heads * headDim), Float.SIZE_BYTES).asFloatBuffer()
         val shape = longArrayOf(1, heads, 1, headDim)
         return OnnxTensor.createTensor(environment, row, shape).use { padded(it, 1, wanted) }
     }

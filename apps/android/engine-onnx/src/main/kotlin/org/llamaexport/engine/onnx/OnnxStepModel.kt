@@ -8,15 +8,15 @@ import ai.onnxruntime.OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL
 import ai.onnxruntime.OrtSession
 import ai.onnxruntime.TensorInfo
 import java.io.File
-import java.nio.Buffer
-import java.nio.ByteBuffer
-import java.nio.ByteOrder
 import java.nio.FloatBuffer
 import java.nio.LongBuffer
 import org.llamaexport.core.BundleError
+import org.llamaexport.core.PIECE_TOKENS
 import org.llamaexport.core.StepModel
 import org.llamaexport.core.StepStopped
+import org.llamaexport.core.directBuffer
 import org.llamaexport.core.requireTokens
+import org.llamaexport.core.show
 
 /**
  * An ONNX artifact in onnxruntime, with its KV cache in place.
@@ -26,6 +26,7 @@ import org.llamaexport.core.requireTokens
  * [stop] is seen; within a piece onnxruntime itself is told. Make one with [open].
  */
 class OnnxStepModel private constructor(
+    private val owned: Closing,
     private val environment: OrtEnvironment,
     private val session: OrtSession,
     private val signature: Signature,
@@ -40,14 +41,16 @@ class OnnxStepModel private constructor(
 
     override val vocabSize: Int = signature.vocabSize
 
-    private val options = OrtSession.RunOptions()
-    private val caches =
-        KeyValueCaches(environment, signature.caches, signature.heads, signature.headDim, maxContext)
-    private val ids = direct(PIECE * Long.SIZE_BYTES).asLongBuffer()
-    private val mask = direct(maxContext * Long.SIZE_BYTES).asLongBuffer()
-    private val logits = direct(vocabSize * Float.SIZE_BYTES).asFloatBuffer()
-    private val logitsTensor =
-        OnnxTensor.createTensor(environment, logits, longArrayOf(1, 1, vocabSize.toLong()))
+    private val options = owned.add(OrtSession.RunOptions())
+    private val caches = owned.add(
+        KeyValueCaches(environment, signature.caches, signature.heads, signature.headDim, maxContext),
+    )
+    private val ids = directBuffer(PIECE, Long.SIZE_BYTES).asLongBuffer()
+    private val mask = directBuffer(maxContext, Long.SIZE_BYTES).asLongBuffer()
+    private val logits = directBuffer(vocabSize, Float.SIZE_BYTES).asFloatBuffer()
+    private val logitsTensor = owned.add(
+        OnnxTensor.createTensor(environment, logits, longArrayOf(1, 1, vocabSize.toLong())),
+    )
     private val inputs = HashMap<String, OnnxTensor>()
     private val outputs = hashMapOf(LOGITS to logitsTensor)
     private var written = 0
@@ -87,10 +90,7 @@ class OnnxStepModel private constructor(
             if (!isOpen) return
             isOpen = false
         }
-        logitsTensor.close()
-        caches.close()
-        options.close()
-        session.close()
+        owned.close()
     }
 
     private fun runPiece(all: IntArray, begin: Int, end: Int) {
@@ -129,13 +129,14 @@ class OnnxStepModel private constructor(
 
     companion object {
         /** Number of ids that are run at once, after which [stop] is seen at the latest. */
-        const val PIECE: Int = 128
+        const val PIECE: Int = PIECE_TOKENS
 
         private const val IDS = "input_ids"
         private const val MASK = "attention_mask"
         private const val LOGITS = "logits"
         private const val PAST = "past_key_values"
         private const val PRESENT = "present"
+        private const val MOST_OF_ONE_AXIS = 16_384L
         private const val EXPORT_AGAIN = "Export the model again with --target onnx."
 
         /**
@@ -153,18 +154,22 @@ class OnnxStepModel private constructor(
                 // What it calls an error it throws too.
                 val environment = OrtEnvironment.getEnvironment(ORT_LOGGING_LEVEL_FATAL)
                 environment.setTelemetry(false)
-                val session = OrtSession.SessionOptions().use { options ->
-                    options.setSessionLogLevel(ORT_LOGGING_LEVEL_FATAL)
-                    if (threads > 0) options.setIntraOpNumThreads(threads)
-                    environment.createSession(model.path, options)
-                }
+                val owned = Closing()
                 try {
+                    val session = owned.add(sessionOf(environment, model, threads))
                     val signature = signatureOf(session, model.name, vocabSize)
-                    OnnxStepModel(environment, session, signature, maxContext)
+                    OnnxStepModel(owned, environment, session, signature, maxContext)
                 } catch (error: Throwable) {
-                    session.close()
+                    owned.close()
                     throw error
                 }
+            }
+
+        private fun sessionOf(environment: OrtEnvironment, model: File, threads: Int): OrtSession =
+            OrtSession.SessionOptions().use { options ->
+                options.setSessionLogLevel(ORT_LOGGING_LEVEL_FATAL)
+                if (threads > 0) options.setIntraOpNumThreads(threads)
+                environment.createSession(model.path, options)
             }
 
         private fun signatureOf(session: OrtSession, name: String, vocabSize: Int): Signature {
@@ -177,10 +182,7 @@ class OnnxStepModel private constructor(
                 throw BundleError("$name: expected ids, mask, caches and logits, found $found", EXPORT_AGAIN)
             }
             val shapes = caches.map { floats(name, it, inputs.getValue(it)) }
-            val (_, heads, _, headDim) = shapes.first().toList()
-            if (shapes.any { it.size != 4 || it[1] != heads || it[3] != headDim }) {
-                throw BundleError("$name: its caches differ in shape", EXPORT_AGAIN)
-            }
+            val (heads, headDim) = headsOf(name, shapes)
             val logits = floats(name, LOGITS, session.outputInfo.getValue(LOGITS))
             if (logits.size != 3 || logits[1] != 1L || logits[2] != vocabSize.toLong()) {
                 throw BundleError(
@@ -199,13 +201,25 @@ class OnnxStepModel private constructor(
             return tensor.shape
         }
 
-        /** Leave so many numbers to read; the type of `Buffer` has these methods on every Android. */
-        private fun Buffer.show(size: Int) {
-            clear()
-            limit(size)
+        /**
+         * Return the number of heads and of columns that every cache `[1, K, slots, D]` has.
+         *
+         * @throws BundleError the caches have other shapes, or sizes that no model has
+         */
+        internal fun headsOf(name: String, shapes: List<LongArray>): Pair<Long, Long> {
+            val heads = shapes.first().getOrElse(1) { 0 }
+            val headDim = shapes.first().getOrElse(3) { 0 }
+            if (shapes.any { it.size != 4 || it[1] != heads || it[3] != headDim }) {
+                throw BundleError("$name: its caches differ in shape", EXPORT_AGAIN)
+            }
+            if (heads !in 1..MOST_OF_ONE_AXIS || headDim !in 1..MOST_OF_ONE_AXIS) {
+                throw BundleError(
+                    "$name: expected caches of 1 to $MOST_OF_ONE_AXIS heads and columns, " +
+                        "found $heads and $headDim",
+                    EXPORT_AGAIN,
+                )
+            }
+            return heads to headDim
         }
-
-        private fun direct(sizeBytes: Int): ByteBuffer =
-            ByteBuffer.allocateDirect(sizeBytes).order(ByteOrder.nativeOrder())
     }
 }

