@@ -85,6 +85,19 @@ class ModelsScreenTest : AppTest() {
     }
 
     @Test
+    fun `what a killed import left is gone at the next start, and no model has such a name`() {
+        waitFor("the beginning") { parts.hasBegun }
+        val left = File(parts.library.own, "big.import").apply { mkdirs() }
+        File(left, "model.onnx_data").writeText("half of it")
+        File(parts.library.own, "big.download").mkdirs()
+        app.restart()
+        waitFor("the beginning") { parts.hasBegun }
+        assertEquals(listOf("big.download"), parts.library.own.list().orEmpty().asList())
+        assertEquals("big.download-model", parts.library.freeName("big.download"))
+        assertEquals("big", parts.library.freeName("big"))
+    }
+
+    @Test
     fun `a zip that leads out of its folder is refused in words, and nothing is left`() {
         waitFor("the beginning") { parts.hasBegun }
         val screen = open<ModelsActivity>().get()
