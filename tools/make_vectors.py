@@ -23,7 +23,6 @@ from manifest_vectors import manifest_vectors
 from sampler_vectors import sampler_vectors
 from small_tokenizer_vectors import small_tokenizer_vectors
 from tokenizer_vectors import tokenizer_vectors
-from turns_vectors import turns_vectors
 
 FOLDER = Path(__file__).resolve().parents[1] / "apps" / "shared" / "vectors"
 FILES: Mapping[str, Callable[[], Mapping[str, Any]]] = {
@@ -35,7 +34,6 @@ FILES: Mapping[str, Callable[[], Mapping[str, Any]]] = {
     "sampler.json": sampler_vectors,
     "small_tokenizers.json": small_tokenizer_vectors,
     "tokenizer.json": tokenizer_vectors,
-    "turns.json": turns_vectors,
 }
 
 

@@ -59,7 +59,8 @@ BASE: Mapping[str, Any] = {
             "user": _TURN,
             "assistant": _TURN,
             "answer": ["assistant\n"],
-            "trim": True,
+            "trim": ["user", "assistant"],
+            "thoughts_end": None,
         },
     },
 }
@@ -70,6 +71,11 @@ GOOD: Mapping[str, Mapping[tuple[str, ...], object]] = {
     "an older export, without keys for apps": {("memory",): _ABSENT, ("chat",): _ABSENT},
     "a text without a beginning": {("tokenizer", "bos_token_id"): None},
     "a beginning of its own": {("tokenizer", "prefix_token_ids"): [1, 5]},
+    "no system message": {("chat", "turns", "system"): None},
+    "a system message inside a user's": {
+        ("chat", "turns", "system"): {"user": "first", "before": "", "after": "\n\n"}
+    },
+    "thoughts left out": {("chat", "turns", "thoughts_end"): "</think>"},
     "an artifact that is a folder": {
         ("artifact",): "model.mlpackage",
         ("files", "model.mlpackage/Manifest.json"): {"sha256": _HASH, "size_bytes": 3},
@@ -103,7 +109,25 @@ BAD: Mapping[str, tuple[tuple[str, ...], object, str]] = {
         "chat.turns.answer",
     ),
     "half a surrogate pair": (("chat", "turns", "answer"), ["\ud800"], "chat.turns.answer"),
-    "trim as a number": (("chat", "turns", "trim"), 1, "chat.turns.trim"),
+    "trim of no role": (("chat", "turns", "trim"), True, "chat.turns.trim"),
+    "trim of a role that is none": (("chat", "turns", "trim"), ["tool"], "chat.turns.trim"),
+    "no word of thoughts": (("chat", "turns", "thoughts_end"), _ABSENT, "chat.turns.thoughts_end"),
+    "thoughts that end with nothing": (
+        ("chat", "turns", "thoughts_end"),
+        "",
+        "chat.turns.thoughts_end",
+    ),
+    "no word of the system": (("chat", "turns", "system"), _ABSENT, "chat.turns.system"),
+    "a system message somewhere else": (
+        ("chat", "turns", "system"),
+        {"user": "second", "before": "", "after": ""},
+        "chat.turns.system.user",
+    ),
+    "a system message inside a message, without a text": (
+        ("chat", "turns", "system"),
+        {"user": "first", "before": ""},
+        "chat.turns.system.after",
+    ),
 }
 _PATHS = {
     "a file in the folder above": "../x",

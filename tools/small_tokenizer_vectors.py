@@ -6,7 +6,7 @@ module knows which texts they are asked; it does not know how they were made.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -55,6 +55,7 @@ def small_tokenizer_vectors() -> Mapping[str, Any]:
             {"name": name, "ids": [tokenizer.encode(text) for text in asked.values()]}
             for name, tokenizer in loaded.items()
         ],
+        "continued": list(_continued(loaded, tuple(asked.values()))),
         "decode": [
             case for name, tokenizer in loaded.items() for case in _decoded(name, tokenizer)
         ],
@@ -74,6 +75,16 @@ def texts() -> Iterator[tuple[str, str]]:
         bits = [_BITS[int(random.random() * len(_BITS))] for _ in range(count)]
         yield f"random {number}", "".join(bits)
     yield "the class of each character", "".join(f"{each}'s" for each in CLASSES.values())
+
+
+def _continued(
+    loaded: Mapping[str, Tokenizer], asked: Sequence[str]
+) -> Iterator[Mapping[str, Any]]:
+    """Yield the ids of texts behind something else, where they are not those of a text alone."""
+    for name, tokenizer in loaded.items():
+        ids = [tokenizer.encode(text, continues=True) for text in asked]
+        if ids != [tokenizer.encode(text) for text in asked]:
+            yield {"name": name, "ids": ids}
 
 
 def _described(name: str, tokenizer: Tokenizer) -> Mapping[str, Any]:

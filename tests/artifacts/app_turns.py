@@ -32,23 +32,44 @@ def written_date(format_: str, now: datetime) -> str:
     return text
 
 
+def app_pieces(turns: Mapping[str, Any], messages: Sequence[tuple[str, str]]) -> list[Any]:
+    (role, brief), *others = messages
+    said = lambda role, text: text.strip() if role in turns["trim"] else text  # noqa: E731
+    system, place = turns["system"], None
+    if role != "system":
+        others, pieces = list(messages), [*turns["begin"], *turns["no_system"]]
+    elif "user" in system:
+        place = {"first": 0, "last": max(range(0, len(others), 2))}[system["user"]]
+        pieces = [*turns["begin"], *turns["no_system"]]
+    else:
+        pieces = [*turns["begin"], *system["prefix"], said(role, brief), *system["suffix"]]
+    for number, (role, content) in enumerate(others):
+        if role == "assistant" and turns["thoughts_end"]:
+            content = content.split(turns["thoughts_end"])[-1]
+        if number == place:
+            content = system["before"] + said("system", brief) + system["after"] + content
+        pieces += [*turns[role]["prefix"], said(role, content), *turns[role]["suffix"]]
+    return [*pieces, *turns["answer"]]
+
+
+def app_parts(
+    turns: Mapping[str, Any], messages: Sequence[tuple[str, str]], now: datetime
+) -> list[int | str]:
+    parts: list[Any] = []
+    for piece in app_pieces(turns, messages):
+        each = written_date(piece["strftime"], now) if isinstance(piece, dict) else piece
+        if isinstance(each, str) and parts and isinstance(parts[-1], str):
+            parts[-1] += each
+        elif each != "":
+            parts.append(each)
+    return parts
+
+
 def app_ids(
     turns: Mapping[str, Any], tokenizer, messages: Sequence[tuple[str, str]], now: datetime
 ) -> list[int]:
-    pieces = list(turns["begin"])
-    if messages[0][0] != "system":
-        pieces += turns["no_system"]
-    for role, content in messages:
-        said = content.strip() if turns["trim"] else content
-        pieces += [*turns[role]["prefix"], said, *turns[role]["suffix"]]
-    ids, text = [], ""
-    for piece in [*pieces, *turns["answer"], None]:
-        if isinstance(piece, str):
-            text += piece
-        elif isinstance(piece, dict):
-            text += written_date(piece["strftime"], now)
-        else:
-            ids += tokenizer.encode(text) if text else []
-            ids += [] if piece is None else [piece]
-            text = ""
+    ids: list[int] = []
+    for part in app_parts(turns, messages, now):
+        is_text = isinstance(part, str)
+        ids += tokenizer.encode(part, continues=bool(ids)) if is_text else [part]
     return ids

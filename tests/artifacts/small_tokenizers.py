@@ -33,6 +33,7 @@ def made() -> Mapping[str, Mapping[str, bytes]]:
         "gap": _files(KINDS["gap"]()),
         "llama2": _files(KINDS["converted"](), bos_token="<s>", eos_token="</s>"),
         "metaspace": _files(_with_tools(KINDS["metaspace"]())),
+        "tinyllama": _tinyllama(),
         "openllama": _files(json.loads(blanks_removed["tokenizer.json"])),
         "llama2-with-tools": _files(_with_tools(KINDS["converted"]())),
         "llama2-without-bytes": _files(_without_bytes(KINDS["converted"]())),
@@ -45,6 +46,16 @@ def _files(document: Mapping[str, Any], **config: object) -> Mapping[str, bytes]
         "tokenizer.json": json.dumps(document, separators=(",", ":")).encode("ascii") + b"\n",
         "tokenizer_config.json": json.dumps(keys, indent=1).encode("ascii") + b"\n",
     }
+
+
+def _tinyllama() -> Mapping[str, bytes]:
+    """A blank stands before a text at the very beginning, and not behind a token."""
+    size = SentencePieceTokenizer.from_bytes(trained()).vocab_size
+    tool = {"content": "<tool>", **FLAGS, "normalized": False}
+    keys = {"legacy": False, "added_tokens_decoder": {str(size): tool}}
+    tokenizer = SentencePieceTokenizer.from_bytes(trained(), keys)
+    config = json.dumps(tokenizer.config_keys(), indent=1).encode("ascii") + b"\n"
+    return {**tokenizer.files(), "tokenizer_config.json": config}
 
 
 def _with_digits(document: dict[str, Any]) -> dict[str, Any]:

@@ -141,8 +141,10 @@ TURNS = {
     "no_system": ["Today: ", {"strftime": "%d %b %Y"}, "\n"],
     **dict.fromkeys(("system", "user", "assistant"), TURN),
     "answer": [],
-    "trim": True,
+    "trim": ["system", "user"],
+    "thoughts_end": "</think>",
 }
+INSIDE = {"user": "last", "before": "", "after": "\n\n"}
 FOR_APPS = {
     "memory": {"resident_bytes": 10**9, "kv_bytes_per_token": 0},
     "chat": {"turns": TURNS, "reason": None},
@@ -163,7 +165,13 @@ FOR_APPS_DAMAGE = [
     ("chat.turns", ABSENT, "chat.turns must be an object", True),
     ("chat.more", 1, "chat.more is not a key", True),
     ("chat.turns.tool", TURN, "chat.turns.tool is not a key", True),
-    ("chat.turns.trim", 1, "chat.turns.trim must be true or false", True),
+    ("chat.turns.trim", True, "chat.turns.trim must be a list of roles", True),
+    ("chat.turns.trim", ["user", "user"], "chat.turns.trim must be a list of roles", True),
+    ("chat.turns.trim", ["tool"], "chat.turns.trim must be a list of system", True),
+    ("chat.turns.trim", [[]], "chat.turns.trim must be a list of system", True),
+    ("chat.turns.thoughts_end", "", "chat.turns.thoughts_end must be a text", True),
+    ("chat.turns.thoughts_end", 1, "chat.turns.thoughts_end must be a text", True),
+    ("chat.turns.thoughts_end", ABSENT, "chat.turns.thoughts_end must be a text", True),
     ("chat.turns.begin", ABSENT, "chat.turns.begin must be a list", True),
     ("chat.turns.begin", "<s>", "chat.turns.begin must be a list", True),
     ("chat.turns.begin", [True], "chat.turns.begin must be a list of token ids", True),
@@ -178,7 +186,15 @@ FOR_APPS_DAMAGE = [
     ("chat.turns.answer", [{}], "chat.turns.answer must be", True),
     ("chat.turns.user.suffix", None, "chat.turns.user.suffix must be a list", True),
     ("chat.turns.user.more", [], "chat.turns.user.more is not a key", True),
-    ("chat.turns.system", None, "chat.turns.system must be an object", True),
+    ("chat.turns.system", ABSENT, "chat.turns.system must be an object", True),
+    ("chat.turns.system", "none", "chat.turns.system must be an object", True),
+    ("chat.turns.user", None, "chat.turns.user must be an object", True),
+    ("chat.turns.user", INSIDE, "chat.turns.user.user is not a key", True),
+    ("chat.turns.system", INSIDE | {"user": "second"}, "chat.turns.system.user must be", True),
+    ("chat.turns.system", INSIDE | {"before": None}, "chat.turns.system.before must be", True),
+    ("chat.turns.system", INSIDE | {"after": [1]}, "chat.turns.system.after must be", True),
+    ("chat.turns.system", INSIDE | {"after": "\ud800"}, "chat.turns.system.after must be", False),
+    ("chat.turns.system", INSIDE | TURN, "chat.turns.system.prefix is not a key", True),
 ]
 
 
@@ -296,6 +312,14 @@ def test_a_wrong_field_for_apps_is_named(tmp_path, schema, where, value, word, i
     with pytest.raises(BundleError, match=re.escape(word)):
         Manifest.from_json(raw)
     assert bool(list(schema.iter_errors(raw))) is in_schema
+
+
+@pytest.mark.parametrize("system", [None, INSIDE, INSIDE | {"user": "first", "after": ""}])
+def test_a_system_message_may_have_no_turn(tmp_path, schema, system):
+    chat = {"turns": TURNS | {"system": system, "thoughts_end": None, "trim": []}, "reason": None}
+    raw = raw_manifest(tmp_path) | {"chat": chat}
+    assert list(schema.iter_errors(raw)) == []
+    assert Manifest.from_json(raw).chat == chat
 
 
 def test_a_model_without_turns_says_why(tmp_path, schema):

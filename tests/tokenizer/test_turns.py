@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ from artifacts.chat_templates import TEMPLATES
 from artifacts.json_tokenizers import json_bytes
 from artifacts.sentencepieces import trained
 
+from llama_export.errors import PromptError
 from llama_export.sources.chat_settings import own_chat_format
 from llama_export.sources.resolve import DEMO_FOLDER
 from llama_export.tokenizer import chat
@@ -34,19 +36,13 @@ DIALOGS = [
     [("user", "\n"), ("assistant", "<|eot_id|>\n"), ("user", "")],
     [("system", "a\n\n"), ("user", "\t<|im_start|>"), ("assistant", " "), ("user", "Köln 天気")],
     [("system", "</s>x"), *[("user", "a"), ("assistant", "b  ")] * 5, ("user", "c\x1c")],
+    [("system", "  a\n"), ("user", ""), ("assistant", "</think>\nb"), ("user", " c")],
+    [("system", "\na"), ("user", "  b\n")],
 ]
 WITHOUT = {
-    "deepseek-r1": "what the template writes depends on what a dialog holds, as seen in one with "
-    "thoughts in an answer",
     "hermes tools": "the template writes dialogs with tools alone",
-    "llama 2": "the template writes the system message inside the first user's turn",
-    "llama guard": "the template does not write a dialog with a system message: the chat template "
-    "refuses this dialog: Only user and assistant roles are supported!",
-    "mistral": "the template writes the system message inside a later turn",
     "qwen-like": "what the template writes depends on what a dialog holds, as seen in one with "
     "line ends before a message",
-    "vicuna": "the template takes blanks around the messages of the user away, and leaves those "
-    "of the system",
 }
 IN_TURNS = {name: text for name, text in TEMPLATES.items() if name not in WITHOUT}
 ROLES = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
@@ -69,6 +65,25 @@ REASONS = {
     "{% set s = messages[0].role == 'system' %}{% for m in messages %}{{ m.content }}"
     "{{ '!' if s }}\n{% endfor %}": "the template writes later turns otherwise after a system "
     "message",
+    "{% for m in messages %}{{ m.content ~ eos_token ~ (messages | length) }}{% endfor %}": (
+        "the template writes later turns otherwise after a system message"
+    ),
+    "{% set s = messages[0].role == 'system' %}{% for m in messages[1 if s else 0:] %}[{{ "
+    "messages[0].content ~ eos_token if s and loop.first }}{{ m.content }}]{% endfor %}": (
+        "the template writes tokens or times inside a user's message"
+    ),
+    "{% set s = messages[0].role == 'system' %}{% for m in messages[1 if s else 0:] %}[{{ "
+    "messages[0].content if s and loop.first }}{{ m.content }}{{ '!' if s }}]{% endfor %}": (
+        "the template writes the system message inside the first user's turn, which it changes"
+    ),
+    "{% set s = messages[0].role == 'system' %}{% for m in messages[1 if s else 0:] %}[{{ "
+    "messages[0].content ~ '!' if s and loop.last }}{{ m.content }}{{ '!' if s }}]{% endfor %}": (
+        "the template writes the system message inside a later turn, which it changes"
+    ),
+    "{% set s = messages[0].role == 'system' %}{% for m in messages[1 if s else 0:] %}[{{ "
+    "m.content.strip() }}{{ messages[0].content if s and loop.first }}]{% endfor %}": (
+        "the template writes the system message inside a later turn, which it changes"
+    ),
     "{{ strftime_now('%c') }}" + ROLES: "the template writes the time as '%c', which not every "
     "phone can",
     "{{ strftime_now('%-d') }}" + ROLES: "the template writes the time as '%-d', which not every "
@@ -98,6 +113,14 @@ def form_of(tokenizer, template: str, **names: str) -> ChatFormat:
     return ChatFormat.of(tokenizer, keys)
 
 
+def dialogs_of(turns):
+    """The dialogs, without their system messages where there can be none."""
+    return [
+        [each for each in messages if turns["system"] is not None or each[0] != "system"]
+        for messages in DIALOGS
+    ]
+
+
 def expected_ids(form: ChatFormat, messages) -> list[int]:
     return form.encode(Dialog([Message(*each) for each in messages], now=NOW))
 
@@ -112,7 +135,7 @@ def test_an_app_writes_the_template_s_ids(demo, name):
         form = form_of(demo, template)
     found = find_turns(form).to_json()
     assert found["reason"] is None
-    for messages in DIALOGS:
+    for messages in dialogs_of(found["turns"]):
         assert app_ids(found["turns"], demo, messages, NOW) == expected_ids(form, messages)
 
 
@@ -139,7 +162,8 @@ def test_the_turns_of_llama_3_are_readable(demo):
     assert found["user"] == {"prefix": [start, "user", end, "\n\n"], "suffix": [turn]}
     assert found["answer"] == [start, "assistant", end, "\n\n"]
     assert found["no_system"] == []
-    assert found["trim"] is True
+    assert found["trim"] == ["system", "user", "assistant"]
+    assert found["thoughts_end"] is None
 
 
 def test_smollm2_s_own_system_message_stands_where_there_is_none():
@@ -182,21 +206,89 @@ def test_dates_have_every_word_that_a_manifest_may_hold():
         assert written_date(every, now) == now.strftime(every)
 
 
-def test_a_sentencepiece_vocabulary_has_turns_of_text():
+PIECES = {
+    "legacy": lambda: SentencePieceTokenizer.from_bytes(trained()),
+    "not legacy": lambda: SentencePieceTokenizer.from_bytes(trained(), {"legacy": False}),
+    "converted": lambda: JsonTokenizer.from_bytes(json_bytes("converted")),
+    "metaspace": lambda: JsonTokenizer.from_bytes(json_bytes("metaspace")),
+}
+
+
+@pytest.mark.parametrize("kind", PIECES)
+def test_a_sentencepiece_vocabulary_has_turns_of_text(kind):
     """Text after a control token begins like a text of its own, unless the settings say no."""
     template = TEMPLATES["zephyr"]
-    tokenizer = SentencePieceTokenizer.from_bytes(trained())
+    tokenizer = PIECES[kind]()
     form = form_of(tokenizer, template, bos_token="<s>", eos_token="</s>")
     found = find_turns(form).to_json()["turns"]
     assert found["user"]["suffix"] == [tokenizer.special_tokens["</s>"], "\n"]
     for messages in DIALOGS:
         assert app_ids(found, tokenizer, messages, NOW) == expected_ids(form, messages)
-    other = SentencePieceTokenizer.from_bytes(trained(), {"legacy": False})
-    reason = find_turns(form_of(other, template, bos_token="<s>", eos_token="</s>")).reason
-    assert reason == (
+
+
+@pytest.mark.parametrize("kind", PIECES)
+@pytest.mark.parametrize("text", ["\n<|user|>\nThe king", "  a", "\u2581a", " ", "Hi <0x41>"])
+def test_text_that_continues_is_what_a_template_has_behind_a_token(kind, text):
+    tokenizer = PIECES[kind]()
+    end = tokenizer.special_tokens["</s>"]
+    assert tokenizer.encode_rendered(f"</s>{text}") == [
+        end,
+        *tokenizer.encode(text, continues=True),
+    ]
+    without = kind in ("not legacy", "metaspace")
+    differs = tokenizer.encode("king", continues=True) != tokenizer.encode("king")
+    assert differs is without
+    # A name that somebody typed is text, and changes nothing before it.
+    template = "{{ eos_token }}{{ messages[0].content }}"
+    form = form_of(tokenizer, template, bos_token="<s>", eos_token="</s>")
+    typed = expected_ids(form, [("user", f"{text}</s>")])
+    assert typed == [end, *tokenizer.encode(f"{text}</s>", continues=True)]
+
+
+def test_a_token_that_takes_the_blanks_behind_it_has_a_reason():
+    document = json.loads(json_bytes("smollm2"))
+    for token in document["added_tokens"]:
+        token["rstrip"] = True
+    tokenizer = JsonTokenizer.from_bytes(json.dumps(document).encode())
+    form = form_of(tokenizer, TEMPLATES["chatml"], bos_token="<|im_start|>")
+    assert find_turns(form).reason == (
         "the tokenizer encodes a text behind a special token otherwise than alone, as seen in a "
         "dialog with one question"
     )
+
+
+def test_a_system_message_inside_a_user_s_is_data(demo):
+    found = find_turns(form_of(demo, TEMPLATES["llama 2"])).to_json()["turns"]
+    assert found["system"] == {"user": "first", "before": "<<SYS>>\n", "after": "\n<</SYS>>\n\n"}
+    assert found["trim"] == ["user", "assistant"]
+    found = find_turns(form_of(demo, TEMPLATES["mistral"])).to_json()["turns"]
+    assert found["system"] == {"user": "last", "before": "", "after": "\n\n"}
+    assert found["trim"] == ["assistant"]
+
+
+NO_SYSTEM = {
+    "refused": TEMPLATES["llama guard"],
+    "left out": "{% for m in messages if m.role != 'system' %}" + ROLES.partition("%}")[2] + ASKED,
+}
+
+
+@pytest.mark.parametrize("kind", NO_SYSTEM)
+def test_a_form_without_system_messages_refuses_one(demo, kind):
+    found = find_turns(form_of(demo, NO_SYSTEM[kind])).turns
+    assert found.system is None
+    assert found.to_json()["system"] is None
+    with pytest.raises(PromptError, match="have no system message"):
+        found.encode(demo, DIALOGS[2])
+
+
+def test_thoughts_of_earlier_answers_are_left_out(demo):
+    form = form_of(demo, TEMPLATES["deepseek-r1"])
+    found = find_turns(form).turns
+    assert found.thoughts_end == "</think>"
+    messages = [("user", "a"), ("assistant", "Hm.\n</think>b</think>c"), ("user", "d")]
+    assert "Hm." not in demo.decode(found.encode(demo, messages))
+    assert found.encode(demo, messages) == expected_ids(form, messages)
+    assert find_turns(form_of(demo, TEMPLATES["chatml"])).turns.thoughts_end is None
 
 
 def test_a_base_model_goes_on_with_a_text(demo):
@@ -229,7 +321,9 @@ def test_the_proof_has_twenty_dialogs_of_their_own():
 
 
 CHANGES = {
-    "blanks stay": lambda turns: replace(turns, trim=False),
+    "blanks stay": lambda turns: replace(turns, trim=()),
+    "blanks of answers stay": lambda turns: replace(turns, trim=("system", "user")),
+    "thoughts left out": lambda turns: replace(turns, thoughts_end="</think>"),
     "one line end less": lambda turns: replace(
         turns, user=replace(turns.user, prefix=(*turns.user.prefix[:-1], "\n"))
     ),
@@ -256,7 +350,7 @@ CHANGES = {
 def test_turns_that_are_not_the_template_s_are_not_proved(demo, monkeypatch, change):
     form = form_of(demo, LLAMA_3_2)
     wrong = CHANGES[change](find_turns(form).turns)
-    monkeypatch.setattr(finding, "_taken_apart", lambda form: wrong)
+    monkeypatch.setattr(finding, "taken_apart", lambda form: wrong)
     found = find_turns(form)
     assert found.turns is None
     assert found.reason.startswith("what the template writes depends on")

@@ -7,13 +7,12 @@ import math
 from datetime import datetime
 
 import pytest
-from artifacts.app_turns import app_ids
+from artifacts.app_turns import app_ids, app_parts
 from artifacts.phone import measured
 
+from chat_vectors import tokenizer_of
 from llama_export.bundle.manifest import Manifest
 from llama_export.errors import BundleError
-from llama_export.sources.resolve import DEMO_FOLDER
-from llama_export.tokenizer.tokenizer import load_tokenizer
 from make_vectors import FOLDER
 
 
@@ -34,15 +33,31 @@ def test_good_manifests_are_read_and_bad_ones_refused():
 
 def test_an_app_s_reading_of_the_turns_gives_the_ids():
     found = vectors("chat.json")
-    forms = {form["name"]: form["chat"] for form in found["forms"]}
-    tokenizer = load_tokenizer(DEMO_FOLDER)
+    forms = {form["name"]: form for form in found["forms"]}
     for case in found["dialogs"]:
         messages = [(each["role"], each["content"]) for each in case["messages"]]
         now = datetime.fromisoformat(case["time"])
-        turns = forms[case["form"]]["turns"]
+        form = forms[case["form"]]
+        turns, tokenizer = form["chat"]["turns"], tokenizer_of(form["tokenizer"])
         assert app_ids(turns, tokenizer, messages, now) == case["ids"], case["name"]
-    assert len({case["form"] for case in found["dialogs"]}) == 3
-    assert sum(form["reason"] is not None for form in forms.values()) == 3
+        assert app_parts(turns, messages, now) == case["parts"], case["name"]
+    written = {case["form"] for case in found["dialogs"]}
+    assert written == {name for name, form in forms.items() if form["chat"]["turns"]}
+    assert len(written) == 11
+
+
+def systems(forms) -> set[str]:
+    """The places of a system message that there are."""
+    found = [form["chat"]["turns"]["system"] for form in forms if form["chat"]["turns"]]
+    return {"none" if each is None else each.get("user", "its own turn") for each in found}
+
+
+def test_every_place_of_a_system_message_is_there():
+    forms = vectors("chat.json")["forms"]
+    assert systems(forms) == {"none", "its own turn", "first", "last"}
+    assert {form["tokenizer"] for form in forms} == {"demo", "llama2", "metaspace", "tinyllama"}
+    ends = [form["chat"]["turns"]["thoughts_end"] for form in forms if form["chat"]["turns"]]
+    assert set(ends) == {None, "</think>"}
 
 
 def logits_of(rows: list[tuple[int, int]]) -> list[float]:

@@ -9,29 +9,30 @@ from typing import Any
 
 import numpy as np
 import pytest
-from artifacts.chat_templates import LLAMA_3, SMOLLM2, VICUNA
+from artifacts.app_turns import app_pieces, written_date
+from artifacts.chat_templates import TEMPLATES
 
 import generation_vectors
+from chat_vectors import models, tokenizer_of
 from generation_vectors import RowModel
 from generation_vectors import generation_vectors as make_generation
 from llama_export.generation.prefix_cache import PrefixCache
-from llama_export.sources.resolve import DEMO_FOLDER
 from llama_export.tokenizer import chat
 from llama_export.tokenizer.chat.chat_format import ChatFormat, Dialog
 from llama_export.tokenizer.chat.messages import Message
 from llama_export.tokenizer.chat.template import ChatTemplate
-from llama_export.tokenizer.special_tokens import BEGIN_OF_TEXT, END_OF_TEXT
-from llama_export.tokenizer.tokenizer import load_tokenizer
+from llama_export.tokenizer.special_tokens import BEGIN_OF_TEXT, END_OF_TURN
 from make_vectors import FOLDER
 from sampler_vectors import split_mix
-from turns_vectors import encoded, written
 
 LLAMA_3_2 = Path(chat.__file__).with_name("llama_3_2.jinja").read_text("utf-8")
-TEMPLATES = {
-    "headers": LLAMA_3,
-    "headers and a date": LLAMA_3_2,
-    "one text, as no name is special": SMOLLM2,
-    "words": VICUNA,
+# As the models' own repositories have them.
+REAL = {
+    **{name: TEMPLATES[name] for name in ("llama 2", "mistral", "vicuna", "smollm2", "zephyr")},
+    **{name: TEMPLATES[name] for name in ("llama 3", "deepseek-r1")},
+    "llama 3.2": LLAMA_3_2,
+    "tinyllama": TEMPLATES["zephyr"],
+    "llama 2 by words": TEMPLATES["llama 2"],
 }
 
 
@@ -90,7 +91,7 @@ def test_every_kind_of_draw_is_there():
     cases = read("sampler.json")["draw"]
     for name in sampler_settings(cases):
         drawn = [case for case in cases if f": {name}, " in case["name"]]
-        assert len(drawn) > len(TEMPLATES), name
+        assert len(drawn) > 4, name
 
 
 def sampler_settings(cases) -> set[str]:
@@ -103,43 +104,59 @@ def test_split_mix_is_the_published_one():
     assert split_mix(1234567, 3) == [(number >> 11) * 2.0**-53 for number in expected]
 
 
-@pytest.fixture(scope="module")
-def tokenizer():
-    return load_tokenizer(DEMO_FOLDER)
-
-
 def with_template(tokenizer, source: str) -> ChatFormat:
-    names = {"bos_token": BEGIN_OF_TEXT, "eos_token": END_OF_TEXT}
+    demo = BEGIN_OF_TEXT in tokenizer.special_tokens
+    bos, eos = (BEGIN_OF_TEXT, END_OF_TURN) if demo else ("<s>", "</s>")
+    names = {"bos_token": bos, "eos_token": eos}
     return ChatFormat(tokenizer, {"default": ChatTemplate(source, "the template")}, names)
 
 
-def test_every_dialog_has_the_ids_of_its_template(tokenizer):
-    cases = read("turns.json")["dialogs"]
-    assert {case["form"] for case in cases} == set(TEMPLATES)
+def test_every_dialog_has_the_ids_of_its_template():
+    vectors = read("chat.json")
+    tokenizers = {each["name"]: tokenizer_of(each["tokenizer"]) for each in vectors["forms"]}
+    cases = vectors["dialogs"]
+    assert {case["form"] for case in cases} == {*REAL, "llama guard"}
     for case in cases:
-        form = with_template(tokenizer, TEMPLATES[case["form"]])
+        if case["form"] not in REAL:
+            continue
+        form = with_template(tokenizers[case["form"]], REAL[case["form"]])
         messages = [Message(each["role"], each["content"]) for each in case["messages"]]
         dialog = Dialog(messages, now=datetime.fromisoformat(case["time"]))
         assert form.encode(dialog) == case["ids"], case["name"]
 
 
-def test_texts_that_are_not_joined_are_caught(tokenizer):
-    vectors = read("turns.json")
-    forms = {form["name"]: form["chat"]["turns"] for form in vectors["forms"]}
+def encoded(parts, tokenizer, *, continues: bool = True) -> list[int]:
+    ids: list[int] = []
+    for part in parts:
+        behind = continues and bool(ids)
+        ids += tokenizer.encode(part, continues=behind) if isinstance(part, str) else [part]
+    return ids
+
+
+def test_texts_that_are_not_joined_are_caught():
+    vectors = read("chat.json")
+    forms = {form["name"]: form for form in vectors["forms"]}
     differs = set()
     for case in vectors["dialogs"]:
         said = [(each["role"], each["content"]) for each in case["messages"]]
-        time = datetime.fromisoformat(case["time"])
-        parts = written(forms[case["form"]], said, time)
-        assert parts == case["parts"]
-        # A part between two tokens is one text; cut in two it has other ids somewhere.
-        cut = [
-            half
-            for part in parts
-            for half in ([part[:-1], part[-1]] if isinstance(part, str) and part[1:] else [part])
+        form, now = forms[case["form"]], datetime.fromisoformat(case["time"])
+        pieces = [
+            written_date(each["strftime"], now) if isinstance(each, dict) else each
+            for each in app_pieces(form["chat"]["turns"], said)
         ]
-        differs |= {case["form"]} if encoded(cut, tokenizer) != case["ids"] else set()
-    assert "words" in differs
+        if encoded(pieces, tokenizer_of(form["tokenizer"])) != case["ids"]:
+            differs.add(case["form"])
+    assert {"llama 2", "llama 2 by words", "llama guard", "mistral", "vicuna"} <= differs
+
+
+def test_texts_that_are_encoded_as_if_nothing_came_before_are_caught():
+    differs = set()
+    for case in read("chat.json")["dialogs"]:
+        tokenizer = tokenizer_of(models()[case["form"]].tokenizer)
+        assert encoded(case["parts"], tokenizer) == case["ids"], case["name"]
+        if encoded(case["parts"], tokenizer, continues=False) != case["ids"]:
+            differs.add(case["form"])
+    assert differs == {"zephyr", "tinyllama"}
 
 
 class Rows:

@@ -16,7 +16,8 @@ from llama_export.bundle.json_object import JsonObject, is_integer
 MEMORY, CHAT = "memory", "chat"
 _MEMORY_KEYS = ("resident_bytes", "kv_bytes_per_token")
 _LISTS, _ROLES = ("begin", "no_system", "answer"), ("system", "user", "assistant")
-_SIDES = ("prefix", "suffix")
+_OTHERS = ("trim", "thoughts_end")
+_SIDES, _INSIDE = ("prefix", "suffix"), ("user", "before", "after")
 _MOST_PIECES, _MOST_CHARACTERS = 256, 2**16
 _DATE = re.compile(r"(?=.*%)(?:[^%]|%[aAbBdHIjmMpSyY%]){1,200}", re.DOTALL)
 # Of one line, and not of blanks alone.
@@ -43,16 +44,44 @@ def check_chat(chat: JsonObject, vocab_size: object) -> Mapping[str, Any]:
     if not chat.is_null("reason"):
         chat.fault("reason", "null where there are turns")
     turns = chat.child("turns")
-    turns.only((*_LISTS, *_ROLES, "trim"))
-    turns.boolean("trim")
+    turns.only((*_LISTS, *_ROLES, *_OTHERS))
+    _check_trim(turns)
+    if not turns.is_null("thoughts_end"):
+        _check_text(turns, "thoughts_end", fewest=1)
     for key in _LISTS:
         _check_pieces(turns, key, vocab_size)
     for role in _ROLES:
-        owner = turns.child(role)
-        owner.only(_SIDES)
-        for side in _SIDES:
-            _check_pieces(owner, side, vocab_size)
+        if role != _ROLES[0] or not turns.is_null(role):
+            _check_role(turns.child(role), role, vocab_size)
     return chat.raw
+
+
+def _check_trim(turns: JsonObject) -> None:
+    roles = turns.raw.get("trim")
+    if not isinstance(roles, list) or any(roles.count(each) != 1 for each in roles):
+        turns.fault("trim", "a list of roles, each once")
+    elif not all(each in _ROLES for each in roles):
+        turns.fault("trim", f"a list of {', '.join(_ROLES)}")
+
+
+def _check_role(owner: JsonObject, role: str, vocab_size: object) -> None:
+    """Check what is around a message; that of the system may stand inside one of the user's."""
+    if role == _ROLES[0] and "user" in owner.raw:
+        owner.only(_INSIDE)
+        if owner.raw["user"] not in ("first", "last"):
+            owner.fault("user", "first or last")
+        for key in _INSIDE[1:]:
+            _check_text(owner, key, fewest=0)
+        return
+    owner.only(_SIDES)
+    for side in _SIDES:
+        _check_pieces(owner, side, vocab_size)
+
+
+def _check_text(owner: JsonObject, key: str, *, fewest: int) -> None:
+    text = owner.raw.get(key)
+    if not isinstance(text, str) or len(text) < fewest or (text and not _is_piece(text)):
+        owner.fault(key, "a text that can be encoded")
 
 
 def _check_pieces(owner: JsonObject, key: str, vocab_size: object) -> None:

@@ -1,7 +1,7 @@
 """A `tokenizer.json` as a document: read within limits, and what it says of its tokens.
 
 Its pipeline is left to the `tokenizers` library, which sees the file only after this. Nothing is
-encoded here, and nothing changed.
+encoded here.
 """
 
 from __future__ import annotations
@@ -109,6 +109,26 @@ def splits_by_blank_letter(raw: Mapping[str, Any]) -> bool:
     step = raw.get("pre_tokenizer") or {}
     steps = step.get("pretokenizers") if step.get("type") == "Sequence" else [step]
     return any(each.get("type") == "Metaspace" for each in steps or [])
+
+
+def without_first_blank(raw: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the document of text that continues; None: such text is encoded as any other.
+
+    A pre-tokenizer may put a blank before a text, and not before what follows a special token.
+    """
+    step = raw.get("pre_tokenizer") or {}
+    inner = step.get("pretokenizers")
+    steps = [step] if inner is None else inner
+    changed = [
+        each | {"prepend_scheme": "never"} if each.get("prepend_scheme") == "first" else each
+        for each in steps
+    ]
+    if changed == steps:
+        return None
+    return {
+        **raw,
+        "pre_tokenizer": changed[0] if inner is None else step | {"pretokenizers": changed},
+    }
 
 
 def token_bytes(token: str) -> bytes:

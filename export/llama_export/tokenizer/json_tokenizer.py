@@ -21,6 +21,7 @@ from llama_export.tokenizer.json_document import (
     parse_document,
     splits_by_blank_letter,
     token_bytes,
+    without_first_blank,
     without_merges_of,
 )
 from llama_export.tokenizer.settings import TokenSettings
@@ -123,13 +124,25 @@ class JsonTokenizer:
         name, _ = self._added.get(token_id, (None, False))
         return name
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, continues: bool = False) -> list[int]:
         """Encode text. No control token is found in it, and none is added.
+
+        Args:
+            text: the text.
+            continues: whether something comes before, as `encode_rendered` has it.
 
         Raises:
             TokenizerError: the text holds a lone surrogate, or the file's patterns fail on it.
         """
-        return self._encoded(text, as_text=True)
+        engine = self._continuing if continues else self._engine
+        return self._encoded(engine, text, as_text=True)
+
+    @cached_property
+    def _continuing(self) -> tokenizers.Tokenizer:
+        changed = without_first_blank(self._document)
+        if changed is None:
+            return self._engine
+        return _engine(json.dumps(changed).encode(), changed, self._settings, JSON_FILE)
 
     def encode_rendered(self, text: str) -> list[int]:
         """Encode what a template wrote: the names of control tokens become their ids.
@@ -137,13 +150,13 @@ class JsonTokenizer:
         Raises:
             TokenizerError: as `encode`.
         """
-        return self._encoded(text, as_text=False)
+        return self._encoded(self._engine, text, as_text=False)
 
-    def _encoded(self, text: str, *, as_text: bool) -> list[int]:
+    def _encoded(self, engine: tokenizers.Tokenizer, text: str, *, as_text: bool) -> list[int]:
         require_characters(text)
         with self._lock:
-            self._engine.encode_special_tokens = as_text
-            found = self._guard(lambda: self._engine.encode(text, add_special_tokens=False).ids)
+            engine.encode_special_tokens = as_text
+            found = self._guard(lambda: engine.encode(text, add_special_tokens=False).ids)
         return list(found)
 
     def _guard(self, call: Callable[[], _T]) -> _T:

@@ -160,13 +160,17 @@ class SentencePieceTokenizer:
         piece = self._model.piece_at(token_id)
         return piece.text if piece is not None and piece.kind in (CONTROL, UNKNOWN) else None
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, continues: bool = False) -> list[int]:
         """Encode text. No control token is found in it, and none is added.
+
+        Args:
+            text: the text.
+            continues: whether something comes before, as `encode_rendered` has it.
 
         Raises:
             TokenizerError: the text holds a lone surrogate, which is no character.
         """
-        return self._encoded(text, self._names_in_text)
+        return self._encoded(text, self._names_in_text, continues=continues)
 
     def encode_rendered(self, text: str) -> list[int]:
         """Encode what a template wrote: the names of control tokens become their ids.
@@ -191,16 +195,18 @@ class SentencePieceTokenizer:
         ]
         return _pattern([*own, *self.added.values()])
 
-    def _encoded(self, text: str, names: re.Pattern[str] | None) -> list[int]:
+    def _encoded(
+        self, text: str, names: re.Pattern[str] | None, *, continues: bool = False
+    ) -> list[int]:
         require_characters(text)
         ids: list[int] = []
         at = 0
         for match in names.finditer(text) if names else ():
-            ids += self._own(text[at : match.start()], first=at == 0)
+            ids += self._own(text[at : match.start()], first=at == 0 and not continues)
             # Blanks around it belong to some added tokens.
             ids.append(self._ids[match[0] if match[0] in self._ids else match[0].strip()])
             at = match.end()
-        return ids + self._own(text[at:], first=at == 0)
+        return ids + self._own(text[at:], first=at == 0 and not continues)
 
     def _own(self, text: str, *, first: bool) -> list[int]:
         """Encode text between added tokens."""

@@ -103,8 +103,12 @@ class TiktokenTokenizer:
         """Return the name of a special token; None: the id is another one's."""
         return self._names.get(token_id)
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, continues: bool = False) -> list[int]:
         """Encode text. Nothing in it is taken for a special token, and none is added.
+
+        Args:
+            text: the text.
+            continues: whether something comes before, which changes nothing here.
 
         Raises:
             TokenizerError: the text holds a lone surrogate, which is no character.

@@ -55,8 +55,13 @@ class Tokenizer(Protocol):
     def prefix_ids(self) -> tuple[int, ...]:
         """The ids before every text: the first token, where the checkpoint adds it, or nothing."""
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, continues: bool = False) -> list[int]:
         """Encode text. Nothing in it is taken for a special token, and none is added.
+
+        Args:
+            text: the text.
+            continues: whether a special token or other text comes before. Some SentencePiece
+                vocabularies put a blank before a text at the very beginning and nowhere else.
 
         Raises:
             TokenizerError: the text holds a lone surrogate, which is no character.

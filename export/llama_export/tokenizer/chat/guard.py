@@ -114,7 +114,8 @@ def _encode_parts(tokenizer: Tokenizer, disguise: _Disguise, guarded: str) -> li
         text = disguise.taken_off(disguised)
         run += name
         if disguise.names_in(text):
-            ids += [*tokenizer.encode_rendered(run), *tokenizer.encode(text)]
+            ids += tokenizer.encode_rendered(run)
+            ids += tokenizer.encode(text, continues=bool(ids))
             run = ""
         else:
             run += text
