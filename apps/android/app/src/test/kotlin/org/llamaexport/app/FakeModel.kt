@@ -91,7 +91,8 @@ object LetterTokenizer : Tokenizer {
     override val specialTokens: Map<String, Int> = emptyMap()
     override val prefixIds: IntArray = intArrayOf()
 
-    override fun encode(text: String): IntArray = text.toByteArray().map { it.toInt() and 0xFF }.toIntArray()
+    override fun encode(text: String, continues: Boolean): IntArray =
+        text.toByteArray().map { it.toInt() and 0xFF }.toIntArray()
 
     override fun tokenName(id: Int): String? = null
 

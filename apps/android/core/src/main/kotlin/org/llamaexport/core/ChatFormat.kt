@@ -20,8 +20,20 @@ data class TextPiece(val text: String) : Piece
 /** The local time at the moment of asking, in strftime's words. */
 data class DatePiece(val format: String) : Piece
 
+/** Where a system message stands. */
+sealed interface SystemPlace
+
 /** What is written around a message of one role. */
-data class Turn(val prefix: List<Piece>, val suffix: List<Piece>)
+data class Turn(val prefix: List<Piece>, val suffix: List<Piece>) : SystemPlace
+
+/**
+ * A system message without a turn: it stands before what one message of the user says.
+ *
+ * @property isInLast whether that is the last message of the user, and not the first
+ * @property before text before the system message
+ * @property after text between it and what the user says
+ */
+data class InsideUser(val isInLast: Boolean, val before: String, val after: String) : SystemPlace
 
 /**
  * One model's way to write dialogs, as the manifest's `chat` has it.
@@ -30,20 +42,54 @@ data class Turn(val prefix: List<Piece>, val suffix: List<Piece>)
  * turns.
  *
  * @property begin beginning of every dialog
- * @property noSystem what follows it where there is no system message
- * @property around what is around a message, by its role
+ * @property noSystem what follows it where there is no turn of the system
+ * @property system what is around a system message, or where else it stands; null: there can be none
+ * @property user what is around a user's message
+ * @property assistant what is around an answer
  * @property answer what asks for an answer, at the end
- * @property trim whether white space around a message is taken away, as Python's `str.strip` does
+ * @property trim roles whose messages lose the white space around them, as Python's `str.strip` takes it
+ * @property thoughtsEnd text up to whose last place an answer is left out; null: all of it is written
  */
 data class Turns(
     val begin: List<Piece>,
     val noSystem: List<Piece>,
-    val around: Map<Role, Turn>,
+    val system: SystemPlace?,
+    val user: Turn,
+    val assistant: Turn,
     val answer: List<Piece>,
-    val trim: Boolean,
+    val trim: Set<Role>,
+    val thoughtsEnd: String? = null,
 ) {
-    /** Return what stands around a message of a role. */
-    fun around(role: Role): Turn = requireNotNull(around[role]) { "no turn of the ${role.key}" }
+    /** Return the messages that have turns, each with what is written of it. */
+    internal fun told(messages: List<Message>): List<Pair<Turn, String>> {
+        val first = messages.first()
+        val inside = system as? InsideUser
+        val others = if (first.role == Role.SYSTEM && inside != null) messages.drop(1) else messages
+        val told = if (others.size < messages.size) written(first) else null
+        val users = others.indices.filter { others[it].role == Role.USER }
+        val place = if (inside?.isInLast == true) users.lastOrNull() else users.firstOrNull()
+        return others.mapIndexed { at, message ->
+            val holds = inside != null && told != null && at == place
+            val text = if (holds) inside.before + told + inside.after + message.text else message.text
+            turnOf(message.role) to written(Message(message.role, text))
+        }
+    }
+
+    private fun turnOf(role: Role): Turn = when (role) {
+        Role.SYSTEM -> system as? Turn ?: throw PromptError(
+            "this model's dialogs have no system message",
+            "Say it in your first message instead.",
+        )
+        Role.USER -> user
+        Role.ASSISTANT -> assistant
+    }
+
+    /** Return what is written of a message: without thoughts, and without white space around it. */
+    private fun written(message: Message): String {
+        val isAnswer = message.role == Role.ASSISTANT && thoughtsEnd != null
+        val text = if (isAnswer) message.text.substringAfterLast(thoughtsEnd) else message.text
+        return if (message.role in trim) stripped(text) else text
+    }
 }
 
 /**
@@ -54,6 +100,9 @@ data class Turns(
  * @property reason why there are no turns; null where there are
  */
 class ChatFormat(val turns: Turns?, val reason: String?) {
+    /** Whether a dialog may have a system message. */
+    val takesSystem: Boolean get() = turns?.system != null
+
     /**
      * Encode a dialog; special tokens that somebody typed stay text.
      *
@@ -61,8 +110,8 @@ class ChatFormat(val turns: Turns?, val reason: String?) {
      * @param asks whether an answer is asked for at the end
      * @param now local time to write
      * @return token ids `[n]`, equal to those of the model's chat template
-     * @throws PromptError the model has no turns, they are not of this order, or a text holds half of
-     *     a surrogate pair
+     * @throws PromptError the model has no turns, or none for a system message; the messages are not of
+     *     this order; or a text holds half of a surrogate pair
      */
     fun encode(
         messages: List<Message>,
@@ -74,7 +123,7 @@ class ChatFormat(val turns: Turns?, val reason: String?) {
         for (part in write(messages, asks, now)) {
             when (part) {
                 is TokenPiece -> ids.add(part.id)
-                is TextPiece -> ids.addAll(tokenizer.encode(part.text))
+                is TextPiece -> ids.addAll(tokenizer.encode(part.text, continues = ids.size > 0))
                 is DatePiece -> error("a date was not written")
             }
         }
@@ -93,12 +142,13 @@ class ChatFormat(val turns: Turns?, val reason: String?) {
         )
         requireOrder(messages, asks)
         val written = JoinedPieces(now)
+        val told = form.told(messages)
         written.add(form.begin)
-        if (messages[0].role != Role.SYSTEM) written.add(form.noSystem)
-        for (message in messages) {
-            val turn = form.around(message.role)
+        val opensWithSystem = messages[0].role == Role.SYSTEM && form.system is Turn
+        if (!opensWithSystem) written.add(form.noSystem)
+        for ((turn, text) in told) {
             written.add(turn.prefix)
-            written.add(TextPiece(if (form.trim) stripped(message.text) else message.text))
+            written.add(TextPiece(text))
             written.add(turn.suffix)
         }
         if (asks) written.add(form.answer)
@@ -122,6 +172,7 @@ class ChatFormat(val turns: Turns?, val reason: String?) {
 
     companion object {
         private const val MOST_PIECES = 256
+        private const val THOUGHTS_END = "thoughts_end"
         private const val SHOWN_CHARS = 80
         private const val HINT = "Export the model again, or update the app."
 
@@ -137,20 +188,49 @@ class ChatFormat(val turns: Turns?, val reason: String?) {
         fun of(chat: JsonFields, vocabSize: Int): ChatFormat {
             if ("turns" !in chat) return ChatFormat(null, chat.text("reason"))
             val turns = chat.fields("turns")
-            val roles = Role.entries.associateWith { role ->
-                val owner = turns.fields(role.key)
-                Turn(pieces(owner, "prefix", vocabSize), pieces(owner, "suffix", vocabSize))
-            }
+            turns.required(Role.SYSTEM.key)
+            turns.required(THOUGHTS_END)
             return ChatFormat(
                 Turns(
                     begin = pieces(turns, "begin", vocabSize),
                     noSystem = pieces(turns, "no_system", vocabSize),
-                    around = roles,
+                    system = if (Role.SYSTEM.key in turns) systemPlace(turns, vocabSize) else null,
+                    user = turn(turns.fields(Role.USER.key), vocabSize),
+                    assistant = turn(turns.fields(Role.ASSISTANT.key), vocabSize),
                     answer = pieces(turns, "answer", vocabSize),
-                    trim = turns.bool("trim"),
+                    trim = trimmedRoles(turns),
+                    thoughtsEnd = thoughtsEnd(turns),
                 ),
                 null,
             )
+        }
+
+        private fun turn(owner: JsonFields, vocabSize: Int) =
+            Turn(pieces(owner, "prefix", vocabSize), pieces(owner, "suffix", vocabSize))
+
+        private fun systemPlace(turns: JsonFields, vocabSize: Int): SystemPlace {
+            val owner = turns.fields(Role.SYSTEM.key)
+            if ("user" !in owner) return turn(owner, vocabSize)
+            val isInLast = when (val user = owner.text("user")) {
+                "first" -> false
+                "last" -> true
+                else -> throw wrong(owner, "user", "first or last", user)
+            }
+            return InsideUser(isInLast, before = text(owner, "before"), after = text(owner, "after"))
+        }
+
+        private fun trimmedRoles(turns: JsonFields): Set<Role> = turns.list("trim").map { name ->
+            Role.entries.find { JsonText(it.key) == name }
+                ?: throw wrong(turns, "trim", "names of roles", name.write())
+        }.toSet()
+
+        private fun thoughtsEnd(turns: JsonFields): String? {
+            if (THOUGHTS_END !in turns) return null
+            return text(turns, THOUGHTS_END).ifEmpty { throw wrong(turns, THOUGHTS_END, "a text", "none") }
+        }
+
+        private fun text(owner: JsonFields, key: String): String = owner.text(key).also {
+            if (hasHalfPair(it)) throw wrong(owner, key, "a text that can be encoded", JsonText(it).write())
         }
 
         private fun pieces(owner: JsonFields, key: String, vocabSize: Int): List<Piece> {

@@ -15,9 +15,11 @@ interface Tokenizer {
      * Encode text and nothing but text: a special token that a user typed is encoded letter by
      * letter, and nothing is added.
      *
+     * @param continues whether a special token or other text comes before. Some SentencePiece
+     *     vocabularies put a blank before a text at the very beginning and nowhere else
      * @throws PromptError the text holds half of a surrogate pair
      */
-    fun encode(text: String): IntArray
+    fun encode(text: String, continues: Boolean = false): IntArray
 
     /** Return the name of a special or added token, or null where an id is a piece of text, or none. */
     fun tokenName(id: Int): String?

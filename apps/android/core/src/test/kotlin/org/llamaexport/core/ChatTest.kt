@@ -15,11 +15,17 @@ private val GREEDY = WriteSettings(Sampling(temperature = 0.0), 24)
 
 /** Turns of two special tokens, as short as can be. */
 private fun shortForm(): ChatFormat {
-    val around = Role.entries.associateWith { role ->
-        Turn(listOf(TokenPiece(BEGIN), TextPiece(role.key.take(1))), listOf(TokenPiece(END)))
-    }
-    val answer = listOf(TokenPiece(BEGIN), TextPiece("a"))
-    return ChatFormat(Turns(emptyList(), listOf(TextPiece("-")), around, answer, trim = false), null)
+    fun around(letter: String) = Turn(listOf(TokenPiece(BEGIN), TextPiece(letter)), listOf(TokenPiece(END)))
+    val turns = Turns(
+        begin = emptyList(),
+        noSystem = listOf(TextPiece("-")),
+        system = around("s"),
+        user = around("u"),
+        assistant = around("a"),
+        answer = listOf(TokenPiece(BEGIN), TextPiece("a")),
+        trim = emptySet(),
+    )
+    return ChatFormat(turns, null)
 }
 
 class ChatTest {
@@ -172,6 +178,19 @@ class ChatTest {
         val plain = ChatFormat(null, "it is a base model")
         val error = assertFailsWith<PromptError> { Chat(generator(RowModel(258)), plain) }
         assertContains(error.message.orEmpty(), "it is a base model")
+    }
+
+    @Test
+    fun `a system message is refused before the first question where there can be none`() {
+        val turns = checkNotNull(shortForm().turns).copy(system = null)
+        val without = ChatFormat(turns, null)
+        val error = assertFailsWith<PromptError> { Chat(generator(RowModel(258)), without, "Be brief.") }
+        assertContains(error.message.orEmpty(), "have no system message")
+        val chat = Chat(generator(RowModel(258, 512)), without, " ")
+        chat.send("a", GREEDY)
+        assertFailsWith<PromptError> { chat.system = "Be brief." }
+        assertEquals(" ", chat.system)
+        assertEquals(4, chat.send("b", GREEDY).let { chat.turns.size })
     }
 
     @Test

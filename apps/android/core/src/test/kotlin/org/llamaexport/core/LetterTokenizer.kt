@@ -9,13 +9,17 @@ class LetterTokenizer(names: List<String> = emptyList()) : Tokenizer {
     /** What was encoded, in order. */
     val encoded = ArrayList<String>()
 
+    /** Whether each of them came behind something else. */
+    val wereContinuing = ArrayList<Boolean>()
+
     override val vocabSize: Int = BYTES + names.size
     override val specialTokens: Map<String, Int> =
         names.withIndex().associate { (at, name) -> name to BYTES + at }
     override val prefixIds: IntArray = intArrayOf()
 
-    override fun encode(text: String): IntArray {
+    override fun encode(text: String, continues: Boolean): IntArray {
         encoded += text
+        wereContinuing += continues
         return text.toByteArray().map { it.toInt() and 0xFF }.toIntArray()
     }
 

@@ -5,17 +5,20 @@ import java.io.File
 /** The root of the repository. */
 val REPOSITORY: File = File(System.getProperty("llama.repository") ?: error("llama.repository is not set"))
 
+/** The folder of the vectors. */
+val VECTORS: File = File(REPOSITORY, "apps/shared/vectors")
+
 /** Load the tokenizer of the demo. */
 fun demoTokenizer(): Tokenizer = loadTokenizer(File(REPOSITORY, "export/llama_export/demo"))
 
-/** A file of apps/shared/vectors, which the Python side writes. */
-class Vectors(name: String) {
+/** A file of apps/shared/vectors, which the Python side writes in some [format]. */
+class Vectors(name: String, format: Int = 1) {
     private val top: JsonFields
 
     init {
-        val text = File(REPOSITORY, "apps/shared/vectors/$name").readText()
+        val text = File(VECTORS, name).readText()
         top = parseJson(text, name).fields(name)
-        check(top.int("format_version") == 1) { "$name has another format" }
+        check(top.int("format_version") == format) { "$name has another format" }
     }
 
     fun fields(key: String): JsonFields = top.fields(key)

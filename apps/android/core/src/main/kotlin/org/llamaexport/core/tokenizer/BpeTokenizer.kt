@@ -8,7 +8,7 @@ import org.llamaexport.core.Tokenizer
  * Text to ids and back; what differs from file to file are its parts.
  *
  * @param added tokens that were added to the vocabulary
- * @param normalize what is done to text before it is split
+ * @param normalize what is done to a section of text before it is split; the first may be done otherwise
  * @param sections what turns text between added tokens into ids
  * @param decoding what turns ids into text
  */
@@ -16,15 +16,15 @@ internal class BpeTokenizer(
     override val vocabSize: Int,
     override val prefixIds: IntArray,
     private val added: AddedTokens,
-    private val normalize: (String) -> String,
+    private val normalize: (text: String, isFirst: Boolean) -> String,
     private val sections: SectionModel,
     private val decoding: Decoding,
 ) : Tokenizer {
     override val specialTokens: Map<String, Int> = added.specialTokens()
     private val inText = finder(normalized = false) { it }
-    private val inNormalized = finder(normalized = true, normalize)
+    private val inNormalized = finder(normalized = true) { normalize(it, true) }
 
-    override fun encode(text: String): IntArray {
+    override fun encode(text: String, continues: Boolean): IntArray {
         requireCharacters(text)
         val out = IntList()
         val encoder = sections.begin()
@@ -33,11 +33,11 @@ internal class BpeTokenizer(
                 out.add(section.id)
                 continue
             }
-            for (part in inNormalized.cut(normalize(section.text))) {
+            val isFirst = section.from == 0 && !continues
+            for (part in inNormalized.cut(normalize(section.text, isFirst))) {
                 when {
                     part.id != null -> out.add(part.id)
-                    part.text.isNotEmpty() ->
-                        encoder.encode(part.text, section.from == 0 && part.from == 0, out)
+                    part.text.isNotEmpty() -> encoder.encode(part.text, isFirst && part.from == 0, out)
                 }
             }
         }

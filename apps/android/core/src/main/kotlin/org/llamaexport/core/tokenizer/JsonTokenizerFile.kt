@@ -43,7 +43,7 @@ internal class JsonTokenizerFile private constructor(
             vocabSize = names.size,
             prefixIds = steps.prefixIds(root.json["post_processor"]),
             added = added,
-            normalize = steps.normalizer(root.json["normalizer"]),
+            normalize = steps.normalizer(root.json["normalizer"], settings.isLegacy),
             sections = sections(),
             decoding = when (decoder) {
                 null -> ByteDecoding(names.map { it?.run { ByteLetters.bytesOf(it) ?: encodeToByteArray() } })

@@ -16,14 +16,25 @@ import org.llamaexport.core.write
  * @param where name of the file, for messages
  */
 internal class PipelineSteps(private val where: String) {
-    /** Return what is done to text before it is split. */
-    fun normalizer(step: Json?): (String) -> String {
-        val changes = flattened(step, "normalizers", "normalizer").map(::change)
-        return { text -> changes.fold(text) { changed, change -> change(changed) } }
+    /**
+     * Return what is done to a section of text before it is split.
+     *
+     * @param isLegacy whether a blank is put before every section, and not the first one alone
+     */
+    fun normalizer(step: Json?, isLegacy: Boolean): (text: String, isFirst: Boolean) -> String {
+        val changes = flattened(step, "normalizers", "normalizer").map { changeOf(it, isLegacy) }
+        return { text, isFirst -> changes.fold(text) { changed, change -> change(changed, isFirst) } }
     }
 
-    private fun change(step: JsonFields): (String) -> String {
+    private fun changeOf(step: JsonFields, isLegacy: Boolean): (String, Boolean) -> String {
         val type = step.text("type")
+        val pattern = (step.json["pattern"] as? JsonObject)?.get("Regex")
+        val isPrefix = type == "Prepend" || pattern == ANY_BEGINNING
+        val change = change(step, type)
+        return { text, isFirst -> if (isPrefix && !isFirst && !isLegacy) text else change(text) }
+    }
+
+    private fun change(step: JsonFields, type: String): (String) -> String {
         if (type == "Prepend") return prepending(step.text("prepend"))
         if (type != "Replace") refuse("normalizer", type, "Prepend or Replace")
         val content = step.text("content")
@@ -33,7 +44,7 @@ internal class PipelineSteps(private val where: String) {
         return when (pattern["Regex"] to content) {
             JsonText("\\A +|[ $BLANK_LETTER]+\\z") to "" -> ::withoutOuterBlanks
             JsonText(" {2,}") to " " -> ::singleBlanks
-            JsonText("\\A(?=[\\s\\S])") to "$BLANK_LETTER" -> prepending("$BLANK_LETTER")
+            ANY_BEGINNING to "$BLANK_LETTER" -> prepending("$BLANK_LETTER")
             else -> refuse("normalizer", "Replace of ${shown(pattern.write())}", "one that an export writes")
         }
     }
@@ -140,6 +151,7 @@ internal class PipelineSteps(private val where: String) {
     )
 
     private companion object {
+        val ANY_BEGINNING = JsonText("\\A(?=[\\s\\S])")
         val PREPEND_SCHEMES = listOf("always", "first", "never")
         val PIECE_DECODERS = listOf(
             JsonObject(

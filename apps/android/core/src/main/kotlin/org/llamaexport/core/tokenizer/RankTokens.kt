@@ -60,7 +60,7 @@ internal class RankTokens(val tokens: List<ByteArray>) {
             vocabSize = tokens.size + names.size,
             prefixIds = intArrayOf(tokens.size),
             added = added,
-            normalize = { it },
+            normalize = { text, _ -> text },
             sections = ByteLevelModel(splitters, byteIds, mergeTable(), table, Unknown(-1, false)),
             decoding = ByteDecoding(tokens + names.map { it.encodeToByteArray() }),
         )

@@ -2,6 +2,7 @@ package org.llamaexport.core.tokenizer
 
 import org.llamaexport.core.BundleError
 import org.llamaexport.core.Json
+import org.llamaexport.core.JsonBool
 import org.llamaexport.core.JsonFields
 import org.llamaexport.core.JsonNull
 import org.llamaexport.core.JsonObject
@@ -18,8 +19,13 @@ import java.io.File
  *
  * @property controlNames names that stand for control tokens, each once
  * @property added tokens that were added to the vocabulary, in the order of their ids
+ * @property isLegacy whether SentencePiece's text behind a token begins like a text of its own
  */
-internal class TokenSettings(val controlNames: List<String>, val added: List<AddedToken>) {
+internal class TokenSettings(
+    val controlNames: List<String>,
+    val added: List<AddedToken>,
+    val isLegacy: Boolean = true,
+) {
     companion object {
         private const val CONFIG_FILE = "tokenizer_config.json"
         private const val ADDED = "added_tokens_decoder"
@@ -49,7 +55,11 @@ internal class TokenSettings(val controlNames: List<String>, val added: List<Add
             }
             requireCount(listed.size, keys.where)
             requireCount(added.size, tokens.where)
-            return TokenSettings((named + listed).distinct(), added.sortedBy { it.first }.map { it.second })
+            return TokenSettings(
+                (named + listed).distinct(),
+                added.sortedBy { it.first }.map { it.second },
+                isLegacy = keys.json["legacy"] != JsonBool(false),
+            )
         }
 
         private fun idOf(id: String, where: String): Int = id.toIntOrNull()?.takeIf { it >= 0 }

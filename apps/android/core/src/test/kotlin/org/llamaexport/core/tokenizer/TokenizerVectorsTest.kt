@@ -90,6 +90,22 @@ class TokenizerVectorsTest {
         }
     }
 
+    @Test
+    fun `text behind something else has Python's ids`() {
+        val texts = small.cases("texts")
+        val continued = small.cases("continued").associateBy { it.text("name") }
+        for ((name, tokenizer) in tokenizers) {
+            val expected = continued[name]?.list("ids")
+            for ((at, text) in texts.withIndex()) {
+                val alone = tokenizer.encode(text.text("text"))
+                val ids = tokenizer.encode(text.text("text"), continues = true)
+                val right = if (expected == null) alone else (expected[at] as JsonArray).ints()
+                assertContentEquals(right, ids, "$name: ${text.text("name")}")
+            }
+        }
+        assertEquals(setOf("metaspace", "tinyllama"), continued.keys)
+    }
+
     @TestFactory
     fun `ids of small tokenizers have Python's text, whole and in pieces`(): List<DynamicTest> =
         small.cases("decode").map { case ->
