@@ -110,13 +110,15 @@ class Answering(private val host: ModelHost, private val phone: Phone) {
     private fun chatFor(model: OpenModel, question: Question): Chat {
         val key = model to question.conversation
         val last = chat
-        if (last != null && chatOf == key && last.turns == question.turns && last.system == question.system) {
+        // One that was meant for other models; the settings say that this one has no place for it.
+        val system = if (model.format.takesSystem) question.system else ""
+        if (last != null && chatOf == key && last.turns == question.turns && last.system == system) {
             return last
         }
         if (question.turns.size % 2 != 0) {
             throw PromptError("the conversation ends without an answer", "Send its last message again.")
         }
-        return Chat(model.generator, model.format, question.system, question.turns).also {
+        return Chat(model.generator, model.format, system, question.turns).also {
             chat = it
             chatOf = key
         }

@@ -10,6 +10,7 @@ import org.llamaexport.core.Sampling
  * @property name name of its folder
  * @property contextTokens number of positions that there are
  * @property noChatReason why it has no turns, so that it only continues texts; null: it chats
+ * @property takesSystem whether its dialogs may have a system message
  * @property sampling settings that its bundle asks for
  */
 data class LoadedModel(
@@ -17,6 +18,7 @@ data class LoadedModel(
     val manifest: Manifest,
     val contextTokens: Int,
     val noChatReason: String?,
+    val takesSystem: Boolean,
     val sampling: Sampling,
 )
 

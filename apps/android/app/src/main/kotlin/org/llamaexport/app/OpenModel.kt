@@ -76,6 +76,7 @@ class OpenModel private constructor(
                     manifest = manifest,
                     contextTokens = cache.maxContext,
                     noChatReason = if (format.turns == null) format.reason.orEmpty() else null,
+                    takesSystem = format.takesSystem,
                     sampling = samplingOf(bundle.folder),
                 )
                 val generator = Generator(cache, tokenizer, manifest.stopIds)

@@ -21,6 +21,7 @@ class SettingsActivity : ScreenActivity() {
         buttons.addButton(getString(R.string.models_own), R.style.App_Button_Outlined) {
             show(parts.host.state.loaded?.sampling ?: Sampling())
         }
+        parts.host.state.loaded?.takeIf { !it.takesSystem }?.let(::refuseSystem)
         // After a rotation the fields hold what was typed.
         if (state != null) return
         val conversation = parts.session.conversation
@@ -28,6 +29,14 @@ class SettingsActivity : ScreenActivity() {
         show(conversation.sampling)
         put(R.id.max_tokens, parts.settings.maxTokens.toString())
         put(R.id.context_tokens, parts.settings.contextTokens.toString())
+    }
+
+    /** Keep the system message for other models, and say so. */
+    private fun refuseSystem(model: LoadedModel) {
+        requireViewById<EditText>(R.id.system).isEnabled = false
+        val note = requireViewById<TextView>(R.id.no_system)
+        note.text = getString(R.string.no_system, model.name)
+        note.visibility = View.VISIBLE
     }
 
     private fun show(sampling: Sampling) {

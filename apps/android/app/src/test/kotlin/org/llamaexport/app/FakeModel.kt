@@ -123,6 +123,7 @@ fun writeFakeBundle(
     memory: Pair<Long, Long>? = 1_000_000L to 100L,
     version: Int = 2,
     hasTurns: Boolean = true,
+    hasSystem: Boolean = true,
     maxContext: Int = 2048,
 ): File {
     val files = mapOf("model.onnx" to ByteArray(4_200_000) { 1 }, "tokenizer.json" to "{}".toByteArray())
@@ -132,9 +133,10 @@ fun writeFakeBundle(
         val hash = MessageDigest.getInstance("SHA-256").digest(content).toHex()
         """"$name":{"sha256":"$hash","size_bytes":${content.size}}"""
     }
-    val turns = """{"begin":[],"no_system":[],"system":{"prefix":[$SYSTEM],"suffix":[$END]},
+    val system = if (hasSystem) """{"prefix":[$SYSTEM],"suffix":[$END]}""" else "null"
+    val turns = """{"begin":[],"no_system":[],"system":$system,
         "user":{"prefix":[$USER],"suffix":[$END]},"assistant":{"prefix":[$ASSISTANT],"suffix":[$END]},
-        "answer":[$ASSISTANT],"trim":false}"""
+        "answer":[$ASSISTANT],"trim":[],"thoughts_end":null}"""
     val chat = if (hasTurns) """{"turns":$turns,"reason":null}"""
     else """{"turns":null,"reason":"it is a base model"}"""
     val need = memory?.let { (resident, perToken) ->

@@ -5,6 +5,7 @@ import android.content.Intent
 import android.widget.EditText
 import java.io.File
 import kotlin.test.assertEquals
+import kotlin.test.assertFalse
 import kotlin.test.assertNotNull
 import kotlin.test.assertNull
 import kotlin.test.assertTrue
@@ -74,6 +75,22 @@ class OtherScreensTest : AppTest() {
         app.restart()
         assertEquals(wanted, parts.session.conversation.sampling)
         assertEquals("Be brief.", parts.session.conversation.system)
+    }
+
+    @Test
+    fun `a system prompt is kept for other models where this one has no place for it`() {
+        waitFor("the beginning") { parts.hasBegun }
+        parts.load(writeFakeBundle(File(parts.library.own, "guard"), hasSystem = false))
+        waitFor("the model") { parts.host.state is HostState.Ready }
+        parts.session.configure("Be brief.", Sampling())
+        val screen = open<SettingsActivity>().get()
+        assertFalse(screen.requireViewById<EditText>(R.id.system).isEnabled)
+        assertTrue("guard has no place for a system prompt" in screen.words(), screen.words())
+        screen.window.decorView.clickWords("Save")
+        assertEquals("Be brief.", parts.session.conversation.system)
+        val chat = open<ChatActivity>().get()
+        chat.chat("Hello")
+        waitFor("the answer's words") { "You said: Hello." in chat.words() }
     }
 
     @Test
