@@ -167,7 +167,7 @@ ANY_TARGET: dict[str, tuple[Fault, str]] = {
     "twice the memory": (in_manifest(times(2, "memory", "resident_bytes")), "manifest_memory"),
     "half a cache": (in_manifest(times(0.5, "memory", "kv_bytes_per_token")), "manifest_memory"),
     "turns that keep blanks": (
-        in_manifest(put("chat", "turns", "trim", value=False)),
+        in_manifest(put("chat", "turns", "trim", value=[])),
         "manifest_chat",
     ),
     "turns that do not end": (

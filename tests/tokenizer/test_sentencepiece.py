@@ -188,6 +188,21 @@ def test_text_after_a_control_token_may_go_on(llama):
     assert other.encode_rendered("king") == begun
 
 
+@pytest.mark.parametrize("name", KINDS)
+def test_text_that_goes_on_is_the_json_s_without_its_first_blank(name):
+    """So apps read it, which have no library that reads the model itself."""
+    tokenizer = SentencePieceTokenizer.from_bytes(KINDS[name], {"legacy": False})
+    document = json.loads(tokenizer.files()["tokenizer.json"])
+    steps = document["normalizer"]["normalizers"]
+    anywhere = {"Regex": r"\A(?=[\s\S])"}
+    kept = [each for each in steps if each["type"] != "Prepend" and each.get("pattern") != anywhere]
+    assert len(kept) == len(steps) - 1
+    document["normalizer"]["normalizers"] = kept
+    without = JsonTokenizer.from_bytes(json.dumps(document).encode())
+    for text in TORTURE:
+        assert tokenizer.encode(text, continues=True) == without.encode(text), text
+
+
 def test_a_model_whose_json_cannot_be_proved_has_none():
     unigram = SentencePieceTokenizer.from_bytes(trained(model_type="unigram", size=380))
     theirs = sentencepiece.SentencePieceProcessor(

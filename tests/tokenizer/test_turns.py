@@ -22,7 +22,7 @@ from llama_export.tokenizer.chat.chat_format import ChatFormat, Dialog
 from llama_export.tokenizer.chat.find_turns import BASE_MODEL, find_turns
 from llama_export.tokenizer.chat.messages import Message
 from llama_export.tokenizer.chat.proof_dialogs import proof_dialogs
-from llama_export.tokenizer.chat.turns import Date, Turn
+from llama_export.tokenizer.chat.turns import FIRST, LAST, Date, Inside, Turn
 from llama_export.tokenizer.json_tokenizer import JsonTokenizer
 from llama_export.tokenizer.sentencepiece_tokenizer import SentencePieceTokenizer
 from llama_export.tokenizer.tokenizer import load_tokenizer
@@ -96,6 +96,8 @@ REASONS = {
     "an empty message",
     "{{ raise_exception('never') }}": "the template does not write a dialog with no system "
     "message: the chat template refuses this dialog: never",
+    "{{ messages.__class__.mro() if messages[0].role == 'system' }}" + ROLES: "the template does "
+    "not write a dialog with a system message: the chat template was stopped: ",
     "{% if %}": "the template does not write a dialog with no system message: the chat template, "
     "line 1: ",
     "{% for m in messages %}{{ m.content.rstrip() }}|{% endfor %}": "what the template writes "
@@ -268,6 +270,7 @@ def test_a_system_message_inside_a_user_s_is_data(demo):
 
 NO_SYSTEM = {
     "refused": TEMPLATES["llama guard"],
+    "not known": "{{ {'user': '', 'assistant': ''}[messages[0].role] + '' }}" + ROLES + ASKED,
     "left out": "{% for m in messages if m.role != 'system' %}" + ROLES.partition("%}")[2] + ASKED,
 }
 
@@ -354,3 +357,39 @@ def test_turns_that_are_not_the_template_s_are_not_proved(demo, monkeypatch, cha
     found = find_turns(form)
     assert found.turns is None
     assert found.reason.startswith("what the template writes depends on")
+
+
+INSIDE_CHANGES = {
+    "another message": {"system": Inside(LAST, "<<SYS>>\n", "\n<</SYS>>\n\n")},
+    "another text before": {"system": Inside(FIRST, "<<SYS>>", "\n<</SYS>>\n\n")},
+    "another text behind": {"system": Inside(FIRST, "<<SYS>>\n", "\n<</SYS>>\n")},
+    "a turn of its own": {"system": Turn(("<<SYS>>\n",), ("\n<</SYS>>\n\n",))},
+    "its blanks taken away": {"trim": ("system", "user", "assistant")},
+    "the user's blanks left": {"trim": ("assistant",)},
+}
+
+
+@pytest.mark.parametrize("change", INSIDE_CHANGES)
+def test_another_place_of_the_system_message_is_not_proved(demo, monkeypatch, change):
+    form = form_of(demo, TEMPLATES["llama 2"])
+    wrong = replace(find_turns(form).turns, **INSIDE_CHANGES[change])
+    monkeypatch.setattr(finding, "taken_apart", lambda form: wrong)
+    found = find_turns(form)
+    assert found.turns is None
+    assert found.reason.startswith("what the template writes depends on")
+
+
+def test_blanks_around_a_system_message_inside_may_be_taken_away(demo):
+    changed = TEMPLATES["llama 2"].replace("+ system_message +", "+ system_message.strip() +")
+    form = form_of(demo, changed)
+    found = find_turns(form).to_json()["turns"]
+    assert found["trim"] == ["system", "user", "assistant"]
+    for messages in DIALOGS:
+        assert app_ids(found, demo, messages, NOW) == expected_ids(form, messages)
+
+
+def test_thoughts_that_stay_are_not_proved(demo, monkeypatch):
+    form = form_of(demo, TEMPLATES["deepseek-r1"])
+    wrong = replace(find_turns(form).turns, thoughts_end=None)
+    monkeypatch.setattr(finding, "taken_apart", lambda form: wrong)
+    assert find_turns(form).reason.endswith("as seen in one with thoughts in an answer")

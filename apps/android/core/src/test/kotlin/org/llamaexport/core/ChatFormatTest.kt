@@ -181,7 +181,7 @@ class ChatFormatTest {
         assertContains(refused("thoughts_end", "1"), "thoughts_end: expected a string")
         assertContains(refused("user", "null"), "user: expected an object")
         fun inside(user: String, before: String) = """{"user": $user, "before": $before, "after": ""}"""
-        assertContains(refused("system", inside("\"middle\"", "\"\"")), "system: user: expected first or last")
+        assertContains(refused("system", inside("\"mid\"", "\"\"")), "system: user: expected first or last")
         assertContains(refused("system", inside("\"last\"", "1")), "system: before: expected a string")
         assertContains(refused("system", inside("\"last\"", "\"\\ud800\"")), "a text that can be encoded")
         assertContains(refused("user", """{"prefix": []}"""), "the key suffix is missing")
