@@ -2,14 +2,14 @@
 
     python tools/apps/bundle_server.py FOLDER COMMAND...
 
-It listens on a free port of 127.0.0.1, runs COMMAND with LLAMA_BUNDLE_SERVER=PORT, and ends with its
-exit status. A client names what it wants in its first line, a bundle below FOLDER:
+It listens on a free port of 127.0.0.1, runs COMMAND with LLAMA_BUNDLE_SERVER=PORT, and ends with
+its exit status. A client names what it wants in its first line, a bundle below FOLDER:
 
 - `step NAME`: the bundle in Python's own runtime, as `step_server.py` speaks;
-- `calls NAME`: a Core ML package in the evaluator, call by call. A request is five int32: the number
-  n of ids, which function (0 the only one, 1 prefill, 2 decode), the position, how many of the ids
-  count, and the columns of the mask; then n int32. The answer is V float32, the logits of the last
-  row. The server keeps the caches and nothing else: what is in a call is the client's business.
+- `calls NAME`: a Core ML package in the evaluator, call by call. A request is five int32: the
+  number n of ids, which function (0 the only one, 1 prefill, 2 decode), the position, how many of
+  the ids count, and the columns of the mask; then n int32. The answer is V float32, the logits of
+  the last row. The server keeps the caches and nothing else: what a call says is the client's.
 
 All numbers are little-endian.
 """

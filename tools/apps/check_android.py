@@ -3,7 +3,8 @@
     python3 tools/apps/check_android.py [core] [engines] [app] [--offline] [--test NAME]
 
 Without names, every part is checked. Maven takes the sources of apps/android, with the poms that
-stand beside this script, and writes to build/android. The first run fetches some 500 MB into
+stand beside this script, and writes to build/android; bundles that it runs lie in
+build/apps/fixtures. The first run fetches some 500 MB into
 Maven's own store; with --offline nothing is asked of the network. Without Java or Maven it says
 what it skips; with --require that is a failure. What Gradle does for users is not run here.
 """
@@ -36,7 +37,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "engines": ("executorch-double", "engine-onnx", "engine-executorch"),
     "app": ("app",),
 }
-FIXTURES = ROOT / "build" / "android" / "fixtures"
+FIXTURES = ROOT / "build" / "apps" / "fixtures"
 # The tag of the core's tests on real bundles and vocabularies, which `engines` makes.
 BUNDLES = "bundles"
 OLDEST_JAVA = 17

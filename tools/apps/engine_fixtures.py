@@ -222,9 +222,11 @@ def digest(found: Mapping[str, object], files: Iterable[Path]) -> str:
     return total.hexdigest()
 
 
-def target_of(wanted: str | OnnxOptions) -> str:
+def target_of(wanted: str | TargetOptions) -> str:
     """Return a target's name."""
-    return wanted if isinstance(wanted, str) else "onnx"
+    if isinstance(wanted, str):
+        return wanted
+    return next(name for name in registry.TARGETS if isinstance(wanted, registry.get(name).Options))
 
 
 def is_current(folder: Path, current: str, bundles: Iterable[str]) -> bool:

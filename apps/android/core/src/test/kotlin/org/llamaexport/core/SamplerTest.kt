@@ -135,7 +135,8 @@ class SamplerTest {
 
     @Test
     fun `what is far less likely than another token is never drawn`() {
-        val given = FloatArray(600) { if (it == 300) 0f else if (it % 2 == 0) Float.NEGATIVE_INFINITY else -1e30f }
+        val given = FloatArray(600) { if (it % 2 == 0) Float.NEGATIVE_INFINITY else -1e30f }
+        given[300] = 0f
         for (sampling in listOf(Sampling(1.0, topP = 1.0), Sampling(1.0, topP = 1.0, topK = 3), Sampling())) {
             assertEquals(300, Sampler(600).draw(given, sampling, 1 - 1e-16))
         }
