@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
-import step_server
 
+import step_server
 from llama_export.bundle.bundle import Bundle
 from llama_export.targets import registry
 from llama_export.targets.coreml import signature
@@ -38,7 +38,6 @@ from llama_export.targets.stored import StoredArtifact
 
 if TYPE_CHECKING:
     from coreml_evaluator import Evaluator
-
     from llama_export.targets.coreml.running.runner import Array
 
 CALL = struct.Struct("<5i")
