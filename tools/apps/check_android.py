@@ -37,6 +37,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "engines": ("executorch-double", "engine-onnx", "engine-executorch"),
     "app": ("app",),
 }
+CLASSES = ROOT / "build" / "android"
 FIXTURES = ROOT / "build" / "apps" / "fixtures"
 # The tag of the core's tests on real bundles and vocabularies, which `engines` makes.
 BUNDLES = "bundles"
@@ -120,6 +121,13 @@ def maven_command(parts: Sequence[str], *, offline: bool, test: str | None) -> l
     return [*command, "test"]
 
 
+def forget_classes(folder: Path) -> None:
+    """Delete what was compiled before: Maven leaves the class of a test that is there no more."""
+    for name in ("classes", "test-classes"):
+        for compiled in folder.glob(f"*/{name}"):
+            shutil.rmtree(compiled)
+
+
 def run_shown(command: Sequence[str]) -> int:
     """Run a command on this terminal and return its exit status."""
     return subprocess.run(command, cwd=ROOT, check=False).returncode
@@ -154,6 +162,7 @@ def main(arguments: Sequence[str], run: Runner, lack: Callable[[], str | None]) 
     commands = fixtures_commands() if "engines" in parts else []
     if "app" in parts:
         commands.append(resources_command(offline=chosen.offline))
+    forget_classes(CLASSES)
     commands.append(maven_command(parts, offline=chosen.offline, test=chosen.test))
     # The first that fails ends it: without its files a test would fail for another reason.
     status = next((status for command in commands if (status := run(command))), 0)

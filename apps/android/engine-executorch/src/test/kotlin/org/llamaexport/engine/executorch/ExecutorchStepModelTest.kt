@@ -12,6 +12,7 @@ import kotlin.test.assertIs
 import kotlin.test.assertNotNull
 import kotlin.test.assertTrue
 import org.junit.jupiter.api.Assumptions.assumeTrue
+import org.junit.jupiter.api.Tag
 import org.junit.jupiter.api.io.TempDir
 import org.llamaexport.core.AppError
 import org.llamaexport.core.BundleError
@@ -31,6 +32,7 @@ import org.pytorch.executorch.Module
 import org.pytorch.executorch.Tensor
 
 /** Of the runtime there is a double alone; what it computes is the real program, in Python. */
+@Tag("bundles")
 class ExecutorchStepModelTest {
     @TempDir
     lateinit var folder: File

@@ -7,10 +7,12 @@ import kotlin.test.assertEquals
 import kotlin.test.assertNotNull
 import kotlin.test.assertTrue
 import org.junit.jupiter.api.Assumptions.assumeTrue
+import org.junit.jupiter.api.Tag
 import org.llamaexport.core.Stop
 import org.llamaexport.fixtures.Turns
 
 /** What README.md shows runs, too. */
+@Tag("bundles")
 class AskTest {
     private fun answer(bundle: File, question: String, stopAfter: Int = Int.MAX_VALUE): List<String> {
         val pieces = ArrayList<String>()

@@ -13,6 +13,7 @@ import kotlin.test.assertIs
 import kotlin.test.assertNotNull
 import kotlin.test.assertTrue
 import org.junit.jupiter.api.Assumptions.assumeTrue
+import org.junit.jupiter.api.Tag
 import org.junit.jupiter.api.io.TempDir
 import org.llamaexport.core.BundleError
 import org.llamaexport.core.EngineError
@@ -23,6 +24,7 @@ import org.llamaexport.fixtures.Turns
 import org.llamaexport.fixtures.assertGolden
 import org.llamaexport.fixtures.playWith
 
+@Tag("bundles")
 class OnnxStepModelTest {
     private val demo = assertNotNull(Turns.of("demo/onnx"), "tools/apps/check_android.py makes it")
 
