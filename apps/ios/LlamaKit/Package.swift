@@ -15,3 +15,15 @@ let package = Package(
         .testTarget(name: "LlamaKitTests", dependencies: ["LlamaKit"]),
     ]
 )
+
+// Real bundles on Linux, for tools/apps/check_ios.py alone: LLAMA_ONNXRUNTIME is the folder of
+// onnxruntime's library.
+if let runtime = Context.environment["LLAMA_ONNXRUNTIME"] {
+    package.targets += [
+        .systemLibrary(name: "COnnxRuntime"),
+        .target(
+            name: "BundleChecks", dependencies: ["LlamaKit", "COnnxRuntime"],
+            linkerSettings: [.unsafeFlags(["-L\(runtime)", "-Xlinker", "-rpath", "-Xlinker", runtime])]),
+        .testTarget(name: "BundleChecksTests", dependencies: ["BundleChecks", "LlamaKit"]),
+    ]
+}

@@ -136,20 +136,6 @@ struct CoreMLLoopTests {
         let loop = CoreMLLoop(layout: try layout(), maxContext: 512, runner: recorder)
         #expect(throws: BundleError.self) { try loop.step([1], at: 0) }
     }
-
-    @Test func endsBetweenTwoCallsWhenItsTaskIsCancelled() async throws {
-        let task = Task { () -> Bool in
-            withUnsafeCurrentTask { $0?.cancel() }
-            let loop = CoreMLLoop(layout: try layout(), maxContext: 512, runner: Recorder())
-            do {
-                _ = try loop.step([1], at: 0)
-                return false
-            } catch is StepStopped {
-                return true
-            }
-        }
-        #expect(try await task.value)
-    }
 }
 
 @Suite("float16 numbers")

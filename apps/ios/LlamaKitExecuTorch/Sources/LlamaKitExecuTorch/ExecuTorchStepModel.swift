@@ -4,8 +4,8 @@ import LlamaKit
 
 /// A `.pte` in ExecuTorch, with its KV cache inside the program.
 ///
-/// The program takes any position, so a rewind is a smaller one. ExecuTorch cannot end a call early;
-/// prompts are run in pieces, between which a cancelled task is seen.
+/// The program takes any position, so a rewind is a smaller one. ExecuTorch cannot end a call early; prompts
+/// come in pieces, between which whoever reads them looks for a stop.
 public final class ExecuTorchStepModel: StepModel {
     public let vocabSize: Int
     public let maxContext: Int
@@ -52,7 +52,6 @@ public final class ExecuTorchStepModel: StepModel {
         written = position
         var rest = ids[...]
         while !rest.isEmpty {
-            if Task.isCancelled { throw StepStopped() }
             let piece = rest.prefix(Self.pieceTokens).map(Int64.init)
             try inWords("run the model over \(piece.count) tokens") { try run(piece) }
             written += piece.count

@@ -10,7 +10,8 @@ public protocol CoreMLRunner: AnyObject {
 
 /// A Core ML package as a ``StepModel``: positions, pieces of a prompt, and rewinding.
 ///
-/// It knows no Core ML, so that Linux runs it too. A task that is cancelled ends between two calls.
+/// It knows no Core ML, so that Linux runs it too. A call cannot be ended early; prompts come in pieces, between
+/// which whoever reads them looks for a stop.
 public final class CoreMLLoop: StepModel {
     public let vocabSize: Int
     public let maxContext: Int
@@ -36,7 +37,6 @@ public final class CoreMLLoop: StepModel {
         written = position
         var rest = ids[...]
         while true {
-            if Task.isCancelled { throw StepStopped() }
             let call = plan.nextCall(rest, at: written)
             let logits = try runner.run(call)
             if logits.count != vocabSize {
