@@ -132,6 +132,16 @@ def test_a_full_disk_leaves_nothing(bundle, tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["onnx"]
 
 
+def test_the_zip_is_on_the_disk_before_it_has_its_name(bundle, tmp_path, monkeypatch):
+    seen = []
+    place = tmp_path / "a.zip"
+    monkeypatch.setattr(
+        "llama_export.bundle.pack.sync", lambda path: seen.append((path.exists(), place.exists()))
+    )
+    pack(bundle, place)
+    assert seen == [(True, False)]
+
+
 def test_the_command_packs_beside_the_bundle(bundle, tmp_path, command):
     code, out, _ = command("pack", bundle.folder, "--json")
     found = json.loads(out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ElementTree
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -84,7 +85,9 @@ def test_resources_are_linked_against_the_framework_and_found_by_the_tests(tmp_p
     prepare(APP, tmp_path, lambda command: commands.append(list(command)) or 0, offline=True)
     assert [command[0] for command in commands] == ["aapt2", "aapt2", "javac"]
     assert (tmp_path / "monitor.jar").read_text() == "monitor-1.8.0.aar"
-    with zipfile.ZipFile(tmp_path / "framework.apk") as packed:
+    table = Path(commands[1][commands[1].index("-I") + 1])
+    assert table.stem == "android-all-14-robolectric-10818077"
+    with zipfile.ZipFile(table) as packed:
         assert packed.read("resources.arsc") == b"table"
     settings = (tmp_path / "test/com/android/tools/test_config.properties").read_text()
     assert f"android_resource_apk={tmp_path / 'app.apk'}" in settings

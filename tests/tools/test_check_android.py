@@ -97,8 +97,11 @@ def test_what_cannot_be_checked_is_said(arguments, status, capsys):
 
 
 def test_a_machine_without_maven_lacks_it(monkeypatch):
-    monkeypatch.setattr(check_android.shutil, "which", {"javac": "/bin/javac"}.get)
+    there = {"java": "/bin/java", "javac": "/bin/javac"}
+    monkeypatch.setattr(check_android.shutil, "which", there.get)
     assert find_lack() == f"there is no program mvn. {check_android.INSTALL_HINT}"
+    del there["java"]
+    assert find_lack() == f"there is no program java. {check_android.INSTALL_HINT}"
 
 
 def test_an_old_java_is_refused(monkeypatch):

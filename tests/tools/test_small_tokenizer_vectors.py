@@ -119,7 +119,10 @@ def test_the_texts_tell_apart_what_scanners_mix_up():
 def test_fixtures_of_whole_vocabularies_are_what_the_tokenizers_give(tmp_path, capsys):
     """Without the data beside the repository there is less of them, made in the same way."""
     none = tmp_path / "none"
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "gone.json").write_text("{}")
     write(tmp_path / "made", none)
+    assert not (tmp_path / "made" / "gone.json").exists()
     parts = json.loads((tmp_path / "made" / "texts.json").read_text(encoding="ascii"))["texts"]
     assert parts == list(texts(none))
     made = [line.split()[-1] for line in capsys.readouterr().out.splitlines()]

@@ -96,7 +96,9 @@ def prepare(app: Path, folder: Path, run: Runner, *, offline: bool) -> None:
     for path in (fetched, java, tests / "com" / "android" / "tools"):
         path.mkdir(parents=True, exist_ok=True)
     _fetched(FRAMEWORK, folder / "sdk", run, offline=offline)
-    table = _table(_fetched(TABLE, fetched, run, offline=offline), folder / "framework.apk")
+    jar = _fetched(TABLE, fetched, run, offline=offline)
+    # By the jar's own name, or the table of another version would be taken for it.
+    table = _table(jar, folder / f"{jar.stem}.apk")
     for name, coordinates in LIBRARIES.items():
         library = _fetched(coordinates, fetched, run, offline=offline)
         with zipfile.ZipFile(library) as source:

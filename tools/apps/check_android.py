@@ -54,7 +54,7 @@ def java_version(text: str) -> int | None:
 
 def find_lack() -> str | None:
     """Return why nothing can be checked on this machine, or None."""
-    for name in ("javac", "mvn"):
+    for name in ("java", "javac", "mvn"):
         if shutil.which(name) is None:
             return f"there is no program {name}. {INSTALL_HINT}"
     done = subprocess.run(["java", "-version"], capture_output=True, text=True, check=False)

@@ -85,6 +85,9 @@ def measured(tokenizer: Tokenizer, parts: Sequence[str]) -> Mapping[str, object]
 def write(folder: Path, data: Path = DATA) -> None:
     """Write the texts, and every tokenizer's files and hashes."""
     folder.mkdir(parents=True, exist_ok=True)
+    # Of a tokenizer that this machine has no longer, it would speak of other texts.
+    for old in folder.glob("*.json"):
+        old.unlink()
     parts = list(texts(data))
     (folder / "texts.json").write_text(json.dumps({"texts": parts}), encoding="ascii")
     for name, tokenizer in tokenizers(data):

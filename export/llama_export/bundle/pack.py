@@ -17,6 +17,7 @@ from pathlib import Path
 from llama_export.bundle.bundle import DAMAGED_HINT, Bundle, Progress, file_fault
 from llama_export.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest
 from llama_export.bundle.output_faults import as_output_error
+from llama_export.bundle.swap import sync
 from llama_export.errors import BundleError, OutputError
 
 PAGE_BYTES = 4096
@@ -66,6 +67,7 @@ def pack(
                 for info in made.infolist():
                     info.extra = b""  # in the table at the end nobody needs the padding
             _check_place(bundle, output, force=force)
+            sync(partial)
             partial.replace(output)
         finally:
             partial.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ import java.io.File
 import org.llamaexport.core.Manifest
 import org.llamaexport.core.MemoryAnswer
 import org.llamaexport.core.askMemory
+import org.llamaexport.core.bytesFor
 
 // The app itself and its screen.
 private const val RESERVED_BYTES = 200L * 1024 * 1024
@@ -58,4 +59,4 @@ fun Activity.loadGated(parts: Parts, folder: File, manifest: Manifest) {
 }
 
 private fun needOf(manifest: Manifest, context: Int): Long =
-    manifest.memory?.let { it.residentBytes + it.kvBytesPerToken * context } ?: manifest.sizeBytes
+    manifest.memory?.bytesFor(context) ?: manifest.sizeBytes

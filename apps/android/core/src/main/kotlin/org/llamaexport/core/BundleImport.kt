@@ -86,13 +86,18 @@ class BundleImport(
     }
 
     /**
-     * Delete what an import left that was killed on its way; nothing else may be importing.
+     * Delete what imports left that were killed on their way.
      *
      * A download goes on where it ended and is kept; an import would begin anew.
      */
     fun discardKilled() {
-        for (folder in models.listFiles().orEmpty()) {
-            if (folder.name.endsWith(IMPORT_ENDING)) folder.deleteRecursively()
+        val left = models.listFiles().orEmpty().filter { it.name.endsWith(IMPORT_ENDING) }
+        for (folder in left) {
+            try {
+                whileAlone(models, folder.name.removeSuffix(IMPORT_ENDING)) { folder.deleteRecursively() }
+            } catch (_: BundleError) {
+                // It is being imported just now.
+            }
         }
     }
 
@@ -175,23 +180,24 @@ class BundleImport(
         fill: (File) -> File,
     ): Bundle {
         val target = placeOfNew(models, name)
-        val staging = File(models, name + IMPORT_ENDING)
-        staging.deleteRecursively()
-        try {
-            if (!staging.mkdirs()) throw BundleError("${staging.name} cannot be made", FREE_SPACE)
-            val found = fill(staging)
-            val bundle = Bundle.open(found)
-            val whole = DownloadProgress(bundle.manifest.sizeBytes, bundle.manifest.sizeBytes)
-            if (!bundle.checkHashes { onProgress(whole) }) throw Stopped()
-            if (!found.renameTo(target)) {
-                throw BundleError("${found.name} cannot be renamed to $name", FREE_SPACE)
-            }
-        } catch (error: IOException) {
-            throw BundleError("the model cannot be copied: ${error.message}", FREE_SPACE, error)
-        } finally {
+        models.mkdirs()
+        return whileAlone(models, name) {
+            val staging = File(models, name + IMPORT_ENDING)
             staging.deleteRecursively()
+            try {
+                if (!staging.mkdirs()) throw BundleError("${staging.name} cannot be made", FREE_SPACE)
+                val found = fill(staging)
+                val bundle = Bundle.open(found)
+                val whole = DownloadProgress(bundle.manifest.sizeBytes, bundle.manifest.sizeBytes)
+                if (!bundle.checkHashes { onProgress(whole) }) throw Stopped()
+                if (!found.renameTo(target)) {
+                    throw BundleError("${found.name} cannot be renamed to $name", FREE_SPACE)
+                }
+            } finally {
+                staging.deleteRecursively()
+            }
+            Bundle.open(target)
         }
-        return Bundle.open(target)
     }
 
     private fun noBundle() = BundleError("it holds no $MANIFEST_NAME, so it is no bundle", CHOOSE_BUNDLE)

@@ -2,8 +2,6 @@ package org.llamaexport.core
 
 import java.io.File
 import java.io.IOException
-import java.io.RandomAccessFile
-import java.nio.channels.OverlappingFileLockException
 
 private const val FREE_SPACE = "Delete other models or files, and try again: it goes on from where it ended."
 private const val DELETE_FIRST = "Delete it first, or give the new one another name."
@@ -98,7 +96,7 @@ class Downloader(
         if (!staging.isDirectory && !staging.mkdirs()) {
             throw BundleError("${staging.name} cannot be made", "Look whether the storage is full.")
         }
-        return locked(name) {
+        return whileAlone(models, name) {
             val manifest = begin(address, staging)
             val sizeBytes = manifest.sizeBytes
             requireSpace(missingBytes(staging, manifest), freeBytes(staging))
@@ -169,27 +167,4 @@ class Downloader(
             val there = if (file.isFile) file.length() else File(file.path + PART_ENDING).length()
             maxOf(0L, entry.sizeBytes - there)
         }
-
-    /** Work while nobody else fetches a model of that name, in this process or another. */
-    private fun <T> locked(name: String, work: () -> T): T = try {
-        // Beside the folder, in which every name may be one of the bundle's files.
-        val place = File(models, name + LOCK_ENDING)
-        RandomAccessFile(place, "rw").use { file ->
-            val lock = try {
-                file.channel.tryLock()
-            } catch (_: OverlappingFileLockException) {
-                null
-            }
-            if (lock == null) {
-                throw BundleError("$name is just being fetched", "Wait for it, or stop it first.")
-            }
-            try {
-                work()
-            } finally {
-                place.delete()
-            }
-        }
-    } catch (error: IOException) {
-        throw BundleError("$name cannot be written: ${error.message}", FREE_SPACE, error)
-    }
 }

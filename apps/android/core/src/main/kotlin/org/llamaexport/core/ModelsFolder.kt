@@ -2,6 +2,9 @@ package org.llamaexport.core
 
 import java.io.File
 import java.io.FileOutputStream
+import java.io.IOException
+import java.io.RandomAccessFile
+import java.nio.channels.OverlappingFileLockException
 
 /** What is appended to the name of a file that is not whole yet. */
 const val PART_ENDING: String = ".part"
@@ -57,6 +60,34 @@ internal fun requireSpace(missingBytes: Long, freeBytes: Long) {
             "Delete other models or files, and try again.",
         )
     }
+}
+
+/**
+ * Work on a model that is about to come, while nobody else does, in this process or another.
+ *
+ * @throws BundleError somebody does, or what [work] writes cannot be written
+ */
+internal fun <T> whileAlone(models: File, name: String, work: () -> T): T = try {
+    // Beside the folder that is filled, in which every name may be one of the bundle's files.
+    val place = File(models, name + LOCK_ENDING)
+    RandomAccessFile(place, "rw").use { file ->
+        val lock = try {
+            file.channel.tryLock()
+        } catch (_: OverlappingFileLockException) {
+            null
+        }
+        if (lock == null) {
+            throw BundleError("$name is just being fetched or copied", "Wait for it, or stop it first.")
+        }
+        try {
+            work()
+        } finally {
+            place.delete()
+        }
+    }
+} catch (error: IOException) {
+    val hint = "Look whether the storage is full, delete other models or files, and try again."
+    throw BundleError("$name cannot be written: ${error.message}", hint, error)
 }
 
 /** Write a file whose bytes are stored before this returns; what is renamed then is never empty. */

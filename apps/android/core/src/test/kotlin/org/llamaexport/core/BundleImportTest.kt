@@ -145,6 +145,19 @@ class BundleImportTest {
     }
 
     @Test
+    fun `two taps import once, and nothing is taken away from the first`() {
+        lateinit var second: Throwable
+        val bundle = BundleImport(models).fromFolder({ whole[it]?.inputStream() }, "m") {
+            BundleImport(models).discardKilled()
+            second = assertFailsWith<BundleError> { copied(whole) }
+            true
+        }
+        assertContains(second.message.orEmpty(), "m is just being fetched or copied")
+        assertTrue(bundle.checkHashes { true })
+        assertEquals(listOf("m"), models.list().orEmpty().toList())
+    }
+
+    @Test
     fun `what a killed import left is deleted, and nothing else`() {
         writeBundle(File(models, "m.import"))
         writeBundle(File(models, "m"))
