@@ -25,6 +25,26 @@ class Calls:
         return self.status
 
 
+@pytest.fixture(autouse=True)
+def build(tmp_path, monkeypatch):
+    """Let no test touch what a check of this repository has compiled."""
+    monkeypatch.setattr(check_android, "BUILD", tmp_path)
+    return tmp_path
+
+
+def test_what_was_compiled_before_is_gone_and_nothing_else(build):
+    for place in (
+        "core/classes",
+        "core/test-classes/org",
+        "core/surefire-reports",
+        "app-resources",
+    ):
+        (build / place).mkdir(parents=True)
+    assert main(["core"], Calls(), nothing) == 0
+    left = sorted(path.relative_to(build).as_posix() for path in build.rglob("*"))
+    assert left == ["app-resources", "core", "core/surefire-reports"]
+
+
 def modules_of(command: list[str]) -> list[str]:
     return command[command.index("-pl") + 1].split(",")
 

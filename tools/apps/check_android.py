@@ -37,7 +37,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "engines": ("executorch-double", "engine-onnx", "engine-executorch"),
     "app": ("app",),
 }
-CLASSES = ROOT / "build" / "android"
+BUILD = ROOT / "build" / "android"
 FIXTURES = ROOT / "build" / "apps" / "fixtures"
 # The tag of the core's tests on real bundles and vocabularies, which `engines` makes.
 BUNDLES = "bundles"
@@ -121,11 +121,10 @@ def maven_command(parts: Sequence[str], *, offline: bool, test: str | None) -> l
     return [*command, "test"]
 
 
-def forget_classes(folder: Path) -> None:
-    """Delete what was compiled before: Maven leaves the class of a test that is there no more."""
-    for name in ("classes", "test-classes"):
-        for compiled in folder.glob(f"*/{name}"):
-            shutil.rmtree(compiled)
+def drop_classes(build: Path) -> None:
+    """Delete what Maven compiled before: a test whose source is gone would be run still."""
+    for folder in [*build.glob("*/classes"), *build.glob("*/test-classes")]:
+        shutil.rmtree(folder)
 
 
 def run_shown(command: Sequence[str]) -> int:
@@ -159,10 +158,10 @@ def main(arguments: Sequence[str], run: Runner, lack: Callable[[], str | None]) 
         if not parts:
             return 0
     begun = time.monotonic()
+    drop_classes(BUILD)
     commands = fixtures_commands() if "engines" in parts else []
     if "app" in parts:
         commands.append(resources_command(offline=chosen.offline))
-    forget_classes(CLASSES)
     commands.append(maven_command(parts, offline=chosen.offline, test=chosen.test))
     # The first that fails ends it: without its files a test would fail for another reason.
     status = next((status for command in commands if (status := run(command))), 0)

@@ -135,7 +135,10 @@ internal class PipelineSteps(private val where: String) {
     }
 
     private fun idOf(value: Json): Int = (value as? JsonNumber)?.text?.toIntOrNull()?.takeIf { it >= 0 }
-        ?: throw BundleError("$where: post_processor: expected ids, found ${shown(value.write())}", GET_ANOTHER)
+        ?: throw BundleError(
+            "$where: post_processor: expected ids, found ${shown(value.write())}",
+            GET_ANOTHER,
+        )
 
     /** Return the steps of a place, of which there may be none, one, or a sequence. */
     private fun flattened(step: Json?, key: String, place: String): List<JsonFields> {
