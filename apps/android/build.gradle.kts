@@ -5,3 +5,8 @@ plugins {
     alias(libs.plugins.kotlin.android) apply false
     alias(libs.plugins.kotlin.jvm) apply false
 }
+
+tasks.wrapper {
+    // As in gradle/wrapper/gradle-wrapper.properties, whichever Gradle makes the wrapper.
+    gradleVersion = "9.2.1"
+}

@@ -1,3 +1,4 @@
+import javax.inject.Inject
 import org.jetbrains.kotlin.gradle.dsl.JvmTarget
 
 plugins {
@@ -7,13 +8,9 @@ plugins {
 
 // The model of debug builds, such as `llama-export --target onnx --model demo` makes: -PdemoBundle=FOLDER.
 val demoBundle = file(providers.gradleProperty("demoBundle").getOrElse("$rootDir/../../demo/onnx"))
-val demoAssets = layout.buildDirectory.dir("demo-assets").get().asFile
-val copyDemo = tasks.register<Sync>("copyDemo") {
-    from(demoBundle)
-    into(demoAssets.resolve("demo"))
-    doFirst {
-        if (!demoBundle.isDirectory) logger.warn("$demoBundle is missing: the app will begin without a model")
-    }
+val copyDemo = tasks.register<CopyDemo>("copyDemo") {
+    bundle.from(demoBundle)
+    expected = demoBundle.path
 }
 
 android {
@@ -33,14 +30,13 @@ android {
         sourceCompatibility = JavaVersion.VERSION_11
         targetCompatibility = JavaVersion.VERSION_11
     }
-    sourceSets["debug"].assets.srcDir(demoAssets)
     buildFeatures {
         buildConfig = true
     }
     packaging {
         // Mapped from the APK; unpacked they would be there twice.
         jniLibs.useLegacyPackaging = false
-        // Both runtimes bring it.
+        // More than one library may bring it.
         jniLibs.pickFirsts += "**/libc++_shared.so"
     }
 }
@@ -51,11 +47,42 @@ kotlin {
     }
 }
 
-tasks.named("preBuild") { dependsOn(copyDemo) }
+androidComponents {
+    // They run in Robolectric: tools/apps/check_android.py.
+    beforeVariants { it.hostTests.values.forEach { tests -> tests.enable = false } }
+    onVariants(selector().withBuildType("debug")) {
+        it.sources.assets?.addGeneratedSourceDirectory(copyDemo, CopyDemo::assets)
+    }
+}
 
 dependencies {
     implementation(project(":core"))
     implementation(project(":engine-onnx"))
     implementation(project(":engine-executorch"))
     implementation(libs.coroutines.core)
+}
+
+/** Copies a bundle into the folder `demo` of the APK's assets. */
+abstract class CopyDemo : DefaultTask() {
+    @get:InputFiles
+    @get:PathSensitive(PathSensitivity.RELATIVE)
+    abstract val bundle: ConfigurableFileCollection
+
+    @get:Input
+    abstract val expected: Property<String>
+
+    @get:OutputDirectory
+    abstract val assets: DirectoryProperty
+
+    @get:Inject
+    abstract val files: FileSystemOperations
+
+    @TaskAction
+    fun copy() {
+        if (bundle.asFileTree.isEmpty) logger.warn("${expected.get()} is missing: the app will begin without a model")
+        files.sync {
+            from(bundle)
+            into(assets.dir("demo"))
+        }
+    }
 }

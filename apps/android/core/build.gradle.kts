@@ -4,7 +4,10 @@ plugins {
     alias(libs.plugins.kotlin.jvm)
 }
 
-val repository = rootDir.parentFile.parentFile
+// By the place of this module, so that another build may include it where it lies.
+val repository = projectDir.resolve("../../..").normalize()
+val tables = repository.resolve("apps/shared/tables")
+check(tables.resolve("unicode.json").isFile) { "$tables is missing: core has its letters and digits from there" }
 
 java {
     sourceCompatibility = JavaVersion.VERSION_1_8
@@ -28,7 +31,7 @@ dependencies {
 }
 
 tasks.processResources {
-    from(repository.resolve("apps/shared/tables")) {
+    from(tables) {
         into("org/llamaexport/core")
     }
 }
@@ -36,6 +39,7 @@ tasks.processResources {
 tasks.test {
     // The bundles of tools/apps/check_android.py, which runs the rest.
     useJUnitPlatform { excludeTags("bundles") }
+    inputs.dir(repository.resolve("apps/shared/vectors"))
     systemProperty("llama.repository", repository.path)
     systemProperty("llama.fixtures", repository.resolve("build/android/fixtures").path)
     systemProperty("llama.python", "python3")
