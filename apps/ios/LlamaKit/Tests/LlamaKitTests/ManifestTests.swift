@@ -128,7 +128,8 @@ struct ManifestVectorsTests {
 
     /// What opening a bundle reads of its manifest.
     private func read(_ text: String) throws {
-        _ = try Manifest.parse(Array(text.utf8))
+        let manifest = try Manifest.parse(Array(text.utf8))
+        if let chat = manifest.chat { _ = try ChatFormat(chat, vocabSize: manifest.vocabSize) }
     }
 }
 
