@@ -151,10 +151,7 @@ class TextRun internal constructor(
     private fun taken(id: Int): String {
         ids.add(id)
         val piece = stopTexts.release(decoder.push(id))
-        if (stopTexts.isFound) {
-            hasEnded = true
-            generation.close()
-        }
+        hasEnded = stopTexts.isFound
         return piece
     }
 

@@ -135,7 +135,6 @@ class KeptCache(
         var logits: FloatBuffer? = null
         var start = 0
         do {
-            if (stop.isRequested) return null
             if (ids.size > PIECE_TOKENS) onProgress(start, ids.size)
             val piece = ids.copyOfRange(start, minOf(start + PIECE_TOKENS, ids.size))
             logits = stop.step(model, piece, position) ?: return null

@@ -2,7 +2,7 @@ package org.llamaexport.core
 
 import java.nio.FloatBuffer
 import java.util.Random
-import java.util.concurrent.atomic.AtomicBoolean
+import java.util.concurrent.Semaphore
 import java.util.concurrent.atomic.AtomicReference
 import kotlin.concurrent.thread
 import kotlin.test.Test
@@ -18,7 +18,7 @@ private val GREEDY = Sampling(temperature = 0.0)
 /** Whatever ends a text, and whenever: the next one is that of a model without a past. */
 class CacheTruthTest {
     /** A model that is stopped and fails as runtimes do: some rows are written by then, or all. */
-    private class Unsteady(private val random: Random) : RowModel(256, 700) {
+    private class Unsteady(private val random: Random, private val finger: Finger) : RowModel(256, 700) {
         @Volatile
         private var isStopping = false
         var stopped = 0
@@ -32,7 +32,11 @@ class CacheTruthTest {
                 writeSome(ids, position)
                 throw EngineError("the runtime failed", "")
             }
-            if (random.nextInt(3) == 0) Thread.yield()
+            if (random.nextInt(20) == 0 && finger.isReady) {
+                finger.tap()
+                val begun = System.nanoTime()
+                while (!isStopping && System.nanoTime() - begun < 5_000_000_000) Thread.yield()
+            }
             if (isStopping) {
                 stopped += 1
                 writeSome(ids, position)
@@ -51,6 +55,36 @@ class CacheTruthTest {
         }
     }
 
+    /** Another thread, which taps on "stop", and sometimes twice, so that it is too late. */
+    private class Finger : AutoCloseable {
+        private val taps = Semaphore(0)
+        private val target = AtomicReference<Stop?>()
+        private val worker = thread {
+            val random = Random(1)
+            try {
+                while (true) {
+                    taps.acquire()
+                    val stop = target.get()
+                    stop?.request()
+                    if (random.nextInt(3) == 0) Thread.yield()
+                    if (random.nextInt(3) == 0) stop?.request()
+                }
+            } catch (_: InterruptedException) {
+                // It is closed.
+            }
+        }
+        val isReady: Boolean get() = target.get() != null
+
+        fun tap() = taps.release()
+
+        fun aim(stop: Stop?) = target.set(stop)
+
+        override fun close() {
+            worker.interrupt()
+            worker.join()
+        }
+    }
+
     private fun generator(model: StepModel) = Generator(KeptCache(model), LetterTokenizer(), setOf(7, 77))
 
     private fun nextPrompt(last: IntArray, random: Random): IntArray = when (random.nextInt(4)) {
@@ -63,30 +97,18 @@ class CacheTruthTest {
     @Test
     fun `stops from another thread, failures and faults of the screen leave a true cache`() {
         val ends = HashMap<String, Int>()
-        var midway = 0
-        val running = AtomicReference<Stop?>()
-        val isDone = AtomicBoolean()
-        val tapper = thread {
-            val random = Random(1)
-            while (!isDone.get()) {
-                if (random.nextInt(3) == 0) running.get()?.request() else Thread.yield()
-            }
-        }
-        try {
-            for (seed in 0L until 30) midway += play(Random(seed), running, ends)
-        } finally {
-            isDone.set(true)
-            tapper.join()
+        val stopped = Finger().use { finger ->
+            (0L until 30).sumOf { play(Random(it), finger, ends) }
         }
         for (end in listOf("interrupted", "EngineError", "IllegalStateException", "length")) {
             assertTrue((ends[end] ?: 0) > 10, "$ends")
         }
-        assertTrue(midway > 10, "$midway were stopped in the middle of a call")
+        assertTrue(stopped > 10, "$stopped were stopped in the middle of a call")
     }
 
     /** Write texts, count how they end, and return how many calls were stopped in the middle. */
-    private fun play(random: Random, running: AtomicReference<Stop?>, ends: HashMap<String, Int>): Int {
-        val model = Unsteady(random)
+    private fun play(random: Random, finger: Finger, ends: HashMap<String, Int>): Int {
+        val model = Unsteady(random, finger)
         val generator = generator(model)
         var prompt = intArrayOf(1)
         repeat(30) {
@@ -95,7 +117,7 @@ class CacheTruthTest {
             val settings = WriteSettings(GREEDY, 1 + random.nextInt(20))
             val stop = Stop()
             var left = if (random.nextInt(5) == 0) random.nextInt(6) else Int.MAX_VALUE
-            if (random.nextInt(2) == 0) running.set(stop)
+            finger.aim(stop.takeIf { random.nextInt(2) == 0 })
             val run = generator.begin(prompt, settings)
             val end = try {
                 run.finish(stop) { check(left-- > 0) { "the screen is gone" } }
@@ -103,7 +125,6 @@ class CacheTruthTest {
             } catch (error: Exception) {
                 error.javaClass.simpleName
             }
-            running.set(null)
             ends.merge(end, 1, Int::plus)
             val ids = run.completion.ids
             val tokens = generator.cache.tokens
@@ -115,6 +136,20 @@ class CacheTruthTest {
             prompt += ids
         }
         return model.stopped
+    }
+
+    @Test
+    fun `a stop after the last call does not reach the model`() {
+        var stops = 0
+        val model = object : RowModel() {
+            override fun stop() {
+                stops += 1
+            }
+        }
+        val stop = Stop()
+        generator(model).begin(intArrayOf(1), WriteSettings(GREEDY, 3)).finish(stop)
+        stop.request()
+        assertEquals(0, stops)
     }
 
     @Test

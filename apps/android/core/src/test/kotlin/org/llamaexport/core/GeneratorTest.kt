@@ -56,6 +56,25 @@ class GeneratorTest {
     }
 
     @Test
+    fun `what was held back when somebody stops is no text`() {
+        for ((text, lastCall) in listOf("xxab" to 4, "xx\u00e9" to 3)) {
+            val stop = Stop()
+            var calls = 0
+            val told = script(text)
+            val model = object : StepModel by told {
+                override fun step(ids: IntArray, position: Int): FloatBuffer {
+                    if (++calls == lastCall) stop.request()
+                    return told.step(ids, position)
+                }
+            }
+            val settings = WriteSettings(GREEDY, 9, listOf("abc"))
+            val found = generator(model).begin(intArrayOf(1), settings).finish(stop)
+            assertEquals("xx", found.text)
+            assertEquals(lastCall, found.ids.size)
+        }
+    }
+
+    @Test
     fun `a text that goes on keeps its first blank, an answer has none`() {
         val pieces = loadTokenizer(File(REPOSITORY, "apps/shared/vectors/tokenizers/llama2"))
         val word = pieces.encode("a").last()
@@ -107,6 +126,8 @@ class GeneratorTest {
         assertEquals(0, none.stats.newTokens)
         assertEquals(1e-9, none.stats.timeToFirstTokenS)
         assertEquals(0.0, none.stats.decodeS)
+        val two = generator(script("ab"), setOf(0), { now++ }).begin(intArrayOf(1), WriteSettings(GREEDY))
+        assertEquals(1e-9, two.finish().stats.decodeS)
     }
 
     @Test
