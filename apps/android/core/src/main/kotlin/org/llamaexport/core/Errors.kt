@@ -9,7 +9,7 @@ package org.llamaexport.core
 open class AppError(message: String, val hint: String, cause: Throwable? = null) :
     Exception(message, cause)
 
-/** Data of others that is not what it should be: JSON, a number in a setting, a file's name. */
+/** What was given is not what it should be: JSON of others, a number in a setting, a file's name. */
 class BadInput(message: String, hint: String, cause: Throwable? = null) : AppError(message, hint, cause)
 
 /** A bundle that is incomplete, damaged, newer than this app, or not meant for it. */

@@ -49,7 +49,7 @@ data class GenerationStats(
  * It belongs to the model's thread, and no one else may use the cache until it has ended.
  *
  * @param cache cache that holds the beginning of the prompt and nothing else
- * @param prompt the whole prompt, at least a token longer than what the cache holds
+ * @param prompt token ids `[n]` of the whole prompt, at least a token longer than what the cache holds
  * @param sampling how tokens are drawn
  * @param stopIds ids that end the text and are not part of it; the repetition penalty spares them:
  *     every earlier turn of a chat holds one, and answers would never end

@@ -53,7 +53,7 @@ class Stop {
  *
  * @param model model with an empty cache
  * @property maxContext most positions to use, out of the model's own
- * @throws BadInput there are no so many positions
+ * @throws BadInput there are not so many positions, or none
  */
 class KeptCache(
     private val model: StepModel,
@@ -85,6 +85,8 @@ class KeptCache(
      * Count the tokens at the beginning of a text that need no reading.
      *
      * The last token always needs it, because its logits are wanted.
+     *
+     * @param ids token ids `[n]` of the whole text
      */
     fun sharedLength(ids: IntArray): Int {
         val most = minOf(ids.size - 1, position)
@@ -92,7 +94,7 @@ class KeptCache(
         return maxOf(most, 0)
     }
 
-    /** Forget what a text does not begin with, and return how many of its tokens remain. */
+    /** Forget what the ids `[n]` of a text do not begin with, and return how many of them remain. */
     fun keepPrefixOf(ids: IntArray): Int {
         position = sharedLength(ids)
         return position
@@ -116,6 +118,7 @@ class KeptCache(
     /**
      * Append tokens, piece by piece, and return the logits `[V]` after the last of them.
      *
+     * @param ids token ids `[n]` to append, n at least 1
      * @param stop wish to stop, looked at before each piece; an engine that can ends its call early
      * @param onProgress called before each piece of a long text, with the number of tokens read so
      *     far, and of all of them

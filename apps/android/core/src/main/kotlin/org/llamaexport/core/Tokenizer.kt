@@ -17,6 +17,7 @@ interface Tokenizer {
      *
      * @param continues whether a special token or other text comes before. Some SentencePiece
      *     vocabularies put a blank before a text at the very beginning and nowhere else
+     * @return token ids `[n]`; none for an empty text
      * @throws PromptError the text holds half of a surrogate pair
      */
     fun encode(text: String, continues: Boolean = false): IntArray
@@ -27,6 +28,7 @@ interface Tokenizer {
     /**
      * Decode ids; bytes that are no UTF-8 become U+FFFD, as in Python, and special tokens their names.
      *
+     * @param ids token ids `[n]`
      * @throws PromptError an id is outside the vocabulary
      */
     fun decode(ids: IntArray): String
