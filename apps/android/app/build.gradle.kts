@@ -59,7 +59,6 @@ dependencies {
     implementation(project(":core"))
     implementation(project(":engine-onnx"))
     implementation(project(":engine-executorch"))
-    implementation(libs.coroutines.core)
 }
 
 /** Copies a bundle into the folder `demo` of the APK's assets. */

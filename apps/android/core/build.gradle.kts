@@ -24,7 +24,6 @@ kotlin {
 }
 
 dependencies {
-    implementation(libs.coroutines.core)
     testImplementation(libs.kotlin.test.junit5)
     testImplementation(libs.junit.jupiter)
     testRuntimeOnly(libs.junit.launcher)
