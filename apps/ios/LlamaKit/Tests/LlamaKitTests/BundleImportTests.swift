@@ -224,6 +224,55 @@ struct BundleImportTests {
         #expect(try ModelBundle.open(test.models.at("m")).checkHashes { _ in true })
     }
 
+    @Test func twoTapsImportOnceAndNothingIsTakenAwayFromTheFirst() throws {
+        let test = try ImportCase()
+        let other = try ImportCase()
+        try writeFiles(whole, to: other.source)
+        let models = test.models
+        let second = Kept<any AppError>()
+        let bundle = try test.copy(whole) { _ in
+            BundleImport(models: models).discardKilled()
+            second.value = try? refusal {
+                _ = try BundleImport(models: models).fromFolder(other.source, name: "m") { _ in true }
+            }
+            return true
+        }
+        #expect(second.value?.message == "m is just being fetched or copied")
+        #expect(try bundle.checkHashes { _ in true })
+        #expect(namesIn(models) == ["m"])
+    }
+
+    @Test func whatAKilledImportLeftIsDeletedAndNothingElse() throws {
+        let test = try ImportCase()
+        for name in ["m.import", "m", "n.download"] { try writeFiles(whole, to: test.models.at(name)) }
+        BundleImport(models: test.models).discardKilled()
+        #expect(namesIn(test.models) == ["m", "n.download"])
+    }
+
+    #if os(Linux)
+        @Test func aSourceThatCannotBeReadIsNotTheStoragesFault() throws {
+            let test = try ImportCase()
+            try writeFiles(whole, to: test.source)
+            // Linux opens its own memory as a file of no length, and refuses to read its beginning.
+            deleteTree(test.source.at(manifestName))
+            symlink("/proc/self/mem", test.source.at(manifestName).path)
+            let error = try refusal {
+                _ = try BundleImport(models: test.models).fromFolder(test.source, name: "m") { _ in true }
+            }
+            #expect(error.message == "manifest.json cannot be read: Input/output error")
+            #expect(error.hint == "Copy it again from where it was made.")
+            test.requireNothingLeft()
+        }
+    #endif
+
+    @Test func aStorageThatTakesNothingIsSaid() throws {
+        let test = try ImportCase()
+        try makeFolder(test.models.at("m.lock"))
+        let error = try refusal { _ = try test.copy(whole) }
+        #expect(error.message == "m cannot be written: Is a directory")
+        #expect(error.hint.contains("storage is full"))
+    }
+
     @Test func whatAnImportLeftThatWasKilledIsSweptAway() throws {
         let test = try ImportCase()
         try writeFiles([("half", [1])], to: test.models.at("m.import"))

@@ -87,6 +87,13 @@ struct ConversationStoreTests {
         #expect(kept.list().map(\.id) == ["b", "c", "d", "a"])
     }
 
+    @Test func whatIsDeletedIsGoneAlsoWhatAKillLeftOfIt() throws {
+        try kept.save(conversation())
+        try store(conversation().write(), at: file("a1.json.part"))
+        try kept.delete("a1")
+        #expect(namesIn(folder.url.at("kept")) == [])
+    }
+
     @Test func whatCannotBeWrittenLosesNothing() throws {
         try kept.save(conversation())
         try makeFolder(file("a1.json.part/in the way"))

@@ -172,7 +172,7 @@ struct DownloaderTests {
         }
         defer { server.stop() }
         _ = try test.fetch(server)
-        #expect(second.value?.message == "model.download is just being fetched")
+        #expect(second.value?.message == "model is just being fetched or copied")
         try test.requireWhole()
     }
 
@@ -218,20 +218,65 @@ struct DownloaderTests {
         let error = try refusal { _ = try test.fetch(server) }
         #expect(error.message == "a model named model is there already")
         try test.requireWhole()
-        for bad in ["../x", "a/b", "", ".", "a:b", "e\u{301}/b", "a\u{0}b"] {
+        let bad = ["../x", "a/b", "", ".", "a:b", "e\u{301}/b", "a\u{0}b"]
+        // The last ones would be deleted as what an import, a download or a lock left.
+        for bad in bad + ["a.import", "a.download", "a.lock", "a.IMPORT"] {
             let error = try refusal {
                 _ = try Downloader(models: test.models).fetch(
                     BundleAddress(base: server.base + "/b"), name: bad, isStopped: { false },
                     onProgress: { _ in })
             }
             #expect(error is BadInput, "\(bad)")
+        }
+        for bad in bad {
             #expect(throws: BadInput.self) { try Downloader(models: test.models).discard(bad) }
         }
+    }
+
+    @Test func whatWasFetchedBeforeIsLookedAtNoLongerThanTheUserWants() throws {
+        let test = try DownloadCase()
+        let server = try test.server()
+        defer { server.stop() }
+        try writeFiles(withManifest(test.files), to: test.models.at("model.download"))
+        var asks = 0
+        let error = try refusal {
+            _ = try test.fetch(
+                server,
+                isStopped: {
+                    asks += 1
+                    return asks > 4
+                })
+        }
+        #expect(error is Stopped)
+        #expect(!isTaken(test.target))
+        _ = try test.fetch(server)
+        try test.requireWhole()
+        #expect(Set(server.asked.map(\.path)) == ["/b/manifest.json"])
+    }
+
+    @Test func aBundleMayHoldAnyNameAndAStorageThatTakesNothingIsSaid() throws {
+        let test = try DownloadCase()
+        let odd: TestFiles =
+            test.files + [(".lock", [1]), ("manifest.json.part", [2]), ("model.onnx.part", [3])]
+        let known = withManifest(odd)
+        let server = try TestServer { asked, client in
+            let content = known.first { "/b/" + $0.path == asked.path }?.content ?? []
+            try client.serve(content, asked)
+        }
+        defer { server.stop() }
+        _ = try test.fetch(server)
+        #expect(try ModelBundle.open(test.target).checkHashes { _ in true })
+        #expect(namesIn(test.models) == [name])
+        deleteTree(test.target)
+        try makeFolder(test.models.at("model.lock"))
+        let error = try refusal { _ = try test.fetch(server) }
+        #expect(error.message == "model cannot be written: Is a directory")
     }
 
     @Test func whatADownloadLeftIsDeleted() throws {
         let test = try DownloadCase()
         try test.leave(1000)
+        try store([], at: test.models.at("model.lock"))
         try Downloader(models: test.models).discard(name)
         #expect(Downloader(models: test.models).unfinished() == [])
         #expect(namesIn(test.models) == [])

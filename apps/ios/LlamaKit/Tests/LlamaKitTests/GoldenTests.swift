@@ -97,6 +97,8 @@ private let badAnswers: [(String, String)] = [
     (#"{"at": 96}"#, "positions that were read, found 34 to 96"),
     (#"{"at": 1}"#, "positions that were read, found 34 to 1"),
     (#"{"rest_logprob": 1}"#, "rest_logprob: expected a logarithm"),
+    (#"{"rest_logprob": 0.0}"#, "top: expected probabilities that add up to 1"),
+    (#"{"top": [[1, -99999]]}"#, "positions[3]: top: expected probabilities that add up to 1"),
     (#"{"top": [[1]]}"#, "top: expected pairs of a place and a logarithm"),
     (#"{"top": [[1, -1, 2]]}"#, "top: expected pairs of a place and a logarithm"),
     (#"{"top": [1]}"#, "top: expected pairs of a place and a logarithm"),
@@ -134,6 +136,27 @@ struct GoldenReaderTests {
         document["limits"] = nil
         try requireRefused(document, "the key limits is missing")
         #expect(throws: BundleError.self) { try Golden.parse(Array("{".utf8)) }
+    }
+
+    @Test func goldenDataAreReadFromABundleWhenTheyAreWhatItLists() throws {
+        let folder = try TestFolder()
+        let content = Json.object(try GoldenCase.document()).writeBytes()
+        let listed = testFiles() + [(goldenName, content)]
+        let bundle = try ModelBundle.open(writeFiles(withManifest(listed), to: folder.url.at("b")))
+        #expect(try bundle.readGolden()?.answers.count == GoldenCase.calls.count)
+        let none = try ModelBundle.open(writeFiles(withManifest(testFiles()), to: folder.url.at("none")))
+        #expect(try none.readGolden() == nil)
+        var other = content
+        other[other.count / 2] ^= 1
+        try store(other, at: bundle.folder.at(goldenName))
+        let changed = try refusal { _ = try bundle.readGolden() }
+        #expect(changed.message == "b: golden.json has other bytes than the manifest says")
+        deleteTree(bundle.folder.at(goldenName))
+        #expect(try refusal { _ = try bundle.readGolden() }.message == "b: golden.json is missing")
+        let long = testFiles() + [(goldenName, [UInt8](repeating: 0, count: Golden.mostBytes + 1))]
+        let large = try ModelBundle.open(writeFiles(withManifest(long), to: folder.url.at("long")))
+        let tooLong = try refusal { _ = try large.readGolden() }
+        #expect(tooLong.message == "long: golden.json has more than 2097152 bytes")
     }
 
     private func requireRefused(_ document: JsonObject, _ words: String) throws {

@@ -60,6 +60,7 @@ private let lies = [
     Lie("a file of the phone", "expected http or https, found file") {
         try $1.answer(302, [], ["Location": "file:///etc/passwd"])
     },
+    Lie("nowhere", "names no host") { try $1.answer(302, [], ["Location": "http:///model.onnx"]) },
     Lie("no HTTP", "what answers is no web server") { try $1.write(Array("nonsense".utf8)) },
 ]
 
@@ -119,7 +120,7 @@ struct LyingServerTests {
         }
         defer { server.stop() }
         let error = try refusal { _ = try test.fetch(server) }
-        #expect(error.message == "the answer is longer than 16777216 bytes")
+        #expect(error.message == "manifest.json is larger than 16777216 bytes")
     }
 
     @Test func aServerThatFallsSilentIsGivenUp() throws {

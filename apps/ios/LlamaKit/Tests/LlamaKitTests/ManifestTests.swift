@@ -95,15 +95,12 @@ struct ManifestTests {
     }
 
     @Test func lengthsThatNoStorageHasDoNotWrapAround() throws {
-        let most = Json.number(JsonNumber(Int64.max))
-        let sha256 = Json.text(String(repeating: "a", count: 64))
-        let listed: JsonObject = [
-            "model.onnx": .object(["sha256": sha256, "size_bytes": most]),
-            "sub/tokenizer.json": .object(["sha256": sha256, "size_bytes": most]),
-        ]
-        let found = try parse([("files", .object(listed))])
-        #expect(found.sizeBytes == Int64.max)
-        #expect(throws: BundleError.self) { try requireSpace(found.sizeBytes, freeBytes: Int64.max) }
+        let all = ("files", Json.object(["a": entry("a", 1), "b": entry("b", 1 << 53)]))
+        let error = try refusal { _ = try parse([all]) }
+        #expect(
+            error.message
+                == "manifest.json: files: b: size_bytes: expected at most 9007199254740991 bytes, "
+                + "found 9007199254740992")
     }
 }
 

@@ -3,7 +3,8 @@ import Foundation
 /// What to do about something that is no bundle.
 let chooseBundle = "Choose a zip or a folder that llama-export wrote."
 
-private let importEnding = ".import"
+private let theZip = "the zip"
+private let copyAgain = "Copy it again from where it was made."
 private let mostLevels = 4
 private let freeSpace = "Delete other models or files, and try again."
 private let unpackFirst = "Unpack it in Files first, by a tap on it, and choose the folder that comes out."
@@ -50,14 +51,18 @@ public struct BundleImport: Sendable {
         try staged(name) { staging in
             let source = folder.at(manifestName)
             if lengthOfFile(source) == nil { throw noBundle() }
-            let content = try readManifest(FileReader(source), where: manifestName)
+            let content = try reading(manifestName) {
+                try readManifest(FileReader(source), where: manifestName)
+            }
             try fill(staging, manifest: content, onProgress) { entry, take in
                 let file = folder.at(entry.path)
                 guard let length = lengthOfFile(file) else {
                     throw BundleError("\(entry.path) is missing", hint: chooseBundle)
                 }
                 try requireLength(entry, length)
-                return try FileReader(file).forEachPiece(most: entry.sizeBytes, take)
+                return try reading(entry.path) {
+                    try FileReader(file).forEachPiece(most: entry.sizeBytes, take)
+                }
             }
         }
     }
@@ -77,15 +82,25 @@ public struct BundleImport: Sendable {
         _ zip: URL, name: String, onProgress: @escaping (DownloadProgress) -> Bool
     ) throws -> ModelBundle {
         try staged(name) { staging in
-            let archive = try ZipArchive(zip)
+            let archive = try reading(theZip) { try ZipArchive(zip) }
             for entry in archive.entries { try requireHarmless(entry) }
             let top = try topOf(archive)
             let manifest = try stored(archive, top + manifestName)
             try fill(staging, manifest: manifestContent(archive, manifest), onProgress) { entry, take in
                 let found = try stored(archive, top + entry.path)
                 try requireLength(entry, found.sizeBytes)
-                return try archive.read(found, take)
+                return try reading(theZip) { try archive.read(found, take) }
             }
+        }
+    }
+
+    /// Delete what imports left that were killed on their way.
+    ///
+    /// A download goes on where it ended and is kept; an import would begin anew.
+    public func discardKilled() {
+        for name in namesIn(models).compactMap({ withoutEnding($0, importEnding) }) {
+            // What is being imported just now is refused, and stays.
+            try? whileAlone(models, name) { deleteTree(models.at(name + importEnding)) }
         }
     }
 
@@ -119,6 +134,15 @@ public struct BundleImport: Sendable {
             if digest.hex() != entry.sha256 {
                 throw BundleError("\(entry.path) has other bytes than the manifest says", hint: chooseBundle)
             }
+        }
+    }
+
+    /// Read of what is imported, where a failure is the source's and not the storage's.
+    private func reading<T>(_ what: String, _ work: () throws -> T) throws -> T {
+        do {
+            return try work()
+        } catch let fault as FileFault where fault.isReading {
+            throw BundleError("\(what) cannot be read: \(fault)", hint: copyAgain)
         }
     }
 
@@ -168,9 +192,11 @@ public struct BundleImport: Sendable {
             throw BundleError("\(manifestName) is larger than \(mostManifestBytes) bytes", hint: chooseBundle)
         }
         var content = [UInt8]()
-        _ = try archive.read(entry) { piece in
-            content.append(contentsOf: piece)
-            return true
+        _ = try reading(theZip) {
+            try archive.read(entry) { piece in
+                content.append(contentsOf: piece)
+                return true
+            }
         }
         // The manifest has every other file's hash, and nothing has its own.
         if crc32(content) != entry.crc32 { throw ZipArchive.damaged("\(entry.name) has other bytes") }
@@ -179,19 +205,17 @@ public struct BundleImport: Sendable {
 
     private func staged(_ name: String, fill: (URL) throws -> Void) throws -> ModelBundle {
         let target = try placeOfNew(models, name)
-        let staging = models.at(name + importEnding)
-        deleteTree(staging)
-        defer { deleteTree(staging) }
-        do {
+        return try whileAlone(models, name) {
+            let staging = models.at(name + importEnding)
+            deleteTree(staging)
+            defer { deleteTree(staging) }
             try makeFolder(staging)
             try leaveOutOfBackups(staging)
             try fill(staging)
             _ = try ModelBundle.open(staging)
             try renamePlace(staging, to: target)
-        } catch let error as FileFault {
-            throw BundleError("the model cannot be copied: \(error)", hint: freeSpace)
+            return try ModelBundle.open(target)
         }
-        return try ModelBundle.open(target)
     }
 
     private func noBundle() -> BundleError {

@@ -76,12 +76,7 @@ public struct Manifest: Sendable {
     public let chat: JsonFields?
 
     /// Size of the listed files together, without the manifest.
-    public var sizeBytes: Int64 {
-        files.reduce(0) { sum, file in
-            let (next, isAbsurd) = sum.addingReportingOverflow(file.sizeBytes)
-            return isAbsurd ? Int64.max : next
-        }
-    }
+    public var sizeBytes: Int64 { files.reduce(0) { $0 + $1.sizeBytes } }
 
     /// Refuse a model that cannot write, because its head was pruned to the words of a verdict.
     ///

@@ -5,6 +5,9 @@ struct ManifestReader {
     private static let headTokens = "head_tokens"
     private static let sha256Digits = 64
 
+    /// Largest size of a bundle; beyond it sizes could not be added up.
+    private static let mostBundleBytes: Int64 = 1 << 53
+
     private let top: JsonFields
 
     init(_ top: JsonFields) { self.top = top }
@@ -115,6 +118,7 @@ struct ManifestReader {
         // Two names that differ in their case, or in how a letter is spelt, are one file on many
         // systems. Swift's `==` takes the spellings for one.
         var seen = [String: String]()
+        var left = Self.mostBundleBytes
         return try owner.json.keys.map { path in
             if let found = pathFault(path) {
                 throw fault(owner, path, "a path inside the folder", "one that \(found)")
@@ -123,8 +127,10 @@ struct ManifestReader {
                 throw fault(owner, path, "names that differ", other)
             }
             let entry = try owner.fields(path)
-            return FileEntry(
-                path: path, sha256: try sha256(entry), sizeBytes: try notNegative(entry, "size_bytes"))
+            let sizeBytes = try notNegative(entry, "size_bytes")
+            if sizeBytes > left { throw fault(entry, "size_bytes", "at most \(left) bytes", sizeBytes) }
+            left -= sizeBytes
+            return FileEntry(path: path, sha256: try sha256(entry), sizeBytes: sizeBytes)
         }
     }
 

@@ -72,6 +72,30 @@ public struct ModelBundle: Sendable {
         return true
     }
 
+    /// Read the bundle's golden data, whose hash is compared first.
+    ///
+    /// - Returns: the data; nil: the manifest lists none
+    /// - Throws: ``BundleError`` if the file is changed, or not what this app reads
+    public func readGolden() throws -> Golden? {
+        guard let entry = manifest.files.first(where: { sameBytes($0.path, goldenName) }) else { return nil }
+        let file = folder.at(goldenName)
+        let name = "\(folder.lastPathComponent): \(goldenName)"
+        if let fault = Self.lengthFault(file, entry) {
+            throw BundleError("\(name) \(fault)", hint: Self.copyAgain)
+        }
+        do {
+            guard let content = try FileReader(file).readAll(most: Golden.mostBytes) else {
+                throw BundleError("\(name) has more than \(Golden.mostBytes) bytes", hint: Self.copyAgain)
+            }
+            if Sha256.hex(of: content) != entry.sha256 {
+                throw BundleError("\(name) has other bytes than the manifest says", hint: Self.copyAgain)
+            }
+            return try Golden.parse(content)
+        } catch let fault as FileFault {
+            throw BundleError("\(goldenName) cannot be read: \(fault)", hint: Self.copyAgain)
+        }
+    }
+
     private static func lengthFault(_ file: URL, _ entry: FileEntry) -> String? {
         guard let length = lengthOfFile(file) else { return "is missing" }
         if length == entry.sizeBytes { return nil }

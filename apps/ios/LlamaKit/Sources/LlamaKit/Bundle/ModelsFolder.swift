@@ -3,6 +3,12 @@ import Foundation
 /// Bytes of storage that are left to the system and to the app itself.
 let spareBytes: Int64 = 32 * 1024 * 1024
 
+/// What is appended to a model's name while it is fetched, imported, or kept from a second fetcher.
+let downloadEnding = ".download"
+let importEnding = ".import"
+let lockEnding = ".lock"
+private let ownEndings = [downloadEnding, importEnding, lockEnding]
+
 /// Refuse a name that is no name of one folder.
 ///
 /// - Throws: ``BadInput`` if it is none
@@ -11,11 +17,22 @@ public func requireFolderName(_ name: String) throws {
     throw BadInput("the name '\(name)' \(fault)", hint: "Give a name of letters, digits, '-', '_' and '.'.")
 }
 
+/// Return whether a name in the folder of models is that of something unfinished, and no model's.
+public func isUnfinished(_ name: String) -> Bool {
+    let name = Array(name.lowercased().utf8)
+    return ownEndings.contains { name.suffix($0.utf8.count).elementsEqual($0.utf8) }
+}
+
 /// Return the folder of a model that is about to come into `models`.
 ///
 /// - Throws: ``BadInput`` if the name is none; ``BundleError`` if a model of that name is there
 func placeOfNew(_ models: URL, _ name: String) throws -> URL {
     try requireFolderName(name)
+    if isUnfinished(name) {
+        throw BadInput(
+            "the name '\(name)' ends like that of an unfinished download",
+            hint: "Give a name without \(ownEndings.joined(separator: ", ")) at its end.")
+    }
     let place = models.at(name)
     if isTaken(place) {
         throw BundleError(
@@ -29,9 +46,8 @@ func placeOfNew(_ models: URL, _ name: String) throws -> URL {
 ///
 /// - Throws: ``BundleError`` if it is too little
 func requireSpace(_ missingBytes: Int64, freeBytes: Int64) throws {
-    let (sum, isAbsurd) = missingBytes.addingReportingOverflow(spareBytes)
-    let needed = isAbsurd ? Int64.max : sum
-    if isAbsurd || needed > freeBytes {
+    let needed = missingBytes + spareBytes
+    if needed > freeBytes {
         throw BundleError(
             "the model needs \(needed) more bytes of storage, and \(freeBytes) are free",
             hint: "Delete other models or files, and try again.")

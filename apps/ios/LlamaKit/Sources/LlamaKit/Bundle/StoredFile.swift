@@ -7,10 +7,15 @@ let pieceBytes = 1 << 20
 struct FileFault: Error, CustomStringConvertible {
     let code: Int32
 
+    /// Whether a file could not be read; else one could not be written.
+    let isReading: Bool
+
     var description: String { String(cString: strerror(code)) }
 
     /// Return what the last call of the system said.
-    static var last: FileFault { FileFault(code: errno) }
+    static func last(isReading: Bool = false) -> FileFault {
+        FileFault(code: errno, isReading: isReading)
+    }
 }
 
 /// A regular file that is read from its beginning, or from a position, in pieces.
@@ -24,10 +29,10 @@ final class FileReader {
     init(_ file: URL) throws {
         // Opening a pipe would wait for its writer.
         let opened = open(file.path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
-        if opened < 0 { throw FileFault.last }
+        if opened < 0 { throw FileFault.last(isReading: true) }
         guard let count = regularLength(opened) else {
             close(opened)
-            throw FileFault(code: EISDIR)
+            throw FileFault(code: EISDIR, isReading: true)
         }
         descriptor = opened
         byteCount = count
@@ -44,13 +49,13 @@ final class FileReader {
                 let count = Glibc.read(descriptor, buffer.baseAddress, buffer.count)
             #endif
             if count >= 0 { return count }
-            if errno != EINTR { throw FileFault.last }
+            if errno != EINTR { throw FileFault.last(isReading: true) }
         }
     }
 
     /// Go on reading from a position.
     func seek(to offset: Int64) throws {
-        if lseek(descriptor, off_t(offset), SEEK_SET) < 0 { throw FileFault.last }
+        if lseek(descriptor, off_t(offset), SEEK_SET) < 0 { throw FileFault.last(isReading: true) }
     }
 
     /// Read what is left, in pieces.
@@ -95,7 +100,7 @@ final class FileWriter {
     init(_ file: URL, appends: Bool = false) throws {
         let place = appends ? O_APPEND : O_TRUNC
         descriptor = open(file.path, O_WRONLY | O_CREAT | O_CLOEXEC | place, 0o644)
-        if descriptor < 0 { throw FileFault.last }
+        if descriptor < 0 { throw FileFault.last() }
     }
 
     deinit { if isOpen { close(descriptor) } }
@@ -112,16 +117,16 @@ final class FileWriter {
             if count >= 0 {
                 done += count
             } else if errno != EINTR {
-                throw FileFault.last
+                throw FileFault.last()
             }
         }
     }
 
     /// Wait until the storage holds what was written, and close the file.
     func finish() throws {
-        if fsync(descriptor) != 0 { throw FileFault.last }
+        if fsync(descriptor) != 0 { throw FileFault.last() }
         isOpen = false
-        if close(descriptor) != 0 { throw FileFault.last }
+        if close(descriptor) != 0 { throw FileFault.last() }
     }
 }
 
@@ -152,7 +157,7 @@ func isTaken(_ place: URL) -> Bool {
 
 /// Give a file or a folder another name, in one step; a file of that name is replaced.
 func renamePlace(_ from: URL, to place: URL) throws {
-    if rename(from.path, place.path) != 0 { throw FileFault.last }
+    if rename(from.path, place.path) != 0 { throw FileFault.last() }
 }
 
 /// Make a folder and those above it, where they are missing.
@@ -160,8 +165,8 @@ func makeFolder(_ folder: URL) throws {
     if isFolder(folder) { return }
     let above = folder.deletingLastPathComponent()
     if above.path != folder.path { try makeFolder(above) }
-    if mkdir(folder.path, 0o755) != 0 && errno != EEXIST { throw FileFault.last }
-    if !isFolder(folder) { throw FileFault(code: ENOTDIR) }
+    if mkdir(folder.path, 0o755) != 0 && errno != EEXIST { throw FileFault.last() }
+    if !isFolder(folder) { throw FileFault(code: ENOTDIR, isReading: false) }
 }
 
 /// Delete a file or a folder with all that is in it; nothing there is no fault.

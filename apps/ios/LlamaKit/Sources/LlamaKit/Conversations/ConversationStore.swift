@@ -98,7 +98,10 @@ public struct ConversationStore: Sendable {
     ///
     /// - Throws: ``BadInput`` if the id is none
     public func delete(_ id: String) throws {
-        deleteTree(try file(id))
+        let file = try file(id)
+        deleteTree(file)
+        // A kill in the middle of a save leaves its words here.
+        deleteTree(URL(fileURLWithPath: file.path + partEnding, isDirectory: false))
     }
 
     private func file(_ id: String) throws -> URL {

@@ -1,9 +1,7 @@
 import Foundation
 
-private let stagingEnding = ".download"
-private let lockName = ".lock"
+private let freeSpace = "Delete other models or files, and try again: it goes on from where it ended."
 private let deleteFirst = "Delete it first, or give the new one another name."
-private let lookForSpace = "Look whether the storage is full."
 
 /// Fetches bundles, so that one is whole or not there, and a run goes on where another ended.
 ///
@@ -44,28 +42,22 @@ public struct Downloader: Sendable {
         onProgress: @escaping (DownloadProgress) -> Void
     ) throws -> ModelBundle {
         let target = try placeOfNew(models, name)
-        let staging = models.at(name + stagingEnding)
-        let lock: FolderLock
-        do {
+        return try whileAlone(models, name) {
+            let staging = models.at(name + downloadEnding)
             try makeFolder(staging)
             try leaveOutOfBackups(staging)
-            lock = try FolderLock(staging.at(lockName))
-        } catch is FileFault {
-            throw BundleError("\(staging.lastPathComponent) cannot be made", hint: lookForSpace)
+            let manifest = try begin(address, staging, isStopped)
+            try requireSpace(missingBytes(staging, manifest), freeBytes: freeBytes(staging))
+            try fetchFiles(address, manifest, into: staging, isStopped: isStopped, onProgress: onProgress)
+            _ = try ModelBundle.open(staging)
+            do {
+                try renamePlace(staging, to: target)
+            } catch is FileFault {
+                let message = "\(staging.lastPathComponent) cannot be renamed to \(name)"
+                throw BundleError(message, hint: deleteFirst)
+            }
+            return try ModelBundle.open(target)
         }
-        defer { lock.release() }
-        let manifest = try begin(address, staging, isStopped)
-        try requireSpace(missingBytes(staging, manifest), freeBytes: freeBytes(staging))
-        try fetchFiles(address, manifest, into: staging, isStopped: isStopped, onProgress: onProgress)
-        _ = try ModelBundle.open(staging)
-        deleteTree(staging.at(lockName))
-        do {
-            try renamePlace(staging, to: target)
-        } catch is FileFault {
-            let message = "\(staging.lastPathComponent) cannot be renamed to \(name)"
-            throw BundleError(message, hint: deleteFirst)
-        }
-        return try ModelBundle.open(target)
     }
 
     /// Delete what an unfinished download left.
@@ -73,12 +65,13 @@ public struct Downloader: Sendable {
     /// - Throws: ``BadInput`` if the name is none
     public func discard(_ name: String) throws {
         try requireFolderName(name)
-        deleteTree(models.at(name + stagingEnding))
+        deleteTree(models.at(name + downloadEnding))
+        deleteTree(models.at(name + lockEnding))
     }
 
     /// Return the names of downloads that did not end, and can go on.
     public func unfinished() -> [String] {
-        namesIn(models).compactMap { withoutEnding($0, stagingEnding) }
+        namesIn(models).compactMap { withoutEnding($0, downloadEnding) }
     }
 
     private func fetchFiles(
@@ -89,11 +82,7 @@ public struct Downloader: Sendable {
         var done: Int64 = 0
         for entry in manifest.files.sorted(by: { $0.path.utf8.lexicographicallyPrecedes($1.path.utf8) }) {
             let file = staging.at(entry.path)
-            do {
-                try makeFolder(file.deletingLastPathComponent())
-            } catch let error as FileFault {
-                throw BundleError("\(entry.path) cannot be written: \(error)", hint: lookForSpace)
-            }
+            try makeFolder(file.deletingLastPathComponent())
             let before = done
             try FileDownload(
                 http: http, url: address.of(entry.path), token: address.token, target: file, entry: entry,
@@ -108,27 +97,37 @@ public struct Downloader: Sendable {
     private func begin(
         _ address: BundleAddress, _ staging: URL, _ isStopped: () -> Bool
     ) throws -> Manifest {
+        let content = try fetchManifest(address, isStopped)
+        let manifest = try Manifest.parse(content)
+        let file = staging.at(manifestName)
+        if (try? FileReader(file).readAll(most: mostManifestBytes)) != content {
+            for name in namesIn(staging) { deleteTree(staging.at(name)) }
+            do {
+                try writeWhole(content, to: file)
+            } catch is FileFault {
+                throw BundleError("\(manifestName) cannot be written", hint: freeSpace)
+            }
+        }
+        return manifest
+    }
+
+    private func fetchManifest(_ address: BundleAddress, _ isStopped: () -> Bool) throws -> [UInt8] {
         let answer = try http.get(
             address.of(manifestName), token: address.token, from: 0, isStopped: isStopped)
         defer { answer.close() }
         if answer.status != 200 {
+            let isWeb = answer.status != notHttpStatus
+            let found = isWeb ? "the server answered \(answer.status)" : "what answers is no web server"
             throw NetworkError(
-                "\(manifestName): the server answered \(answer.status)",
+                "\(manifestName): \(found)",
                 hint:
                     "Give the address of a folder that holds a \(manifestName); a private one needs a token.")
         }
-        let content = try answer.readAtMost(mostManifestBytes, isStopped: isStopped)
-        let manifest = try Manifest.parse(content)
-        let file = staging.at(manifestName)
-        if (try? FileReader(file).readAll(most: mostManifestBytes)) != content {
-            for name in namesIn(staging) where name != lockName { deleteTree(staging.at(name)) }
-            do {
-                try writeWhole(content, to: file)
-            } catch let error as FileFault {
-                throw BundleError("\(manifestName) cannot be written: \(error)", hint: lookForSpace)
-            }
+        do {
+            return try answer.readAtMost(mostManifestBytes, isStopped: isStopped)
+        } catch let fault as BodyFault {
+            throw NetworkError("\(manifestName) broke off: \(fault)", hint: "Try again.")
         }
-        return manifest
     }
 
     private func missingBytes(_ staging: URL, _ manifest: Manifest) -> Int64 {
@@ -136,32 +135,7 @@ public struct Downloader: Sendable {
             let file = staging.at(entry.path)
             let part = URL(fileURLWithPath: file.path + partEnding, isDirectory: false)
             let there = lengthOfFile(file) ?? lengthOfFile(part) ?? 0
-            let (next, isAbsurd) = sum.addingReportingOverflow(max(0, entry.sizeBytes - there))
-            return isAbsurd ? Int64.max : next
+            return sum + max(0, entry.sizeBytes - there)
         }
-    }
-}
-
-/// A lock that one download of a bundle holds, in this process or in another.
-private final class FolderLock {
-    private var descriptor: Int32
-
-    /// - Throws: ``BundleError`` if another one holds it; ``FileFault`` if it cannot be made
-    init(_ file: URL) throws {
-        descriptor = open(file.path, O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
-        if descriptor < 0 { throw FileFault.last }
-        if flock(descriptor, LOCK_EX | LOCK_NB) != 0 {
-            close(descriptor)
-            descriptor = -1
-            let folder = file.deletingLastPathComponent().lastPathComponent
-            throw BundleError("\(folder) is just being fetched", hint: "Wait for it, or stop it first.")
-        }
-    }
-
-    deinit { release() }
-
-    func release() {
-        if descriptor >= 0 { close(descriptor) }
-        descriptor = -1
     }
 }

@@ -27,7 +27,8 @@ final class FileDownload {
     ///   - token: secret for that host; nil: none
     ///   - target: where it goes; its folder exists
     ///   - entry: the manifest's fingerprint
-    ///   - isStopped: asked after each piece, from the same thread; true ends the download
+    ///   - isStopped: asked with each piece that is read or fetched, from the same thread; true ends the
+    ///     download
     ///   - onBytes: told how many bytes of the file are there, or fewer when it begins anew
     init(
         http: any Http, url: String, token: String?, target: URL, entry: FileEntry,
@@ -66,7 +67,8 @@ final class FileDownload {
 
     private func isWhole() throws -> Bool {
         guard lengthOfFile(target) == entry.sizeBytes else { return false }
-        return try sha256(of: target) { _ in true } == entry.sha256
+        guard let found = try sha256(of: target, onBytes: { _ in !isStopped() }) else { throw Stopped() }
+        return found == entry.sha256
     }
 
     /// Hash what an earlier run left; return how much that is.

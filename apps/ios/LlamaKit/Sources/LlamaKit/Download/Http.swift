@@ -56,8 +56,8 @@ public protocol Http: Sendable {
     ///   - from: first byte that is wanted; 0: the whole file
     ///   - isStopped: asked while nothing comes; true ends it
     /// - Returns: the answer, which the caller closes
-    /// - Throws: ``NetworkError`` if no server answered, or it led in circles or to another protocol;
-    ///   ``Stopped`` if the user asked
+    /// - Throws: ``BadInput`` if the token is none; ``NetworkError`` if no server answered, or it led in
+    ///   circles or to another protocol; ``Stopped`` if the user asked
     func get(_ url: String, token: String?, from: Int64, isStopped: () -> Bool) throws -> any HttpAnswer
 }
 
@@ -98,6 +98,11 @@ public struct UrlHttp: Http {
     ) throws -> any HttpAnswer {
         var place = try Self.parse(url, base: nil, shown: url)
         var secret = token
+        if let token, !token.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7f }) {
+            throw BadInput(
+                "the token holds a blank or another character that no token has",
+                hint: "Copy it again, whole and alone.")
+        }
         for _ in 0..<Self.mostRedirects {
             let answer = try send(place, token: secret, from: from, isStopped: isStopped)
             guard Self.redirects.contains(answer.status), let location = answer.header("Location") else {
@@ -139,7 +144,7 @@ public struct UrlHttp: Http {
             throw NetworkError("\(shown): expected http or https, found \(scheme)", hint: otherPlace)
         }
         if host(place).isEmpty {
-            throw NetworkError("\(shown) is no address of a file", hint: otherPlace)
+            throw NetworkError("\(shown) names no host", hint: otherPlace)
         }
         return place
     }
@@ -154,22 +159,17 @@ public struct UrlHttp: Http {
 }
 
 extension HttpAnswer {
-    /// Read a whole body of bounded length.
+    /// Read a body of bounded length.
     ///
-    /// - Throws: ``NetworkError`` if it is longer, or broke off; ``Stopped`` if the user asked
+    /// - Returns: all of it; of a longer one more than `mostBytes` and not the rest
+    /// - Throws: ``BodyFault`` if it broke off; ``Stopped`` if the user asked
     func readAtMost(_ mostBytes: Int, isStopped: () -> Bool) throws -> [UInt8] {
         var bytes = [UInt8]()
-        while true {
+        while bytes.count <= mostBytes {
             if isStopped() { throw Stopped() }
-            do {
-                guard let piece = try read() else { return bytes }
-                bytes.append(contentsOf: piece)
-            } catch let fault as BodyFault {
-                throw NetworkError("the answer broke off: \(fault)", hint: "Try again.")
-            }
-            if bytes.count > mostBytes {
-                throw NetworkError("the answer is longer than \(mostBytes) bytes", hint: "")
-            }
+            guard let piece = try read() else { break }
+            bytes.append(contentsOf: piece)
         }
+        return bytes
     }
 }

@@ -1,3 +1,5 @@
+import Foundation
+
 /// Name of the file in a bundle that has its golden data.
 public let goldenName = "golden.json"
 
@@ -5,6 +7,17 @@ public let goldenName = "golden.json"
 public enum GoldenText: String, CaseIterable, Sendable {
     case prompt
     case rewind
+}
+
+// Five digits of each logarithm, and a phone's float32.
+private let sumSpread = 1e-3
+
+/// Return whether logarithms of probability `[k]` are those of everything that can come.
+func addUp(_ logprobs: [Double], _ restLogprob: Double?) -> Bool {
+    let all = restLogprob.map { logprobs + [$0] } ?? logprobs
+    // NaN is near nothing.
+    let sum = all.reduce(0) { $0 + exp($1 > 1 ? 1 : $1) }
+    return abs(sum - 1) <= sumSpread
 }
 
 /// One call of an artifact.
@@ -83,7 +96,10 @@ public struct Golden: Sendable {
         return Array(ids[call.first...call.at])
     }
 
-    /// Parse a golden.json, whose hash was compared with the manifest's.
+    /// Largest length of golden data; those of a bundle have some 40 kB.
+    static let mostBytes = 2 * 1024 * 1024
+
+    /// Parse a golden.json; ``ModelBundle/readGolden()`` compares its hash first.
     ///
     /// - Parameters:
     ///   - content: UTF-8

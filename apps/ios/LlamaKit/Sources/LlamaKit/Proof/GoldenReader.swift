@@ -55,8 +55,9 @@ struct GoldenReader {
         let places = pairs.map(\.place)
         if Set(places).count != places.count { throw fault(raw, "top", "places that differ", "one twice") }
         let rest = raw.contains(restKey) ? try logprob(raw.double(restKey), raw, restKey) : nil
-        return GoldenAnswer(
-            call: call, places: places, logprobs: pairs.map(\.logprob), restLogprob: rest)
+        let logprobs = pairs.map(\.logprob)
+        if !addUp(logprobs, rest) { throw fault(raw, "top", "probabilities that add up to 1", "others") }
+        return GoldenAnswer(call: call, places: places, logprobs: logprobs, restLogprob: rest)
     }
 
     private func pair(_ value: Json, _ raw: JsonFields) throws -> (place: Int, logprob: Double) {

@@ -1,7 +1,5 @@
 import Foundation
 
-// Five digits of each logarithm, and a phone's float32.
-private let sumSpread = 1e-3
 private let least = 1e-30
 private let reportVersion = 1
 
@@ -87,11 +85,7 @@ extension Golden {
 extension Measured {
     fileprivate var all: [Double] { restLogprob.map { logprobs + [$0] } ?? logprobs }
 
-    fileprivate var addsUp: Bool {
-        // NaN is not near 1 either.
-        let sum = all.reduce(0) { $0 + exp($1 > 1 ? 1 : $1) }
-        return best != nil && abs(sum - 1) <= sumSpread
-    }
+    fileprivate var addsUp: Bool { best != nil && addUp(logprobs, restLogprob) }
 
     fileprivate func json() -> JsonObject {
         [

@@ -87,8 +87,10 @@ final class TinyLlama: StepModel {
         var result = [Double](repeating: 0, count: size)
         let scale = (fault == .wrongScale ? 1.5 : 1) / Double(headSize).squareRoot()
         for from in [0, headSize] {
-            let weights = (0..<rows).map { row in
-                exp(scale * (from..<from + headSize).reduce(0.0) { $0 + query[$1] * keys[row][$1] })
+            let part = from..<from + headSize
+            let weights: [Double] = (0..<rows).map { row in
+                let score: Double = part.reduce(0) { sum, at in sum + query[at] * keys[row][at] }
+                return exp(scale * score)
             }
             let into = fault == .swappedHeads ? headSize - from : from
             let total = weights.reduce(0, +)
@@ -118,7 +120,11 @@ final class TinyLlama: StepModel {
 }
 
 private func weights(_ number: UInt32, _ rows: Int) -> [[Double]] {
-    (0..<rows).map { row in
-        (0..<size).map { Double(mix(mix(number, UInt32(row)), UInt32($0)) >> 8) / Double(1 << 23) - 1 }
+    (0..<rows).map { row -> [Double] in
+        let seed = mix(number, UInt32(row))
+        return (0..<size).map { column -> Double in
+            let bits: UInt32 = mix(seed, UInt32(column)) >> 8
+            return Double(bits) / 8_388_608 - 1
+        }
     }
 }
