@@ -107,6 +107,14 @@ struct ChatTests {
         #expect(texts(chat) == ["one", half.text])
     }
 
+    @Test func anAnswerThatEndsAtOnceIsAnAnswer() throws {
+        let generator = Generator(
+            try KeptCache(Failing()), tokenizer: LetterTokenizer(), stopIds: Set(0..<258))
+        let chat = try Chat(generator, shortForm)
+        #expect(try chat.send("one", short).stats.stopReason == .stopToken)
+        #expect(texts(chat) == ["one", ""])
+    }
+
     @Test func halfAnAnswerIsKeptWhenTheRuntimeFailsOrWhoShowsIt() throws {
         let model = Failing()
         let chat = try chat(model)

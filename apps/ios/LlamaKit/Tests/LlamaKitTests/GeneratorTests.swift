@@ -96,6 +96,23 @@ struct GeneratorTests {
         #expect(blank.isFound)
     }
 
+    @Test func ofTwoStopTextsInOnePieceTheFirstCounts() throws {
+        var stops = try StopTexts(["FIN", "END"])
+        #expect(stops.release("one END two FIN") == "one ")
+    }
+
+    @Test func whatIsStoppedBreaksOffWithoutHalfACharacter() throws {
+        let stop = Stop()
+        let model = Told(vocabSize: 256)
+        model.fillIn = { logits, _ in for id in 0..<256 { logits[id] = id == 0xF0 ? 1 : 0 } }
+        model.onStep = { _ in stop.request() }
+        let half = try generator(model).begin([1], greedy(30))
+        #expect(try half.next(stop) == nil)
+        #expect(half.completion.text == "")
+        #expect(half.completion.ids == [0xF0])
+        #expect(half.completion.stats.stopReason == .interrupted)
+    }
+
     @Test func figuresAreThoseOfTheFormulas() throws {
         var now: UInt64 = 5_000_000_000
         let model = Told()
@@ -105,6 +122,9 @@ struct GeneratorTests {
         #expect(found.stats.decodeS == 2)
         #expect(found.stats.decodeTokensPerS == 8 / 2)
         #expect(found.stats.contextTokens == 12)
+        // The stop token's time is nobody's.
+        let ended = try generator(model, stopIds: [found.ids[5]], clock: { now }).begin([1, 2, 3], greedy(9))
+        #expect(try ended.finish().stats.decodeS == 0.25 * Double(ended.completion.ids.count - 1))
         #expect(found.stats.maxContext == 64)
     }
 
@@ -147,11 +167,11 @@ struct GeneratorTests {
     }
 
     @Test func aStopBeforeTheFirstCallDoesNothingAtAll() throws {
-        let model = RowModel()
-        let run = try generator(model).begin([1], greedy())
+        let model = RowModel(maxContext: 400)
+        let run = try generator(model).begin(Array(repeating: 1, count: 300), greedy())
         let stop = Stop()
         stop.request()
-        #expect(try run.next(stop) == nil)
+        #expect(try run.next(stop) { _, _ in Issue.record("nothing is read") } == nil)
         #expect(model.calls.isEmpty)
         #expect(run.completion.stats.timeToFirstTokenS == 0)
     }
@@ -315,6 +335,18 @@ private final class Slow: RowModel {
 
 @Suite("Stopping a call that runs")
 struct InterruptTests {
+    @Test func whatDoesNotRunIsNotStopped() throws {
+        final class Counting: RowModel {
+            static let interrupts = Mutex(0)
+            override var interrupt: (@Sendable () -> Void)? { { Self.interrupts.withLock { $0 += 1 } } }
+        }
+        let stop = Stop()
+        let generator = Generator(try KeptCache(Counting()), tokenizer: LetterTokenizer(), stopIds: [])
+        try generator.begin([1], greedy(3)).finish(stop)
+        stop.request()
+        #expect(Counting.interrupts.withLock { $0 } == 0)
+    }
+
     @Test func aCallThatTakesLongIsStoppedFromAnotherThread() throws {
         let model = Slow()
         let cache = try KeptCache(model)

@@ -149,6 +149,7 @@ struct SamplerTests {
             #expect(try Sampler(vocabSize: 600).draw(given, sampling, u: most) == 300)
         }
         let any: [Float] = [-.infinity, 0, -.infinity]
+        #expect(try Sampler(vocabSize: 3).draw(any, Sampling(topP: 1), u: 0) == 1)
         let hot = try Sampling(temperature: 1e300, topP: 1)
         #expect(try Sampler(vocabSize: 3).draw(any, hot, u: 0.99) == 1)
         #expect(try Sampler(vocabSize: 3).draw([-2, 0, 1], hot, u: 0.99) == 2)

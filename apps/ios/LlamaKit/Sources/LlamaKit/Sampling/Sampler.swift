@@ -166,7 +166,7 @@ public final class Sampler {
         var last = ids[0]
         for at in 0..<kept {
             let share = shares[Int(ids[at])]
-            if share < minP || share == 0 { continue }
+            if share < minP { continue }
             passed += Double(share)
             last = ids[at]
             if passed > wanted { return last }
