@@ -11,7 +11,10 @@ public protocol Tokenizer: Sendable {
 
     /// Encode text and nothing but text: a special token that a user typed is encoded letter by
     /// letter, and nothing is added. A Swift string is always sound Unicode, so nothing is refused.
-    func encode(_ text: String) -> [Int32]
+    ///
+    /// - Parameter continues: whether a special token or other text comes before. Some SentencePiece
+    ///   vocabularies put a blank before a text at the very beginning and nowhere else
+    func encode(_ text: String, continues: Bool) -> [Int32]
 
     /// Return the name of a special or added token, or nil where an id is a piece of text, or none.
     func tokenName(_ id: Int32) -> String?
@@ -26,6 +29,11 @@ public protocol Tokenizer: Sendable {
     /// - Parameter continues: whether other text comes before. SentencePiece puts a blank before a text,
     ///   which falls away at its very beginning and nowhere else
     func streamDecoder(continues: Bool) -> any StreamDecoder
+}
+
+extension Tokenizer {
+    /// Encode text at the very beginning; see ``encode(_:continues:)``.
+    public func encode(_ text: String) -> [Int32] { encode(text, continues: false) }
 }
 
 /// Decodes ids one by one, and holds an incomplete character back until its last byte comes.

@@ -293,7 +293,8 @@ struct ChatSessionTests {
         let turn = Turn(prefix: [.time("%d.%m.%Y ")], suffix: [])
         let form = ChatFormat(
             turns: Turns(
-                begin: [], noSystem: [], system: turn, user: turn, assistant: turn, answer: [], trim: false),
+                begin: [], noSystem: [], system: nil, user: turn, assistant: turn, answer: [], trim: [],
+                thoughtsEnd: nil),
             reason: nil)
         let model = ChatModel(tokenizer: LetterTokenizer(), format: form, stopIds: [])
         let ticks = Mutex<UInt64>(0)

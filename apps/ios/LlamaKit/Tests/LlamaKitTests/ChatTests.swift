@@ -171,6 +171,18 @@ struct ChatTests {
         }
     }
 
+    @Test func aSystemMessageIsRefusedBeforeTheFirstQuestionWhereThereCanBeNone() throws {
+        let error = PromptError(
+            "this model's dialogs have no system message", hint: "Say it in your first message instead.")
+        #expect(throws: error) { try Chat(Generator(Failing()), formWithoutSystem, system: "Be brief.") }
+        let chat = try Chat(Generator(Failing()), formWithoutSystem, system: " ")
+        try chat.send("a", short)
+        #expect(throws: error) { try chat.change(system: "Be brief.") }
+        #expect(chat.system == " ")
+        try chat.send("b", short)
+        #expect(chat.turns.count == 4)
+    }
+
     @Test func anotherSystemMessageIsReadBeforeTheNextAnswer() throws {
         let chat = try chat(system: "one")
         try chat.send("a", short)

@@ -14,7 +14,7 @@ func localTime(_ text: String) -> LocalTime {
 @Suite("Times and blanks as Python has them")
 struct PlainTextTests {
     @Test func timesAreWrittenAsPythonDoes() throws {
-        try Vectors("turns.json").each("times") {
+        try Vectors("chat.json", format: 2).each("times") {
             let written = try formatTime($0.text("format"), localTime($0.text("time")))
             try requireSame(written, $0.text("text"))
         }
@@ -47,7 +47,7 @@ struct PlainTextTests {
     }
 
     @Test func whatIsStrippedIsWhatPythonStrips() throws {
-        let blanks = Set(try Vectors("turns.json").ints("blanks").map { UInt32($0) })
+        let blanks = Set(try Vectors("chat.json", format: 2).ints("blanks").map { UInt32($0) })
         for code in UInt32(0)..<0x110000 {
             guard let scalar = Unicode.Scalar(code) else { continue }
             let text = String(scalar)

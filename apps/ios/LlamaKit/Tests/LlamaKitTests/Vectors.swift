@@ -12,14 +12,14 @@ struct BadVectors: Error, CustomStringConvertible {
     let description: String
 }
 
-/// A file of apps/shared/vectors, which the Python side writes.
+/// A file of apps/shared/vectors, which the Python side writes in some format.
 struct Vectors {
     let top: JsonFields
 
-    init(_ name: String) throws {
+    init(_ name: String, format: Int = 1) throws {
         let file = repository.appending(path: "apps/shared/vectors/\(name)")
         top = try parseJson([UInt8](Data(contentsOf: file)), where: name).fields(where: name)
-        if try top.int("format_version") != 1 {
+        if try top.int("format_version") != format {
             throw BadVectors(description: "\(name) has another format")
         }
     }

@@ -14,6 +14,9 @@ public struct ChatFormat: Sendable {
     public static let unknown = ChatFormat(
         turns: nil, reason: "the bundle is older than the key chat of its manifest")
 
+    /// Whether a dialog may have a system message.
+    public var takesSystem: Bool { turns?.system != nil }
+
     init(turns: Turns?, reason: String?) {
         self.turns = turns
         self.reason = reason
@@ -42,17 +45,20 @@ public struct ChatFormat: Sendable {
     ///   - asks: whether an answer is asked for at the end
     ///   - now: local time to write
     /// - Returns: token ids `[n]`, equal to those of the model's chat template
-    /// - Throws: ``PromptError`` if the model has no turns, or they are not of this order
+    /// - Throws: ``PromptError`` if the model has no turns, or none for a system message; or the messages are
+    ///   not of this order
     public func encode(
         _ messages: [Message], _ tokenizer: any Tokenizer, asks: Bool = true,
         now: LocalTime = LocalTime(Date())
     ) throws -> [Int32] {
-        try write(messages, asks: asks, now: now).flatMap { part in
+        var ids: [Int32] = []
+        for part in try write(messages, asks: asks, now: now) {
             switch part {
-            case .token(let id): [id]
-            case .text(let text), .time(let text): tokenizer.encode(text)
+            case .token(let id): ids.append(id)
+            case .text(let text), .time(let text): ids += tokenizer.encode(text, continues: !ids.isEmpty)
             }
         }
+        return ids
     }
 
     /// Write a dialog as tokens and texts, with no text beside another one, and no time.
@@ -66,14 +72,10 @@ public struct ChatFormat: Sendable {
         }
         try requireOrder(messages, asks)
         var written = JoinedParts(now: now)
+        let told = try form.told(messages)
         try written.add(form.begin)
-        if messages.first?.role != .system { try written.add(form.noSystem) }
-        for message in messages {
-            let turn = form.around(message.role)
-            try written.add(turn.prefix)
-            try written.add([.text(form.trim ? stripped(message.text) : message.text)])
-            try written.add(turn.suffix)
-        }
+        if !form.opensWithSystem(messages) { try written.add(form.noSystem) }
+        for (turn, text) in told { try written.add(turn.prefix + [.text(text)] + turn.suffix) }
         if asks { try written.add(form.answer) }
         return written.joined()
     }

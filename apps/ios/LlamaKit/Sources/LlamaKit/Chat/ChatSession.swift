@@ -138,7 +138,7 @@ public actor ChatSession {
     /// Go on with a text that is no conversation, as models do that have no form for one.
     ///
     /// - Returns: the pieces, as of ``send(_:_:)``
-    public nonisolated func write(after text: String, _ settings: WriteSettings = .defaults) -> Pieces {
+    public nonisolated func write(after text: String, _ settings: WriteSettings = .continuation) -> Pieces {
         stream { session, hearing in
             let run = try session.opened().begin(text, settings)
             while let piece = try run.next(hearing.stop, onProgress: hearing.reading) { hearing.text(piece) }

@@ -117,8 +117,16 @@ final class Generation {
         if last == nil { begunAt = clock() }
         hasEnded = true  // until it is known that nothing failed
         let unread = last.map { [$0] } ?? Array(prompt[reused...])
+        let held = cache.position
         guard let logits = try cache.read(unread, stop: stop, onProgress: onProgress) else { return nil }
-        let token = try drawing.draw(logits, sampling, seen: seen, &random)
+        let token: Int32
+        do {
+            token = try drawing.draw(logits, sampling, seen: seen, &random)
+        } catch {
+            // What was computed wrongly is not used again: the next text reads it anew.
+            try cache.rewind(to: held)
+            throw error
+        }
         let isStop = stopIds.contains(token)
         note(clock(), isNew: !isStop)
         if isStop {

@@ -9,8 +9,11 @@ public struct WriteSettings: Sendable {
     /// Texts before the first of which the new text ends.
     public private(set) var stopTexts: [String] = []
 
-    /// The settings where nobody chose.
+    /// The settings of an answer where nobody chose.
     public static let defaults = WriteSettings()
+
+    /// The settings of a text's continuation where nobody chose: at most 256 tokens.
+    public static let continuation = WriteSettings.defaults.with(maxTokens: 256)
 
     private init() {}
 
@@ -26,6 +29,12 @@ public struct WriteSettings: Sendable {
         self.sampling = sampling
         self.maxTokens = maxTokens
         self.stopTexts = stopTexts
+    }
+
+    private func with(maxTokens: Int) -> WriteSettings {
+        var copy = self
+        copy.maxTokens = maxTokens
+        return copy
     }
 
     /// Return the same settings with another seed, at least 0.
@@ -83,17 +92,22 @@ public final class Generator {
         drawing = Drawing(vocabSize: min(tokenizer.vocabSize, cache.vocabSize), headTokens: headTokens)
     }
 
-    /// Begin to continue some tokens; any text that was not finished ends here.
+    /// Begin to continue some tokens; any text that was not finished ends here, whatever follows.
     ///
+    /// - Parameters:
+    ///   - prompt: token ids `[n]` of the whole text so far
+    ///   - settings: how tokens are drawn, and how many
     /// - Throws: ``PromptError`` if the prompt is empty, or longer than the context
-    public func begin(_ prompt: [Int32], _ settings: WriteSettings = .defaults) throws -> TextRun {
-        try begin(prompt, settings, continues: false)
+    public func begin(_ prompt: [Int32], _ settings: WriteSettings = .continuation) throws -> TextRun {
+        end()
+        return try begin(prompt, settings, continues: false)
     }
 
     /// Begin to continue a text, which gets the tokenizer's prefix in front.
     ///
     /// - Throws: ``PromptError`` as the other form
-    public func begin(_ text: String, _ settings: WriteSettings = .defaults) throws -> TextRun {
+    public func begin(_ text: String, _ settings: WriteSettings = .continuation) throws -> TextRun {
+        end()
         if text.isEmpty { throw emptyPrompt }
         return try begin(tokenizer.prefixIds + tokenizer.encode(text), settings, continues: true)
     }
@@ -105,7 +119,6 @@ public final class Generator {
     }
 
     private func begin(_ prompt: [Int32], _ settings: WriteSettings, continues: Bool) throws -> TextRun {
-        end()
         if prompt.isEmpty { throw emptyPrompt }
         if prompt.count > cache.maxContext {
             throw PromptError(

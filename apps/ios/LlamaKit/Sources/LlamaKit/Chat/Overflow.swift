@@ -48,7 +48,7 @@ public struct Overflow: Sendable, Equatable {
 ///   - maxTokens: largest number of tokens of the answer
 ///   - maxContext: number of positions of the context
 ///   - length: counts the tokens of the conversation with its new message, without a number of the oldest
-///     turns, and perhaps without the system message
+///     turns, and perhaps without the system message; the more turns are left out, the fewer they are
 /// - Returns: nil when the answer fits
 /// - Throws: what `length` throws
 func findOverflow(
@@ -60,19 +60,32 @@ func findOverflow(
     if needed + least <= maxContext { return nil }
     // Once something must go, a quarter of the context is made free: not every turn again.
     let room = max(min(maxTokens, maxContext / freedShare), least)
-    for dropped in stride(from: 2, through: turns, by: 2) {
-        let kept = try length(dropped, true)
-        if kept + (dropped == turns ? least : room) <= maxContext {
-            return Overflow(
-                needed: needed, maxContext: maxContext, droppedTurns: dropped, keptTokens: kept,
-                tooLong: .nothing)
-        }
+    let dropped = try fewestDropped(turns) {
+        try length($0, true) + ($0 == turns ? least : room) <= maxContext
+    }
+    if dropped <= turns {
+        return Overflow(
+            needed: needed, maxContext: maxContext, droppedTurns: dropped,
+            keptTokens: try length(dropped, true), tooLong: .nothing)
     }
     let alone = try length(turns, false)
     let withSystem = try length(turns, true)
     return Overflow(
         needed: needed, maxContext: maxContext, droppedTurns: turns, keptTokens: nil,
         tooLong: tooLong(alone: alone, withSystem: withSystem, room: maxContext - least))
+}
+
+/// Return the fewest turns, an even number, without which it fits; more than all: it never does.
+///
+/// Counting takes as long as the conversation has letters, so the place is found by halving.
+private func fewestDropped(_ turns: Int, fits: (Int) throws -> Bool) rethrows -> Int {
+    var low = 1
+    var high = turns / 2 + 1
+    while low < high {
+        let middle = (low + high) / 2
+        if try fits(2 * middle) { high = middle } else { low = middle + 1 }
+    }
+    return 2 * low
 }
 
 /// Return what must be shorter when a message does not fit even alone.

@@ -39,6 +39,15 @@ public struct Turn: Sendable {
     let suffix: [FormPart]
 }
 
+/// Where a system message stands.
+enum SystemPlace: Sendable {
+    /// It has a turn of its own.
+    case turn(Turn)
+
+    /// It has none, and stands before what one message of the user says: the last one, or the first.
+    case insideUser(isInLast: Bool, before: String, after: String)
+}
+
 /// One model's way to write dialogs, as the manifest's `chat` has it.
 ///
 /// The first message may be a system message, which is not blank; then user and assistant take turns.
@@ -46,90 +55,73 @@ public struct Turns: Sendable {
     /// Beginning of every dialog.
     let begin: [FormPart]
 
-    /// What follows it where there is no system message.
+    /// What follows it where there is no turn of the system.
     let noSystem: [FormPart]
 
-    /// What is around a message of each role.
-    let system: Turn
+    /// What is around a system message, or where else it stands; nil: there can be none.
+    let system: SystemPlace?
+
+    /// What is around a user's message.
     let user: Turn
+
+    /// What is around an answer.
     let assistant: Turn
 
     /// What asks for an answer, at the end.
     let answer: [FormPart]
 
-    /// Whether white space around a message is taken away, as Python's `str.strip` does.
-    let trim: Bool
+    /// Roles whose messages lose the white space around them, as Python's `str.strip` takes it.
+    let trim: Set<Role>
 
-    /// Return what stands around a message of a role.
-    func around(_ role: Role) -> Turn {
-        switch role {
-        case .system: system
-        case .user: user
-        case .assistant: assistant
+    /// Text up to whose last place an answer is left out; nil: all of it is written.
+    let thoughtsEnd: String?
+
+    /// Return the messages that have turns, each with what is written of it.
+    ///
+    /// - Throws: ``PromptError`` if there is a system message and can be none
+    func told(_ messages: [Message]) throws -> [(turn: Turn, text: String)] {
+        guard case .insideUser(let isInLast, let before, let after)? = system, let first = messages.first,
+            first.role == .system
+        else { return try messages.map { (try turn(of: $0.role), written($0)) } }
+        let others = messages.dropFirst()
+        let holds = isInLast ? others.lastIndex { $0.role == .user } : others.firstIndex { $0.role == .user }
+        return try others.indices.map { index in
+            let message = others[index]
+            let said = index == holds ? before + written(first) + after + message.text : message.text
+            return (try turn(of: message.role), written(Message(message.role, said)))
         }
+    }
+
+    /// Return whether a dialog begins with a turn of the system.
+    func opensWithSystem(_ messages: [Message]) -> Bool {
+        guard case .turn? = system else { return false }
+        return messages.first?.role == .system
+    }
+
+    private func turn(of role: Role) throws -> Turn {
+        switch (role, system) {
+        case (.user, _): return user
+        case (.assistant, _): return assistant
+        case (.system, .turn(let turn)?): return turn
+        case (.system, _):
+            throw PromptError(
+                "this model's dialogs have no system message", hint: "Say it in your first message instead.")
+        }
+    }
+
+    /// Return what is written of a message: without thoughts, and without white space around it.
+    private func written(_ message: Message) -> String {
+        let isThoughtful = message.role == .assistant && thoughtsEnd != nil
+        let text = isThoughtful ? afterLast(thoughtsEnd ?? "", in: message.text) : message.text
+        return trim.contains(message.role) ? stripped(text) : text
     }
 }
 
-extension Turns {
-    private static let mostParts = 256
-    private static let shownCharacters = 80
-
-    /// Read the key `turns` of a manifest's `chat`.
-    ///
-    /// - Parameter vocabSize: number of token ids
-    /// - Throws: ``BadInput`` if a key is missing or of another form, or a token is outside the vocabulary
-    init(_ turns: JsonFields, vocabSize: Int) throws {
-        func parts(_ owner: JsonFields, _ key: String) throws -> [FormPart] {
-            try Self.parts(owner, key, vocabSize)
-        }
-        func turn(_ role: Role) throws -> Turn {
-            let owner = try turns.fields(role.rawValue)
-            return Turn(prefix: try parts(owner, "prefix"), suffix: try parts(owner, "suffix"))
-        }
-        system = try turn(.system)
-        user = try turn(.user)
-        assistant = try turn(.assistant)
-        begin = try parts(turns, "begin")
-        noSystem = try parts(turns, "no_system")
-        answer = try parts(turns, "answer")
-        trim = try turns.bool("trim")
-    }
-
-    private static func parts(_ owner: JsonFields, _ key: String, _ vocabSize: Int) throws -> [FormPart] {
-        let found = try owner.list(key)
-        if found.count > mostParts {
-            throw wrong(owner, key, "at most \(mostParts) pieces", "\(found.count)")
-        }
-        return try found.map { try part($0, owner, key, vocabSize) }
-    }
-
-    private static func part(
-        _ value: Json, _ owner: JsonFields, _ key: String, _ vocabSize: Int
-    ) throws -> FormPart {
-        switch value {
-        case .text(let text):
-            if text.isEmpty { throw wrong(owner, key, "texts that can be encoded", value.write()) }
-            return .text(text)
-        case .number(let number):
-            guard let id = Int32(number.text), id >= 0, Int(id) < vocabSize else {
-                throw wrong(owner, key, "a token of the vocabulary of \(vocabSize)", number.text)
-            }
-            return .token(id)
-        case .object(let object):
-            guard let format = object["strftime"]?.asText, object.entries.count == 1, isTimeFormat(format)
-            else {
-                throw wrong(owner, key, "a time in words of strftime that this app knows", value.write())
-            }
-            return .time(format)
-        default: throw wrong(owner, key, "token ids, texts and times", value.kind)
-        }
-    }
-
-    private static func wrong(
-        _ owner: JsonFields, _ key: String, _ expected: String, _ found: String
-    ) -> BadInput {
-        BadInput(
-            "\(owner.at(key)): expected \(expected), found \(found.prefix(shownCharacters))",
-            hint: "Export the model again, or update the app.")
-    }
+/// Return what follows the last place of a mark in a text; all of it where there is none.
+private func afterLast(_ mark: String, in text: String) -> String {
+    let bytes = Array(text.utf8)
+    let wanted = Array(mark.utf8)
+    let ends = stride(from: bytes.count, through: wanted.count, by: -1)
+    let end = ends.first { bytes[($0 - wanted.count)..<$0].elementsEqual(wanted) }
+    return String(decoding: bytes[(end ?? 0)...], as: UTF8.self)
 }

@@ -1,7 +1,7 @@
 /// Text to ids and back; what differs from file to file are its parts.
 struct BpeTokenizer: Tokenizer {
-    /// What is done to text before it is split; a list of none changes nothing.
-    typealias Change = @Sendable ([UInt8]) -> [UInt8]
+    /// What is done to a section of text before it is split; the first may be done otherwise.
+    typealias Change = @Sendable (_ text: [UInt8], _ isFirst: Bool) -> [UInt8]
 
     let vocabSize: Int
     let prefixIds: [Int32]
@@ -20,7 +20,7 @@ struct BpeTokenizer: Tokenizer {
     ///   - vocabSize: the largest id and one
     ///   - prefixIds: ids that stand before every text
     ///   - added: tokens that were added to the vocabulary
-    ///   - changes: what is done to text before it is split
+    ///   - changes: what is done to text before it is split; a list of none changes nothing
     ///   - sections: what turns text between added tokens into ids
     ///   - decoding: what turns ids into text
     init(
@@ -39,12 +39,12 @@ struct BpeTokenizer: Tokenizer {
         }
         inText = AddedTokenFinder(texts.filter { !$0.normalized }.map { ($0.text, $0.id) }, of: added)
         let normalized = texts.filter(\.normalized).map { each in
-            (changes.reduce(each.text) { $1($0) }, each.id)
+            (changes.reduce(each.text) { $1($0, true) }, each.id)
         }
         inNormalized = AddedTokenFinder(normalized, of: added)
     }
 
-    func encode(_ text: String) -> [Int32] {
+    func encode(_ text: String, continues: Bool) -> [Int32] {
         var text = text
         var out: [Int32] = []
         let encoder = sections.makeEncoder()
@@ -54,11 +54,12 @@ struct BpeTokenizer: Tokenizer {
                 case .token(let id): out.append(id)
                 case .text(let range):
                     let part = Utf8Text(rebasing: text[range])
+                    let isFirst = range.lowerBound == 0 && !continues
                     if changes.isEmpty {
-                        encode(part, isFirst: range.lowerBound == 0, by: encoder, into: &out)
+                        encode(part, isFirst: isFirst, by: encoder, into: &out)
                     } else {
-                        changes.reduce(Array(part)) { $1($0) }.withUnsafeBufferPointer {
-                            encode($0, isFirst: range.lowerBound == 0, by: encoder, into: &out)
+                        changes.reduce(Array(part)) { $1($0, isFirst) }.withUnsafeBufferPointer {
+                            encode($0, isFirst: isFirst, by: encoder, into: &out)
                         }
                     }
                 }

@@ -107,7 +107,7 @@ struct JsonTokenizerFile {
             vocabSize: names.count,
             prefixIds: try steps.prefixIds(root.json["post_processor"]),
             added: added,
-            changes: try steps.normalizer(root.json["normalizer"]),
+            changes: try steps.normalizer(root.json["normalizer"], isLegacy: settings.isLegacy),
             sections: try sections(),
             decoding: try decoding(names))
     }

@@ -5,6 +5,7 @@ struct PipelineSteps {
 
     private static let prependSchemes = ["always", "first", "never"]
     private static let blank = [UInt8(ascii: " ")]
+    private static let anyBeginning = Json.text("\\A(?=[\\s\\S])")
     private static let pieceDecoders: [JsonObject] = [
         [
             "type": .text("Replace"), "pattern": .object(["String": .text("\u{2581}")]),
@@ -14,12 +15,20 @@ struct PipelineSteps {
         ["type": .text("Fuse")],
     ]
 
-    /// Return what is done to text before it is split.
-    func normalizer(_ step: Json?) throws -> [BpeTokenizer.Change] {
-        try flattened(step, "normalizers", "normalizer").map(change)
+    /// Return what is done to a section of text before it is split.
+    ///
+    /// - Parameter isLegacy: whether a blank is put before every section, and not the first one alone
+    func normalizer(_ step: Json?, isLegacy: Bool) throws -> [BpeTokenizer.Change] {
+        try flattened(step, "normalizers", "normalizer").map { step in
+            let change = try change(step)
+            let isPrefix =
+                try sameBytes(step.text("type"), "Prepend")
+                || step.json["pattern"]?.asObject?["Regex"] == Self.anyBeginning
+            return { text, isFirst in isPrefix && !isFirst && !isLegacy ? text : change(text) }
+        }
     }
 
-    private func change(_ step: JsonFields) throws -> BpeTokenizer.Change {
+    private func change(_ step: JsonFields) throws -> @Sendable ([UInt8]) -> [UInt8] {
         let type = try step.text("type")
         if sameBytes(type, "Prepend") { return Self.prepending(Array(try step.text("prepend").utf8)) }
         if !sameBytes(type, "Replace") { throw refusal("normalizer", type, "Prepend or Replace") }
@@ -32,14 +41,14 @@ struct PipelineSteps {
         let regex = pattern["Regex"]
         if regex == .text("\\A +|[ \u{2581}]+\\z") && content.isEmpty { return Self.withoutOuterBlanks }
         if regex == .text(" {2,}") && sameBytes(content, " ") { return Self.singleBlanks }
-        if regex == .text("\\A(?=[\\s\\S])") && sameBytes(content, "\u{2581}") {
+        if regex == Self.anyBeginning && sameBytes(content, "\u{2581}") {
             return Self.prepending(blankLetter)
         }
         let found = "Replace of \(shown(Json.object(pattern).write()))"
         throw refusal("normalizer", found, "one that an export writes")
     }
 
-    private static func prepending(_ prefix: [UInt8]) -> BpeTokenizer.Change {
+    private static func prepending(_ prefix: [UInt8]) -> @Sendable ([UInt8]) -> [UInt8] {
         { $0.isEmpty ? $0 : prefix + $0 }
     }
 

@@ -8,6 +8,9 @@ struct TokenSettings: Sendable {
     /// Tokens that were added to the vocabulary, in the order of their ids.
     let added: [AddedToken]
 
+    /// Whether SentencePiece's text behind a token begins like a text of its own.
+    let isLegacy: Bool
+
     private static let configFile = "tokenizer_config.json"
     private static let mapFile = "special_tokens_map.json"
     private static let addedFile = "added_tokens.json"
@@ -53,6 +56,7 @@ struct TokenSettings: Sendable {
             let token = try Self.added(value, "\(place): \(Self.addedKey): \(id)")
             given.append((Int32(id) ?? 0, given.count, token))
         }
+        isLegacy = keys["legacy"] != .bool(false)
         added = given.sorted { ($0.id, $0.place) < ($1.id, $1.place) }.map(\.token)
     }
 

@@ -9,7 +9,7 @@ final class LetterTokenizer: Tokenizer {
     let vocabSize: Int
     let specialTokens: [Utf8Key: Int32]
     let prefixIds: [Int32] = []
-    private let record = Mutex<[String]>([])
+    private let record = Mutex<[(text: String, continues: Bool)]>([])
 
     /// - Parameter names: names of the special tokens, from id 256 on
     init(_ names: [String] = []) {
@@ -19,10 +19,13 @@ final class LetterTokenizer: Tokenizer {
     }
 
     /// What was encoded, in order.
-    var encoded: [String] { record.withLock { $0 } }
+    var encoded: [String] { record.withLock { $0.map(\.text) } }
 
-    func encode(_ text: String) -> [Int32] {
-        record.withLock { $0.append(text) }
+    /// Whether each of them came behind something else.
+    var wereContinuing: [Bool] { record.withLock { $0.map(\.continues) } }
+
+    func encode(_ text: String, continues: Bool) -> [Int32] {
+        record.withLock { $0.append((text, continues)) }
         return text.utf8.map { Int32($0) }
     }
 

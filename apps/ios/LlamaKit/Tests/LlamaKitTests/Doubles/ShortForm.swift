@@ -6,8 +6,15 @@ let endToken: Int32 = 257
 /// Turns of two special tokens, as short as can be.
 let shortForm = ChatFormat(
     turns: Turns(
-        begin: [], noSystem: [.text("-")], system: shortTurn("s"), user: shortTurn("u"),
-        assistant: shortTurn("a"), answer: [.token(beginToken), .text("a")], trim: false),
+        begin: [], noSystem: [.text("-")], system: .turn(shortTurn("s")), user: shortTurn("u"),
+        assistant: shortTurn("a"), answer: [.token(beginToken), .text("a")], trim: [], thoughtsEnd: nil),
+    reason: nil)
+
+/// The same without a place for a system message.
+let formWithoutSystem = ChatFormat(
+    turns: Turns(
+        begin: [], noSystem: [], system: nil, user: shortTurn("u"), assistant: shortTurn("a"),
+        answer: [.token(beginToken), .text("a")], trim: [], thoughtsEnd: nil),
     reason: nil)
 
 private func shortTurn(_ letter: String) -> Turn {
