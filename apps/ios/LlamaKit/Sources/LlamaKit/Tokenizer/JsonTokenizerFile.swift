@@ -24,8 +24,7 @@ struct JsonTokenizerFile {
     /// - Throws: ``BundleError`` if it is damaged, or of a kind that is not known here; ``BadInput`` if it is no
     ///   JSON, or a key is missing or of another kind
     static func load(_ data: [UInt8], _ settings: TokenSettings, where place: String) throws -> BpeTokenizer {
-        let root = try parseJson(data, where: place).fields(where: place).json
-        return try JsonTokenizerFile(root, settings, place).tokenizer()
+        try JsonTokenizerFile(jsonOfTokenizer(data, where: place), settings, place).tokenizer()
     }
 
     private init(_ root: JsonObject, _ settings: TokenSettings, _ place: String) throws {

@@ -85,8 +85,7 @@ struct TokenSettings: Sendable {
 
     private static func read(_ file: URL) throws -> JsonObject {
         if !isFile(file) { return [:] }
-        let name = file.lastPathComponent
-        return try parseJson(readTokenizerFile(file), where: name).fields(where: name).json
+        return try jsonOfTokenizer(readTokenizerFile(file), where: file.lastPathComponent)
     }
 }
 

@@ -44,6 +44,16 @@ func readTokenizerFile(_ file: URL) throws -> [UInt8] {
     return [UInt8](content)
 }
 
+/// Read the JSON object of a file.
+///
+/// - Throws: ``BundleError`` if it is not UTF-8; ``BadInput`` if it is no JSON object
+func jsonOfTokenizer(_ data: [UInt8], where place: String) throws -> JsonObject {
+    guard let text = String(validating: data, as: UTF8.self) else {
+        throw BundleError("\(place) is not UTF-8", hint: getAnotherTokenizer)
+    }
+    return try parseJson(text, where: place).fields(where: place).json
+}
+
 /// Return what a file is, by its first bytes and never by its name.
 ///
 /// - Throws: ``BundleError`` if it is no tokenizer
