@@ -41,7 +41,7 @@ class Machine:
             " do printf '#!/bin/sh\\nexit 0\\n' > $p; chmod +x $p; done;; esac",
         )
         self.add("id", "echo 0")
-        for name in ("node", "npm", "chromium", "javac", "mvn", "aapt2", "apt-get"):
+        for name in ("node", "npm", "chromium", "javac", "mvn", "aapt2", "mmdebstrap", "apt-get"):
             self.add(name)
 
     def add(self, name: str, script: str = "") -> None:
@@ -79,6 +79,7 @@ def test_it_sets_up_and_runs_every_test(machine):
         "python3 tools/environment.py lint test model []",
         "python3 tools/clients.py []",
         "python3 tools/apps/check_android.py --require []",
+        "python3 tools/apps/check_ios.py --require []",
         "python3 tools/test.py --all []",
     ]
     assert not (machine.repository / ".venv" / "left over").exists()
@@ -100,6 +101,7 @@ def test_a_failing_step_ends_it(machine):
         ("javac", "openjdk-17-jdk-headless"),
         ("mvn", "maven"),
         ("aapt2", "aapt"),
+        ("mmdebstrap", "mmdebstrap debian-archive-keyring"),
     ],
 )
 def test_only_what_is_lacking_is_installed(machine, name, package):

@@ -51,7 +51,9 @@ private let months = [
 ]
 private let shortName = 3
 
-/// Return whether Python's `str.strip` takes a character away; other versions of Unicode have had other blanks.
+/// Return whether Python's `str.strip` takes a character away.
+///
+/// Other versions of Unicode have had other blanks.
 func isStripped(_ scalar: Unicode.Scalar) -> Bool {
     switch scalar.value {
     case 0x09...0x0D, 0x1C...0x20, 0x85, 0xA0, 0x1680, 0x2000...0x200A, 0x2028, 0x2029, 0x202F, 0x205F,

@@ -161,7 +161,8 @@ public struct JsonNumber: Sendable, Hashable {
         text = String(value)
     }
 
-    /// Make the shortest number that is read as the same float64; NaN and infinity have no place in JSON: nil.
+    /// Make the shortest number that is read as the same float64, or nil of NaN and infinity, for which JSON
+    /// has no place.
     public init?(_ value: Double) {
         guard value.isFinite else { return nil }
         text = value.description
@@ -188,7 +189,7 @@ public struct JsonNumber: Sendable, Hashable {
         return value
     }
 
-    /// Return the nearest finite float64; ``parseJson(_:where:)-(String,_)`` has refused what is larger than any.
+    /// Return the nearest finite float64; whoever parsed it has refused what is larger than any.
     public func double() -> Double {
         // Digits that are a JSON number are one of Swift's too.
         Double(text) ?? .nan

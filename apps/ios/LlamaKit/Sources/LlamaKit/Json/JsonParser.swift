@@ -1,9 +1,7 @@
-/// Largest size of a text that ``parseJson(_:where:)-([UInt8],_)`` takes, in bytes: a tokenizer.json of 256,000
-/// tokens has 33 million.
+/// Largest size of a text that is parsed, in bytes: a tokenizer.json of 256,000 tokens has 33 million.
 public let mostJsonBytes = 128 * 1024 * 1024
 
-/// Deepest nesting that ``parseJson(_:where:)-([UInt8],_)`` takes; tokenizer.json, the deepest that is read, has
-/// 9 levels.
+/// Deepest nesting that is parsed; tokenizer.json, the deepest that is read, has 9 levels.
 public let mostJsonLevels = 64
 
 private let mostDigits = 40

@@ -21,8 +21,8 @@ struct JsonTokenizerFile {
     ///   - data: bytes of the file
     ///   - settings: what is said of its tokens beside it
     ///   - place: name of the file, for messages
-    /// - Throws: ``BundleError`` if it is damaged, or of a kind that is not known here; ``BadInput`` if it is no
-    ///   JSON, or a key is missing or of another kind
+    /// - Throws: ``BundleError`` if it is damaged, or of a kind that is not known here; ``BadInput`` if it is
+    ///   no JSON, or a key is missing or of another kind
     static func load(_ data: [UInt8], _ settings: TokenSettings, where place: String) throws -> BpeTokenizer {
         try JsonTokenizerFile(jsonOfTokenizer(data, where: place), settings, place).tokenizer()
     }

@@ -38,7 +38,7 @@ private func load(_ name: String, _ data: [UInt8], _ settings: TokenSettings) th
         throw BundleError(
             "\(name) is a SentencePiece model, which this app does not read: \(expected)",
             hint:
-                "Export the model again. Where the export says that no \(tokenizerJsonFile) gives the same ids, "
-                + "take another model.")
+                "Export the model again. Where the export says that no \(tokenizerJsonFile) gives the same "
+                + "ids, take another model.")
     }
 }

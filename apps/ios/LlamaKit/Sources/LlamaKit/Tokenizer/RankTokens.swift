@@ -5,7 +5,7 @@ struct RankTokens: Sendable {
     /// Ids by bytes, and bytes by id.
     let table: ByteTable
 
-    /// Pairs of tokens that make a token, by the id of the result, then of the parts. The result's rank decides.
+    /// Pairs of tokens that make a token, by the id of the result, then of the parts.
     let merges: [Merge]
 
     private static let mostTokens = 1 << 20

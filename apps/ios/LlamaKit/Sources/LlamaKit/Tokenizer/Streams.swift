@@ -120,7 +120,7 @@ struct PieceDecoding: Decoding {
             }
         }
 
-        /// Return the size of the first character; 0 for a byte that begins none, nil where it is not whole yet.
+        /// Return the size of the first character; 0 for a byte that begins none, nil where it is not whole.
         private func sizeOfFirst() -> Int? {
             var text: [UInt8] = []
             var decoder = Utf8Decoder()
