@@ -97,7 +97,9 @@ struct JsonTests {
     }
 
     @Test func aMessageSaysWhere() {
-        #expect(refused("{\n \"a\": x}").contains("in line 2, character 9, found \"x\""))
+        #expect(refused("{\n \"a\": x}").contains("in line 2, character 7, found \"x\""))
+        #expect(refused("x").contains("in line 1, character 1, found \"x\""))
+        #expect(refused("[\n1,\n\n]").contains("in line 4, character 1, found \"]\""))
         #expect(refused("[1").contains("found the end"))
         #expect(refused("[\"\u{e9}\u{1F600}\" \u{1F600}]").contains("character 8, found \"\u{1F600}\""))
     }

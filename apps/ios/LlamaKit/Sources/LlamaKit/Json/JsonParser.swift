@@ -231,8 +231,9 @@ private struct JsonParser {
     private func refusal(expected: String) -> BadInput {
         let before = text[..<at]
         let line = before.count { $0 == UInt8(ascii: "\n") } + 1
+        let ofLine = before.suffix(at - (before.lastIndex(of: UInt8(ascii: "\n")).map { $0 + 1 } ?? 0))
         // As UTF-16 counts: a character of four bytes is two, one of fewer is one.
-        let character = before.count { $0 & 0xC0 != 0x80 } + before.count { $0 >= 0xF0 } + 1
+        let character = ofLine.count { $0 & 0xC0 != 0x80 } + ofLine.count { $0 >= 0xF0 } + 1
         let next = String(decoding: text[at...].prefix(4), as: UTF8.self).unicodeScalars.first
         let found = next.map { Json.text(String($0)).write() } ?? "the end"
         return refusal("expected \(expected) in line \(line), character \(character), found \(found)")

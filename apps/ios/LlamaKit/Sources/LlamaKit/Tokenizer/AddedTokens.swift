@@ -19,8 +19,10 @@ struct AddedTokens: Sendable {
     private let vocabulary: Vocabulary
     private var ids: [Utf8Key: Int32] = [:]
     private var places: [Int32: Int] = [:]
-    private var specialNames: Set<Utf8Key> = []
     private(set) var highestId: Int32 = -1
+
+    /// Names of which text never becomes a token, whatever is said of them later.
+    private(set) var specialNames: Set<Utf8Key> = []
 
     /// The tokens with their ids, in the order in which they were first added.
     private(set) var tokens: [(id: Int32, token: AddedToken)] = []
@@ -35,13 +37,19 @@ struct AddedTokens: Sendable {
     /// Return the token with an id, or nil where that is none that was added.
     subscript(id: Int32) -> AddedToken? { places[id].map { tokens[$0].token } }
 
-    /// Add tokens; one that is known already counts as it was added last.
+    /// Add tokens at once; one that is known already counts as it was added last.
+    ///
+    /// The library numbers what the vocabulary has not, whatever id the file gives it: from behind all
+    /// that it knew before this call, or from the vocabulary's number of tokens.
     mutating func add(_ added: [AddedToken]) {
+        var next = max(Int32(vocabulary.count), highestId + 1)
         for token in added where token.isSpecial { specialNames.insert(Utf8Key(token.name)) }
         for token in added {
             let name = Utf8Key(token.name)
             if let id = ids[name], self[id] == token { continue }
-            let id = ids[name] ?? vocabulary.id(of: token.name.utf8) ?? nextId()
+            let known = ids[name] ?? vocabulary.id(of: token.name.utf8)
+            let id = known ?? next
+            if known == nil { next += 1 }
             highestId = max(highestId, id)
             ids[name] = id
             if let place = places[id] {
@@ -52,9 +60,6 @@ struct AddedTokens: Sendable {
             }
         }
     }
-
-    /// The library numbers what the vocabulary has not, whatever id the file gives it.
-    private func nextId() -> Int32 { max(highestId + 1, Int32(vocabulary.count)) }
 
     /// Return whether text never becomes a token.
     func isSpecial(_ token: AddedToken) -> Bool { specialNames.contains(Utf8Key(token.name)) }

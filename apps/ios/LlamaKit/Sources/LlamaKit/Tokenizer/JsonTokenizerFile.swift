@@ -11,8 +11,8 @@ struct JsonTokenizerFile {
     private let added: AddedTokens
 
     private static let mostTokens = 1 << 20
-    private static let mostIds = 1 << 24
-    private static let mostAdded = 1 << 15
+    // Tables are as long as the largest id, and gaps are few.
+    private static let mostIds = 2 * mostTokens
     private static let mostTokenCharacters = 4096
 
     /// Make the tokenizer of a file.
@@ -78,7 +78,9 @@ struct JsonTokenizerFile {
     private static func added(
         _ root: JsonFields, _ settings: TokenSettings, _ vocabulary: Vocabulary, _ place: String
     ) throws -> AddedTokens {
-        let given = try (root.json["added_tokens"]?.asArray ?? []).map { each in
+        let listed = try root.contains("added_tokens") ? root.list("added_tokens") : []
+        try requireCount(listed.count, where: place)
+        let given = try listed.map { each in
             let token = try each.fields(where: "\(place): added_tokens")
             return AddedToken(
                 name: try checkedTokenName(token.text("content"), where: "\(place): added_tokens"),
@@ -88,19 +90,22 @@ struct JsonTokenizerFile {
                 normalized: try token.bool("normalized"),
                 isSpecial: try token.bool("special"))
         }
-        if given.count > mostAdded {
-            throw failure(place, "it has \(given.count) added tokens, expected at most \(mostAdded)")
-        }
         var added = AddedTokens(vocabulary)
         added.add(given)
-        added.add(settings.added)
+        for token in settings.added { added.add([token]) }
         added.add(settings.controlNames.map { AddedToken(name: $0, isSpecial: true) })
         return added
     }
 
     private func tokenizer() throws -> BpeTokenizer {
         var names = ByteStrings(count: max(vocabulary.highestId, Int(added.highestId)) + 1)
-        for (token, id) in vocabulary.tokens { names.put(token, at: Int(id)) }
+        for (token, id) in vocabulary.tokens {
+            if !names[Int(id)].isEmpty {
+                let both = [names[Int(id)], token].map { shown(String(decoding: $0, as: UTF8.self)) }
+                throw failure("the tokens \(both[0]) and \(both[1]) have one id")
+            }
+            names.put(token, at: Int(id))
+        }
         for (id, token) in added.tokens { names.put(token.name.utf8, at: Int(id)) }
         return BpeTokenizer(
             vocabSize: names.count,
@@ -156,11 +161,9 @@ struct JsonTokenizerFile {
     }
 
     private func merges() throws -> MergeTable {
-        var controls = Set(added.specialTokens().keys)
-        for name in settings.controlNames { controls.insert(Utf8Key(name)) }
-        var names = ByteStrings(count: controls.count)
-        for (number, name) in controls.enumerated() { names.put(name.text.utf8, at: number) }
-        let control = ByteTable(names)
+        var names = ByteStrings(count: added.specialNames.count)
+        for (number, name) in added.specialNames.enumerated() { names.put(name.text.utf8, at: number) }
+        let special = ByteTable(names)
         let given = try model.list("merges")
         var merges: [Merge] = []
         merges.reserveCapacity(given.count)
@@ -171,7 +174,7 @@ struct JsonTokenizerFile {
             whole += left
             whole += right
             // Some converters wrote these; typed text would become the control token by them.
-            if control.find(whole) != nil { continue }
+            if special.find(whole) != nil { continue }
             merges.append(
                 Merge(left: try id(left), right: try id(right), rank: Int32(rank), result: try id(whole[...]))
             )

@@ -170,11 +170,11 @@ struct PipelineSteps {
     }
 
     private func id(_ value: Json) throws -> Int32 {
-        guard let number = value.asNumber else {
-            let message = "\(place): post_processor: expected ids, found \(value.kind)"
+        guard let id = value.asNumber.flatMap({ Int32($0.text) }), id >= 0 else {
+            let message = "\(place): post_processor: expected ids, found \(shown(value.write()))"
             throw BundleError(message, hint: getAnotherTokenizer)
         }
-        return Int32(try number.int())
+        return id
     }
 
     /// Return the steps of a place, of which there may be none, one, or a sequence.
@@ -182,7 +182,7 @@ struct PipelineSteps {
         guard let step, step != .null else { return [] }
         let fields = try step.fields(where: "\(place): \(part)")
         if try !sameBytes(fields.text("type"), "Sequence") { return [fields] }
-        return try (fields.required(key).asArray ?? []).flatMap { try flattened($0, key, part) }
+        return try fields.list(key).flatMap { try flattened($0, key, part) }
     }
 
     /// Return the error that refuses a step that is not done here.

@@ -11,6 +11,8 @@ struct RankTokens: Sendable {
     private static let mostTokens = 1 << 20
     private static let mostTokenBytes = 256
     private static let mostRankDigits = 9
+    // Merges are found by cutting each token at each place; Llama 3's have 0.8 MB together.
+    private static let mostBytes = 4 * 1024 * 1024
 
     /// Number of tokens.
     var count: Int { table.strings.count }
@@ -24,6 +26,7 @@ struct RankTokens: Sendable {
         }
         var strings = ByteStrings(count: 0)
         var count = 0
+        var sizeBytes = 0
         var at = 0
         while at < data.count {
             let end = data[at...].firstIndex(of: UInt8(ascii: "\n")) ?? data.count
@@ -39,6 +42,10 @@ struct RankTokens: Sendable {
             if token.isEmpty || token.count > Self.mostTokenBytes {
                 let expected = "expected a token of 1 to \(Self.mostTokenBytes) bytes"
                 throw failure(", line \(count): \(expected), found \(token.count)")
+            }
+            sizeBytes += token.count
+            if sizeBytes > Self.mostBytes {
+                throw failure(": its tokens have more than \(Self.mostBytes) bytes together")
             }
             if rank < strings.count && !strings[rank].isEmpty {
                 throw failure(", line \(count): the rank \(rank) is given twice")

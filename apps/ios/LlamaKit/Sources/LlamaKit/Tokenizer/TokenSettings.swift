@@ -1,6 +1,8 @@
 import Foundation
 
-/// What the small files beside a tokenizer say of its tokens.
+/// What the tokenizer_config.json beside a tokenizer says of its tokens.
+///
+/// An export writes into it what older files said in other places.
 struct TokenSettings: Sendable {
     /// Names that stand for control tokens, each once.
     let controlNames: [String]
@@ -12,52 +14,50 @@ struct TokenSettings: Sendable {
     let isLegacy: Bool
 
     private static let configFile = "tokenizer_config.json"
-    private static let mapFile = "special_tokens_map.json"
-    private static let addedFile = "added_tokens.json"
     private static let addedKey = "added_tokens_decoder"
     private static let named = [
         "bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token",
     ]
     private static let listed = ["additional_special_tokens", "extra_special_tokens"]
 
-    /// Read the files of a folder; those of older versions count for what the newest does not say.
+    /// Read the file of a bundle; where there is none, nothing is said.
     ///
-    /// - Throws: ``BundleError`` if a token is spelled in no way that is known; ``BadInput`` if one of the
-    ///   files is no JSON
+    /// - Throws: ``BundleError`` if a token is spelled in no way that is known, or there are too many;
+    ///   ``BadInput`` if the file is no JSON, or a key is of another kind
     init(folder: URL) throws {
-        var keys = JsonObject()
-        let older = try Self.read(folder.appending(path: Self.mapFile))
-        for key in Self.named + Self.listed { keys[key] = older[key] }
-        let own = try Self.read(folder.appending(path: Self.configFile))
-        let added = try Self.read(folder.appending(path: Self.addedFile))
-        if !added.entries.isEmpty && own[Self.addedKey] == nil {
-            var byId = JsonObject()
-            for (name, id) in added.entries {
-                byId[id.asNumber?.text ?? name] = .object(["content": .text(name)])
-            }
-            keys[Self.addedKey] = .object(byId)
-        }
-        for (key, value) in own.entries { keys[key] = value }
-        try self.init(keys, where: Self.configFile)
+        let file = folder.appending(path: Self.configFile)
+        let keys: JsonObject =
+            try isFile(file) ? jsonOfTokenizer(readTokenizerFile(file), where: Self.configFile) : [:]
+        try self.init(JsonFields(keys, where: Self.configFile))
     }
 
-    private init(_ keys: JsonObject, where place: String) throws {
-        var names: [String] = []
-        for key in Self.named {
-            if let value = keys[key], let name = try Self.name(value, "\(place): \(key)") {
-                names.append(name)
-            }
+    private init(_ keys: JsonFields) throws {
+        let named = try Self.named.compactMap { key in
+            try keys.json[key].flatMap { try Self.name($0, keys.at(key)) }
         }
-        for key in Self.listed { names += try Self.names(keys[key], "\(place): \(key)") }
+        let listed = try Self.listed.flatMap { try Self.names(keys, $0) }
+        try requireCount(listed.count, where: keys.place)
         var seen: Set<Utf8Key> = []
-        controlNames = names.filter { seen.insert(Utf8Key($0)).inserted }
+        controlNames = (named + listed).filter { seen.insert(Utf8Key($0)).inserted }
+        let tokens =
+            try keys.contains(Self.addedKey)
+            ? keys.fields(Self.addedKey) : JsonFields([:], where: keys.at(Self.addedKey))
         var given: [(id: Int32, place: Int, token: AddedToken)] = []
-        for (id, value) in keys[Self.addedKey]?.asObject?.entries ?? [] {
-            let token = try Self.added(value, "\(place): \(Self.addedKey): \(id)")
-            given.append((Int32(id) ?? 0, given.count, token))
+        for (id, token) in tokens.json.entries {
+            let number = try Self.id(id, tokens.place)
+            given.append((number, given.count, try Self.added(token, tokens.at(shown(id)))))
         }
-        isLegacy = keys["legacy"] != .bool(false)
+        try requireCount(given.count, where: tokens.place)
         added = given.sorted { ($0.id, $0.place) < ($1.id, $1.place) }.map(\.token)
+        isLegacy = keys.json["legacy"] != .bool(false)
+    }
+
+    private static func id(_ key: String, _ place: String) throws -> Int32 {
+        guard let id = Int32(key), id >= 0 else {
+            throw BundleError(
+                "\(place): expected ids of tokens as keys, found \(shown(key))", hint: getAnotherTokenizer)
+        }
+        return id
     }
 
     private static func name(_ value: Json, _ place: String) throws -> String? {
@@ -66,30 +66,27 @@ struct TokenSettings: Sendable {
         return try checkedTokenName(found.asText, where: place)
     }
 
-    private static func names(_ value: Json?, _ place: String) throws -> [String] {
-        let values = value?.asObject?.entries.map(\.value) ?? value?.asArray ?? []
-        return try values.compactMap { try name($0, place) }
+    private static func names(_ keys: JsonFields, _ key: String) throws -> [String] {
+        if !keys.contains(key) { return [] }
+        let values = try keys.json[key]?.asObject?.entries.map(\.value) ?? keys.list(key)
+        return try values.compactMap { try name($0, keys.at(key)) }
     }
 
     private static func added(_ value: Json, _ place: String) throws -> AddedToken {
-        let token = value.asObject ?? ["content": value]
-        func flag(_ key: String) -> Bool { token[key] == .bool(true) }
+        let token = JsonFields(value.asObject ?? ["content": value], where: place)
+        func flag(_ key: String) throws -> Bool { try token.contains(key) && token.bool(key) }
         return AddedToken(
-            name: try checkedTokenName(token["content"]?.asText, where: place),
-            singleWord: flag("single_word"),
-            takesBlanksBefore: flag("lstrip"),
-            takesBlanksAfter: flag("rstrip"),
-            normalized: flag("normalized"),
-            isSpecial: flag("special"))
-    }
-
-    private static func read(_ file: URL) throws -> JsonObject {
-        if !isFile(file) { return [:] }
-        return try jsonOfTokenizer(readTokenizerFile(file), where: file.lastPathComponent)
+            name: try checkedTokenName(token.json["content"]?.asText, where: place),
+            singleWord: try flag("single_word"),
+            takesBlanksBefore: try flag("lstrip"),
+            takesBlanksAfter: try flag("rstrip"),
+            normalized: try flag("normalized"),
+            isSpecial: try flag("special"))
     }
 }
 
 private let mostNameCharacters = 256
+private let mostAdded = 1 << 15
 
 /// Return the name of an added token.
 ///
@@ -100,4 +97,11 @@ func checkedTokenName(_ name: String?, where place: String) throws -> String {
     throw BundleError(
         "\(place): expected a token's name of 1 to \(mostNameCharacters) characters, found \(found)",
         hint: getAnotherTokenizer)
+}
+
+/// Refuse more added tokens than any model has.
+func requireCount(_ added: Int, where place: String) throws {
+    if added <= mostAdded { return }
+    throw BundleError(
+        "\(place): it has \(added) added tokens, expected at most \(mostAdded)", hint: getAnotherTokenizer)
 }

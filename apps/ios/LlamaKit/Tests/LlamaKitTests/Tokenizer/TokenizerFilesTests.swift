@@ -96,6 +96,11 @@ final class TokenizerFilesTests {
         let others = lines.dropFirst(4).enumerated().map { "\($1.split(separator: " ")[0]) \($0)" }
         #expect(try refused(others).contains("4 of the 256 single bytes have no token"))
         #expect(try refused(lines + ["YWFhYWFhYWFhYWFh 99999999"]).contains("is too large"))
+        let many = (0..<17_000).map { number in
+            let token = "\(number)".utf8 + Array(repeating: 32, count: 256 - "\(number)".utf8.count)
+            return "\(Data(token).base64EncodedString()) \(last + number)"
+        }
+        #expect(try refused(lines + many).contains("have more than 4194304 bytes"))
         #expect(try refused(lines + [" \(last)"]).contains("expected a token of 1 to 256 bytes, found 0"))
         #expect(try refused(lines + ["YWF \(last)"]).contains("expected `base64 rank`"))
         #expect(try refused(lines + ["YWFh"]).contains("expected `base64 rank`"))
@@ -156,6 +161,20 @@ final class TokenizerFilesTests {
         try expectRefused(gone, "unk_token \"<gone>\" is no token")
         let empty = llama3.with("added_tokens", .array([.object([:])]))
         try expectRefused(empty, "the key content is missing")
+        let noList = llama3.with("added_tokens", .object([:]))
+        try expectRefused(noList, "added_tokens: expected a list")
+        let twice = Json.object(["a": .number(JsonNumber(0)), "b": .number(JsonNumber(0))])
+        try expectRefused(llama3.withModel("vocab", twice), "the tokens \"a\" and \"b\" have one id")
+        // Tables of so many ids would take hundreds of megabytes.
+        let far = Json.object(["a": .number(JsonNumber(1 << 24 - 1))])
+        try expectRefused(llama3.withModel("vocab", far), "\"a\" has no id")
+        let steps = step("Sequence", ["processors": .text("none")])
+        try expectRefused(llama3.with("post_processor", .object(steps)), "processors: expected a list")
+        let bos = Json.object(["SpecialToken": .object(["id": .text("<s>")])])
+        let odd = Json.object(["<s>": .object(["ids": .array([.number(JsonNumber(1.5)!)])])])
+        let template = step("TemplateProcessing", ["single": .array([bos]), "special_tokens": odd])
+        try expectRefused(
+            llama3.with("post_processor", .object(template)), "post_processor: expected ids, found \"1.5\"")
         try put("tokenizer.json", Json.object(llama3).write())
         try put("tokenizer_config.json", "{\"bos_token\": 5}")
         #expect(refused().contains("bos_token: expected a token's name"))
@@ -185,27 +204,54 @@ final class TokenizerFilesTests {
         let changed = llama3.withModel("vocab", .object(vocabulary)).withModel("merges", .array(merges))
         try put("tokenizer.json", Json.object(changed).write())
         #expect(try loadTokenizer(folder).encode("#qx") == [601])
-        try put("tokenizer_config.json", "{\"pad_token\": \"#qx\"}")
-        let found = try loadTokenizer(folder)
-        #expect(found.specialTokens["#qx"] == 601)
-        #expect(try found.decode(found.encode("#qx")) == "#qx")
-        #expect(!found.encode("#qx").contains(601))
+        let added = "\"added_tokens_decoder\": {\"601\": {\"content\": \"#qx\", \"special\": true}}"
+        for settings in ["{\"pad_token\": \"#qx\"}", "{\(added)}"] {
+            try put("tokenizer_config.json", settings)
+            let found = try loadTokenizer(folder)
+            #expect(found.specialTokens["#qx"] == 601)
+            #expect(try found.decode(found.encode("#qx")) == "#qx")
+            #expect(!found.encode("#qx").contains(601))
+        }
     }
 
-    @Test func namesComeFromOlderFilesForWhatTheNewestDoesNotSay() throws {
+    @Test func theSettingsNameControlTokensAndAddTokensInTheOrderOfTheirIds() throws {
         try put("tokenizer.json", Json.object(small("smollm2")).write())
-        try put("special_tokens_map.json", "{\"pad_token\": \"[P]\", \"eos_token\": \"[E]\"}")
-        try put("added_tokens.json", "{\"<u>\": 428, \"<t>\": 427}")
-        try put("tokenizer_config.json", "{\"eos_token\": {\"content\": \"[F]\"}, \"cls_token\": null}")
+        try put(
+            "tokenizer_config.json",
+            #"{"eos_token": {"content": "[F]"}, "pad_token": "[P]", "cls_token": null, "#
+                + #""extra_special_tokens": {"image": "[I]"}, "added_tokens_decoder": "#
+                + #"{"428": {"content": "<t>", "special": null}, "427": "<u>"}}"#)
         let found = try loadTokenizer(folder)
         let named = found.specialTokens.keys.filter { $0.text.hasPrefix("[") }
-        #expect(Set(named) == ["[P]", "[F]"])
-        // In the order of their ids, not of the file; the library numbers them itself.
-        let added = found.encode("<t><u>")
-        #expect(added.count == 2 && added[0] + 1 == added[1])
-        #expect(added.map(found.tokenName) == ["<t>", "<u>"])
+        #expect(Set(named) == ["[P]", "[F]", "[I]"])
+        let ids = found.encode("<u><t>")
+        #expect(ids.map(found.tokenName) == ["<u>", "<t>"])
+        #expect(ids[0] + 1 == ids[1])
         #expect(found.specialTokens["<t>"] == nil)
         #expect(found.prefixIds.isEmpty)
+    }
+
+    @Test func settingsOfOtherKindsAreRefusedWithTheirKey() throws {
+        try put("tokenizer.json", Json.object(small("smollm2")).write())
+        let cases = [
+            (#"{"additional_special_tokens": "<x>"}"#, "additional_special_tokens: expected a list"),
+            (#"{"added_tokens_decoder": ["<x>"]}"#, "added_tokens_decoder: expected an object"),
+            (#"{"added_tokens_decoder": {"x": "<x>"}}"#, "expected ids of tokens as keys, found \"x\""),
+            (
+                #"{"added_tokens_decoder": {"7": {"content": "<x>", "special": 1}}}"#,
+                "\"7\": special: expected true or false"
+            ),
+            (#"{"added_tokens_decoder": {"7": {}}}"#, "\"7\": expected a token's name"),
+            (#"{"pad_token": "\ud800"}"#, "half of a surrogate pair"),
+        ]
+        for (settings, expected) in cases {
+            try put("tokenizer_config.json", settings)
+            let message = refused()
+            #expect(message.contains(expected), "\(message)")
+        }
+        let many = (0..<40_000).map { "\"<\($0)>\"" }.joined(separator: ",")
+        try put("tokenizer_config.json", "{\"additional_special_tokens\": [\(many)]}")
+        #expect(refused().contains("40000 added tokens, expected at most 32768"))
     }
 
     @Test func namesThatLookTheSameAreTwoTokens() throws {

@@ -6,7 +6,7 @@ import Testing
 private let texts = 200
 
 private struct RandomTexts {
-    var random = TestRandom(seed: 14)
+    var random = SeededGenerator(seed: 14)
 
     private static let blanks = "    \t\n\r\u{85}\u{A0}\u{3000}".unicodeScalars.map { String($0) }
     private static let endings = ["s", "S", "\u{17F}", "ll", "LL", "lL", "re", "ve", "d", "m", "t", "x"]
@@ -31,8 +31,8 @@ private struct RandomTexts {
     }
 }
 
-/// A generator with a seed, SplitMix64, so that a failure can be had again.
-struct TestRandom: RandomNumberGenerator {
+/// A generator with a seed, so that a failure can be had again: SplitMix64.
+struct SeededGenerator: RandomNumberGenerator {
     private var state: UInt64
 
     init(seed: UInt64) {
@@ -75,7 +75,7 @@ struct TokenizerPropertiesTests {
     }
 
     @Test func anyIdsGiveTheSameTextWholeAndOneByOne() throws {
-        var random = TestRandom(seed: 15)
+        var random = SeededGenerator(seed: 15)
         for name in ["smollm2", "distilled", "llama2", "openllama", "llama2-with-tools"] {
             let tokenizer = try smallTokenizer(name)
             let stream = tokenizer.streamDecoder(continues: false)
@@ -95,7 +95,7 @@ struct TokenizerPropertiesTests {
             0xF1,
             0xF4, 0xF5, 0xFF,
         ]
-        var random = TestRandom(seed: 16)
+        var random = SeededGenerator(seed: 16)
         for _ in 0..<20 * texts {
             let count = Int.random(in: 0..<12, using: &random)
             let bytes = (0..<count).map { _ in likely.randomElement(using: &random)! }
@@ -111,7 +111,7 @@ struct TokenizerPropertiesTests {
     }
 
     @Test func mergingIsThatOfTheSimplestRule() {
-        var random = TestRandom(seed: 17)
+        var random = SeededGenerator(seed: 17)
         func token() -> Int32 { Int32.random(in: 0..<8, using: &random) }
         for _ in 0..<texts {
             // Some ranks are shared, as those of one token's several pairs are.
@@ -138,7 +138,7 @@ struct TokenizerPropertiesTests {
     }
 
     @Test func aWordOf100000LettersCostsNoSquare() throws {
-        var random = TestRandom(seed: 18)
+        var random = SeededGenerator(seed: 18)
         let word = String(repeating: "immediately", count: 10_000)
         let letters = (0..<100_000).map { _ in UInt8.random(in: 0x61...0x7A, using: &random) }
         let long = [

@@ -104,6 +104,22 @@ struct TokenizerVectorsTests {
         }
     }
 
+    @Test func textBehindSomethingElseHasPythonsIds() throws {
+        let texts = try small.entries("texts")
+        var continued: [String: [Json]] = [:]
+        for each in try small.entries("continued") { continued[try each.text("name")] = try each.list("ids") }
+        #expect(Set(continued.keys) == ["metaspace", "tinyllama"])
+        for (name, tokenizer) in try smallTokenizers() {
+            for (index, entry) in texts.enumerated() {
+                let text = try entry.text("text")
+                let ids = try continued[name].map { try #require($0[index].asArray) }
+                let expected = ids?.compactMap { $0.asNumber.flatMap { Int32($0.text) } }
+                let found = tokenizer.encode(text, continues: true)
+                try requireIds(found, expected ?? tokenizer.encode(text), "\(name): \(entry.text("name"))")
+            }
+        }
+    }
+
     @Test func idsOfSmallTokenizersHavePythonsTextWholeAndInPieces() throws {
         let tokenizers = try smallTokenizers()
         try small.each("decode") { each in
