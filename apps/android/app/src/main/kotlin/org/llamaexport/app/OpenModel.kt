@@ -81,7 +81,8 @@ class OpenModel private constructor(
                 )
                 val generator = Generator(cache, tokenizer, manifest.stopIds)
                 return OpenModel(bundle, info, cache, generator, format)
-            } catch (error: AppError) {
+            } catch (error: Throwable) {
+                // Its memory is no garbage that is ever collected.
                 model.close()
                 throw error
             }

@@ -12,6 +12,7 @@ import kotlin.test.assertTrue
 import org.junit.Test
 import org.llamaexport.core.EngineError
 import org.llamaexport.core.KeptConversation
+import org.llamaexport.core.Tokenizer
 import org.robolectric.Robolectric
 import org.robolectric.Shadows.shadowOf
 
@@ -125,6 +126,20 @@ class SurvivalTest : AppTest() {
         waitFor("the failure") { parts.host.state is HostState.Failed }
         val error = (parts.host.state as HostState.Failed).error
         assertTrue("guard judges texts" in error.message.orEmpty(), error.message)
+        assertEquals(0, fake.openCount)
+    }
+
+    @Test
+    fun `memory that ends behind a loaded artifact takes it out again`() {
+        app.real = object : Engines by fake {
+            override fun openTokenizer(folder: File) = object : Tokenizer by LetterTokenizer {
+                override val vocabSize: Int get() = throw OutOfMemoryError("no more")
+            }
+        }
+        app.restart()
+        waitFor("the beginning") { parts.hasBegun }
+        parts.load(writeFakeBundle(File(parts.library.own, "odd")))
+        waitFor("the failure") { parts.host.state is HostState.Failed }
         assertEquals(0, fake.openCount)
     }
 

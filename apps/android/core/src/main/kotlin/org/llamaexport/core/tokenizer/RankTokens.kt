@@ -98,7 +98,9 @@ internal class RankTokens(val tokens: List<ByteArray>) {
                     fail("$where, line $count: $expected, found ${token.size}")
                 }
                 sizeBytes += token.size
-                if (sizeBytes > MOST_BYTES) fail("$where: its tokens have more than $MOST_BYTES bytes together")
+                if (sizeBytes > MOST_BYTES) {
+                    fail("$where: its tokens have more than $MOST_BYTES bytes together")
+                }
                 while (found.size <= rank) found.add(null)
                 if (found[rank] != null) fail("$where, line $count: the rank $rank is given twice")
                 found[rank] = token

@@ -11,8 +11,9 @@ import org.llamaexport.core.findHalfPair
 internal fun requireCharacters(text: String) {
     val at = findHalfPair(text)
     if (at < 0) return
+    val code = text[at].code.toString(16).uppercase()
     throw PromptError(
-        "text cannot be encoded: half of a surrogate pair, U+${text[at].code.toString(16).uppercase()}, at $at",
+        "text cannot be encoded: half of a surrogate pair, U+$code, at $at",
         "Write the text again without that character.",
     )
 }

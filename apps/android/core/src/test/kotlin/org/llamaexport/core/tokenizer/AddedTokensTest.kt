@@ -44,7 +44,9 @@ class AddedTokensTest {
 
     @Test
     fun `the longest token at a place counts, and a control token hides what is in it`() {
-        val tokens = arrayOf(token("<t"), token("<to>"), token("<tool>"), token("<s>", isSpecial = true), token("s>"))
+        val tokens = arrayOf(
+            token("<t"), token("<to>"), token("<tool>"), token("<s>", isSpecial = true), token("s>"),
+        )
         assertEquals(listOf<Any>(2, 1, 0, "ool", 0), cut("<tool><to><tool<t", *tokens))
         assertEquals(listOf<Any>("<s>", 4, "<"), cut("<s>s><", *tokens))
     }
@@ -64,7 +66,8 @@ class AddedTokensTest {
     fun `what is found is what trying every token finds`() {
         val random = Random(3)
         repeat(300) {
-            fun text(most: Int) = String(CharArray(1 + random.nextInt(most)) { "ab<\uD83D\uDE00".random(random) })
+            fun text(most: Int) =
+                String(CharArray(1 + random.nextInt(most)) { "ab<\uD83D\uDE00".random(random) })
             val tokens = List(1 + random.nextInt(20)) { text(4) }.distinct()
             val searched = text(40)
             val expected = ArrayList<Any>()

@@ -215,7 +215,8 @@ class TokenizerFilesTest {
                 "\"extra_special_tokens\": {\"image\": \"[I]\"}, \"added_tokens_decoder\": $added}",
         )
         val found = loadTokenizer(folder)
-        assertEquals(setOf("[P]", "[F]", "[I]"), found.specialTokens.keys.filter { it.startsWith("[") }.toSet())
+        val bracketed = found.specialTokens.keys.filter { it.startsWith("[") }
+        assertEquals(setOf("[P]", "[F]", "[I]"), bracketed.toSet())
         val ids = found.encode("<u><t>")
         assertEquals(listOf("<u>", "<t>"), ids.map(found::tokenName))
         assertEquals(ids[0] + 1, ids[1])
