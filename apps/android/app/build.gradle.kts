@@ -7,7 +7,7 @@ plugins {
 }
 
 // The model of debug builds, such as `llama-export --target onnx --model demo` makes: -PdemoBundle=FOLDER.
-val demoBundle = file(providers.gradleProperty("demoBundle").getOrElse("$rootDir/../../demo/onnx"))
+val demoBundle = rootProject.file(providers.gradleProperty("demoBundle").getOrElse("../../demo/onnx"))
 val copyDemo = tasks.register<CopyDemo>("copyDemo") {
     bundle.from(demoBundle)
     expected = demoBundle.path
