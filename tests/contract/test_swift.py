@@ -60,7 +60,8 @@ def test_there_are_sources():
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(IOS).as_posix())
 def test_a_source_keeps_the_rules(path):
     place = path.relative_to(IOS).parts
-    product = "Tests" not in place
+    # The bodies of declarations that a type check sees are never run.
+    product = not {"Tests", "AppleDoubles"} & set(place)
     core = place[:3] == ("LlamaKit", "Sources", "LlamaKit")
     assert faults(path.read_text("utf-8"), product=product, core=core) == []
 
@@ -106,7 +107,8 @@ def test_the_package_depends_on_nothing():
     manifest = (PACKAGE / "Package.swift").read_text("utf-8")
     assert manifest.startswith("// swift-tools-version: 6.0\n")
     assert ".package(" not in manifest
-    assert "unsafeFlags" not in manifest
+    # Whoever depends on a package with such flags is refused; these are for our own check alone.
+    assert "unsafeFlags" not in manifest.split("if let runtime = Context.environment")[0]
 
 
 def test_one_configuration_of_the_format_is_for_all_sources():

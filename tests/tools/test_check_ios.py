@@ -10,6 +10,8 @@ import check_ios
 import swift_root
 from check_ios import PARTS, ROOT, Toolchain, find_toolchain, has_swift, main, swift_version
 
+SCRIPTS = ROOT / "tools" / "apps"
+
 
 class Calls:
     """A runner that keeps what it is asked to run."""
@@ -30,13 +32,20 @@ def found(root: Path | None = None):
 def test_it_checks_everything_unless_told_otherwise(capsys):
     calls = Calls()
     assert main([], calls, found()) == 0
-    fixtures, tests, lint = calls.commands
-    folder = ROOT / "build" / "ios" / "fixtures"
-    script = str(ROOT / "tools" / "apps" / "tokenizer_fixtures.py")
-    assert fixtures[1:] == [script, str(folder / "tokenizers")]
-    assert tests == [
+    fixtures, runtime = ROOT / "build/apps/fixtures", ROOT / "build/ios/onnxruntime"
+    bundles, vocabularies, library, tests, *adapters, lint = calls.commands
+    assert bundles[1:] == [str(SCRIPTS / "engine_fixtures.py"), str(fixtures)]
+    assert vocabularies[1:] == [
+        str(SCRIPTS / "tokenizer_fixtures.py"),
+        str(fixtures / "tokenizers"),
+    ]
+    assert library[1:] == [str(SCRIPTS / "onnxruntime_library.py"), str(runtime)]
+    assert tests[1:] == [
+        str(SCRIPTS / "bundle_server.py"),
+        str(fixtures),
         "env",
-        f"LLAMA_FIXTURES={folder}",
+        f"LLAMA_FIXTURES={fixtures}",
+        f"LLAMA_ONNXRUNTIME={runtime}",
         "swift",
         "test",
         "--package-path",
@@ -44,9 +53,23 @@ def test_it_checks_everything_unless_told_otherwise(capsys):
         "--scratch-path",
         str(ROOT / "build/ios/swift"),
     ]
+    assert adapters
     assert lint[1:5] == ["swift", "format", "lint", "--strict"]
     assert lint[-1] == str(ROOT / "apps/ios")
     assert f"ios: passed {', '.join(PARTS)} in 0 s" in capsys.readouterr().out
+
+
+def test_the_adapters_are_checked_after_what_they_import():
+    calls = Calls()
+    assert main(["adapters"], calls, found()) == 0
+    build, folder, *modules, coreml, executorch = [" ".join(each) for each in calls.commands]
+    assert build.startswith("env swift build --package-path")
+    assert folder == f"mkdir -p {ROOT / 'build/ios/doubles'}"
+    made = {word for each in modules for word in each.split() if word.endswith(".swiftmodule")}
+    assert {Path(path).stem for path in made} >= {"CoreML", "ExecuTorch"}
+    for adapter, source in ((coreml, "CoreMLStepModel"), (executorch, "ExecuTorchStepModel")):
+        assert f"-swift-version 6 -warnings-as-errors -I {ROOT}" in adapter
+        assert f"/{source}.swift" in adapter
 
 
 def test_it_checks_the_named_part_with_the_named_test():
@@ -54,21 +77,23 @@ def test_it_checks_the_named_part_with_the_named_test():
     assert main(["core", "--test", "JsonTests"], calls, found()) == 0
     (command,) = calls.commands
     assert command[-2:] == ["--filter", "JsonTests"]
-    assert not any("LLAMA_FIXTURES" in word for word in command)
+    assert not any(word.startswith("LLAMA_") for word in command)
 
 
 def test_in_a_root_the_repository_stands_elsewhere(tmp_path):
     calls = Calls()
     assert main(["bundles"], calls, found(tmp_path)) == 0
     command = calls.commands[-1]
-    assert command[0] == "unshare"
-    assert "LLAMA_FIXTURES=/repo/build/ios/fixtures" in command
-    assert "/repo/apps/ios/LlamaKit" in command
-    begin = command.index("env")
-    assert command[begin - 2 : begin] == [str(tmp_path), str(ROOT)]
+    inside = command[3:]
+    assert inside[0] == "unshare"
+    assert "LLAMA_FIXTURES=/repo/build/apps/fixtures" in inside
+    assert "LLAMA_ONNXRUNTIME=/repo/build/ios/onnxruntime" in inside
+    assert "/repo/apps/ios/LlamaKit" in inside
+    begin = inside.index("PATH=/usr/bin:/bin")
+    assert inside[begin - 2 : begin] == [str(tmp_path), str(ROOT)]
 
 
-def test_without_its_vocabularies_no_test_is_run():
+def test_without_its_bundles_no_test_is_run():
     calls = Calls(1)
     assert main(["bundles"], calls, found()) == 1
     assert len(calls.commands) == 1

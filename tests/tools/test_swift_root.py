@@ -111,9 +111,22 @@ def can_enter() -> bool:
 
 
 @pytest.mark.skipif(not can_enter(), reason="entering a root wants root on Linux")
-@pytest.mark.parametrize(("script", "status"), [("exit 7", 7), ('[ "$A" = "b c" ]', 0)])
-def test_a_command_inside_has_its_own_status_and_environment(tmp_path, script, status):
+@pytest.mark.parametrize(
+    ("script", "status"),
+    [
+        ("exit 7", 7),
+        ('[ "$A" = "b c" ]', 0),
+        ('[ "$LLAMA_BUNDLE_SERVER" = 4711 ]', 0),
+        ('[ -n "$OTHER" ]', 1),
+        ("[ -f test_swift_root.py ]", 0),
+    ],
+)
+def test_a_command_inside_has_its_own_status_place_and_environment(
+    tmp_path, monkeypatch, script, status
+):
     """This machine's own programs stand in for the root's."""
+    monkeypatch.setenv("LLAMA_BUNDLE_SERVER", "4711")
+    monkeypatch.setenv("OTHER", "1")
     for name in ("proc", "dev", "usr"):
         (tmp_path / name).mkdir()
     links = [path for path in Path("/").iterdir() if path.is_symlink() and path.name != "usr"]

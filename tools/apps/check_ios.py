@@ -1,6 +1,6 @@
 """Compile and test the parts of the iOS app on this machine, with Swift 6 and without a Mac.
 
-    python3 tools/apps/check_ios.py [core] [bundles] [format] [--test NAME]
+    python3 tools/apps/check_ios.py [core] [bundles] [adapters] [format] [--test NAME]
 
 Without names, every part is checked. Where no Swift 6 is on the PATH, Debian's is put into a folder
 of 1.5 GB outside the checkout, once, and entered; that wants root on Linux. Without it the script
@@ -28,15 +28,25 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 IOS = Path("apps/ios")
-SCRATCH = Path("build/ios/swift")
-FIXTURES = Path("build/ios/fixtures")
-# The tests on real vocabularies read the folder that this variable names, and are left out without.
-FIXTURES_VARIABLE = "LLAMA_FIXTURES"
+BUILD = Path("build/ios")
+SCRATCH = BUILD / "swift"
+FIXTURES = Path("build/apps/fixtures")
+# Where these are set, LlamaKit's package has tests of real vocabularies and of real bundles.
+FIXTURES_VARIABLE, RUNTIME_VARIABLE = "LLAMA_FIXTURES", "LLAMA_ONNXRUNTIME"
+RUNTIME = BUILD / "onnxruntime"
 PARTS = {
     "core": "LlamaKit's tests",
-    "bundles": "its tests on real vocabularies, which are made first",
+    "bundles": "its tests on real vocabularies and bundles, which are made first",
+    "adapters": "the adapters of Core ML and ExecuTorch against declarations of our own",
     "format": "swift format on every source",
 }
+# Modules that the adapters import and Linux has not, with our declarations of them.
+DOUBLES = IOS / "AppleDoubles"
+ADAPTERS = (
+    IOS / "LlamaKit/Sources/LlamaKitCoreML",
+    IOS / "LlamaKitExecuTorch/Sources/LlamaKitExecuTorch",
+)
+PACKAGE = ("--package-path", IOS / "LlamaKit", "--scratch-path", SCRATCH)
 OLDEST_SWIFT = 6
 
 
@@ -79,26 +89,64 @@ def has_swift() -> bool:
     return (swift_version(done.stdout + done.stderr) or 0) >= OLDEST_SWIFT
 
 
-def fixtures_command() -> list[str]:
-    """Return the call that makes what the tests on real vocabularies read."""
-    script = ROOT / "tools" / "apps" / "tokenizer_fixtures.py"
-    return [str(python_of_package()), str(script), str(ROOT / FIXTURES / "tokenizers")]
+def fixtures_commands() -> list[list[str]]:
+    """Return the calls that make what the tests on real vocabularies and bundles read."""
+    python, tools = str(python_of_package()), ROOT / "tools" / "apps"
+    return [
+        [python, str(tools / "engine_fixtures.py"), str(ROOT / FIXTURES)],
+        [python, str(tools / "tokenizer_fixtures.py"), str(ROOT / FIXTURES / "tokenizers")],
+        [python, str(tools / "onnxruntime_library.py"), str(ROOT / RUNTIME)],
+    ]
 
 
-def swift_commands(toolchain: Toolchain, parts: Sequence[str], test: str | None) -> list[list[str]]:
-    """Return the calls that check some parts.
+def test_commands(toolchain: Toolchain, *, bundles: bool, test: str | None) -> list[list[str]]:
+    """Return the calls that run LlamaKit's tests.
 
     Args:
         toolchain: where Swift runs.
-        parts: keys of `PARTS`.
+        bundles: whether those on real vocabularies and bundles are among them.
         test: tests to run, as `swift test --filter` takes them, such as `JsonTests`; None for all.
     """
+    filters = ("--filter", test) if test else ()
+    call = ("swift", "test", *PACKAGE, *filters)
+    if not bundles:
+        return [toolchain.command(*call)]
+    # What nothing on Linux loads into Swift runs in Python, beside the tests.
+    server = [str(python_of_package()), str(ROOT / "tools/apps/bundle_server.py")]
+    named = {FIXTURES_VARIABLE: FIXTURES, RUNTIME_VARIABLE: RUNTIME}
+    tests = toolchain.command(*call, variables=named)
+    return [*fixtures_commands(), [*server, str(ROOT / FIXTURES), *tests]]
+
+
+def adapter_commands(toolchain: Toolchain) -> list[list[str]]:
+    """Return the calls that type-check the adapters, and let the compiler see our declarations."""
+    modules = BUILD / "doubles"
+    flags = ("-swift-version", "6", "-warnings-as-errors")
+    commands = [toolchain.command("swift", "build", *PACKAGE), ["mkdir", "-p", str(ROOT / modules)]]
+    for double in sorted(path for path in (ROOT / DOUBLES).iterdir() if path.is_dir()):
+        made = modules / f"{double.name}.swiftmodule"
+        call = ("swiftc", "-parse-as-library", "-emit-module", "-module-name", double.name)
+        sources = sources_of(double.relative_to(ROOT))
+        commands.append(toolchain.command(*call, *flags, "-o", made, *sources))
+    for adapter in ADAPTERS:
+        seen = ("-I", SCRATCH / "debug" / "Modules", "-I", modules)
+        check = ("swiftc", "-typecheck", "-module-name", adapter.name)
+        commands.append(toolchain.command(*check, *flags, *seen, *sources_of(adapter)))
+    return commands
+
+
+def sources_of(folder: Path) -> list[Path]:
+    """Return the Swift sources below a folder of the repository, in order."""
+    return sorted(path.relative_to(ROOT) for path in (ROOT / folder).rglob("*.swift"))
+
+
+def swift_commands(toolchain: Toolchain, parts: Sequence[str], test: str | None) -> list[list[str]]:
+    """Return the calls that check some parts of `PARTS`; for `test` see `test_commands`."""
     commands: list[list[str]] = []
     if {"core", "bundles"} & set(parts):
-        places = ("--package-path", IOS / "LlamaKit", "--scratch-path", SCRATCH)
-        filters = ("--filter", test) if test else ()
-        named = {FIXTURES_VARIABLE: FIXTURES} if "bundles" in parts else {}
-        commands.append(toolchain.command("swift", "test", *places, *filters, variables=named))
+        commands += test_commands(toolchain, bundles="bundles" in parts, test=test)
+    if "adapters" in parts:
+        commands += adapter_commands(toolchain)
     if "format" in parts:
         flags = ("--strict", "--recursive", "--parallel")
         commands.append(toolchain.command("swift", "format", "lint", *flags, IOS))
@@ -150,9 +198,8 @@ def main(
     if isinstance(toolchain, str):
         print(f"ios: {'failed' if chosen.require else 'skipped'} {', '.join(parts)}: {toolchain}")
         return int(chosen.require)
-    commands = [fixtures_command()] if "bundles" in parts else []
-    commands += swift_commands(toolchain, parts, chosen.test)
-    # The first that fails ends it: without its files a test would fail for another reason.
+    commands = swift_commands(toolchain, parts, chosen.test)
+    # The first that fails ends it: without its files the next would fail for another reason.
     status = next((status for command in commands if (status := run(command))), 0)
     verdict = "failed" if status else "passed"
     print(f"ios: {verdict} {', '.join(parts)} in {time.monotonic() - begun:.0f} s")

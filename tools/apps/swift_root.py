@@ -42,6 +42,8 @@ VARIABLE = "LLAMA_EXPORT_SWIFT_ROOT"
 # What the packages take, and what apt downloads besides.
 BYTES_WANTED = 2 * 2**30
 INSTALL_HINT = "On Debian and Ubuntu: apt install mmdebstrap debian-archive-keyring"
+# The one variable that whoever runs the command sets for it: where bundle_server.py listens.
+PASSED = "LLAMA_BUNDLE_SERVER"
 # $1 is the root, $2 what stands at /repo in it; the rest is the command. Nothing is seen outside.
 _ENTER = f"""
 mount --make-rprivate /
@@ -51,7 +53,7 @@ mkdir -p "$1{REPOSITORY}"
 mount --bind "$2" "$1{REPOSITORY}"
 root=$1
 shift 2
-exec chroot "$root" "$@"
+exec chroot "$root" env -i --chdir={REPOSITORY} {PASSED}="${PASSED}" "$@"
 """
 _NAMESPACE = ("unshare", "--mount", "--pid", "--fork", "--kill-child")
 
@@ -85,12 +87,12 @@ def command_inside(
         root: folder that `make` filled.
         repository: folder that stands at `/repo`.
         command: program and arguments, with the paths that it sees.
-        variables: environment of the command; nothing else is passed on.
+        variables: environment of the command; of its caller's own, `PASSED` alone is passed on.
     """
     known = {"PATH": "/usr/bin:/bin", "HOME": "/root", "LANG": "C.UTF-8", **variables}
     passed = [f"{name}={value}" for name, value in known.items()]
     script = [*_NAMESPACE, "sh", "-ec", _ENTER, "sh", str(root), str(repository)]
-    return [*script, "env", "-i", f"--chdir={REPOSITORY}", *passed, *command]
+    return [*script, *passed, *command]
 
 
 def is_made(root: Path) -> bool:

@@ -49,7 +49,7 @@ final class OnnxApi {
     ) throws {
         let inputNames = inputs.map { strdup($0.0) }
         let outputNames = outputs.map { strdup($0.0) }
-        defer { (inputNames + outputNames).forEach { free($0) } }
+        defer { for name in inputNames + outputNames { free(name) } }
         var results = outputs.map { Optional($0.1) }
         try check(
             functions.Run(

@@ -49,7 +49,7 @@ public final class OnnxStepModel: StepModel {
 
     deinit {
         api.functions.ReleaseSession(session)
-        caches.forEach { $0.deallocate() }
+        for cache in caches { cache.deallocate() }
         mask.deallocate()
         logits.deallocate()
     }
@@ -97,7 +97,7 @@ public final class OnnxStepModel: StepModel {
             }
             return cache
         }
-        old.forEach { $0.deallocate() }
+        for cache in old { cache.deallocate() }
         slots = wanted
     }
 

@@ -1,7 +1,7 @@
 import Foundation
 import LlamaKit
 
-/// What is read from a position on, and the ids that Python's runtime wrote after it, the likeliest each time.
+/// What is read from a position on, and the ids that Python's runtime wrote after it: the likeliest.
 public struct Turn: Sendable {
     public let position: Int
     public let ids: [Int32]

@@ -78,8 +78,8 @@ public final class Chat {
     /// - Parameters:
     ///   - onProgress: as ``KeptCache/read(_:stop:onProgress:)`` calls it, while the dialog is read
     ///   - onPiece: called with each piece of the answer, which is never empty
-    /// - Throws: ``PromptError`` if the text is blank or does not fit into the context; ``EngineError`` if the
-    ///   runtime failed: half an answer is kept
+    /// - Throws: ``PromptError`` if the text is blank or does not fit into the context; ``EngineError`` if
+    ///   the runtime failed: half an answer is kept
     @discardableResult
     public func send(
         _ text: String, _ settings: WriteSettings = .defaults, stop: Stop = Stop(),

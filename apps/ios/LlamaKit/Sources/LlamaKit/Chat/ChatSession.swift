@@ -54,9 +54,9 @@ public typealias Pieces = AsyncThrowingStream<Piece, any Error>
 /// ```
 ///
 /// What is asked of it is done in turn. So what is asked while an answer is written waits for its end; only
-/// ``stop()`` does not. Cancelling the task that reads the pieces, or leaving its loop, stops the answer before
-/// the next step of the model, and what is written until then stays in ``turns``: the next answer goes on from
-/// there, and reads nothing twice.
+/// ``stop()`` does not. Cancelling the task that reads the pieces, or leaving its loop, stops the answer
+/// before the next step of the model, and what is written until then stays in ``turns``: the next answer
+/// goes on from there, and reads nothing twice.
 public actor ChatSession {
     public nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
 
@@ -79,8 +79,8 @@ public actor ChatSession {
     ///   - now: the local time, for forms that write it
     ///   - clock: nanoseconds, for differences only
     ///   - engine: loads the artifact; called once, on the queue where the model stays
-    /// - Throws: what `engine` throws; ``BadInput`` if the artifact has no such context; ``PromptError`` if the
-    ///   turns are in another order
+    /// - Throws: what `engine` throws; ``BadInput`` if the artifact has no such context; ``PromptError`` if
+    ///   the turns are in another order
     public init(
         _ model: ChatModel, system: String = "", turns: [Message] = [],
         now: @escaping @Sendable () -> LocalTime = { LocalTime(Date()) },

@@ -10,8 +10,8 @@ public protocol CoreMLRunner: AnyObject {
 
 /// A Core ML package as a ``StepModel``: positions, pieces of a prompt, and rewinding.
 ///
-/// It knows no Core ML, so that Linux runs it too. A call cannot be ended early; prompts come in pieces, between
-/// which whoever reads them looks for a stop.
+/// It knows no Core ML, so that Linux runs it too. A call cannot be ended early; prompts come in pieces,
+/// between which whoever reads them looks for a stop.
 public final class CoreMLLoop: StepModel {
     public let vocabSize: Int
     public let maxContext: Int
