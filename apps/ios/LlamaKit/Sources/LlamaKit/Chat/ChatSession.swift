@@ -150,7 +150,8 @@ public actor ChatSession {
     ///
     /// Its pieces end as those of a whole answer do, with ``StopReason/interrupted``.
     public nonisolated func stop() {
-        for stop in stops.withLock({ $0 }) { stop.request() }
+        // Those that wait first, so that none of them begins.
+        for stop in stops.withLock({ $0 }).reversed() { stop.request() }
     }
 
     // MARK: The conversation
