@@ -347,6 +347,23 @@ struct InterruptTests {
         #expect(Counting.interrupts.withLock { $0 } == 0)
     }
 
+    @Test func aCancelledTaskReadsNothing() async throws {
+        final class Cancellable: RowModel {
+            override func step(_ ids: [Int32], at position: Int) throws -> UnsafeBufferPointer<Float> {
+                let logits = try super.step(ids, at: position)
+                withUnsafeCurrentTask { $0?.cancel() }
+                if Task.isCancelled { throw StepStopped() }
+                return logits
+            }
+        }
+        let read = Task {
+            let cache = try KeptCache(Cancellable())
+            let logits = try cache.read([1, 2, 3])
+            return (logits == nil, cache.position)
+        }
+        #expect(try await read.value == (true, 0))
+    }
+
     @Test func aCallThatTakesLongIsStoppedFromAnotherThread() throws {
         let model = Slow()
         let cache = try KeptCache(model)

@@ -24,14 +24,15 @@ public final class Stop: Sendable {
         interrupt?()
     }
 
-    /// Make a step that ``request()`` can end early; nil where it did, or came before.
+    /// Make a step that ``request()`` can end early; nil where it did, or came before, or where the task that
+    /// runs it is cancelled.
     func step(_ model: any StepModel, _ ids: [Int32], at position: Int) throws
         -> UnsafeBufferPointer<Float>?
     {
         let interrupt = model.interrupt
         state.withLock { $0.interrupt = interrupt }
         defer { state.withLock { $0.interrupt = nil } }
-        while !isRequested {
+        while !isRequested && !Task.isCancelled {
             do {
                 return try model.step(ids, at: position)
             } catch is StepStopped {
