@@ -9,7 +9,7 @@ struct InboxHead: Sendable {
 /// Where a task that runs by itself leaves what it receives, and a reader waits for it.
 ///
 /// It holds a bounded number of bytes: beyond some it asks the task to pause, and a task that does
-/// not pause is ended. URLSession pauses on Apple's systems; that of Linux does not.
+/// not pause is ended.
 ///
 /// Unchecked, because the condition's lock guards every field.
 final class Inbox: @unchecked Sendable {
@@ -70,6 +70,13 @@ final class Inbox: @unchecked Sendable {
             return nil
         }
         act?()
+    }
+
+    /// Wait until the reader has taken so much that a task may go on, or let go.
+    func waitForRoom() {
+        condition.lock()
+        while heldBytes > Self.pauseBytes && !isEnded { condition.wait() }
+        condition.unlock()
     }
 
     /// Take note that nothing more comes; of several ends the first counts.

@@ -25,12 +25,17 @@ public struct SessionTransport: HttpTransport {
         for (name, value) in request.headers { asked.setValue(value, forHTTPHeaderField: name) }
 
         let inbox = Inbox()
-        let session = URLSession(configuration: settings, delegate: SessionEvents(inbox), delegateQueue: nil)
-        let task = session.dataTask(with: asked)
         #if canImport(FoundationNetworking)
             // Linux goes on receiving into a task that was suspended, and dies of it.
+            let queue = NarrowQueue()
+            let session = URLSession(
+                configuration: settings, delegate: SessionEvents(inbox), delegateQueue: queue)
+            let task = session.dataTask(with: asked)
             inbox.begin(pause: {}, resume: {}, cancel: { task.cancel() })
         #else
+            let session = URLSession(
+                configuration: settings, delegate: SessionEvents(inbox), delegateQueue: nil)
+            let task = session.dataTask(with: asked)
             inbox.begin(pause: { task.suspend() }, resume: { task.resume() }, cancel: { task.cancel() })
         #endif
         let answer = SessionAnswer(inbox: inbox, session: session)
@@ -117,6 +122,9 @@ private final class SessionEvents: NSObject, URLSessionDataDelegate {
 
     func urlSession(_ session: URLSession, dataTask: URLSessionDataTask, didReceive data: Data) {
         inbox.put(data)
+        #if canImport(FoundationNetworking)
+            inbox.waitForRoom()
+        #endif
     }
 
     func urlSession(_ session: URLSession, task: URLSessionTask, didCompleteWithError error: (any Error)?) {
@@ -131,3 +139,24 @@ private final class SessionEvents: NSObject, URLSessionDataDelegate {
         return [.badServerResponse, .cannotParseResponse, .unsupportedURL].contains(code)
     }
 }
+
+#if canImport(FoundationNetworking)
+    /// A queue for URLSession on Linux, which hands over pieces without end and never waits for whoever
+    /// takes them: here it waits, and so does the server in the end.
+    ///
+    /// Unchecked, as its parent is: it has no fields.
+    private final class NarrowQueue: OperationQueue, @unchecked Sendable {
+        private static let mostOperations = 64
+        private static let napMicroseconds: UInt32 = 500
+
+        override init() {
+            super.init()
+            maxConcurrentOperationCount = 1
+        }
+
+        override func addOperation(_ block: @escaping @Sendable () -> Void) {
+            while operationCount > Self.mostOperations { usleep(Self.napMicroseconds) }
+            super.addOperation(block)
+        }
+    }
+#endif
