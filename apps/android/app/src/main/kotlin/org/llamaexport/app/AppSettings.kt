@@ -4,6 +4,7 @@ import android.content.SharedPreferences
 import kotlin.properties.ReadWriteProperty
 import kotlin.reflect.KProperty
 import org.llamaexport.core.BadInput
+import org.llamaexport.core.ErrorKind
 import org.llamaexport.core.Sampling
 import org.llamaexport.core.WriteSettings
 
@@ -20,7 +21,7 @@ class AppSettings(private val stored: SharedPreferences) {
         set(value) {
             if (value < FEWEST_CONTEXT) {
                 val message = "expected a context of at least $FEWEST_CONTEXT tokens, found $value"
-                throw BadInput(message, "Enter more.")
+                throw BadInput(message, "Enter more.", kind = ErrorKind.SETTING)
             }
             stored.edit().putInt("context_tokens", value).apply()
         }

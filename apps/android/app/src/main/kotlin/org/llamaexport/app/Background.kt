@@ -6,6 +6,7 @@ import java.io.IOException
 import java.util.concurrent.Executors
 import org.llamaexport.core.AppError
 import org.llamaexport.core.BadInput
+import org.llamaexport.core.ErrorKind
 
 /** A thread for what reads and writes files, one thing after the other. */
 class Background(name: String, private val log: AppLog) {
@@ -21,7 +22,8 @@ class Background(name: String, private val log: AppLog) {
             Outcome(null, error)
         } catch (error: IOException) {
             log.write("${Thread.currentThread().name}: ${error.message}", error)
-            Outcome(null, BadInput("a file cannot be read or written: ${error.message}", "Try again.", error))
+            val message = "a file cannot be read or written: ${error.message}"
+            Outcome(null, BadInput(message, "Try again.", error, ErrorKind.STORAGE))
         } catch (error: RuntimeException) {
             log.write("${Thread.currentThread().name}: $error", error)
             Outcome(null, BadInput("it failed: $error", "Share the log with the makers of this app.", error))

@@ -1,19 +1,22 @@
 package org.llamaexport.app
 
-import android.Manifest
 import android.app.AlertDialog
-import android.os.Build
+import android.app.Dialog
 import android.os.Bundle
+import android.os.SystemClock
 import android.text.Editable
 import android.text.TextWatcher
 import android.view.MenuItem
 import android.view.View
+import android.view.ViewConfiguration
 import android.widget.EditText
-import android.widget.FrameLayout
 import android.widget.ImageButton
 import android.widget.ListView
 import android.widget.TextView
 import org.llamaexport.core.isBlank
+
+private const val INDEX = "index"
+private const val TEXT = "text"
 
 /** The conversation that is open. */
 class ChatActivity : ScreenActivity(), RowActions {
@@ -27,6 +30,7 @@ class ChatActivity : ScreenActivity(), RowActions {
     private val spoken: TextView by lazy { requireViewById(R.id.spoken) }
     private var draftCount = -1
     private var wasPending = false
+    private var sentMs = 0L
     private var dialog: AlertDialog? = null
 
     override fun onCreate(state: Bundle?) {
@@ -40,7 +44,7 @@ class ChatActivity : ScreenActivity(), RowActions {
         message = requireViewById(R.id.message)
         send = requireViewById(R.id.send)
         notices = ChatNotices(this, parts, requireViewById(R.id.notice), ::shareLog)
-        send.setOnClickListener { if (parts.session.pending != null) parts.session.stop() else sendMessage() }
+        send.setOnClickListener { if (parts.session.pending != null) stopAnswer() else sendMessage() }
         message.addTextChangedListener(object : TextWatcher {
             override fun beforeTextChanged(text: CharSequence, start: Int, count: Int, after: Int) = Unit
             override fun onTextChanged(text: CharSequence, start: Int, before: Int, count: Int) = Unit
@@ -72,23 +76,16 @@ class ChatActivity : ScreenActivity(), RowActions {
     override fun copy(text: String) = copyText(text)
 
     override fun edit(index: Int, text: String) {
-        val field = EditText(this, null, 0, R.style.Field)
-        field.setText(text)
-        field.setSelection(text.length)
-        val side = resources.getDimensionPixelSize(R.dimen.dialog_side)
-        val box = FrameLayout(this).apply {
-            setPadding(side, side / 2, side, 0)
-            addView(field)
-        }
-        AlertDialog.Builder(this)
-            .setTitle(R.string.edit)
-            .setView(box)
-            .setPositiveButton(R.string.send_again) { _, _ ->
-                if (!parts.session.edit(index, field.text.toString())) sayWhyNot(field.text.toString())
-            }
-            .setNegativeButton(R.string.cancel, null)
-            .show()
+        val about = Bundle()
+        about.putInt(INDEX, index)
+        about.putString(TEXT, text)
+        ask(Ask.EDIT, about)
     }
+
+    override fun makeDialog(question: Ask, about: Bundle): Dialog =
+        textDialog(R.string.edit, about.getString(TEXT).orEmpty(), R.string.send_again) { text ->
+            if (!parts.session.edit(about.getInt(INDEX), text)) sayWhyNot(text)
+        }
 
     override fun regenerate() {
         if (!parts.session.regenerate()) sayWhyNot("x")
@@ -97,14 +94,27 @@ class ChatActivity : ScreenActivity(), RowActions {
     private fun sendMessage() {
         val text = message.text.toString()
         askForNotifications()
-        // A second tap comes when the first one's answer is being written, and does nothing.
-        if (parts.session.send(text)) message.setText("") else sayWhyNot(text)
+        if (!parts.session.send(text)) return sayWhyNot(text)
+        sentMs = SystemClock.uptimeMillis()
+        message.setText("")
+    }
+
+    /** The second of two quick taps finds another button than the first, and is not meant for it. */
+    private fun stopAnswer() {
+        val isSecondTap = SystemClock.uptimeMillis() - sentMs < ViewConfiguration.getDoubleTapTimeout()
+        if (!isSecondTap) parts.session.stop()
     }
 
     private fun sayWhyNot(text: String) {
         val session = parts.session
         if (session.pending != null || isBlank(text)) return
-        say(getString(if (parts.host.state is HostState.Busy) R.string.model_busy else R.string.load_first))
+        say(
+            when (val state = parts.host.state) {
+                is HostState.Busy -> getString(R.string.model_busy)
+                is HostState.Loading -> getString(R.string.loading, state.name)
+                else -> getString(R.string.load_first)
+            },
+        )
     }
 
     private fun choose(item: MenuItem): Boolean {
@@ -160,7 +170,8 @@ class ChatActivity : ScreenActivity(), RowActions {
         val isPending = parts.session.pending != null
         send.setImageResource(if (isPending) R.drawable.ic_stop else R.drawable.ic_send)
         send.contentDescription = getString(if (isPending) R.string.stop else R.string.send)
-        val canSend = !isBlank(message.text.toString()) && parts.host.state is HostState.Ready
+        // A model that is measured takes no message, and a tap is told so.
+        val canSend = !isBlank(message.text.toString()) && parts.host.state.loaded != null
         send.isEnabled = isPending || canSend
     }
 
@@ -201,11 +212,5 @@ class ChatActivity : ScreenActivity(), RowActions {
     private fun closing(act: () -> Unit) {
         dialog = null
         act()
-    }
-
-    private fun askForNotifications() {
-        if (Build.VERSION.SDK_INT < 33 || parts.settings.hasAskedNotifications) return
-        parts.settings.hasAskedNotifications = true
-        requestPermissions(arrayOf(Manifest.permission.POST_NOTIFICATIONS), 0)
     }
 }

@@ -1,6 +1,5 @@
 package org.llamaexport.app
 
-import android.app.Activity
 import android.text.method.ScrollingMovementMethod
 import android.view.View
 import android.view.ViewGroup
@@ -11,7 +10,7 @@ import org.llamaexport.core.Bundle
 
 /** The card above a conversation: what went wrong, or what is missing, and what to do. */
 class ChatNotices(
-    private val activity: Activity,
+    private val activity: ScreenActivity,
     private val parts: Parts,
     private val card: View,
     private val shareLog: () -> Unit,
@@ -48,7 +47,7 @@ class ChatNotices(
     private fun problem(): Notice? {
         val error = parts.session.problem ?: return null
         val buttons = listOf(R.string.ok to parts.session::dismiss, R.string.share_log to shareLog)
-        return Notice(error.inWords(), buttons)
+        return Notice(error.inWords(activity), buttons)
     }
 
     private fun ended(): Notice? {
@@ -72,7 +71,7 @@ class ChatNotices(
 
     private fun model(): Notice? = when (val state = parts.host.state) {
         is HostState.Failed -> Notice(
-            state.error.inWords(),
+            state.error.inWords(activity),
             listOf(
                 R.string.models to { activity.show<ModelsActivity>() },
                 R.string.settings to { activity.show<SettingsActivity>() },
@@ -103,7 +102,7 @@ class ChatNotices(
 
     private fun load(folder: File) = parts.files.run({ Bundle.open(folder).manifest }) { outcome ->
         val manifest = outcome.value
-        if (manifest != null) activity.loadGated(parts, folder, manifest) else fail(outcome.error)
+        if (manifest != null) activity.loadGated(folder, manifest) else fail(outcome.error)
     }
 
     private fun fail(error: AppError?) = parts.session.fail(error)

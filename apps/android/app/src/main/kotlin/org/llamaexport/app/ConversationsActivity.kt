@@ -1,12 +1,12 @@
 package org.llamaexport.app
 
 import android.app.AlertDialog
+import android.app.Dialog
+import android.net.Uri
 import android.os.Bundle
 import android.text.format.DateUtils
 import android.view.View
 import android.view.ViewGroup
-import android.widget.EditText
-import android.widget.FrameLayout
 import android.widget.ListView
 import android.widget.TextView
 import org.llamaexport.core.Conversation
@@ -16,9 +16,11 @@ import org.llamaexport.core.isBlank
 /** The conversations that are kept. */
 class ConversationsActivity : ScreenActivity() {
     private lateinit var rows: CardRows
+    private var exported: String? = null
 
     override fun onCreate(state: Bundle?) {
         super.onCreate(state)
+        exported = state?.getString(ID)
         showScreen(R.layout.list)
         requireViewById<ViewGroup>(R.id.buttons)
             .addButton(getString(R.string.new_conversation), R.style.App_Button_Filled) { begin() }
@@ -42,16 +44,16 @@ class ConversationsActivity : ScreenActivity() {
         val empty = requireViewById<TextView>(R.id.empty)
         empty.visibility = if (found.isEmpty()) View.VISIBLE else View.GONE
         empty.setText(R.string.no_conversations)
-        outcome.error?.let { say(it.inWords()) }
+        outcome.error?.let { say(it.inWords(this)) }
     }
 
     private fun card(kept: KeptConversation): Card = when (kept) {
         is KeptConversation.Damaged -> Card(
             key = kept.id,
             title = kept.id,
-            detail = kept.reason,
+            detail = "${getString(R.string.damaged_conversation)}\n${kept.reason}",
             isBad = true,
-            buttons = listOf(R.string.delete to { askDelete(kept.id, kept.id) }),
+            buttons = listOf(R.string.delete to { ask(Ask.DELETE, kept.id, kept.id) }),
         )
         is KeptConversation.Sound -> soundCard(kept.conversation)
     }
@@ -69,9 +71,10 @@ class ConversationsActivity : ScreenActivity() {
             detail = detail.joinToString(" · "),
             buttons = listOf(
                 R.string.open to { show(conversation.id) },
-                R.string.rename to { askRename(conversation) },
+                R.string.rename to { ask(Ask.RENAME, conversation.id, conversation.title) },
                 R.string.share to { share(title, conversation.toText()) },
-                R.string.delete to { askDelete(conversation.id, title) },
+                R.string.save_file to { export(conversation) },
+                R.string.delete to { ask(Ask.DELETE, conversation.id, title) },
             ),
             onOpen = { show(conversation.id) },
         )
@@ -85,44 +88,61 @@ class ConversationsActivity : ScreenActivity() {
         finish()
     }
 
-    private fun askRename(conversation: Conversation) {
-        val field = EditText(this, null, 0, R.style.Field)
-        field.setText(conversation.title)
-        val side = resources.getDimensionPixelSize(R.dimen.dialog_side)
-        val box = FrameLayout(this).apply {
-            setPadding(side, side / 2, side, 0)
-            addView(field)
+    override fun makeDialog(question: Ask, about: Bundle): Dialog {
+        val id = about.getString(ID).orEmpty()
+        val title = about.getString(TITLE).orEmpty()
+        if (question == Ask.RENAME) {
+            return textDialog(R.string.rename, title, R.string.rename) { rename(id, it.trim()) }
         }
-        AlertDialog.Builder(this)
-            .setTitle(R.string.rename)
-            .setView(box)
-            .setPositiveButton(R.string.rename) { _, _ ->
-                rename(conversation.id, field.text.toString().trim())
-            }
+        return AlertDialog.Builder(this)
+            .setTitle(getString(R.string.delete_conversation, title))
+            .setPositiveButton(R.string.delete) { _, _ -> delete(id) }
             .setNegativeButton(R.string.cancel, null)
-            .show()
+            .create()
+    }
+
+    private fun ask(question: Ask, id: String, title: String) {
+        val about = Bundle()
+        about.putString(ID, id)
+        about.putString(TITLE, title)
+        ask(question, about)
     }
 
     private fun rename(id: String, title: String) {
         if (isBlank(title)) return
         parts.session.changedInStore(id, title)
         parts.files.run({ parts.store.rename(id, title) }) { outcome ->
-            outcome.error?.let { say(it.inWords()) }
+            outcome.error?.let { say(it.inWords(this)) }
             read()
         }
     }
 
-    private fun askDelete(id: String, title: String) {
+    private fun delete(id: String) {
         if (parts.session.pending != null && parts.session.conversation.id == id) {
             return say(getString(R.string.stop_first))
         }
-        AlertDialog.Builder(this)
-            .setTitle(getString(R.string.delete_conversation, title))
-            .setPositiveButton(R.string.delete) { _, _ ->
-                parts.session.changedInStore(id, null)
-                parts.files.run({ parts.store.delete(id) }) { read() }
-            }
-            .setNegativeButton(R.string.cancel, null)
-            .show()
+        parts.session.changedInStore(id, null)
+        parts.files.run({ parts.store.delete(id) }) { read() }
+    }
+
+    private fun export(conversation: Conversation) {
+        exported = conversation.id
+        askPlace(SAVE, "${conversation.title.ifEmpty { conversation.id }}.txt", "text/plain")
+    }
+
+    override fun onSaveInstanceState(state: Bundle) {
+        super.onSaveInstanceState(state)
+        state.putString(ID, exported)
+    }
+
+    override fun onChosen(request: Int, place: Uri) {
+        val id = exported
+        save(place) { id?.let { parts.store.load(it).toText() } }
+    }
+
+    private companion object {
+        const val ID = "id"
+        const val TITLE = "title"
+        const val SAVE = 1
     }
 }

@@ -2,6 +2,7 @@ package org.llamaexport.app
 
 import android.app.Activity
 import android.app.AlertDialog
+import android.app.Dialog
 import android.view.View
 import android.widget.EditText
 import android.widget.TextView
@@ -30,44 +31,43 @@ fun addressOf(place: String, folder: String, token: String): BundleAddress {
     return BundleAddress.onHub(HUB, typed, folder.trim().trim('/'), token = secret)
 }
 
-/** Asks where a model is to be fetched from. */
+/** Asks where a model is to be fetched from, and fetches it. */
 class DownloadDialog(private val activity: Activity, private val parts: Parts) {
-    /**
-     * Show it.
-     *
-     * @param name name of an unfinished download, whose address is known or asked for; null: a new one
-     * @param onAddress told what was typed, when it is sound
-     */
-    fun show(name: String?, onAddress: (BundleAddress, String) -> Unit) {
+    /** Make it; [name]: that of an unfinished download, whose address may be known; null: a new one. */
+    fun make(name: String?): Dialog {
         val view = activity.layoutInflater.inflate(R.layout.download, null)
-        val place = view.requireViewById<EditText>(R.id.place)
-        val named = view.requireViewById<EditText>(R.id.name)
         if (name != null) {
+            val named = view.requireViewById<EditText>(R.id.name)
             named.setText(name)
             named.isEnabled = false
-            place.setText(parts.settings.downloadAddress(name).orEmpty())
+            view.requireViewById<EditText>(R.id.place).setText(parts.settings.downloadAddress(name).orEmpty())
         }
         val dialog = AlertDialog.Builder(activity)
             .setTitle(R.string.download)
             .setView(view)
             .setPositiveButton(R.string.download, null)
             .setNegativeButton(R.string.cancel, null)
-            .show()
+            .create()
         // Set here, a button leaves the dialog open: what is typed stays where it is wrong.
-        dialog.getButton(AlertDialog.BUTTON_POSITIVE).setOnClickListener {
-            val fault = view.requireViewById<TextView>(R.id.fault)
-            try {
-                val typed = text(view, R.id.place)
-                val address = addressOf(typed, text(view, R.id.folder), text(view, R.id.token))
-                val wanted = named.text.toString().trim().ifEmpty { nameOf(address) }
-                requireFolderName(wanted)
-                onAddress(address, wanted)
-                dialog.dismiss()
-            } catch (error: AppError) {
-                fault.text = error.inWords()
-                fault.visibility = View.VISIBLE
+        dialog.setOnShowListener {
+            dialog.getButton(AlertDialog.BUTTON_POSITIVE).setOnClickListener {
+                val fault = faultOf(view) ?: return@setOnClickListener dialog.dismiss()
+                val shown = view.requireViewById<TextView>(R.id.fault)
+                shown.text = fault
+                shown.visibility = View.VISIBLE
             }
         }
+        return dialog
+    }
+
+    /** Begin to fetch what is typed; return why not, or null. */
+    private fun faultOf(view: View): String? = try {
+        val address = addressOf(text(view, R.id.place), text(view, R.id.folder), text(view, R.id.token))
+        val wanted = text(view, R.id.name).trim().ifEmpty { nameOf(address) }
+        requireFolderName(wanted)
+        if (parts.jobs.download(address, wanted)) null else activity.getString(R.string.one_at_a_time)
+    } catch (error: AppError) {
+        error.inWords(activity)
     }
 
     private fun text(view: View, id: Int): String = view.requireViewById<EditText>(id).text.toString()

@@ -65,7 +65,8 @@ class Parts(private val app: Application, engines: Engines) {
 
     /** Take up what was there: the conversation, the last model, why the app ended. */
     fun begin() {
-        session.onBegin = { GenerationService.start(app, log) }
+        session.onBegin = { HoldingService.start<GenerationService>(app, log) }
+        jobs.onBegin = { HoldingService.start<FetchService>(app, log) }
         lastExit = LastExit.find(app, settings)
         endedLoading = settings.loading.takeIf { it.isNotEmpty() }?.let { File(it).name }
         settings.loading = ""
@@ -90,6 +91,7 @@ class Parts(private val app: Application, engines: Engines) {
 
     /** Load a model, with the context of the settings or a shorter one. */
     fun load(folder: File, contextTokens: Int = settings.contextTokens) {
+        if (!host.state.isFree) return
         settings.loading = folder.path
         endedLoading = null
         host.load(folder, contextTokens, library.isUnchecked(folder)) { isThere ->
@@ -98,13 +100,20 @@ class Parts(private val app: Application, engines: Engines) {
         }
     }
 
+    /** Delete a model, which leaves the memory first; [onEnd] is told whether it is gone. */
+    fun delete(folder: File, onEnd: (Boolean) -> Unit) {
+        if (host.state.loaded?.folder == folder) host.unload()
+        if (settings.model == folder.path) settings.model = ""
+        files.run({ library.delete(folder) }) { outcome -> onEnd(outcome.value == true) }
+    }
+
     /** Return what a person who mends the app must know. */
-    fun report(): String = buildString {
+    fun report(log: String): String = buildString {
         append(phone.name()).append("\n")
         append("memory: ${phone.totalBytes()} bytes, available: ${phone.availableBytes()} bytes\n")
         append("model: ${host.state.loaded?.name ?: "none"}\n")
         lastExit?.let { append("last end: ${it.reason} ${it.description}\n") }
-        append("\n").append(log.read().takeLast(MOST_LOG_CHARS))
+        append("\n").append(log.takeLast(MOST_LOG_CHARS))
     }
 
     private companion object {

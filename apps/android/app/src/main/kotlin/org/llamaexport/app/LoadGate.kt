@@ -1,7 +1,8 @@
 package org.llamaexport.app
 
-import android.app.Activity
 import android.app.AlertDialog
+import android.app.Dialog
+import android.os.Bundle
 import java.io.File
 import org.llamaexport.core.Manifest
 import org.llamaexport.core.MemoryAnswer
@@ -10,6 +11,9 @@ import org.llamaexport.core.bytesFor
 
 // The app itself and its screen.
 private const val RESERVED_BYTES = 200L * 1024 * 1024
+private const val FOLDER = "folder"
+private const val TEXT = "text"
+private const val TOKENS = "tokens"
 
 /**
  * Compare a model with the memory that there is; where its bundle does not say what it needs, its
@@ -27,36 +31,45 @@ fun askGate(manifest: Manifest, contextTokens: Int, availableBytes: Long): Memor
 }
 
 /** Load a model, after asking the user where its memory is not there. */
-fun Activity.loadGated(parts: Parts, folder: File, manifest: Manifest) {
+fun ScreenActivity.loadGated(folder: File, manifest: Manifest) {
     val answer = parts.gate(manifest)
     val context = minOf(parts.settings.contextTokens, manifest.maxContext)
-    val dialog = AlertDialog.Builder(this)
-        .setTitle(R.string.memory_short)
-        .setNegativeButton(R.string.cancel, null)
+    val about = Bundle().apply { putString(FOLDER, folder.path) }
     when (answer) {
         is MemoryAnswer.Fits, MemoryAnswer.Unknown -> return parts.load(folder)
-        is MemoryAnswer.Smaller -> dialog
-            .setMessage(
-                getString(
-                    R.string.memory_smaller, folder.name, sizeText(needOf(manifest, context)), context,
-                    sizeText(answer.availableBytes), answer.tokens, sizeText(answer.needBytes),
-                ),
+        is MemoryAnswer.Smaller -> {
+            val need = manifest.memory?.bytesFor(context) ?: manifest.sizeBytes
+            val text = getString(
+                R.string.memory_smaller, folder.name, sizeText(need), context,
+                sizeText(answer.availableBytes), answer.tokens, sizeText(answer.needBytes),
             )
-            .setPositiveButton(getString(R.string.use_tokens, answer.tokens)) { _, _ ->
-                parts.load(folder, answer.tokens)
-            }
-            .setNeutralButton(R.string.try_anyway) { _, _ -> parts.load(folder) }
-        is MemoryAnswer.TooLarge -> dialog
-            .setMessage(
-                getString(
-                    R.string.memory_too_large, folder.name, sizeText(answer.needBytes), context,
-                    sizeText(answer.availableBytes),
-                ),
+            about.putString(TEXT, text)
+            about.putInt(TOKENS, answer.tokens)
+        }
+        is MemoryAnswer.TooLarge -> {
+            val text = getString(
+                R.string.memory_too_large, folder.name, sizeText(answer.needBytes), context,
+                sizeText(answer.availableBytes),
             )
-            .setPositiveButton(R.string.try_anyway) { _, _ -> parts.load(folder) }
+            about.putString(TEXT, text)
+        }
     }
-    dialog.show()
+    ask(Ask.MEMORY, about)
 }
 
-private fun needOf(manifest: Manifest, context: Int): Long =
-    manifest.memory?.bytesFor(context) ?: manifest.sizeBytes
+/** Make the dialog of [loadGated]. */
+internal fun ScreenActivity.gateDialog(about: Bundle): Dialog {
+    val folder = File(about.getString(FOLDER).orEmpty())
+    val tokens = about.getInt(TOKENS)
+    val dialog = AlertDialog.Builder(this)
+        .setTitle(R.string.memory_short)
+        .setMessage(about.getString(TEXT))
+        .setNegativeButton(R.string.cancel, null)
+    if (tokens == 0) {
+        dialog.setPositiveButton(R.string.try_anyway) { _, _ -> parts.load(folder) }
+    } else {
+        dialog.setPositiveButton(getString(R.string.use_tokens, tokens)) { _, _ -> parts.load(folder, tokens) }
+            .setNeutralButton(R.string.try_anyway) { _, _ -> parts.load(folder) }
+    }
+    return dialog.create()
+}

@@ -9,6 +9,7 @@ import java.util.concurrent.Executors
 import org.llamaexport.core.AppError
 import org.llamaexport.core.Bundle
 import org.llamaexport.core.EngineError
+import org.llamaexport.core.ErrorKind
 import org.llamaexport.core.Stop
 
 internal const val TAKE_LESS =
@@ -57,9 +58,9 @@ class ModelHost(private val engines: Engines, private val log: AppLog) {
      */
     fun load(folder: File, contextTokens: Int, checksHashes: Boolean, onEnd: (Boolean) -> Unit = {}) {
         requireMain()
-        if (state is HostState.Loading || state is HostState.Busy) return
+        if (!state.isFree) return
         val stop = newStop()
-        state = HostState.Loading(folder.name)
+        state = HostState.Loading(folder)
         onThread {
             val result = attempt("load ${folder.name}") {
                 closeOpen()
@@ -83,7 +84,8 @@ class ModelHost(private val engines: Engines, private val log: AppLog) {
     fun unload(freed: Boolean = false) {
         requireMain()
         val name = (state as? HostState.Ready)?.model?.name
-        if (name == null && state !is HostState.Failed) return
+        // What could not be loaded takes no memory, and why must be read first.
+        if (name == null && (freed || state !is HostState.Failed)) return
         state = HostState.Idle(if (freed) name else null)
         onThread { attempt("unload") { closeOpen() } }
     }
@@ -159,7 +161,7 @@ class ModelHost(private val engines: Engines, private val log: AppLog) {
             if (done - told >= PROGRESS_BYTES) {
                 told = done
                 val now = done
-                val loading = HostState.Loading(bundle.folder.name, now, size)
+                val loading = HostState.Loading(bundle.folder, now, size)
                 main.post { if (state is HostState.Loading) state = loading }
             }
             !stop.isRequested
@@ -187,9 +189,11 @@ class ModelHost(private val engines: Engines, private val log: AppLog) {
         Outcome(null, error)
     } catch (error: OutOfMemoryError) {
         log.write("$what failed", error)
-        Outcome(null, EngineError("there is not enough memory to $what", TAKE_LESS, error))
-    } catch (error: RuntimeException) {
-        // A fault of this app's: said and logged like the others, so that no conversation is lost.
+        val message = "there is not enough memory to $what"
+        Outcome(null, EngineError(message, TAKE_LESS, error, ErrorKind.NO_MEMORY))
+    } catch (error: Exception) {
+        // A file that cannot be read, or a fault of this app's: said and logged like the others, so that
+        // no conversation is lost.
         log.write("$what failed", error)
         Outcome(null, EngineError("$what failed: $error", "Share the log with the app's makers.", error))
     }

@@ -17,6 +17,7 @@ import org.llamaexport.core.BundleFiles
 import org.llamaexport.core.BundleImport
 import org.llamaexport.core.DownloadProgress
 import org.llamaexport.core.Downloader
+import org.llamaexport.core.ErrorKind
 import org.llamaexport.core.Stopped
 
 private const val TELL_MS = 200L
@@ -46,6 +47,12 @@ class ModelJobs(
     private var isStopped = false
     private var toldMs = 0L
 
+    // Downloads whose servers want a token, or another one.
+    private val refused = HashSet<String>()
+
+    /** Called when something begins to be fetched. */
+    var onBegin: () -> Unit = {}
+
     /** What is being fetched; null: nothing. */
     var job: ModelJob? = null
         private set
@@ -67,11 +74,13 @@ class ModelJobs(
         if (job != null) return false
         settings.keepDownloadAddress(name, address.base)
         address.token?.let { tokens[name] = it }
+        refused -= name
         return begin(name) { tell -> downloader.fetch(address, name, { isStopped }, { tell(it) }) }
     }
 
-    /** Go on with a download that did not end; false: nobody remembers where it came from. */
+    /** Go on with a download that did not end; false: where it comes from, or a token, must be asked. */
     fun goOn(name: String): Boolean {
+        if (name in refused) return false
         val base = settings.downloadAddress(name) ?: return false
         return download(BundleAddress(base, tokens[name]), name)
     }
@@ -87,21 +96,19 @@ class ModelJobs(
     }
 
     /** Copy the bundle in a folder that the user chose. */
-    fun importFolder(tree: Uri): Boolean = begin(library.freeName(nameOf(treeRoot(tree)))) { tell ->
-        val name = library.freeName(nameOf(treeRoot(tree)))
+    fun importFolder(tree: Uri): Boolean = begin(guess(tree)) { tell ->
+        val name = named(nameOf(treeRoot(tree)))
         BundleImport(library.own).fromFolder(DocumentFiles(resolver, tree), name) { goesOn(tell, it) }
     }
 
     /** Unpack the zip that the user chose. */
-    fun importZip(document: Uri): Boolean {
-        val shown = nameOf(document).removeSuffix(".zip")
-        return begin(library.freeName(shown)) { tell ->
-            val input = open(resolver, document)
-                ?: throw BadInput("the file $shown cannot be opened", "Choose it again.")
-            val size = sizeOf(document)
-            input.use { stream ->
-                BundleImport(library.own).fromZip(stream, library.freeName(shown), size) { goesOn(tell, it) }
-            }
+    fun importZip(document: Uri): Boolean = begin(guess(document)) { tell ->
+        val name = named(nameOf(document).removeSuffix(".zip"))
+        val input = open(resolver, document)
+            ?: throw BadInput("the file $name cannot be opened", "Choose it again.")
+        val size = sizeOf(document)
+        input.use { stream ->
+            BundleImport(library.own).fromZip(stream, name, size) { goesOn(tell, it) }
         }
     }
 
@@ -123,6 +130,7 @@ class ModelJobs(
         error = null
         job = ModelJob(name, null)
         tell()
+        onBegin()
         work.run({
             library.own.mkdirs()
             fetch(::progress)
@@ -130,6 +138,7 @@ class ModelJobs(
             job = null
             error = outcome.error.takeIf { it !is Stopped }
             if (outcome.error == null) settings.keepDownloadAddress(name, null)
+            if (outcome.error?.kind == ErrorKind.TOKEN_WANTED) refused += name
             tell()
         }
         return true
@@ -146,6 +155,18 @@ class ModelJobs(
         toldMs = now
         main.post {
             job = job?.copy(progress = progress)
+            tell()
+        }
+    }
+
+    /** What a place seems to be called: who knows it may be slow to ask, and is asked on the thread. */
+    private fun guess(place: Uri): String =
+        place.lastPathSegment.orEmpty().substringAfterLast('/').substringAfterLast(':')
+
+    /** Return a name for the model that comes, and show it. */
+    private fun named(wanted: String): String = library.freeName(wanted).also { name ->
+        main.post {
+            job = job?.copy(name = name)
             tell()
         }
     }

@@ -1,19 +1,20 @@
 package org.llamaexport.app
 
-import android.app.Activity
 import android.app.AlertDialog
-import android.content.ActivityNotFoundException
+import android.app.Dialog
 import android.content.Intent
+import android.net.Uri
 import android.os.Bundle
 import android.view.View
 import android.view.ViewGroup
 import android.widget.ListView
 import android.widget.ProgressBar
 import android.widget.TextView
+import java.io.File
 
 private const val FOLDER = 1
 private const val ZIP = 2
-private const val PER_MILLE = 1000
+private const val NAME = "name"
 
 /** The models on this phone, and the ways to bring more. */
 class ModelsActivity : ScreenActivity() {
@@ -31,8 +32,8 @@ class ModelsActivity : ScreenActivity() {
         showScreen(R.layout.list)
         val buttons = requireViewById<ViewGroup>(R.id.buttons)
         buttons.addButton(getString(R.string.download), R.style.App_Button_Filled) { askDownload(null) }
-        buttons.addButton(getString(R.string.import_zip), R.style.App_Button_Outlined) { choose(ZIP) }
-        buttons.addButton(getString(R.string.import_folder), R.style.App_Button_Outlined) { choose(FOLDER) }
+        buttons.addButton(getString(R.string.import_zip), R.style.App_Button_Outlined) { chooseZip() }
+        buttons.addButton(getString(R.string.import_folder), R.style.App_Button_Outlined) { chooseFolder() }
         rows = CardRows(this)
         requireViewById<ListView>(R.id.rows).adapter = rows
         notice = requireViewById(R.id.notice)
@@ -52,29 +53,32 @@ class ModelsActivity : ScreenActivity() {
         super.onStop()
     }
 
-    @Deprecated("The framework's own way; the newer one is of a library.")
-    override fun onActivityResult(request: Int, result: Int, data: Intent?) {
-        val place = data?.data ?: return
-        if (result != Activity.RESULT_OK) return
+    override fun onChosen(request: Int, place: Uri) {
         val begun = if (request == FOLDER) parts.jobs.importFolder(place) else parts.jobs.importZip(place)
         if (!begun) say(getString(R.string.one_at_a_time))
     }
 
-    private fun choose(request: Int) {
-        val ask = if (request == FOLDER) Intent(Intent.ACTION_OPEN_DOCUMENT_TREE)
-        else Intent(Intent.ACTION_OPEN_DOCUMENT).addCategory(Intent.CATEGORY_OPENABLE).setType("*/*")
-        try {
-            @Suppress("DEPRECATION")
-            startActivityForResult(ask, request)
-        } catch (_: ActivityNotFoundException) {
-            say(getString(R.string.no_file_app))
-        }
-    }
+    private fun chooseFolder() = choose(Intent(Intent.ACTION_OPEN_DOCUMENT_TREE), FOLDER)
+
+    private fun chooseZip() = choose(
+        Intent(Intent.ACTION_OPEN_DOCUMENT).addCategory(Intent.CATEGORY_OPENABLE).setType("*/*"), ZIP,
+    )
 
     private fun askDownload(name: String?) {
-        DownloadDialog(this, parts).show(name) { address, wanted ->
-            if (!parts.jobs.download(address, wanted)) say(getString(R.string.one_at_a_time))
-        }
+        askForNotifications()
+        ask(Ask.DOWNLOAD, Bundle().apply { putString(NAME, name) })
+    }
+
+    override fun makeDialog(question: Ask, about: Bundle): Dialog {
+        val name = about.getString(NAME)
+        if (question == Ask.DOWNLOAD) return DownloadDialog(this, parts).make(name)
+        val folder = File(name.orEmpty())
+        return AlertDialog.Builder(this)
+            .setTitle(getString(R.string.delete_model, folder.name))
+            .setMessage(R.string.delete_model_text)
+            .setPositiveButton(R.string.delete) { _, _ -> delete(folder) }
+            .setNegativeButton(R.string.cancel, null)
+            .create()
     }
 
     private fun refresh() {
@@ -121,19 +125,15 @@ class ModelsActivity : ScreenActivity() {
             }
         }
         if (job == null) {
-            text.text = error?.inWords().orEmpty()
+            text.text = error?.inWords(this).orEmpty()
             return
         }
         val progress = job.progress
-        bar.isIndeterminate = progress == null || progress.sizeBytes <= 0
+        bar.isIndeterminate = progress?.perMille == null
         bar.max = PER_MILLE
-        if (progress != null && progress.sizeBytes > 0) {
-            bar.progress = (progress.doneBytes * PER_MILLE / progress.sizeBytes).toInt()
-        }
+        bar.progress = progress?.perMille ?: 0
         text.text = if (progress == null) getString(R.string.fetching, job.name)
-        else getString(
-            R.string.fetching_of, job.name, sizeText(progress.doneBytes), sizeText(progress.sizeBytes),
-        )
+        else getString(R.string.fetching_of, job.name, progressText(progress))
     }
 
     private fun dismiss() {
@@ -156,7 +156,7 @@ class ModelsActivity : ScreenActivity() {
         is ModelEntry.Damaged -> Card(
             key = entry.folder.path,
             title = entry.folder.name,
-            detail = entry.error.inWords(),
+            detail = entry.error.inWords(this),
             isBad = true,
             buttons = listOf(R.string.delete to { askDelete(entry) }),
         )
@@ -165,11 +165,10 @@ class ModelsActivity : ScreenActivity() {
 
     private fun soundCard(entry: ModelEntry.Sound): Card {
         val host = parts.host.state
-        val name = entry.folder.name
-        val isLoaded = host.loaded?.name == name
+        val isLoaded = host.loaded?.folder == entry.folder
         val status = when {
             isLoaded -> getString(R.string.in_memory)
-            host is HostState.Loading && host.name == name -> getString(R.string.being_loaded)
+            (host as? HostState.Loading)?.folder == entry.folder -> getString(R.string.being_loaded)
             else -> null
         }
         val load = when {
@@ -178,7 +177,7 @@ class ModelsActivity : ScreenActivity() {
         }
         return Card(
             key = entry.folder.path,
-            title = name,
+            title = entry.folder.name,
             detail = listOfNotNull(formatText(entry.manifest), status).joinToString(" · "),
             buttons = listOf(load, R.string.delete to { askDelete(entry) }),
         )
@@ -187,7 +186,7 @@ class ModelsActivity : ScreenActivity() {
     private fun load(entry: ModelEntry.Sound) {
         if (isBusy()) return
         if (entry.manifest.target !in DeviceEngines.targets) return say(getString(R.string.not_for_android))
-        loadGated(parts, entry.folder, entry.manifest)
+        loadGated(entry.folder, entry.manifest)
     }
 
     private fun unload() {
@@ -196,26 +195,28 @@ class ModelsActivity : ScreenActivity() {
     }
 
     private fun isBusy(): Boolean {
-        val state = parts.host.state
-        val isBusy = state is HostState.Busy || state is HostState.Loading
-        if (isBusy) say(getString(R.string.model_busy))
-        return isBusy
+        if (parts.host.state.isFree) return false
+        say(getString(R.string.model_busy))
+        return true
+    }
+
+    /** Whether the model's thread has its files just now. */
+    private fun isUsed(folder: File): Boolean {
+        val host = parts.host.state
+        val used = (host as? HostState.Loading)?.folder ?: host.loaded?.folder
+        return used == folder && isBusy()
     }
 
     private fun askDelete(entry: ModelEntry) {
-        if (parts.host.state.loaded?.name == entry.folder.name && isBusy()) return
-        AlertDialog.Builder(this)
-            .setTitle(getString(R.string.delete_model, entry.folder.name))
-            .setMessage(R.string.delete_model_text)
-            .setPositiveButton(R.string.delete) { _, _ -> delete(entry) }
-            .setNegativeButton(R.string.cancel, null)
-            .show()
+        if (isUsed(entry.folder)) return
+        ask(Ask.DELETE, Bundle().apply { putString(NAME, entry.folder.path) })
     }
 
-    private fun delete(entry: ModelEntry) {
-        if (parts.host.state.loaded?.name == entry.folder.name) parts.host.unload()
-        parts.files.run({ parts.library.delete(entry.folder) }) { outcome ->
-            if (outcome.value != true) say(getString(R.string.not_deleted, entry.folder.name))
+    private fun delete(folder: File) {
+        // It may have been loaded while the question stood there.
+        if (isUsed(folder)) return
+        parts.delete(folder) { isGone ->
+            if (!isGone) say(getString(R.string.not_deleted, folder.name))
             read()
         }
     }

@@ -8,6 +8,7 @@ import org.llamaexport.core.BadInput
 import org.llamaexport.core.Bundle
 import org.llamaexport.core.ChatFormat
 import org.llamaexport.core.EngineError
+import org.llamaexport.core.ErrorKind
 import org.llamaexport.core.Generator
 import org.llamaexport.core.JsonObject
 import org.llamaexport.core.KeptCache
@@ -67,12 +68,13 @@ class OpenModel private constructor(
                     "there is not enough memory to load ${bundle.folder.name}",
                     TAKE_LESS,
                     error,
+                    ErrorKind.NO_MEMORY,
                 )
             }
             try {
                 val cache = KeptCache(model, minOf(context, model.maxContext))
                 val info = LoadedModel(
-                    name = bundle.folder.name,
+                    folder = bundle.folder,
                     manifest = manifest,
                     contextTokens = cache.maxContext,
                     noChatReason = if (format.turns == null) format.reason.orEmpty() else null,

@@ -1,8 +1,5 @@
 package org.llamaexport.app
 
-import android.app.Activity
-import android.content.ActivityNotFoundException
-import android.content.Intent
 import android.net.Uri
 import android.os.Bundle
 import android.view.View
@@ -10,7 +7,6 @@ import android.view.ViewGroup
 import android.widget.Button
 import android.widget.ProgressBar
 import android.widget.TextView
-import java.io.IOException
 
 private const val SAVE = 1
 
@@ -54,10 +50,9 @@ class ReportActivity : ScreenActivity() {
         super.onStop()
     }
 
-    @Deprecated("The framework's own way; the newer one is of a library.")
-    override fun onActivityResult(request: Int, result: Int, data: Intent?) {
-        val place = data?.data ?: return
-        if (result == Activity.RESULT_OK) save(place)
+    override fun onChosen(request: Int, place: Uri) {
+        val json = parts.reports.result?.json
+        save(place) { json }
     }
 
     private fun begin(start: () -> Boolean) {
@@ -104,22 +99,6 @@ class ReportActivity : ScreenActivity() {
 
     private fun askPlace() {
         val result = parts.reports.result ?: return
-        val ask = Intent(Intent.ACTION_CREATE_DOCUMENT).addCategory(Intent.CATEGORY_OPENABLE)
-            .setType("application/json").putExtra(Intent.EXTRA_TITLE, result.fileName)
-        try {
-            @Suppress("DEPRECATION")
-            startActivityForResult(ask, SAVE)
-        } catch (_: ActivityNotFoundException) {
-            say(getString(R.string.no_file_app))
-        }
-    }
-
-    private fun save(place: Uri) {
-        val json = parts.reports.result?.json ?: return
-        parts.files.run({
-            val output = contentResolver.openOutputStream(place, "wt")
-                ?: throw IOException("it cannot be opened")
-            output.use { it.write(json.toByteArray()) }
-        }) { outcome -> say(outcome.error?.inWords() ?: getString(R.string.saved)) }
+        askPlace(SAVE, result.fileName, "application/json")
     }
 }

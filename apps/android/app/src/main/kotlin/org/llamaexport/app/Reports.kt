@@ -121,7 +121,7 @@ class Reports(private val host: ModelHost, private val engines: Engines, private
         result = when (error) {
             null -> found
             is Interrupted -> plain(model, { it.getString(R.string.stopped) }, R.color.text)
-            else -> plain(model, { error.inWords() }, R.color.bad)
+            else -> plain(model, { error.inWords(it) }, R.color.bad)
         }
         tell()
     }

@@ -184,10 +184,17 @@ class Session(
     /** Keep it on the storage. */
     fun save() {
         val kept = conversation.copy(turns = keptTurns(), changedMs = System.currentTimeMillis())
-        if (kept.turns.isEmpty() && isBlank(kept.draft)) return
+        if (kept.turns.isEmpty() && isBlank(kept.draft)) return forget(kept.id)
         savedMs = SystemClock.uptimeMillis()
         settings.conversation = kept.id
         work.run({ store.save(kept) }) { outcome -> if (outcome.error != null) fail(outcome.error) }
+    }
+
+    /** What was typed was taken back, and nothing is left of the conversation. */
+    private fun forget(id: String) {
+        if (settings.conversation != id) return
+        settings.conversation = ""
+        work.run({ store.delete(id) })
     }
 
     private fun ask(index: Int, text: String): Boolean {

@@ -70,7 +70,7 @@ class SettingsActivity : ScreenActivity() {
             parts.session.configure(system, sampling)
             finish()
         } catch (error: AppError) {
-            fault.text = error.inWords()
+            fault.text = error.inWords(this)
             fault.visibility = View.VISIBLE
             (fault.parent.parent as? ScrollView)?.smoothScrollTo(0, 0)
         }

@@ -2,6 +2,7 @@ package org.llamaexport.app
 
 import android.content.Context
 import org.llamaexport.core.AnswerFigures
+import org.llamaexport.core.DownloadProgress
 import org.llamaexport.core.Manifest
 
 private const val MEGA = 1e6
@@ -42,3 +43,15 @@ fun Context.formatText(manifest: Manifest): String {
     val bits = getString(R.string.bits, manifest.recipe, manifest.bitsPerWeight)
     return "$runtime · $bits · ${sizeText(manifest.sizeBytes)}"
 }
+
+/** Parts of [perMille]'s whole. */
+internal const val PER_MILLE: Int = 1000
+
+/** How much is fetched, in thousandths; null: nobody knows how much there is. */
+internal val DownloadProgress.perMille: Int?
+    get() = if (sizeBytes > 0) (doneBytes * PER_MILLE / sizeBytes).toInt() else null
+
+/** Return how much is fetched, such as `12 MB of 1.2 GB`. */
+fun Context.progressText(progress: DownloadProgress): String =
+    if (progress.sizeBytes <= 0) sizeText(progress.doneBytes)
+    else getString(R.string.progress_of, sizeText(progress.doneBytes), sizeText(progress.sizeBytes))

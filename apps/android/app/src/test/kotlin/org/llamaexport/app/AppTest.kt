@@ -63,6 +63,9 @@ abstract class AppTest {
     /** Let the main thread do what waits for it. */
     protected fun settle() = shadowOf(Looper.getMainLooper()).idleFor(Duration.ofMillis(60))
 
+    /** Let time pass on the main thread. */
+    protected fun pass(ms: Long) = shadowOf(Looper.getMainLooper()).idleFor(Duration.ofMillis(ms))
+
     protected fun waitFor(what: String, isDone: () -> Boolean) {
         val end = System.currentTimeMillis() + WAIT_MS
         while (true) {

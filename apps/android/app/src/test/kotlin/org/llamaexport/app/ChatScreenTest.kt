@@ -60,6 +60,7 @@ class ChatScreenTest : AppTest() {
         val screen = open<ChatActivity>().get()
         screen.begin("Hello", letters = 8)
         assertEquals("Stop", screen.requireViewById<ImageButton>(R.id.send).contentDescription)
+        pass(ms = 400)
         screen.click(R.id.send)
         goOn()
         assertTrue(turns[1].startsWith("You said") && turns[1].length < 16, turns[1])
@@ -73,7 +74,10 @@ class ChatScreenTest : AppTest() {
         val screen = open<ChatActivity>().get()
         fake.gate = Semaphore(0)
         screen.requireViewById<EditText>(R.id.message).setText("Hello")
-        assertTrue(parts.session.send("Hello"))
+        val button = screen.requireViewById<View>(R.id.send)
+        button.performClick()
+        // By now it is the button that stops.
+        button.performClick()
         assertFalse(parts.session.send("Hello"))
         assertFalse(parts.session.regenerate())
         goOn()
@@ -175,7 +179,7 @@ class ChatScreenTest : AppTest() {
         fake.onLetter = { if (it == 5) throw EngineError("the runtime broke off", "Load the model again.") }
         screen.chat("Hello")
         assertEquals(listOf("Hello", "You s"), turns)
-        assertTrue("The runtime broke off.\nLoad the model again." in screen.words(), screen.words())
+        assertTrue("Details: The runtime broke off. Load the model again." in screen.words(), screen.words())
         fake.onLetter = {}
         screen.window.decorView.clickWords("OK")
         assertNull(parts.session.problem)
@@ -190,7 +194,7 @@ class ChatScreenTest : AppTest() {
         assertEquals(emptyList(), turns)
         assertEquals("Hello", screen.text(R.id.message))
         assertTrue("not enough memory" in screen.words(), screen.words())
-        assertTrue("OutOfMemoryError" in parts.report())
+        assertTrue("OutOfMemoryError" in parts.report(parts.log.read()))
     }
 
     @Test

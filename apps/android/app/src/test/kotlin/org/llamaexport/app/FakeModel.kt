@@ -22,6 +22,9 @@ class FakeEngines : Engines {
     /** What a model answers to a message. */
     var reply: (String) -> String = { "You said: $it." }
 
+    /** What reads and writes letters. */
+    var tokenizer: Tokenizer = LetterTokenizer
+
     /** Permits for letters of answers; null: as many as there are. */
     @Volatile
     var gate: Semaphore? = null
@@ -44,7 +47,7 @@ class FakeEngines : Engines {
         return FakeModel(this, contextTokens)
     }
 
-    override fun openTokenizer(folder: File): Tokenizer = LetterTokenizer
+    override fun openTokenizer(folder: File): Tokenizer = tokenizer
 
     override fun runtimeOf(target: String): String = "fake 1"
 }

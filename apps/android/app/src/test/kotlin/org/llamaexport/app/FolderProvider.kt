@@ -2,6 +2,7 @@ package org.llamaexport.app
 
 import android.content.ContentProvider
 import android.content.ContentValues
+import android.content.pm.ProviderInfo
 import android.database.Cursor
 import android.database.MatrixCursor
 import android.net.Uri
@@ -9,6 +10,7 @@ import android.os.ParcelFileDescriptor
 import android.provider.DocumentsContract
 import android.provider.DocumentsContract.Document
 import java.io.File
+import org.robolectric.Robolectric
 
 /** Documents of one folder, as the system's file app gives them. */
 class FolderProvider : ContentProvider() {
@@ -19,6 +21,7 @@ class FolderProvider : ContentProvider() {
         arguments: Array<String>?,
         order: String?,
     ): Cursor {
+        threads += Thread.currentThread().name
         val wanted = columns ?: arrayOf(Document.COLUMN_DISPLAY_NAME, Document.COLUMN_DOCUMENT_ID)
         val rows = MatrixCursor(wanted)
         val isOfChildren = uri.lastPathSegment == "children"
@@ -52,5 +55,17 @@ class FolderProvider : ContentProvider() {
     companion object {
         const val AUTHORITY = "files.of.a.test"
         lateinit var folder: File
+
+        /** Names of the threads that asked. */
+        val threads: MutableSet<String> = java.util.Collections.synchronizedSet(HashSet())
+
+        /** Give out the files of [folder]; return the tree that a user would choose. */
+        fun of(folder: File): Uri {
+            this.folder = folder
+            threads.clear()
+            val info = ProviderInfo().apply { authority = AUTHORITY }
+            Robolectric.buildContentProvider(FolderProvider::class.java).create(info)
+            return DocumentsContract.buildTreeDocumentUri(AUTHORITY, "root")
+        }
     }
 }

@@ -1,15 +1,10 @@
 package org.llamaexport.app
 
 import android.app.AlertDialog
-import android.content.pm.ProviderInfo
 import android.net.Uri
-import android.provider.DocumentsContract
 import android.widget.EditText
-import com.sun.net.httpserver.HttpServer
 import java.io.ByteArrayOutputStream
 import java.io.File
-import java.net.InetAddress
-import java.net.InetSocketAddress
 import java.util.zip.ZipEntry
 import java.util.zip.ZipOutputStream
 import kotlin.test.assertEquals
@@ -22,7 +17,6 @@ import org.llamaexport.core.BadInput
 import org.llamaexport.core.BundleAddress
 import org.llamaexport.core.BundleFiles
 import org.llamaexport.core.MemoryAnswer
-import org.robolectric.Robolectric
 import org.robolectric.Shadows.shadowOf
 
 class ModelsScreenTest : AppTest() {
@@ -63,14 +57,13 @@ class ModelsScreenTest : AppTest() {
     fun `a folder that was chosen is imported`() {
         waitFor("the beginning") { parts.hasBegun }
         val folder = writeFakeBundle(File(app.cacheDir, "my model"))
-        val info = ProviderInfo().apply { authority = FolderProvider.AUTHORITY }
-        FolderProvider.folder = folder
-        Robolectric.buildContentProvider(FolderProvider::class.java).create(info)
-        val tree = DocumentsContract.buildTreeDocumentUri(FolderProvider.AUTHORITY, "root")
-        assertTrue(parts.jobs.importFolder(tree))
-        waitFor("the import") { parts.jobs.job == null }
-        assertNull(parts.jobs.error)
-        assertTrue(File(parts.library.own, "my-model/manifest.json").isFile)
+        val tree = FolderProvider.of(folder)
+        for (name in listOf("my-model", "my-model-2")) {
+            assertTrue(parts.jobs.importFolder(tree))
+            waitFor("the import") { parts.jobs.job == null }
+            assertNull(parts.jobs.error)
+            assertTrue(File(parts.library.own, "$name/manifest.json").isFile)
+        }
     }
 
     @Test
@@ -122,30 +115,10 @@ class ModelsScreenTest : AppTest() {
         val bundle = writeFakeBundle(File(app.cacheDir, "b"))
         val artifact = File(bundle, "model.onnx").readBytes()
         var isWhole = false
-        val server = HttpServer.create(InetSocketAddress(InetAddress.getLoopbackAddress(), 0), 0)
-        server.createContext("/") { exchange ->
-            val name = exchange.requestURI.path.substringAfterLast('/')
-            val content = File(bundle, name).readBytes()
-            if (name == "model.onnx" && !isWhole) {
-                exchange.sendResponseHeaders(200, content.size.toLong())
-                exchange.responseBody.write(content, 0, 1000)
-                exchange.close()
-                return@createContext
-            }
-            val wanted = exchange.requestHeaders.getFirst("Range")
-            val from = wanted?.removePrefix("bytes=")?.removeSuffix("-")?.toInt() ?: 0
-            val range = "bytes $from-${content.size - 1}/${content.size}"
-            if (from > 0) exchange.responseHeaders.add("Content-Range", range)
-            exchange.sendResponseHeaders(if (from > 0) 206 else 200, (content.size - from).toLong())
-            exchange.responseBody.write(content, from, content.size - from)
-            exchange.close()
-        }
-        server.start()
-        try {
+        TestServer(bundle, cuts = { it == "model.onnx" && !isWhole }).use { server ->
             val screen = open<ModelsActivity>().get()
-            val base = "http://127.0.0.1:${server.address.port}/onnx"
-            assertTrue(parts.jobs.download(BundleAddress(base), "far"))
-            assertFalse(parts.jobs.download(BundleAddress(base), "other"))
+            assertTrue(parts.jobs.download(BundleAddress(server.base), "far"))
+            assertFalse(parts.jobs.download(BundleAddress(server.base), "other"))
             waitFor("the break") { parts.jobs.job == null }
             assertTrue("model.onnx" in checkNotNull(parts.jobs.error).message.orEmpty())
             waitFor("the row") { "The download did not end" in screen.words() }
@@ -154,8 +127,6 @@ class ModelsScreenTest : AppTest() {
             waitFor("the download") { parts.jobs.job == null && parts.jobs.error == null }
             assertTrue(File(parts.library.own, "far/model.onnx").readBytes().contentEquals(artifact))
             assertNull(parts.settings.downloadAddress("far"))
-        } finally {
-            server.stop(0)
         }
     }
 
@@ -220,9 +191,10 @@ class ModelsScreenTest : AppTest() {
         assertFailsWith<BadInput> { addressOf("nonsense", "", "") }
         waitFor("the beginning") { parts.hasBegun }
         val screen = open<ModelsActivity>().get()
-        DownloadDialog(screen, parts).show(null) { _, _ -> error("it is no address") }
+        screen.window.decorView.clickWords("Download")
         dialog().window!!.decorView.all().filterIsInstance<EditText>().first().setText("nonsense")
         press(AlertDialog.BUTTON_POSITIVE)
         assertTrue(dialog().isShowing && "no repository" in dialog().window!!.decorView.words())
+        assertNull(parts.jobs.job)
     }
 }

@@ -103,7 +103,7 @@ class ScreensTest : AppTest() {
             parts.session.begin()
         }
         File(app.filesDir, "conversations/broken.json").writeText("{")
-        drawAll<ConversationsActivity>("conversations") { "cook rice" in it.window.decorView.words() }
+        drawAll<ConversationsActivity>("conversations") { "capital of France" in it.window.decorView.words() }
     }
 
     @Test
@@ -123,7 +123,7 @@ class ScreensTest : AppTest() {
     @Test
     fun `the download dialog is drawn`() = inEveryWay { way ->
         val screen = open<ModelsActivity>().get()
-        DownloadDialog(screen, parts).show(null) { _, _ -> }
+        screen.requireViewById<ViewGroup>(R.id.buttons).getChildAt(0).performClick()
         settle()
         draw(dialog().window!!.decorView, "download-$way")
         dialog().dismiss()

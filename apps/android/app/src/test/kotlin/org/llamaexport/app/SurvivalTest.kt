@@ -13,8 +13,6 @@ import org.junit.Test
 import org.llamaexport.core.EngineError
 import org.llamaexport.core.KeptConversation
 import org.llamaexport.core.Tokenizer
-import org.robolectric.Robolectric
-import org.robolectric.Shadows.shadowOf
 
 /** What is there after the process was killed, the memory went short, or a model failed. */
 class SurvivalTest : AppTest() {
@@ -165,24 +163,6 @@ class SurvivalTest : AppTest() {
         screen.chat("Hello")
         waitFor("the words") { "cannot be kept" in screen.words() }
         assertEquals(listOf("Hello", "You said: Hello."), turns)
-    }
-
-    @Test
-    fun `an answer is held by a service until it is written`() {
-        loadFake()
-        fake.gate = Semaphore(0)
-        parts.session.send("Hello")
-        val started = shadowOf(app).nextStartedService
-        assertEquals(GenerationService::class.java.name, started.component?.className)
-        val service = Robolectric.buildService(GenerationService::class.java, started)
-        service.create().startCommand(0, 1)
-        val shadow = shadowOf(service.get())
-        val title = shadow.lastForegroundNotification.extras.getString("android.title")
-        assertEquals("The model is answering", title)
-        assertEquals(false, shadow.isStoppedBySelf)
-        fake.gate?.release(10_000)
-        waitFor("the answer") { parts.session.pending == null }
-        assertTrue(shadow.isStoppedBySelf)
     }
 
     @Test

@@ -35,8 +35,9 @@ class Bundle private constructor(val folder: File, val manifest: Manifest) {
             }
             if (fault != null) faults.add("$path $fault")
         }
-        if (faults.isNotEmpty()) throw BundleError("${folder.name}: ${faults.joinToString("; ")}", COPY_AGAIN)
-        return true
+        if (faults.isEmpty()) return true
+        val message = "${folder.name}: ${faults.joinToString("; ")}"
+        throw BundleError(message, COPY_AGAIN, kind = ErrorKind.WRONG_BYTES)
     }
 
     /**
@@ -78,6 +79,7 @@ class Bundle private constructor(val folder: File, val manifest: Manifest) {
                 throw BundleError(
                     "${folder.name} holds no $MANIFEST_NAME, so it is no bundle",
                     "Choose the folder that the export wrote, such as 3.2-1B-Instruct/onnx.",
+                    kind = ErrorKind.NO_BUNDLE,
                 )
             }
             if (file.length() > MOST_MANIFEST_BYTES) {
@@ -94,7 +96,8 @@ class Bundle private constructor(val folder: File, val manifest: Manifest) {
                 lengthFault(folder.at(path), entry)?.let { "$path $it" }
             }
             if (faults.isNotEmpty()) {
-                throw BundleError("${folder.name}: ${faults.joinToString("; ")}", COPY_AGAIN)
+                val message = "${folder.name}: ${faults.joinToString("; ")}"
+                throw BundleError(message, COPY_AGAIN, kind = ErrorKind.INCOMPLETE)
             }
             return Bundle(folder, manifest)
         }

@@ -53,7 +53,7 @@ class BundleImport(
             var done = 0L
             for ((path, entry) in manifest.files) {
                 val input = read(path) { files.open(path) }
-                    ?: throw BundleError("$path is missing", CHOOSE_BUNDLE)
+                    ?: throw incomplete("$path is missing")
                 val copied = input.use {
                     copy(it, path, staging.at(path), entry.sizeBytes) { count ->
                         onProgress(DownloadProgress(done + count, manifest.sizeBytes))
@@ -61,7 +61,7 @@ class BundleImport(
                 }
                 if (copied != entry.sizeBytes) {
                     val fault = if (copied > entry.sizeBytes) "more than" else "only $copied of"
-                    throw BundleError("$path has $fault ${entry.sizeBytes} bytes", CHOOSE_BUNDLE)
+                    throw incomplete("$path has $fault ${entry.sizeBytes} bytes")
                 }
                 done += copied
             }
@@ -122,11 +122,11 @@ class BundleImport(
             val copied = copy(zip, THE_ZIP, staging.at(entry.name), left) { count ->
                 onProgress(DownloadProgress(minOf(done + count, sizeBytes), sizeBytes))
             }
-            if (copied > left) throw BundleError("the storage is full", FREE_SPACE)
+            if (copied > left) throw full("the storage is full")
             left -= copied
             done += copied
         }
-        if (entries == 0) throw BundleError("the file is no zip, or an empty one", CHOOSE_BUNDLE)
+        if (entries == 0) throw noBundle("the file is no zip, or an empty one")
     }
 
     private fun next(zip: ZipInputStream): ZipEntry? = try {
@@ -185,13 +185,13 @@ class BundleImport(
             val staging = File(models, name + IMPORT_ENDING)
             staging.deleteRecursively()
             try {
-                if (!staging.mkdirs()) throw BundleError("${staging.name} cannot be made", FREE_SPACE)
+                if (!staging.mkdirs()) throw full("${staging.name} cannot be made")
                 val found = fill(staging)
                 val bundle = Bundle.open(found)
                 val whole = DownloadProgress(bundle.manifest.sizeBytes, bundle.manifest.sizeBytes)
                 if (!bundle.checkHashes { onProgress(whole) }) throw Stopped()
                 if (!found.renameTo(target)) {
-                    throw BundleError("${found.name} cannot be renamed to $name", FREE_SPACE)
+                    throw full("${found.name} cannot be renamed to $name")
                 }
             } finally {
                 staging.deleteRecursively()
@@ -200,5 +200,11 @@ class BundleImport(
         }
     }
 
-    private fun noBundle() = BundleError("it holds no $MANIFEST_NAME, so it is no bundle", CHOOSE_BUNDLE)
+    private fun noBundle(message: String = "it holds no $MANIFEST_NAME, so it is no bundle") =
+        BundleError(message, CHOOSE_BUNDLE, kind = ErrorKind.NO_BUNDLE)
+
+    private fun incomplete(message: String) =
+        BundleError(message, CHOOSE_BUNDLE, kind = ErrorKind.INCOMPLETE)
+
+    private fun full(message: String) = BundleError(message, FREE_SPACE, kind = ErrorKind.STORAGE)
 }

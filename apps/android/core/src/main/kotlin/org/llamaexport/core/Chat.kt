@@ -181,7 +181,9 @@ class Chat(
         onPiece: (String) -> Unit,
     ): Completion {
         generator.end()
-        overflow(text, settings, index)?.let { throw PromptError(it.message, it.hint) }
+        overflow(text, settings, index)?.let {
+            throw PromptError(it.message, it.hint, kind = ErrorKind.CONTEXT_FULL)
+        }
         val question = Message(Role.USER, text)
         val prompt = encode(said.subList(0, index) + question, system)
         val seed = settings.sampling.seed

@@ -45,7 +45,8 @@ class ConversationStore(private val folder: File) {
             if (!aside.renameTo(file)) throw IOException("${aside.name} cannot be renamed")
         } catch (error: IOException) {
             aside.delete()
-            throw BadInput("the conversation cannot be kept: ${error.message}", FREE_SPACE, error)
+            val message = "the conversation cannot be kept: ${error.message}"
+            throw BadInput(message, FREE_SPACE, error, ErrorKind.STORAGE)
         }
     }
 

@@ -39,10 +39,14 @@ data class BundleAddress(val base: String, val token: String? = null) {
         ): BundleAddress {
             val parts = repository.split('/')
             if (parts.size != 2 || parts.any { pathFault(it) != null }) {
-                throw BadInput("'$repository' is no repository", "Give owner/name, as its page has it.")
+                val hint = "Give owner/name, as its page has it."
+                throw BadInput("'$repository' is no repository", hint, kind = ErrorKind.ADDRESS)
             }
             if (folder.isNotEmpty()) {
-                pathFault(folder)?.let { throw BadInput("the folder '$folder' $it", "Give its path in it.") }
+                pathFault(folder)?.let {
+                    val message = "the folder '$folder' $it"
+                    throw BadInput(message, "Give its path in it.", kind = ErrorKind.ADDRESS)
+                }
             }
             val place = parts.joinToString("/") { escaped(it) }
             val inner = folder.split('/').filter { it.isNotEmpty() }.joinToString("") { "/" + escaped(it) }
@@ -94,7 +98,8 @@ class Downloader(
         val target = placeOfNew(models, name)
         val staging = File(models, name + DOWNLOAD_ENDING)
         if (!staging.isDirectory && !staging.mkdirs()) {
-            throw BundleError("${staging.name} cannot be made", "Look whether the storage is full.")
+            val hint = "Look whether the storage is full."
+            throw BundleError("${staging.name} cannot be made", hint, kind = ErrorKind.STORAGE)
         }
         return whileAlone(models, name) {
             val manifest = begin(address, staging)
@@ -111,7 +116,8 @@ class Downloader(
             }
             Bundle.open(staging)
             if (!staging.renameTo(target)) {
-                throw BundleError("${staging.name} cannot be renamed to $name", DELETE_FIRST)
+                val message = "${staging.name} cannot be renamed to $name"
+                throw BundleError(message, DELETE_FIRST, kind = ErrorKind.STORAGE)
             }
             Bundle.open(target)
         }
@@ -139,7 +145,9 @@ class Downloader(
             for (file in staging.listFiles().orEmpty()) file.deleteRecursively()
             val aside = File(staging, MANIFEST_NAME + PART_ENDING)
             aside.writeStored(content)
-            if (!aside.renameTo(kept)) throw BundleError("$MANIFEST_NAME cannot be written", FREE_SPACE)
+            if (!aside.renameTo(kept)) {
+                throw BundleError("$MANIFEST_NAME cannot be written", FREE_SPACE, kind = ErrorKind.STORAGE)
+            }
         }
         return manifest
     }
@@ -152,14 +160,19 @@ class Downloader(
                 throw NetworkError(
                     "$MANIFEST_NAME: $found",
                     "Give the address of a folder that holds a $MANIFEST_NAME; a private one needs a token.",
+                    kind = kindOf(answer.status),
                 )
             }
             try {
                 answer.body.readAtMost(MOST_MANIFEST_BYTES)
             } catch (error: IOException) {
-                throw NetworkError("$MANIFEST_NAME broke off: ${error.message}", "Try again.", error)
+                val message = "$MANIFEST_NAME broke off: ${error.message}"
+                throw NetworkError(message, "Try again.", error, ErrorKind.NETWORK)
             }
         }
+
+    private fun kindOf(status: Int): ErrorKind =
+        if (status == UNAUTHORISED || status == FORBIDDEN) ErrorKind.TOKEN_WANTED else ErrorKind.SERVER
 
     private fun missingBytes(staging: File, manifest: Manifest): Long =
         manifest.files.entries.sumOf { (path, entry) ->

@@ -10,8 +10,8 @@ private const val NOT_HTTP = -1
 private const val WHOLE = 200
 private const val PART = 206
 private const val NOT_SUCH_RANGE = 416
-private const val UNAUTHORISED = 401
-private const val FORBIDDEN = 403
+internal const val UNAUTHORISED = 401
+internal const val FORBIDDEN = 403
 private const val NOT_FOUND = 404
 private const val LATER = "What is there is kept: try again to go on from where it ended."
 private const val CHANGED = "The server has other files than its manifest says: get it from elsewhere."
@@ -55,7 +55,8 @@ class FileDownload(
         try {
             complete(isStopped, onBytes)
         } catch (error: IOException) {
-            throw BundleError("${part.name} cannot be written: ${error.message}", NO_SPACE, error)
+            val message = "${part.name} cannot be written: ${error.message}"
+            throw BundleError(message, NO_SPACE, error, ErrorKind.STORAGE)
         }
     }
 
@@ -147,7 +148,7 @@ class FileDownload(
                 answer.body.read(chunk)
             } catch (error: IOException) {
                 val message = "${target.name} broke off after $there bytes: ${error.message}"
-                throw NetworkError(message, LATER, error)
+                throw NetworkError(message, LATER, error, ErrorKind.NETWORK)
             }
             if (count < 0) break
             there += count
@@ -157,7 +158,8 @@ class FileDownload(
             onBytes(there)
         }
         if (there < entry.sizeBytes) {
-            throw NetworkError("${target.name} ended after $there of ${entry.sizeBytes} bytes", LATER)
+            val message = "${target.name} ended after $there of ${entry.sizeBytes} bytes"
+            throw NetworkError(message, LATER, kind = ErrorKind.NETWORK)
         }
     }
 
@@ -165,22 +167,25 @@ class FileDownload(
         val found = digest.digest().toHex()
         if (found != entry.sha256) throw wrong("has other bytes than the manifest says")
         if (!part.renameTo(target)) {
-            throw BundleError("${part.name} cannot be renamed", "Look whether the storage is full.")
+            val hint = "Look whether the storage is full."
+            throw BundleError("${part.name} cannot be renamed", hint, kind = ErrorKind.STORAGE)
         }
     }
 
     private fun wrong(fault: String): BundleError {
         part.delete()
-        return BundleError("${target.name} $fault; it was deleted", CHANGED)
+        return BundleError("${target.name} $fault; it was deleted", CHANGED, kind = ErrorKind.WRONG_BYTES)
     }
 
     private fun refusal(status: Int): AppError = when (status) {
         UNAUTHORISED, FORBIDDEN -> NetworkError(
             "${target.name}: the server wants to know who asks ($status)",
             "Give a token that may read this model, and accept its licence on its page.",
+            kind = ErrorKind.TOKEN_WANTED,
         )
         NOT_HTTP -> NetworkError("${target.name}: what answers is no web server", LATER)
-        NOT_FOUND -> BundleError("${target.name} is not on the server", CHANGED)
+        NOT_FOUND ->
+            BundleError("${target.name} is not on the server", CHANGED, kind = ErrorKind.SERVER)
         else -> NetworkError("${target.name}: the server answered $status", LATER)
     }
 }

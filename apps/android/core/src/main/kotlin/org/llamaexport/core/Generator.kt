@@ -15,7 +15,8 @@ data class WriteSettings(
 ) {
     init {
         if (maxTokens < 1) {
-            throw BadInput("max_tokens: expected at least 1; found $maxTokens", "Allow some tokens.")
+            val message = "max_tokens: expected at least 1; found $maxTokens"
+            throw BadInput(message, "Allow some tokens.", kind = ErrorKind.SETTING)
         }
         StopTexts(stopTexts)
     }
@@ -70,6 +71,7 @@ class Generator(
             throw PromptError(
                 "the prompt is ${prompt.size} tokens long, and the context has room for ${cache.maxContext}",
                 "Shorten it, or choose a larger context.",
+                kind = ErrorKind.CONTEXT_FULL,
             )
         }
         cache.keepPrefixOf(prompt)

@@ -14,7 +14,12 @@ private const val MOST_REDIRECTS = 8
 private val REDIRECTS = setOf(301, 302, 303, 307, 308)
 
 /** A server that did not give what was asked for; trying again later may help. */
-class NetworkError(message: String, hint: String, cause: Throwable? = null) : AppError(message, hint, cause)
+class NetworkError(
+    message: String,
+    hint: String,
+    cause: Throwable? = null,
+    kind: ErrorKind = ErrorKind.SERVER,
+) : AppError(message, hint, cause, kind)
 
 /** What a server answered; the caller closes it. */
 interface HttpAnswer : Closeable {
@@ -53,7 +58,8 @@ object UrlHttp : Http {
         var secret = token
         // The platform would refuse it too, in words that show it.
         if (token != null && token.any { it !in '!'..'~' }) {
-            throw BadInput("the token holds a blank or another character that no token has", COPY_TOKEN)
+            val message = "the token holds a blank or another character that no token has"
+            throw BadInput(message, COPY_TOKEN, kind = ErrorKind.TOKEN_WANTED)
         }
         repeat(MOST_REDIRECTS) {
             val connection = open(place, secret, from)
@@ -61,7 +67,8 @@ object UrlHttp : Http {
                 connection.responseCode
             } catch (error: IOException) {
                 connection.disconnect()
-                throw NetworkError("${place.host} does not answer: ${error.message}", OFFLINE, error)
+                val message = "${place.host} does not answer: ${error.message}"
+                throw NetworkError(message, OFFLINE, error, ErrorKind.NETWORK)
             }
             val location = connection.getHeaderField("Location")
             if (status !in REDIRECTS || location == null) return ConnectionAnswer(connection, status)
@@ -80,7 +87,8 @@ object UrlHttp : Http {
         val connection = try {
             place.openConnection() as HttpURLConnection
         } catch (error: IOException) {
-            throw NetworkError("${place.host} cannot be reached: ${error.message}", OFFLINE, error)
+            val message = "${place.host} cannot be reached: ${error.message}"
+            throw NetworkError(message, OFFLINE, error, ErrorKind.NETWORK)
         }
         connection.instanceFollowRedirects = false
         connection.connectTimeout = CONNECT_TIMEOUT_MS
@@ -96,12 +104,15 @@ object UrlHttp : Http {
         val place = try {
             URL(base, text)
         } catch (error: MalformedURLException) {
-            throw NetworkError("$where is no address of a file: ${error.message}", OTHER_PLACE, error)
+            val message = "$where is no address of a file: ${error.message}"
+            throw NetworkError(message, OTHER_PLACE, error, ErrorKind.ADDRESS)
         }
         if (place.protocol != "https" && place.protocol != "http") {
             throw NetworkError("$where: expected http or https, found ${place.protocol}", OTHER_PLACE)
         }
-        if (place.host.isEmpty()) throw NetworkError("$where names no host", OTHER_PLACE)
+        if (place.host.isEmpty()) {
+            throw NetworkError("$where names no host", OTHER_PLACE, kind = ErrorKind.ADDRESS)
+        }
         return place
     }
 

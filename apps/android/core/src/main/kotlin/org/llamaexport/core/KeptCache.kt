@@ -133,6 +133,7 @@ class KeptCache(
             throw PromptError(
                 "${ids.size} more tokens do not fit: there is room for $room",
                 "Shorten the text, or choose a larger context.",
+                kind = ErrorKind.CONTEXT_FULL,
             )
         }
         var logits: FloatBuffer? = null

@@ -79,6 +79,7 @@ data class Manifest(
         throw BundleError(
             "$modelName judges texts and cannot write any: its head was pruned to a few tokens",
             "Ask it with llama-export classify, or export the model without --head-tokens.",
+            kind = ErrorKind.OTHER,
         )
     }
 
@@ -143,6 +144,7 @@ private class ManifestReader(private val top: JsonFields) {
             throw BundleError(
                 "${top.where} has format_version $version; this app reads format_version $MANIFEST_VERSION",
                 "Update the app, or export the model again with an older llama-export.",
+                kind = ErrorKind.NEWER_FORMAT,
             )
         }
         if (version < FIRST_VERSION) fault(top, "format_version", "1 or $MANIFEST_VERSION", version)

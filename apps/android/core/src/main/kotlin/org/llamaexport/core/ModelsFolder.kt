@@ -46,7 +46,7 @@ internal fun placeOfNew(models: File, name: String): File {
     val place = File(models, name)
     if (place.exists()) {
         val hint = "Delete it first, or give the new one another name."
-        throw BundleError("a model named $name is there already", hint)
+        throw BundleError("a model named $name is there already", hint, kind = ErrorKind.NAME_TAKEN)
     }
     return place
 }
@@ -58,6 +58,7 @@ internal fun requireSpace(missingBytes: Long, freeBytes: Long) {
         throw BundleError(
             "the model needs $needed more bytes of storage, and $freeBytes are free",
             "Delete other models or files, and try again.",
+            kind = ErrorKind.STORAGE,
         )
     }
 }
@@ -77,7 +78,8 @@ internal fun <T> whileAlone(models: File, name: String, work: () -> T): T = try 
             null
         }
         if (lock == null) {
-            throw BundleError("$name is just being fetched or copied", "Wait for it, or stop it first.")
+            val hint = "Wait for it, or stop it first."
+            throw BundleError("$name is just being fetched or copied", hint, kind = ErrorKind.OTHER)
         }
         try {
             work()
@@ -87,7 +89,7 @@ internal fun <T> whileAlone(models: File, name: String, work: () -> T): T = try 
     }
 } catch (error: IOException) {
     val hint = "Look whether the storage is full, delete other models or files, and try again."
-    throw BundleError("$name cannot be written: ${error.message}", hint, error)
+    throw BundleError("$name cannot be written: ${error.message}", hint, error, ErrorKind.STORAGE)
 }
 
 /** Write a file whose bytes are stored before this returns; what is renamed then is never empty. */

@@ -36,7 +36,8 @@ data class Sampling(
             ),
         ).filterNot { (_, _, sound) -> sound }.map { (name, value, _) -> "$name, found ${shown(value)}" }
         if (faults.isNotEmpty()) {
-            throw BadInput("expected " + faults.joinToString("; expected "), "Change the settings.")
+            val message = "expected " + faults.joinToString("; expected ")
+            throw BadInput(message, "Change the settings.", kind = ErrorKind.SETTING)
         }
     }
 

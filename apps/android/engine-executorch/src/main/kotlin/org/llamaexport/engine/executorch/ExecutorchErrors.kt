@@ -3,6 +3,7 @@ package org.llamaexport.engine.executorch
 import org.llamaexport.core.AppError
 import org.llamaexport.core.BundleError
 import org.llamaexport.core.EngineError
+import org.llamaexport.core.ErrorKind
 import org.pytorch.executorch.ExecutorchRuntimeException
 
 private const val MEMORY = "Close other apps, choose a shorter context, or take a smaller model."
@@ -27,7 +28,8 @@ internal inline fun <T> inWords(what: String, run: () -> T): T {
         // What it says to a value of another kind, such as logits that are no float32.
         throw BundleError("ExecuTorch cannot $what: ${error.message}", EXPORT_AGAIN, error)
     } catch (error: OutOfMemoryError) {
-        throw EngineError("not enough memory to $what: ${error.message}", MEMORY, error)
+        val text = "not enough memory to $what: ${error.message}"
+        throw EngineError(text, MEMORY, error, ErrorKind.NO_MEMORY)
     } catch (error: LinkageError) {
         throw EngineError(
             "this phone cannot load ExecuTorch: $error",
@@ -38,6 +40,7 @@ internal inline fun <T> inWords(what: String, run: () -> T): T {
 }
 
 internal const val INVALID_ARGUMENT = 0x12
+private val VERSION = ErrorKind.RUNTIME_VERSION
 private const val NOT_SUPPORTED = 0x10
 private const val NOT_IMPLEMENTED = 0x11
 private const val OPERATOR_MISSING = 0x14
@@ -55,15 +58,15 @@ internal fun describe(what: String, code: Int, cause: Throwable): AppError {
     }
     return when (code) {
         OPERATOR_MISSING, NOT_IMPLEMENTED, NOT_SUPPORTED ->
-            EngineError(message("this app has not got an operator of the model"), VERSIONS, cause)
+            EngineError(message("this app has not got an operator of the model"), VERSIONS, cause, VERSION)
         INVALID_PROGRAM ->
-            BundleError(message("the file is damaged, or of a newer format"), VERSIONS, cause)
+            BundleError(message("the file is damaged, or of a newer format"), VERSIONS, cause, VERSION)
         DELEGATE_INCOMPATIBLE ->
-            EngineError(message("the model's delegate is not this app's"), VERSIONS, cause)
+            EngineError(message("the model's delegate is not this app's"), VERSIONS, cause, VERSION)
         ALLOCATION_FAILED, DELEGATE_ALLOCATION_FAILED ->
-            EngineError(message("there is not enough memory"), MEMORY, cause)
+            EngineError(message("there is not enough memory"), MEMORY, cause, ErrorKind.NO_MEMORY)
         NOT_FOUND, ACCESS_FAILED ->
-            BundleError(message("a file cannot be read"), DAMAGED, cause)
+            BundleError(message("a file cannot be read"), DAMAGED, cause, ErrorKind.INCOMPLETE)
         INVALID_ARGUMENT ->
             EngineError(message("the model takes other inputs, or no more of them"), NEXT, cause)
         else -> EngineError(message("the runtime failed"), NEXT, cause)

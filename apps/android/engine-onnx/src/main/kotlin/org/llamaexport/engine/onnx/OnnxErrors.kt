@@ -5,6 +5,7 @@ import ai.onnxruntime.OrtException.OrtErrorCode
 import org.llamaexport.core.AppError
 import org.llamaexport.core.BundleError
 import org.llamaexport.core.EngineError
+import org.llamaexport.core.ErrorKind
 import org.llamaexport.core.StepStopped
 
 private const val NEWER = "This app's onnxruntime is older than the model: update the app, or export again."
@@ -19,7 +20,8 @@ internal inline fun <T> inWords(what: String, run: () -> T): T {
     } catch (error: OrtException) {
         throw describe(what, error)
     } catch (error: OutOfMemoryError) {
-        throw EngineError("not enough memory to $what: ${error.message}", MEMORY, error)
+        val message = "not enough memory to $what: ${error.message}"
+        throw EngineError(message, MEMORY, error, ErrorKind.NO_MEMORY)
     } catch (error: LinkageError) {
         throw EngineError(
             "this phone cannot load onnxruntime: $error",
@@ -35,14 +37,15 @@ internal fun describe(what: String, error: OrtException): AppError {
     val message = "onnxruntime cannot $what: $text"
     return when {
         "terminate flag" in text -> StepStopped(error)
-        "allocat" in text || "bad_alloc" in text -> EngineError(message, MEMORY, error)
+        "allocat" in text || "bad_alloc" in text ->
+            EngineError(message, MEMORY, error, ErrorKind.NO_MEMORY)
         "under development" in text || "ONNX Runtime only *guarantees*" in text ->
-            EngineError(message, NEWER, error)
+            EngineError(message, NEWER, error, ErrorKind.RUNTIME_VERSION)
         error.code == OrtErrorCode.ORT_NOT_IMPLEMENTED || "is not a registered" in text ->
-            EngineError(message, NEWER, error)
+            EngineError(message, NEWER, error, ErrorKind.RUNTIME_VERSION)
         // A data file that is missing or short has no code of its own.
         error.code in DAMAGES || "xternal data" in text || "xternal initializer" in text ->
-            BundleError(message, DAMAGED, error)
+            BundleError(message, DAMAGED, error, ErrorKind.INCOMPLETE)
         else -> EngineError(message, NEXT, error)
     }
 }
