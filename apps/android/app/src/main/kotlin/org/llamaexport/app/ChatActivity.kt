@@ -31,6 +31,7 @@ class ChatActivity : ScreenActivity(), RowActions {
     private var draftCount = -1
     private var wasPending = false
     private var sentMs = 0L
+    private var shown: String? = null
     private var dialog: AlertDialog? = null
 
     override fun onCreate(state: Bundle?) {
@@ -61,7 +62,6 @@ class ChatActivity : ScreenActivity(), RowActions {
         parts.host.addListener(look)
         draftCount = -1
         render()
-        list.setSelection(rows.count - 1)
     }
 
     override fun onStop() {
@@ -135,7 +135,8 @@ class ChatActivity : ScreenActivity(), RowActions {
         toolbar.title = session.conversation.title.ifEmpty { getString(R.string.new_conversation) }
         toolbar.subtitle = subtitle()
         val isAtEnd = list.lastVisiblePosition >= rows.count - 1
-        val follows = isAtEnd || session.pending?.answer == ""
+        val follows = isAtEnd || session.pending?.answer == "" || shown != session.conversation.id
+        shown = session.conversation.id
         if (rows.show(session) && follows) list.setSelection(rows.count - 1)
         if (draftCount != session.draftCount) {
             draftCount = session.draftCount

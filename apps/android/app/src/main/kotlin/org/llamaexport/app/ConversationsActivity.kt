@@ -73,7 +73,7 @@ class ConversationsActivity : ScreenActivity() {
                 R.string.open to { show(conversation.id) },
                 R.string.rename to { ask(Ask.RENAME, conversation.id, conversation.title) },
                 R.string.share to { share(title, conversation.toText()) },
-                R.string.save_file to { export(conversation) },
+                R.string.export to { export(conversation) },
                 R.string.delete to { ask(Ask.DELETE, conversation.id, title) },
             ),
             onOpen = { show(conversation.id) },

@@ -45,7 +45,7 @@ class Parts(private val app: Application, engines: Engines) {
     val files = Background("files", log)
     val library = ModelLibrary(File(app.filesDir, "models"), app.getExternalFilesDir("models"))
     val jobs = ModelJobs(
-        library, settings, app.contentResolver, Background("jobs", log), Downloader(library.own),
+        library, settings, app.contentResolver, Background("jobs", log), files, Downloader(library.own),
     )
     val host = ModelHost(engines, log)
     val store = ConversationStore(File(app.filesDir, "conversations"))
@@ -65,7 +65,9 @@ class Parts(private val app: Application, engines: Engines) {
 
     /** Take up what was there: the conversation, the last model, why the app ended. */
     fun begin() {
-        session.onBegin = { HoldingService.start<GenerationService>(app, log) }
+        val hold = { HoldingService.start<GenerationService>(app, log) }
+        session.onBegin = hold
+        reports.onBegin = hold
         jobs.onBegin = { HoldingService.start<FetchService>(app, log) }
         lastExit = LastExit.find(app, settings)
         endedLoading = settings.loading.takeIf { it.isNotEmpty() }?.let { File(it).name }

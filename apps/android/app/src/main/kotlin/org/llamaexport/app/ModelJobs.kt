@@ -29,12 +29,16 @@ data class ModelJob(val name: String, val progress: DownloadProgress?)
  * Brings models onto the phone: one at a time, whatever screen is shown.
  *
  * All is called on the main thread; the work is done on one of its own.
+ *
+ * @param work thread of what is fetched
+ * @param files thread of what is soon done
  */
 class ModelJobs(
     private val library: ModelLibrary,
     private val settings: AppSettings,
     private val resolver: ContentResolver,
     private val work: Background,
+    private val files: Background,
     private val downloader: Downloader,
 ) {
     private val main = Handler(Looper.getMainLooper())
@@ -92,7 +96,8 @@ class ModelJobs(
     fun discard(name: String, onEnd: () -> Unit) {
         if (job?.name == name) return
         settings.keepDownloadAddress(name, null)
-        work.run({ downloader.discard(name) }) { onEnd() }
+        // On the work's own thread it would wait for what is being fetched.
+        files.run({ downloader.discard(name) }) { onEnd() }
     }
 
     /** Copy the bundle in a folder that the user chose. */

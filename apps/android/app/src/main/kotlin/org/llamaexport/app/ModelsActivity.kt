@@ -147,10 +147,16 @@ class ModelsActivity : ScreenActivity() {
         title = name,
         detail = getString(R.string.unfinished),
         buttons = listOf(
-            R.string.go_on to { if (!parts.jobs.goOn(name)) askDownload(name) },
+            R.string.go_on to { goOn(name) },
             R.string.discard to { parts.jobs.discard(name, ::read) },
         ),
     )
+
+    private fun goOn(name: String) {
+        if (parts.jobs.job != null) return say(getString(R.string.one_at_a_time))
+        askForNotifications()
+        if (!parts.jobs.goOn(name)) askDownload(name)
+    }
 
     private fun card(entry: ModelEntry): Card = when (entry) {
         is ModelEntry.Damaged -> Card(

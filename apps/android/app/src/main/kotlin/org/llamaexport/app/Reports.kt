@@ -44,6 +44,9 @@ class Reports(private val host: ModelHost, private val engines: Engines, private
     private val main = Handler(Looper.getMainLooper())
     private val listeners = CopyOnWriteArrayList<() -> Unit>()
 
+    /** Called when something begins to be verified or measured. */
+    var onBegin: () -> Unit = {}
+
     /** What is being done; null: nothing. */
     var running: RunningReport? = null
         private set
@@ -106,6 +109,7 @@ class Reports(private val host: ModelHost, private val engines: Engines, private
         running = RunningReport(isVerifying)
         result = null
         tell()
+        onBegin()
         return true
     }
 

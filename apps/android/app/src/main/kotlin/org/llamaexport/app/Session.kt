@@ -268,7 +268,9 @@ class Session(
     /** Make question and answer turns; an answer without a word gives the question back. */
     private fun take(asked: Pending, answer: SavedTurn) {
         if (answer.message.text.isEmpty() && !answer.isWhole) {
-            if (asked.index == conversation.turns.size) restoreDraft(asked.question)
+            // A message that is there unchanged need not be typed again.
+            val isThere = conversation.turns.getOrNull(asked.index)?.message?.text == asked.question
+            if (!isThere) restoreDraft(asked.question)
             return
         }
         val question = SavedTurn(Message(Role.USER, asked.question))

@@ -33,6 +33,9 @@ class FakeEngines : Engines {
     var onOpen: () -> Unit = {}
     var onLetter: (Int) -> Unit = {}
 
+    /** Called before each call of a model. */
+    var onStep: () -> Unit = {}
+
     /** Names of the threads that called a model. */
     val threads: MutableSet<String> = java.util.Collections.synchronizedSet(HashSet())
 
@@ -60,6 +63,7 @@ class FakeModel(private val engines: FakeEngines, override val maxContext: Int) 
 
     override fun step(ids: IntArray, position: Int): FloatBuffer {
         engines.threads += Thread.currentThread().name
+        engines.onStep()
         requireTokens(ids, position, read.size)
         while (read.size > position) read.removeAt(read.size - 1)
         read.addAll(ids.asList())

@@ -4,6 +4,7 @@ import android.app.AlertDialog
 import android.content.ComponentCallbacks2
 import android.view.View
 import android.widget.EditText
+import android.widget.ListView
 import java.io.File
 import java.util.concurrent.CountDownLatch
 import java.util.concurrent.TimeUnit
@@ -12,6 +13,8 @@ import kotlin.test.assertFalse
 import kotlin.test.assertNull
 import kotlin.test.assertTrue
 import org.junit.Test
+import org.llamaexport.core.BundleAddress
+import org.llamaexport.core.EngineError
 import org.robolectric.shadows.ShadowDialog
 import org.robolectric.shadows.ShadowToast
 
@@ -127,6 +130,61 @@ class RacesTest : AppTest() {
             goesOn.countDown()
             waitFor("the download") { parts.jobs.job == null }
         }
+    }
+
+    @Test
+    fun `while a model is fetched, another download is discarded at once, and none goes on`() {
+        waitFor("the beginning") { parts.hasBegun }
+        File(parts.library.own, "left.download").mkdirs()
+        val goesOn = CountDownLatch(1)
+        val wait = { _: String ->
+            goesOn.await(20, TimeUnit.SECONDS)
+            null
+        }
+        TestServer(writeFakeBundle(File(app.cacheDir, "b")), before = wait).use { server ->
+            val screen = open<ModelsActivity>().get()
+            assertTrue(parts.jobs.download(BundleAddress(server.base), "one"))
+            waitFor("the row") { "left" in screen.words() }
+            screen.window.decorView.clickWords("Go on")
+            assertNull(ShadowDialog.getLatestDialog())
+            assertTrue("Another model is being fetched" in ShadowToast.getTextOfLatestToast())
+            screen.window.decorView.clickWords("Discard")
+            waitFor("the end of the row") { "left" !in screen.words() }
+            assertEquals("one", parts.jobs.job?.name)
+            goesOn.countDown()
+            waitFor("the download") { parts.jobs.job == null }
+        }
+    }
+
+    @Test
+    fun `an edited message that fails before a word of its answer is there to be sent`() {
+        loadFake()
+        val screen = open<ChatActivity>().get()
+        screen.chat("One")
+        fake.onLetter = { throw EngineError("the runtime broke off", "") }
+        assertTrue(parts.session.edit(0, "Three"))
+        waitFor("the failure") { parts.session.pending == null }
+        assertEquals("Three", screen.text(R.id.message))
+        assertEquals("One", parts.session.conversation.turns[0].message.text)
+    }
+
+    @Test
+    fun `a conversation is read on where it was left, and another one from its end`() {
+        loadFake()
+        fake.reply = { "line\n".repeat(60) }
+        val screen = open<ChatActivity>()
+        screen.get().chat("One")
+        screen.get().chat("Two")
+        val list = screen.get().requireViewById<ListView>(R.id.turns)
+        list.setSelection(0)
+        settle()
+        assertEquals(0, list.firstVisiblePosition)
+        screen.pause().stop()
+        screen.restart().resume()
+        settle()
+        assertEquals(0, list.firstVisiblePosition)
+        val other = open<ChatActivity>().get().requireViewById<ListView>(R.id.turns)
+        assertEquals(3, other.lastVisiblePosition)
     }
 
     @Test

@@ -1,6 +1,7 @@
 package org.llamaexport.app
 
 import android.app.Activity
+import android.text.Layout
 import android.view.View
 import android.view.ViewGroup
 import android.widget.EditText
@@ -14,6 +15,10 @@ import org.robolectric.RuntimeEnvironment
 private const val PROSE =
     "A lighthouse keeper lit the lamp every evening and wrote the names of the ships in a book.\n\n" +
         "One night a storm put out the lamp, and a boy from the village ran up the stairs with a candle."
+
+private const val ARABIC =
+    "كان حارس المنارة يشعل المصباح كل مساء، ويكتب أسماء السفن في دفتر قديم.\n\n" +
+        "وفي ليلة عاصفة انطفأ المصباح (3 مرات)، فصعد ولد من القرية حاملًا شمعة إلى SmolLM2."
 
 /** Every screen opens and is drawn, as light, dark, from right to left, with large letters, on a tablet. */
 class ScreensTest : AppTest() {
@@ -61,6 +66,24 @@ class ScreensTest : AppTest() {
         waitFor("the answer") { parts.session.pending == null }
         parts.session.draft("And then?")
         drawAll<ChatActivity>("chat")
+    }
+
+    @Test
+    fun `a conversation in Arabic is drawn`() {
+        RuntimeEnvironment.setQualifiers("ar-ldrtl-w411dp-h891dp-notnight-xhdpi")
+        loadFake("SmolLM2-135M-Instruct", maxContext = 4096)
+        fake.reply = { ARABIC }
+        parts.session.send("احكِ لي قصة قصيرة عن منارة، من فضلك.")
+        waitFor("the answer") { parts.session.pending == null }
+        parts.session.send("What is `model.onnx`? 3.5 GB؟")
+        waitFor("the answer") { parts.session.pending == null }
+        parts.session.draft("ثم ماذا حدث؟")
+        val screen = open<ChatActivity>().get()
+        val text = screen.row(0).requireViewById<TextView>(R.id.text)
+        assertTrue(text.layout.getParagraphDirection(0) == Layout.DIR_RIGHT_TO_LEFT)
+        // The bubble of who asks stands at the end of the line, which is at the left here.
+        assertTrue(text.left < screen.row(0).width / 4, "the bubble is at ${text.left}")
+        draw(screen.window.decorView, "chat-arabic")
     }
 
     @Test

@@ -47,6 +47,23 @@ class ServicesTest : AppTest() {
     }
 
     @Test
+    fun `a benchmark is held, and stopped, by the service too`() {
+        loadFake()
+        val goesOn = Semaphore(0)
+        fake.onStep = { goesOn.acquire() }
+        assertTrue(parts.reports.measure(isQuick = true))
+        val service = started<GenerationService>()
+        service.startCommand(0, 1)
+        assertTrue("Measuring" in service.get().shown().title.orEmpty())
+        val stop = shadowOf(service.get().shown().actions.single().actionIntent).savedIntent
+        service.get().onStartCommand(stop, 0, 2)
+        goesOn.release(10_000)
+        waitFor("the stop") { parts.reports.running == null }
+        assertTrue(shadowOf(service.get()).isStoppedBySelf)
+        assertEquals("It was stopped.", parts.reports.result?.verdict?.invoke(app))
+    }
+
+    @Test
     fun `a service ends neither before it was shown, nor while it is started once more`() {
         loadFake()
         parts.session.send("Hello")

@@ -1,5 +1,7 @@
 package org.llamaexport.app
 
+import android.app.ActivityManager
+import android.app.ActivityManager.RunningAppProcessInfo
 import android.app.ApplicationExitInfo
 import android.content.ComponentCallbacks2
 import android.widget.EditText
@@ -13,6 +15,8 @@ import org.junit.Test
 import org.llamaexport.core.EngineError
 import org.llamaexport.core.KeptConversation
 import org.llamaexport.core.Tokenizer
+import org.robolectric.Shadows.shadowOf
+import org.robolectric.shadows.ShadowActivityManager.ApplicationExitInfoBuilder
 
 /** What is there after the process was killed, the memory went short, or a model failed. */
 class SurvivalTest : AppTest() {
@@ -172,10 +176,17 @@ class SurvivalTest : AppTest() {
         assertEquals(R.string.exit_memory, limiter)
         assertEquals(R.string.exit_native, LastExit.wordsOf(ApplicationExitInfo.REASON_CRASH_NATIVE, ""))
         assertNull(LastExit.wordsOf(ApplicationExitInfo.REASON_USER_REQUESTED, ""))
-        val words = R.string.exit_memory
-        parts.lastExit = LastExit(ApplicationExitInfo.REASON_OTHER, "MemoryLimiter:AnonSwap", words)
+        val exit = ApplicationExitInfoBuilder.newBuilder().setTimestamp(System.currentTimeMillis())
+            .setReason(ApplicationExitInfo.REASON_OTHER).setDescription("MemoryLimiter:AnonSwap")
+            .setImportance(RunningAppProcessInfo.IMPORTANCE_FOREGROUND).build()
+        shadowOf(app.getSystemService(ActivityManager::class.java)).addApplicationExitInfo(exit)
+        app.restart()
+        waitFor("the beginning") { parts.hasBegun }
         val screen = open<ChatActivity>().get()
         assertTrue("to get memory" in screen.words() && "MemoryLimiter:AnonSwap" in screen.words())
+        app.restart()
+        waitFor("the beginning") { parts.hasBegun }
+        assertNull(parts.lastExit, "it is said once")
     }
 
     @Test
