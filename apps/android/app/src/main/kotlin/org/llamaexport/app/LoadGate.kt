@@ -68,7 +68,8 @@ internal fun ScreenActivity.gateDialog(about: Bundle): Dialog {
     if (tokens == 0) {
         dialog.setPositiveButton(R.string.try_anyway) { _, _ -> parts.load(folder) }
     } else {
-        dialog.setPositiveButton(getString(R.string.use_tokens, tokens)) { _, _ -> parts.load(folder, tokens) }
+        val shorter = getString(R.string.use_tokens, tokens)
+        dialog.setPositiveButton(shorter) { _, _ -> parts.load(folder, tokens) }
             .setNeutralButton(R.string.try_anyway) { _, _ -> parts.load(folder) }
     }
     return dialog.create()

@@ -18,6 +18,7 @@ import org.junit.Test
 import org.llamaexport.core.AppError
 import org.llamaexport.core.BundleAddress
 import org.llamaexport.core.ErrorKind
+import org.llamaexport.core.Stop
 import org.llamaexport.core.Tokenizer
 import org.robolectric.RuntimeEnvironment
 import org.robolectric.Shadows.shadowOf
@@ -145,7 +146,8 @@ class BadInputTest : AppTest() {
     fun `a file that cannot be read on the model's thread is an error like others`() {
         loadFake()
         var error: AppError? = null
-        assertTrue(parts.host.work("verify", { _, _ -> throw IOException("no such disk") }) { error = it.error })
+        val fail = { _: OpenModel, _: Stop -> throw IOException("no such disk") }
+        assertTrue(parts.host.work("verify", fail) { error = it.error })
         waitFor("the error") { error != null }
         assertTrue("no such disk" in error?.message.orEmpty())
         assertTrue(parts.host.state is HostState.Ready)

@@ -10,7 +10,7 @@ import kotlin.test.assertTrue
 import org.junit.Test
 import org.robolectric.android.controller.ActivityController
 
-/** What is asked, and what was typed, is there again after the screen was turned, and nothing is left open. */
+/** What is asked, and typed, is there again after the screen was turned, and nothing is left open. */
 class TurnedScreenTest : AppTest() {
     private fun ActivityController<*>.turn() {
         val old = dialog()
