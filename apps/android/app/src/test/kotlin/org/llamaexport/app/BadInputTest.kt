@@ -132,7 +132,7 @@ class BadInputTest : AppTest() {
     @Test
     fun `a tokenizer of another model is said so, and the message is there again`() {
         val other = object : Tokenizer by LetterTokenizer {
-            override fun encode(text: String): IntArray = intArrayOf(VOCAB + 7)
+            override fun encode(text: String, continues: Boolean): IntArray = intArrayOf(VOCAB + 7)
         }
         fake.tokenizer = other
         loadFake()
