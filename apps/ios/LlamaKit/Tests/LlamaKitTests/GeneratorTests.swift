@@ -74,6 +74,17 @@ struct GeneratorTests {
         }
     }
 
+    @Test func aTextThatGoesOnKeepsItsFirstBlankAnAnswerHasNone() throws {
+        let folder = repository.appending(path: "apps/shared/vectors/tokenizers/llama2")
+        let pieces = try loadTokenizer(folder)
+        let word = try #require(pieces.encode("a").last)
+        let model = Told(vocabSize: pieces.vocabSize)
+        model.fillIn = { logits, _ in for id in 0..<logits.count { logits[id] = id == Int(word) ? 1 : 0 } }
+        let generator = Generator(try KeptCache(model), tokenizer: pieces, stopIds: [])
+        #expect(try generator.begin("a", greedy(2)).finish().text == " a a")
+        #expect(try generator.begin([word], greedy(2)).finish().text == "a a")
+    }
+
     @Test func aStopTextEndsTheTextBeforeIt() throws {
         let settings = try greedy(30, stopTexts: ["\n\n", "END"])
         let found = try generator(Script("One\n\nTwo END")).begin([1], settings).finish()

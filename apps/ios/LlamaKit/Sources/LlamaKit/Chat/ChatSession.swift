@@ -1,35 +1,6 @@
 import Foundation
 import Synchronization
 
-/// What is known of a model besides its artifact.
-public struct ChatModel: Sendable {
-    let tokenizer: any Tokenizer
-    let format: ChatFormat
-    let stopIds: Set<Int32>
-    let headTokens: [Int32]
-    let maxContext: Int?
-
-    /// Name the parts of a model.
-    ///
-    /// - Parameters:
-    ///   - tokenizer: the model's tokenizer
-    ///   - format: how its dialogs are written
-    ///   - stopIds: ids that end an answer
-    ///   - headTokens: ids of the tokens that its logits stand for, where its head was pruned; empty: each
-    ///     logit stands for its own index
-    ///   - maxContext: most positions to use; nil: all that the artifact has
-    public init(
-        tokenizer: any Tokenizer, format: ChatFormat, stopIds: Set<Int32>, headTokens: [Int32] = [],
-        maxContext: Int? = nil
-    ) {
-        self.tokenizer = tokenizer
-        self.format = format
-        self.stopIds = stopIds
-        self.headTokens = headTokens
-        self.maxContext = maxContext
-    }
-}
-
 /// What a session says while it answers.
 public enum Piece: Sendable, Equatable {
     /// So many tokens of a long prompt are read.
@@ -65,6 +36,7 @@ public actor ChatSession {
 
     private nonisolated let executor = QueueExecutor(label: "org.llamaexport.model")
     private nonisolated let stops = Mutex<[Stop]>([])
+    private nonisolated let sampling: Sampling
     private let format: ChatFormat
     private let now: @Sendable () -> LocalTime
     private var generator: Generator?
@@ -88,6 +60,7 @@ public actor ChatSession {
         engine: @Sendable () throws -> any StepModel
     ) async throws {
         format = model.format
+        sampling = model.sampling
         self.now = now
         // All is set, and so what follows runs on the queue.
         preconditionIsolated()
@@ -102,10 +75,12 @@ public actor ChatSession {
 
     /// Send a message and answer it; both become ``turns``.
     ///
+    /// - Parameter settings: how it is written; nil: tokens are drawn as the model's bundle asks
     /// - Returns: the pieces, which end with an error if the text is blank or does not fit into the context
     ///   (``PromptError``), or the runtime failed (``EngineError``, and half the answer is kept)
-    public nonisolated func send(_ text: String, _ settings: WriteSettings = .defaults) -> Pieces {
-        answer { chat, hearing in
+    public nonisolated func send(_ text: String, _ settings: WriteSettings? = nil) -> Pieces {
+        let settings = settings ?? asked
+        return answer { chat, hearing in
             try chat.send(
                 text, settings, stop: hearing.stop, onProgress: hearing.reading, onPiece: hearing.text)
         }
@@ -114,8 +89,9 @@ public actor ChatSession {
     /// Answer the last message again, with other random numbers; the old answer is replaced.
     ///
     /// - Returns: the pieces, as of ``send(_:_:)``; there is an error if there is no answer yet
-    public nonisolated func regenerate(_ settings: WriteSettings = .defaults) -> Pieces {
-        answer { chat, hearing in
+    public nonisolated func regenerate(_ settings: WriteSettings? = nil) -> Pieces {
+        let settings = settings ?? asked
+        return answer { chat, hearing in
             try chat.regenerate(
                 settings, stop: hearing.stop, onProgress: hearing.reading, onPiece: hearing.text)
         }
@@ -126,9 +102,10 @@ public actor ChatSession {
     /// - Parameter index: place of the message in ``turns``
     /// - Returns: the pieces, as of ``send(_:_:)``; there is an error if there is no such message
     public nonisolated func edit(
-        _ index: Int, _ text: String, _ settings: WriteSettings = .defaults
+        _ index: Int, _ text: String, _ settings: WriteSettings? = nil
     ) -> Pieces {
-        answer { chat, hearing in
+        let settings = settings ?? asked
+        return answer { chat, hearing in
             try chat.edit(
                 index, text, settings, stop: hearing.stop, onProgress: hearing.reading,
                 onPiece: hearing.text)
@@ -138,8 +115,9 @@ public actor ChatSession {
     /// Go on with a text that is no conversation, as models do that have no form for one.
     ///
     /// - Returns: the pieces, as of ``send(_:_:)``
-    public nonisolated func write(after text: String, _ settings: WriteSettings = .continuation) -> Pieces {
-        stream { session, hearing in
+    public nonisolated func write(after text: String, _ settings: WriteSettings? = nil) -> Pieces {
+        let settings = settings ?? WriteSettings.continuation.with(sampling)
+        return stream { session, hearing in
             let run = try session.opened().begin(text, settings)
             while let piece = try run.next(hearing.stop, onProgress: hearing.reading) { hearing.text(piece) }
             return run.completion
@@ -191,9 +169,9 @@ public actor ChatSession {
     /// - Parameter index: place in ``turns`` where the message is put; nil: behind all
     /// - Throws: ``PromptError`` if the text is blank, or there is no message of the user at the place
     public func overflow(
-        _ text: String, _ settings: WriteSettings = .defaults, at index: Int? = nil
+        _ text: String, _ settings: WriteSettings? = nil, at index: Int? = nil
     ) throws -> Overflow? {
-        try chatting().overflow(text, settings, at: index)
+        try chatting().overflow(text, settings ?? asked, at: index)
     }
 
     /// Forget the oldest turns, as ``Overflow/droppedTurns`` says; the system message stays.
@@ -227,6 +205,8 @@ public actor ChatSession {
         stop()
         await letGo()
     }
+
+    private nonisolated var asked: WriteSettings { .defaults.with(sampling) }
 
     private func letGo() {
         chat = nil

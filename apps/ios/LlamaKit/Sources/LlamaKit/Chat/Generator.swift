@@ -31,6 +31,13 @@ public struct WriteSettings: Sendable {
         self.stopTexts = stopTexts
     }
 
+    /// Return the same settings with tokens drawn otherwise.
+    func with(_ sampling: Sampling) -> WriteSettings {
+        var copy = self
+        copy.sampling = sampling
+        return copy
+    }
+
     private func with(maxTokens: Int) -> WriteSettings {
         var copy = self
         copy.maxTokens = maxTokens
@@ -39,9 +46,7 @@ public struct WriteSettings: Sendable {
 
     /// Return the same settings with another seed, at least 0.
     func with(seed: Int64) -> WriteSettings {
-        var copy = self
-        copy.sampling = sampling.with(seed: seed)
-        return copy
+        with(sampling.with(seed: seed))
     }
 }
 
