@@ -4,61 +4,6 @@ import Testing
 
 @testable import LlamaKit
 
-/// Makes one step of a model last until somebody stops it.
-private final class Hold: Sendable {
-    private let callsLeft = Mutex<Int?>(nil)
-    private let stopped = DispatchSemaphore(value: 0)
-
-    /// Hold the step after some more; nothing may run meanwhile.
-    func step(after calls: Int) {
-        while stopped.wait(timeout: .now()) == .success {}
-        callsLeft.withLock { $0 = calls }
-    }
-
-    func release() {
-        stopped.signal()
-    }
-
-    /// Return whether the step that runs was held, and is stopped now.
-    func isHeld() throws -> Bool {
-        let holds = callsLeft.withLock { left in
-            defer { left = left.flatMap { $0 > 0 ? $0 - 1 : nil } }
-            return left == 0
-        }
-        if !holds { return false }
-        if stopped.wait(timeout: .now() + 30) == .timedOut {
-            throw EngineError("nobody stopped it", hint: "")
-        }
-        return true
-    }
-}
-
-/// A model whose steps take a while, and one of which lasts until somebody stops it.
-private final class Held: Failing {
-    private let hold: Hold
-    private var isObedient = true
-
-    init(_ hold: Hold, maxContext: Int = 700) {
-        self.hold = hold
-        super.init(maxContext)
-    }
-
-    override var interrupt: (@Sendable () -> Void)? { { [hold] in hold.release() } }
-
-    override func step(_ ids: [Int32], at position: Int) throws -> UnsafeBufferPointer<Float> {
-        usleep(100)
-        if try hold.isHeld() {
-            isObedient.toggle()
-            // It ends early after some rows, or late.
-            if !isObedient {
-                if ids.count > 1 { _ = try super.step(Array(ids[..<(ids.count / 2)]), at: position) }
-                throw StepStopped()
-            }
-        }
-        return try super.step(ids, at: position)
-    }
-}
-
 /// A model that says when it goes.
 private final class Leaving: Failing {
     private let left: Stop
@@ -70,34 +15,6 @@ private final class Leaving: Failing {
 
     deinit {
         left.request()
-    }
-}
-
-private let letters = ChatModel(
-    tokenizer: LetterTokenizer(["begin", "end"]), format: shortForm, stopIds: [endToken])
-
-/// Read an answer to its end.
-@discardableResult
-private func whole(_ pieces: Pieces) async throws -> (text: String, stats: GenerationStats?) {
-    var text = ""
-    var stats: GenerationStats?
-    for try await piece in pieces {
-        switch piece {
-        case .reading: break
-        case .text(let more): text += more
-        case .end(let found): stats = found
-        }
-    }
-    return (text, stats)
-}
-
-extension ChatSession {
-    /// Whether the model's cache holds what its record says.
-    fileprivate func isTrue() throws -> Bool {
-        try use { cache in
-            let model = try #require(cache.model as? RowModel)
-            return cache.tokens.enumerated().map { row($1, $0) } == Array(model.rows[..<cache.position])
-        }
     }
 }
 
@@ -355,62 +272,5 @@ struct ChatSessionTests {
         #expect(stats?.decodeTokensPerS == 1)
         let read = try await session.use { $0.tokens.prefix(12) }
         #expect(read == "29.02.2024 x".utf8.map(Int32.init)[...])
-    }
-}
-
-/// Whoever cancels, and whenever, the cache holds what its record says, and the next answer is right.
-@Suite("A session after random cancels from other tasks")
-struct ChatSessionPropertyTests {
-    @Test(arguments: 0..<6)
-    func isTrue(seed: Int) async throws {
-        var dice = Dice(1000 + seed)
-        let hold = Hold()
-        let session = try await ChatSession(letters) { Held(hold) }
-        let short = try greedy(24)
-        var cancelled = 0
-        for _ in 0..<30 {
-            while try await session.length > 400 { try await session.dropOldest(2) }
-            let way = dice.below(4)
-            hold.step(after: way < 2 ? dice.below(20) : .max)
-            let pieces = try await ask(session, short, &dice)
-            let wait = dice.below(5000)
-            let reader = Task { try await whole(pieces).text }
-            let canceller = Task {
-                try? await Task.sleep(for: .microseconds(wait))
-                switch way {
-                case 0: reader.cancel()
-                case 1: session.stop()
-                default: break
-                }
-            }
-            let read = try await reader.value
-            await canceller.value
-            let kept = await session.turns.last?.text ?? ""
-            if await session.lastStats?.stopReason == .interrupted { cancelled += 1 }
-            #expect(way == 0 || read.isEmpty || sameBytes(kept, read))
-            try #require(try await session.isTrue())
-        }
-        #expect(cancelled > 5)
-        let fresh = try await Chat(
-            Generator(Failing(700)), shortForm, system: session.system, turns: session.turns)
-        let expected = try fresh.send("end", short).text
-        hold.step(after: .max)
-        #expect(try await whole(session.send("end", short)).text == expected)
-    }
-
-    private func ask(
-        _ session: ChatSession, _ settings: WriteSettings, _ dice: inout Dice
-    ) async throws -> Pieces {
-        let turns = await session.turns.count
-        let count = 1 + dice.below(dice.below(4) == 0 ? 250 : 9)
-        let text = (0..<count).map { _ in ["a", "b", "c"][dice.below(3)] }.joined()
-        switch turns == 0 ? 0 : dice.below(6) {
-        case 0, 1, 2: return session.send(text, settings)
-        case 3: return session.regenerate(settings)
-        case 4: return session.edit(2 * dice.below(turns / 2), text, settings)
-        default:
-            try await session.undo()
-            return session.send(text, settings)
-        }
     }
 }
