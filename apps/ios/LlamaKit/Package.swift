@@ -7,12 +7,16 @@ let package = Package(
     products: [
         .library(name: "LlamaKit", targets: ["LlamaKit"]),
         .library(name: "LlamaKitCoreML", targets: ["LlamaKitCoreML"]),
+        // What the sample app does, without its screens.
+        .library(name: "LlamaAppCore", targets: ["LlamaAppCore"]),
     ],
     targets: [
         .target(name: "LlamaKit"),
         // Empty where there is no Core ML.
         .target(name: "LlamaKitCoreML", dependencies: ["LlamaKit"]),
+        .target(name: "LlamaAppCore", dependencies: ["LlamaKit"]),
         .testTarget(name: "LlamaKitTests", dependencies: ["LlamaKit"]),
+        .testTarget(name: "LlamaAppCoreTests", dependencies: ["LlamaAppCore", "LlamaKit"]),
     ]
 )
 

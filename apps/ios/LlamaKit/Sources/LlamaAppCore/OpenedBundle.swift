@@ -1,0 +1,60 @@
+import Foundation
+import LlamaKit
+
+private let generationConfig = "generation_config.json"
+
+/// What is read of a bundle before its artifact is loaded.
+struct OpenedBundle: Sendable {
+    let bundle: ModelBundle
+    let chatModel: ChatModel
+    let noChatReason: String?
+    let sampling: Sampling
+    let contextTokens: Int
+
+    /// Read a bundle; it takes a moment, so it belongs on no actor of the screen's.
+    ///
+    /// - Parameter contextTokens: largest number of positions that are wanted
+    /// - Throws: ``AppError`` if it cannot be used
+    init(_ folder: URL, engines: any Engines, contextTokens wanted: Int) throws {
+        bundle = try ModelBundle.open(folder)
+        let manifest = bundle.manifest
+        try manifest.requireWriter()
+        if !engines.targets.contains(manifest.target) { throw wrongTarget(bundle, engines.targets) }
+        contextTokens = min(wanted, manifest.maxContext)
+        let format = try manifest.chat.map { try ChatFormat($0, vocabSize: manifest.vocabSize) } ?? .unknown
+        noChatReason = format.turns == nil ? format.reason ?? "" : nil
+        sampling = try samplingOf(folder)
+        chatModel = ChatModel(
+            tokenizer: try engines.openTokenizer(folder), format: format, stopIds: manifest.stopIds,
+            maxContext: contextTokens)
+    }
+
+    /// Describe the model that was loaded of it.
+    var loaded: LoadedModel {
+        LoadedModel(
+            bundle: bundle, contextTokens: contextTokens, noChatReason: noChatReason, sampling: sampling)
+    }
+}
+
+private func wrongTarget(_ bundle: ModelBundle, _ targets: [String]) -> EngineError {
+    EngineError(
+        "\(bundle.folder.lastPathComponent) is for \(bundle.manifest.target), which does not run in this app: "
+            + "expected \(targets.joined(separator: " or "))",
+        hint: "Export the model with --target \(targets.joined(separator: " or --target ")).")
+}
+
+private func samplingOf(_ folder: URL) throws -> Sampling {
+    let file = folder.appendingPathComponent(generationConfig)
+    guard FileManager.default.fileExists(atPath: file.path) else { return .defaults }
+    let content: Data
+    do {
+        content = try Data(contentsOf: file)
+    } catch {
+        throw BadInput(
+            "\(generationConfig) cannot be read: \(error.localizedDescription)", hint: "Copy the model again.")
+    }
+    guard case .object(let settings) = try parseJson([UInt8](content), where: generationConfig) else {
+        return .defaults
+    }
+    return ModelSampling(settings).sampling
+}
