@@ -21,9 +21,9 @@ struct ChatView: View {
             }
             .modifier(FullContextAlert())
             .onChange(of: parts.session.pending?.answer) { old, answer in speak(old, answer) }
-        #if os(iOS)
-            .navigationBarTitleDisplayMode(.inline)
-        #endif
+            #if os(iOS)
+                .navigationBarTitleDisplayMode(.inline)
+            #endif
     }
 
     @ViewBuilder private var content: some View {
@@ -36,7 +36,8 @@ struct ChatView: View {
             ScrollView {
                 LazyVStack(alignment: .leading, spacing: 16) {
                     ForEach(rows) { row in
-                        MessageRow(row: row, edit: { edited = EditedMessage(index: row.index, text: row.text) })
+                        MessageRow(
+                            row: row, edit: { edited = EditedMessage(index: row.index, text: row.text) })
                     }
                 }
                 .padding()

@@ -27,8 +27,8 @@ struct DeviceEngines: Engines {
                 }
             }
         #endif
-        let layout = try coreMLLayout(bundle.folder)
-        let hash = try manifestHash(bundle.folder)
+        let layout = try bundle.coreMLLayout()
+        let hash = try ModelBundle.manifestSha256(bundle.folder)
         let compiled = try await CoreMLStepModel.compile(artifact, manifestSha256: hash)
         return { try CoreMLStepModel.open(compiled, layout: layout, maxContext: contextTokens) }
     }
@@ -37,22 +37,11 @@ struct DeviceEngines: Engines {
 
     func forget(_ folder: URL) {
         // What was never compiled leaves nothing to forget.
-        guard let hash = try? manifestHash(folder) else { return }
+        guard let hash = try? ModelBundle.manifestSha256(folder) else { return }
         try? CompiledModels.inApplicationSupport.forget(manifestSha256: hash)
     }
 
     func runtime(of target: String) -> String {
         target == "coreml" ? "Core ML of \(ProcessInfo.processInfo.operatingSystemVersionString)" : target
     }
-}
-
-private func manifestContent(_ folder: URL) throws -> [UInt8] {
-    [UInt8](try Data(contentsOf: folder.appendingPathComponent("manifest.json")))
-}
-
-private func manifestHash(_ folder: URL) throws -> String { Sha256.hex(of: try manifestContent(folder)) }
-
-private func coreMLLayout(_ folder: URL) throws -> CoreMLLayout {
-    let manifest = try parseJson(manifestContent(folder), where: "manifest.json")
-    return try CoreMLLayout(graph: manifest.fields(where: "manifest.json").fields("graph"))
 }

@@ -32,7 +32,11 @@ struct DownloadView: View {
                     TextField("Folder in it, such as coreml (may be empty)", text: $place.folder)
                         .modifier(AddressField())
                 } footer: {
-                    Text("The address of a folder on a server, or a repository of the Hugging Face Hub as owner/name.")
+                    Text(
+                        """
+                        The address of a folder on a server, or a repository of the Hugging Face Hub as \
+                        owner/name.
+                        """)
                 }
                 Section {
                     SecureField("Access token, for private or gated models", text: $place.token)

@@ -21,7 +21,12 @@ struct ModelsView: View {
                     ModelRow(entry: entry, load: { load($0) }, delete: { deleted = entry })
                 }
             } footer: {
-                Text("A model is a folder that llama-export wrote. Copy it into this app’s folder in Files or Finder, import it here as a folder or zip, drop it on this list, or download it.")
+                Text(
+                    """
+                    A model is a folder that llama-export wrote. Copy it into this app’s folder in \
+                    Files or Finder, import it here as a folder or zip, drop it on this list, or \
+                    download it.
+                    """)
             }
         }
         .dropDestination(for: URL.self) { places, _ in

@@ -16,9 +16,16 @@ struct SettingsView: View {
                 Text(fault)
                     .foregroundStyle(Color.red)
             }
-            Section("System prompt") {
+            Section {
                 TextField("How the model is to behave", text: system, axis: .vertical)
                     .lineLimit(1...12)
+                    .disabled(isWithoutSystem)
+            } header: {
+                Text("System prompt")
+            } footer: {
+                if let model = parts.host.state.loaded, !model.takesSystem {
+                    Text(Words.noSystem(model.name))
+                }
             }
             Section {
                 number(.temperature)
@@ -71,6 +78,8 @@ struct SettingsView: View {
                 #endif
         }
     }
+
+    private var isWithoutSystem: Bool { parts.host.state.loaded?.takesSystem == false }
 
     private var system: Binding<String> {
         Binding(get: { form?.system ?? "" }, set: { form?.system = $0 })

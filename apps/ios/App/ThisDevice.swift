@@ -7,7 +7,7 @@ import LlamaKit
 struct ThisDevice: Device {
     var name: String { "\(model), \(system)" }
 
-    var facts: [String: String] {
+    var facts: KeyValuePairs<String, String> {
         ["model": model, "system": system, "abi": "arm64"]
     }
 

@@ -41,6 +41,7 @@ public final class AppParts {
     @ObservationIgnored public let jobs: ModelJobs
     @ObservationIgnored public let models: ModelList
     @ObservationIgnored public let conversations: ConversationList
+    @ObservationIgnored public let reports: Reports
     @ObservationIgnored public let settings: AppSettings
     @ObservationIgnored public let log: AppLog
     @ObservationIgnored private let library: ModelLibrary
@@ -65,6 +66,8 @@ public final class AppParts {
             downloader: Downloader(models: library.own, http: http), log: log)
         models = ModelList(library: library, jobs: jobs, host: host, files: files)
         conversations = ConversationList(store: store, session: session, files: files)
+        reports = Reports(
+            host: host, device: device, folder: places.own.appendingPathComponent("Reports"))
         demo = places.demo
         self.device = device
     }
@@ -95,7 +98,9 @@ public final class AppParts {
     /// Hear that the app came or went.
     public func change(to phase: AppPhase) {
         foreground.change(to: phase, isComputing: host.state.isBusy)
-        if phase == .background { session.save() }
+        if phase == .active { return }
+        session.save()
+        reports.leaveScreen()
     }
 
     /// Hear that the system needs memory: a model that rests is given up.

@@ -48,7 +48,8 @@ private func attempt<Value: Sendable>(_ work: () throws -> Value, _ log: AppLog)
 /// Return an error that a person can act on, of any error.
 func inWords(_ error: any Error) -> any AppError {
     if let known = error as? any AppError { return known }
-    return EngineError("it failed: \(error.localizedDescription)", hint: "Share the log with the app's makers.")
+    return EngineError(
+        "it failed: \(error.localizedDescription)", hint: "Share the log with the app's makers.")
 }
 
 /// What came of a piece of work.

@@ -12,6 +12,9 @@ public struct LoadedModel: Sendable {
     /// Why it has no turns, so that it only continues texts; nil: it chats.
     public let noChatReason: String?
 
+    /// Whether its dialogs have a place for a system message.
+    public let takesSystem: Bool
+
     /// Settings that its bundle asks for.
     public let sampling: Sampling
 

@@ -118,7 +118,8 @@ public final class ModelJobs {
 
     private func begin(
         _ name: String,
-        _ fetch: @escaping @Sendable (Stop, @escaping @Sendable (DownloadProgress) -> Void) throws -> ModelBundle
+        _ fetch: @escaping @Sendable (Stop, @escaping @Sendable (DownloadProgress) -> Void) throws ->
+            ModelBundle
     ) -> Bool {
         if job != nil { return false }
         let stop = Stop()
@@ -130,10 +131,11 @@ public final class ModelJobs {
         let tell: @Sendable (DownloadProgress) -> Void = { progress in
             if pace.isTime() { Task { @MainActor [weak self] in self?.show(progress, of: name) } }
         }
-        work.begin({
-            try FileManager.default.createDirectory(at: models, withIntermediateDirectories: true)
-            return try fetch(stop, tell)
-        }) { [weak self] result in self?.end(name, result.fault) }
+        work.begin(
+            {
+                try FileManager.default.createDirectory(at: models, withIntermediateDirectories: true)
+                return try fetch(stop, tell)
+            }, onEnd: { [weak self] result in self?.end(name, result.fault) })
         return true
     }
 

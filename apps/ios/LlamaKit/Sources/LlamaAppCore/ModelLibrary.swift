@@ -68,7 +68,8 @@ public struct ModelLibrary: Sendable {
             try FileManager.default.removeItem(at: folder)
         } catch {
             throw BadInput(
-                "\(folder.lastPathComponent) cannot be deleted: \(error.localizedDescription)", hint: "Try again.")
+                "\(folder.lastPathComponent) cannot be deleted: \(error.localizedDescription)",
+                hint: "Try again.")
         }
     }
 

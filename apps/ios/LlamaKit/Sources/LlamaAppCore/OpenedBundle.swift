@@ -8,6 +8,7 @@ struct OpenedBundle: Sendable {
     let bundle: ModelBundle
     let chatModel: ChatModel
     let noChatReason: String?
+    let takesSystem: Bool
     let sampling: Sampling
     let contextTokens: Int
 
@@ -23,6 +24,7 @@ struct OpenedBundle: Sendable {
         contextTokens = min(wanted, manifest.maxContext)
         let format = try manifest.chat.map { try ChatFormat($0, vocabSize: manifest.vocabSize) } ?? .unknown
         noChatReason = format.turns == nil ? format.reason ?? "" : nil
+        takesSystem = format.takesSystem
         sampling = try samplingOf(folder)
         chatModel = ChatModel(
             tokenizer: try engines.openTokenizer(folder), format: format, stopIds: manifest.stopIds,
@@ -32,7 +34,8 @@ struct OpenedBundle: Sendable {
     /// Describe the model that was loaded of it.
     var loaded: LoadedModel {
         LoadedModel(
-            bundle: bundle, contextTokens: contextTokens, noChatReason: noChatReason, sampling: sampling)
+            bundle: bundle, contextTokens: contextTokens, noChatReason: noChatReason,
+            takesSystem: takesSystem, sampling: sampling)
     }
 }
 
@@ -51,7 +54,8 @@ private func samplingOf(_ folder: URL) throws -> Sampling {
         content = try Data(contentsOf: file)
     } catch {
         throw BadInput(
-            "\(generationConfig) cannot be read: \(error.localizedDescription)", hint: "Copy the model again.")
+            "\(generationConfig) cannot be read: \(error.localizedDescription)", hint: "Copy the model again."
+        )
     }
     guard case .object(let settings) = try parseJson([UInt8](content), where: generationConfig) else {
         return .defaults

@@ -33,7 +33,7 @@ public protocol Device: Sendable {
     var name: String { get }
 
     /// Facts of the device by their names, for a report.
-    var facts: [String: String] { get }
+    var facts: KeyValuePairs<String, String> { get }
 
     /// Size of its memory, in bytes.
     var totalBytes: Int64 { get }

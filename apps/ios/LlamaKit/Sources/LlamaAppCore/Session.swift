@@ -130,9 +130,11 @@ public final class Session {
         settings.conversation = kept.id
         let store = store
         let whole = kept
-        files.begin({ try store.save(whole) }) { [weak self] result in
-            if let fault = result.fault { self?.fail(fault) }
-        }
+        files.begin(
+            { try store.save(whole) },
+            onEnd: { [weak self] result in
+                if let fault = result.fault { self?.fail(fault) }
+            })
     }
 
     // MARK: What went wrong
@@ -179,16 +181,18 @@ public final class Session {
 
     private func ask(_ index: Int, _ text: String) -> Bool {
         if pending != nil || isBlank(text) { return false }
-        guard let settings = try? WriteSettings(
-            sampling: adoptedSampling(), maxTokens: settings.maxTokens),
+        guard
+            let settings = try? WriteSettings(
+                sampling: adoptedSampling(), maxTokens: settings.maxTokens),
             let (session, model, stop) = host.take()
         else { return false }
         if conversation.turns.isEmpty { conversation.title = titleOf(text) }
         conversation.sampling = settings.sampling
         conversation.model = model.name
+        // One that was meant for other models is kept; the settings say that this one has no place for it.
         let question = Question(
-            system: conversation.system, turns: conversation.turns.map(\.message), index: index, text: text,
-            settings: settings)
+            system: model.takesSystem ? conversation.system : "",
+            turns: conversation.turns.map(\.message), index: index, text: text, settings: settings)
         pending = Pending(index: index, question: text)
         problem = nil
         full = nil

@@ -1,9 +1,9 @@
 import Foundation
-import LlamaKit
 import Synchronization
 import Testing
 
 @testable import LlamaAppCore
+@testable import LlamaKit
 
 /// Engines whose models write a fixed answer, letter by letter.
 final class FakeEngines: Engines {
@@ -84,7 +84,7 @@ final class ByteTokenizer: Tokenizer {
     let specialTokens: [Utf8Key: Int32] = [:]
     let prefixIds: [Int32] = []
 
-    func encode(_ text: String) -> [Int32] { text.utf8.map { Int32($0) } }
+    func encode(_ text: String, continues: Bool) -> [Int32] { text.utf8.map { Int32($0) } }
     func tokenName(_ id: Int32) -> String? { nil }
     func decode(_ ids: [Int32]) throws -> String {
         String(decoding: ids.map { UInt8(truncatingIfNeeded: $0) }, as: UTF8.self)
@@ -99,7 +99,7 @@ private final class ByteDecoder: StreamDecoder {
 
 final class FakeDevice: Device {
     let name = "Fake 1"
-    let facts = ["model": "Fake 1"]
+    let facts: KeyValuePairs = ["model": "Fake 1"]
     let totalBytes: Int64 = 8 << 30
     private let available: Mutex<Int64> = Mutex(4 << 30)
 
@@ -128,7 +128,8 @@ func writeBundle(
     let turn = { (letter: String) in "{\"prefix\": [\"\(letter)\"], \"suffix\": [\"\\n\"]}" }
     let turns = """
         {"begin": [], "no_system": [], "system": \(turn("s")), "user": \(turn("u")),
-         "assistant": {"prefix": [256], "suffix": [257]}, "answer": [256], "trim": false}
+         "assistant": {"prefix": [256], "suffix": [257]}, "answer": [256], "trim": [],
+         "thoughts_end": null}
         """
     let chat = chats ? "{\"reason\": null, \"turns\": \(turns)}" : "{\"reason\": \"it is a base model\"}"
     let manifest = """

@@ -128,7 +128,8 @@ struct LoadingTests {
         try form.save(app.parts.settings, app.session, model: nil)
         await app.restart()
         #expect(app.session.conversation.system == "Be short.")
-        #expect(app.session.conversation.sampling == (try Sampling(temperature: 0.25, seed: 7)))
+        let chosen = try Sampling(temperature: 0.25, seed: 7)
+        #expect(app.session.conversation.sampling == chosen)
         #expect(app.parts.settings.contextTokens == 512)
         form.typed[.topK] = "many"
         #expect(throws: SettingsFault(field: .topK, found: "many")) { try form.sampling() }
