@@ -31,3 +31,10 @@ if let runtime = Context.environment["LLAMA_ONNXRUNTIME"] {
         .testTarget(name: "BundleChecksTests", dependencies: ["BundleChecks", "LlamaKit"]),
     ]
 }
+
+// Core ML itself, on a Mac: LLAMA_COREML_BUNDLE is the folder of a bundle.
+if Context.environment["LLAMA_COREML_BUNDLE"] != nil {
+    package.targets += [
+        .testTarget(name: "CoreMLProofTests", dependencies: ["LlamaKit", "LlamaKitCoreML"])
+    ]
+}

@@ -41,8 +41,8 @@ struct OpenedBundle: Sendable {
 
 private func wrongTarget(_ bundle: ModelBundle, _ targets: [String]) -> EngineError {
     EngineError(
-        "\(bundle.folder.lastPathComponent) is for \(bundle.manifest.target), which does not run in this app: "
-            + "expected \(targets.joined(separator: " or "))",
+        "\(bundle.folder.lastPathComponent) is for \(bundle.manifest.target), which does not run in this "
+            + "app: expected \(targets.joined(separator: " or "))",
         hint: "Export the model with --target \(targets.joined(separator: " or --target ")).")
 }
 
