@@ -8,7 +8,16 @@ import pytest
 
 import check_ios
 import swift_root
-from check_ios import PARTS, ROOT, Toolchain, find_toolchain, has_swift, main, swift_version
+from check_ios import (
+    PARTS,
+    REAL_TESTS,
+    ROOT,
+    Toolchain,
+    find_toolchain,
+    has_swift,
+    main,
+    swift_version,
+)
 
 SCRIPTS = ROOT / "tools" / "apps"
 
@@ -33,16 +42,14 @@ def test_it_checks_everything_unless_told_otherwise(capsys):
     calls = Calls()
     assert main([], calls, found()) == 0
     fixtures, runtime = ROOT / "build/apps/fixtures", ROOT / "build/ios/onnxruntime"
-    bundles, vocabularies, library, tests, *adapters, lint = calls.commands
+    bundles, vocabularies, library, core, real, *adapters, lint = calls.commands
     assert bundles[1:] == [str(SCRIPTS / "engine_fixtures.py"), str(fixtures)]
     assert vocabularies[1:] == [
         str(SCRIPTS / "tokenizer_fixtures.py"),
         str(fixtures / "tokenizers"),
     ]
     assert library[1:] == [str(SCRIPTS / "onnxruntime_library.py"), str(runtime)]
-    assert tests[1:] == [
-        str(SCRIPTS / "bundle_server.py"),
-        str(fixtures),
+    tests = [
         "env",
         f"LLAMA_FIXTURES={fixtures}",
         f"LLAMA_ONNXRUNTIME={runtime}",
@@ -53,6 +60,10 @@ def test_it_checks_everything_unless_told_otherwise(capsys):
         "--scratch-path",
         str(ROOT / "build/ios/swift"),
     ]
+    # Each test is run once.
+    assert core == [*tests, "--skip", REAL_TESTS]
+    server = [str(SCRIPTS / "bundle_server.py"), str(fixtures)]
+    assert real[1:] == [*server, *tests, "--filter", REAL_TESTS]
     assert adapters
     assert lint[1:5] == ["swift", "format", "lint", "--strict"]
     assert lint[-1] == str(ROOT / "apps/ios")
@@ -78,6 +89,12 @@ def test_it_checks_the_named_part_with_the_named_test():
     (command,) = calls.commands
     assert command[-2:] == ["--filter", "JsonTests"]
     assert not any(word.startswith("LLAMA_") for word in command)
+
+
+def test_the_tests_that_are_run_apart_are_there():
+    tests = ROOT / "apps/ios/LlamaKit/Tests"
+    names = {path.stem for path in tests.rglob("*.swift")}
+    assert set(REAL_TESTS.split("|")) <= names
 
 
 def test_in_a_root_the_repository_stands_elsewhere(tmp_path):

@@ -34,6 +34,7 @@ FIXTURES = Path("build/apps/fixtures")
 # Where these are set, LlamaKit's package has tests of real vocabularies and of real bundles.
 FIXTURES_VARIABLE, RUNTIME_VARIABLE = "LLAMA_FIXTURES", "LLAMA_ONNXRUNTIME"
 RUNTIME = BUILD / "onnxruntime"
+REAL_TESTS = "RealTokenizersTests|RealBundleTests"
 PARTS = {
     "core": "LlamaKit's tests",
     "bundles": "its tests on real vocabularies and bundles, which are made first",
@@ -99,23 +100,29 @@ def fixtures_commands() -> list[list[str]]:
     ]
 
 
-def test_commands(toolchain: Toolchain, *, bundles: bool, test: str | None) -> list[list[str]]:
+def test_commands(toolchain: Toolchain, parts: Sequence[str], test: str | None) -> list[list[str]]:
     """Return the calls that run LlamaKit's tests.
+
+    Those on real vocabularies and bundles run after the others: they take the processor for long,
+    and some of the others measure time.
 
     Args:
         toolchain: where Swift runs.
-        bundles: whether those on real vocabularies and bundles are among them.
+        parts: keys of `PARTS`.
         test: tests to run, as `swift test --filter` takes them, such as `JsonTests`; None for all.
     """
-    filters = ("--filter", test) if test else ()
-    call = ("swift", "test", *PACKAGE, *filters)
-    if not bundles:
-        return [toolchain.command(*call)]
-    # What nothing on Linux loads into Swift runs in Python, beside the tests.
-    server = [str(python_of_package()), str(ROOT / "tools/apps/bundle_server.py")]
-    named = {FIXTURES_VARIABLE: FIXTURES, RUNTIME_VARIABLE: RUNTIME}
-    tests = toolchain.command(*call, variables=named)
-    return [*fixtures_commands(), [*server, str(ROOT / FIXTURES), *tests]]
+    named = {FIXTURES_VARIABLE: FIXTURES, RUNTIME_VARIABLE: RUNTIME} if "bundles" in parts else {}
+    call = ("swift", "test", *PACKAGE)
+    commands = fixtures_commands() if "bundles" in parts else []
+    if "core" in parts:
+        chosen = ("--filter", test) if test else ("--skip", REAL_TESTS)
+        commands.append(toolchain.command(*call, *chosen, variables=named))
+    if "bundles" in parts:
+        # What nothing on Linux loads into Swift runs in Python, beside the tests.
+        server = [str(python_of_package()), str(ROOT / "tools/apps/bundle_server.py")]
+        tests = toolchain.command(*call, "--filter", test or REAL_TESTS, variables=named)
+        commands.append([*server, str(ROOT / FIXTURES), *tests])
+    return commands
 
 
 def adapter_commands(toolchain: Toolchain) -> list[list[str]]:
@@ -144,7 +151,7 @@ def swift_commands(toolchain: Toolchain, parts: Sequence[str], test: str | None)
     """Return the calls that check some parts of `PARTS`; for `test` see `test_commands`."""
     commands: list[list[str]] = []
     if {"core", "bundles"} & set(parts):
-        commands += test_commands(toolchain, bundles="bundles" in parts, test=test)
+        commands += test_commands(toolchain, parts, test)
     if "adapters" in parts:
         commands += adapter_commands(toolchain)
     if "format" in parts:
