@@ -107,11 +107,13 @@ struct CoreMLLoopTests {
     private final class Recorder: CoreMLRunner {
         var calls: [CoreMLCall] = []
         var count = 4096
+        var onCall: () -> Void = {}
         let logits = UnsafeMutableBufferPointer<Float>.allocate(capacity: 4096)
         deinit { logits.deallocate() }
 
         func run(_ call: CoreMLCall) throws -> UnsafeBufferPointer<Float> {
             calls.append(call)
+            onCall()
             logits.initialize(repeating: Float(call.position + call.length))
             return UnsafeBufferPointer(rebasing: UnsafeBufferPointer(logits)[..<count])
         }
@@ -128,6 +130,24 @@ struct CoreMLLoopTests {
         #expect(throws: PromptError.self) { try loop.step([7], at: 52) }
         #expect(throws: PromptError.self) { try loop.step([4096], at: 0) }
         #expect(throws: PromptError.self) { try loop.step([Int32](repeating: 1, count: 401), at: 0) }
+    }
+
+    @Test func endsBetweenTwoCallsWhereItIsStopped() throws {
+        let recorder = Recorder()
+        let loop = CoreMLLoop(layout: try layout(), maxContext: 512, runner: recorder)
+        let cache = try KeptCache(loop)
+        let stop = Stop()
+        #expect(throws: StepStopped.self) {
+            recorder.onCall = { loop.interrupt?() }
+            _ = try loop.step([Int32](repeating: 3, count: 300), at: 0)
+        }
+        #expect(recorder.calls.count == 1)
+        recorder.onCall = { stop.request() }
+        #expect(try cache.read([Int32](repeating: 3, count: 300), stop: stop) == nil)
+        #expect(recorder.calls.count == 2)
+        #expect(cache.position == 128)
+        recorder.onCall = {}
+        #expect(try cache.read([1])?[0] == 129)
     }
 
     @Test func refusesLogitsOfAnotherModel() throws {

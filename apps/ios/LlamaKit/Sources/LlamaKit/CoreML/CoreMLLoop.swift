@@ -1,3 +1,5 @@
+import Synchronization
+
 /// Makes the calls of a Core ML package, whatever runs it.
 public protocol CoreMLRunner: AnyObject {
     /// Run a call and return the logits `[V]` of its last row, valid until the next call.
@@ -10,14 +12,15 @@ public protocol CoreMLRunner: AnyObject {
 
 /// A Core ML package as a ``StepModel``: positions, pieces of a prompt, and rewinding.
 ///
-/// It knows no Core ML, so that Linux runs it too. A call cannot be ended early; prompts come in pieces,
-/// between which whoever reads them looks for a stop.
+/// It knows no Core ML, so that Linux runs it too. A call cannot be ended early, and a step is ended between
+/// two: near the end of a context of fixed functions a piece of a prompt takes a call for each token.
 public final class CoreMLLoop: StepModel {
     public let vocabSize: Int
     public let maxContext: Int
 
     private let runner: any CoreMLRunner
     private let plan: CoreMLPlan
+    private let mark = StopMark()
     private var written = 0
 
     /// - Parameters:
@@ -32,11 +35,15 @@ public final class CoreMLLoop: StepModel {
         self.plan = CoreMLPlan(form: layout.form, maxContext: layout.maxContext)
     }
 
+    public var interrupt: (@Sendable () -> Void)? { { [mark] in mark.isSet.store(true, ordering: .relaxed) } }
+
     public func step(_ ids: [Int32], at position: Int) throws -> UnsafeBufferPointer<Float> {
         try requireTokens(ids, at: position, held: written)
+        mark.isSet.store(false, ordering: .relaxed)
         written = position
         var rest = ids[...]
         while true {
+            if mark.isSet.load(ordering: .relaxed) { throw StepStopped() }
             let call = plan.nextCall(rest, at: written)
             let logits = try runner.run(call)
             if logits.count != vocabSize {
@@ -49,4 +56,9 @@ public final class CoreMLLoop: StepModel {
             if rest.isEmpty { return logits }
         }
     }
+}
+
+/// Tells a step that runs to end.
+private final class StopMark: Sendable {
+    let isSet = Atomic(false)
 }
