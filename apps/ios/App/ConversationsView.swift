@@ -27,7 +27,7 @@ struct ConversationsView: View {
         .navigationTitle("Conversations")
         .toolbar {
             ToolbarItem(placement: .primaryAction) {
-                Button(action: begin) {
+                Button(action: { begin() }) {
                     Label("New conversation", systemImage: "square.and.pencil")
                 }
             }

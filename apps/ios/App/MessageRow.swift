@@ -46,7 +46,7 @@ struct MessageRow: View {
                 Label("Copy", systemImage: "doc.on.doc")
             }
             if row.isUser {
-                Button(action: edit) {
+                Button(action: { edit() }) {
                     Label("Edit message", systemImage: "pencil")
                 }
                 .disabled(!parts.host.state.isReady)

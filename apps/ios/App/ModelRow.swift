@@ -27,7 +27,7 @@ struct ModelRow: View {
                             .disabled(parts.host.state.isWorking)
                     }
                 }
-                Button("Delete", role: .destructive, action: delete)
+                Button("Delete", role: .destructive) { delete() }
             }
             .buttonStyle(.borderless)
         }

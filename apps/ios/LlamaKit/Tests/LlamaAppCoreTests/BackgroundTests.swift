@@ -7,7 +7,10 @@ import Testing
 struct BackgroundTests {
     private func answering() async throws -> FakeApp {
         let app = try FakeApp()
-        app.engines.change { $0.answer = String(repeating: "a", count: 300) }
+        app.engines.change {
+            $0.answer = String(repeating: "a", count: 300)
+            $0.stepSeconds = 0.003
+        }
         try await app.loaded()
         app.session.draft = "go"
         app.session.send()

@@ -53,7 +53,10 @@ struct ChattingTests {
 
     @Test func anAnswerStopsBeforeTheNextStepAndIsKept() async throws {
         let app = try FakeApp()
-        app.engines.change { $0.answer = String(repeating: "a", count: 100_000) }
+        app.engines.change {
+            $0.answer = String(repeating: "a", count: 100_000)
+            $0.stepSeconds = 0.003
+        }
         try await app.loaded()
         try app.parts.settings.keep(contextTokens: 512, maxTokens: 400)
         app.session.draft = "go"

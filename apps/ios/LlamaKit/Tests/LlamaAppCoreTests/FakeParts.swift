@@ -18,6 +18,7 @@ final class FakeEngines: Engines {
         var living = 0
         var forgotten: [String] = []
         var failAtStep = Int.max
+        var stepSeconds = 0.0
     }
 
     init() { state = Mutex(State()) }
@@ -68,6 +69,7 @@ final class FakeModel: StepModel {
         try requireTokens(new, at: position, held: ids.count)
         engines.change { $0.steps += 1 }
         let now = engines.now
+        if now.stepSeconds > 0 { Thread.sleep(forTimeInterval: now.stepSeconds) }
         if now.steps >= now.failAtStep { throw EngineError("the runtime failed", hint: "Load it again.") }
         ids = ids.prefix(position) + new
         let written = ids.reversed().prefix { $0 != Self.ask }.count
