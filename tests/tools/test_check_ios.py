@@ -93,8 +93,11 @@ def test_it_checks_the_named_part_with_the_named_test():
 
 def test_the_tests_that_are_run_apart_are_there():
     tests = ROOT / "apps/ios/LlamaKit/Tests"
-    names = {path.stem for path in tests.rglob("*.swift")}
+    names = {path.stem for path in [*tests.iterdir(), *tests.rglob("*.swift")]}
     assert set(REAL_TESTS.split("|")) <= names
+    # What reads those fixtures is run apart, and nothing else is.
+    gated = {path for path in tests.rglob("*.swift") if "Turns.of" in path.read_text("utf-8")}
+    assert {path.parent.name for path in gated} == {"BundleChecksTests"}
 
 
 def test_in_a_root_the_repository_stands_elsewhere(tmp_path):

@@ -34,7 +34,8 @@ FIXTURES = Path("build/apps/fixtures")
 # Where these are set, LlamaKit's package has tests of real vocabularies and of real bundles.
 FIXTURES_VARIABLE, RUNTIME_VARIABLE = "LLAMA_FIXTURES", "LLAMA_ONNXRUNTIME"
 RUNTIME = BUILD / "onnxruntime"
-REAL_TESTS = "RealTokenizersTests|RealBundleTests"
+# As `swift test` filters: a suite, and every one of a target.
+REAL_TESTS = "RealTokenizersTests|BundleChecksTests"
 PARTS = {
     "core": "LlamaKit's tests",
     "bundles": "its tests on real vocabularies and bundles, which are made first",

@@ -116,7 +116,9 @@ private final class StaleRow: Faulty {
 /// Each two neighbouring rows of the output head have changed places.
 private final class SwappedHead: Faulty {
     override func step(_ ids: [Int32], at position: Int) throws -> UnsafeBufferPointer<Float> {
-        change(try model.step(ids, at: position)) { logits, index in logits[min(index ^ 1, logits.count - 1)] }
+        change(try model.step(ids, at: position)) { logits, index in
+            logits[min(index ^ 1, logits.count - 1)]
+        }
     }
 }
 
