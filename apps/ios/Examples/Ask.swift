@@ -6,20 +6,17 @@ import LlamaKitCoreML
 func ask(_ folder: URL, _ question: String, onText: (String) -> Void) async throws {
     let bundle = try ModelBundle.open(folder)
     _ = try bundle.checkHashes { _ in true }
-    let manifest = bundle.manifest
-    let format = try manifest.chat.map { try ChatFormat($0, vocabSize: manifest.vocabSize) } ?? .unknown
-    let context = min(2048, manifest.maxContext)
+    let context = min(2048, bundle.manifest.maxContext)
     let layout = try bundle.coreMLLayout()
     let compiled = try await CoreMLStepModel.compile(
         bundle.artifact, manifestSha256: ModelBundle.manifestSha256(folder))
-    let model = ChatModel(
-        tokenizer: try loadTokenizer(folder), format: format, stopIds: manifest.stopIds, maxContext: context)
+    let model = try ChatModel(bundle, maxContext: context)
     let session = try await ChatSession(model, system: "Answer in one sentence.") {
         try CoreMLStepModel.open(compiled, layout: layout, maxContext: context)
     }
     let settings = try WriteSettings(sampling: .greedy, maxTokens: 256)
     let pieces =
-        format.turns == nil
+        model.format.turns == nil
         ? session.write(after: question, settings) : session.send(question, settings)
     for try await piece in pieces {
         if case .text(let text) = piece { onText(text) }

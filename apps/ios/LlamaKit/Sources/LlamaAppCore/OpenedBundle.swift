@@ -1,8 +1,6 @@
 import Foundation
 import LlamaKit
 
-private let generationConfig = "generation_config.json"
-
 /// What is read of a bundle before its artifact is loaded.
 struct OpenedBundle: Sendable {
     let bundle: ModelBundle
@@ -22,13 +20,12 @@ struct OpenedBundle: Sendable {
         try manifest.requireWriter()
         if !engines.targets.contains(manifest.target) { throw wrongTarget(bundle, engines.targets) }
         contextTokens = min(wanted, manifest.maxContext)
-        let format = try manifest.chat.map { try ChatFormat($0, vocabSize: manifest.vocabSize) } ?? .unknown
+        chatModel = try ChatModel(
+            bundle, tokenizer: engines.openTokenizer(folder), maxContext: contextTokens)
+        let format = chatModel.format
         noChatReason = format.turns == nil ? format.reason ?? "" : nil
         takesSystem = format.takesSystem
-        sampling = try samplingOf(folder)
-        chatModel = ChatModel(
-            tokenizer: try engines.openTokenizer(folder), format: format, stopIds: manifest.stopIds,
-            maxContext: contextTokens)
+        sampling = chatModel.sampling
     }
 
     /// Describe the model that was loaded of it.
@@ -44,21 +41,4 @@ private func wrongTarget(_ bundle: ModelBundle, _ targets: [String]) -> EngineEr
         "\(bundle.folder.lastPathComponent) is for \(bundle.manifest.target), which does not run in this "
             + "app: expected \(targets.joined(separator: " or "))",
         hint: "Export the model with --target \(targets.joined(separator: " or --target ")).")
-}
-
-private func samplingOf(_ folder: URL) throws -> Sampling {
-    let file = folder.appendingPathComponent(generationConfig)
-    guard FileManager.default.fileExists(atPath: file.path) else { return .defaults }
-    let content: Data
-    do {
-        content = try Data(contentsOf: file)
-    } catch {
-        throw BadInput(
-            "\(generationConfig) cannot be read: \(error.localizedDescription)", hint: "Copy the model again."
-        )
-    }
-    guard case .object(let settings) = try parseJson([UInt8](content), where: generationConfig) else {
-        return .defaults
-    }
-    return ModelSampling(settings).sampling
 }

@@ -127,9 +127,12 @@ struct ExampleTests {
         try bundle(folder.url, "{")
         let broken = try ModelBundle.open(folder.url)
         #expect(throws: BadInput.self) { try ChatModel(broken) }
-        try FileManager.default.removeItem(at: folder.url.at("generation_config.json"))
+        try bundle(folder.url, String(repeating: " ", count: 1 << 20) + "{}")
+        let large = try ModelBundle.open(folder.url)
         #expect(
-            try refusal { _ = try ChatModel(broken) }.message.contains(
-                "generation_config.json cannot be read"))
+            try refusal { _ = try ChatModel(large) }.message
+                == "generation_config.json is larger than 1048576 bytes")
+        try FileManager.default.removeItem(at: folder.url.at("generation_config.json"))
+        #expect(try ChatModel(large).sampling == .defaults)
     }
 }

@@ -42,33 +42,32 @@ public struct ChatModel: Sendable {
 
     /// Read what a bundle says of its model; its tokenizer takes a while.
     ///
-    /// - Parameter maxContext: most positions to use; nil: all that the artifact has
+    /// - Parameters:
+    ///   - tokenizer: the bundle's tokenizer; nil: it is loaded
+    ///   - maxContext: most positions to use; nil: all that the artifact has
     /// - Throws: ``BundleError`` if the model cannot write, or its tokenizer is damaged or not known here;
     ///   ``BadInput`` if a file of the bundle is not what it should be
-    public init(_ bundle: ModelBundle, maxContext: Int? = nil) throws {
+    public init(_ bundle: ModelBundle, tokenizer: (any Tokenizer)? = nil, maxContext: Int? = nil) throws {
         let manifest = bundle.manifest
         try manifest.requireWriter()
         self.init(
-            tokenizer: try loadTokenizer(bundle.folder),
+            tokenizer: try tokenizer ?? loadTokenizer(bundle.folder),
             format: try manifest.chat.map { try ChatFormat($0, vocabSize: manifest.vocabSize) } ?? .unknown,
-            stopIds: manifest.stopIds, maxContext: maxContext, sampling: try Self.sampling(of: bundle))
+            stopIds: manifest.stopIds, maxContext: maxContext, sampling: try samplingOf(bundle.folder))
     }
+}
 
-    private static func sampling(of bundle: ModelBundle) throws -> Sampling {
-        guard bundle.manifest.files.contains(where: { sameBytes($0.path, settingsName) }) else {
-            return .defaults
+private func samplingOf(_ folder: URL) throws -> Sampling {
+    let place = folder.at(settingsName)
+    if !isFile(place) { return .defaults }
+    do {
+        guard let content = try FileReader(place).readAll(most: mostSettingsBytes) else {
+            throw BadInput(
+                "\(settingsName) is larger than \(mostSettingsBytes) bytes", hint: "Copy the model again.")
         }
-        do {
-            let file = try FileReader(bundle.folder.at(settingsName))
-            guard let content = try file.readAll(most: mostSettingsBytes) else {
-                throw BadInput(
-                    "\(settingsName) is larger than \(mostSettingsBytes) bytes", hint: "Copy the model again."
-                )
-            }
-            let settings = try parseJson(content, where: settingsName).asObject
-            return settings.map { ModelSampling($0).sampling } ?? .defaults
-        } catch let fault as FileFault {
-            throw BadInput("\(settingsName) cannot be read: \(fault)", hint: "Copy the model again.")
-        }
+        let settings = try parseJson(content, where: settingsName).asObject
+        return settings.map { ModelSampling($0).sampling } ?? .defaults
+    } catch let fault as FileFault {
+        throw BadInput("\(settingsName) cannot be read: \(fault)", hint: "Copy the model again.")
     }
 }
