@@ -132,8 +132,12 @@ struct LyingServerTests {
         defer { server.stop() }
         let http = UrlHttp(transport: SessionTransport(silenceSeconds: 1))
         let error = try refusal { _ = try test.fetch(server, http: http) }
-        #expect(error.message.contains("model.onnx broke off after 10000 bytes"))
+        #expect(error.message == "model.onnx broke off after 10000 bytes: nothing came for 1 seconds")
         #expect(lengthOfFile(test.part) == 10_000)
+        let mute = try TestServer { _, _ in Thread.sleep(forTimeInterval: 60) }
+        defer { mute.stop() }
+        let nothing = try refusal { _ = try test.fetch(mute, http: http) }
+        #expect(nothing.message == "127.0.0.1 does not answer: nothing came for 1 seconds")
     }
 
     @Test func nobodyAnswers() throws {

@@ -6,16 +6,17 @@ import Foundation
 
 /// Sends requests by URLSession, a session each: nothing of one is left for another.
 public struct SessionTransport: HttpTransport {
-    private let silenceSeconds: Double
+    private let silenceSeconds: Int
 
     /// - Parameter silenceSeconds: time without any byte after which a server counts as gone
-    public init(silenceSeconds: Double = 60) {
+    public init(silenceSeconds: Int = 60) {
         self.silenceSeconds = silenceSeconds
     }
 
     public func send(_ request: HttpRequest, isStopped: () -> Bool) throws -> any HttpAnswer {
         let settings = URLSessionConfiguration.ephemeral
-        settings.timeoutIntervalForRequest = silenceSeconds
+        // The clock that counts is ours: Linux's own sometimes does not go off.
+        settings.timeoutIntervalForRequest = 2 * Double(silenceSeconds)
         // A cache would hold whole files in memory, and cookies would tell one host of another.
         settings.urlCache = nil
         settings.httpCookieStorage = nil
@@ -38,7 +39,7 @@ public struct SessionTransport: HttpTransport {
             let task = session.dataTask(with: asked)
             inbox.begin(pause: { task.suspend() }, resume: { task.resume() }, cancel: { task.cancel() })
         #endif
-        let answer = SessionAnswer(inbox: inbox, session: session)
+        let answer = SessionAnswer(inbox: inbox, session: session, silenceSeconds: silenceSeconds)
         task.resume()
         do {
             try answer.waitForHead(isStopped: isStopped)
@@ -54,11 +55,14 @@ public struct SessionTransport: HttpTransport {
 private final class SessionAnswer: HttpAnswer {
     private let inbox: Inbox
     private let session: URLSession
+    private let silenceSeconds: Int
+    private var heardAt = Date()
     private var head = InboxHead(status: notHttpStatus, headers: [:])
 
-    init(inbox: Inbox, session: URLSession) {
+    init(inbox: Inbox, session: URLSession, silenceSeconds: Int) {
         self.inbox = inbox
         self.session = session
+        self.silenceSeconds = silenceSeconds
     }
 
     deinit { close() }
@@ -72,12 +76,25 @@ private final class SessionAnswer: HttpAnswer {
             if isStopped() { throw Stopped() }
             if let found = try inbox.head() {
                 head = found
+                heardAt = Date()
                 return
             }
+            try requireHeard()
         }
     }
 
-    func read() throws -> Data? { try inbox.next() }
+    func read() throws -> Data? {
+        guard let piece = try inbox.next() else { return nil }
+        if piece.isEmpty { try requireHeard() } else { heardAt = Date() }
+        return piece
+    }
+
+    /// Give up a server that has been silent for too long.
+    private func requireHeard() throws {
+        if Date().timeIntervalSince(heardAt) <= Double(silenceSeconds) { return }
+        close()
+        throw BodyFault("nothing came for \(silenceSeconds) seconds")
+    }
 
     func close() {
         inbox.close()
