@@ -9,10 +9,14 @@ import pytest
 import check_ios
 import swift_root
 from check_ios import (
+    DOUBLED,
+    DOUBLES,
+    LINKING,
     PARTS,
     REAL_TESTS,
     ROOT,
     Toolchain,
+    app_for,
     find_toolchain,
     has_swift,
     main,
@@ -59,6 +63,7 @@ def test_it_checks_everything_unless_told_otherwise(capsys):
         str(ROOT / "apps/ios/LlamaKit"),
         "--scratch-path",
         str(ROOT / "build/ios/swift"),
+        *LINKING,
     ]
     # Each test is run once.
     assert core == [*tests, "--skip", REAL_TESTS]
@@ -76,11 +81,41 @@ def test_the_adapters_are_checked_after_what_they_import():
     build, folder, *modules, coreml, executorch = [" ".join(each) for each in calls.commands]
     assert build.startswith("env swift build --package-path")
     assert folder == f"mkdir -p {ROOT / 'build/ios/doubles'}"
-    made = {word for each in modules for word in each.split() if word.endswith(".swiftmodule")}
-    assert {Path(path).stem for path in made} >= {"CoreML", "ExecuTorch"}
+    made = [word for each in modules for word in each.split() if word.endswith(".swiftmodule")]
+    assert [Path(path).stem for path in made] == list(DOUBLED)
+    assert sorted(DOUBLED) == sorted(
+        path.name for path in (ROOT / DOUBLES).iterdir() if path.is_dir()
+    )
     for adapter, source in ((coreml, "CoreMLStepModel"), (executorch, "ExecuTorchStepModel")):
         assert f"-swift-version 6 -warnings-as-errors -I {ROOT}" in adapter
         assert f"/{source}.swift" in adapter
+
+
+def test_the_app_is_checked_as_each_system_compiles_it():
+    calls = Calls()
+    assert main(["app"], calls, found()) == 0
+    coreml, ask, stock, ios, macos = [" ".join(each) for each in calls.commands[-5:]]
+    assert "LlamaKitCoreML.swiftmodule" in coreml
+    assert ask.endswith("apps/ios/Examples/Ask.swift")
+    assert stock.endswith("apps/ios/Examples/StockLanguageModel.swift")
+    for system, call in (("iOS", ios), ("macOS", macos)):
+        assert (
+            f"-swift-version 5 -strict-concurrency=complete -warnings-as-errors -I {ROOT}" in call
+        )
+        assert f"build/ios/app/{system}/ChatView.swift" in call
+
+
+def test_what_another_system_compiles_is_left_out(monkeypatch, tmp_path):
+    monkeypatch.setattr(check_ios, "ROOT", tmp_path)
+    source = tmp_path / "apps/ios/App/A.swift"
+    source.parent.mkdir(parents=True)
+    source.write_text("#if os(iOS)\n    one\n#elseif os(macOS)\n#endif\n#if os(macOS)\n#endif\n")
+    (copy,) = app_for("iOS", tmp_path / "copy")
+    assert copy == Path("copy/A.swift")
+    assert (tmp_path / copy).read_text().count("#if true") == 1
+    # What an earlier call left is gone.
+    source.rename(source.with_name("B.swift"))
+    assert app_for("macOS", tmp_path / "copy") == [Path("copy/B.swift")]
 
 
 def test_it_checks_the_named_part_with_the_named_test():

@@ -1,6 +1,6 @@
 """Compile and test the parts of the iOS app on this machine, with Swift 6 and without a Mac.
 
-    python3 tools/apps/check_ios.py [core] [bundles] [adapters] [format] [--test NAME]
+    python3 tools/apps/check_ios.py [core] [bundles] [adapters] [app] [format] [--test NAME]
 
 Without names, every part is checked. Where no Swift 6 is on the PATH, Debian's is put into a folder
 of 1.5 GB outside the checkout, once, and entered; that wants root on Linux. Without it the script
@@ -40,15 +40,34 @@ PARTS = {
     "core": "LlamaKit's tests",
     "bundles": "its tests on real vocabularies and bundles, which are made first",
     "adapters": "the adapters of Core ML and ExecuTorch against declarations of our own",
+    "app": "the app's screens and the examples, against declarations of our own",
     "format": "swift format on every source",
 }
-# Modules that the adapters import and Linux has not, with our declarations of them.
+# Modules that Linux has not, with our declarations of them; each may import those before it.
 DOUBLES = IOS / "AppleDoubles"
+DOUBLED = (
+    "CoreML",
+    "Darwin",
+    "ExecuTorch",
+    "Generation",
+    "Security",
+    "Tokenizers",
+    "UniformTypeIdentifiers",
+    "Models",
+    "SwiftUI",
+)
 ADAPTERS = (
     IOS / "LlamaKit/Sources/LlamaKitCoreML",
     IOS / "LlamaKitExecuTorch/Sources/LlamaKitExecuTorch",
 )
+APP = IOS / "App"
+EXAMPLES = IOS / "Examples"
+SYSTEMS = ("iOS", "macOS")
 PACKAGE = ("--package-path", IOS / "LlamaKit", "--scratch-path", SCRATCH)
+# Debian's library of Observation wants a function that no library there exports, for its failures.
+LINKING = ("-Xlinker", "--allow-shlib-undefined") if sys.platform == "linux" else ()
+STRICT = ("-swift-version", "6", "-warnings-as-errors")
+SEEN = ("-I", SCRATCH / "debug" / "Modules", "-I", BUILD / "doubles")
 OLDEST_SWIFT = 6
 
 
@@ -113,7 +132,7 @@ def test_commands(toolchain: Toolchain, parts: Sequence[str], test: str | None) 
         test: tests to run, as `swift test --filter` takes them, such as `JsonTests`; None for all.
     """
     named = {FIXTURES_VARIABLE: FIXTURES, RUNTIME_VARIABLE: RUNTIME} if "bundles" in parts else {}
-    call = ("swift", "test", *PACKAGE)
+    call = ("swift", "test", *PACKAGE, *LINKING)
     commands = fixtures_commands() if "bundles" in parts else []
     if "core" in parts:
         chosen = ("--filter", test) if test else ("--skip", REAL_TESTS)
@@ -126,21 +145,64 @@ def test_commands(toolchain: Toolchain, parts: Sequence[str], test: str | None) 
     return commands
 
 
-def adapter_commands(toolchain: Toolchain) -> list[list[str]]:
-    """Return the calls that type-check the adapters, and let the compiler see our declarations."""
+def seen_commands(toolchain: Toolchain) -> list[list[str]]:
+    """Return the calls that make what a type check sees: the package, and our declarations."""
     modules = BUILD / "doubles"
-    flags = ("-swift-version", "6", "-warnings-as-errors")
     commands = [toolchain.command("swift", "build", *PACKAGE), ["mkdir", "-p", str(ROOT / modules)]]
-    for double in sorted(path for path in (ROOT / DOUBLES).iterdir() if path.is_dir()):
-        made = modules / f"{double.name}.swiftmodule"
-        call = ("swiftc", "-parse-as-library", "-emit-module", "-module-name", double.name)
-        sources = sources_of(double.relative_to(ROOT))
-        commands.append(toolchain.command(*call, *flags, "-o", made, *sources))
-    for adapter in ADAPTERS:
-        seen = ("-I", SCRATCH / "debug" / "Modules", "-I", modules)
-        check = ("swiftc", "-typecheck", "-module-name", adapter.name)
-        commands.append(toolchain.command(*check, *flags, *seen, *sources_of(adapter)))
+    for name in DOUBLED:
+        commands.append(module_command(toolchain, name, DOUBLES / name))
     return commands
+
+
+def module_command(toolchain: Toolchain, name: str, folder: Path) -> list[str]:
+    """Return the call that compiles sources to a module that others may import."""
+    made = BUILD / "doubles" / f"{name}.swiftmodule"
+    call = ("swiftc", "-parse-as-library", "-emit-module", "-module-name", name)
+    return toolchain.command(*call, *STRICT, *SEEN, "-o", made, *sources_of(folder))
+
+
+def adapter_commands(toolchain: Toolchain) -> list[list[str]]:
+    """Return the calls that type-check the adapters."""
+    return [
+        toolchain.command(
+            "swiftc", "-typecheck", "-module-name", each.name, *STRICT, *SEEN, *sources_of(each)
+        )
+        for each in ADAPTERS
+    ]
+
+
+def app_commands(toolchain: Toolchain) -> list[list[str]]:
+    """Return the calls that type-check the examples, and the screens as each system sees them.
+
+    No flag makes Linux another system, so `app_for` writes what that one compiles.
+    """
+    commands = [module_command(toolchain, ADAPTERS[0].name, ADAPTERS[0])]
+    check = ("swiftc", "-typecheck", "-parse-as-library")
+    for example in sources_of(EXAMPLES):
+        named = ("-module-name", f"{example.stem}Example")
+        commands.append(toolchain.command(*check, *named, *STRICT, *SEEN, example))
+    # The language mode of Llama.xcodeproj.
+    flags = ("-swift-version", "5", "-strict-concurrency=complete", "-warnings-as-errors")
+    for system in SYSTEMS:
+        sources = app_for(system, ROOT / BUILD / "app" / system)
+        named = ("-module-name", "Llama")
+        commands.append(toolchain.command(*check, *named, *flags, *SEEN, *sources))
+    return commands
+
+
+def app_for(system: str, folder: Path) -> list[Path]:
+    """Write the app's sources as one system compiles them, and return their paths.
+
+    Args:
+        system: name of the system in `#if os(...)`.
+        folder: folder below the repository, which is emptied first.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for source in sources_of(APP):
+        text = (ROOT / source).read_text("utf-8").replace(f"#if os({system})", "#if true")
+        (folder / source.name).write_text(text, "utf-8")
+    return sources_of(folder.relative_to(ROOT))
 
 
 def sources_of(folder: Path) -> list[Path]:
@@ -153,8 +215,12 @@ def swift_commands(toolchain: Toolchain, parts: Sequence[str], test: str | None)
     commands: list[list[str]] = []
     if {"core", "bundles"} & set(parts):
         commands += test_commands(toolchain, parts, test)
+    if {"adapters", "app"} & set(parts):
+        commands += seen_commands(toolchain)
     if "adapters" in parts:
         commands += adapter_commands(toolchain)
+    if "app" in parts:
+        commands += app_commands(toolchain)
     if "format" in parts:
         flags = ("--strict", "--recursive", "--parallel")
         commands.append(toolchain.command("swift", "format", "lint", *flags, IOS))

@@ -1,4 +1,6 @@
 // What the app uses of Darwin, as its headers declare it; see README.md.
+// The names are Apple's:
+// swift-format-ignore-file
 import Foundation
 
 public typealias natural_t = UInt32

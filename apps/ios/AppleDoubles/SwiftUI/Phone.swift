@@ -1,4 +1,6 @@
 // What the app uses on iOS alone, as Apple documents it; see README.md.
+// The names are Apple's:
+// swift-format-ignore-file
 import Foundation
 
 public final class UIPasteboard: @unchecked Sendable {  // holds nothing

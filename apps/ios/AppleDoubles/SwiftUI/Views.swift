@@ -1,4 +1,6 @@
 // What the app uses of SwiftUI's views, as Apple documents them; see README.md.
+// The names are Apple's:
+// swift-format-ignore-file
 import Foundation
 
 public struct Text: Leaf, Sendable {
