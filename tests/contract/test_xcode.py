@@ -131,6 +131,8 @@ def test_the_papers_say_what_the_app_does():
     info = plist("Llama-Info.plist")
     assert info["UIFileSharingEnabled"] is info["LSSupportsOpeningDocumentsInPlace"] is True
     assert info["NSLocalNetworkUsageDescription"]
+    # Two windows would be active and inactive at once, and there is one model.
+    assert info["UIApplicationSceneManifest"]["UIApplicationSupportsMultipleScenes"] is False
     privacy = plist("App/PrivacyInfo.xcprivacy")
     assert privacy["NSPrivacyTracking"] is False
     assert privacy["NSPrivacyCollectedDataTypes"] == privacy["NSPrivacyTrackingDomains"] == []

@@ -76,6 +76,9 @@ public final class ModelHost {
         foreground.giveUp()
     }
 
+    /// Keep what went wrong for the log.
+    func note(_ what: String, _ error: any AppError) { log.write(what, error) }
+
     // MARK: Work with the model
 
     /// Take the model for a piece of work, after which it is given back; nil: none is ready.

@@ -134,6 +134,7 @@ public final class Reports {
         _ model: LoadedModel, _ result: ReportResult, _ json: JsonObject? = nil, _ kind: String = ""
     ) {
         running = nil
+        if case .failed(let error) = result { host.note("report on \(model.name)", error) }
         var file: URL?
         if let json {
             let place = folder.appendingPathComponent("\(model.name)-\(kind).json")

@@ -248,6 +248,7 @@ public final class Session {
             if conversation.draft.isEmpty { conversation.draft = asked.question }
         case .failed(let error, let text):
             problem = error
+            host.note("answer", error)
             keep(asked, SavedTurn(Message(.assistant, text), isWhole: false))
         }
         save()

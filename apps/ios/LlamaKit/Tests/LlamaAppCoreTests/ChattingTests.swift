@@ -114,6 +114,9 @@ struct ChattingTests {
         #expect(app.session.conversation.turns.last?.isWhole == false)
         app.session.dismiss()
         #expect(app.session.problem == nil)
+        // The log has the fault, and no word of what was said.
+        #expect(app.parts.report().contains("answer: the runtime failed"))
+        #expect(!app.parts.report().contains("Yes"))
     }
 
     @Test func aModelWithoutTurnsGoesOnWithTheText() async throws {
