@@ -67,7 +67,8 @@ PACKAGE = ("--package-path", IOS / "LlamaKit", "--scratch-path", SCRATCH)
 # Debian's library of Observation wants a function that no library there exports, for its failures.
 LINKING = ("-Xlinker", "--allow-shlib-undefined") if sys.platform == "linux" else ()
 STRICT = ("-swift-version", "6", "-warnings-as-errors")
-SEEN = ("-I", SCRATCH / "debug" / "Modules", "-I", BUILD / "doubles")
+# The double of LlamaKitCoreML before the empty one that Linux builds.
+SEEN = ("-I", BUILD / "doubles", "-I", SCRATCH / "debug" / "Modules")
 OLDEST_SWIFT = 6
 
 

@@ -15,7 +15,10 @@ struct ChatView: View {
             .safeAreaInset(edge: .top) { NoticeView(show: show) }
             .safeAreaInset(edge: .bottom) { InputBar(show: show) }
             .navigationTitle(title)
-            .toolbar { ChatToolbar(show: show) }
+            .toolbar {
+                ToolbarItem(placement: .primaryAction) { NewButton() }
+                ToolbarItem(placement: .primaryAction) { ScreensMenu(show: show) }
+            }
             .sheet(item: $edited) { message in
                 EditView(message: message)
             }
@@ -77,36 +80,38 @@ struct ChatView: View {
     }
 }
 
-/// The screens that the chat leads to.
-private struct ChatToolbar: ToolbarContent {
-    let show: (Screen) -> Void
-
+/// Begins another conversation.
+private struct NewButton: View {
     @Environment(AppParts.self) private var parts
 
-    var body: some ToolbarContent {
-        ToolbarItem(placement: .primaryAction) {
-            Button(action: { parts.session.begin() }) {
-                Label("New conversation", systemImage: "square.and.pencil")
-            }
-            .disabled(parts.session.pending != nil)
+    var body: some View {
+        Button(action: { parts.session.begin() }) {
+            Label("New conversation", systemImage: "square.and.pencil")
         }
-        ToolbarItem(placement: .primaryAction) {
-            Menu {
-                Button(action: { show(.conversations) }) {
-                    Label("Conversations", systemImage: "list.bullet")
-                }
-                Button(action: { show(.models) }) {
-                    Label("Models", systemImage: "cpu")
-                }
-                Button(action: { show(.settings) }) {
-                    Label("Settings", systemImage: "slider.horizontal.3")
-                }
-                Button(action: { show(.reports) }) {
-                    Label("Verify and measure", systemImage: "checkmark.seal")
-                }
-            } label: {
-                Label("More", systemImage: "ellipsis.circle")
+        .disabled(parts.session.pending != nil)
+    }
+}
+
+/// The screens that the chat leads to.
+private struct ScreensMenu: View {
+    let show: (Screen) -> Void
+
+    var body: some View {
+        Menu {
+            Button(action: { show(.conversations) }) {
+                Label("Conversations", systemImage: "list.bullet")
             }
+            Button(action: { show(.models) }) {
+                Label("Models", systemImage: "cpu")
+            }
+            Button(action: { show(.settings) }) {
+                Label("Settings", systemImage: "slider.horizontal.3")
+            }
+            Button(action: { show(.reports) }) {
+                Label("Verify and measure", systemImage: "checkmark.seal")
+            }
+        } label: {
+            Label("More", systemImage: "ellipsis.circle")
         }
     }
 }

@@ -87,11 +87,13 @@ public struct ModelLibrary: Sendable {
         return name
     }
 
-    /// Copy the bundle that the app itself brings, where it brings one and no model is there.
+    /// Copy the bundle that the app itself brings, where it brings one and no model is there; what a killed
+    /// import left is deleted first.
     ///
     /// - Parameter demo: folder of that bundle; nil: the app brings none
     /// - Returns: the model; nil: there is nothing to do
     public func installDemo(_ demo: URL?) throws -> ModelBundle? {
+        BundleImport(models: own).discardKilled()
         guard let demo, holdsManifest(demo), list().isEmpty else { return nil }
         return try BundleImport(models: own).fromFolder(demo, name: "demo") { _ in true }
     }
@@ -112,9 +114,4 @@ public struct ModelLibrary: Sendable {
             return isFolder && !isUnfinished(folder.lastPathComponent)
         }
     }
-}
-
-/// Whether a folder's name is one of those that unfinished imports and downloads have.
-func isUnfinished(_ name: String) -> Bool {
-    [".import", ".download"].contains { name.hasSuffix($0) }
 }

@@ -307,8 +307,3 @@ private func titleOf(_ text: String) -> String {
     if title.count <= titleCharacters { return title }
     return title.prefix(titleCharacters).trimmingCharacters(in: .whitespaces) + "…"
 }
-
-/// Whether there is nothing to send.
-func isBlank(_ text: String) -> Bool {
-    text.trimmingCharacters(in: .whitespacesAndNewlines).isEmpty
-}

@@ -14,6 +14,16 @@ struct LoadingTests {
         #expect(app.session.problem == nil)
     }
 
+    @Test func whatAKilledImportLeftIsGone() async throws {
+        let app = try FakeApp()
+        let left = app.folder.appendingPathComponent("own/Models/one.import")
+        try FileManager.default.createDirectory(at: left, withIntermediateDirectories: true)
+        await app.parts.begin()
+        #expect(!FileManager.default.fileExists(atPath: left.path))
+        #expect(app.host.state.loaded == nil)
+        #expect(app.parts.hasBegun)
+    }
+
     @Test func aModelThatEndedTheAppIsNotLoadedAgainByItself() async throws {
         let app = try FakeApp()
         try await app.loaded()
