@@ -50,14 +50,22 @@ def settings(objects) -> list[dict]:
     return [item["buildSettings"] for item in of_kind(objects, "XCBuildConfiguration")]
 
 
-def test_no_id_of_the_project_leads_nowhere_and_none_is_left_over(objects):
+def stray(objects) -> set[str]:
+    """Ids that lead nowhere, and objects that nothing leads to."""
     named = {
         text for item in objects.values() for text in texts(item) if IDENTIFIER.fullmatch(text)
     }
-    (project,) = (key for key, item in objects.items() if item["isa"] == "PBXProject")
+    roots = {key for key, item in objects.items() if item["isa"] == "PBXProject"}
+    return named ^ (set(objects) - roots)
+
+
+def test_no_id_of_the_project_leads_nowhere_and_none_is_left_over(objects):
     assert all(IDENTIFIER.fullmatch(key) for key in objects)
-    assert named - set(objects) == set()
-    assert set(objects) - named == {project}
+    assert stray(objects) == set()
+    for key, item in objects.items():
+        if item["isa"] != "PBXProject":
+            without = {other: value for other, value in objects.items() if other != key}
+            assert key in stray(without)
 
 
 def test_every_path_of_the_project_exists(objects):

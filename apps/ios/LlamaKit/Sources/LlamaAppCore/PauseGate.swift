@@ -58,24 +58,27 @@ public final class PauseGate: @unchecked Sendable {
 }
 
 /// A model whose steps wait at a gate.
-final class PausingModel: StepModel {
+public final class PausingModel: StepModel {
     private let model: any StepModel
     private let gate: PauseGate
 
-    init(_ model: any StepModel, _ gate: PauseGate) {
+    /// - Parameters:
+    ///   - model: model that is stepped
+    ///   - gate: gate at which its steps wait
+    public init(_ model: any StepModel, _ gate: PauseGate) {
         self.model = model
         self.gate = gate
     }
 
-    var vocabSize: Int { model.vocabSize }
-    var maxContext: Int { model.maxContext }
+    public var vocabSize: Int { model.vocabSize }
+    public var maxContext: Int { model.maxContext }
 
-    func step(_ ids: [Int32], at position: Int) throws -> UnsafeBufferPointer<Float> {
+    public func step(_ ids: [Int32], at position: Int) throws -> UnsafeBufferPointer<Float> {
         try gate.wait()
         return try model.step(ids, at: position)
     }
 
-    var interrupt: (@Sendable () -> Void)? {
+    public var interrupt: (@Sendable () -> Void)? {
         let gate = gate
         let inner = model.interrupt
         return {
