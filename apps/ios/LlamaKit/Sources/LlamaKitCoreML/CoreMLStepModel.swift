@@ -20,7 +20,9 @@
         public static func compile(
             _ package: URL, manifestSha256: String, into models: CompiledModels = .inApplicationSupport
         ) async throws -> URL {
-            let system = ProcessInfo.processInfo.operatingSystemVersionString
+            // Not the text of it, which is in the user's language, and its digits as well.
+            let version = ProcessInfo.processInfo.operatingSystemVersion
+            let system = "\(version.majorVersion).\(version.minorVersion).\(version.patchVersion)"
             return try await models.model(of: package, manifestSha256: manifestSha256, system: system) {
                 try await compiled($0)
             }

@@ -3,7 +3,7 @@ import Testing
 
 @testable import LlamaKit
 
-private let flexibleGraph = """
+let flexibleGraph = """
     {"max_context": 512, "kv_cache": "state", "all_logits": true, "functions": {},
      "inputs": [{"name": "inputIds", "dtype": "int32", "shape": [1, "sequence_length"]},
                 {"name": "causalMask", "dtype": "float16", "shape": [1, 1, "mask_rows", "total_length"]}],
@@ -49,6 +49,11 @@ struct CoreMLLayoutTests {
             ("[2, 1, 3, 512, 64]},", "[2, 1, 3, 256, 64]},", "keyCache and valueCache"),
             ("[2, 1, 3, 512, 64]", "[2, 1, 3, 256, 64]", "keyCache and valueCache"),
             ("[2, 1, 3, 512, 64]", "[2, 1, 0, 512, 64]", "keyCache and valueCache"),
+            ("[2, 1, 3, 512, 64]", "[4611686018427387904, 1, 3, 512, 64]", "keyCache and valueCache"),
+            ("[2, 1, 3, 512, 64]", "[4096, 1, 4096, 512, 4096]", "keyCache and valueCache"),
+            ("\"max_context\": 512", "\"max_context\": 0", "max_context"),
+            ("4096]", "9223372036854775807]", "outputs"),
+            ("\"functions\": {}", "\"functions\": {\"prefill\": 513, \"decode\": 1}", "functions"),
             ("\"logits\"", "\"scores\"", "outputs"),
             ("4096]", "0]", "outputs"),
             ("\"functions\": {}", "\"functions\": {\"prefill\": 64, \"decode\": 2}", "functions"),

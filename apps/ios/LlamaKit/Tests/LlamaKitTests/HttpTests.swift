@@ -103,6 +103,19 @@ struct HttpTests {
         #expect(script.asked.count == (location == start ? 8 : 1))
     }
 
+    @Test func aSchemeInCapitalsIsNoOther() throws {
+        let typed = start.replacingOccurrences(of: "https", with: "HTTPS")
+        let plain = Script([typed: .to("http://hub.test/b")])
+        let error = try refusal {
+            _ = try UrlHttp(transport: plain).get(typed, token: "secret", from: 0) { false }
+        }
+        #expect(error.message == "hub.test leads to a place that is not encrypted")
+        let same = "HTTPS://hub.test/other"
+        let script = Script([start: .to(same), same: ScriptedAnswer(200)])
+        #expect(try follow(script).status == 200)
+        #expect(script.asked.last?.headers["Authorization"] == "Bearer secret")
+    }
+
     @Test func anAnswerThatLeadsNowhereIsTheAnswer() throws {
         #expect(try follow(Script([start: ScriptedAnswer(302)])).status == 302)
         #expect(try follow(Script([start: ScriptedAnswer(304, ["Location": "/x"])])).status == 304)

@@ -27,6 +27,8 @@ public struct CoreMLLayout: Sendable, Equatable {
     public let vocabSize: Int
 
     private static let hint = "Export the model again with --target coreml."
+    // Buffers are as long as these numbers, and no model has larger ones.
+    private static let most = 1 << 24
 
     /// Read a signature.
     ///
@@ -35,11 +37,14 @@ public struct CoreMLLayout: Sendable, Equatable {
     public init(graph: JsonFields) throws {
         do {
             maxContext = try graph.int("max_context")
+            if !(1...Self.most).contains(maxContext) {
+                throw Self.fault(graph, "max_context", "1 to \(Self.most)")
+            }
             let isState = try graph.text("kv_cache") == "state"
             let caches = try isState ? graph.list("states") : Array(graph.list("inputs").dropFirst())
             (layers, heads, headDim) = try Self.cacheShape(
                 caches, positions: isState ? maxContext : nil, where: graph.place)
-            form = try Self.form(graph, isState: isState)
+            form = try Self.form(graph, isState: isState, maxContext: maxContext)
             vocabSize = try Self.vocabSize(graph)
         } catch let error as BadInput {
             throw BundleError(error.message, hint: Self.hint)
@@ -49,12 +54,12 @@ public struct CoreMLLayout: Sendable, Equatable {
     /// Return the shape of a cache with so many positions, `[L, 1, K, positions, D]`.
     public func cacheShape(positions: Int) -> [Int] { [layers, 1, heads, positions, headDim] }
 
-    private static func form(_ graph: JsonFields, isState: Bool) throws -> Form {
+    private static func form(_ graph: JsonFields, isState: Bool, maxContext: Int) throws -> Form {
         guard graph.contains("functions"), case let functions = try graph.fields("functions"),
             !functions.json.entries.isEmpty
         else { return isState ? .flexible : .io }
         let prefillTokens = try functions.int("prefill")
-        guard isState, prefillTokens >= 1, try functions.int("decode") == 1,
+        guard isState, (1...maxContext).contains(prefillTokens), try functions.int("decode") == 1,
             functions.json.entries.count == 2
         else {
             throw fault(graph, "functions", "none, or prefill and decode over states")
@@ -75,7 +80,8 @@ public struct CoreMLLayout: Sendable, Equatable {
         else { throw BadInput("\(place): expected \(expected)", hint: hint) }
         let sizes = shapes[0].1.map { $0.asNumber.flatMap { Int($0.text) } }
         guard let layers = sizes[0], sizes[1] == 1, let heads = sizes[2], sizes[3] == positions,
-            let headDim = sizes[4], min(layers, heads, headDim) >= 1
+            let headDim = sizes[4], min(layers, heads, headDim) >= 1, layers <= most,
+            heads <= most / layers, headDim <= most / layers / heads
         else { throw BadInput("\(place): expected \(expected)", hint: hint) }
         return (layers, heads, headDim)
     }
@@ -85,7 +91,7 @@ public struct CoreMLLayout: Sendable, Equatable {
         guard let first = try outputs.first?.fields(where: graph.place),
             try first.text("name") == CoreMLNames.logits,
             case let shape = try first.list("shape"), shape.count == 3,
-            let size = shape[2].asNumber.flatMap({ Int($0.text) }), size >= 1
+            let size = shape[2].asNumber.flatMap({ Int($0.text) }), (1...most).contains(size)
         else { throw fault(graph, "outputs", "the first to be logits [1, rows, V]") }
         return size
     }

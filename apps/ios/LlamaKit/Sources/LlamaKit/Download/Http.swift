@@ -110,7 +110,7 @@ public struct UrlHttp: Http {
             }
             answer.close()
             let next = try Self.parse(location, base: place, shown: place.absoluteString)
-            if place.scheme == "https" && next.scheme != "https" {
+            if Self.scheme(place) == "https" && Self.scheme(next) != "https" {
                 throw NetworkError(
                     "\(Self.host(place)) leads to a place that is not encrypted", hint: Self.otherPlace)
             }
@@ -139,9 +139,8 @@ public struct UrlHttp: Http {
         guard let place = URL(string: text, relativeTo: base)?.absoluteURL else {
             throw NetworkError("\(shown) is no address of a file", hint: otherPlace)
         }
-        let scheme = place.scheme?.lowercased() ?? "nothing"
-        if scheme != "https" && scheme != "http" {
-            throw NetworkError("\(shown): expected http or https, found \(scheme)", hint: otherPlace)
+        if !["https", "http"].contains(scheme(place)) {
+            throw NetworkError("\(shown): expected http or https, found \(scheme(place))", hint: otherPlace)
         }
         if host(place).isEmpty {
             throw NetworkError("\(shown) names no host", hint: otherPlace)
@@ -151,10 +150,12 @@ public struct UrlHttp: Http {
 
     private static func host(_ place: URL) -> String { place.host ?? "" }
 
+    /// Return an address's scheme in lower case, in which it is the same.
+    private static func scheme(_ place: URL) -> String { place.scheme?.lowercased() ?? "nothing" }
+
     private static func origin(_ place: URL) -> [String] {
-        let scheme = place.scheme?.lowercased() ?? ""
-        let port = place.port ?? (scheme == "https" ? 443 : 80)
-        return [scheme, host(place).lowercased(), String(port)]
+        let port = place.port ?? (scheme(place) == "https" ? 443 : 80)
+        return [scheme(place), host(place).lowercased(), String(port)]
     }
 }
 

@@ -99,6 +99,7 @@ struct JsonTokenizerFile {
 
     private func tokenizer() throws -> BpeTokenizer {
         var names = ByteStrings(count: max(vocabulary.highestId, Int(added.highestId)) + 1)
+        if names.count == 0 { throw failure("it has no tokens") }
         for (token, id) in vocabulary.tokens {
             if !names[Int(id)].isEmpty {
                 let both = [names[Int(id)], token].map { shown(String(decoding: $0, as: UTF8.self)) }

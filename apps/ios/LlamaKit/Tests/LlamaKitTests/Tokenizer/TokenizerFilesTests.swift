@@ -175,6 +175,8 @@ final class TokenizerFilesTests {
         let template = step("TemplateProcessing", ["single": .array([bos]), "special_tokens": odd])
         try expectRefused(
             llama3.with("post_processor", .object(template)), "post_processor: expected ids, found \"1.5\"")
+        let none = llama3.withModel("vocab", .object([:])).with("added_tokens", .array([]))
+        try expectRefused(none, "it has no tokens")
         try put("tokenizer.json", Json.object(llama3).write())
         try put("tokenizer_config.json", "{\"bos_token\": 5}")
         #expect(refused().contains("bos_token: expected a token's name"))

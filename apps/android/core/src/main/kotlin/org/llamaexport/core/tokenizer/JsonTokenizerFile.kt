@@ -33,6 +33,7 @@ internal class JsonTokenizerFile private constructor(
     private fun tokenizer(): BpeTokenizer {
         addTokens()
         val names = arrayOfNulls<String>(maxOf(highestId, added.byId.keys.maxOrNull() ?: -1) + 1)
+        if (names.isEmpty()) fail("it has no tokens")
         for ((token, id) in vocabulary) {
             names[id]?.let { fail("the tokens ${shown(it)} and ${shown(token)} have one id") }
             names[id] = token

@@ -169,6 +169,8 @@ class TokenizerFilesTest {
         val odd = JsonObject("<s>" to JsonObject("ids" to JsonArray(listOf(JsonNumber("1.5")))))
         val template = step("TemplateProcessing", "single" to JsonArray(listOf(bos)), "special_tokens" to odd)
         assertRefused(llama3.with("post_processor", template), "post_processor: expected ids, found \"1.5\"")
+        val none = llama3.withModel("vocab", JsonObject()).with("added_tokens", JsonArray(emptyList()))
+        assertRefused(none, "it has no tokens")
         put("tokenizer.json", llama3.write())
         put("tokenizer_config.json", "{\"bos_token\": 5}")
         assertContains(refused(), "bos_token: expected a token's name")
