@@ -13,10 +13,12 @@ struct MemoryAlert: ViewModifier {
             "Not enough memory", isPresented: isAsked, presenting: parts.question,
             actions: { question in
                 if let smaller = question.memory.smaller {
-                    Button(Words.useTokens(smaller.tokens)) { answer(smaller.tokens) }
+                    Button(Words.useTokens(smaller.tokens)) { parts.answer(contextTokens: smaller.tokens) }
                 }
-                Button("Try anyway", role: .destructive) { answer(question.memory.contextTokens) }
-                Button("Cancel", role: .cancel) { answer(nil) }
+                Button("Try anyway", role: .destructive) {
+                    parts.answer(contextTokens: question.memory.contextTokens)
+                }
+                Button("Cancel", role: .cancel) { parts.answer(contextTokens: nil) }
             },
             message: { question in
                 Text(Words.memoryShort(question.bundle, question.memory))
@@ -25,9 +27,5 @@ struct MemoryAlert: ViewModifier {
 
     private var isAsked: Binding<Bool> {
         Binding(get: { parts.question != nil && !isHeld }, set: { _ in })
-    }
-
-    private func answer(_ contextTokens: Int?) {
-        Task { await parts.answer(contextTokens: contextTokens) }
     }
 }

@@ -23,6 +23,10 @@ public enum VerticalEdge: Sendable { case top, bottom }
 public enum TextAlignment: Sendable { case leading, center, trailing }
 public enum Visibility: Sendable { case automatic, visible, hidden }
 
+public struct ScrollDismissesKeyboardMode: Sendable {
+    public static var interactively: ScrollDismissesKeyboardMode { ScrollDismissesKeyboardMode() }
+}
+
 public struct UnitPoint: Sendable {
     public static let bottom = UnitPoint()
 }
@@ -99,6 +103,7 @@ extension View {
         @ViewBuilder content: () -> V
     ) -> some View { self }
     public func defaultScrollAnchor(_ anchor: UnitPoint?) -> some View { self }
+    public func scrollDismissesKeyboard(_ mode: ScrollDismissesKeyboardMode) -> some View { self }
     public func overlay<V: View>(
         alignment: Alignment = .center, @ViewBuilder content: () -> V
     ) -> some View { self }

@@ -137,13 +137,17 @@ public final class AppParts {
         await askToLoad(bundle)
     }
 
-    /// Answer the question about memory.
+    /// Answer the question about memory, which is gone at once.
     ///
     /// - Parameter contextTokens: a context to load with all the same; nil: it is not loaded
-    public func answer(contextTokens: Int?) async {
+    /// - Returns: the load
+    @discardableResult
+    public func answer(contextTokens: Int?) -> Task<Void, Never> {
         let asked = question
         question = nil
-        if let asked, let contextTokens { await load(asked.bundle, contextTokens: contextTokens) }
+        return Task {
+            if let asked, let contextTokens { await load(asked.bundle, contextTokens: contextTokens) }
+        }
     }
 
     /// Hear that the end of the last load was read.

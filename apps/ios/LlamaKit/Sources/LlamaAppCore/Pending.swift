@@ -65,9 +65,9 @@ func ask(
         if chats {
             if let overflow = try await prepare(question, session) { return .full(overflow) }
         }
+        // It was asked to stop before there was anything that a session could stop.
+        if stop.isRequested { return .written(SavedTurn(Message(.assistant, ""), isWhole: false)) }
         let pieces = begin(question, session, chats: chats)
-        // What was asked to stop before there was anything to stop.
-        if stop.isRequested { session.stop() }
         var stats: GenerationStats?
         for try await piece in pieces {
             if case .text(let more) = piece { text += more }

@@ -46,12 +46,13 @@ struct LoadingTests {
         #expect(asked.memory.contextTokens == 512)
         #expect(asked.memory.needBytes == 512_001_000)
         #expect(asked.memory.smaller == nil)
-        await app.parts.answer(contextTokens: nil)
+        await app.parts.answer(contextTokens: nil).value
         #expect(app.host.state.loaded == nil)
         await app.parts.askToLoad(bundle)
-        await app.parts.answer(contextTokens: 512)
-        #expect(app.host.state.loaded?.name == "large")
+        let load = app.parts.answer(contextTokens: 512)
         #expect(app.parts.question == nil)
+        await load.value
+        #expect(app.host.state.loaded?.name == "large")
     }
 
     @Test func aSmallerContextIsOffered() throws {
