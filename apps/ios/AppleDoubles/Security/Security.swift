@@ -1,4 +1,6 @@
 // What the app uses of Security, as Apple documents it; see README.md.
+// The names are Apple's:
+// swift-format-ignore-file
 import Foundation
 
 public typealias CFTypeRef = AnyObject
