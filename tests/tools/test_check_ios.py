@@ -11,7 +11,6 @@ import swift_root
 from check_ios import (
     DOUBLED,
     DOUBLES,
-    LINKING,
     PARTS,
     REAL_TESTS,
     ROOT,
@@ -63,7 +62,6 @@ def test_it_checks_everything_unless_told_otherwise(capsys):
         str(ROOT / "apps/ios/LlamaKit"),
         "--scratch-path",
         str(ROOT / "build/ios/swift"),
-        *LINKING,
     ]
     # Each test is run once.
     assert core == [*tests, "--skip", REAL_TESTS]

@@ -64,8 +64,6 @@ APP = IOS / "App"
 EXAMPLES = IOS / "Examples"
 SYSTEMS = ("iOS", "macOS")
 PACKAGE = ("--package-path", IOS / "LlamaKit", "--scratch-path", SCRATCH)
-# Debian's library of Observation wants a function that no library there exports, for its failures.
-LINKING = ("-Xlinker", "--allow-shlib-undefined") if sys.platform == "linux" else ()
 STRICT = ("-swift-version", "6", "-warnings-as-errors")
 # The double of LlamaKitCoreML before the empty one that Linux builds.
 SEEN = ("-I", BUILD / "doubles", "-I", SCRATCH / "debug" / "Modules")
@@ -133,7 +131,7 @@ def test_commands(toolchain: Toolchain, parts: Sequence[str], test: str | None) 
         test: tests to run, as `swift test --filter` takes them, such as `JsonTests`; None for all.
     """
     named = {FIXTURES_VARIABLE: FIXTURES, RUNTIME_VARIABLE: RUNTIME} if "bundles" in parts else {}
-    call = ("swift", "test", *PACKAGE, *LINKING)
+    call = ("swift", "test", *PACKAGE)
     commands = fixtures_commands() if "bundles" in parts else []
     if "core" in parts:
         chosen = ("--filter", test) if test else ("--skip", REAL_TESTS)
