@@ -31,7 +31,7 @@ struct GoldenTests {
     }
 
     @Test func aLikeliestTokenThatChangedIsRedWhereItWasClear() throws {
-        let lenient = try GoldenCase.parse(GoldenCase.document(klMean: "9", klWorst: "9"))
+        let lenient = try GoldenCase.parse(GoldenCase.document(klMean: "1e9", klWorst: "1e9"))
         let found = try GoldenCase.verdict(TinyLlama(swapsBest: true), lenient)
         #expect((1..<GoldenCase.calls.count).contains(found.swapped))
         #expect(!found.isGreen)
