@@ -14,8 +14,8 @@ from check_ios import (
     PARTS,
     REAL_TESTS,
     ROOT,
+    SCREENS_DOUBLE,
     Toolchain,
-    app_for,
     find_toolchain,
     has_swift,
     main,
@@ -81,7 +81,7 @@ def test_the_adapters_are_checked_after_what_they_import():
     assert folder == f"mkdir -p {ROOT / 'build/ios/doubles'}"
     made = [word for each in modules for word in each.split() if word.endswith(".swiftmodule")]
     assert [Path(path).stem for path in made] == list(DOUBLED)
-    assert sorted(DOUBLED) == sorted(
+    assert sorted((*DOUBLED, SCREENS_DOUBLE)) == sorted(
         path.name for path in (ROOT / DOUBLES).iterdir() if path.is_dir()
     )
     for adapter, source in ((coreml, "CoreMLStepModel"), (executorch, "ExecuTorchStepModel")):
@@ -92,28 +92,25 @@ def test_the_adapters_are_checked_after_what_they_import():
 def test_the_app_is_checked_as_each_system_compiles_it():
     calls = Calls()
     assert main(["app"], calls, found()) == 0
-    coreml, ask, stock, ios, macos = [" ".join(each) for each in calls.commands[-5:]]
-    assert "LlamaKitCoreML.swiftmodule" in coreml
+    texts = [" ".join(each) for each in calls.commands]
+    coreml, executorch, ask, stock, *screens = texts[-10:]
+    assert "build/ios/doubles/LlamaKitCoreML.swiftmodule" in coreml
+    assert "build/ios/doubles/executorch/LlamaKitExecuTorch.swiftmodule" in executorch
     assert ask.endswith("apps/ios/Examples/Ask.swift")
     assert stock.endswith("apps/ios/Examples/StockLanguageModel.swift")
-    for system, call in (("iOS", ios), ("macOS", macos)):
-        assert (
-            f"-swift-version 5 -strict-concurrency=complete -warnings-as-errors -I {ROOT}" in call
-        )
-        assert f"build/ios/app/{system}/ChatView.swift" in call
-
-
-def test_what_another_system_compiles_is_left_out(monkeypatch, tmp_path):
-    monkeypatch.setattr(check_ios, "ROOT", tmp_path)
-    source = tmp_path / "apps/ios/App/A.swift"
-    source.parent.mkdir(parents=True)
-    source.write_text("#if os(iOS)\n    one\n#elseif os(macOS)\n#endif\n#if os(macOS)\n#endif\n")
-    (copy,) = app_for("iOS", tmp_path / "copy")
-    assert copy == Path("copy/A.swift")
-    assert (tmp_path / copy).read_text().count("#if true") == 1
-    # What an earlier call left is gone.
-    source.rename(source.with_name("B.swift"))
-    assert app_for("macOS", tmp_path / "copy") == [Path("copy/B.swift")]
+    for system, (swiftui, project, strict) in (("iOS", screens[:3]), ("macOS", screens[3:])):
+        folder = ROOT / "build/ios/app" / system
+        assert f"-o {folder}/SwiftUI.swiftmodule {folder}/SwiftUI/" in swiftui
+        # The declarations of this system, and not the package's empty adapters.
+        seen = f"-I {folder} -I {ROOT}/build/ios/doubles -I {ROOT}/build/ios/swift/debug/Modules"
+        mode = "-swift-version 5 -strict-concurrency=complete -warnings-as-errors"
+        assert f"{mode} {seen} {folder}/App/" in project
+        added = f"-I {ROOT}/build/ios/doubles/executorch"
+        assert f"-swift-version 6 -warnings-as-errors {added} {seen} {folder}/App/" in strict
+        for check in (project, strict):
+            assert "swiftc -typecheck" in check
+            assert check.count(".swift ") == len(list((ROOT / "apps/ios/App").glob("*.swift"))) - 1
+    assert "#if os(" not in (ROOT / "build/ios/app/iOS/App/RootView.swift").read_text("utf-8")
 
 
 def test_it_checks_the_named_part_with_the_named_test():

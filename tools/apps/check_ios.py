@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import swift_root
+from apple_sources import SYSTEMS, copy_sources
 from check_android import python_of_package
 
 if TYPE_CHECKING:
@@ -46,27 +47,36 @@ PARTS = {
 # Modules that Linux has not, with our declarations of them; each may import those before it.
 DOUBLES = IOS / "AppleDoubles"
 DOUBLED = (
+    "AppleFoundation",
+    "Accessibility",
+    "AppKit",
+    "Combine",
     "CoreML",
+    "CoreTransferable",
     "Darwin",
     "ExecuTorch",
     "Generation",
     "Security",
     "Tokenizers",
+    "UIKit",
     "UniformTypeIdentifiers",
     "Models",
-    "SwiftUI",
 )
+# It differs from system to system.
+SCREENS_DOUBLE = "SwiftUI"
 ADAPTERS = (
     IOS / "LlamaKit/Sources/LlamaKitCoreML",
     IOS / "LlamaKitExecuTorch/Sources/LlamaKitExecuTorch",
 )
 APP = IOS / "App"
 EXAMPLES = IOS / "Examples"
-SYSTEMS = ("iOS", "macOS")
 PACKAGE = ("--package-path", IOS / "LlamaKit", "--scratch-path", SCRATCH)
 STRICT = ("-swift-version", "6", "-warnings-as-errors")
-# The double of LlamaKitCoreML before the empty one that Linux builds.
-SEEN = ("-I", BUILD / "doubles", "-I", SCRATCH / "debug" / "Modules")
+MODULES = BUILD / "doubles"
+# What the package makes of an adapter on Linux is empty, so ours comes first.
+SEEN = ("-I", MODULES, "-I", SCRATCH / "debug" / "Modules")
+# As Apple's modules are compiled: a later system may add a case to an enum.
+DECLARED = ("-swift-version", "5", "-enable-library-evolution", "-suppress-warnings")
 OLDEST_SWIFT = 6
 
 
@@ -146,18 +156,32 @@ def test_commands(toolchain: Toolchain, parts: Sequence[str], test: str | None) 
 
 def seen_commands(toolchain: Toolchain) -> list[list[str]]:
     """Return the calls that make what a type check sees: the package, and our declarations."""
-    modules = BUILD / "doubles"
-    commands = [toolchain.command("swift", "build", *PACKAGE), ["mkdir", "-p", str(ROOT / modules)]]
+    commands = [toolchain.command("swift", "build", *PACKAGE), make_folder(MODULES)]
     for name in DOUBLED:
-        commands.append(module_command(toolchain, name, DOUBLES / name))
+        sources = sources_of(DOUBLES / name)
+        commands.append(module_command(toolchain, MODULES / name, DECLARED, sources))
     return commands
 
 
-def module_command(toolchain: Toolchain, name: str, folder: Path) -> list[str]:
-    """Return the call that compiles sources to a module that others may import."""
-    made = BUILD / "doubles" / f"{name}.swiftmodule"
-    call = ("swiftc", "-parse-as-library", "-emit-module", "-module-name", name)
-    return toolchain.command(*call, *STRICT, *SEEN, "-o", made, *sources_of(folder))
+def make_folder(folder: Path) -> list[str]:
+    """Return the call that makes a folder below the repository."""
+    return ["mkdir", "-p", str(ROOT / folder)]
+
+
+def module_command(
+    toolchain: Toolchain, module: Path, flags: Sequence[str], sources: Sequence[Path]
+) -> list[str]:
+    """Return the call that compiles sources to a module that others may import.
+
+    Args:
+        toolchain: where Swift runs.
+        module: path of the module, whose last part is its name, without an ending.
+        flags: of the compiler.
+        sources: paths below the repository.
+    """
+    call = ("swiftc", "-parse-as-library", "-emit-module", "-module-name", module.name)
+    made = module.with_name(f"{module.name}.swiftmodule")
+    return toolchain.command(*call, *flags, *SEEN, "-o", made, *sources)
 
 
 def adapter_commands(toolchain: Toolchain) -> list[list[str]]:
@@ -171,37 +195,35 @@ def adapter_commands(toolchain: Toolchain) -> list[list[str]]:
 
 
 def app_commands(toolchain: Toolchain) -> list[list[str]]:
-    """Return the calls that type-check the examples, and the screens as each system sees them.
-
-    No flag makes Linux another system, so `app_for` writes what that one compiles.
-    """
-    commands = [module_command(toolchain, ADAPTERS[0].name, ADAPTERS[0])]
-    check = ("swiftc", "-typecheck", "-parse-as-library")
+    """Return the calls that type-check the examples, and the screens as each system sees them."""
+    coreml, executorch = ADAPTERS
+    extra = MODULES / "executorch"
+    commands = [make_folder(extra)]
+    for adapter, folder in ((coreml, MODULES), (executorch, extra)):
+        module = folder / adapter.name
+        commands.append(module_command(toolchain, module, STRICT, sources_of(adapter)))
+    check = ("swiftc", "-typecheck", "-parse-as-library", "-module-name")
     for example in sources_of(EXAMPLES):
-        named = ("-module-name", f"{example.stem}Example")
-        commands.append(toolchain.command(*check, *named, *STRICT, *SEEN, example))
-    # The language mode of Llama.xcodeproj.
-    flags = ("-swift-version", "5", "-strict-concurrency=complete", "-warnings-as-errors")
+        commands.append(
+            toolchain.command(*check, f"{example.stem}Example", *STRICT, *SEEN, example)
+        )
+    # As Llama.xcodeproj has it; then with ExecuTorch, in the mode that the app is to reach.
+    project = ("-swift-version", "5", "-strict-concurrency=complete", "-warnings-as-errors")
     for system in SYSTEMS:
-        sources = app_for(system, ROOT / BUILD / "app" / system)
-        named = ("-module-name", "Llama")
-        commands.append(toolchain.command(*check, *named, *flags, *SEEN, *sources))
+        screens = BUILD / "app" / system
+        double = copies_of(DOUBLES / SCREENS_DOUBLE, screens / SCREENS_DOUBLE, system)
+        sources = copies_of(APP, screens / APP.name, system)
+        commands.append(module_command(toolchain, screens / SCREENS_DOUBLE, DECLARED, double))
+        for flags in (project, (*STRICT, "-I", extra)):
+            seen = ("-I", screens, *SEEN)
+            commands.append(toolchain.command(*check, "Llama", *flags, *seen, *sources))
     return commands
 
 
-def app_for(system: str, folder: Path) -> list[Path]:
-    """Write the app's sources as one system compiles them, and return their paths.
-
-    Args:
-        system: name of the system in `#if os(...)`.
-        folder: folder below the repository, which is emptied first.
-    """
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    for source in sources_of(APP):
-        text = (ROOT / source).read_text("utf-8").replace(f"#if os({system})", "#if true")
-        (folder / source.name).write_text(text, "utf-8")
-    return sources_of(folder.relative_to(ROOT))
+def copies_of(folder: Path, target: Path, system: str) -> list[Path]:
+    """Copy sources for a system as `copy_sources` does, all paths being below the repository."""
+    copies = copy_sources(ROOT / folder, ROOT / target, system)
+    return [copy.relative_to(ROOT) for copy in copies]
 
 
 def sources_of(folder: Path) -> list[Path]:

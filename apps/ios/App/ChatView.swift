@@ -1,3 +1,4 @@
+import Accessibility
 import LlamaAppCore
 import LlamaKit
 import SwiftUI

@@ -1,26 +1,24 @@
-// What the app uses of Security, as Apple documents it; see README.md.
-// The names are Apple's:
-// swift-format-ignore-file
+// What the app uses of Security, as the iOS 18 SDK declares it; bodies do nothing. Linux does not bridge
+// CoreFoundation's types, which stand here as the Swift types that Apple's are bridged to. See README.md.
+// swift-format-ignore-file: AlwaysUseLowerCamelCase, TypeNamesShouldBeCapitalized
 import Foundation
 
+public typealias CFString = String
+public typealias CFDictionary = [String: Any]
 public typealias CFTypeRef = AnyObject
-public typealias CFString = NSString
-public typealias CFDictionary = NSDictionary
 public typealias OSStatus = Int32
 
-private func nothing() -> CFString { NSString() }
-
-public var kSecClass: CFString { nothing() }
-public var kSecClassGenericPassword: CFString { nothing() }
-public var kSecAttrService: CFString { nothing() }
-public var kSecAttrAccount: CFString { nothing() }
-public var kSecAttrAccessible: CFString { nothing() }
-public var kSecAttrAccessibleWhenUnlockedThisDeviceOnly: CFString { nothing() }
-public var kSecReturnData: CFString { nothing() }
-public var kSecMatchLimit: CFString { nothing() }
-public var kSecMatchLimitOne: CFString { nothing() }
-public var kSecValueData: CFString { nothing() }
-public var errSecSuccess: OSStatus { 0 }
+public let errSecSuccess: OSStatus = 0
+public let kSecClass: CFString = ""
+public let kSecClassGenericPassword: CFString = ""
+public let kSecAttrService: CFString = ""
+public let kSecAttrAccount: CFString = ""
+public let kSecAttrAccessible: CFString = ""
+public let kSecAttrAccessibleWhenUnlockedThisDeviceOnly: CFString = ""
+public let kSecReturnData: CFString = ""
+public let kSecMatchLimit: CFString = ""
+public let kSecMatchLimitOne: CFString = ""
+public let kSecValueData: CFString = ""
 
 public func SecItemCopyMatching(
     _ query: CFDictionary, _ result: UnsafeMutablePointer<CFTypeRef?>?

@@ -1,164 +1,157 @@
-// What the app uses of SwiftUI's modifiers, as Apple documents them; see README.md.
-import Foundation
-import UniformTypeIdentifiers
+// Modifiers of views, as the iOS 18 SDK's SwiftUI declares them. See ../README.md.
+import Combine
 
-public struct Font: Sendable {
-    public static let headline = Font()
-    public static let callout = Font()
-    public static let footnote = Font()
-    public static let caption = Font()
-}
+// MARK: Events
 
-public struct Edge: Sendable {
-    public struct Set: OptionSet, Sendable {
-        public let rawValue: Int
-        public init(rawValue: Int) { self.rawValue = rawValue }
-        public static let horizontal = Set(rawValue: 1)
-        public static let vertical = Set(rawValue: 2)
-        public static let all = Set(rawValue: 3)
-    }
-}
+extension View {
+    nonisolated public func task(
+        priority: TaskPriority = .userInitiated,
+        @_inheritActorContext _ action: @escaping @Sendable () async -> Void
+    ) -> some View { self }
 
-public enum VerticalEdge: Sendable { case top, bottom }
-public enum TextAlignment: Sendable { case leading, center, trailing }
-public enum Visibility: Sendable { case automatic, visible, hidden }
+    nonisolated public func onAppear(perform action: (() -> Void)? = nil) -> some View { self }
 
-public struct ScrollDismissesKeyboardMode: Sendable {
-    public static var interactively: ScrollDismissesKeyboardMode { ScrollDismissesKeyboardMode() }
-}
+    nonisolated public func onChange<V: Equatable>(
+        of value: V, initial: Bool = false, _ action: @escaping (_ oldValue: V, _ newValue: V) -> Void
+    ) -> some View { self }
 
-public struct UnitPoint: Sendable {
-    public static let bottom = UnitPoint()
-}
+    nonisolated public func onChange<V: Equatable>(
+        of value: V, initial: Bool = false, _ action: @escaping () -> Void
+    ) -> some View { self }
 
-public struct EnabledTextSelectability: Sendable {}
-public protocol TextSelectability {}
-extension EnabledTextSelectability: TextSelectability {}
-extension TextSelectability where Self == EnabledTextSelectability {
-    public static var enabled: EnabledTextSelectability { EnabledTextSelectability() }
+    nonisolated public func onReceive<P: Publisher>(
+        _ publisher: P, perform action: @escaping (P.Output) -> Void
+    ) -> some View where P.Failure == Never { self }
+
+    nonisolated public func dropDestination<T: Transferable>(
+        for payloadType: T.Type = T.self,
+        action: @escaping (_ items: [T], _ location: CGPoint) -> Bool,
+        isTargeted: @escaping (Bool) -> Void = { _ in }
+    ) -> some View { self }
 }
 
-public protocol Style {}
-public protocol PrimitiveButtonStyle: Style {}
-public struct BorderlessButtonStyle: PrimitiveButtonStyle {}
-extension PrimitiveButtonStyle where Self == BorderlessButtonStyle {
-    public static var borderless: BorderlessButtonStyle { BorderlessButtonStyle() }
-}
-public protocol LabelStyle: Style {}
-public struct IconOnlyLabelStyle: LabelStyle {}
-extension LabelStyle where Self == IconOnlyLabelStyle {
-    public static var iconOnly: IconOnlyLabelStyle { IconOnlyLabelStyle() }
-}
-public protocol TextFieldStyle: Style {}
-public struct RoundedBorderTextFieldStyle: TextFieldStyle {}
-extension TextFieldStyle where Self == RoundedBorderTextFieldStyle {
-    public static var roundedBorder: RoundedBorderTextFieldStyle { RoundedBorderTextFieldStyle() }
-}
-public protocol FormStyle: Style {}
-public struct GroupedFormStyle: FormStyle {}
-extension FormStyle where Self == GroupedFormStyle {
-    public static var grouped: GroupedFormStyle { GroupedFormStyle() }
+// MARK: Place
+
+extension View {
+    nonisolated public func padding(_ edges: Edge.Set = .all, _ length: CGFloat? = nil) -> some View { self }
+    nonisolated public func padding(_ length: CGFloat) -> some View { self }
+
+    nonisolated public func frame(
+        minWidth: CGFloat? = nil, idealWidth: CGFloat? = nil, maxWidth: CGFloat? = nil,
+        minHeight: CGFloat? = nil, idealHeight: CGFloat? = nil, maxHeight: CGFloat? = nil,
+        alignment: Alignment = .center
+    ) -> some View { self }
+
+    nonisolated public func overlay<V: View>(
+        alignment: Alignment = .center, @ViewBuilder content: () -> V
+    ) -> some View { self }
+
+    nonisolated public func safeAreaInset<V: View>(
+        edge: VerticalEdge, alignment: HorizontalAlignment = .center, spacing: CGFloat? = nil,
+        @ViewBuilder content: () -> V
+    ) -> some View { self }
+
+    nonisolated public func defaultScrollAnchor(_ anchor: UnitPoint?) -> some View { self }
 }
 
-extension Image {
-    public enum Scale: Sendable { case small, medium, large }
+// MARK: Look
+
+extension View {
+    nonisolated public func background<S: ShapeStyle>(
+        _ style: S, ignoresSafeAreaEdges edges: Edge.Set = .all
+    ) -> some View { self }
+
+    nonisolated public func background<S: ShapeStyle, T: InsettableShape>(
+        _ style: S, in shape: T, fillStyle: FillStyle = FillStyle()
+    ) -> some View { self }
+
+    nonisolated public func font(_ font: Font?) -> some View { self }
+    nonisolated public func foregroundStyle<S: ShapeStyle>(_ style: S) -> some View { self }
+    nonisolated public func imageScale(_ scale: Image.Scale) -> some View { self }
+    nonisolated public func labelsHidden() -> some View { self }
+    nonisolated public func lineLimit(_ limit: ClosedRange<Int>) -> some View { self }
+    nonisolated public func lineLimit(_ number: Int?) -> some View { self }
+    nonisolated public func multilineTextAlignment(_ alignment: TextAlignment) -> some View { self }
 }
-public struct Image: Leaf {}
+
+// MARK: Use
+
+extension View {
+    nonisolated public func disabled(_ disabled: Bool) -> some View { self }
+    nonisolated public func autocorrectionDisabled(_ disable: Bool = true) -> some View { self }
+
+    nonisolated public func keyboardShortcut(
+        _ key: KeyEquivalent, modifiers: EventModifiers = .command
+    ) -> some View { self }
+
+    nonisolated public func keyboardShortcut(_ shortcut: KeyboardShortcut) -> some View { self }
+}
 
 public struct KeyEquivalent: Sendable {
     public static let `return` = KeyEquivalent()
+    public static let escape = KeyEquivalent()
 }
 
 public struct EventModifiers: OptionSet, Sendable {
     public let rawValue: Int
     public init(rawValue: Int) { self.rawValue = rawValue }
-    public static let command = EventModifiers(rawValue: 1)
+    public static let shift = EventModifiers(rawValue: 2)
+    public static let command = EventModifiers(rawValue: 16)
 }
 
 public struct KeyboardShortcut: Sendable {
+    public static let defaultAction = KeyboardShortcut()
     public static let cancelAction = KeyboardShortcut()
 }
 
-extension View {
-    public func environment<T: AnyObject & Observable>(_ object: T?) -> some View { self }
-    public func modifier<T: ViewModifier>(_ modifier: T) -> some View { self }
-    public func sheet<Item: Identifiable, Content: View>(
-        item: Binding<Item?>, onDismiss: (() -> Void)? = nil,
-        @ViewBuilder content: @escaping (Item) -> Content
-    ) -> some View { self }
-    public func task(
-        priority: TaskPriority = .userInitiated, _ action: @escaping @MainActor @Sendable () async -> Void
-    ) -> some View { self }
-    public func onAppear(perform action: (() -> Void)? = nil) -> some View { self }
-    public func onChange<V: Equatable>(
-        of value: V, initial: Bool = false, _ action: @escaping @MainActor (V, V) -> Void
-    ) -> some View { self }
-    public func toolbar<Content: ToolbarContent>(
-        @ToolbarContentBuilder content: () -> Content
-    ) -> some View { self }
-    public func navigationTitle(_ key: LocalizedStringKey) -> some View { self }
-    @_disfavoredOverload public func navigationTitle<S: StringProtocol>(_ title: S) -> some View { self }
-    public func safeAreaInset<V: View>(
-        edge: VerticalEdge, alignment: HorizontalAlignment = .center, spacing: CGFloat? = nil,
-        @ViewBuilder content: () -> V
-    ) -> some View { self }
-    public func defaultScrollAnchor(_ anchor: UnitPoint?) -> some View { self }
-    public func scrollDismissesKeyboard(_ mode: ScrollDismissesKeyboardMode) -> some View { self }
-    public func overlay<V: View>(
-        alignment: Alignment = .center, @ViewBuilder content: () -> V
-    ) -> some View { self }
-    public func disabled(_ disabled: Bool) -> some View { self }
-    public func font(_ font: Font?) -> some View { self }
-    public func foregroundStyle<S: ShapeStyle>(_ style: S) -> some View { self }
-    public func background<S: ShapeStyle>(_ style: S) -> some View { self }
-    public func background<S: ShapeStyle, T: Shape>(_ style: S, in shape: T) -> some View { self }
-    public func textSelection<S: TextSelectability>(_ selectability: S) -> some View { self }
-    public func accessibilityLabel<S: StringProtocol>(_ label: S) -> some View { self }
-    public func accessibilityHint(_ hint: Text) -> some View { self }
-    public func keyboardShortcut(_ shortcut: KeyboardShortcut) -> some View { self }
-    public func keyboardShortcut(
-        _ key: KeyEquivalent, modifiers: EventModifiers = .command
-    ) -> some View { self }
-    public func imageScale(_ scale: Image.Scale) -> some View { self }
-    public func multilineTextAlignment(_ alignment: TextAlignment) -> some View { self }
-    public func lineLimit(_ limit: ClosedRange<Int>) -> some View { self }
-    public func textFieldStyle<S: TextFieldStyle>(_ style: S) -> some View { self }
-    public func buttonStyle<S: PrimitiveButtonStyle>(_ style: S) -> some View { self }
-    public func labelStyle<S: LabelStyle>(_ style: S) -> some View { self }
-    public func formStyle<S: FormStyle>(_ style: S) -> some View { self }
-    public func labelsHidden() -> some View { self }
-    public func autocorrectionDisabled(_ disable: Bool = true) -> some View { self }
-    public func padding(_ edges: Edge.Set = .all, _ length: CGFloat? = nil) -> some View { self }
-    public func frame(
-        minWidth: CGFloat? = nil, maxWidth: CGFloat? = nil, minHeight: CGFloat? = nil,
-        maxHeight: CGFloat? = nil, alignment: Alignment = .center
-    ) -> some View { self }
-    public func dropDestination<T: Transferable>(
-        for payload: T.Type, action: @escaping ([T], CGPoint) -> Bool,
-        isTargeted: @escaping (Bool) -> Void = { _ in }
-    ) -> some View { self }
-    public func fileImporter(
-        isPresented: Binding<Bool>, allowedContentTypes: [UTType],
-        onCompletion: @escaping (Result<URL, any Error>) -> Void
-    ) -> some View { self }
+public struct AccessibilityAttachmentModifier: ViewModifier {
+    public func body(content: Content) -> Never { fatalError() }
+    nonisolated init() {}
 }
 
 extension View {
-    public func alert<A: View>(
-        _ key: LocalizedStringKey, isPresented: Binding<Bool>, @ViewBuilder actions: () -> A
-    ) -> some View { self }
-    public func alert<A: View, M: View, T>(
-        _ key: LocalizedStringKey, isPresented: Binding<Bool>, presenting data: T?,
-        @ViewBuilder actions: (T) -> A, @ViewBuilder message: (T) -> M
-    ) -> some View { self }
+    nonisolated public func accessibilityHint(
+        _ hint: Text
+    ) -> ModifiedContent<Self, AccessibilityAttachmentModifier> {
+        modifier(AccessibilityAttachmentModifier())
+    }
+
+    nonisolated public func accessibilityLabel(
+        _ labelKey: LocalizedStringKey
+    ) -> ModifiedContent<Self, AccessibilityAttachmentModifier> {
+        modifier(AccessibilityAttachmentModifier())
+    }
+
     @_disfavoredOverload
-    public func confirmationDialog<S: StringProtocol, A: View>(
-        _ title: S, isPresented: Binding<Bool>, titleVisibility: Visibility = .automatic,
-        @ViewBuilder actions: () -> A
-    ) -> some View { self }
-    @_disfavoredOverload
-    public func confirmationDialog<S: StringProtocol, A: View, M: View>(
-        _ title: S, isPresented: Binding<Bool>, titleVisibility: Visibility = .automatic,
-        @ViewBuilder actions: () -> A, @ViewBuilder message: () -> M
-    ) -> some View { self }
+    nonisolated public func accessibilityLabel<S: StringProtocol>(
+        _ label: S
+    ) -> ModifiedContent<Self, AccessibilityAttachmentModifier> {
+        modifier(AccessibilityAttachmentModifier())
+    }
 }
+
+#if os(iOS)
+    public struct TextInputAutocapitalization: Sendable {
+        public static var never: TextInputAutocapitalization { TextInputAutocapitalization() }
+    }
+
+    public struct NavigationBarItem: Sendable {
+        public enum TitleDisplayMode: Sendable {
+            case automatic
+            case inline
+            case large
+        }
+    }
+
+    extension View {
+        nonisolated public func textInputAutocapitalization(
+            _ autocapitalization: TextInputAutocapitalization?
+        ) -> some View { self }
+
+        nonisolated public func keyboardType(_ type: UIKeyboardType) -> some View { self }
+
+        nonisolated public func navigationBarTitleDisplayMode(
+            _ displayMode: NavigationBarItem.TitleDisplayMode
+        ) -> some View { self }
+    }
+#endif
