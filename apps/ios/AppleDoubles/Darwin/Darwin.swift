@@ -1,5 +1,4 @@
 // What the app uses of Darwin, as the iOS 18 SDK declares it; bodies do nothing. See README.md.
-// swift-format-ignore-file: AlwaysUseLowerCamelCase, TypeNamesShouldBeCapitalized
 public typealias natural_t = UInt32
 public typealias integer_t = Int32
 public typealias kern_return_t = Int32

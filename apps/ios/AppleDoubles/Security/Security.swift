@@ -1,6 +1,5 @@
 // What the app uses of Security, as the iOS 18 SDK declares it; bodies do nothing. Linux does not bridge
 // CoreFoundation's types, which stand here as the Swift types that Apple's are bridged to. See README.md.
-// swift-format-ignore-file: AlwaysUseLowerCamelCase, TypeNamesShouldBeCapitalized
 import Foundation
 
 public typealias CFString = String

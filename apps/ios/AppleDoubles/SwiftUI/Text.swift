@@ -16,9 +16,7 @@ public struct LocalizedStringKey: Equatable, ExpressibleByStringInterpolation {
     }
 }
 
-@MainActor
-@preconcurrency
-public struct Text: Sendable {
+public struct Text: Equatable, Sendable {
     nonisolated public init(
         _ key: LocalizedStringKey, tableName: String? = nil, bundle: Bundle? = nil,
         comment: StaticString? = nil
