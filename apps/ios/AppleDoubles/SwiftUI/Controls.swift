@@ -55,8 +55,10 @@ public struct TextField<Label: View>: View {
 extension TextField where Label == Text {
     nonisolated public init(_ titleKey: LocalizedStringKey, text: Binding<String>) {}
 
+    nonisolated public init(_ titleKey: LocalizedStringKey, text: Binding<String>, axis: Axis) {}
+
     nonisolated public init(
-        _ titleKey: LocalizedStringKey, text: Binding<String>, prompt: Text? = nil, axis: Axis
+        _ titleKey: LocalizedStringKey, text: Binding<String>, prompt: Text?, axis: Axis
     ) {}
 
     @_disfavoredOverload
@@ -64,7 +66,7 @@ extension TextField where Label == Text {
 
     @_disfavoredOverload
     nonisolated public init<S: StringProtocol>(
-        _ title: S, text: Binding<String>, prompt: Text? = nil, axis: Axis
+        _ title: S, text: Binding<String>, axis: Axis
     ) {}
 }
 

@@ -52,6 +52,17 @@ extension View {
     ) -> some View { self }
 
     nonisolated public func defaultScrollAnchor(_ anchor: UnitPoint?) -> some View { self }
+
+    nonisolated public func scrollDismissesKeyboard(
+        _ mode: ScrollDismissesKeyboardMode
+    ) -> some View { self }
+}
+
+public struct ScrollDismissesKeyboardMode: Sendable {
+    public static var automatic: ScrollDismissesKeyboardMode { ScrollDismissesKeyboardMode() }
+    public static var immediately: ScrollDismissesKeyboardMode { ScrollDismissesKeyboardMode() }
+    public static var interactively: ScrollDismissesKeyboardMode { ScrollDismissesKeyboardMode() }
+    public static var never: ScrollDismissesKeyboardMode { ScrollDismissesKeyboardMode() }
 }
 
 // MARK: Look
