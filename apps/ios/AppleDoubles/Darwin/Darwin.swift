@@ -1,4 +1,6 @@
 // What the app uses of Darwin, as the iOS 18 SDK declares it; bodies do nothing. See README.md.
+// The names are Apple's:
+// swift-format-ignore-file
 public typealias natural_t = UInt32
 public typealias integer_t = Int32
 public typealias kern_return_t = Int32

@@ -1,5 +1,7 @@
 // What the app uses of Security, as the iOS 18 SDK declares it; bodies do nothing. Linux does not bridge
 // CoreFoundation's types, which stand here as the Swift types that Apple's are bridged to. See README.md.
+// The names are Apple's:
+// swift-format-ignore-file
 import Foundation
 
 public typealias CFString = String

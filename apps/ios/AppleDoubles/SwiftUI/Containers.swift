@@ -1,6 +1,7 @@
 // Lists, forms and what leads through screens, as the iOS 18 SDK's SwiftUI declares them.
 // See ../README.md.
 
+// swift-format-ignore: UseSynthesizedInitializer
 public struct ForEach<Data: RandomAccessCollection, ID: Hashable, Content> {
     nonisolated init() {}
 }
@@ -39,6 +40,7 @@ public struct Form<Content: View>: View {
     public var body: Never { fatalError() }
 }
 
+// swift-format-ignore: UseSynthesizedInitializer
 public struct Section<Parent, Content, Footer> {
     nonisolated init() {}
 }
@@ -76,6 +78,7 @@ extension Section where Parent == Text, Content: View, Footer == EmptyView {
     nonisolated public init<S: StringProtocol>(_ title: S, @ViewBuilder content: () -> Content) {}
 }
 
+// swift-format-ignore: UseSynthesizedInitializer
 @MainActor
 @preconcurrency
 public struct LabeledContent<Label, Content> {

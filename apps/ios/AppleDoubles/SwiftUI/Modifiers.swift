@@ -115,6 +115,7 @@ public struct KeyboardShortcut: Sendable {
     public static let cancelAction = KeyboardShortcut()
 }
 
+// swift-format-ignore: UseSynthesizedInitializer
 public struct AccessibilityAttachmentModifier: ViewModifier {
     public func body(content: Content) -> Never { fatalError() }
     nonisolated init() {}

@@ -7,6 +7,7 @@ public enum Visibility: Hashable, CaseIterable, Sendable {
     case hidden
 }
 
+// swift-format-ignore: AmbiguousTrailingClosureOverload
 extension View {
     nonisolated public func sheet<Item: Identifiable, Content: View>(
         item: Binding<Item?>, onDismiss: (() -> Void)? = nil,
@@ -71,6 +72,7 @@ public protocol ToolbarContent {
 
 extension Never: ToolbarContent {}
 
+// swift-format-ignore: UseSynthesizedInitializer
 @MainActor
 @preconcurrency
 public struct ToolbarItem<ID, Content: View> {

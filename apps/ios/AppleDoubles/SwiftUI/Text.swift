@@ -66,6 +66,7 @@ public struct Image: View, Sendable {
 
 public protocol ShapeStyle: Sendable {}
 
+// swift-format-ignore: DontRepeatTypeInStaticProperties
 public struct Color: Hashable, ShapeStyle, View {
     public static var accentColor: Color { Color() }
     public static var primary: Color { Color() }

@@ -49,6 +49,7 @@ public struct TupleView<T>: View {
     public var body: Never { fatalError() }
 }
 
+// swift-format-ignore: UseSynthesizedInitializer
 @MainActor
 @preconcurrency
 public struct _ConditionalContent<TrueContent, FalseContent> {
@@ -87,6 +88,7 @@ public struct ViewBuilder {
     }
 }
 
+// swift-format-ignore: UseSynthesizedInitializer
 @MainActor
 @preconcurrency
 public struct Group<Content> {

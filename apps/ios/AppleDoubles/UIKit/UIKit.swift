@@ -15,6 +15,7 @@ open class UIPasteboard: NSObject, @unchecked Sendable {
 
 public enum UIKeyboardType: Int, Sendable {
     case `default` = 0
+    // swift-format-ignore: AlwaysUseLowerCamelCase
     case URL = 3
     case numberPad = 4
     case decimalPad = 8
