@@ -42,10 +42,16 @@ public struct Turns: Sendable {
         ProcessInfo.processInfo.environment["LLAMA_FIXTURES"].map { URL(fileURLWithPath: $0) }
     }
 
+    /// Return whether a bundle was made on this machine; nothing is said of what it holds.
+    public static func isMade(_ name: String) -> Bool {
+        guard let folder else { return false }
+        return FileManager.default.fileExists(atPath: folder.appendingPathComponent("\(name).json").path)
+    }
+
     /// Return a bundle's turns, or nil where it was not made on this machine.
     public static func of(_ name: String) throws -> Turns? {
-        guard let folder, let text = try? Data(contentsOf: folder.appendingPathComponent("\(name).json"))
-        else { return nil }
+        guard let folder, isMade(name) else { return nil }
+        let text = try Data(contentsOf: folder.appendingPathComponent("\(name).json"))
         let read = try parseJson(Array(text), where: name).fields(where: name)
         let bundle = folder.appendingPathComponent(name, isDirectory: true)
         return Turns(

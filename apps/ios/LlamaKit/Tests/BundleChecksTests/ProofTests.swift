@@ -3,8 +3,6 @@ import Foundation
 import LlamaKit
 import Testing
 
-private func isMade(_ name: String) -> Bool { (try? Turns.of(name)) != nil }
-
 /// What a bundle's golden data say of a model and of the same model with a fault.
 private func proveGolden(_ bundle: URL, _ model: any StepModel) throws {
     let content = try Data(contentsOf: bundle.appendingPathComponent(goldenName))
@@ -23,7 +21,7 @@ private func proveGolden(_ bundle: URL, _ model: any StepModel) throws {
 
 @Suite("Golden data of real bundles, right and with four faults", .serialized)
 struct ProofTests {
-    @Test("by onnxruntime", arguments: ["demo/onnx", "smollm2/onnx"].filter(isMade))
+    @Test("by onnxruntime", arguments: ["demo/onnx", "smollm2/onnx"].filter(Turns.isMade))
     func onnx(name: String) throws {
         let turns = try #require(try Turns.of(name))
         let model = try OnnxStepModel(
@@ -31,7 +29,7 @@ struct ProofTests {
         try proveGolden(turns.bundle, model)
     }
 
-    @Test("by ExecuTorch in Python", .enabled(if: isMade("demo/executorch")))
+    @Test("by ExecuTorch in Python", .enabled(if: Turns.isMade("demo/executorch")))
     func executorch() throws {
         let turns = try #require(try Turns.of("demo/executorch"))
         try proveGolden(turns.bundle, ServedStepModel("demo/executorch"))
@@ -39,7 +37,7 @@ struct ProofTests {
 
     @Test(
         "by the Core ML loop and Python's evaluator",
-        arguments: ["demo/coreml", "demo-fixed/coreml"].filter(isMade))
+        arguments: ["demo/coreml", "demo-fixed/coreml"].filter(Turns.isMade))
     func coreml(name: String) throws {
         let turns = try #require(try Turns.of(name))
         let model = CoreMLLoop(
@@ -48,7 +46,7 @@ struct ProofTests {
         try proveGolden(turns.bundle, model)
     }
 
-    @Test("SmolLM2 answers a question in its own form", .enabled(if: isMade("smollm2/onnx")))
+    @Test("SmolLM2 answers a question in its own form", .enabled(if: Turns.isMade("smollm2/onnx")))
     func paris() async throws {
         let turns = try #require(try Turns.of("smollm2/onnx"))
         let manifest = try ModelBundle.open(turns.bundle).manifest

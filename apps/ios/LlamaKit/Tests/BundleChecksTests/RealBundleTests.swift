@@ -3,14 +3,16 @@ import Foundation
 import LlamaKit
 import Testing
 
-/// Bundles that this machine made; a test without its bundle is not there to be run.
-private func isMade(_ name: String) -> Bool { (try? Turns.of(name)) != nil }
-
 @Suite("Real bundles", .serialized)
 struct RealBundleTests {
+    /// A test without its bundle is not run; without any there would be nothing to fail.
+    @Test func oneAtLeastIsThere() {
+        #expect(["demo/onnx", "demo/executorch", "demo/coreml"].contains(where: Turns.isMade))
+    }
+
     @Test(
         "an ONNX bundle writes Python's ids, with an edit, rewinds and a cache that doubles",
-        arguments: ["demo/onnx", "smollm2/onnx"].filter(isMade))
+        arguments: ["demo/onnx", "smollm2/onnx"].filter(Turns.isMade))
     func onnx(name: String) throws {
         let turns = try #require(try Turns.of(name))
         let model = try OnnxStepModel(
@@ -24,7 +26,7 @@ struct RealBundleTests {
         #expect(slots.first == 512 && slots.last == 1024)
     }
 
-    @Test("a .pte writes Python's ids", .enabled(if: isMade("demo/executorch")))
+    @Test("a .pte writes Python's ids", .enabled(if: Turns.isMade("demo/executorch")))
     func executorch() throws {
         let turns = try #require(try Turns.of("demo/executorch"))
         let model = try ServedStepModel("demo/executorch")
@@ -35,7 +37,7 @@ struct RealBundleTests {
 
     @Test(
         "the Core ML loop writes Python's ids in each form of a package",
-        arguments: ["demo/coreml", "demo-fixed/coreml", "demo-io/coreml"].filter(isMade))
+        arguments: ["demo/coreml", "demo-fixed/coreml", "demo-io/coreml"].filter(Turns.isMade))
     func coreml(name: String) throws {
         let turns = try #require(try Turns.of(name))
         let runner = try ServedCoreMLRunner(name)

@@ -40,6 +40,22 @@ struct InboxTests {
         #expect(try inbox.next() == nil)
     }
 
+    @Test func aReaderThatIsFasterThanThePauseDoesNotOvertakeIt() throws {
+        let calls = calls
+        let begun = DispatchSemaphore(value: 0)
+        inbox.begin(
+            pause: {
+                begun.signal()
+                Thread.sleep(forTimeInterval: 0.1)
+                calls.note("pause")
+            }, resume: { calls.note("resume") }, cancel: {})
+        let (inbox, piece) = (inbox, piece)
+        Thread.detachNewThread { for _ in 0..<5 { inbox.put(piece) } }
+        begun.wait()
+        for _ in 0..<5 { #expect(try inbox.next() == piece) }
+        #expect(calls.all == ["pause", "resume"])
+    }
+
     @Test func aTaskThatDoesNotPauseIsEndedAndWhatCameIsGiven() throws {
         for _ in 0..<70 { inbox.put(piece) }
         #expect(calls.all == ["pause", "cancel"])

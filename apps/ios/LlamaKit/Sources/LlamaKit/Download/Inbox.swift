@@ -35,7 +35,7 @@ final class Inbox: @unchecked Sendable {
     private var resume: @Sendable () -> Void = {}
     private var cancel: @Sendable () -> Void = {}
 
-    /// Set what pauses the task, lets it go on, and ends it.
+    /// Set what pauses the task, lets it go on, and ends it; the first two must not wait for the reader.
     func begin(
         pause: @escaping @Sendable () -> Void,
         resume: @escaping @Sendable () -> Void,
@@ -65,7 +65,8 @@ final class Inbox: @unchecked Sendable {
             }
             if heldBytes > Self.pauseBytes && !isPaused {
                 isPaused = true
-                return pause
+                // Under the lock, as resuming is: the other way round the task would never go on.
+                pause()
             }
             return nil
         }
@@ -100,14 +101,12 @@ final class Inbox: @unchecked Sendable {
     ///
     /// - Throws: ``BodyFault`` if the body broke off
     func next() throws -> Data? {
-        let (piece, act): (Data?, (() -> Void)?) = try locked {
+        try locked {
             waitUntil { first < pieces.count || isEnded }
             if first < pieces.count { return takeFirst() }
             if let fault { throw BodyFault(fault) }
-            return (isEnded ? nil : Data(), nil)
+            return isEnded ? nil : Data()
         }
-        act?()
-        return piece
     }
 
     /// Forget what is held, and end the task.
@@ -122,7 +121,7 @@ final class Inbox: @unchecked Sendable {
         act()
     }
 
-    private func takeFirst() -> (Data?, (() -> Void)?) {
+    private func takeFirst() -> Data {
         let piece = pieces[first]
         pieces[first] = Data()
         first += 1
@@ -131,9 +130,11 @@ final class Inbox: @unchecked Sendable {
             first = 0
         }
         heldBytes -= piece.count
-        guard isPaused && heldBytes < Self.resumeBytes else { return (piece, nil) }
-        isPaused = false
-        return (piece, resume)
+        if isPaused && heldBytes < Self.resumeBytes {
+            isPaused = false
+            resume()
+        }
+        return piece
     }
 
     private func finish(fault: String?) {
