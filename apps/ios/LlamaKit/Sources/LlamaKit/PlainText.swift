@@ -2,11 +2,22 @@ import Foundation
 
 /// A local time, without its zone.
 public struct LocalTime: Sendable, Equatable {
+    /// Year of the Gregorian calendar.
     public let year: Int
+
+    /// Month from 1 to 12.
     public let month: Int
+
+    /// Day of the month, from 1 on.
     public let day: Int
+
+    /// Hour from 0 to 23.
     public let hour: Int
+
+    /// Minute from 0 to 59.
     public let minute: Int
+
+    /// Second from 0 to 59.
     public let second: Int
 
     /// Make a time of its parts, in the Gregorian calendar; months and days count from 1.

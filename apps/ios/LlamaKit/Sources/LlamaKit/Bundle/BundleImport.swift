@@ -11,9 +11,13 @@ private let unpackFirst = "Unpack it in Files first, by a tap on it, and choose 
 
 /// How far a download or an import is: bytes of all files.
 public struct DownloadProgress: Sendable, Equatable {
+    /// Number of bytes that are there.
     public let doneBytes: Int64
+
+    /// Number of bytes of all files.
     public let sizeBytes: Int64
 
+    /// Make it of its numbers.
     public init(doneBytes: Int64, sizeBytes: Int64) {
         self.doneBytes = doneBytes
         self.sizeBytes = sizeBytes

@@ -4,10 +4,15 @@ public let manifestVersion = 2
 /// Largest length of a manifest.json; that of an 8B has under 200 kB.
 let mostManifestBytes = 16 * 1024 * 1024
 
-/// A listed file: its path inside the folder, its SHA-256 in lower-case hex, and its length.
+/// A file as a manifest lists it.
 public struct FileEntry: Sendable, Equatable {
+    /// Path inside the folder.
     public let path: String
+
+    /// SHA-256 of its content in lower-case hex.
     public let sha256: String
+
+    /// Length of its content.
     public let sizeBytes: Int64
 }
 
@@ -19,6 +24,7 @@ public struct MemoryNeed: Sendable, Equatable {
     /// Growth of the KV cache with each token.
     public let kvBytesPerToken: Int64
 
+    /// Make it of its numbers, which are not negative.
     public init(residentBytes: Int64, kvBytesPerToken: Int64) {
         self.residentBytes = residentBytes
         self.kvBytesPerToken = kvBytesPerToken

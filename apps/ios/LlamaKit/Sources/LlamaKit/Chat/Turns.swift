@@ -7,9 +7,13 @@ public enum Role: String, CaseIterable, Sendable {
 
 /// What was said in a dialog.
 public struct Message: Sendable, Equatable {
+    /// Who says it.
     public let role: Role
+
+    /// What is said.
     public let text: String
 
+    /// Make a message.
     public init(_ role: Role, _ text: String) {
         self.role = role
         self.text = text

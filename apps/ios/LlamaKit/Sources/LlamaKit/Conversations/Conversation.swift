@@ -21,6 +21,7 @@ public struct AnswerFigures: Sendable, Equatable {
     /// How hot the phone was then, in the system's word.
     public let thermal: String?
 
+    /// Make them of their numbers; what is left out is not known.
     public init(
         newTokens: Int, tokensPerS: Double, timeToFirstTokenS: Double, contextTokens: Int,
         maxContext: Int? = nil, memoryBytes: Int64? = nil, thermal: String? = nil
@@ -37,6 +38,7 @@ public struct AnswerFigures: Sendable, Equatable {
 
 /// A message as it is kept.
 public struct SavedTurn: Sendable, Equatable {
+    /// What was said, and by whom.
     public let message: Message
 
     /// Whether it is all of it; false for an answer that was cut short, by the user or by the system.
@@ -45,6 +47,7 @@ public struct SavedTurn: Sendable, Equatable {
     /// Figures of an answer; nil: none, or a message of the user.
     public let figures: AnswerFigures?
 
+    /// Keep a message; without figures it is one of the user.
     public init(_ message: Message, isWhole: Bool = true, figures: AnswerFigures? = nil) {
         self.message = message
         self.isWhole = isWhole
@@ -78,6 +81,7 @@ public struct Conversation: Sendable, Equatable, Identifiable {
     /// What the user had typed and not sent.
     public var draft: String
 
+    /// Begin a conversation, or name all that was kept of one.
     public init(
         id: String, title: String, model: String, changedMs: Int64, system: String = "",
         sampling: Sampling = .defaults, turns: [SavedTurn] = [], draft: String = ""

@@ -26,9 +26,13 @@ public struct CoreMLPlan: Sendable, Equatable {
     /// Number of ids of one call of any length: its logits come out for every row.
     public static let pieceTokens = 128
 
+    /// Which signature the package has.
     public let form: CoreMLLayout.Form
+
+    /// Number of positions that the package's cache has.
     public let maxContext: Int
 
+    /// Plan the calls of a package.
     public init(form: CoreMLLayout.Form, maxContext: Int) {
         self.form = form
         self.maxContext = maxContext

@@ -15,9 +15,16 @@ public struct CoreMLLayout: Sendable, Equatable {
         case io
     }
 
+    /// Which signature it is.
     public let form: Form
+
+    /// Number L of layers.
     public let layers: Int
+
+    /// Number K of heads that have a cache.
     public let heads: Int
+
+    /// Number D of one head's numbers.
     public let headDim: Int
 
     /// Largest number of positions in a conversation.
@@ -103,15 +110,36 @@ public struct CoreMLLayout: Sendable, Equatable {
 
 /// Names of a package's inputs, outputs and functions.
 public enum CoreMLNames {
+    /// Token ids, int32 `[1, n]`.
     public static let inputIds = "inputIds"
+
+    /// Zeros, float16 `[1, 1, 1, e]`; e is the number of positions with the new ones.
     public static let causalMask = "causalMask"
+
+    /// Number of positions before, int32 `[1]`, of a package with two functions.
     public static let position = "position"
+
+    /// Number of ids that count, int32 `[1]`, of the function `prefill`.
     public static let length = "length"
+
+    /// Keys of all layers, float16 `[L, 1, K, positions, D]`: a state, or an input.
     public static let keyCache = "keyCache"
+
+    /// Values of all layers; as ``keyCache``.
     public static let valueCache = "valueCache"
+
+    /// ``keyCache`` with the new rows, where caches go in and out.
     public static let presentKeys = "presentKeys"
+
+    /// ``valueCache`` with the new rows.
     public static let presentValues = "presentValues"
+
+    /// Logits, float16 `[1, rows, V]`.
     public static let logits = "logits"
+
+    /// The function of many tokens.
     public static let prefill = "prefill"
+
+    /// The function of one token.
     public static let decode = "decode"
 }

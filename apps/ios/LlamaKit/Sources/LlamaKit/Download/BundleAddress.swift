@@ -8,6 +8,7 @@ public struct BundleAddress: Sendable, Equatable, CustomStringConvertible, Custo
     /// Secret for that host; nil: none.
     public let token: String?
 
+    /// Name the address of a bundle's folder, and a secret for its host.
     public init(base: String, token: String? = nil) {
         self.base = base
         self.token = token

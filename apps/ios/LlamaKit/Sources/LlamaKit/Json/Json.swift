@@ -157,6 +157,7 @@ public struct JsonNumber: Sendable, Hashable {
         text = digits
     }
 
+    /// Make a whole number.
     public init(_ value: some FixedWidthInteger) {
         text = String(value)
     }

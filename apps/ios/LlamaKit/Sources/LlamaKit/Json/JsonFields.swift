@@ -9,6 +9,7 @@ public struct JsonFields: Sendable {
     private static let hint = "Get the file again, or a version of this app that knows it."
     private static let shownCharacters = 40
 
+    /// Name an object by its place.
     public init(_ json: JsonObject, where place: String) {
         self.json = json
         self.place = place

@@ -6,6 +6,7 @@ public struct Utf8Key: Hashable, Sendable, ExpressibleByStringLiteral {
     /// The text.
     public let text: String
 
+    /// Make a key of a text.
     public init(_ text: String) {
         self.text = text
     }

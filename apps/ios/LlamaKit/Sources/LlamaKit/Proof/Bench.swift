@@ -17,7 +17,11 @@ public protocol BenchHost {
 public struct PrefillFigures: Sendable, Equatable {
     /// Length of the prompt, in tokens.
     public let tokens: Int
+
+    /// Seconds until the first token was chosen.
     public let firstTokenS: Spread
+
+    /// Speed of reading, in tokens a second.
     public let tokensPerS: Spread
 }
 
@@ -25,6 +29,8 @@ public struct PrefillFigures: Sendable, Equatable {
 public struct DecodeFigures: Sendable, Equatable {
     /// Number of positions in the cache.
     public let context: Int
+
+    /// Speed of decoding, in tokens a second.
     public let tokensPerS: Spread
 }
 

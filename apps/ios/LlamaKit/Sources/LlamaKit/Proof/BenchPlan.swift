@@ -53,8 +53,13 @@ public struct BenchPlan: Sendable, Equatable {
 
 /// The samples of one figure, summarised.
 public struct Spread: Sendable, Equatable {
+    /// The middle one, or the mean of the two in the middle.
     public let median: Double
+
+    /// The smallest.
     public let least: Double
+
+    /// The largest.
     public let most: Double
 
     init(median: Double, least: Double, most: Double) {

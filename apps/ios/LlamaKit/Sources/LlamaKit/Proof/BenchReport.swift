@@ -1,12 +1,24 @@
 /// Which bundle was measured; nil where it does not say.
 public struct BenchBundle: Sendable {
+    /// Name of its folder.
     public let folder: String
+
+    /// Name of the model.
     public let model: String
+
+    /// Runtime that it is for.
     public let target: String
+
+    /// How the weights are stored.
     public let recipe: String?
+
+    /// Number of weights that share a scale.
     public let groupSize: Int?
+
+    /// Size of its files.
     public let sizeBytes: Int64?
 
+    /// Name what is known of a bundle.
     public init(
         folder: String, model: String, target: String, recipe: String?, groupSize: Int?, sizeBytes: Int64?
     ) {
@@ -30,6 +42,7 @@ public struct BenchDevice: Sendable {
     /// Size of its memory.
     public let memoryBytes: Int64?
 
+    /// Name what is known of a phone.
     public init(name: String, cores: Int?, memoryBytes: Int64?) {
         self.name = name
         self.cores = cores
@@ -45,6 +58,7 @@ public struct BenchThreads: Sendable {
     /// Who chose: the runtime's default, or the app's setting.
     public let chosenBy: String
 
+    /// Name a number of threads, and who chose it.
     public init(count: Int?, chosenBy: String) {
         self.count = count
         self.chosenBy = chosenBy
