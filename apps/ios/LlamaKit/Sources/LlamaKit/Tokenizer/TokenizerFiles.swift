@@ -26,32 +26,27 @@ func isFile(_ file: URL) -> Bool {
 /// - Throws: ``BundleError`` if it cannot be read
 func readTokenizerFile(_ file: URL) throws -> [UInt8] {
     let name = file.lastPathComponent
-    let content: Data
     do {
-        let found = try FileManager.default.attributesOfItem(atPath: file.path)[.size]
-        let size = (found as? NSNumber)?.int64Value ?? 0
-        if size > mostBytes {
-            let message = "\(name): \(size) bytes are too many for a tokenizer"
+        let reader = try FileReader(file)
+        guard reader.byteCount <= mostBytes, let content = try reader.readAll(most: mostBytes) else {
+            let message = "\(name): \(reader.byteCount) bytes are too many for a tokenizer"
             throw BundleError(message, hint: getAnotherTokenizer)
         }
-        content = try Data(contentsOf: file)
-    } catch let error as BundleError {
-        throw error
-    } catch {
-        let message = "\(name) cannot be read: \(error.localizedDescription)"
-        throw BundleError(message, hint: getAnotherTokenizer)
+        return content
+    } catch let fault as FileFault {
+        throw BundleError("\(name) cannot be read: \(fault)", hint: getAnotherTokenizer)
     }
-    return [UInt8](content)
 }
 
 /// Read the JSON object of a file.
 ///
 /// - Throws: ``BundleError`` if it is not UTF-8; ``BadInput`` if it is no JSON object
 func jsonOfTokenizer(_ data: [UInt8], where place: String) throws -> JsonObject {
-    guard let text = String(validating: data, as: UTF8.self) else {
+    // The text is let go at once: it is as large as the file, and so is what is parsed of it.
+    if String(validating: data, as: UTF8.self) == nil {
         throw BundleError("\(place) is not UTF-8", hint: getAnotherTokenizer)
     }
-    return try parseJson(text, where: place).fields(where: place).json
+    return try parseJson(data, where: place).fields(where: place).json
 }
 
 /// Return what a file is, by its first bytes and never by its name.

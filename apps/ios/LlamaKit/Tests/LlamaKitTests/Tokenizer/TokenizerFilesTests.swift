@@ -56,6 +56,14 @@ final class TokenizerFilesTests {
         #expect(refused() == "\(folder.path) holds no tokenizer: expected tokenizer.json or tokenizer.model")
     }
 
+    @Test func aFileThatIsTooLargeIsNotRead() throws {
+        try put("tokenizer.json", "{}")
+        let file = try FileHandle(forWritingTo: folder.appending(path: "tokenizer.json"))
+        try file.truncate(atOffset: (64 << 20) + 1)
+        try file.close()
+        #expect(refused() == "tokenizer.json: 67108865 bytes are too many for a tokenizer")
+    }
+
     @Test func whatIsNoTokenizerIsNamed() throws {
         let cases = [
             ("", "an empty file"),
