@@ -75,7 +75,7 @@ struct DownloadView: View {
             }
         } catch {
             // What is typed stays where it is wrong.
-            fault = "\(error)"
+            fault = Words.fault(error)
         }
     }
 }

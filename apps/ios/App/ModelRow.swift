@@ -40,7 +40,7 @@ struct ModelRow: View {
 
     private var detail: String {
         switch entry {
-        case .damaged(_, let error): return error.description
+        case .damaged(_, let error): return Words.fault(error)
         case .sound(let bundle): return Words.format(bundle.manifest, status: status)
         }
     }

@@ -127,7 +127,7 @@ struct ModelsView: View {
                 if try await parts.models.delete(entry) { return }
                 fault = String(localized: "The model is busy: wait for it, or stop it.")
             } catch {
-                fault = "\(error)"
+                fault = Words.fault(error)
             }
         }
     }
@@ -153,7 +153,7 @@ private struct JobSection: View {
             }
         } else if let error = parts.jobs.error {
             Section {
-                Text(error.description)
+                Text(Words.fault(error))
                     .textSelection(.enabled)
                 Button("OK") { parts.jobs.dismiss() }
                 ShareLink(item: parts.report(), subject: Text("Log of Llama")) {

@@ -15,7 +15,7 @@ struct NoticeView: View {
                 Button("Stop") { parts.session.stop() }
             }
         } else if let problem = parts.session.problem {
-            card(problem.description) {
+            card(Words.fault(problem)) {
                 Button("OK") { parts.session.dismiss() }
                 shareLog
             }
@@ -33,7 +33,7 @@ struct NoticeView: View {
     @ViewBuilder private var model: some View {
         switch parts.host.state {
         case .failed(_, let error):
-            card(error.description) {
+            card(Words.fault(error)) {
                 Button("Models") { show(.models) }
                 Button("Settings") { show(.settings) }
                 shareLog

@@ -31,7 +31,7 @@ extension Words {
                     """
             )
         case .stopped: return String(localized: "It was stopped.")
-        case .failed(let error): return error.description
+        case .failed(let error): return Words.fault(error)
         }
     }
 

@@ -105,7 +105,7 @@ struct SettingsView: View {
         } catch let error as SettingsFault {
             fault = Words.wrongNumber(error)
         } catch {
-            fault = "\(error)"
+            fault = Words.fault(error)
         }
     }
 }

@@ -32,7 +32,7 @@ public final class AppSettings {
         if contextTokens < Self.fewestContext {
             throw BadInput(
                 "expected a context of at least \(Self.fewestContext) tokens, found \(contextTokens)",
-                hint: "Enter more.")
+                hint: "Enter more.", kind: .setting)
         }
         _ = try WriteSettings(maxTokens: maxTokens)
         stored.set(contextTokens, forKey: "context_tokens")

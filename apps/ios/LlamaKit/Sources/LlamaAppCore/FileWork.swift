@@ -49,7 +49,8 @@ private func attempt<Value: Sendable>(_ work: () throws -> Value, _ log: AppLog)
 func inWords(_ error: any Error) -> any AppError {
     if let known = error as? any AppError { return known }
     return EngineError(
-        "it failed: \(error.localizedDescription)", hint: "Share the log with the app's makers.")
+        "it failed: \(error.localizedDescription)", hint: "Share the log with the app's makers.", kind: .other
+    )
 }
 
 /// What came of a piece of work.

@@ -40,5 +40,6 @@ private func wrongTarget(_ bundle: ModelBundle, _ targets: [String]) -> EngineEr
     EngineError(
         "\(bundle.folder.lastPathComponent) is for \(bundle.manifest.target), which does not run in this "
             + "app: expected \(targets.joined(separator: " or "))",
-        hint: "Export the model with --target \(targets.joined(separator: " or --target ")).")
+        hint: "Export the model with --target \(targets.joined(separator: " or --target ")).",
+        kind: .other)
 }

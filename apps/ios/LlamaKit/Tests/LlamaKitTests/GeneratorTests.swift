@@ -272,7 +272,8 @@ struct GeneratorTests {
             (($0 as? PromptError)?.message ?? "").contains("65 tokens long, and the context has room for 64")
         }
         #expect(
-            throws: BadInput("max_tokens: expected at least 1; found 0", hint: "Allow some tokens.")
+            throws: BadInput(
+                "max_tokens: expected at least 1; found 0", hint: "Allow some tokens.", kind: .setting)
         ) { try WriteSettings(maxTokens: 0) }
         #expect(throws: BadInput.self) { try WriteSettings(stopTexts: ["a", ""]) }
         for context in [0, 65] {

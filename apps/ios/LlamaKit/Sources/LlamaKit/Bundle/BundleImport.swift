@@ -61,7 +61,7 @@ public struct BundleImport: Sendable {
             try fill(staging, manifest: content, onProgress) { entry, take in
                 let file = folder.at(entry.path)
                 guard let length = lengthOfFile(file) else {
-                    throw BundleError("\(entry.path) is missing", hint: chooseBundle)
+                    throw BundleError("\(entry.path) is missing", hint: chooseBundle, kind: .incomplete)
                 }
                 try requireLength(entry, length)
                 return try reading(entry.path) {
@@ -136,7 +136,9 @@ public struct BundleImport: Sendable {
             try writer.finish()
             try requireLength(entry, done - before)
             if digest.hex() != entry.sha256 {
-                throw BundleError("\(entry.path) has other bytes than the manifest says", hint: chooseBundle)
+                throw BundleError(
+                    "\(entry.path) has other bytes than the manifest says", hint: chooseBundle,
+                    kind: .wrongBytes)
             }
         }
     }
@@ -153,7 +155,8 @@ public struct BundleImport: Sendable {
     private func requireLength(_ entry: FileEntry, _ length: Int64) throws {
         if length == entry.sizeBytes { return }
         let fault = length > entry.sizeBytes ? "more than" : "only \(length) of"
-        throw BundleError("\(entry.path) has \(fault) \(entry.sizeBytes) bytes", hint: chooseBundle)
+        throw BundleError(
+            "\(entry.path) has \(fault) \(entry.sizeBytes) bytes", hint: chooseBundle, kind: .incomplete)
     }
 
     private func requireHarmless(_ entry: ZipEntry) throws {
@@ -180,13 +183,14 @@ public struct BundleImport: Sendable {
 
     private func stored(_ archive: ZipArchive, _ name: String) throws -> ZipEntry {
         guard let entry = archive[name] else {
-            throw BundleError("\(name) is missing", hint: chooseBundle)
+            throw BundleError("\(name) is missing", hint: chooseBundle, kind: .incomplete)
         }
         if entry.isEncrypted {
-            throw BundleError("the zip wants a password for '\(name)'", hint: unpackFirst)
+            throw BundleError("the zip wants a password for '\(name)'", hint: unpackFirst, kind: .other)
         }
         if !entry.isStored {
-            throw BundleError("the zip is compressed, which this app does not read", hint: unpackFirst)
+            throw BundleError(
+                "the zip is compressed, which this app does not read", hint: unpackFirst, kind: .other)
         }
         return entry
     }
@@ -223,6 +227,6 @@ public struct BundleImport: Sendable {
     }
 
     private func noBundle() -> BundleError {
-        BundleError("it holds no \(manifestName), so it is no bundle", hint: chooseBundle)
+        BundleError("it holds no \(manifestName), so it is no bundle", hint: chooseBundle, kind: .noBundle)
     }
 }

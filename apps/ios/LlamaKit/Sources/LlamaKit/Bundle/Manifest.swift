@@ -91,7 +91,8 @@ public struct Manifest: Sendable {
         if !isPruned { return }
         throw BundleError(
             "\(modelName) judges texts and cannot write any: its head was pruned to a few tokens",
-            hint: "Ask it with llama-export classify, or export the model without --head-tokens.")
+            hint: "Ask it with llama-export classify, or export the model without --head-tokens.",
+            kind: .other)
     }
 
     /// Parse the bytes of a manifest.json.

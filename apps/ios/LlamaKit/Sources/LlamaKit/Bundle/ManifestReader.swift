@@ -53,7 +53,8 @@ struct ManifestReader {
             throw BundleError(
                 "\(top.place) has format_version \(version); "
                     + "this app reads format_version \(manifestVersion)",
-                hint: "Update the app, or export the model again with an older llama-export.")
+                hint: "Update the app, or export the model again with an older llama-export.",
+                kind: .newerFormat)
         }
         if version < Self.firstVersion {
             throw fault(top, "format_version", "1 or \(manifestVersion)", version)

@@ -25,7 +25,8 @@ public struct ModelBundle: Sendable {
         if lengthOfFile(file) == nil {
             throw BundleError(
                 "\(name) holds no \(manifestName), so it is no bundle",
-                hint: "Choose the folder that the export wrote, such as 3.2-1B-Instruct/coreml.")
+                hint: "Choose the folder that the export wrote, such as 3.2-1B-Instruct/coreml.",
+                kind: .noBundle)
         }
         let content: [UInt8]
         do {
@@ -38,7 +39,8 @@ public struct ModelBundle: Sendable {
             lengthFault(folder.at(entry.path), entry).map { "\(entry.path) \($0)" }
         }
         if !faults.isEmpty {
-            throw BundleError("\(name): \(faults.joined(separator: "; "))", hint: copyAgain)
+            throw BundleError(
+                "\(name): \(faults.joined(separator: "; "))", hint: copyAgain, kind: .incomplete)
         }
         return ModelBundle(folder: folder, manifest: manifest)
     }
@@ -67,7 +69,7 @@ public struct ModelBundle: Sendable {
         }
         if !faults.isEmpty {
             let message = "\(folder.lastPathComponent): \(faults.joined(separator: "; "))"
-            throw BundleError(message, hint: Self.copyAgain)
+            throw BundleError(message, hint: Self.copyAgain, kind: .wrongBytes)
         }
         return true
     }

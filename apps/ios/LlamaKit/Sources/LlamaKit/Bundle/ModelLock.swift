@@ -13,14 +13,16 @@ func whileAlone<T>(_ models: URL, _ name: String, _ work: () throws -> T) throws
         // Beside the folder that is filled, in which every name may be one of the bundle's files.
         guard let lock = try ModelLock(models.at(name + lockEnding)) else {
             throw BundleError(
-                "\(name) is just being fetched or copied", hint: "Wait for it, or stop it first.")
+                "\(name) is just being fetched or copied", hint: "Wait for it, or stop it first.",
+                kind: .other)
         }
         defer { lock.release() }
         return try work()
     } catch let fault as FileFault {
         throw BundleError(
             "\(name) cannot be written: \(fault)",
-            hint: "Look whether the storage is full, delete other models or files, and try again.")
+            hint: "Look whether the storage is full, delete other models or files, and try again.",
+            kind: .storage)
     }
 }
 

@@ -37,7 +37,7 @@ func placeOfNew(_ models: URL, _ name: String) throws -> URL {
     if isTaken(place) {
         throw BundleError(
             "a model named \(name) is there already",
-            hint: "Delete it first, or give the new one another name.")
+            hint: "Delete it first, or give the new one another name.", kind: .nameTaken)
     }
     return place
 }
@@ -50,7 +50,7 @@ func requireSpace(_ missingBytes: Int64, freeBytes: Int64) throws {
     if needed > freeBytes {
         throw BundleError(
             "the model needs \(needed) more bytes of storage, and \(freeBytes) are free",
-            hint: "Delete other models or files, and try again.")
+            hint: "Delete other models or files, and try again.", kind: .storage)
     }
 }
 
@@ -86,7 +86,7 @@ func leaveOutOfBackups(_ folder: URL) throws {
         } catch {
             throw BundleError(
                 "\(folder.lastPathComponent) cannot be kept out of backups: \(error.localizedDescription)",
-                hint: "Look whether the storage is full.")
+                hint: "Look whether the storage is full.", kind: .storage)
         }
     #endif
 }

@@ -28,7 +28,7 @@ struct ZipTablePlace {
         let tailBytes = Int(min(reader.byteCount, Int64(endRecordBytes + mostCommentBytes)))
         let tail = try reader.bytes(at: reader.byteCount - Int64(tailBytes), count: tailBytes)
         guard let end = Self.endRecordPlace(tail) else {
-            throw BundleError("the file is no zip, or an empty one", hint: chooseBundle)
+            throw BundleError("the file is no zip, or an empty one", hint: chooseBundle, kind: .noBundle)
         }
         let endAt = reader.byteCount - Int64(tailBytes - end)
         let record = LittleEndian(tail[end...])
@@ -41,7 +41,9 @@ struct ZipTablePlace {
         if let long = try Self.longRecord(reader, before: endAt) {
             (count, byteCount, at) = (try long.int64(32), try long.int64(40), try long.int64(48))
         }
-        if count == 0 { throw BundleError("the file is no zip, or an empty one", hint: chooseBundle) }
+        if count == 0 {
+            throw BundleError("the file is no zip, or an empty one", hint: chooseBundle, kind: .noBundle)
+        }
         if count > mostZipEntries || byteCount > mostTableBytes {
             throw BundleError("the zip has more than \(mostZipEntries) files", hint: chooseBundle)
         }

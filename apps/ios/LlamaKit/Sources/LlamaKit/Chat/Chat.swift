@@ -175,7 +175,7 @@ public final class Chat {
     ) throws -> Completion {
         generator.end()
         if let overflow = try overflow(text, settings, at: index) {
-            throw PromptError(overflow.message, hint: overflow.hint)
+            throw PromptError(overflow.message, hint: overflow.hint, kind: .contextFull)
         }
         let question = Message(.user, text)
         let prompt = try encode(said[..<index] + [question], systemText)

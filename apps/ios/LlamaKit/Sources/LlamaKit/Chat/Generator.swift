@@ -23,7 +23,8 @@ public struct WriteSettings: Sendable {
     public init(sampling: Sampling = .defaults, maxTokens: Int = 512, stopTexts: [String] = []) throws {
         if maxTokens < 1 {
             throw BadInput(
-                "max_tokens: expected at least 1; found \(maxTokens)", hint: "Allow some tokens.")
+                "max_tokens: expected at least 1; found \(maxTokens)", hint: "Allow some tokens.",
+                kind: .setting)
         }
         _ = try StopTexts(stopTexts)
         self.sampling = sampling
@@ -128,7 +129,7 @@ public final class Generator {
         if prompt.count > cache.maxContext {
             throw PromptError(
                 "the prompt is \(prompt.count) tokens long, and the context has room for \(cache.maxContext)",
-                hint: "Shorten it, or choose a larger context.")
+                hint: "Shorten it, or choose a larger context.", kind: .contextFull)
         }
         cache.keepPrefix(of: prompt)
         let generation = Generation(

@@ -86,7 +86,7 @@ public final class KeptCache {
         if ids.count > room {
             throw PromptError(
                 "\(ids.count) more tokens do not fit: there is room for \(room)",
-                hint: "Shorten the text, or choose a larger context.")
+                hint: "Shorten the text, or choose a larger context.", kind: .contextFull)
         }
         var logits: UnsafeBufferPointer<Float>?
         var start = 0

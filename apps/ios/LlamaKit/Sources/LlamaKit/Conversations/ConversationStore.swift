@@ -43,7 +43,7 @@ public struct ConversationStore: Sendable {
             try makeFolder(folder)
             try writeWhole(conversation.write(), to: file)
         } catch let error as FileFault {
-            throw BadInput("the conversation cannot be kept: \(error)", hint: freeSpace)
+            throw BadInput("the conversation cannot be kept: \(error)", hint: freeSpace, kind: .storage)
         }
     }
 

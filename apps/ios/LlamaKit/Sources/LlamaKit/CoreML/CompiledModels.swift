@@ -65,7 +65,7 @@ public struct CompiledModels: Sendable {
             if files.fileExists(atPath: place.path) { return place }
             throw EngineError(
                 "the compiled model cannot be kept in \(folder.path): \(error.localizedDescription)",
-                hint: "Free some space on this device, and load the model again.")
+                hint: "Free some space on this device, and load the model again.", kind: .storage)
         }
         return place
     }

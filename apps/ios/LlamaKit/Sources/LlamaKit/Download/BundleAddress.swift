@@ -29,10 +29,11 @@ public struct BundleAddress: Sendable, Equatable, CustomStringConvertible, Custo
         let parts = pathParts(repository)
         if parts.count != 2 || parts.contains(where: { pathFault($0) != nil }) {
             throw BadInput(
-                "'\(repository)' is no repository", hint: "Give owner/name, as its page has it.")
+                "'\(repository)' is no repository", hint: "Give owner/name, as its page has it.",
+                kind: .address)
         }
         if !folder.isEmpty, let fault = pathFault(folder) {
-            throw BadInput("the folder '\(folder)' \(fault)", hint: "Give its path in it.")
+            throw BadInput("the folder '\(folder)' \(fault)", hint: "Give its path in it.", kind: .address)
         }
         let place = parts.map(escaped).joined(separator: "/")
         let inner = pathParts(folder).filter { !$0.isEmpty }.map { "/" + escaped($0) }.joined()

@@ -54,7 +54,7 @@ public struct Downloader: Sendable {
                 try renamePlace(staging, to: target)
             } catch is FileFault {
                 let message = "\(staging.lastPathComponent) cannot be renamed to \(name)"
-                throw BundleError(message, hint: deleteFirst)
+                throw BundleError(message, hint: deleteFirst, kind: .storage)
             }
             return try ModelBundle.open(target)
         }
@@ -105,7 +105,7 @@ public struct Downloader: Sendable {
             do {
                 try writeWhole(content, to: file)
             } catch is FileFault {
-                throw BundleError("\(manifestName) cannot be written", hint: freeSpace)
+                throw BundleError("\(manifestName) cannot be written", hint: freeSpace, kind: .storage)
             }
         }
         return manifest
@@ -121,12 +121,13 @@ public struct Downloader: Sendable {
             throw NetworkError(
                 "\(manifestName): \(found)",
                 hint:
-                    "Give the address of a folder that holds a \(manifestName); a private one needs a token.")
+                    "Give the address of a folder that holds a \(manifestName); a private one needs a token.",
+                kind: [401, 403].contains(answer.status) ? .tokenWanted : .server)
         }
         do {
             return try answer.readAtMost(mostManifestBytes, isStopped: isStopped)
         } catch let fault as BodyFault {
-            throw NetworkError("\(manifestName) broke off: \(fault)", hint: "Try again.")
+            throw NetworkError("\(manifestName) broke off: \(fault)", hint: "Try again.", kind: .network)
         }
     }
 

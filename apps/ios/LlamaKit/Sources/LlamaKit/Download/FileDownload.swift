@@ -52,7 +52,8 @@ final class FileDownload {
         do {
             try complete()
         } catch let error as FileFault {
-            throw BundleError("\(part.lastPathComponent) cannot be written: \(error)", hint: noSpace)
+            throw BundleError(
+                "\(part.lastPathComponent) cannot be written: \(error)", hint: noSpace, kind: .storage)
         }
     }
 
@@ -133,7 +134,8 @@ final class FileDownload {
         var there = from
         while try drained({ try take(next(answer, there), writer, &there) }) {}
         if there < entry.sizeBytes {
-            throw NetworkError("\(name) ended after \(there) of \(entry.sizeBytes) bytes", hint: later)
+            throw NetworkError(
+                "\(name) ended after \(there) of \(entry.sizeBytes) bytes", hint: later, kind: .network)
         }
     }
 
@@ -158,7 +160,8 @@ final class FileDownload {
         do {
             return try answer.read()
         } catch let fault as BodyFault {
-            throw NetworkError("\(name) broke off after \(there) bytes: \(fault)", hint: later)
+            throw NetworkError(
+                "\(name) broke off after \(there) bytes: \(fault)", hint: later, kind: .network)
         }
     }
 
@@ -168,13 +171,14 @@ final class FileDownload {
             try renamePlace(part, to: target)
         } catch is FileFault {
             throw BundleError(
-                "\(part.lastPathComponent) cannot be renamed", hint: "Look whether the storage is full.")
+                "\(part.lastPathComponent) cannot be renamed", hint: "Look whether the storage is full.",
+                kind: .storage)
         }
     }
 
     private func wrong(_ fault: String) -> BundleError {
         deleteTree(part)
-        return BundleError("\(name) \(fault); it was deleted", hint: changed)
+        return BundleError("\(name) \(fault); it was deleted", hint: changed, kind: .wrongBytes)
     }
 
     private func refusal(_ status: Int) -> any AppError {
@@ -182,9 +186,10 @@ final class FileDownload {
         case 401, 403:
             NetworkError(
                 "\(name): the server wants to know who asks (\(status))",
-                hint: "Give a token that may read this model, and accept its licence on its page.")
+                hint: "Give a token that may read this model, and accept its licence on its page.",
+                kind: .tokenWanted)
         case notHttpStatus: NetworkError("\(name): what answers is no web server", hint: later)
-        case 404: BundleError("\(name) is not on the server", hint: changed)
+        case 404: BundleError("\(name) is not on the server", hint: changed, kind: .server)
         default: NetworkError("\(name): the server answered \(status)", hint: later)
         }
     }

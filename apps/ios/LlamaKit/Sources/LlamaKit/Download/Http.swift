@@ -4,10 +4,12 @@ import Foundation
 public struct NetworkError: AppError, Equatable {
     public let message: String
     public let hint: String
+    public let kind: ErrorKind
 
-    public init(_ message: String, hint: String) {
+    public init(_ message: String, hint: String, kind: ErrorKind = .server) {
         self.message = message
         self.hint = hint
+        self.kind = kind
     }
 }
 
@@ -101,7 +103,7 @@ public struct UrlHttp: Http {
         if let token, !token.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7f }) {
             throw BadInput(
                 "the token holds a blank or another character that no token has",
-                hint: "Copy it again, whole and alone.")
+                hint: "Copy it again, whole and alone.", kind: .tokenWanted)
         }
         for _ in 0..<Self.mostRedirects {
             let answer = try send(place, token: secret, from: from, isStopped: isStopped)
@@ -131,19 +133,23 @@ public struct UrlHttp: Http {
         do {
             return try transport.send(HttpRequest(url: place, headers: headers), isStopped: isStopped)
         } catch let fault as BodyFault {
-            throw NetworkError("\(Self.host(place)) does not answer: \(fault)", hint: Self.offline)
+            throw NetworkError(
+                "\(Self.host(place)) does not answer: \(fault)", hint: Self.offline, kind: .network)
         }
     }
 
     private static func parse(_ text: String, base: URL?, shown: String) throws -> URL {
+        // What a server leads to is not what was typed.
+        let kind: ErrorKind = base == nil ? .address : .server
         guard let place = URL(string: text, relativeTo: base)?.absoluteURL else {
-            throw NetworkError("\(shown) is no address of a file", hint: otherPlace)
+            throw NetworkError("\(shown) is no address of a file", hint: otherPlace, kind: kind)
         }
         if !["https", "http"].contains(scheme(place)) {
-            throw NetworkError("\(shown): expected http or https, found \(scheme(place))", hint: otherPlace)
+            throw NetworkError(
+                "\(shown): expected http or https, found \(scheme(place))", hint: otherPlace, kind: kind)
         }
         if host(place).isEmpty {
-            throw NetworkError("\(shown) names no host", hint: otherPlace)
+            throw NetworkError("\(shown) names no host", hint: otherPlace, kind: kind)
         }
         return place
     }

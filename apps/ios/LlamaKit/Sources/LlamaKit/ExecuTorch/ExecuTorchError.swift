@@ -17,15 +17,18 @@ public func executorchError(_ what: String, code: Int, message: String) -> any A
     }
     switch code {
     case 0x10, 0x11, 0x14:
-        return EngineError(text("this app has not got an operator of the model"), hint: versions)
+        return EngineError(
+            text("this app has not got an operator of the model"), hint: versions, kind: .runtimeVersion)
     case 0x23:
-        return BundleError(text("the file is damaged, or of a newer format"), hint: versions)
+        return BundleError(
+            text("the file is damaged, or of a newer format"), hint: versions, kind: .runtimeVersion)
     case 0x30:
-        return EngineError(text("the model's delegate is not this app's"), hint: versions)
+        return EngineError(
+            text("the model's delegate is not this app's"), hint: versions, kind: .runtimeVersion)
     case 0x21, 0x31:
-        return EngineError(text("there is not enough memory"), hint: memory)
+        return EngineError(text("there is not enough memory"), hint: memory, kind: .noMemory)
     case 0x20, 0x22:
-        return BundleError(text("a file cannot be read"), hint: damaged)
+        return BundleError(text("a file cannot be read"), hint: damaged, kind: .incomplete)
     case 0x12:
         return EngineError(text("the model takes other inputs, or no more of them"), hint: next)
     default:

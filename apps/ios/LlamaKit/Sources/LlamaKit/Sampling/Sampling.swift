@@ -61,7 +61,8 @@ public struct Sampling: Sendable, Equatable {
         let faults = checks.filter { !$0.isSound }.map { "\($0.expected), found \($0.found)" }
         if !faults.isEmpty {
             throw BadInput(
-                "expected " + faults.joined(separator: "; expected "), hint: "Change the settings.")
+                "expected " + faults.joined(separator: "; expected "), hint: "Change the settings.",
+                kind: .setting)
         }
     }
 
