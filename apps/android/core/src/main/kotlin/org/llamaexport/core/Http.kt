@@ -101,18 +101,18 @@ object UrlHttp : Http {
     }
 
     private fun parse(text: String, where: String, base: URL? = null): URL {
+        // Where a server leads to is no address that anybody typed.
+        val kind = if (base == null) ErrorKind.ADDRESS else ErrorKind.SERVER
         val place = try {
             URL(base, text)
         } catch (error: MalformedURLException) {
-            val message = "$where is no address of a file: ${error.message}"
-            throw NetworkError(message, OTHER_PLACE, error, ErrorKind.ADDRESS)
+            throw NetworkError("$where is no address of a file: ${error.message}", OTHER_PLACE, error, kind)
         }
         if (place.protocol != "https" && place.protocol != "http") {
-            throw NetworkError("$where: expected http or https, found ${place.protocol}", OTHER_PLACE)
+            val message = "$where: expected http or https, found ${place.protocol}"
+            throw NetworkError(message, OTHER_PLACE, kind = kind)
         }
-        if (place.host.isEmpty()) {
-            throw NetworkError("$where names no host", OTHER_PLACE, kind = ErrorKind.ADDRESS)
-        }
+        if (place.host.isEmpty()) throw NetworkError("$where names no host", OTHER_PLACE, kind = kind)
         return place
     }
 
