@@ -146,20 +146,6 @@ class DownloaderTest {
     }
 
     @Test
-    fun `a wrong address is the user's where it was typed, and the server's where it leads there`() {
-        for (typed in listOf("ftp://host/model", "nonsense", "http:///model")) {
-            val error = assertFailsWith<NetworkError>(typed) { UrlHttp.get(typed, null, 0) }
-            assertEquals(ErrorKind.ADDRESS, error.kind, typed)
-        }
-        for (place in listOf("ftp://host/model", "http://host:port/", "http:///model")) {
-            server { _, output -> output.answer(302, ByteArray(0), "Location" to place) }.use { server ->
-                val error = assertFailsWith<NetworkError>(place) { fetch(server) }
-                assertEquals(ErrorKind.SERVER, error.kind, place)
-            }
-        }
-    }
-
-    @Test
     fun `a part is continued where it ends, by a right answer only`() {
         val whole = files.getValue("model.onnx")
         fun wrong(asked: Asked, output: OutputStream, range: String) {
