@@ -13,7 +13,8 @@ class HttpTest {
         }
         for (place in listOf("ftp://host/model", "http://host:port/", "http:///model")) {
             TestServer { _, output -> output.answer(302, ByteArray(0), "Location" to place) }.use { server ->
-                val error = assertFailsWith<NetworkError>(place) { UrlHttp.get("${server.base}/model", null, 0) }
+                val url = "${server.base}/model"
+                val error = assertFailsWith<NetworkError>(place) { UrlHttp.get(url, null, 0) }
                 assertEquals(ErrorKind.SERVER, error.kind, place)
             }
         }
