@@ -138,10 +138,26 @@ class SamplerTest {
         val given = FloatArray(600) { if (it % 2 == 0) Float.NEGATIVE_INFINITY else -1e30f }
         given[300] = 0f
         for (sampling in listOf(Sampling(1.0, topP = 1.0), Sampling(1.0, topP = 1.0, topK = 3), Sampling())) {
-            assertEquals(300, Sampler(600).draw(given, sampling, 1 - 1e-16))
+            for (u in listOf(0.0, 1 - 1e-16)) assertEquals(300, Sampler(600).draw(given, sampling, u))
         }
         val any = FloatArray(3) { if (it == 1) 0f else Float.NEGATIVE_INFINITY }
         assertEquals(1, Sampler(3).draw(any, Sampling(1e300, topP = 1.0), 0.99))
+    }
+
+    @Test
+    fun `two logits are told apart by their last bit`() {
+        val given = floatArrayOf(5f, Math.nextUp(5f))
+        assertEquals(1, Sampler(2).draw(given, Sampling(1.0, topP = 1.0, topK = 1), 0.0))
+    }
+
+    @Test
+    fun `where rounding turns two shares round at a bound, the larger logit is kept`() {
+        // Found among all float32; counting by exponents has a bound between the two shares.
+        val larger = -0.46570814f
+        val smaller = Math.nextDown(larger)
+        assertTrue(powerOfRoot(larger) < powerOfRoot(smaller))
+        val given = floatArrayOf(0f, 64 * smaller, 64 * larger)
+        assertEquals(2, Sampler(3).draw(given, Sampling(1.0, topP = 1.0, topK = 2), 1 - 1e-16))
     }
 
     @Test
