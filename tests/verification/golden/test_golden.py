@@ -23,7 +23,7 @@ from llama_export.exporting.pipeline import ExportRequest, export_bundle
 from llama_export.targets import registry
 from llama_export.targets.stored import StoredArtifact
 from llama_export.verification.golden.compare import golden_rows, judge_report
-from llama_export.verification.golden.device_report import parse_device_report
+from llama_export.verification.golden.device_report import parse_device_report, read_device_report
 from llama_export.verification.golden.golden import Golden, GoldenLimits, read_golden
 from llama_export.verification.golden.record import (
     add_golden,
@@ -264,7 +264,7 @@ def test_damaged_golden_data_are_named(bundle, place, value, word):
 
 def test_golden_data_are_written_as_they_were_read(bundle, golden):
     assert golden.to_bytes() == bundle.path("golden.json").read_bytes()
-    with pytest.raises(BundleError, match=r"golden\.json"):
+    with pytest.raises(BundleError, match=r"golden\.json cannot be read as JSON"):
         Golden.from_bytes(b"{")
 
 
@@ -292,6 +292,16 @@ def test_a_damaged_report_is_named(right, place, value, word):
     with pytest.raises(UsageError) as caught:
         parse_device_report(raw, "report.json")
     assert word in caught.value.message
+
+
+def test_a_report_that_is_no_file_or_no_json_is_named(bundle, tmp_path):
+    path = tmp_path / "report.json"
+    with pytest.raises(UsageError, match=r"report\.json cannot be read: No such file"):
+        read_device_report(path, bundle)
+    path.write_text("# a page")
+    with pytest.raises(UsageError, match=r"report\.json cannot be read as JSON: ") as caught:
+        read_device_report(path, bundle)
+    assert caught.value.hint == "give the JSON file that the app wrote"
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from llama_quantize.strict_json import JsonFault, read_object
 FORMAT_VERSION = 1
 
 _MOST_BYTES = 2**21
+_GIVE_REPORT = "give the JSON file that the app wrote"
 _MOST_CALLS, _MOST_TOP = 1024, 64
 _MOST_FACTS, _MOST_LETTERS = 16, 200
 _HINT = "write it again with the app, and copy it whole"
@@ -69,9 +70,12 @@ def read_device_report(path: Path, bundle: Bundle) -> DeviceReport:
     """
     try:
         raw = read_object(path, most_bytes=_MOST_BYTES)
-    except (OSError, JsonFault) as error:
-        message = f"--device-report: {path}: {getattr(error, 'strerror', None) or error}"
-        raise UsageError(message, "give the JSON file that the app wrote") from None
+    except OSError as error:
+        message = f"--device-report: {path} cannot be read: {error.strerror or error}"
+        raise UsageError(message, _GIVE_REPORT) from None
+    except JsonFault as fault:
+        message = f"--device-report: {path} cannot be read as JSON: {fault}"
+        raise UsageError(message, _GIVE_REPORT) from None
     report = parse_device_report(raw, str(path))
     own = hashlib.sha256((bundle.folder / MANIFEST_NAME).read_bytes()).hexdigest()
     if report.manifest_sha256 != own:

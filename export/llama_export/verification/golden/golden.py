@@ -136,7 +136,7 @@ class Golden:
         try:
             raw = parse_object(content, most_bytes=_MOST_BYTES)
         except JsonFault as fault:
-            message = f"{where}: {fault}"
+            message = f"{where} cannot be read as JSON: {fault}"
             raise BundleError(message, _HINT) from None
         faults: list[str] = []
         top = JsonObject(raw, "", faults)

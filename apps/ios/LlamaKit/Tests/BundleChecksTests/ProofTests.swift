@@ -37,7 +37,7 @@ struct ProofTests {
 
     @Test(
         "by the Core ML loop and Python's evaluator",
-        arguments: ["demo/coreml", "demo-fixed/coreml"].filter(Turns.isMade))
+        arguments: ["demo/coreml", "demo-fixed/coreml", "demo-io/coreml"].filter(Turns.isMade))
     func coreml(name: String) throws {
         let turns = try #require(try Turns.of(name))
         let model = CoreMLLoop(
