@@ -16,7 +16,7 @@ from typing import Protocol
 from llama_export.bundle.bundle import Bundle, seal
 from llama_export.bundle.manifest import FORMAT_VERSION, Manifest
 from llama_export.bundle.publish import publish
-from llama_export.exporting.calibration import calibration_for
+from llama_export.calibration.streamed import calibration_for
 from llama_export.exporting.plan import ExportPlan, TargetPlan, fitted_recipe, plan_export
 from llama_export.exporting.provenance import (
     artifact_metadata,

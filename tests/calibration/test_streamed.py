@@ -12,9 +12,9 @@ from artifacts.small_bundle import export_small
 from artifacts.tiny import MULTI_HEAD, TINY, UNTIED, random_tokens, write_checkpoint
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from llama_export.calibration import streamed as calibration_module
+from llama_export.calibration.streamed import StreamedCalibration, calibration_for
 from llama_export.checkpoints.hugging_face import HfCheckpoint
-from llama_export.exporting import calibration as calibration_module
-from llama_export.exporting.calibration import StreamedCalibration, calibration_for
 from llama_export.exporting.plan import plan_export
 from llama_export.exporting.request import ExportRequest
 from llama_export.llama.names import HEAD, TABLE
