@@ -53,14 +53,19 @@ class LlamaAttention(nn.Module):
         self, hidden: Tensor, position: Tensor | None, past: KeyValue | None, inv_freq: Tensor
     ) -> tuple[Tensor, KeyValue]:
         """Map `[B, S, E]` to `[B, S, E]` and the new cache `[B, K, C, D]` twice."""
+        mixed, present = self.mix(hidden, position, past, inv_freq)
+        return self.o_proj(mixed), present
+
+    def mix(
+        self, hidden: Tensor, position: Tensor | None, past: KeyValue | None, inv_freq: Tensor
+    ) -> tuple[Tensor, KeyValue]:
+        """Map `[B, S, E]` to what the output projection takes, `[B, S, H*D]`, and the cache."""
         query, key, value = self.q_proj(hidden), self.k_proj(hidden), self.v_proj(hidden)
         if past is None or position is None:
             size, factor = self.head_dim, self.attention_factor
-            mixed, present = self_attention(query, key, value, size, inv_freq, factor)
-        else:
-            rope = (inv_freq, self.attention_factor)
-            mixed, present = attention(query, key, value, past, position, *rope)
-        return self.o_proj(mixed), present
+            return self_attention(query, key, value, size, inv_freq, factor)
+        rope = (inv_freq, self.attention_factor)
+        return attention(query, key, value, past, position, *rope)
 
 
 class LlamaMLP(nn.Module):
@@ -77,11 +82,13 @@ class LlamaMLP(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map `[B, S, E]` to `[B, S, E]`."""
-        gated: Tensor = functional.silu(self.gate_proj(hidden)) * self.up_proj(hidden)
-        if self.rotates:
-            gated = hadamard(gated)
-        result: Tensor = self.down_proj(gated)
+        result: Tensor = self.down_proj(self.gate(hidden))
         return result
+
+    def gate(self, hidden: Tensor) -> Tensor:
+        """Map `[B, S, E]` to what the down projection takes, `[B, S, intermediate_size]`."""
+        gated: Tensor = functional.silu(self.gate_proj(hidden)) * self.up_proj(hidden)
+        return hadamard(gated) if self.rotates else gated
 
 
 class LlamaDecoderLayer(nn.Module):

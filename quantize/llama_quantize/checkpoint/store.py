@@ -146,7 +146,7 @@ def _methods(resolved: ResolvedRecipe, calibration: Calibration | None) -> dict[
     """Find each tensor's method, before anything is written."""
     methods = {name: find_method(method) for name, method in resolved.methods.items()}
     for name, method in methods.items():
-        if method.needs_inputs and calibration is None:
+        if method.needs and calibration is None:
             message = (
                 f"{name}: the method {method.name} needs its inputs, and nothing computes them"
             )
@@ -189,7 +189,7 @@ def _block_work(
     if isinstance(scheme, Float):
         return partial(rows.round_rows, writer, name, tensor, scheme)
     method = methods[name]
-    if method.needs_inputs and calibration is not None:
+    if method.needs and calibration is not None:
         weight = tensor.whole() if isinstance(tensor, LazyTensor) else tensor
         codes, scales = _quantize_whole(name, weight, scheme, method, calibration)
 
@@ -205,7 +205,10 @@ def _quantize_whole(
     name: str, weight: Tensor, scheme: GroupedInt, method: Method, calibration: Calibration
 ) -> tuple[Tensor, Tensor]:
     """Quantise a weight whose method looks at its inputs, on the calling thread."""
-    inputs = calibration.inputs(name)
+    finished = calibration.finished(name, scheme)
+    if finished is not None:
+        return finished.unpacked(), finished.scales
+    inputs = calibration.inputs(name, method.needs)
     try:
         return method.quantize(weight, scheme, inputs)
     except QuantizationError as error:

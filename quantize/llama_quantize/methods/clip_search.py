@@ -16,11 +16,13 @@ Shapes: n groups in a chunk, C candidates.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
-from llama_quantize.calibration import InputStatistics
+from llama_quantize.calibration import InputStatistics, Needs
 from llama_quantize.groupwise import Workspace, quantize_in_chunks, require_range, storable
 from llama_quantize.scheme import GroupedInt
 
@@ -32,7 +34,8 @@ class ClipSearch:
     """The method `clip_search`; see the module."""
 
     name = "clip_search"
-    needs_inputs = False
+    needs = Needs.NOTHING
+    settings: Mapping[str, str] = MappingProxyType({})
 
     def quantize(
         self, weight: Tensor, scheme: GroupedInt, inputs: InputStatistics | None = None

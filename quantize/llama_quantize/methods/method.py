@@ -8,13 +8,16 @@ protocol, and nothing is imported by accident.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from torch import Tensor
 
-from llama_quantize.calibration import InputStatistics
+from llama_quantize.calibration import InputStatistics, Needs
 from llama_quantize.errors import QuantizationError
 from llama_quantize.methods.clip_search import ClipSearch
+from llama_quantize.methods.curvature_descent import CurvatureDescent
+from llama_quantize.methods.gptq_descent import GptqDescent
 from llama_quantize.methods.nearest import Nearest
 from llama_quantize.scheme import GroupedInt
 
@@ -27,12 +30,16 @@ class Method(Protocol):
         """Name in a rule and in the record."""
 
     @property
-    def needs_inputs(self) -> bool:
-        """Whether it asks for the statistics of a weight's inputs.
+    def needs(self) -> Needs:
+        """How much it asks for of a weight's inputs.
 
-        A method that does sees a whole weight, on the calling thread; one that does not sees a
-        block of rows at a time, on several threads at once.
+        A method that asks for any sees a whole weight, on the calling thread; one that does not
+        sees a block of rows at a time, on several threads at once.
         """
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """What decides its codes besides weight and inputs; kept in the record."""
 
     def quantize(
         self, weight: Tensor, scheme: GroupedInt, inputs: InputStatistics | None = None
@@ -42,7 +49,7 @@ class Method(Protocol):
         Args:
             weight: float32, bfloat16 or float16 `[N, K]`; may be mapped from a file.
             scheme: storage form.
-            inputs: statistics of the weight's inputs; None where `needs_inputs` is false.
+            inputs: statistics of the weight's inputs; None where it `needs` nothing.
 
         Returns:
             Codes int8 `[N, K]` and scales bfloat16 `[N, G]`, G groups in a row.
@@ -53,7 +60,12 @@ class Method(Protocol):
         """
 
 
-_BUILT_IN: tuple[Method, ...] = (Nearest(), ClipSearch())
+_BUILT_IN: tuple[Method, ...] = (
+    Nearest(),
+    ClipSearch(),
+    GptqDescent(),
+    CurvatureDescent(),
+)
 _METHODS: dict[str, Method] = {method.name: method for method in _BUILT_IN}
 
 

@@ -6,10 +6,13 @@ inputs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import torch
 from torch import Tensor
 
-from llama_quantize.calibration import InputStatistics
+from llama_quantize.calibration import InputStatistics, Needs
 from llama_quantize.groupwise import Workspace, quantize_in_chunks, require_range, storable
 from llama_quantize.scheme import GroupedInt
 
@@ -18,7 +21,8 @@ class Nearest:
     """The method `nearest`; see the module."""
 
     name = "nearest"
-    needs_inputs = False
+    needs = Needs.NOTHING
+    settings: Mapping[str, str] = MappingProxyType({})
 
     def quantize(
         self, weight: Tensor, scheme: GroupedInt, inputs: InputStatistics | None = None

@@ -1,0 +1,173 @@
+"""How much a model's answers change with what each of its linears computes.
+
+The model runs once, unquantised, over some windows. At each position a label is drawn from its own
+softmax, and the cross-entropy is taken back through the layers. The mean of `g gᵀ` over the
+gradients g at a linear's output is then the Fisher information there, the curvature of the
+Kullback-Leibler divergence: only labels that the model itself draws give that, not the text's
+(Kunstner et al. 2019). A layer's inputs are kept on disk, and its pass is computed again on the way
+back: in memory are one layer and a chunk.
+
+It knows no method and no text.
+
+Shapes: B windows, S tokens of one, E hidden_size, V num_logits, N rows of a weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from llama_export.calibration.layer_streams import STAGE_OF, chunks
+from llama_export.calibration.scratch import Scratch
+from llama_export.calibration.sums import OuterSum
+from llama_export.llama.config import LlamaConfig
+from llama_export.llama.model import LlamaDecoderLayer
+from llama_export.llama.names import FINAL_NORM, HEAD, TABLE
+from llama_export.llama.rope import inverse_frequencies
+from llama_export.llama.streamed import ReadWeight, Weight, embed, load_layer, weight_rows, whole
+
+_HEAD_TOKENS = 256  # 256 rows of 128256 logits are 131 MB
+_HEAD_ROWS = 8192
+_MOST_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """Curvature at the outputs of a model's linears, in mapped files.
+
+    Args:
+        scratch: folder of the files.
+        rows: number of rows of each linear that has one, by the weight's name.
+    """
+
+    scratch: Scratch
+    rows: dict[str, int]
+
+    def of(self, name: str) -> Tensor | None:
+        """Return the curvature at a weight's output, float32 `[N, N]`; None: it is not known."""
+        if name not in self.rows:
+            return None
+        return self.scratch.array(_file(name), (self.rows[name], self.rows[name]))
+
+
+def measure_curvature(
+    config: LlamaConfig,
+    read: ReadWeight,
+    windows: Tensor,
+    seed: int,
+    scratch: Scratch,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Curvature:
+    """Measure the curvature at every linear of a block.
+
+    Args:
+        config: shape of the model.
+        read: function that returns an original weight by its name.
+        windows: token ids int64 `[B, S]`.
+        seed: seed of the drawn labels.
+        scratch: folder for what does not fit into memory.
+        progress: called with the layers done, and those to do, there and back.
+    """
+    inv_freq = inverse_frequencies(config)
+    layers, total = config.num_hidden_layers, 2 * config.num_hidden_layers
+    shape = (*windows.shape, config.hidden_size)
+    states = [scratch.array(f"states-{index}", shape) for index in range(layers + 1)]
+    parts = chunks(windows)
+    with torch.no_grad():
+        for part in parts:
+            states[0][part] = embed(config, read, windows[part])
+        for index in range(layers):
+            layer = load_layer(config, read, index)
+            for part in parts:
+                states[index + 1][part] = layer(states[index][part], None, None, inv_freq)[0]
+            progress(index + 1, total)
+    gradient = scratch.array("gradient", shape)
+    _head_gradient(config, read, states[layers], gradient, seed)
+    rows: dict[str, int] = {}
+    for index in reversed(range(layers)):
+        layer = load_layer(config, read, index)
+        sums = _Sums(layer)
+        for part in parts:
+            gradient[part] = sums.take_back(states[index][part], gradient[part], inv_freq)
+        for path, total_sum in sums.found.items():
+            name = f"model.layers.{index}.{path}.weight"
+            rows[name] = len(total_sum.total())
+            target = scratch.array(_file(name), (rows[name], rows[name]))
+            target.copy_(total_sum.total() / total_sum.count)
+        progress(total - index, total)
+    return Curvature(scratch, rows)
+
+
+class _Sums:
+    """Sums over the gradients at the outputs of one layer's linears."""
+
+    def __init__(self, layer: LlamaDecoderLayer) -> None:
+        self._layer = layer.requires_grad_(requires_grad=False)
+        self.found: dict[str, OuterSum] = {}
+        for path in STAGE_OF:
+            linear = layer.get_submodule(path)
+            rows = len(layer.get_parameter(f"{path}.weight"))
+            if rows > _MOST_ROWS:
+                continue
+            total = self.found[path] = OuterSum(rows, rows)
+            linear.register_forward_hook(partial(_watch, total))
+
+    def take_back(self, before: Tensor, gradient: Tensor, inv_freq: Tensor) -> Tensor:
+        """Return the gradient before the layer from the one behind it, `[b, S, E]` both."""
+        hidden = before.clone().requires_grad_()
+        with torch.enable_grad():
+            output = self._layer(hidden, None, None, inv_freq)[0]
+        (found,) = torch.autograd.grad(output, hidden, gradient)
+        return found
+
+
+def _watch(total: OuterSum, _module: nn.Module, _inputs: object, output: Tensor) -> None:
+    """Add up the gradients at an output, once they come."""
+    output.register_hook(lambda gradient: total.add(gradient, gradient))
+
+
+def _head_gradient(
+    config: LlamaConfig, read: ReadWeight, hidden: Tensor, gradient: Tensor, seed: int
+) -> None:
+    """Fill the gradient `[B, S, E]` of the summed cross-entropy with drawn labels."""
+    weight = read(TABLE if config.tie_word_embeddings else HEAD)
+    norm = whole(read(FINAL_NORM))
+    generator = torch.Generator().manual_seed(seed)
+    rows, target = hidden.flatten(0, 1), gradient.view(-1, hidden.shape[-1])
+    for start in range(0, len(rows), _HEAD_TOKENS):
+        part = slice(start, start + _HEAD_TOKENS)
+        before = rows[part].clone().requires_grad_()
+        with torch.enable_grad():
+            after = functional.rms_norm(before, norm.shape, norm, config.rms_norm_eps)
+        shares = _logits(config, weight, after.detach()).softmax(1)
+        labels = torch.multinomial(shares, 1, generator=generator)
+        shares.scatter_add_(1, labels, torch.full_like(labels, -1.0, dtype=shares.dtype))
+        lead = _through_head(config, weight, shares)
+        (target[part],) = torch.autograd.grad(after, before, lead)
+
+
+def _logits(config: LlamaConfig, weight: Weight, hidden: Tensor) -> Tensor:
+    """Compute the logits `[t, V]` of normed states `[t, E]`."""
+    logits = torch.empty(len(hidden), config.num_logits)
+    for start in range(0, config.num_logits, _HEAD_ROWS):
+        rows = slice(start, min(start + _HEAD_ROWS, config.num_logits))
+        torch.mm(hidden, weight_rows(weight, rows).t(), out=logits[:, rows])
+    return logits
+
+
+def _through_head(config: LlamaConfig, weight: Weight, shares: Tensor) -> Tensor:
+    """Take a gradient at the logits `[t, V]` back to the states `[t, E]`."""
+    found = torch.zeros(len(shares), config.hidden_size)
+    for start in range(0, config.num_logits, _HEAD_ROWS):
+        rows = slice(start, min(start + _HEAD_ROWS, config.num_logits))
+        found.addmm_(shares[:, rows], weight_rows(weight, rows))
+    return found
+
+
+def _file(name: str) -> str:
+    return f"curvature-{name}"

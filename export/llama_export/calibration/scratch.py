@@ -1,0 +1,93 @@
+"""A folder for what a calibration cannot hold in memory, and for what it may go on from.
+
+Arrays are files that are mapped, which the system writes back when memory is short. After each
+layer its codes are put beside them, and then, in one step, a small file that names the next layer:
+what an interrupted run leaves is whole up to there. Another model, text, method or machine has
+another key, and starts over. It knows no model and no method.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from llama_quantize.checkpoint.weights_file import map_file, mapped_tensor
+from llama_quantize.scheme import GroupedInt
+from llama_quantize.strict_json import JsonFault, read_object
+from llama_quantize.tensor import QuantizedTensor
+
+_STATE = "state.json"
+
+
+class Scratch:
+    """The folder of one calibration.
+
+    Args:
+        folder: place of it; made if absent. What lies there under another key is removed.
+        key: hash of all that decides what is computed.
+    """
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self.folder = folder
+        self._key = key
+        self.layer = self._layer_reached()
+        if self.layer == 0 and folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def array(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """Map a float32 array of the folder; zeros where it is new."""
+        size = math.prod(shape)
+        path = self.folder / f"{name}.f32"
+        mapped = torch.from_file(str(path), shared=True, size=size, dtype=torch.float32)
+        return mapped.view(shape)
+
+    def finish(self, layer: int, made: Mapping[str, QuantizedTensor]) -> None:
+        """Note that a layer is done, and what became of its weights.
+
+        Args:
+            layer: number of the layer, from 0.
+            made: codes and scales by the weight's name.
+        """
+        tensors = {
+            f"{name}.{part}": getattr(tensor, part).contiguous()
+            for name, tensor in made.items()
+            for part in ("codes", "scales")
+        }
+        save_file(tensors, self._codes(layer))
+        state = self.folder / f"{_STATE}.new"
+        state.write_text(json.dumps({"key": self._key, "layer": layer + 1}))
+        state.replace(self.folder / _STATE)
+        self.layer = layer + 1
+
+    def made(self, layer: int, name: str, scheme: GroupedInt) -> QuantizedTensor:
+        """Return what an interrupted run made of a weight of a layer that is done."""
+        found = mapped_tensor(map_file(self._codes(layer)), name, scheme)
+        if not isinstance(found, QuantizedTensor):
+            message = f"{name} has no codes"
+            raise TypeError(message)
+        return found
+
+    def remove(self) -> None:
+        """Remove the folder: its result is in place, or nobody will go on from it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _codes(self, layer: int) -> Path:
+        return self.folder / f"layer-{layer:03}.safetensors"
+
+    def _layer_reached(self) -> int:
+        """Return the layer that an interrupted run of this key was about to begin."""
+        try:
+            state = read_object(self.folder / _STATE)
+        except (OSError, JsonFault):
+            return 0
+        layer = state.get("layer")
+        same = state.get("key") == self._key and isinstance(layer, int) and layer > 0
+        return layer if same and isinstance(layer, int) else 0

@@ -1,0 +1,83 @@
+"""GPTQ towards full-precision targets, then coordinate descent over codes and scales.
+
+It asks for a weight's inputs and for what its output lacks: the target is the weight that would
+make up for it. `curvature_descent` goes on from here.
+
+Shapes: N rows, K columns, G groups in a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from llama_quantize.calibration import InputStatistics, Needs
+from llama_quantize.errors import QuantizationError
+from llama_quantize.groupwise import check_range
+from llama_quantize.methods.solving.damping import damped, upper_factor
+from llama_quantize.methods.solving.descent import descend
+from llama_quantize.methods.solving.feedback import round_with_feedback
+from llama_quantize.methods.solving.targets import corrected
+from llama_quantize.scheme import GroupedInt
+
+RIDGE = 0.3
+_DAMP, _DAMP_OF_FEW, _FEW_PER_COLUMN = 0.03, 0.05, 20
+_SWEEPS = 4
+
+
+class GptqDescent:
+    """The method `gptq_descent`; see the module."""
+
+    name = "gptq_descent"
+    needs = Needs.TARGETS
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """What decides its codes besides the inputs; kept in the record."""
+        return {"ridge": f"{RIDGE}", "damp": damping_named(), "sweeps": f"{_SWEEPS}"}
+
+    @torch.no_grad()
+    def quantize(
+        self, weight: Tensor, scheme: GroupedInt, inputs: InputStatistics | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Quantise a matrix `[N, K]`, as `Method.quantize` says."""
+        found = required(self.name, inputs)
+        target, gram = prepared(weight, scheme, found)
+        codes, scales = round_with_feedback(target, upper_factor(gram), scheme)
+        descend(target, codes, scales, gram, scheme, _SWEEPS)
+        return codes.to(torch.int8), scales.to(torch.bfloat16)
+
+
+def required(method: str, inputs: InputStatistics | None) -> InputStatistics:
+    """Return the statistics of a weight's inputs.
+
+    Raises:
+        QuantizationError: there are none.
+    """
+    if inputs is None:
+        message = f"the method {method} needs the statistics of a weight's inputs"
+        raise QuantizationError(message, "give a calibration, or name another method")
+    return inputs
+
+
+def prepared(weight: Tensor, scheme: GroupedInt, inputs: InputStatistics) -> tuple[Tensor, Tensor]:
+    """Return the target `[N, K]` and the damped Gram matrix `[K, K]`, both float32.
+
+    Raises:
+        QuantizationError: a weight is NaN, infinite or too large for a scale.
+    """
+    check_range(weight, scheme)
+    target = corrected(weight.to(torch.float32), inputs, RIDGE)
+    return target, damped(inputs.gram, _damp(inputs))
+
+
+def damping_named() -> str:
+    """Say how much is added to the diagonal of a Gram matrix."""
+    return f"{_DAMP}, {_DAMP_OF_FEW} below {_FEW_PER_COLUMN} tokens a column"
+
+
+def _damp(inputs: InputStatistics) -> float:
+    few = inputs.count < _FEW_PER_COLUMN * len(inputs.gram)
+    return _DAMP_OF_FEW if few else _DAMP

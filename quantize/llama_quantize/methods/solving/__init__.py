@@ -1,0 +1,1 @@
+"""The linear algebra of calibrated methods: no names, no files, no model."""
