@@ -14,12 +14,17 @@ import torch
 
 
 @contextmanager
-def worker_pool() -> Iterator[ThreadPoolExecutor]:
-    """Provide as many threads as torch may use; after an error the queued work is dropped."""
+def worker_pool(most: int | None = None) -> Iterator[ThreadPoolExecutor]:
+    """Provide as many threads as torch may use; after an error the queued work is dropped.
+
+    Args:
+        most: largest number of threads, among which torch's are shared out; None: no limit.
+    """
     threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(threads)
+    workers = threads if most is None else min(threads, most)
+    pool = ThreadPoolExecutor(workers)
     # A new thread takes this number when it first runs an operation.
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads // workers)
     try:
         yield pool
     finally:

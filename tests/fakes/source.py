@@ -24,7 +24,7 @@ class FakeSource:
     ) -> None:
         self.shapes = shapes or {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         self.names = tuple(self.shapes)
-        self.tied = tied or {}
+        self.tensors, self.tied = tensors, tied or {}
         self._read = read or tensors.__getitem__
         self.asked: list[str] = []
 

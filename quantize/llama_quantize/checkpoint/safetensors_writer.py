@@ -27,6 +27,8 @@ _TYPE_NAMES = {
     torch.float16: "F16",
     torch.int8: "I8",
     torch.uint8: "U8",
+    torch.float32: "F32",
+    torch.int32: "I32",
 }
 
 

@@ -1,0 +1,24 @@
+"""What a user may choose about the text that a method is calibrated on.
+
+It is data: it reads nothing, and knows no model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """The text of a calibration.
+
+    Args:
+        tokens: number of tokens of all windows together.
+        files: the user's own texts, files or folders of them; none: the model writes everything.
+        seed: seed of whatever is drawn.
+    """
+
+    tokens: int = 32768
+    files: tuple[Path, ...] = ()
+    seed: int = 0
