@@ -104,7 +104,7 @@ def export(
     targets: str | TargetOptions | Sequence[str | TargetOptions],
     output: str | Path | None = None,
     *,
-    recipe: str | None = None,
+    recipe: str | Path | None = None,
     group_size: int | None = None,
     max_context: int | None = None,
     settings: ExportSettings = _DEFAULT_SETTINGS,
@@ -116,7 +116,8 @@ def export(
         targets: "onnx", "executorch", "coreml" or "all", or several of them. In place of a
             target's name, its options choose its form, such as `OnnxOptions(all_logits=True)`.
         output: folder that gets one bundle for each target; None: a folder with the model's name.
-        recipe: "int4", "int8", "bf16" or "fp16"; None: int4, or what quantised weights have.
+        recipe: "int4", "int8", "bf16" or "fp16", or the `Path` of a file with a recipe; None: int4,
+            or what quantised weights have.
         group_size: number of weights that share a scale; None: the recipe's own.
         max_context: number of positions of the KV cache; None: each target's own, or the model's
             if that is less.
@@ -141,7 +142,8 @@ def export(
         model=chosen.name,
         targets=names,
         output=None if output is None else Path(output),
-        recipe=recipe,
+        recipe=recipe if isinstance(recipe, str) else None,
+        recipe_file=recipe if isinstance(recipe, Path) else None,
         group_size=group_size,
         max_context=max_context,
         options=options,

@@ -28,6 +28,8 @@ _LINEARS = r"model\.layers\.\d+\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj\.w
 # One rule for both, because a tied model has no head of its own.
 _TABLES = r"(model\.embed_tokens|lm_head)\.weight"
 _NORMS = r"model\.(norm|layers\.\d+\.(input|post_attention)_layernorm)\.weight"
+_EVERYTHING = r".*"
+_BUILT_IN = (_LINEARS, _TABLES, _NORMS, _EVERYTHING)
 # What few models have beside their linears; such a rule is there only where it names something.
 _BESIDE = (
     r"model\.layers\.\d+\.(self_attn|mlp)\.\w+_proj\.bias",
@@ -43,11 +45,13 @@ class QuantRule:
         pattern: regular expression that matches their whole names.
         scheme: storage form.
         method: name of the method that chooses codes and scales; floats have none.
+        written: what a person wrote for the pattern, for messages; "": the pattern itself.
     """
 
     pattern: str
     scheme: Scheme
     method: str = DEFAULT_METHOD
+    written: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.scheme, Float) and self.method != DEFAULT_METHOD:
@@ -121,7 +125,8 @@ class QuantRecipe:
             raise QuantizationError(message, "add a rule whose pattern matches the whole name")
         found = list(used.values())
         hits = tuple(found.count(index) for index in range(len(self.rules)))
-        idle = [repr(rule.pattern) for rule, n in zip(self.rules, hits, strict=True) if not n]
+        rules_hits = zip(self.rules, hits, strict=True)
+        idle = [repr(rule.written or rule.pattern) for rule, n in rules_hits if not n]
         if idle:
             message = f"recipe {self.name}: no tensor matches the pattern {_few(idle)}"
             raise QuantizationError(message, "correct the pattern, its order, or drop the rule")
@@ -186,7 +191,7 @@ def recipe(name: str, group_size: int | None = None) -> QuantRecipe:
             message = f"recipe {name} has no groups, but group size {group_size} was asked for"
             raise QuantizationError(message, "leave the group size out, or choose int4 or int8")
         dtype = {"bf16": "bfloat16", "fp16": "float16"}[name]
-        return QuantRecipe(name, (QuantRule(r".*", Float(dtype)),))
+        return QuantRecipe(name, (QuantRule(_EVERYTHING, Float(dtype)),))
     group = DEFAULT_GROUP_SIZE if group_size is None else group_size
     if group not in GROUP_SIZES:
         message = f"group size {group}: expected one of {', '.join(map(str, GROUP_SIZES))}"
@@ -212,6 +217,24 @@ def with_rules_beside(recipe: QuantRecipe, names: Collection[str]) -> QuantRecip
     rules = [QuantRule(pattern, Float("bfloat16")) for pattern in _BESIDE]
     added = tuple(rule for rule in rules if any(map(rule.matches, left)))
     return replace(recipe, rules=(*recipe.rules, *added)) if added else recipe
+
+
+def without_spent_rules(recipe: QuantRecipe, names: Collection[str]) -> QuantRecipe:
+    """Drop built-in rules all of whose tensors are taken by the rules before them.
+
+    A rule that somebody wrote stays, and is refused where it takes nothing.
+
+    Args:
+        recipe: rules for the model.
+        names: names of its unique tensors.
+    """
+    taken = {next((rule for rule in recipe.rules if rule.matches(name)), None) for name in names}
+    rules = tuple(
+        rule
+        for rule in recipe.rules
+        if rule in taken or rule.pattern not in _BUILT_IN or not any(map(rule.matches, names))
+    )
+    return recipe if rules == recipe.rules else replace(recipe, rules=rules)
 
 
 def _check_fits(name: str, shape: tuple[int, ...], scheme: Scheme) -> None:

@@ -84,6 +84,12 @@ EXPORT_SECTIONS = (
                 show_default=str(DEFAULT_GROUP_SIZE),
             ),
             click.Option(
+                ["--recipe", "recipe_file"],
+                type=PATH,
+                metavar="FILE",
+                help="Recipe in a JSON file, in place of the two above.",
+            ),
+            click.Option(
                 ["--keep-weights/--no-keep-weights"],
                 default=True,
                 help="Keep the quantised weights in OUTPUT/weights; verify needs them.",
@@ -150,6 +156,7 @@ def export(
     keep_extra: bool,
     quantize: str | None,
     group_size: int | None,
+    recipe_file: Path | None,
     keep_weights: bool,
     max_context: int | None,
     target_options: Mapping[str, object],
@@ -188,6 +195,7 @@ def export(
         output=output,
         recipe=quantize,
         group_size=group_size,
+        recipe_file=recipe_file,
         max_context=max_context,
         options=chosen_options(target_options, targets),
         revision=revision,

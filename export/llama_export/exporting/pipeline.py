@@ -100,7 +100,7 @@ def _quantized_weights(
     folder = work / (WEIGHTS_FOLDER if request.keep_weights else _UNKEPT_WEIGHTS)
     total = checkpoint.size_bytes
     # Of a repository the plan may not know yet that codes are kept, or what its tensors are.
-    recipe = checkpoint.recipe or fitted_recipe(request.chosen_recipe(), source.config)
+    recipe = checkpoint.recipe or fitted_recipe(plan.chosen, source.config)
     with progress.step(f"Quantising to {recipe.name}") as advance:
         quantize_to(
             folder,

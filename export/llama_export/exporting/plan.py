@@ -39,6 +39,7 @@ from llama_quantize.recipe import (
     METHODS_WITHOUT_INPUTS,
     QuantRecipe,
     with_rules_beside,
+    without_spent_rules,
 )
 from llama_quantize.scheme import GroupedInt
 
@@ -68,6 +69,7 @@ class ExportPlan:
         request: request that is planned.
         named: meaning of the model's name, with the adapters over it.
         model: facts about the model that need no weights.
+        chosen: recipe that was asked for, or the default.
         recipe: storage form of its weights; those that are quantised already keep theirs.
         targets: bundles in the order of their making.
         publication: the folders that are put in place together, and what they may replace.
@@ -78,6 +80,7 @@ class ExportPlan:
     request: ExportRequest
     named: NamedModel
     model: ModelShape
+    chosen: QuantRecipe
     recipe: QuantRecipe
     targets: tuple[TargetPlan, ...]
     publication: Publication
@@ -92,7 +95,7 @@ class ExportPlan:
     @property
     def width_notes(self) -> tuple[str, ...]:
         """What becomes of the weights that no group divides."""
-        return tuple(_width_notes(self.request, self.model))
+        return tuple(_width_notes(self.chosen, self.model))
 
     @property
     def output(self) -> Path:
@@ -161,6 +164,7 @@ def plan_export(request: ExportRequest, *, to_show: bool = False) -> ExportPlan:
         request=request,
         named=named,
         model=model,
+        chosen=chosen,
         recipe=recipe,
         targets=tuple(
             TargetPlan(registry.get(name), options[name], request.output_folder / name, each)
@@ -177,7 +181,7 @@ def _look_at_model(request: ExportRequest) -> tuple[NamedModel, ModelShape]:
     named = name_with_adapters(
         request.model, request.reading, revision=request.revision, token=request.token
     )
-    if request.recipe is not None or request.group_size is not None:
+    if request.asks_for_a_recipe:
         named = replace(named, reading=replace(named.reading, requantize=True))
     model = shape_of_named(
         named, revision=named.revision, token=request.token, options=named.reading
@@ -215,12 +219,12 @@ def _require_no_inputs(chosen: QuantRecipe) -> None:
             raise QuantizationError(message, "give calibration windows, or name another method")
 
 
-def _width_notes(request: ExportRequest, model: ModelShape) -> list[str]:
+def _width_notes(chosen: QuantRecipe, model: ModelShape) -> list[str]:
     """Name each width that no group divides, and what becomes of it."""
     if model.recipe is not None:
         return []
     shapes = expected_shapes(model.config)
-    _, unfit = with_fitting_groups(request.chosen_recipe(), shapes)
+    _, unfit = with_fitting_groups(chosen, shapes)
     widths = sorted({shapes[name][1] for name in unfit})
     counts = {width: sum(shapes[name][1] == width for name in unfit) for width in widths}
     return [
@@ -235,9 +239,9 @@ def _recipe_for(request: ExportRequest, model: ModelShape, chosen: QuantRecipe) 
     """Return the recipe of the weights: the model's own if it is quantised already."""
     if model.recipe is None:
         return fitted_recipe(chosen, model.config)
-    if request.recipe is not None or request.group_size is not None:
+    if request.asks_for_a_recipe:
         message = f"{request.model} is quantised already, as {model.recipe.name}"
-        hint = "leave --quantize and --group-size out, or name the original checkpoint"
+        hint = "leave --quantize, --group-size and --recipe out, or name the original checkpoint"
         raise UsageError(message, hint)
     return model.recipe
 
@@ -245,5 +249,5 @@ def _recipe_for(request: ExportRequest, model: ModelShape, chosen: QuantRecipe) 
 def fitted_recipe(chosen: QuantRecipe, config: LlamaConfig) -> QuantRecipe:
     """Return a recipe with what a model's shape needs besides: other forms, and more rules."""
     shapes = expected_shapes(config)
-    fitting, _ = with_fitting_groups(chosen, shapes)
+    fitting, _ = with_fitting_groups(without_spent_rules(chosen, shapes), shapes)
     return with_rules_beside(fitting, shapes)

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from llama_export.checkpoints.checkpoint import AS_IT_IS, ReadOptions
-from llama_export.errors import OutputError
+from llama_export.errors import OutputError, UsageError
 from llama_export.targets import registry
 from llama_export.targets.options import TargetOptions
 from llama_quantize.printable import shown_name
 from llama_quantize.recipe import QuantRecipe, recipe
+from llama_quantize.recipe_file import read_recipe
 
 DEFAULT_RECIPE = "int4"
 
@@ -27,6 +28,7 @@ class ExportRequest:
         output: folder that gets one bundle for each target; None: `./<model>`.
         recipe: "int4", "int8", "bf16" or "fp16"; None: int4, or what quantised weights have.
         group_size: number of weights that share a scale; None: the recipe's own.
+        recipe_file: file with a recipe, in place of `recipe` and `group_size`; None: there is none.
         max_context: number of positions; None: each target's default, or the model's if it is less.
         options: each target's own options by its name; a target that is absent has its defaults.
         revision: branch, tag or commit of a hub repository.
@@ -45,6 +47,7 @@ class ExportRequest:
     output: Path | None = None
     recipe: str | None = None
     group_size: int | None = None
+    recipe_file: Path | None = None
     max_context: int | None = None
     options: Mapping[str, TargetOptions] = field(default_factory=dict)
     revision: str | None = None
@@ -78,12 +81,24 @@ class ExportRequest:
         """Return what was chosen for a target, or the target's defaults."""
         return self.options.get(target) or registry.get(target).Options()
 
+    @property
+    def asks_for_a_recipe(self) -> bool:
+        """Whether anything was said of how the weights are to be stored."""
+        return not (self.recipe is None and self.group_size is None and self.recipe_file is None)
+
     def chosen_recipe(self) -> QuantRecipe:
         """Return the recipe for a checkpoint that is not quantised.
 
         Raises:
-            QuantizationError: the recipe is unknown, or has no such group size.
+            UsageError: a recipe file, and a recipe or a group size beside it.
+            QuantizationError: the recipe is unknown, or has no such group size; or its file cannot
+                be read or says what no recipe says.
         """
+        if self.recipe_file is not None:
+            if self.recipe is not None or self.group_size is not None:
+                message = "--recipe names a whole recipe, and --quantize or --group-size another"
+                raise UsageError(message, "write base and group_size into the recipe's file")
+            return read_recipe(self.recipe_file).recipe()
         return recipe(self.recipe or DEFAULT_RECIPE, self.group_size)
 
 

@@ -76,14 +76,16 @@ def require_fitting_schemes(options: CoremlOptions, schemes: Mapping[str, Scheme
     from llama_quantize.scheme import Float, GroupedInt
 
     # Norms, biases and side branches are float32 in a package.
-    matrices = {
-        scheme
+    bfloat16 = [
+        name
         for name, scheme in schemes.items()
-        if not (name.endswith("norm.weight") or is_bias(name) or is_adaptor(name))
-    }
-    if Float("bfloat16") in matrices:
-        message = "the coreml target: Core ML has no bfloat16 weights"
-        raise UsageError(message, "use --quantize fp16, or int4")
+        if scheme == Float("bfloat16")
+        and not (name.endswith("norm.weight") or is_bias(name) or is_adaptor(name))
+    ]
+    if bfloat16:
+        message = f"the coreml target: Core ML has no bfloat16 weights, as {bfloat16[0]} would be"
+        hint = "use --quantize fp16, or int4; in a recipe's file the scheme fp16"
+        raise UsageError(message, hint)
     if options.deployment_target == IOS17 and any(
         isinstance(scheme, GroupedInt) for scheme in schemes.values()
     ):

@@ -50,9 +50,12 @@ def product_form(name: str, scheme: Scheme, shape: tuple[int, ...]) -> ProductFo
         shape: rows and columns.
 
     Raises:
-        LoweringError: XNNPACK has no kernel for it; the hint names the recipes that work.
+        LoweringError: XNNPACK has no kernel for it; the hint names the forms that work.
     """
-    hint = "--quantize int4, in groups of 32, 64, 128 or 256, is what its kernels have"
+    hint = (
+        "its kernels have --quantize int4, in groups of 32, 64, 128 or 256, and in a recipe's file "
+        "'int8 row'"
+    )
     if not isinstance(scheme, GroupedInt):
         message = f"{name} is stored as {scheme.label}; ExecuTorch's products here are int4 or int8"
         raise LoweringError(message, hint)
