@@ -45,7 +45,7 @@ class HubModel:
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """How an export is carried out.
+    """What is rarely chosen about an export.
 
     Args:
         keep_weights: whether to keep the quantised weights, in the folder `weights` of the output.
@@ -53,12 +53,15 @@ class ExportSettings:
         force: whether to replace what an earlier export wrote there.
         keep_extra: whether to carry over files of others that lie in what is replaced; else they
             are a reason to refuse.
+        table: "int8" or "int4", form of the token table and the output head beside linears with
+            codes; None: int8, or what quantised weights have.
     """
 
     keep_weights: bool = True
     verify: bool = True
     force: bool = False
     keep_extra: bool = False
+    table: str | None = None
 
 
 _DEFAULT_SETTINGS = ExportSettings()
@@ -121,7 +124,7 @@ def export(
         group_size: number of weights that share a scale; None: the recipe's own.
         max_context: number of positions of the KV cache; None: each target's own, or the model's
             if that is less.
-        settings: how the export is carried out.
+        settings: what else is chosen.
 
     Raises:
         LlamaExportError: the model, an option, the output or a toolkit cannot be used; the class
@@ -154,6 +157,7 @@ def export(
         force=settings.force,
         keep_extra=settings.keep_extra,
         reading=chosen.reading or AS_IT_IS,
+        table=settings.table,
     )
     return export_bundle(request, _Silence())
 

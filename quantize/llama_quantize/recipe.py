@@ -18,11 +18,15 @@ from llama_quantize.scheme import Float, GroupedInt, Scheme, scheme_from_json
 GROUP_SIZES = (32, 64, 128, 256)
 DEFAULT_GROUP_SIZE = 32
 RECIPES = ("int4", "int8", "bf16", "fp16")
+TABLES = ("int8", "int4")
+"""Forms of the token table and the output head beside linears with codes, the default first."""
+
 DEFAULT_METHOD = "clip_search"
 METHODS_WITHOUT_INPUTS = (DEFAULT_METHOD, "nearest")
 """The built-in methods that need no calibration, known before torch is imported."""
 
 _MOST_PATTERN, _MOST_RULES = 1000, 1000
+_INT4_TABLE = GroupedInt(4, 32)
 
 _LINEARS = r"model\.layers\.\d+\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj\.weight"
 # One rule for both, because a tied model has no head of its own.
@@ -169,19 +173,21 @@ class QuantRecipe:
         return next((i for i, rule in enumerate(self.rules) if rule.matches(name)), None)
 
 
-def recipe(name: str, group_size: int | None = None) -> QuantRecipe:
+def recipe(name: str, group_size: int | None = None, *, table: str | None = None) -> QuantRecipe:
     """Return one of the built-in recipes for Llama names.
 
     `int4` and `int8` quantise the linears in groups (32 by default) with searched scales, the token
-    table and the output head as int8 with one scale a row, and keep the norms in bfloat16. `bf16`
-    and `fp16` keep everything as floats.
+    table and the output head as int8 with one scale a row or as int4 in groups of 32, and keep the
+    norms in bfloat16. `bf16` and `fp16` keep everything as floats.
 
     Args:
         name: one of `RECIPES`.
         group_size: number of weights that share a scale, one of `GROUP_SIZES`; None: the default.
+        table: form of the token table and the output head, one of `TABLES`; None: the default.
 
     Raises:
-        QuantizationError: an unknown name, or a group size that is unknown or makes no sense.
+        QuantizationError: an unknown name, or a group size or a table that is unknown or makes no
+            sense.
     """
     if name not in RECIPES:
         message = f"unknown recipe {name!r}: expected one of {', '.join(RECIPES)}"
@@ -190,6 +196,9 @@ def recipe(name: str, group_size: int | None = None) -> QuantRecipe:
         if group_size is not None:
             message = f"recipe {name} has no groups, but group size {group_size} was asked for"
             raise QuantizationError(message, "leave the group size out, or choose int4 or int8")
+        if table is not None:
+            message = f"recipe {name} keeps its tables as floats, but {table} was asked for"
+            raise QuantizationError(message, "leave the table out, or choose int4 or int8")
         dtype = {"bf16": "bfloat16", "fp16": "float16"}[name]
         return QuantRecipe(name, (QuantRule(_EVERYTHING, Float(dtype)),))
     group = DEFAULT_GROUP_SIZE if group_size is None else group_size
@@ -198,10 +207,19 @@ def recipe(name: str, group_size: int | None = None) -> QuantRecipe:
         raise QuantizationError(message)
     rules = (
         QuantRule(_LINEARS, GroupedInt(4 if name == "int4" else 8, group)),
-        QuantRule(_TABLES, GroupedInt(8, None), "nearest"),
+        _table_rule(table or TABLES[0]),
         QuantRule(_NORMS, Float("bfloat16")),
     )
     return QuantRecipe(name, rules)
+
+
+def _table_rule(table: str) -> QuantRule:
+    if table not in TABLES:
+        message = f"unknown table {table!r}: expected one of {', '.join(TABLES)}"
+        raise QuantizationError(message)
+    if table == "int4":
+        return QuantRule(_TABLES, _INT4_TABLE)
+    return QuantRule(_TABLES, GroupedInt(8, None), "nearest")
 
 
 def with_rules_beside(recipe: QuantRecipe, names: Collection[str]) -> QuantRecipe:

@@ -12,6 +12,6 @@ def estimated(model: str, name: str = "int4", group_size: int | None = None, **c
     """Estimate an export to ONNX, with the choices of `estimate`."""
     shape = shape_of(model)
     context = choices.pop("max_context", None)
+    used = shape.recipe or recipe(name, group_size, table=choices.pop("table", None))
     options = {"verify": True, "cores": 2} | choices
-    used = shape.recipe or recipe(name, group_size)
     return estimate(shape, ("onnx",), used, context, {"onnx": OnnxOptions()}, **options)

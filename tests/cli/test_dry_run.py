@@ -67,6 +67,7 @@ def test_a_dry_run_shows_the_plan_and_refuses(
         (["--max-context", "200000"], 2),
         (["--group-size", "33"], 9),
         (["--quantize", "bf16", "--group-size", "32"], 9),
+        (["--quantize", "bf16", "--table", "int4"], 9),
     ],
 )
 def test_a_dry_run_refuses_what_an_export_would(command, plenty, tmp_path, options, code):
@@ -168,7 +169,7 @@ def test_a_phone_is_judged_by_the_target_that_it_would_run(command, no_network, 
 def test_a_second_recipe_is_refused_by_the_plan(command, plenty, tmp_path):
     output = export_small(tmp_path)
     options = ("--target", "onnx", "--model", output / "weights", "-o", tmp_path / "again")
-    for more in (("--quantize", "int8"), ("--group-size", "64")):
+    for more in (("--quantize", "int8"), ("--group-size", "64"), ("--table", "int8")):
         code, out, err = command(*options, "--dry-run", *more)
         assert (code, out) == (2, "")
         assert "is quantised already, as int4" in err

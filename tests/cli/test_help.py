@@ -92,6 +92,7 @@ def test_the_page_says_what_is_so_by_default(page):
     for default in (
         "[default: ./MODEL]",
         "[int4, int8, bf16, fp16; default: int4]",
+        "[int8, int4; default: int8]",
         "[default: 8192 for onnx, 2048 for executorch and coreml]",
         "default: io for onnx, state for executorch and coreml]",
         "[4, 1; default: 4]",

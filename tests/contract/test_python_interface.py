@@ -22,6 +22,7 @@ from llama_export import (
     UsageError,
     python_interface,
 )
+from llama_quantize import GroupedInt, QuantizedWeights
 
 pytest.importorskip("onnxruntime", reason="needs the onnx extra")
 pytestmark = pytest.mark.onnx
@@ -43,13 +44,17 @@ def test_an_export_is_what_was_asked_for(tiny, tmp_path):
         recipe="int8",
         group_size=64,
         max_context=32,
-        settings=ExportSettings(verify=False),
+        settings=ExportSettings(verify=False, table="int4"),
     )
     assert result.output == tmp_path / "out"
     (made,) = result.bundles
     assert made.report is None
     manifest = made.bundle.manifest
-    assert (manifest.quantization["recipe"], manifest.quantization["group_size"]) == ("int8", 64)
+    # The tables have groups of 32: there is no one size.
+    assert (manifest.quantization["recipe"], manifest.quantization["group_size"]) == ("int8", None)
+    schemes = QuantizedWeights.open(result.output / "weights").scheme
+    assert schemes("model.embed_tokens.weight") == GroupedInt(4, 32)
+    assert schemes("model.layers.0.mlp.up_proj.weight") == GroupedInt(8, 64)
     assert manifest.graph["max_context"] == 32
     assert sorted(path.name for path in result.output.iterdir()) == ["onnx", "weights"]
     assert repr(result).startswith(f"<ExportResult {tmp_path / 'out'}: onnx in ")

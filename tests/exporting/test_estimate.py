@@ -35,13 +35,18 @@ def size_of(folder: Path) -> int:
 
 @pytest.mark.onnx
 @pytest.mark.parametrize(
-    ("config", "name", "group_size", "max_context"),
-    [(TINY, "int4", None, None), (UNTIED, "bf16", None, 300), (UNTIED, "int8", 64, 300)],
-    ids=["int4", "bf16 untied", "int8 g64 untied"],
+    ("config", "name", "choices"),
+    [
+        (TINY, "int4", {}),
+        (UNTIED, "bf16", {"max_context": 300}),
+        (UNTIED, "int8", {"max_context": 300, "group_size": 64}),
+        (TINY, "int4", {"table": "int4"}),
+        (UNTIED, "int8", {"table": "int4", "group_size": 64}),
+    ],
+    ids=["int4", "bf16 untied", "int8 g64 untied", "int4 table", "int4 tables"],
 )
-def test_an_estimate_is_what_an_export_writes(tmp_path, config, name, group_size, max_context):
+def test_an_estimate_is_what_an_export_writes(tmp_path, config, name, choices):
     pytest.importorskip("onnx", reason="needs the onnx extra")
-    choices = {"group_size": group_size, "max_context": max_context}
     output = export_small(tmp_path, config, recipe=name, **choices)
     found = estimated(str(tmp_path / "tiny"), name, verify=False, **choices)
     (target,) = found.targets
@@ -57,7 +62,7 @@ def test_an_estimate_is_what_an_export_writes(tmp_path, config, name, group_size
     assert target.bundle_bytes == pytest.approx(size_of(output / "onnx"), rel=0.01)
     assert found.weights_bytes == pytest.approx(size_of(output / "weights"), rel=0.02)
     # The weights folder as a source: it is there already, and its own recipe counts.
-    again = estimated(str(output / "weights"), "int4", max_context=max_context)
+    again = estimated(str(output / "weights"), "int4", max_context=choices.get("max_context"))
     assert (again.weights_bytes, again.recipe) == (0, name)
     assert again.targets[0].footprint == target.footprint
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from artifacts.tiny import TINY
+from artifacts.tiny import TINY, UNTIED
 
 from llama_export.llama.names import expected_shapes
 from llama_quantize.errors import QuantizationError
@@ -49,6 +49,13 @@ def test_where_no_row_divides_the_rule_of_groups_is_gone():
     shapes = expected_shapes(replace(TINY, hidden_size=36, intermediate_size=37, head_dim=6))
     fitting, _ = with_fitting_groups(recipe("int4"), shapes)
     assert set(fitting.resolve(shapes).schemes.values()) == {ROW, recipe("int4").rules[2].scheme}
+
+
+def test_int4_tables_of_such_rows_are_int8_again():
+    shapes = expected_shapes(replace(UNTIED, hidden_size=40))
+    fitting, unfit = with_fitting_groups(recipe("int4", table="int4"), shapes)
+    assert {"model.embed_tokens.weight", "lm_head.weight"} < set(unfit)
+    assert fitting.resolve(shapes).schemes["lm_head.weight"] == ROW
 
 
 def test_a_group_that_another_one_replaces_stays_an_error():

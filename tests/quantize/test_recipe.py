@@ -60,6 +60,28 @@ def test_float_recipes(name, dtype):
         recipe(name, 32)
 
 
+@pytest.mark.parametrize("name", ["int4", "int8"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_tables_are_int4_in_groups_of_32_where_that_is_asked_for(name, tied):
+    resolved = recipe(name, 64, table="int4").resolve(llama_shapes(tied))
+    tables = {"model.embed_tokens.weight", "lm_head.weight"} & set(resolved.schemes)
+    assert len(tables) == (1 if tied else 2)
+    for table in tables:
+        assert resolved.schemes[table] == GroupedInt(4, 32)
+        assert resolved.methods[table] == "clip_search"
+    others = recipe(name, 64).resolve(llama_shapes(tied)).schemes
+    assert {key for key in others if others[key] != resolved.schemes[key]} == tables
+
+
+def test_a_table_is_judged_like_a_group_size():
+    assert recipe("int4", table="int8") == recipe("int4")
+    with pytest.raises(QuantizationError, match="unknown table 'int3': expected one of int8, int4"):
+        recipe("int4", table="int3")
+    for name in ("bf16", "fp16"):
+        with pytest.raises(QuantizationError, match="keeps its tables as floats, but int8"):
+            recipe(name, table="int8")
+
+
 def test_group_size_is_used_and_checked():
     resolved = recipe("int4", 64).resolve(llama_shapes())
     assert resolved.schemes["model.layers.0.self_attn.q_proj.weight"].label == "int4 g64"

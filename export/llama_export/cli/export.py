@@ -24,7 +24,7 @@ from llama_export.errors import UsageError
 from llama_export.system.memory_shortage import shortage_named
 from llama_export.targets import registry
 from llama_export.version import __version__
-from llama_quantize.recipe import DEFAULT_GROUP_SIZE, GROUP_SIZES, RECIPES
+from llama_quantize.recipe import DEFAULT_GROUP_SIZE, GROUP_SIZES, RECIPES, TABLES
 
 _GROUP_SIZES = f"{', '.join(map(str, GROUP_SIZES[:-1]))} or {GROUP_SIZES[-1]}"
 
@@ -88,6 +88,12 @@ EXPORT_SECTIONS = (
                 type=PATH,
                 metavar="FILE",
                 help="Recipe in a JSON file, in place of the two above.",
+            ),
+            click.Option(
+                ["--table"],
+                type=click.Choice(TABLES),
+                help="Token table and output head: a scale a row, or groups of 32.",
+                show_default=TABLES[0],
             ),
             click.Option(
                 ["--keep-weights/--no-keep-weights"],
@@ -157,6 +163,7 @@ def export(
     quantize: str | None,
     group_size: int | None,
     recipe_file: Path | None,
+    table: str | None,
     keep_weights: bool,
     max_context: int | None,
     target_options: Mapping[str, object],
@@ -196,6 +203,7 @@ def export(
         recipe=quantize,
         group_size=group_size,
         recipe_file=recipe_file,
+        table=table,
         max_context=max_context,
         options=chosen_options(target_options, targets),
         revision=revision,

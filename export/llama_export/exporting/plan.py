@@ -181,7 +181,7 @@ def _look_at_model(request: ExportRequest) -> tuple[NamedModel, ModelShape]:
     named = name_with_adapters(
         request.model, request.reading, revision=request.revision, token=request.token
     )
-    if request.asks_for_a_recipe:
+    if request.chooses_codes:
         named = replace(named, reading=replace(named.reading, requantize=True))
     model = shape_of_named(
         named, revision=named.revision, token=request.token, options=named.reading
@@ -239,9 +239,9 @@ def _recipe_for(request: ExportRequest, model: ModelShape, chosen: QuantRecipe) 
     """Return the recipe of the weights: the model's own if it is quantised already."""
     if model.recipe is None:
         return fitted_recipe(chosen, model.config)
-    if request.asks_for_a_recipe:
+    if request.chooses_codes:
         message = f"{request.model} is quantised already, as {model.recipe.name}"
-        hint = "leave --quantize, --group-size and --recipe out, or name the original checkpoint"
+        hint = "leave out what asks for other weights, or name the original checkpoint"
         raise UsageError(message, hint)
     return model.recipe
 

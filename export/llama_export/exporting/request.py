@@ -40,6 +40,8 @@ class ExportRequest:
         calibration_windows: token ids that methods may be calibrated on, windows of one length;
             no built-in recipe asks for them yet.
         reading: how the checkpoint is to be read, where its files do not say it.
+        table: "int8" or "int4", form of the token table and the output head; None: the recipe's
+            own.
     """
 
     model: str
@@ -58,6 +60,7 @@ class ExportRequest:
     keep_extra: bool = False
     calibration_windows: tuple[tuple[int, ...], ...] = ()
     reading: ReadOptions = AS_IT_IS
+    table: str | None = None
 
     @property
     def output_folder(self) -> Path:
@@ -81,25 +84,27 @@ class ExportRequest:
         """Return what was chosen for a target, or the target's defaults."""
         return self.options.get(target) or registry.get(target).Options()
 
-    @property
-    def asks_for_a_recipe(self) -> bool:
-        """Whether anything was said of how the weights are to be stored."""
-        return not (self.recipe is None and self.group_size is None and self.recipe_file is None)
-
     def chosen_recipe(self) -> QuantRecipe:
         """Return the recipe for a checkpoint that is not quantised.
 
         Raises:
-            UsageError: a recipe file, and a recipe or a group size beside it.
-            QuantizationError: the recipe is unknown, or has no such group size; or its file cannot
-                be read or says what no recipe says.
+            UsageError: a recipe file, and a recipe, a group size or a table beside it.
+            QuantizationError: the recipe is unknown, or has no such group size or table; or its
+                file cannot be read or says what no recipe says.
         """
         if self.recipe_file is not None:
-            if self.recipe is not None or self.group_size is not None:
-                message = "--recipe names a whole recipe, and --quantize or --group-size another"
-                raise UsageError(message, "write base and group_size into the recipe's file")
+            if any(each is not None for each in (self.recipe, self.group_size, self.table)):
+                message = "--recipe names a whole recipe, and --quantize, --group-size or --table"
+                message += " another"
+                raise UsageError(message, "write base, group_size and table into the file")
             return read_recipe(self.recipe_file).recipe()
-        return recipe(self.recipe or DEFAULT_RECIPE, self.group_size)
+        return recipe(self.recipe or DEFAULT_RECIPE, self.group_size, table=self.table)
+
+    @property
+    def chooses_codes(self) -> bool:
+        """Whether another form of the weights is asked for than a checkpoint may bring."""
+        asked = (self.recipe, self.group_size, self.table, self.recipe_file)
+        return any(each is not None for each in asked)
 
 
 def _possible(folder: Path) -> Path:

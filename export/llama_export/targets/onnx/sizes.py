@@ -32,6 +32,8 @@ _PAGE_BYTES = 4096
 _FLOAT_BYTES = 4
 # model.onnx, from artifacts of 2 to 32 layers: names of weights, mostly.
 _GRAPH_BYTES, _GRAPH_LAYER_BYTES = 2_200, 5_850
+# What the two codes of each byte are, for a lookup in an int4 table.
+_PAIRS_BYTES = 2 * 256 * 4
 # Python, onnxruntime's library and its own tables: what is left of the measured memory.
 _RUNTIME_BYTES = 75_000_000
 _SCALE_BYTES = 2
@@ -59,6 +61,9 @@ def predict(
     graph_bytes = _GRAPH_BYTES + config.num_hidden_layers * _GRAPH_LAYER_BYTES
     if config.down_proj_rotation:
         graph_bytes += sum(order**2 for order in set(config.rotation_orders)) * 4
+    table = schemes[TABLE]
+    if isinstance(table, GroupedInt) and table.bits == 4:
+        graph_bytes += _PAIRS_BYTES
     parts = [*regions, Part(PADDING, padding, 0), Part(GRAPH, graph_bytes, 0)]
     resident = resident_bytes(shapes, schemes)
     return Footprint(merge(parts), kv_bytes_per_token(config), resident_bytes=resident)

@@ -1,4 +1,4 @@
-"""Weights as ONNX nodes: `MatMulNBits`, rows of an int8 table, and their float forms.
+"""Weights as ONNX nodes: `MatMulNBits`, rows of an int8 or int4 table, and their float forms.
 
 It turns a named weight into initializers and the node that uses them. It knows quantised tensors
 and operators' byte layouts; it does not know where in a Llama a weight stands.
@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
+from onnx import TensorProto
 from torch import Tensor
 
 from llama_export.errors import LoweringError
@@ -120,9 +121,6 @@ class WeightEmitter:
                 "Gather", [rows, input_ids], [f"{output}.rows"], metadata=metadata
             )
             return self._builder.node("Cast", [found], [output], {"to": 1})
-        if table.scheme.bits != 8:
-            message = f"{name}: a lookup table must be int8 or float, found {table.scheme.label}"
-            raise LoweringError(message, "correct the recipe")
         return self._quantized_rows(stem, table, input_ids, output, metadata)
 
     def _quantized_rows(
@@ -136,26 +134,45 @@ class WeightEmitter:
         """Look up codes and scales and multiply them, in operators that every runtime has.
 
         `GatherBlockQuantized` would do it in one step, but onnxruntime-web has no kernel for it.
+        The bytes are those of the head's `MatMulNBits`, so that a tied table is stored once.
         """
         build = self._builder
         rows, columns = table.shape
+        bits = table.scheme.bits
         block = block_size(table.scheme, columns, stem)
         groups = columns // block
         codes, scales = f"{stem}.table", f"{stem}.table_scales"
-        shape = (rows, groups, block)
+        shape = (rows, groups, block * bits // 8)
         self._share(codes, f"{stem}.codes", "uint8", shape, _code_chunks([table]))
         factors = _scale_chunks([table], groups)
-        self._share(scales, f"{stem}.scales", "float16", (rows, groups, 1), factors)
-        zero = build.constant("int8_zero", "float32", [], [128.0])
+        # Two codes a byte come out of it as a dimension more.
+        ones = (1,) if bits == 8 else (1, 1)
+        self._share(scales, f"{stem}.scales", "float16", (rows, groups, *ones), factors)
+        signed = self._signed_bytes if bits == 8 else self._signed_pairs
+        found = signed(codes, input_ids, output)
         to_float: dict[str, Attribute] = {"to": 1}
-        found = build.node("Gather", [codes, input_ids], [f"{output}.codes"])
-        found = build.node("Cast", [found], [f"{output}.unsigned"], to_float)
-        found = build.node("Sub", [found, zero], [f"{output}.signed"])
         scale = build.node("Gather", [scales, input_ids], [f"{output}.float16_scales"])
         scale = build.node("Cast", [scale], [f"{output}.scales"], to_float)
         product = build.node("Mul", [found, scale], [f"{output}.groups"], metadata=metadata)
         row = build.constant("embedding_row", "int64", [3], [0, 0, columns])
         return build.node("Reshape", [product, row], [output])
+
+    def _signed_bytes(self, codes: str, input_ids: str, output: str) -> str:
+        """Look up 8-bit codes `[B, S, G, block]`, as floats."""
+        build = self._builder
+        zero = build.constant("int8_zero", "float32", [], [128.0])
+        found = build.node("Gather", [codes, input_ids], [f"{output}.codes"])
+        found = build.node("Cast", [found], [f"{output}.unsigned"], {"to": 1})
+        return build.node("Sub", [found, zero], [f"{output}.signed"])
+
+    def _signed_pairs(self, codes: str, input_ids: str, output: str) -> str:
+        """Look up bytes of two 4-bit codes, and what each stands for: `[B, S, G, block / 2, 2]`."""
+        build = self._builder
+        numbers = [code - 8.0 for byte in range(256) for code in (byte & 15, byte >> 4)]
+        pairs = build.constant("int4_pairs", "float32", [256, 2], numbers)
+        found = build.node("Gather", [codes, input_ids], [f"{output}.codes"])
+        found = build.node("Cast", [found], [f"{output}.bytes"], {"to": TensorProto.INT32})
+        return build.node("Gather", [pairs, found], [f"{output}.signed"])
 
     def _describe(
         self, names: Sequence[str], tensors: Sequence[QuantizedTensor | Tensor]

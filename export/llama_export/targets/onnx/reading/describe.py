@@ -120,6 +120,8 @@ def _regions(graph: onnx.GraphProto) -> Iterator[tuple[int, _Region]]:
     """Yield each use of a weight: where it lies, and what it is to that operator."""
     weights = {proto.name: proto for proto in graph.initializer if proto.external_data}
     casts = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Cast"}
+    # Bytes that are looked up themselves hold two codes each.
+    pairs = {casts.get(node.input[1]) for node in graph.node if node.op_type == "Gather"}
     for node in graph.node:
         for index, kind, by_row in _uses(node, graph.output[0].name):
             name = casts.get(node.input[index], node.input[index])
@@ -129,9 +131,9 @@ def _regions(graph: onnx.GraphProto) -> Iterator[tuple[int, _Region]]:
             place = {entry.key: entry.value for entry in proto.external_data}
             size_bytes = int(place["length"])
             read = size_bytes // proto.dims[0] if by_row else size_bytes
-            storage = _STORAGE.get(proto.data_type, "")
-            # A table's scales are looked up like its rows: `[V, G, 1]`.
-            found = SCALES if by_row and list(proto.dims[2:]) == [1] else kind.format(storage)
+            storage = "int4" if node.output[0] in pairs else _STORAGE.get(proto.data_type, "")
+            # A table's scales are looked up like its rows: `[V, G, 1]`, or one dimension more.
+            found = SCALES if by_row and set(proto.dims[2:]) == {1} else kind.format(storage)
             yield int(place["offset"]), _Region(found, size_bytes, read)
 
 

@@ -20,6 +20,13 @@ Settings = Mapping[str, tuple[float, float] | None]
 # Which operators may stand in a place, each with its attributes.
 Kinds = Mapping[str, Settings]
 NOTHING: Settings = {}
+_FLOAT32, _INT32 = 1, 6
+TO_FLOAT: Kinds = {"Cast": {"to": (0, _FLOAT32), "saturate": (1, 1)}}
+TO_INT32: Kinds = {"Cast": {"to": (0, _INT32), "saturate": (1, 1)}}
+ROWS: Kinds = {"Gather": {"axis": (0, 0)}}
+RESHAPE: Kinds = {"Reshape": {"allowzero": (0, 0)}}
+MUL: Kinds = {"Mul": NOTHING}
+SUB: Kinds = {"Sub": NOTHING}
 
 _MICROSOFT = "com.microsoft"
 _DOMAINS: Mapping[str, str] = dict.fromkeys(

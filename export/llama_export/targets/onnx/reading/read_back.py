@@ -77,19 +77,26 @@ class _Stored:
 
 
 def _quantized(graph: onnx.GraphProto, stored: _Stored) -> dict[str, tuple[str, str]]:
-    steps = {
-        node.output[0]: node.input[0] for node in graph.node if node.op_type in _STEPS_FROM_A_WEIGHT
-    }
+    constants = {proto.name for proto in graph.initializer if not proto.external_data}
+    steps, pairs = dict[str, str](), set[str]()
+    for node in graph.node:
+        if node.op_type in _STEPS_FROM_A_WEIGHT:
+            # What a constant of the graph says of stored bytes: two codes of each.
+            is_pair = node.op_type == "Gather" and node.input[0] in constants
+            steps[node.output[0]] = node.input[int(is_pair)]
+            pairs |= {node.output[0]} if is_pair else set()
     hashes: dict[str, tuple[str, str]] = {}
     for node in graph.node:
         stacked = {entry.key: entry.value for entry in node.metadata_props}.get(WEIGHTS_KEY)
         inputs = _CODES_AND_SCALES.get(node.op_type)
         if stacked is None or inputs is None:
             continue
-        bits = next((attribute.i for attribute in node.attribute if attribute.name == "bits"), 8)
         codes, scales = (
             stored.view(_weight_behind(node.input[index], steps)).flatten(1) for index in inputs
         )
+        looked_up = 4 if node.input[inputs[0]] in pairs else 8
+        written = (attribute.i for attribute in node.attribute if attribute.name == "bits")
+        bits = next(written, looked_up)
         for name, found in _hash_stacked(stacked, bits, codes, scales):
             if hashes.setdefault(name, found) != found:
                 hashes[f"{name} in {node.name}"] = found

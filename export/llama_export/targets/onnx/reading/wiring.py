@@ -14,18 +14,28 @@ from typing import TYPE_CHECKING
 from llama_export.llama.config import LlamaConfig
 from llama_export.llama.names import FINAL_NORM, HEAD, TABLE
 from llama_export.targets.onnx.reading.heads import FollowedHeads
-from llama_export.targets.onnx.reading.nodes import NOTHING, Graph, Kinds, Settings
+from llama_export.targets.onnx.reading.nodes import (
+    MUL,
+    NOTHING,
+    RESHAPE,
+    ROWS,
+    SUB,
+    TO_FLOAT,
+    TO_INT32,
+    Graph,
+    Kinds,
+    Settings,
+)
+from llama_export.targets.onnx.reading.token_lookup import IDS, follow_lookup
 from llama_export.targets.wiring import Attribute, OtherGraphError, Wiring
 
 if TYPE_CHECKING:
     import onnx
 
-_MASK, _IDS, _LOGITS = "attention_mask", "input_ids", "logits"
-_FLOAT32, _INT32 = 1, 6
+_MASK, _LOGITS = "attention_mask", "logits"
 _SUM_NORM, _NORM = "SkipSimplifiedLayerNormalization", "RMSNormalization"
 # Of `SkipSimplifiedLayerNormalization`: the output that is the residual sum itself.
 _SUM_OUTPUT = 3
-_INT8_ZERO = 128
 _KEY_VALUE = ("key", "value")
 
 # Settings without an expected value are the products' sizes and forms, which their bytes prove.
@@ -42,14 +52,8 @@ _PRODUCTS: Kinds = {
 _PLAIN_PRODUCT: Settings = {**_PRODUCTS["FusedMatMul"], "transB": (0, 0)}
 _ADD: Kinds = {"Add": NOTHING}
 _JOIN: Kinds = {"Concat": {"axis": (0, -1)}}
-_TO_FLOAT: Kinds = {"Cast": {"to": (0, _FLOAT32), "saturate": (1, 1)}}
-_TO_INT32: Kinds = {"Cast": {"to": (0, _INT32), "saturate": (1, 1)}}
-_ROWS: Kinds = {"Gather": {"axis": (0, 0)}}
-_RESHAPE: Kinds = {"Reshape": {"allowzero": (0, 0)}}
 _COUNT: Kinds = {"ReduceSum": {"keepdims": (1, 0), "noop_with_empty_axes": (0, 0)}}
 _SILU: Kinds = {"QuickGelu": {"alpha": (1.702, 1)}}
-_MUL: Kinds = {"Mul": NOTHING}
-_SUB: Kinds = {"Sub": NOTHING}
 _CHOICE: Kinds = {"GatherND": {"batch_dims": (0, 1)}}
 _COLUMNS: Kinds = {"Shape": {"start": (0, 1), "end": (2, 2)}}
 
@@ -97,7 +101,7 @@ def _outside(proto: onnx.ModelProto, config: LlamaConfig) -> Iterator[str]:
     for function in proto.functions:
         yield f"the model brings an operator of its own: {function.domain}.{function.name}"
     parts = [(layer, part) for layer in range(config.num_hidden_layers) for part in _KEY_VALUE]
-    inputs = {_IDS, _MASK, *(f"past_key_values.{layer}.{part}" for layer, part in parts)}
+    inputs = {IDS, _MASK, *(f"past_key_values.{layer}.{part}" for layer, part in parts)}
     outputs = {_LOGITS, *(f"present.{layer}.{part}" for layer, part in parts)}
     for what, names, values in (
         ("input", inputs, proto.graph.input),
@@ -134,7 +138,7 @@ class _Walk:
             if layer == 0:
                 embedded = self._first_norm(normed, gamma)
                 self._graph.require_same(sooner.input[0], embedded, f"{stem}: the first sum")
-                self._embedding(embedded)
+                follow_lookup(self._graph, embedded, self._config.hidden_size)
             else:
                 norm = self._sum_norm(normed, gamma)
                 self._is_sum_of(sooner.input[0], norm, stem)
@@ -162,7 +166,7 @@ class _Walk:
         gated = self._linear(value, [f"{place}.down_proj"], f"{place}.down_proj")
         if self._config.down_proj_rotation:
             gated = self._rotation(gated, f"{place} (rotation)")
-        product = graph.take(gated, _MUL, f"{place} (gate)")
+        product = graph.take(gated, MUL, f"{place} (gate)")
         graph.require_inputs(product, [None, None], f"{place} (gate)")
         silu = graph.take(product.input[0], _SILU, f"{place} (silu)")
         normed = self._linear(silu.input[0], [f"{place}.gate_proj"], f"{place}.gate_proj")
@@ -207,10 +211,10 @@ class _Walk:
     def _positions(self, last: str, total: str) -> None:
         """Follow what attention is told of positions: both come from the mask's ones."""
         graph, place = self._graph, "positions"
-        cast = graph.take(last, _TO_INT32, place)
+        cast = graph.take(last, TO_INT32, place)
         self._last_token(cast.input[0], place)
-        cast = graph.take(total, _TO_INT32, place)
-        size = graph.take(cast.input[0], _ROWS, place)
+        cast = graph.take(total, TO_INT32, place)
+        size = graph.take(cast.input[0], ROWS, place)
         graph.require_constant(size.input[1], [1], place)
         shape = graph.take(size.input[0], {"Shape": NOTHING}, place)
         graph.require_inputs(shape, [_MASK], place)
@@ -218,7 +222,7 @@ class _Walk:
     def _last_token(self, value: str, place: str) -> None:
         """Follow the position of each text's last token: the mask's ones, less one."""
         graph = self._graph
-        minus = graph.take(value, _SUB, place)
+        minus = graph.take(value, SUB, place)
         graph.require_constant(minus.input[1], [1], place)
         summed = graph.take(minus.input[0], _COUNT, place)
         graph.require_inputs(summed, [_MASK, None], place)
@@ -235,10 +239,10 @@ class _Walk:
         row = graph.take(index.input[0], {"Min": NOTHING}, place)
         graph.require_inputs(row, [None, None], place)
         self._last_token(row.input[0], place)
-        column = graph.take(row.input[1], _SUB, place)
+        column = graph.take(row.input[1], SUB, place)
         graph.require_constant(column.input[1], [1], place)
         columns = graph.take(column.input[0], _COLUMNS, place)
-        graph.require_inputs(columns, [_IDS], place)
+        graph.require_inputs(columns, [IDS], place)
         return str(node.input[0])
 
     def _linears(self, value: str, modules: Sequence[str], place: str) -> str:
@@ -289,14 +293,14 @@ class _Walk:
         """Follow Hadamard's rotation: two products with matrices of ones and minus ones."""
         graph, width = self._graph, self._config.intermediate_size
         left, right = _factors(width)
-        node = graph.take(value, _RESHAPE, place)
+        node = graph.take(value, RESHAPE, place)
         graph.require_constant(node.input[1], [0, 0, width], place)
         settings = {**_PLAIN_PRODUCT, "alpha": (1, width**-0.5)}
         outer = graph.take(node.input[0], {"FusedMatMul": settings}, place)
         graph.require_constant(outer.input[0], _hadamard(left), place)
         inner = graph.take(outer.input[1], {"FusedMatMul": _PLAIN_PRODUCT}, place)
         graph.require_constant(inner.input[1], _hadamard(right), place)
-        node = graph.take(inner.input[0], _RESHAPE, place)
+        node = graph.take(inner.input[0], RESHAPE, place)
         graph.require_constant(node.input[1], [0, 0, left, right], place)
         return str(node.input[0])
 
@@ -310,32 +314,9 @@ class _Walk:
             graph.require_weight(node.input[1], place)
         else:
             graph.require_inputs(node, [None, None], place)
-        cast = graph.take(node.input[-1], _TO_FLOAT, place)
+        cast = graph.take(node.input[-1], TO_FLOAT, place)
         graph.require_weight(cast.input[0], place)
         return str(node.input[0])
-
-    def _embedding(self, value: str) -> None:
-        """Follow the lookup: codes and scales, or floats, by the ids as they were given."""
-        graph, place = self._graph, "model.embed_tokens"
-        made = graph.take(value, {**_RESHAPE, **_TO_FLOAT}, place)
-        if made.op_type == "Cast":
-            self._rows(made.input[0], place, metadata=True)
-            return
-        graph.require_constant(made.input[1], [0, 0, self._config.hidden_size], place)
-        product = graph.take(made.input[0], _MUL, place)
-        graph.require_weights(product, [TABLE], place)
-        centred = graph.take(product.input[0], _SUB, place)
-        graph.require_constant(centred.input[1], [_INT8_ZERO], place)
-        for source in (centred.input[0], product.input[1]):
-            cast = graph.take(source, _TO_FLOAT, place)
-            self._rows(cast.input[0], place)
-
-    def _rows(self, value: str, place: str, *, metadata: bool = False) -> None:
-        node = self._graph.take(value, _ROWS, place)
-        self._graph.require_inputs(node, [None, _IDS], place)
-        self._graph.require_weight(node.input[0], place)
-        if metadata:
-            self._graph.require_weights(node, [TABLE], place)
 
 
 def _hadamard(order: int) -> list[float]:
