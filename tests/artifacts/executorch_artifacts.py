@@ -37,6 +37,7 @@ CONTEXT = 128
 DEMO_CONTEXT = 256
 STOPS = TINY.eos_token_id
 INT4 = recipe("int4")
+INT4_TABLE = recipe("int4", table="int4")
 # One scale a row, which is the int8 that XNNPACK multiplies; the built-in recipe has groups.
 INT8_ROWS = QuantRecipe(
     "int8 rows",

@@ -250,6 +250,26 @@ def test_vulkan_takes_int8_rows_and_writes_the_same_bytes_again(tmp_path):
     assert files[0] == files[1]
 
 
+def test_vulkan_takes_an_int4_table_into_its_delegate(tmp_path):
+    model = tiny(tmp_path, recipe("int4", table="int4"))
+    result = lowered(model, tmp_path, "vulkan")
+    assert (result.report["delegate_calls"], result.report["outside"]) == (1, {})
+    assert result.path.read_bytes().count(b"et_vk.embedding_q4gsw.default") == 1
+    load_toolkit()
+    table = model.weights.get("model.embed_tokens.weight")
+    rows = Vulkan().table("table", table)(torch.tensor([TOKENS]))
+    assert torch.equal(rows[0], table.dequantize()[TOKENS])
+
+
+def test_core_ml_stores_an_int4_table_once(tmp_path):
+    model = tiny(tmp_path, recipe("int4", table="int4"))
+    result = lowered(model, tmp_path, "coreml")
+    assert (result.report["delegate_calls"], result.report["outside"]) == (1, {})
+    table = model.tensors()["model.embed_tokens.weight"]
+    # Two's complement in the file, code + 8 in the checkpoint.
+    assert result.path.read_bytes().count(bytes_of(table.codes ^ 0x88)) == 1
+
+
 def test_core_ml_takes_int8_groups(tmp_path):
     model = tiny(tmp_path, recipe("int8"))
     result = lowered(model, tmp_path, "coreml")

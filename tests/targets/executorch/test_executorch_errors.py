@@ -38,7 +38,7 @@ from llama_export.targets.stored import StoredArtifact
 from llama_export.verification.verify import VerifySettings, verify_bundle
 from llama_quantize.errors import QuantizationError
 from llama_quantize.recipe import QuantRecipe, QuantRule, recipe
-from llama_quantize.scheme import GroupedInt
+from llama_quantize.scheme import Float, GroupedInt
 
 pytest.importorskip("executorch", reason="needs the executorch extra")
 
@@ -187,10 +187,10 @@ def test_a_bundle_with_a_cut_artifact_is_refused_by_the_command(demo_bundle, tmp
 
 # --- What cannot be lowered, before anything is lowered ---
 
-MIXED_TABLE = QuantRecipe(
-    "int4 table",
+FLOAT_TABLE = QuantRecipe(
+    "float table",
     (
-        QuantRule(r"model\.embed_tokens\.weight", GroupedInt(4, 32)),
+        QuantRule(r"model\.embed_tokens\.weight", Float("bfloat16")),
         QuantRule(r"lm_head\.weight", GroupedInt(8, None), "nearest"),
         *(rule for rule in recipe("int4").rules if "embed" not in rule.pattern),
     ),
@@ -221,10 +221,10 @@ def test_a_recipe_without_a_kernel_is_refused(workshop, tmp_path, chosen, messag
 
 
 def test_a_token_table_that_the_lookup_cannot_read_is_refused(workshop, tmp_path):
-    weights = workshop.weights(UNTIED, MIXED_TABLE)
-    with pytest.raises(LoweringError, match="the token table is stored as int4 g32") as no:
+    weights = workshop.weights(UNTIED, FLOAT_TABLE)
+    with pytest.raises(LoweringError, match="the token table is stored as bfloat16") as no:
         lower_to(tmp_path, UNTIED, weights)
-    assert "int8 rows" in str(no.value)
+    assert "--quantize int4" in no.value.hint
     assert list(tmp_path.iterdir()) == []
 
 

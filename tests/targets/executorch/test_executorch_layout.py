@@ -8,7 +8,15 @@ import struct
 
 import pytest
 import torch
-from artifacts.executorch_artifacts import CONTEXT, INT4, INT8_ROWS, one_layer, tiny, workshop
+from artifacts.executorch_artifacts import (
+    CONTEXT,
+    INT4,
+    INT4_TABLE,
+    INT8_ROWS,
+    one_layer,
+    tiny,
+    workshop,
+)
 from artifacts.tiny import MULTI_HEAD, TINY, UNTIED
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -348,12 +356,19 @@ SIZES = {
     "float16": (TINY, INT4, {"kv_dtype": "float16"}),
     "one layer": (one_layer(), INT4, {}),
     "int8": (TINY, INT8_ROWS, {}),
+    "int4 table": (TINY, INT4_TABLE, {}),
+    "a copy of the int4 table": (TINY, INT4_TABLE, {"share_table": False}),
+    "int4 tables": (UNTIED, INT4_TABLE, {}),
 }
+SLOW = ("int8", "a copy of the int4 table")
 
 
 @pytest.mark.parametrize(
     "name",
-    [*(name for name in SIZES if name != "int8"), pytest.param("int8", marks=pytest.mark.slow)],
+    [
+        *(name for name in SIZES if name not in SLOW),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW),
+    ],
 )
 def test_an_estimate_is_what_is_written(workshop, name):
     config, chosen, options = SIZES[name]

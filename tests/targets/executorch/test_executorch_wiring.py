@@ -50,14 +50,9 @@ def table_of(artifact):
 # Each is an expression of the host's forward pass, and what a buggy exporter might write instead.
 # The rows that are then looked up are other ones, but for the last few.
 LOWERED = {
-    "ids clipped": ("-128, 127, tokens,", "-128, 127, tokens.clamp(max=300),", "clamp", True),
-    "ids by remainder": ("-128, 127, tokens,", "-128, 127, tokens % 500,", "remainder", True),
-    "rows scaled": (
-        "dtype=torch.float32\n    )\n",
-        "dtype=torch.float32\n    )\n    hidden = hidden * 1.001\n",
-        "mul",
-        True,
-    ),
+    "ids clipped": ("_lookup(tokens)", "_lookup(tokens.clamp(max=300))", "clamp", True),
+    "ids by remainder": ("_lookup(tokens)", "_lookup(tokens % 500)", "remainder", True),
+    "rows scaled": ("_lookup(tokens)", "_lookup(tokens) * 1.001", "mul", True),
     "other rows for the sum": (
         "self._call(0, {HIDDEN: hidden}, tables)",
         "self._call(0, {HIDDEN: hidden * 1.001}, tables)",

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from llama_export.llama.config import LlamaConfig
 from llama_export.llama.names import HEAD, TABLE, Shapes, is_adaptor, is_bias
-from llama_export.targets.executorch.options import COREML, VULKAN, ExecutorchOptions
+from llama_export.targets.executorch.options import COREML, VULKAN, XNNPACK, ExecutorchOptions
 from llama_export.targets.executorch.xnnpack.product_form import product_form
 from llama_export.targets.footprint import (
     ADAPTORS,
@@ -31,7 +31,7 @@ from llama_export.targets.footprint import (
 )
 from llama_quantize.scheme import GroupedInt, Scheme
 
-_FLOAT_BYTES = 4
+_FLOAT_BYTES, _INT64_BYTES = 4, 8
 # Program and delegates, from artifacts of 2 to 28 layers.
 _GRAPH_BYTES, _GRAPH_LAYER_BYTES = 13_900, 11_350
 # Padding, the mean's row and epsilons.
@@ -74,6 +74,12 @@ def predict(
         else:
             # The head reads the table's own bytes, all of them; or a copy.
             parts += _matrix(name, shape, schemes[name], looked_up=name == TABLE and not once)
+    table = product_form(TABLE, schemes[TABLE], shapes[TABLE])
+    is_int4 = table.bits == 4
+    if once and is_int4 and options.delegate == XNNPACK:
+        # The lookup wants its scales in float16, and the head in bfloat16.
+        row_bytes = table.groups * 2
+        parts.append(Part(SCALES, table.rows * row_bytes, row_bytes))
     if tied and not once:
         parts += _matrix(HEAD, shapes[TABLE], schemes[TABLE], looked_up=False)
     layers = config.num_hidden_layers
@@ -81,7 +87,9 @@ def predict(
     padding = _PADDING_BYTES + layers * _PADDING_LAYER_BYTES
     if config.down_proj_rotation:
         padding += sum(order**2 for order in config.rotation_orders) * _FLOAT_BYTES
-    parts.append(Part(PADDING, padding + config.hidden_size * _FLOAT_BYTES, 0))
+    # The mean's row; and of an int4 lookup, where each column belongs.
+    padding += config.hidden_size * (_FLOAT_BYTES + (_INT64_BYTES if is_int4 else 0))
+    parts.append(Part(PADDING, padding, 0))
     heads_bytes = (
         config.num_key_value_heads * config.head_dim * CACHE_ITEM_BYTES[_kv_dtype(options)]
     )

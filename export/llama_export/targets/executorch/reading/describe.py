@@ -92,7 +92,10 @@ def kv_bytes_per_token(pte: Pte, spec: GraphSpec) -> int:
 def _regions(pte: Pte, weights: PteWeights) -> Iterator[tuple[int, Part]]:
     """Yield each region of the file by its offset, with what decoding a token reads of it."""
     codes, scales = weights.lookup
-    for tensor, kind in ((codes, weights_kind("int8", is_table=True)), (scales, SCALES)):
+    for tensor, kind in (
+        (codes, weights_kind(f"int{weights.lookup_bits}", is_table=True)),
+        (scales, SCALES),
+    ):
         yield _constant(pte, tensor, kind, by_row=True)
     for tensor in weights.rotary:
         yield _constant(pte, tensor, ROTARY, by_row=True)

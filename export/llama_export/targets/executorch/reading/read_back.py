@@ -67,7 +67,10 @@ def _joined_floats(pte: Pte, weights: PteWeights) -> dict[str, str]:
 
 def _hashes(pte: Pte, weights: PteWeights) -> dict[str, tuple[str, str]]:
     codes, scales = weights.lookup
-    hashes = {TABLE: (_sha256(pte.constant(codes)), _sha256(_as_bfloat16(pte.constant(scales))))}
+    found = pte.constant(scales)
+    if weights.lookup_bits == 4:
+        found = np.frombuffer(found, "<f2").astype("<f4").tobytes()
+    hashes = {TABLE: (_sha256(pte.constant(codes)), _sha256(_as_bfloat16(found)))}
     waiting: dict[str, StoredProduct] = {}
     for product in weights.products:
         if product.half == 0:

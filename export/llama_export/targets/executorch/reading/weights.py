@@ -9,7 +9,7 @@ Shapes: C max_context, E hidden_size, D head_dim.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from llama_export.llama.names import FINAL_NORM, HEAD
@@ -20,6 +20,9 @@ from llama_export.targets.executorch.reading.pte import Pte, PteTensor
 from llama_export.targets.executorch.reading.xnnpack_blob import BlobProduct, XnnpackBlob, read_blob
 
 LOOKUP = "quantized_decomposed::embedding_byte.dtype_out"
+INT4_LOOKUP = "quantized_decomposed::embedding_4bit.dtype_out"
+# Bits of a code.
+LOOKUPS: Mapping[str, int] = {LOOKUP: 8, INT4_LOOKUP: 4}
 ATTENTION = "llama::custom_sdpa.out"
 SLICE = "aten::slice_copy.Tensor_out"
 
@@ -75,6 +78,7 @@ class PteWeights:
         sides: products of side branches, in that order; empty: the model has none.
         norms: name and tensor of each norm.
         lookup: codes and scales of the token lookup's table.
+        lookup_bits: bits of such a code.
         rotary: tables of cosines and sines.
         head_dim: D, columns of a head.
         delegate_calls: number of delegate calls.
@@ -84,6 +88,7 @@ class PteWeights:
     sides: tuple[StoredSide, ...]
     norms: tuple[tuple[str, PteTensor], ...]
     lookup: tuple[PteTensor, PteTensor]
+    lookup_bits: int
     rotary: tuple[PteTensor, ...]
     head_dim: int
     delegate_calls: int
@@ -114,12 +119,8 @@ def _weights_in(pte: Pte) -> PteWeights:
         sides += _sides(pte, call, weights)
         names = norm_names(number, len(attentions))
         norms += zip(names, _norm_tensors(pte, call, len(names)), strict=True)
-    codes, scales = (
-        pte.tensors[value]
-        for call in pte.calls
-        if call.operator == LOOKUP
-        for value in call.arguments[:2]
-    )
+    (lookup,) = (call for call in pte.calls if call.operator in LOOKUPS)
+    codes, scales = (pte.tensors[value] for value in lookup.arguments[:2])
     head_dim = pte.tensors[attentions[0].arguments[0]].sizes[-1]
     tables = [
         pte.tensors[call.arguments[0]]
@@ -131,6 +132,7 @@ def _weights_in(pte: Pte) -> PteWeights:
         tuple(sides),
         tuple(norms),
         (codes, scales),
+        LOOKUPS[lookup.operator],
         tuple(tables),
         head_dim,
         len(delegates),

@@ -28,17 +28,25 @@ from llama_export.targets.executorch.reading.delegate_wiring import (
     norm_words,
 )
 from llama_export.targets.executorch.reading.instructions import Call, read_scalar
-from llama_export.targets.executorch.reading.pte import Pte
-from llama_export.targets.executorch.reading.weights import ATTENTION, LOOKUP, SLICE, norm_names
+from llama_export.targets.executorch.reading.pte import Pte, PteTensor
+from llama_export.targets.executorch.reading.weights import (
+    ATTENTION,
+    INT4_LOOKUP,
+    LOOKUP,
+    SLICE,
+    norm_names,
+)
 from llama_export.targets.wiring import Attribute, Wiring
 
 _UPDATE = "llama::update_cache.out"
 _TO_DTYPE = "dim_order_ops::_to_dim_order_copy.out"
+_CHOOSE = "aten::index_select.out"
 _IDS, _POSITION, _LENGTH, _START, _END = "ids", "position", "length", "start", "end"
 _FIRST = "first position"
 _CONSTANT, _LAST_ROW = "a constant", "last row"
+_NEIGHBOURS = "each column's neighbour"
 _TO_THE_END = 2**63 - 1
-_INT8, _INT64, _FLOAT32, _FLOAT32_BYTES = 1, 4, 6, 4
+_UINT8, _INT8, _INT64, _FLOAT16, _FLOAT32, _FLOAT32_BYTES = 0, 1, 4, 5, 6, 4
 _CACHE_TYPES = {"float16": 5, "bfloat16": 15}
 # Of attention's arguments: query, caches and start stand before these.
 _ATTENTION_SETTINGS: tuple[tuple[str, bool | float | str | None], ...] = (
@@ -103,16 +111,27 @@ class _Walk:
     def _other_types(self) -> Iterator[str]:
         """Name the tensors of other types than a Llama's there, which kernels do not forgive."""
         kind = _CACHE_TYPES.get(str(self.spec.delegate.get("kv_dtype")), _FLOAT32)
-        tables = {call.arguments[0] for call in self.pte.calls if call.operator == LOOKUP}
+        wanted: dict[int, set[int]] = {}
+        for value, each in self._lookup_types():
+            wanted.setdefault(value, set()).add(each)
         for value, tensor in self.pte.tensors.items():
             expected = {_FLOAT32, kind}
-            if value in tables:
-                expected = {_INT8}
-            elif self._names.get(value) in (_IDS, _POSITION, _FIRST):
+            if self._names.get(value) in (_IDS, _POSITION, _FIRST):
                 expected = {_INT64}
-            if tensor.scalar_type not in expected:
+            found = {tensor.scalar_type}
+            if not (wanted[value] == found if value in wanted else found <= expected):
                 name = self._names.get(value, "no name")
                 yield f"value {value} ({name}) is of type {tensor.scalar_type}"
+
+    def _lookup_types(self) -> Iterator[tuple[int, int]]:
+        """Yield what a lookup takes, with the type that it must be of."""
+        for call in self.pte.calls:
+            if call.operator == LOOKUP:
+                yield call.arguments[0], _INT8
+            elif call.operator == INT4_LOOKUP:
+                yield from zip(call.arguments, (_UINT8, _FLOAT16), strict=False)
+            elif call.operator == _CHOOSE:
+                yield call.arguments[2], _INT64
 
     def _last_name(self) -> str:
         return LOGITS if self.spec.all_logits else f"{LOGITS}, {_LAST_ROW}"
@@ -126,14 +145,23 @@ class _Walk:
         yield ("aten::select_copy.int_out", (_POSITION, 0, 0)), _FIRST
         yield ("aten::_local_scalar_dense", (_FIRST,)), _START
         yield ("executorch_prim::add.Scalar", (_START, _LENGTH)), _END
-        lookup = (_CONSTANT, _CONSTANT, "none", -128, 127, _IDS, _FLOAT32)
-        yield (LOOKUP, lookup), f"{HIDDEN} 0"
+        yield from self._lookup()
         for table in (COS, SIN):
             yield (SLICE, (_CONSTANT, 0, _START, _END, 1)), table
         for layer in range(self.config.num_hidden_layers):
             yield from self._attention(layer)
         if not self.spec.all_logits:
             yield ("aten::select_copy.int_out", (LOGITS, 1, 0)), self._last_name()
+
+    def _lookup(self) -> Iterator[tuple[_Key, str]]:
+        """Yield the token lookup; that of int4 codes gives each two neighbours swapped."""
+        tables, hidden = (_CONSTANT, _CONSTANT, "none"), f"{HIDDEN} 0"
+        if all(call.operator != INT4_LOOKUP for call in self.pte.calls):
+            yield (LOOKUP, (*tables, -128, 127, _IDS, _FLOAT32)), hidden
+            return
+        swapped = f"{hidden}, neighbours swapped"
+        yield (INT4_LOOKUP, (*tables, -8, 7, _IDS, _FLOAT32)), swapped
+        yield (_CHOOSE, (swapped, 2, _NEIGHBOURS)), hidden
 
     def _attention(self, layer: int) -> Iterator[tuple[_Key, str]]:
         kind = _CACHE_TYPES.get(str(self.spec.delegate.get("kv_dtype")))
@@ -252,11 +280,19 @@ class _Walk:
         """Return what an argument is: the name of a value, or a number."""
         tensor = self.pte.tensors.get(value)
         if tensor is not None and tensor.constant:
-            return _CONSTANT
+            return self._constant(tensor)
         if value in self._names:
             return self._names[value]
         values = self.pte.values
         return read_scalar(values[value]) if 0 <= value < len(values) else "nothing"
+
+    def _constant(self, tensor: PteTensor) -> str:
+        """Return what a constant is, as far as its numbers decide what is computed."""
+        if tensor.scalar_type != _INT64:
+            return _CONSTANT
+        width = self.config.hidden_size
+        neighbours = struct.pack(f"<{width}q", *(column ^ 1 for column in range(width)))
+        return _NEIGHBOURS if self.pte.constant(tensor) == neighbours else "other columns"
 
 
 def _caches(layers: int) -> Iterator[str]:

@@ -11,7 +11,7 @@ import hashlib
 
 from llama_export.errors import BundleError
 from llama_export.targets.executorch.reading.pte import Pte
-from llama_export.targets.executorch.reading.weights import LOOKUP
+from llama_export.targets.executorch.reading.weights import LOOKUPS
 
 _CHUNK_BYTES = 4 * 2**20
 
@@ -39,7 +39,7 @@ def check_shared_table(pte: Pte) -> None:
         shared = shared_keys(pte)
         if not shared:
             return
-        lookup = next(call for call in pte.calls if call.operator == LOOKUP)
+        lookup = next(call for call in pte.calls if call.operator in LOOKUPS)
         tables = [pte.tensors[index] for index in lookup.arguments[:2]]
         places = {(pte.constant_at(table.constant), table.size_bytes) for table in tables}
         for key, (offset, size_bytes) in shared.items():

@@ -109,6 +109,27 @@ class RowTable(nn.Module):
         return rows
 
 
+class GroupTable(nn.Module):
+    """The token lookup in int4 groups, as the operator that Vulkan has too.
+
+    Args:
+        tensor: the weight's codes and scales.
+    """
+
+    def __init__(self, tensor: QuantizedTensor) -> None:
+        super().__init__()
+        # It takes the high nibble for the even element.
+        self.register_buffer("codes", (tensor.codes << 4) | (tensor.codes >> 4))
+        self.register_buffer("scales", tensor.scales.float())
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map int64 `[1, S]` to `[1, S, E]`."""
+        rows: Tensor = torch.ops.quantized_decomposed.embedding_4bit.dtype(
+            self.codes, self.scales, None, *_INT4, tokens, dtype=torch.float32
+        )
+        return rows
+
+
 class Vulkan:
     """Any number of tokens; int4 products round their inputs, int8 ones do not."""
 
@@ -120,7 +141,9 @@ class Vulkan:
         return RowProduct(tensor)
 
     def table(self, name: str, tensor: QuantizedTensor) -> nn.Module:
-        """Return a lookup in int8 rows."""
+        """Return a lookup in int4 groups or int8 rows."""
+        if tensor.scheme.bits == 4:
+            return GroupTable(tensor)
         _require_rows(name, tensor)
         return RowTable(tensor)
 

@@ -24,6 +24,7 @@ from llama_export.llama.rope import inverse_frequencies, rope_tables
 from llama_export.targets.executorch.options import ExecutorchOptions
 from llama_export.targets.executorch.xnnpack.delegate import DelegateTemplate
 from llama_export.targets.executorch.xnnpack.plan import HIDDEN, KEY, LOGITS, MIXED, QUERY, VALUE
+from llama_export.targets.executorch.xnnpack.product_form import ProductForm
 from llama_export.targets.executorch.xnnpack.segment_module import SegmentKind
 
 if TYPE_CHECKING:
@@ -76,12 +77,14 @@ class HostModule(nn.Module):
 
     Args:
         form: signature of the program.
+        table: form of the token table, `[V, E]`.
         calls: calls of the segments, one more than there are layers.
     """
 
-    def __init__(self, form: HostForm, calls: Sequence[DelegateCall]) -> None:
+    def __init__(self, form: HostForm, table: ProductForm, calls: Sequence[DelegateCall]) -> None:
         super().__init__()
         self._form = form
+        self._table_form = table
         self._calls = calls
         config = form.config
         self.table: Tensor
@@ -89,13 +92,21 @@ class HostModule(nn.Module):
         self.cos: Tensor
         self.sin: Tensor
         # One row stands for the table, whose bytes and rows are put in when the file is written.
-        self.register_buffer("table", torch.zeros(1, config.hidden_size, dtype=torch.int8))
+        is_int4 = table.bits == 4
+        columns, dtype = (
+            (table.columns // 2, torch.uint8) if is_int4 else (table.columns, torch.int8)
+        )
+        self.register_buffer("table", torch.zeros(1, columns, dtype=dtype))
         # Negative, so that it is not taken for the same constant as an epsilon.
-        self.register_buffer("table_scales", -torch.ones(1, 1))
+        scales = -torch.ones(1, table.groups)
+        self.register_buffer("table_scales", scales.half() if is_int4 else scales)
         positions = torch.arange(form.max_context)
         tables = rope_tables(inverse_frequencies(config), positions, config.attention_factor)
-        for name, table in zip(("cos", "sin"), tables, strict=True):
-            self.register_buffer(name, table[:, None].contiguous())
+        for name, rows in zip(("cos", "sin"), tables, strict=True):
+            self.register_buffer(name, rows[:, None].contiguous())
+        if is_int4:
+            self.neighbours: Tensor
+            self.register_buffer("neighbours", torch.arange(config.hidden_size) ^ 1)
         for number, call in enumerate(calls):
             self.add_module(f"segment_{number}", _lowered(call, form.max_context))
             self.register_buffer(f"epsilon_{number}", torch.tensor([call.epsilon]))
@@ -109,14 +120,12 @@ class HostModule(nn.Module):
 
     def forward(self, tokens: Tensor, input_pos: Tensor, *caches: Tensor) -> Tensor:
         """Map int64 `[1, S]` and `[1]` to the logits, `[1, V]` or `[1, S, V]`."""
-        known, llama = torch.ops.quantized_decomposed, torch.ops.llama
+        llama = torch.ops.llama
         form, length = self._form, tokens.shape[1]
         start = cast("int", input_pos[0].item())
         torch._check(start >= 0)
         torch._check(start + length <= form.max_context)
-        hidden = known.embedding_byte.dtype(
-            self.table, self.table_scales, None, -128, 127, tokens, dtype=torch.float32
-        )
+        hidden = self._lookup(tokens)
         tables = (self.cos.narrow(0, start, length), self.sin.narrow(0, start, length))
         kept = caches or tuple(getattr(self, name) for name in cache_names(form.config))
         values = {HIDDEN: hidden} | self._call(0, {HIDDEN: hidden}, tables)
@@ -135,6 +144,21 @@ class HostModule(nn.Module):
             )
         logits: Tensor = values[LOGITS]
         return logits if form.options.all_logits else logits[:, 0]
+
+    def _lookup(self, tokens: Tensor) -> Tensor:
+        """Return the rows of the table, `[1, S, E]`."""
+        known = torch.ops.quantized_decomposed
+        if self._table_form.bits == 8:
+            rows: Tensor = known.embedding_byte.dtype(
+                self.table, self.table_scales, None, -128, 127, tokens, dtype=torch.float32
+            )
+            return rows
+        # It takes the high nibble for the even element, and XNNPACK the low one. The bytes are
+        # XNNPACK's, so that a tied table is stored once: each two neighbours change places.
+        swapped = known.embedding_4bit.dtype(
+            self.table, self.table_scales, None, -8, 7, tokens, dtype=torch.float32
+        )
+        return torch.index_select(swapped, 2, self.neighbours)
 
     def _call(
         self, number: int, values: Mapping[str, Tensor], tables: tuple[Tensor, Tensor]
@@ -176,7 +200,9 @@ def empty_caches(form: HostForm) -> tuple[Tensor, ...]:
     )
 
 
-def export_host(form: HostForm, calls: Sequence[DelegateCall]) -> ExportedProgram:
+def export_host(
+    form: HostForm, table: ProductForm, calls: Sequence[DelegateCall]
+) -> ExportedProgram:
     """Export the forward pass; the number of tokens stays dynamic."""
     tokens = torch.zeros(1, min(_EXAMPLE_TOKENS, form.max_context), dtype=torch.int64)
     caches = empty_caches(form) if form.options.kv_cache == IO else ()
@@ -186,7 +212,7 @@ def export_host(form: HostForm, calls: Sequence[DelegateCall]) -> ExportedProgra
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return export(
-            HostModule(form, calls).eval(),
+            HostModule(form, table, calls).eval(),
             (tokens, torch.zeros(1, dtype=torch.int64), *caches),
             dynamic_shapes=shapes,
             strict=False,

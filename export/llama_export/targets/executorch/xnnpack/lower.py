@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from torch import Tensor
+from torch.export import ExportedProgram
 
 from llama_export.bundle.graph_spec import IO, GraphSpec, TensorSpec
 from llama_export.errors import LoweringError
@@ -56,6 +57,7 @@ from llama_export.targets.executorch.xnnpack.weight_bytes import (
     codes_bytes,
     float_bytes,
     kept_bytes,
+    lookup_scales_bytes,
     scales_bytes,
 )
 from llama_export.targets.executorch.xnnpack.write import LookupTable, write_pte
@@ -94,7 +96,7 @@ def lower(
     table = _table(weights, whole.table)
     with TemporaryDirectory(dir=folder, prefix=".emitted-") as scratch:
         emitted = Path(scratch) / MODEL_FILE
-        _emit(form, calls, stop_token_ids, emitted)
+        _emit(export_host(form, table.form, calls), form, stop_token_ids, emitted)
         write_pte(
             emitted,
             folder / MODEL_FILE,
@@ -185,23 +187,23 @@ def _form(name: str, tensor: QuantizedTensor | Tensor) -> ProductForm | None:
 
 def _table(weights: QuantizedWeights, name: str) -> LookupTable:
     tensor = weights.get(name)
-    if not isinstance(tensor, QuantizedTensor) or tensor.scheme.label != "int8 row":
+    if not isinstance(tensor, QuantizedTensor):
         label = weights.scheme(name).label
-        message = f"the token table is stored as {label}; ExecuTorch's lookup wants int8 rows"
+        message = f"the token table is stored as {label}; ExecuTorch looks int8 or int4 codes up"
         raise LoweringError(message, "export with --quantize int4")
-    codes, scales = (make(tensor, WHOLE, 2) for make in (codes_bytes, scales_bytes))
-    return LookupTable(codes, scales, tensor.shape[0])
+    form = product_form(name, tensor.scheme, tensor.shape)
+    codes, scales = codes_bytes(tensor, WHOLE, 2), lookup_scales_bytes(tensor)
+    return LookupTable(codes, scales, form)
 
 
 def _emit(
-    form: HostForm, calls: list[DelegateCall], stop_token_ids: tuple[int, ...], path: Path
+    program: ExportedProgram, form: HostForm, stop_token_ids: tuple[int, ...], path: Path
 ) -> None:
-    """Export the forward pass around the calls, and let ExecuTorch write it."""
+    """Let ExecuTorch write the forward pass around the calls."""
     from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge
     from executorch.exir.passes import MemoryPlanningPass
     from executorch.exir.passes.sym_shape_eval_pass import ConstraintBasedSymShapeEvalPass
 
-    program = export_host(form, calls)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         edge = to_edge(

@@ -56,6 +56,17 @@ def scales_bytes(tensor: QuantizedTensor, rows: str, head_dim: int) -> WeightByt
     return _weight_bytes(scales if tensor.scheme.bits == 4 else scales.float(), _SCALES_PREFIX)
 
 
+def lookup_scales_bytes(tensor: QuantizedTensor) -> WeightBytes:
+    """Return the scales as a lookup takes them: float16 `[N, G]` for 4 bits, float32 `[N]` for 8.
+
+    They are exact in float16. The lookup takes no bfloat16.
+    """
+    scales = tensor.scales
+    return _weight_bytes(
+        scales.half() if tensor.scheme.bits == 4 else scales.float(), _SCALES_PREFIX
+    )
+
+
 def float_bytes(tensor: Tensor, rows: str, head_dim: int) -> WeightBytes:
     """Return some rows of a bias `[N]` or a float matrix `[N, K]`, as float32."""
     return _weight_bytes(_rows(tensor, rows, head_dim).float(), "")

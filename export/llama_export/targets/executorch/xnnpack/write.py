@@ -17,22 +17,23 @@ from typing import BinaryIO
 from llama_export.errors import LoweringError
 from llama_export.targets.executorch.reading.flatbuffer import write_number
 from llama_export.targets.executorch.reading.pte import SEGMENTS_SIZE, Pte, PteTensor
+from llama_export.targets.executorch.xnnpack.product_form import ProductForm
 from llama_export.targets.executorch.xnnpack.weight_bytes import WeightBytes
 
 # What segments are aligned to, as ExecuTorch's own writer does.
 ALIGNMENT = 128
 # Not the reader's constant: what is written must not follow from how it is read.
-LOOKUP = "quantized_decomposed::embedding_byte.dtype_out"
+LOOKUPS = tuple(f"quantized_decomposed::embedding_{kind}.dtype_out" for kind in ("byte", "4bit"))
 _HINT = "use the executorch version that pyproject.toml names"
 
 
 @dataclass(frozen=True)
 class LookupTable:
-    """The token table: its bytes, and how many rows it has."""
+    """The token table: its bytes, and their form."""
 
     codes: WeightBytes
     scales: WeightBytes
-    rows: int
+    form: ProductForm
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def write_pte(
                 placed.append(_Placed(at, run))
                 shared[run.key] = at
                 write_number(program, offsets_at + 8 * tensor.constant, "Q", at - start)
-                write_number(program, tensor.sizes_at, "i", table.rows)
+                write_number(program, tensor.sizes_at, "i", table.form.rows)
                 end = at + run.size_bytes
         _move(program, segment.entry.place(0), start)
         _resize(program, segment.entry.place(1), end - start)
@@ -100,7 +101,7 @@ def write_pte(
 
 def _lookup_tensors(pte: Pte) -> tuple[PteTensor, PteTensor]:
     """Return the codes and the scales that the one token lookup reads."""
-    lookups = [call for call in pte.calls if call.operator == LOOKUP]
+    lookups = [call for call in pte.calls if call.operator in LOOKUPS]
     if len(lookups) != 1:
         found = sorted({call.operator for call in pte.calls if call.operator})
         message = f"expected one token lookup, found {len(lookups)} among {', '.join(found)}"
