@@ -1,88 +1,238 @@
-"""Compare quantisation recipes on the demo model: KL and top-1 against its own bf16 weights.
+"""Compare ways to quantise a model: KL, top-1 and perplexity against its own weights, on texts.
 
-    python benchmarks/quantisation.py --text fairy-tales-valid.txt --positions 12000
+    python benchmarks/quantisation.py --text fairy-tales-valid.txt --positions 12288
+    python benchmarks/quantisation.py --model SmolLM2.gguf --text wiki.txt --text tales.txt \
+        --method nearest --method clip_search --weights "best=smollm2/weights"
 
-Everything is computed by the eager model in float32, so the figures are the quantisation's alone.
+`--weights` measures what an export kept, whatever it was made with. Everything is computed by the
+eager model in float32, so the figures are the quantisation's alone; the ratio is to plain rounding
+into the very same forms. Results go to `benchmarks/results/`.
 """
 
 from __future__ import annotations
 
+import platform
 import tempfile
-from dataclasses import replace
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
 import torch
+from quality import Reading, TextWindows, Yardstick
+from quality_report import Measured, QualityResults, markdown, write_results
 
-from llama_export.checkpoints.formats import open_checkpoint
-from llama_export.llama.streamed import reference_logits
+from llama_export.checkpoints.checkpoint import ReadOptions
+from llama_export.exporting.plan import fitted_recipe
 from llama_export.sources.resolve import resolve_model
-from llama_export.tokenizer.tokenizer import load_tokenizer
-from llama_export.verification.measure.metrics import compare_logits
+from llama_export.sources.source import Source, open_source
+from llama_export.verification.measure.nearest import (
+    NEAREST,
+    methods_of_linears,
+    rounded_to_nearest,
+)
 from llama_quantize.checkpoint.store import quantize_to
 from llama_quantize.checkpoint.weights import QuantizedWeights
-from llama_quantize.recipe import QuantRecipe, QuantRule, recipe
+from llama_quantize.recipe import GROUP_SIZES, QuantRecipe, QuantRule, recipe
 from llama_quantize.scheme import Float, GroupedInt
 
-WINDOW = 512
+Key = tuple[tuple[str, str, str | None], ...]
+RESULTS = Path(__file__).resolve().parent / "results"
+TABLE_ONLY = QuantRecipe(
+    "int8 table alone",
+    (
+        QuantRule(r"(model\.embed_tokens|lm_head)\.weight", GroupedInt(8, None), NEAREST),
+        QuantRule(r".*", Float("bfloat16")),
+    ),
+)
 
 
-def recipes() -> dict[str, QuantRecipe]:
-    """Return the recipes that are compared, by their names in the table."""
-    table_only = QuantRecipe(
-        "int8 table alone",
-        (
-            QuantRule(r"model\.embed_tokens\.weight", GroupedInt(8, None), "nearest"),
-            QuantRule(r".*", Float("bfloat16")),
-        ),
-    )
-    found = {"int8 table alone": table_only, "int8 g32": recipe("int8")}
-    for group_size in (32, 64, 128):
-        searched = recipe("int4", group_size)
-        found[f"int4 g{group_size}, round to nearest"] = without_search(searched)
-        found[f"int4 g{group_size}, scale search"] = searched
-    return found
+@dataclass(frozen=True)
+class Candidate:
+    """Weights to measure.
+
+    Args:
+        line: line of the plot that they are a point of.
+        recipe: rules that they are made by; None: they lie in `folder`.
+        folder: folder of weights that were made before.
+    """
+
+    line: str
+    recipe: QuantRecipe | None = None
+    folder: Path | None = None
 
 
-def without_search(searched: QuantRecipe) -> QuantRecipe:
-    """Return the recipe with every scale taken from its group's largest value."""
+def by_method(bits: int, group_size: int, method: str) -> QuantRecipe:
+    """Return the recipe of that many bits, with the codes of its groups chosen by a method."""
+    base = recipe(f"int{bits}", group_size)
     rules = tuple(
-        replace(rule, method="nearest") if isinstance(rule.scheme, GroupedInt) else rule
-        for rule in searched.rules
+        replace(rule, method=method)
+        if isinstance(rule.scheme, GroupedInt) and rule.scheme.group_size is not None
+        else rule
+        for rule in base.rules
     )
-    return QuantRecipe(f"{searched.name}-nearest", rules)
+    return QuantRecipe(f"{base.name}-{method}", rules)
+
+
+def candidates(
+    methods: tuple[str, ...], group_sizes: tuple[int, ...], kept: tuple[str, ...]
+) -> Iterator[Candidate]:
+    """List what is compared; plain rounding comes first, because the others are held against it."""
+    yield Candidate("table alone", TABLE_ONLY)
+    yield Candidate("clip_search", by_method(8, 32, "clip_search"))
+    for method in dict.fromkeys((NEAREST, *methods)):
+        for size in group_sizes:
+            yield Candidate(method, by_method(4, size, method))
+    for each in kept:
+        line, _, folder = each.rpartition("=")
+        yield Candidate(line or folder, folder=Path(folder))
+
+
+class Comparison:
+    """Measures candidates, and plain rounding into each set of forms once."""
+
+    def __init__(self, source: Source, yardstick: Yardstick) -> None:
+        self._source = source
+        self._yardstick = yardstick
+        self._rounded: dict[Key, tuple[Reading, ...]] = {}
+
+    def measure(self, candidate: Candidate, folder: Path) -> Measured:
+        """Make a candidate's weights where there are none, and read all texts with them."""
+        begun = time.perf_counter()
+        if candidate.recipe is not None:
+            fitted = fitted_recipe(candidate.recipe, self._source.config)
+            quantize_to(folder, self._source.checkpoint, fitted)
+        elapsed_s = time.perf_counter() - begun
+        weights = QuantizedWeights.open(candidate.folder or folder)
+        readings = self._yardstick.read(weights.get)
+        return Measured(
+            line=candidate.line,
+            forms=forms_of_linears(weights),
+            bits_per_weight=weights.summary.bits_per_weight,
+            size_bytes=weights.summary.size_bytes,
+            elapsed_s=None if candidate.recipe is None else elapsed_s,
+            calibration=weights.calibration or {},
+            readings=readings,
+            rounded=self._rounding(weights, readings),
+        )
+
+    def _rounding(
+        self, weights: QuantizedWeights, own: tuple[Reading, ...]
+    ) -> tuple[Reading, ...] | None:
+        """Read the texts with plain rounding into the same forms; None: there are no groups."""
+        methods = methods_of_linears(weights)
+        if not methods:
+            return None
+        key = tuple(
+            (each.name, each.label, None if each.name in methods else each.method)
+            for each in weights.stats
+        )
+        if key not in self._rounded:
+            rounded = rounded_to_nearest(weights, self._source.checkpoint.tensor)
+            is_plain = set(methods.values()) == {NEAREST}
+            self._rounded[key] = own if is_plain else self._yardstick.read(rounded)
+        return self._rounded[key]
+
+
+def forms_of_linears(weights: QuantizedWeights) -> str:
+    """Name the forms of a model's linears, the most frequent first."""
+    labels = Counter(each.label for each in weights.stats if "_proj." in each.name)
+    return " + ".join(label for label, _ in labels.most_common())
+
+
+def machine() -> dict[str, str]:
+    """Describe what the seconds and the last digits depend on."""
+    names = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        if line.startswith("model name")
+    ]
+    return {
+        "cpu": names[0] if names else platform.machine(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": str(torch.get_num_threads()),
+        "torch": torch.__version__,
+    }
 
 
 PATH = click.Path(path_type=Path)
 
 
 @click.command()
-@click.option("--text", type=PATH, required=True, help="Text that the model was not trained on.")
+@click.option("--model", default="demo", show_default=True, help="As for the export.")
 @click.option(
-    "--positions", type=int, default=12000, show_default=True, help="How many tokens to compare."
+    "--text",
+    "texts",
+    type=PATH,
+    multiple=True,
+    required=True,
+    help="Text that the model was not trained on; repeatable.",
 )
+@click.option("--positions", default=12288, show_default=True, help="Most tokens of each text.")
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    default=(NEAREST, "clip_search"),
+    show_default=True,
+    help="Name of a method in a recipe's rule; repeatable.",
+)
+@click.option(
+    "--group-size",
+    "group_sizes",
+    type=click.Choice(list(map(str, GROUP_SIZES))),
+    multiple=True,
+    default=("32", "64", "128"),
+    show_default=True,
+)
+@click.option(
+    "--weights",
+    "kept",
+    multiple=True,
+    metavar="NAME=FOLDER",
+    help="Quantised weights that an export kept; repeatable. Rows of one NAME are one line.",
+)
+@click.option("--name", help="Name of the model in the results; the model's own by default.")
+@click.option("--output", type=PATH, default=RESULTS, show_default=True)
 def main(
-    text: Path,
+    model: str,
+    texts: tuple[Path, ...],
     positions: int,
+    methods: tuple[str, ...],
+    group_sizes: tuple[str, ...],
+    kept: tuple[str, ...],
+    name: str | None,
+    output: Path,
 ) -> None:
-    """Print a Markdown table."""
-    folder = resolve_model("demo").path
-    checkpoint = open_checkpoint(folder)
-    ids = load_tokenizer(folder).encode(text.read_text(encoding="utf-8"))[:positions]
-    windows = torch.tensor(ids[: len(ids) // WINDOW * WINDOW]).view(-1, WINDOW)
-    reference = reference_logits(checkpoint.config, checkpoint.tensor, windows).flatten(0, 1)
-    click.echo("| weights | bits per weight | SQNR dB | KL nats | top-1 % |\n|---|---|---|---|---|")
-    for name, chosen in recipes().items():
-        with tempfile.TemporaryDirectory() as place:
-            out = Path(place)
-            summary = quantize_to(out, checkpoint, chosen)
-            weights = QuantizedWeights.open(out)
-            found = reference_logits(checkpoint.config, weights.get, windows).flatten(0, 1)
-        metrics = compare_logits(reference.numpy(), found.numpy())
-        click.echo(
-            f"| {name} | {summary.bits_per_weight:.2f} | {summary.sqnr_db:.2f} "
-            f"| {metrics.kl_mean:.5f} | {100 * metrics.top1:.1f} |"
+    """Measure, print Markdown tables, and write them with JSON and a plot."""
+    found = resolve_model(model)
+    # Codes that a file holds are read as floats, which are the reference then.
+    is_gguf = found.path.suffix.lower() == ".gguf"
+    source = open_source(found, options=ReadOptions(requantize=True, accept_loss=is_gguf))
+    windows = [
+        TextWindows.cut(
+            text.name, source.tokenizer.encode(text.read_text(encoding="utf-8")), positions
         )
+        for text in texts
+    ]
+    yardstick = Yardstick(source.config, source.checkpoint.tensor, windows)
+    comparison = Comparison(source, yardstick)
+    measured = []
+    for candidate in candidates(methods, tuple(map(int, group_sizes)), kept):
+        with tempfile.TemporaryDirectory() as place:
+            measured.append(comparison.measure(candidate, Path(place) / "weights"))
+        click.echo(f"measured {measured[-1].name}", err=True)
+    results = QualityResults(
+        name or source.info.name,
+        tuple(windows),
+        yardstick.perplexities,
+        tuple(measured),
+        machine(),
+    )
+    write_results(output, results)
+    click.echo(markdown(results))
 
 
 if __name__ == "__main__":
