@@ -67,6 +67,8 @@ def assemble_report(
 def _figures(measured: Measurements) -> dict[str, dict[str, float | int | str | None]]:
     shipped = measured.shipped
     figures = {**shipped.to_json(), **measured.exact.to_json()}
+    if measured.gain is not None:
+        figures |= measured.gain.to_json()
     if measured.steps and shipped.emulated is not None:
         # Of an artifact that always rounds, teacher-forced steps compare like with like.
         figures["lowering_exact"] = shipped.emulated.to_json()

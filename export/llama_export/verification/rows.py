@@ -15,6 +15,7 @@ from typing import Any
 from llama_export.verification.findings import Divergence, PlotData
 
 FORMAT_VERSION = 3
+WARNING = "warning: "
 
 # What a report says in one word, and what a check may lack.
 PASSED, FAILED, NOT_PROVED = "passed", "failed", "not proved"
@@ -57,6 +58,11 @@ class Row:
     passed: bool | None
     note: str = ""
     wants: str = ""
+
+    @property
+    def warns(self) -> bool:
+        """Return whether the check passed, with a value that a reader should know of."""
+        return self.passed is True and self.note.startswith(WARNING)
 
     @property
     def made(self) -> bool:
@@ -133,6 +139,11 @@ class VerifyReport:
         return tuple(row for row in self.rows if row.passed is False)
 
     @property
+    def warnings(self) -> tuple[Row, ...]:
+        """Return the rows that passed with a warning."""
+        return tuple(row for row in self.rows if row.warns)
+
+    @property
     def unmade(self) -> tuple[Row, ...]:
         """Return the rows of checks that were not made."""
         return tuple(row for row in self.rows if not row.made)
@@ -198,6 +209,11 @@ def judged(
 ) -> Row:
     """Build a row that passes when the value is at most the threshold; a NaN does not pass."""
     return Row(section, key, name, value, threshold, bool(value <= threshold), note)
+
+
+def warned(section: str, key: str, name: str, value: float, threshold: float, note: str) -> Row:
+    """Build a row that passes, with a note that begins with a warning."""
+    return judged(section, key, name, value, threshold, f"{WARNING}{note}")
 
 
 def informed(section: str, key: str, name: str, value: float, note: str = "") -> Row:

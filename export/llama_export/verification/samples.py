@@ -44,7 +44,7 @@ _FILES = ("fairy-tale.txt", "plain-prose.txt")
 _FEWEST_TOKENS = 2
 # A file may be a whole library; 8192 tokens are about 40 kB.
 _MOST_BYTES = 2**20
-BUILT_IN = "built-in"
+BUILT_IN, SECOND = "built-in", "plain prose"
 
 
 class TextEncoder(Protocol):
@@ -229,6 +229,12 @@ def sample_text() -> str:
 def built_in_text(encoder: TextEncoder) -> Text:
     """Return the built-in text, tokenized."""
     return Text(BUILT_IN, encoder.prefix_ids, tuple(encoder.encode(sample_text())))
+
+
+def second_text(encoder: TextEncoder) -> Text:
+    """Return a short text of another domain than the built-in one begins with."""
+    prose = resources.files(__package__).joinpath("texts", _FILES[-1]).read_text(encoding="utf-8")
+    return Text(SECOND, encoder.prefix_ids, tuple(encoder.encode(prose)))
 
 
 def tokenize(encoder: TextEncoder, text: UserText) -> Text:

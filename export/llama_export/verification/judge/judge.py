@@ -10,6 +10,7 @@ from dataclasses import replace
 from llama_export.targets.limits import Limit, Limits
 from llama_export.verification.artifact import Artifact
 from llama_export.verification.judge.beside import beside_rows
+from llama_export.verification.judge.gain import calibration_rows, gain_rows
 from llama_export.verification.judge.lookups import lookup_row, wiring_rows
 from llama_export.verification.judge.origin import origin_rows
 from llama_export.verification.judge.sessions import session_rows
@@ -17,6 +18,7 @@ from llama_export.verification.judge.steps import step_rows
 from llama_export.verification.judge.structure import structure_rows
 from llama_export.verification.judge.terms import lowering_rows, quantisation_rows, runtime_rows
 from llama_export.verification.measure.measure import Measurements
+from llama_export.verification.measure.nearest import methods_of_linears
 from llama_export.verification.measure.shipped import Shipped
 from llama_export.verification.rows import Row
 
@@ -35,6 +37,7 @@ def judge(artifact: Artifact, measured: Measurements, *, quick: bool = False) ->
     limits = _limits_of(artifact, measured)
     shipped, exact = measured.shipped, measured.exact
     bits = measured.structure.fewest_bits
+    methods = () if artifact.weights is None else methods_of_linears(artifact.weights).values()
     return [
         *structure_rows(measured.structure),
         *origin_rows(measured.origin, has_weights=artifact.weights is not None),
@@ -46,6 +49,8 @@ def judge(artifact: Artifact, measured: Measurements, *, quick: bool = False) ->
         *runtime_rows(limits, measured.runtime, quick=quick),
         *session_rows(limits, exact),
         *quantisation_rows(shipped, artifact.weights, bits=bits, config=artifact.config),
+        *gain_rows(measured.gain, shipped, methods, config=artifact.config, quick=quick),
+        *calibration_rows(artifact.weights, methods),
     ]
 
 

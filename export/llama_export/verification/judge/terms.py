@@ -95,11 +95,11 @@ def quantisation_rows(
         return [unchecked(_QUANTISATION, key, "mean KL, nats", note), *rows]
     is_rough = metrics.positions < _FEW_POSITIONS and config.num_parameters < _SMALL_MODEL
     threshold = _SMALL_INT4_KL if bits == 4 and is_rough else QUANTISATION_KL[bits]
-    if metrics.fault or _can_judge(shipped, config, metrics.kl_mean <= threshold.value):
+    if metrics.fault or can_judge(shipped, config, metrics.kl_mean <= threshold.value):
         note = metrics.fault or threshold.reason
         kl = judged(_QUANTISATION, key, name, metrics.kl_mean, threshold.value, note)
     else:
-        kl = informed(_QUANTISATION, key, name, metrics.kl_mean, _why_not_judged(shipped))
+        kl = informed(_QUANTISATION, key, name, metrics.kl_mean, why_not_judged(shipped))
     return [
         kl,
         *_spread_rows(_QUANTISATION, "quantisation", metrics),
@@ -118,7 +118,7 @@ def is_trained(shipped: Shipped, vocab_size: int) -> bool:
     return loss is not None and loss.nats_per_token <= _TRAINED_SHARE.value * math.log(vocab_size)
 
 
-def _can_judge(shipped: Shipped, config: LlamaConfig, is_within: bool) -> bool:
+def can_judge(shipped: Shipped, config: LlamaConfig, is_within: bool) -> bool:
     """Whether a figure that is large for random weights says something of these.
 
     Args:
@@ -267,8 +267,8 @@ def _share_row(limits: Limits, shipped: Shipped, metrics: LogitMetrics, config: 
     if quantisation.kl_mean < _SHARE_FLOOR.value:
         note = f"the quantisation error is below {_SHARE_FLOOR.value:g}: {_SHARE_FLOOR.reason}"
         return informed(_LOWERING, key, name, share, note)
-    if not _can_judge(shipped, config, share <= limits.shipped_share.value):
-        return informed(_LOWERING, key, name, share, _why_not_judged(shipped))
+    if not can_judge(shipped, config, share <= limits.shipped_share.value):
+        return informed(_LOWERING, key, name, share, why_not_judged(shipped))
     reason = limits.shipped_share.reason
     return judged(_LOWERING, key, name, share, limits.shipped_share.value, reason)
 
@@ -336,7 +336,8 @@ def _perplexity_rows(key: str, whose: str, loss: Perplexity | None) -> list[Row]
     return [informed(_QUANTISATION, f"perplexity_{key}", name, loss.perplexity, note)]
 
 
-def _why_not_judged(shipped: Shipped) -> str:
+def why_not_judged(shipped: Shipped) -> str:
+    """Return why a large figure of an untrained model, or of a pruned head, is given alone."""
     return f"{_NOT_JUDGED}{_PRUNED if shipped.artifact_loss is None else _RANDOM}"
 
 

@@ -44,8 +44,17 @@ class Eager:
     @classmethod
     def run(cls, config: LlamaConfig, read: ReadWeight, input_ids: Sequence[int]) -> Eager:
         """Run everything below the head."""
-        (states,) = run_passes(config, read, [Pass(_batch(input_ids))])
-        return cls(config, read, states, EXACT_INPUTS)
+        (eager,) = cls.run_texts(config, read, (input_ids,))
+        return eager
+
+    @classmethod
+    def run_texts(
+        cls, config: LlamaConfig, read: ReadWeight, texts: Sequence[Sequence[int]]
+    ) -> tuple[Eager, ...]:
+        """Run everything below the head over several texts, which reads each weight once."""
+        passes = [Pass(_batch(input_ids)) for input_ids in texts]
+        found = run_passes(config, read, passes)
+        return tuple(cls(config, read, states, EXACT_INPUTS) for states in found)
 
     def logits(self, positions: slice) -> Logits:
         """Return the logits of some positions, float32 `[P, V]`."""

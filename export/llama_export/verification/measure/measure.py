@@ -19,6 +19,7 @@ from llama_export.verification.measure.beside import Beside, compare_beside
 from llama_export.verification.measure.eager import Eager, QuantisedEager
 from llama_export.verification.measure.exact import Exact, exact_calls, measure_exact
 from llama_export.verification.measure.feed import prefill, single_steps
+from llama_export.verification.measure.gain import Gain, measure_gain
 from llama_export.verification.measure.lookups import Lookups, measure_lookups
 from llama_export.verification.measure.metrics import LogitMetrics, Logits, compare_logits
 from llama_export.verification.measure.origin import Origin, compare_origin
@@ -55,6 +56,7 @@ class Measurements:
         reading: tokens that were read.
         shipped: results as shipped, token by token.
         runtime: runtime against what computes as it should; None where it is its own reference.
+        gain: what the method gained over plain rounding; None where that was not measured.
         exact: results in exact float32.
         steps: comparison of single steps; empty for an artifact that can compute without rounding.
         memory_bytes: resident memory at some moments.
@@ -68,6 +70,7 @@ class Measurements:
     reading: Reading
     shipped: Shipped
     runtime: LogitMetrics | None
+    gain: Gain | None
     exact: Exact
     steps: tuple[StepDifference, ...]
     memory_bytes: Mapping[str, int]
@@ -110,6 +113,7 @@ def measure(
         reading=first.reading,
         shipped=first.shipped,
         runtime=first.runtime,
+        gain=first.gain,
         exact=exact,
         steps=steps,
         memory_bytes={
@@ -128,6 +132,7 @@ class _AsShipped:
     artifact_cache: Sequence[KeyValue] | None
     shipped: Shipped
     runtime: LogitMetrics | None
+    gain: Gain | None
     loaded_bytes: int
     tick: Callable[[], None]
 
@@ -178,7 +183,10 @@ def _read_as_shipped(
     runtime = None
     if reference is not None:
         runtime = compare_sessions(reference, session, reading.token_ids)
-    return _AsShipped(reading, quantised, artifact_cache, shipped, runtime, loaded_bytes, tick)
+    gain = None if quick else measure_gain(artifact, reading, original, shipped.quantisation)
+    return _AsShipped(
+        reading, quantised, artifact_cache, shipped, runtime, gain, loaded_bytes, tick
+    )
 
 
 def _run_exactly(artifact: Artifact, first: _AsShipped) -> Exact:

@@ -44,6 +44,7 @@ _RESULTS: Mapping[bool | None, tuple[str, str]] = {
     None: ("", ""),
 }
 _NOT_MADE = ("open", "○ not made")
+_WARNING = ("open", "△ warning")
 
 _SETTINGS: Mapping[str, str] = {
     "positions": "Positions read",
@@ -209,6 +210,8 @@ def _checks(report: VerifyReport) -> Iterator[str]:
 
 def _check(row: Row) -> str:
     state, word = _RESULTS[row.passed] if row.made or row.passed is False else _NOT_MADE
+    if row.warns:
+        state, word = _WARNING
     result = f'<td role="cell" class="result {state}">{word}</td>'
     note = _note(row.note) if row.note else ""
     figures = (escape(format_value(row.value)), escape(format_value(row.threshold)))

@@ -20,6 +20,7 @@ from llama_export.verification.report.wording import (
     place,
     same_token,
     verdict,
+    warnings,
 )
 from llama_export.verification.rows import (
     FAILED,
@@ -63,6 +64,9 @@ def _summary(report: VerifyReport) -> Iterator[RenderableType]:
     if terms := _terms_table(report):
         yield Text()
         yield terms
+    if said_besides := warnings(report):
+        yield Text("\nPassed with a warning:", style="yellow")
+        yield _bullets(said_besides)
     if missing := not_proved(report):
         yield Text("\nNot proved, because not checked:", style="yellow")
         yield _bullets(missing)
@@ -167,7 +171,12 @@ def _section_table(title: str, rows: Sequence[Row]) -> Table:
             check.append(f"\n{row.note}", style="dim")
         mark, value, limit = (
             Text(cell)
-            for cell in (_MARKS[row.passed], format_value(row.value), format_value(row.threshold))
+            for cell in (_mark(row), format_value(row.value), format_value(row.threshold))
         )
-        table.add_row(mark, value, limit, check, style="red" if row.passed is False else None)
+        style = "red" if row.passed is False else "yellow" if row.warns else None
+        table.add_row(mark, value, limit, check, style=style)
     return table
+
+
+def _mark(row: Row) -> str:
+    return "warning" if row.warns else _MARKS[row.passed]

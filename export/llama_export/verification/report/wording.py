@@ -14,6 +14,7 @@ from llama_export.verification.findings import Divergence
 from llama_export.verification.rows import (
     NO_CHECKPOINT,
     NO_WEIGHTS,
+    WARNING,
     Row,
     VerifyReport,
     format_value,
@@ -70,6 +71,14 @@ TERMS = (
         "The quantised weights against the checkpoint's, both in PyTorch: what fewer bits cost.",
         "quantisation",
     ),
+    Term(
+        "rounding",
+        "plain rounding",
+        "the same bits with no method",
+        "The linears rounded to nearest into the same forms, in PyTorch: what the method of the "
+        "quantised weights is measured against.",
+        "rounding",
+    ),
 )
 
 
@@ -121,7 +130,16 @@ def verdict(report: VerifyReport) -> str:
     if report.missing:
         return f"not proved: {checks} passed, {open_checks} could not be made"
     besides = f"; {count(open_checks, 'check')} could not be made" if open_checks else ""
-    return f"passed, {checks}{besides}"
+    warned = f", {len(report.warnings)} with a warning" if report.warnings else ""
+    return f"passed, {checks}{warned}{besides}"
+
+
+def warnings(report: VerifyReport) -> tuple[str, ...]:
+    """List what passed and should be known."""
+    return tuple(
+        f"{row.name}: {format_value(row.value)}; {row.note.removeprefix(WARNING)}"
+        for row in report.warnings
+    )
 
 
 def count(number: int, noun: str) -> str:
