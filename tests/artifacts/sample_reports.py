@@ -6,7 +6,7 @@ import dataclasses
 import math
 
 from llama_export.verification.findings import Divergence, PlotData, TensorFigure
-from llama_export.verification.rows import VerifyReport, informed, judged, unchecked
+from llama_export.verification.rows import VerifyReport, informed, judged, unchecked, warned
 
 ROWS = (
     judged("structure", "files", "files that differ from the manifest", 0, 0),
@@ -46,6 +46,17 @@ PASSED = VerifyReport(
         "quantisation": {"positions": 1000, "kl_mean": 0.0107, "fault": ""},
     },
     plot_data=PLOT_DATA,
+)
+LITTLE_GAINED = dataclasses.replace(
+    PASSED,
+    rows=(
+        *ROWS,
+        informed("quantisation", "kl_rounding", "mean KL of plain rounding, nats", 0.0143),
+        informed("quantisation", "top1_rounding", "same token after plain rounding", 0.9136),
+        warned("quantisation", "gain_over_rounding", "KL over rounding's", 0.748, 0.9, "little"),
+        informed("quantisation", "calibration", "tokens for gptq_descent", 32768, "sha256 5a5a"),
+    ),
+    measurements=PASSED.measurements | {"rounding": {"positions": 1000, "kl_mean": 0.0143}},
 )
 DIVERGENCE = Divergence(
     layer=3,

@@ -12,7 +12,7 @@ import sys
 from html.parser import HTMLParser
 
 import pytest
-from artifacts.sample_reports import ALONE, DIVERGENCE, FAILED, PASSED, PLOT_DATA
+from artifacts.sample_reports import ALONE, DIVERGENCE, FAILED, LITTLE_GAINED, PASSED, PLOT_DATA
 
 from llama_export.errors import BackendUnavailableError, OutputError
 from llama_export.verification.findings import PlotData, TensorFigure
@@ -164,6 +164,14 @@ def test_a_passed_page_has_nothing_wrong_and_one_alone_says_what_is_missing():
     assert "so it is not proved what the quantisation cost" in alone
     assert alone.count("○ not made") == 2
     assert "In pictures" not in alone
+
+
+def test_a_warning_has_a_sign_of_its_own():
+    text = Page(render_html(LITTLE_GAINED)).text
+    assert "passed, 6 checks, 1 with a warning" in text
+    assert "KL over rounding's warning: little △ warning 0.748 0.9" in text
+    assert "tokens for gptq_descent" in text
+    assert "△" not in render_html(PASSED)
 
 
 def test_what_comes_from_outside_is_escaped():

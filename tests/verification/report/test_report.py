@@ -13,7 +13,14 @@ from pathlib import Path
 import jsonschema
 import pytest
 from artifacts import tiny
-from artifacts.sample_reports import ALONE, DIVERGENCE, FAILED, PASSED, PLOT_DATA
+from artifacts.sample_reports import (
+    ALONE,
+    DIVERGENCE,
+    FAILED,
+    LITTLE_GAINED,
+    PASSED,
+    PLOT_DATA,
+)
 from artifacts.verifiable import make, verify
 from rich.console import Console
 
@@ -155,6 +162,20 @@ def test_the_summary_says_the_verdict_and_each_term():
     assert "quantisation 0.0107 92.8% of 1000" in text
     assert "Not proved" not in text
     assert "wrong" not in text
+
+
+def test_a_warning_is_said_beside_what_the_weights_were_calibrated_on():
+    text = flat(shown(LITTLE_GAINED))
+    assert text.startswith("demo for onnx: passed, 6 checks, 1 with a warning")
+    assert "plain rounding 0.0143 91.3% of 1000" in text
+    assert "tokens for gptq_descent: 32768; sha256 5a5a" in text
+    assert "Passed with a warning: - KL over rounding's: 0.748; little" in text
+    every = flat(shown(LITTLE_GAINED, every_row=True))
+    assert "warning 0.748 0.9 KL over rounding's warning: little" in every
+    assert LITTLE_GAINED.passed
+    jsonschema.validate(LITTLE_GAINED.to_json(), SCHEMA)
+    for words in ("warning", "calibrated", "plain rounding"):
+        assert words not in shown(PASSED, every_row=True)
 
 
 def test_a_failure_is_named_first_with_its_place():

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from llama_export.verification.findings import Divergence
 from llama_export.verification.report.wording import (
+    calibration,
     error_and_limit,
     format_kl,
     found_terms,
@@ -64,9 +65,11 @@ def _summary(report: VerifyReport) -> Iterator[RenderableType]:
     if terms := _terms_table(report):
         yield Text()
         yield terms
-    if said_besides := warnings(report):
+    if calibrated := calibration(report):
+        yield Text(f"\n{calibrated}", style="dim")
+    if known := warnings(report):
         yield Text("\nPassed with a warning:", style="yellow")
-        yield _bullets(said_besides)
+        yield _bullets(known)
     if missing := not_proved(report):
         yield Text("\nNot proved, because not checked:", style="yellow")
         yield _bullets(missing)

@@ -134,6 +134,12 @@ def verdict(report: VerifyReport) -> str:
     return f"passed, {checks}{warned}{besides}"
 
 
+def calibration(report: VerifyReport) -> str:
+    """Return what the weights were calibrated on, or nothing where that is not known."""
+    made = (row for row in report.rows if row.key == "calibration" and row.made)
+    return next((f"{row.name}: {format_value(row.value)}; {row.note}" for row in made), "")
+
+
 def warnings(report: VerifyReport) -> tuple[str, ...]:
     """List what passed and should be known."""
     return tuple(
