@@ -17,8 +17,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from llama_export.checkpoints.checkpoint import ReadOptions
 from llama_export.llama.config import LlamaConfig
 from llama_export.llama.streamed import Pass, ReadWeight, reference_head, run_passes
+from llama_export.sources.resolve import resolve_model
+from llama_export.sources.source import Source, open_source
 from llama_export.verification.measure.metrics import LogitComparison, TokenLoss
 
 WINDOW = 512
@@ -86,6 +89,17 @@ class Estimate:
 
     value: float
     error: float
+
+
+def open_reference(model: str) -> Source:
+    """Open a model, named as for the export, whose codes are floats: they are the reference then.
+
+    Raises:
+        LlamaExportError: there is no such model, or it cannot be read.
+    """
+    found = resolve_model(model)
+    is_gguf = found.path.suffix.lower() == ".gguf"
+    return open_source(found, options=ReadOptions(requantize=True, accept_loss=is_gguf))
 
 
 class Yardstick:

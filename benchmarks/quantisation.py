@@ -21,13 +21,11 @@ from pathlib import Path
 
 import click
 import torch
-from quality import Reading, TextWindows, Yardstick
+from quality import Reading, TextWindows, Yardstick, open_reference
 from quality_report import Measured, QualityResults, markdown, write_results
 
-from llama_export.checkpoints.checkpoint import ReadOptions
 from llama_export.exporting.plan import fitted_recipe
-from llama_export.sources.resolve import resolve_model
-from llama_export.sources.source import Source, open_source
+from llama_export.sources.source import Source
 from llama_export.verification.measure.nearest import (
     NEAREST,
     methods_of_linears,
@@ -207,10 +205,7 @@ def main(
     output: Path,
 ) -> None:
     """Measure, print Markdown tables, and write them with JSON and a plot."""
-    found = resolve_model(model)
-    # Codes that a file holds are read as floats, which are the reference then.
-    is_gguf = found.path.suffix.lower() == ".gguf"
-    source = open_source(found, options=ReadOptions(requantize=True, accept_loss=is_gguf))
+    source = open_reference(model)
     windows = [
         TextWindows.cut(
             text.name, source.tokenizer.encode(text.read_text(encoding="utf-8")), positions

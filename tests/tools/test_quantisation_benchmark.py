@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from artifacts import tiny
 from click.testing import CliRunner
+from fakes.session import FakeSession
 
 from llama_export.llama.streamed import reference_logits
 from llama_export.verification.measure.metrics import TokenLoss, compare_logits
@@ -86,6 +88,27 @@ def test_windows_give_what_the_whole_logits_give(model):
         loss = TokenLoss()
         loss.add(logits, ids[1:])
         assert perplexity == pytest.approx(loss.result().perplexity, rel=1e-5)
+
+
+def test_an_artifact_is_read_window_by_window_each_from_its_beginning():
+    from artifact_perplexity import Found, markdown, read_artifact
+    from quality import TextWindows
+
+    ids = torch.tensor(tiny.random_tokens(tiny.TINY, 61))
+    text = TextWindows("text", ids[:-1].view(3, 20), ids[1:].view(3, 20))
+    llama = tiny.random_llama(tiny.TINY)
+    state = dict(llama.state_dict())
+    logits = reference_logits(tiny.TINY, state.__getitem__, text.ids)
+    loss = TokenLoss()
+    loss.add(logits.flatten(0, 1).numpy(), ids[1:].tolist())
+    found = read_artifact(FakeSession(llama), text)
+    assert found == pytest.approx(loss.result().perplexity, rel=1e-4)
+    wrong = read_artifact(FakeSession(llama, fault="position off by one"), text)
+    assert wrong != pytest.approx(found, rel=1e-4)
+    with pytest.raises(ValueError, match="a context of 16 is shorter than a window of 20"):
+        read_artifact(FakeSession(llama, max_context=16), text)
+    page = markdown("tiny", "text", [Found("onnx", 60, 30.5, 30.25, 29.0, 99.6)])
+    assert "| onnx | 60 | **30.500** | 30.250 | 29.000 | 100 |" in page
 
 
 def test_the_whole_of_it_compares_methods_and_weights_that_were_kept(model, tmp_path):
