@@ -24,6 +24,8 @@ TABLES = ("int8", "int4")
 DEFAULT_METHOD = "clip_search"
 METHODS_WITHOUT_INPUTS = (DEFAULT_METHOD, "nearest")
 """The built-in methods that need no calibration, known before torch is imported."""
+QUALITIES = {"fast": DEFAULT_METHOD, "good": "gptq_descent", "best": "curvature_descent"}
+"""What a user calls the methods that choose codes, the quickest first."""
 
 _MOST_PATTERN, _MOST_RULES = 1000, 1000
 _INT4_TABLE = GroupedInt(4, 32)
@@ -152,6 +154,12 @@ class QuantRecipe:
         """Describe the recipe as plain data."""
         return {"name": self.name, "rules": [rule.to_json() for rule in self.rules]}
 
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether a method looks at the inputs of weights."""
+        methods = {rule.method for rule in self.rules if isinstance(rule.scheme, GroupedInt)}
+        return not methods <= set(METHODS_WITHOUT_INPUTS)
+
     @classmethod
     def from_json(cls, data: object) -> QuantRecipe:
         """Read a recipe that `to_json` wrote.
@@ -173,7 +181,13 @@ class QuantRecipe:
         return next((i for i, rule in enumerate(self.rules) if rule.matches(name)), None)
 
 
-def recipe(name: str, group_size: int | None = None, *, table: str | None = None) -> QuantRecipe:
+def recipe(
+    name: str,
+    group_size: int | None = None,
+    *,
+    table: str | None = None,
+    quality: str | None = None,
+) -> QuantRecipe:
     """Return one of the built-in recipes for Llama names.
 
     `int4` and `int8` quantise the linears in groups (32 by default) with searched scales, the token
@@ -184,10 +198,12 @@ def recipe(name: str, group_size: int | None = None, *, table: str | None = None
         name: one of `RECIPES`.
         group_size: number of weights that share a scale, one of `GROUP_SIZES`; None: the default.
         table: form of the token table and the output head, one of `TABLES`; None: the default.
+        quality: how the linears' codes are chosen, one of `QUALITIES`; None: the quickest. The
+            others need a calibration.
 
     Raises:
-        QuantizationError: an unknown name, or a group size or a table that is unknown or makes no
-            sense.
+        QuantizationError: an unknown name, or a group size, a table or a quality that is unknown or
+            makes no sense.
     """
     if name not in RECIPES:
         message = f"unknown recipe {name!r}: expected one of {', '.join(RECIPES)}"
@@ -199,6 +215,9 @@ def recipe(name: str, group_size: int | None = None, *, table: str | None = None
         if table is not None:
             message = f"recipe {name} keeps its tables as floats, but {table} was asked for"
             raise QuantizationError(message, "leave the table out, or choose int4 or int8")
+        if quality is not None:
+            message = f"recipe {name} has no codes, but quality {quality} was asked for"
+            raise QuantizationError(message, "leave the quality out, or choose int4 or int8")
         dtype = {"bf16": "bfloat16", "fp16": "float16"}[name]
         return QuantRecipe(name, (QuantRule(_EVERYTHING, Float(dtype)),))
     group = DEFAULT_GROUP_SIZE if group_size is None else group_size
@@ -206,11 +225,23 @@ def recipe(name: str, group_size: int | None = None, *, table: str | None = None
         message = f"group size {group}: expected one of {', '.join(map(str, GROUP_SIZES))}"
         raise QuantizationError(message)
     rules = (
-        QuantRule(_LINEARS, GroupedInt(4 if name == "int4" else 8, group)),
+        QuantRule(_LINEARS, GroupedInt(4 if name == "int4" else 8, group), method_for(quality)),
         _table_rule(table or TABLES[0]),
         QuantRule(_NORMS, Float("bfloat16")),
     )
     return QuantRecipe(name, rules)
+
+
+def method_for(quality: str | None) -> str:
+    """Return the name of the method that a quality stands for; None: the quickest.
+
+    Raises:
+        QuantizationError: there is no such quality.
+    """
+    if quality is not None and quality not in QUALITIES:
+        message = f"unknown quality {quality!r}: expected one of {', '.join(QUALITIES)}"
+        raise QuantizationError(message)
+    return DEFAULT_METHOD if quality is None else QUALITIES[quality]
 
 
 def _table_rule(table: str) -> QuantRule:

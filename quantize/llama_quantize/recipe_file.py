@@ -22,6 +22,7 @@ from llama_quantize.recipe import (
     GROUP_SIZES,
     QuantRecipe,
     QuantRule,
+    method_for,
     recipe,
 )
 from llama_quantize.scheme import Float, GroupedInt, Scheme
@@ -84,18 +85,22 @@ class WrittenRecipe:
     group_size: int | None = None
     note: str = ""
 
-    def recipe(self) -> QuantRecipe:
+    def recipe(self, quality: str | None = None) -> QuantRecipe:
         """Return the rules: those that were written, then the built-in ones.
 
         Codes in groups are chosen by the method of the built-in recipe, those with one scale a row
         are rounded to nearest.
 
+        Args:
+            quality: how codes in groups are chosen, as in `llama_quantize.recipe.recipe`.
+
         Raises:
-            QuantizationError: there is no such built-in recipe or group size, or too many rules.
+            QuantizationError: there is no such built-in recipe, group size or quality, or too many
+                rules.
         """
-        built_in = recipe(self.base, self.group_size)
-        first = built_in.rules[0]
-        method = DEFAULT_METHOD if isinstance(first.scheme, Float) else first.method
+        floats = isinstance(recipe(self.base, self.group_size).rules[0].scheme, Float)
+        built_in = recipe(self.base, self.group_size, quality=None if floats else quality)
+        method = method_for(quality)
         own = tuple(
             QuantRule(
                 _pattern(match, rule.scheme), rule.scheme, _method(rule.scheme, method), match

@@ -22,3 +22,12 @@ class CalibrationOptions:
     tokens: int = 32768
     files: tuple[Path, ...] = ()
     seed: int = 0
+
+    @property
+    def is_chosen(self) -> bool:
+        """Whether anything was said of the text."""
+        return self != CalibrationOptions()
+
+
+OWN_TEXT = CalibrationOptions()
+"""As much of the model's own text as suits most models."""

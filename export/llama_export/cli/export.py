@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from llama_export.calibration.options import OWN_TEXT, CalibrationOptions
 from llama_export.cli.options import JSON, PATH, VERBOSE, open_console
 from llama_export.cli.output import write_json, write_text
 from llama_export.cli.program import refuse_options_before
@@ -24,7 +25,7 @@ from llama_export.errors import UsageError
 from llama_export.system.memory_shortage import shortage_named
 from llama_export.targets import registry
 from llama_export.version import __version__
-from llama_quantize.recipe import DEFAULT_GROUP_SIZE, GROUP_SIZES, RECIPES, TABLES
+from llama_quantize.recipe import DEFAULT_GROUP_SIZE, GROUP_SIZES, QUALITIES, RECIPES, TABLES
 
 _GROUP_SIZES = f"{', '.join(map(str, GROUP_SIZES[:-1]))} or {GROUP_SIZES[-1]}"
 
@@ -82,6 +83,26 @@ EXPORT_SECTIONS = (
                 metavar="N",
                 help=f"Weights that share a scale: {_GROUP_SIZES}.",
                 show_default=str(DEFAULT_GROUP_SIZE),
+            ),
+            click.Option(
+                ["--quality"],
+                type=click.Choice(tuple(QUALITIES)),
+                help="How codes are chosen: by the weights alone, or by what flows through them.",
+                show_default="good for int4, fast for int8",
+            ),
+            click.Option(
+                ["--calibration", "calibration_files"],
+                type=PATH,
+                multiple=True,
+                metavar="FILE",
+                help="Text, or a folder of it, to calibrate on beside the model's own; repeat it.",
+            ),
+            click.Option(
+                ["--calibration-tokens"],
+                type=click.IntRange(min=1),
+                metavar="N",
+                help="Tokens to calibrate on.",
+                show_default=str(OWN_TEXT.tokens),
             ),
             click.Option(
                 ["--recipe", "recipe_file"],
@@ -162,6 +183,9 @@ def export(
     keep_extra: bool,
     quantize: str | None,
     group_size: int | None,
+    quality: str | None,
+    calibration_files: tuple[Path, ...],
+    calibration_tokens: int | None,
     recipe_file: Path | None,
     table: str | None,
     keep_weights: bool,
@@ -202,6 +226,8 @@ def export(
         output=output,
         recipe=quantize,
         group_size=group_size,
+        quality=quality,
+        calibration=CalibrationOptions(calibration_tokens or OWN_TEXT.tokens, calibration_files),
         recipe_file=recipe_file,
         table=table,
         max_context=max_context,

@@ -16,7 +16,7 @@ from typing import Protocol
 from llama_export.bundle.bundle import Bundle, seal
 from llama_export.bundle.manifest import FORMAT_VERSION, Manifest
 from llama_export.bundle.publish import publish
-from llama_export.calibration.streamed import calibration_for
+from llama_export.calibration.calibrate import CALIBRATION_FOLDER, Place, calibration_for
 from llama_export.exporting.plan import ExportPlan, TargetPlan, fitted_recipe, plan_export
 from llama_export.exporting.provenance import (
     artifact_metadata,
@@ -34,6 +34,7 @@ from llama_export.sources.manifest_fields import (
 from llama_export.sources.model_files import ModelFiles
 from llama_export.sources.resolve import fetch_named
 from llama_export.sources.source import WEIGHTS_FOLDER, Source, open_source
+from llama_export.tokenizer.chat.chat_format import ChatFormat
 from llama_export.verification.golden.record import add_golden
 from llama_export.verification.rows import VerificationFailedError, VerifyReport
 from llama_export.verification.verify import VerifySettings, verify_bundle
@@ -101,12 +102,19 @@ def _quantized_weights(
     total = checkpoint.size_bytes
     # Of a repository the plan may not know yet that codes are kept, or what its tensors are.
     recipe = checkpoint.recipe or fitted_recipe(plan.chosen, source.config)
+    calibration = calibration_for(
+        recipe,
+        checkpoint,
+        ChatFormat.of(source.tokenizer, source.tokenizer_config()),
+        request.calibration,
+        Place(request.output_folder / CALIBRATION_FOLDER, progress.step),
+    )
     with progress.step(f"Quantising to {recipe.name}") as advance:
         quantize_to(
             folder,
             checkpoint,
             recipe,
-            calibration_for(recipe, checkpoint, request.calibration_windows),
+            calibration,
             progress=lambda done: advance(done, total),
             metadata=source.identity() | files.fingerprints(),
         )

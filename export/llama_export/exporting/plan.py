@@ -32,16 +32,13 @@ from llama_export.system.machine import Machine
 from llama_export.targets import registry
 from llama_export.targets.options import TargetOptions
 from llama_export.targets.target import Target
-from llama_quantize.errors import QuantizationError
 from llama_quantize.fitting import with_fitting_groups
 from llama_quantize.recipe import (
     GROUP_SIZES,
-    METHODS_WITHOUT_INPUTS,
     QuantRecipe,
     with_rules_beside,
     without_spent_rules,
 )
-from llama_quantize.scheme import GroupedInt
 
 
 @dataclass(frozen=True)
@@ -118,8 +115,7 @@ def plan_export(request: ExportRequest, *, to_show: bool = False) -> ExportPlan:
         HubError, GatedModelError: there is no model of that name, or it cannot be fetched.
         CheckpointError, ConfigError, TokenizerError, UnsupportedModelError: no export can start
             from the model's files.
-        QuantizationError: the recipe does not fit or lacks a calibration, or quantised weights are
-            damaged.
+        QuantizationError: the recipe does not fit, or quantised weights are damaged.
         LoweringError: a target cannot run a width.
     """
     options = {name: request.options_of(name) for name in request.targets}
@@ -127,8 +123,6 @@ def plan_export(request: ExportRequest, *, to_show: bool = False) -> ExportPlan:
         registry.require_toolkit(name)
         registry.get(name).check(own)
     chosen = request.chosen_recipe()
-    if not request.calibration_windows:
-        _require_no_inputs(chosen)
     publication = Publication(
         request.output_folder, request.targets, None, request.force, request.keep_extra
     )
@@ -202,21 +196,6 @@ def _with_weights(
     if source is not None and place.is_dir() and place.samefile(source):
         return publication
     return replace(publication, outdated=WEIGHTS_FOLDER)
-
-
-def _require_no_inputs(chosen: QuantRecipe) -> None:
-    """Refuse a recipe that asks for a calibration when there are no windows to make one of."""
-    rules = [rule for rule in chosen.rules if isinstance(rule.scheme, GroupedInt)]
-    methods = {rule.method for rule in rules} - set(METHODS_WITHOUT_INPUTS)
-    if not methods:
-        return
-    # torch comes with it, and the built-in recipes do not wait for torch.
-    from llama_quantize.methods.method import find_method
-
-    for name in sorted(methods):
-        if find_method(name).needs_inputs:
-            message = f"recipe {chosen.name}: the method {name} needs a calibration"
-            raise QuantizationError(message, "give calibration windows, or name another method")
 
 
 def _width_notes(chosen: QuantRecipe, model: ModelShape) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from llama_export.calibration.options import OWN_TEXT, CalibrationOptions
 from llama_export.checkpoints.checkpoint import AS_IT_IS, ReadOptions
 from llama_export.errors import OutputError, UsageError
 from llama_export.targets import registry
@@ -16,6 +17,8 @@ from llama_quantize.recipe import QuantRecipe, recipe
 from llama_quantize.recipe_file import read_recipe
 
 DEFAULT_RECIPE = "int4"
+DEFAULT_QUALITY = {"int4": "good"}
+"""How the codes of a built-in recipe are chosen, where nothing else is asked for."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,9 @@ class ExportRequest:
         verify: run a short verification and publish nothing that fails it.
         force: replace what an earlier export wrote there.
         keep_extra: carry over what others put into a folder that is replaced.
-        calibration_windows: token ids that methods may be calibrated on, windows of one length;
-            no built-in recipe asks for them yet.
         reading: how the checkpoint is to be read, where its files do not say it.
+        quality: "fast", "good" or "best", how codes are chosen; None: good for int4, else fast.
+        calibration: text that methods are calibrated on, where one needs any.
         table: "int8" or "int4", form of the token table and the output head; None: the recipe's
             own.
     """
@@ -58,8 +61,9 @@ class ExportRequest:
     verify: bool = True
     force: bool = False
     keep_extra: bool = False
-    calibration_windows: tuple[tuple[int, ...], ...] = ()
     reading: ReadOptions = AS_IT_IS
+    quality: str | None = None
+    calibration: CalibrationOptions = OWN_TEXT
     table: str | None = None
 
     @property
@@ -97,14 +101,28 @@ class ExportRequest:
                 message = "--recipe names a whole recipe, and --quantize, --group-size or --table"
                 message += " another"
                 raise UsageError(message, "write base, group_size and table into the file")
-            return read_recipe(self.recipe_file).recipe()
-        return recipe(self.recipe or DEFAULT_RECIPE, self.group_size, table=self.table)
+            written = read_recipe(self.recipe_file)
+            return self._with_calibration(written.recipe(self._quality(written.base)))
+        name = self.recipe or DEFAULT_RECIPE
+        chosen = recipe(name, self.group_size, table=self.table, quality=self._quality(name))
+        return self._with_calibration(chosen)
 
     @property
     def chooses_codes(self) -> bool:
         """Whether another form of the weights is asked for than a checkpoint may bring."""
-        asked = (self.recipe, self.group_size, self.table, self.recipe_file)
-        return any(each is not None for each in asked)
+        asked = (self.recipe, self.group_size, self.table, self.recipe_file, self.quality)
+        return any(each is not None for each in asked) or self.calibration.is_chosen
+
+    def _quality(self, name: str) -> str | None:
+        """Return the quality for a built-in recipe: int4 is calibrated unless told otherwise."""
+        return DEFAULT_QUALITY.get(name) if self.quality is None else self.quality
+
+    def _with_calibration(self, chosen: QuantRecipe) -> QuantRecipe:
+        """Refuse a text to calibrate on that no method would read."""
+        if self.calibration.is_chosen and not chosen.is_calibrated:
+            message = "a text to calibrate on was chosen, and no method of the recipe reads any"
+            raise UsageError(message, "pass --quality good or best with int4 or int8")
+        return chosen
 
 
 def _possible(folder: Path) -> Path:
