@@ -17,11 +17,16 @@ import pytest
 from artifacts.dialogs import DEMO_TEMPLATE
 
 from llama_export.cli import app
+from llama_export.exporting.request import DEFAULT_QUALITY
 from llama_export.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
 from llama_export.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
     from artifacts.small_bundle import FakeMachine
+
+# An export is calibrated for a minute unless told otherwise; what a test exports is not, unless it
+# asks. tests/contract/test_calibrated.py holds the default itself.
+DEFAULT_QUALITY.clear()
 
 # Not every token is the join of two others: " king" is found only as a whole piece.
 SMALL_TOKENS = (

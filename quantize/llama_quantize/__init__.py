@@ -26,7 +26,7 @@ from llama_quantize.recipe import (
 from llama_quantize.scheme import Float, GroupedInt, Scheme, scheme_from_json
 
 if TYPE_CHECKING:
-    from llama_quantize.calibration import Calibration, InputStatistics
+    from llama_quantize.calibration import Calibration, InputStatistics, Needs
     from llama_quantize.checkpoint.store import quantize_to
     from llama_quantize.checkpoint.summary import QuantSummary, TensorStats
     from llama_quantize.checkpoint.weights import QuantizedWeights
@@ -73,6 +73,7 @@ __all__ = [
 _PLACES = {
     "Calibration": "llama_quantize.calibration",
     "InputStatistics": "llama_quantize.calibration",
+    "Needs": "llama_quantize.calibration",
     "Method": "llama_quantize.methods.method",
     "QuantSummary": "llama_quantize.checkpoint.summary",
     "QuantizedTensor": "llama_quantize.tensor",

@@ -14,6 +14,7 @@ from llama_quantize import (
     Float,
     GroupedInt,
     InputStatistics,
+    Needs,
     QuantizationError,
     QuantizedTensor,
     QuantizedWeights,
@@ -34,7 +35,8 @@ class ByInputs:
     """A calibrated method: it rounds to nearest what the inputs say that they see of a weight."""
 
     name = "test-by-inputs"
-    needs_inputs = True
+    needs = Needs.INPUTS
+    settings: Mapping[str, str] = {"passes": "1"}
 
     def __init__(self) -> None:
         self.seen: list[tuple[tuple[int, ...], int, int]] = []
@@ -60,9 +62,13 @@ class FakeCalibration:
         self.events: list[tuple[str, str]] = []
         self.stored: dict[str, torch.Tensor | QuantizedTensor] = {}
 
-    def inputs(self, name: str) -> InputStatistics:
+    def finished(self, name: str, scheme: GroupedInt) -> QuantizedTensor | None:
+        return None
+
+    def inputs(self, name: str, needs: Needs) -> InputStatistics:
+        assert needs is Needs.INPUTS
         self.events.append(("inputs", name))
-        return InputStatistics(4.0 * torch.eye(self.columns, dtype=torch.float64), 3)
+        return InputStatistics(4.0 * torch.eye(self.columns), 3)
 
     def quantised(self, name: str, tensor: torch.Tensor | QuantizedTensor) -> None:
         self.events.append(("quantised", name))
@@ -74,7 +80,7 @@ def test_methods_are_found_by_their_names():
     for name in ("nearest", "clip_search", "test-by-inputs"):
         assert find_method(name).name == name
     assert set(METHODS_WITHOUT_INPUTS) == {"nearest", "clip_search"}
-    assert not any(find_method(name).needs_inputs for name in METHODS_WITHOUT_INPUTS)
+    assert not any(find_method(name).needs for name in METHODS_WITHOUT_INPUTS)
     with pytest.raises(QuantizationError, match="unknown method 'gptq': expected one of nearest"):
         find_method("gptq")
     with pytest.raises(QuantizationError, match="exists already"):
