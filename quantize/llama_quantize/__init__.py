@@ -46,6 +46,7 @@ __all__ = [
     "Float",
     "GroupedInt",
     "InputStatistics",
+    "Needs",
     "Method",
     "QuantRecipe",
     "QuantRule",

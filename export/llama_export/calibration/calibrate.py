@@ -35,7 +35,7 @@ CALIBRATION_FOLDER = ".calibration"
 # Curvature needs fewer tokens than Gram matrices: a weight has as many rows as a model is wide.
 _CURVATURE_TOKENS = 8192
 Step = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
-"""Shows a step of the work by its label; the callable inside takes what is done, and of how much."""
+"""Shows a step of the work; the callable inside takes how much of it is done, and of how much."""
 
 
 @dataclass(frozen=True)
