@@ -37,7 +37,7 @@ def descend(
         sweeps: number of times that each column has its turn.
 
     Returns:
-        The objective before the first sweep and after each one.
+        By how much each sweep lowered the objective.
     """
     columns = target.shape[1]
     group = columns // scales.shape[1]
@@ -45,8 +45,9 @@ def descend(
     held = codes.t().contiguous()
     held_scales = scales.t().contiguous()
     errors = target.t() - _values(held, held_scales)
-    found = [_objective(errors, gram)]
+    falls = []
     for _ in range(sweeps):
+        fall = 0.0
         for begin in range(0, columns, block):
             end = min(begin + block, columns)
             pull = gram[begin:end] @ errors
@@ -60,14 +61,15 @@ def descend(
                     gram[part, part],
                     scheme,
                 )
+                fall += _fall(change, pull[here], gram[part, part])
                 errors[part] -= change
                 if end - start > group:
                     rest = slice(start - begin + group, end - begin)
                     pull[rest] -= gram[start + group : end, part] @ change
-        found.append(_objective(errors, gram))
+        falls.append(fall)
     codes.copy_(held.t())
     scales.copy_(held_scales.t())
-    return found
+    return falls
 
 
 def _values(codes: Tensor, scales: Tensor) -> Tensor:
@@ -77,8 +79,9 @@ def _values(codes: Tensor, scales: Tensor) -> Tensor:
     return (groups * scales.unsqueeze(1)).view(columns, rows)
 
 
-def _objective(errors: Tensor, gram: Tensor) -> float:
-    return float((errors * (gram @ errors)).sum(dtype=torch.float64))
+def _fall(change: Tensor, pull: Tensor, gram: Tensor) -> float:
+    """Return by how much a group's change `[g, N]` lowered the objective."""
+    return float((change * (2 * pull - gram @ change)).sum(dtype=torch.float64))
 
 
 def _improve_group(
