@@ -39,6 +39,8 @@ from llama_export.targets.coreml.lowering import positions as steps_module
 from llama_export.targets.coreml.lowering.lower import lower
 from llama_export.targets.coreml.reading.describe import describe
 from llama_export.targets.coreml.reading.read_back import read_back
+from llama_export.targets.coreml.reading.wiring import read_wiring
+from llama_export.targets.coreml.running.lookup import CoremlLookup
 from llama_export.verification.measure.metrics import compare_logits
 from llama_quantize.checkpoint.store import quantize_to
 from llama_quantize.checkpoint.weights import QuantizedWeights
@@ -133,11 +135,12 @@ def test_all_forms_hold_the_same_cache(workshop):
         (UNTIED, INT4, STATE),
         (MULTI_HEAD, INT4, STATE),
         (TINY, recipe("int4", 128), FIXED),
+        (UNTIED, recipe("int4", table="int4"), FIXED),
         (TINY, recipe("int8"), STATE),
         (TINY, recipe("fp16"), STATE),
         (TINY, recipe("fp16"), IOS17),
     ],
-    ids=["untied", "multi-head", "groups of 128", "int8", "fp16", "iOS 17"],
+    ids=["untied", "multi-head", "groups of 128", "int4 tables", "int8", "fp16", "iOS 17"],
 )
 def test_other_shapes_recipes_and_targets(workshop, config, chosen, form):
     package = workshop.tiny(form, config, chosen)
@@ -289,6 +292,30 @@ def test_weights_are_stored_once_and_sizes_are_foretold(workshop, form):
     stored = sum(path.stat().st_size for path in package.path.rglob("*") if path.is_file())
     assert sum(part.size_bytes for part in found.parts) == stored
     assert sum(part.size_bytes for part in foretold.parts) == pytest.approx(stored, rel=0.05)
+
+
+def test_an_int4_table_is_looked_up_and_multiplied_with_and_stored_once(workshop):
+    package = workshop.tiny(STATE, TINY, recipe("int4", table="int4"), 64)
+    expected = package.expected(TOKENS[:40])
+    session = package.session()
+    found = np.stack([session.prefill(TOKENS[:38]), *steps(session, TOKENS[38:40])])
+    assert rel_rms(expected[37:], found) < SAME_REL_RMS
+    assert np.array_equal(expected[37:].argmax(1), found.argmax(1))
+    assert_read_back(package)
+    shapes = {name: tuple(package.weights.get(name).shape) for name in package.weights.names()}
+    schemes = {name: package.weights.scheme(name) for name in shapes}
+    foretold = sizes.predict(TINY, shapes, schemes, 64, STATE)
+    exact = {part.kind: part for part in foretold.parts if part.kind != "graph"}
+    held = {part.kind: part for part in describe(package.stored).parts if part.kind != "graph"}
+    assert held == exact
+    assert exact["int4 table"].size_bytes == TINY.vocab_size * TINY.hidden_size // 2
+    wiring = read_wiring(package.path, TINY, package.spec)
+    assert wiring.strangers == ()
+    rows = CoremlLookup.open(package.path)
+    table = package.weights.dequantized("model.embed_tokens.weight")[TOKENS[:40]].numpy()
+    for looked_up in rows.rows(TOKENS[:40]).values():
+        assert rel_rms(table, looked_up) < 1e-3
+    rows.close()
 
 
 def test_no_pass_changes_a_norm_of_ones(workshop, tmp_path):
