@@ -43,6 +43,7 @@ CASES: Mapping[str, str] = {
     "executorch, float16 cache": "--target executorch --kv-dtype float16",
     "executorch, table twice, all logits": "--target executorch --no-share-table --all-logits",
     "executorch for Vulkan": "--target executorch --delegate vulkan",
+    "all, int4 table": "--target all --table int4",
 }
 
 
