@@ -122,14 +122,8 @@ class WrittenRecipe:
         return data | ({"note": self.note} if self.note else {})
 
     def to_text(self) -> str:
-        """Return the text of a recipe file, a rule in a line."""
-        data = self.to_json()
-        rules = ",\n".join(f"    {json.dumps(rule.to_json())}" for rule in self.rules)
-        lines = [
-            f'  "{key}": [\n{rules}\n  ]' if key == "rules" else f'  "{key}": {json.dumps(value)}'
-            for key, value in data.items()
-        ]
-        return "{\n" + ",\n".join(lines) + "\n}\n"
+        """Return the text of a recipe file."""
+        return json.dumps(self.to_json(), indent=2) + "\n"
 
 
 def read_recipe(path: Path) -> WrittenRecipe:
