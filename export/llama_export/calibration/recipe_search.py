@@ -139,10 +139,8 @@ class FormCosts:
         return self._assigned(str(budget), forms)
 
     def costliest(self) -> tuple[str, ...]:
-        """Return the linears by what the costliest of their forms costs, the most first."""
-        return tuple(
-            sorted(self.choices, key=lambda name: -max(c.cost for c in self.choices[name]))
-        )
+        """Return the linears by what the first of their forms costs, the most first."""
+        return tuple(sorted(self.choices, key=lambda name: -self.choices[name][0].cost))
 
     def _assigned(self, label: str, forms: Mapping[str, Choice]) -> Assignment:
         size_bytes = self.fixed_bytes + sum(each.size_bytes for each in forms.values())

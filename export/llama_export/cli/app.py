@@ -17,6 +17,7 @@ from llama_export.cli.main import main
 from llama_export.cli.pack import PACK
 from llama_export.cli.program import NAME, Program
 from llama_export.cli.reading_options import READING_OPTIONS
+from llama_export.cli.sensitivity import SENSITIVITY
 from llama_export.cli.target_options import TARGET_OPTIONS
 from llama_export.cli.verify import VERIFY
 
@@ -25,7 +26,7 @@ __all__ = ["app", "main"]
 app = Program(
     export,
     EXPORT_SECTIONS,
-    (GENERATE, CHAT, CLASSIFY, VERIFY, BENCH, INSPECT, PACK, LIST),
+    (GENERATE, CHAT, CLASSIFY, VERIFY, BENCH, INSPECT, PACK, SENSITIVITY, LIST),
     gathered={"target_options": TARGET_OPTIONS, **READING_OPTIONS},
     examples=(
         f"{NAME} --target onnx --model 3.2-1B",
