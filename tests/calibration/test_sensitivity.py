@@ -26,7 +26,12 @@ class Known:
     found: dict[str, torch.Tensor]
 
     def of(self, name):
-        return self.found.get(name)
+        found = self.found.get(name)
+        return found if found is not None and found.ndim == 2 else None
+
+    def diagonal(self, name):
+        found = self.found.get(name)
+        return found if found is None or found.ndim == 1 else found.diagonal()
 
 
 def windows_of(count: int, length: int) -> torch.Tensor:

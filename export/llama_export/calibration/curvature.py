@@ -14,7 +14,7 @@ Shapes: B windows, S tokens of one, E hidden_size, V num_logits, N rows of a wei
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from llama_export.calibration.layer_streams import STAGE_OF, chunks
 from llama_export.calibration.scratch import Scratch
-from llama_export.calibration.sums import OuterSum
+from llama_export.calibration.sums import DiagonalSum, OuterSum
 from llama_export.llama.config import LlamaConfig
 from llama_export.llama.model import LlamaDecoderLayer
 from llama_export.llama.names import FINAL_NORM, HEAD, TABLE
@@ -42,17 +42,24 @@ class Curvature:
 
     Args:
         scratch: folder of the files.
-        rows: number of rows of each linear that has one, by the weight's name.
+        shapes: shape of what is kept of each linear, by the weight's name: the curvature, or its
+            diagonal where there are too many rows.
     """
 
     scratch: Scratch
-    rows: dict[str, int]
+    shapes: Mapping[str, tuple[int, ...]]
 
     def of(self, name: str) -> Tensor | None:
         """Return the curvature at a weight's output, float32 `[N, N]`; None: it is not known."""
-        if name not in self.rows:
+        shape = self.shapes.get(name, ())
+        return self.scratch.array(_file(name), shape) if len(shape) == 2 else None
+
+    def diagonal(self, name: str) -> Tensor | None:
+        """Return the diagonal of the curvature, float32 `[N]`; None: there is no such linear."""
+        if name not in self.shapes:
             return None
-        return self.scratch.array(_file(name), (self.rows[name], self.rows[name]))
+        found = self.scratch.array(_file(name), self.shapes[name])
+        return found.diagonal() if found.ndim == 2 else found
 
 
 def measure_curvature(
@@ -88,7 +95,7 @@ def measure_curvature(
             progress(index + 1, total)
     gradient = scratch.array("gradient", shape)
     _head_gradient(config, read, states[layers], gradient, seed)
-    rows: dict[str, int] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for index in reversed(range(layers)):
         layer = load_layer(config, read, index)
         sums = _Sums(layer)
@@ -96,11 +103,11 @@ def measure_curvature(
             gradient[part] = sums.take_back(states[index][part], gradient[part], inv_freq)
         for path, total_sum in sums.found.items():
             name = f"model.layers.{index}.{path}.weight"
-            rows[name] = len(total_sum.total())
-            target = scratch.array(_file(name), (rows[name], rows[name]))
-            target.copy_(total_sum.total() / total_sum.count)
+            mean = total_sum.total() / total_sum.count
+            shapes[name] = tuple(mean.shape)
+            scratch.array(_file(name), shapes[name]).copy_(mean)
         progress(total - index, total)
-    return Curvature(scratch, rows)
+    return Curvature(scratch, shapes)
 
 
 class _Sums:
@@ -108,13 +115,12 @@ class _Sums:
 
     def __init__(self, layer: LlamaDecoderLayer) -> None:
         self._layer = layer.requires_grad_(requires_grad=False)
-        self.found: dict[str, OuterSum] = {}
+        self.found: dict[str, OuterSum | DiagonalSum] = {}
         for path in STAGE_OF:
             linear = layer.get_submodule(path)
             rows = len(layer.get_parameter(f"{path}.weight"))
-            if rows > _MOST_ROWS:
-                continue
-            total = self.found[path] = OuterSum(rows, rows)
+            total = OuterSum(rows, rows) if rows <= _MOST_ROWS else DiagonalSum(rows)
+            self.found[path] = total
             linear.register_forward_hook(partial(_watch, total))
 
     def take_back(self, before: Tensor, gradient: Tensor, inv_freq: Tensor) -> Tensor:
@@ -126,7 +132,9 @@ class _Sums:
         return found
 
 
-def _watch(total: OuterSum, _module: nn.Module, _inputs: object, output: Tensor) -> None:
+def _watch(
+    total: OuterSum | DiagonalSum, _module: nn.Module, _inputs: object, output: Tensor
+) -> None:
     """Add up the gradients at an output, once they come."""
     output.register_hook(lambda gradient: total.add(gradient, gradient))
 

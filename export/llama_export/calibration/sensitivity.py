@@ -48,14 +48,17 @@ class OutputCurvature(Protocol):
     """How much a model's answers change with what its linears compute."""
 
     def of(self, name: str) -> Tensor | None:
-        """Return the mean of `g gᵀ` over the gradients g at a weight's output.
+        """Return the mean of `g gᵀ` over the gradients g at a weight's output, float32 `[N, N]`.
 
         Args:
             name: name of the weight.
 
         Returns:
-            float32 `[N, N]`, or its diagonal `[N]`; None: there is no such linear.
+            None: it was too large to be kept.
         """
+
+    def diagonal(self, name: str) -> Tensor | None:
+        """Return its diagonal, float32 `[N]`; None: there is no such linear."""
 
 
 def measure_costs(
@@ -94,8 +97,9 @@ def measure_costs(
                 gram = sums[first].total() / sums[first].count
                 for path in paths:
                     name = f"model.layers.{index}.{path}.weight"
-                    weight = layer.get_submodule(path).weight
+                    weight = layer.get_parameter(f"{path}.weight")
                     known = curvature.of(name)
+                    known = curvature.diagonal(name) if known is None else known
                     if known is None:
                         message = f"the curvature of {name} was not measured"
                         raise LookupError(message)
@@ -110,7 +114,7 @@ def _input_sums(layer: nn.Module) -> Mapping[str, OuterSum]:
     sums = {}
     for path in _TOGETHER:
         linear = layer.get_submodule(path)
-        columns = linear.weight.shape[1]
+        columns = layer.get_parameter(f"{path}.weight").shape[1]
         total = sums[path] = OuterSum(columns, columns)
 
         def take(_: nn.Module, inputs: tuple[Tensor, ...], total: OuterSum = total) -> None:

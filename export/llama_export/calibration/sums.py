@@ -36,3 +36,25 @@ class OuterSum:
     def total(self) -> Tensor:
         """Return the sum, float32."""
         return self._total.to(torch.float32)
+
+
+class DiagonalSum:
+    """A running sum of the diagonal of `a bᵀ`, float64 `[A]`, where the whole is too large.
+
+    Args:
+        rows: A.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._total = torch.zeros(rows, dtype=torch.float64)
+        self.count = 0
+
+    def add(self, left: Tensor, right: Tensor) -> None:
+        """Add the products of rows `[..., A]` and `[..., A]`, element by element."""
+        left, right = left.flatten(0, -2), right.flatten(0, -2)
+        self._total += (left * right).sum(0, dtype=torch.float64)
+        self.count += len(left)
+
+    def total(self) -> Tensor:
+        """Return the sum, float32."""
+        return self._total.to(torch.float32)
