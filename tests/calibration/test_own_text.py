@@ -18,6 +18,7 @@ from llama_export.tokenizer.json_tokenizer import JsonTokenizer
 from llama_export.tokenizer.tokenizer import load_tokenizer
 
 WINDOW = 48
+START = (RANKS,)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def tokenizer(tmp_path_factory):
 
 
 def writer(tokenizer, config=TINY, seed: int = 0) -> OwnWriter:
-    return OwnWriter(config, FakeCheckpoint(config).tensors, tokenizer, None, seed)
+    return OwnWriter(config, FakeCheckpoint(config).tensors, tokenizer, None, START, seed)
 
 
 def orders(*numbers: int) -> list[Order]:
@@ -116,7 +117,7 @@ def test_a_text_is_never_empty(tokenizer):
     checkpoint.tensors["lm_head.weight"][:, 0] = 0.0
     checkpoint.tensors["lm_head.weight"][end, 0] = 50.0
     checkpoint.tensors["model.embed_tokens.weight"][:, 0] = 5.0
-    own = OwnWriter(config, checkpoint.tensors, tokenizer, None, 0)
+    own = OwnWriter(config, checkpoint.tensors, tokenizer, None, START, 0)
     (found,) = own.write(orders(0), 30, lambda _: None).tolist()
     begin = config.bos_token_id
     assert found[::3] == [begin] * 10
@@ -145,12 +146,22 @@ def test_an_id_in_a_gap_is_not_drawn():
 
 
 @pytest.mark.parametrize(
-    ("prefix", "own", "in_config", "expected"),
-    [((7, 8), 5, 5, (7, 8)), ((), 5, 6, (6,)), ((), 5, None, (5,)), ((), None, None, (257,))],
+    ("prefix", "own", "in_config", "is_chat", "expected"),
+    [
+        ((7, 8), 5, 5, False, (7, 8)),
+        ((7, 8), 5, 5, True, (7, 8)),
+        ((), 5, 6, False, (6,)),
+        ((), 5, None, False, (5,)),
+        ((), None, None, False, (257,)),
+        ((), 5, 5, True, (10,)),
+    ],
 )
-def test_a_text_starts_as_the_models_texts_do(prefix, own, in_config, expected):
+def test_a_text_starts_as_the_models_texts_do(prefix, own, in_config, is_chat, expected):
     class Told:
         prefix_ids, bos_token_id = prefix, own
 
+        def encode(self, text: str) -> list[int]:
+            return list(text.encode())
+
     config = replace(TINY, bos_token_id=in_config, eos_token_id=(257, 258))
-    assert text_start(config, Told()) == expected
+    assert text_start(config, Told(), is_chat=is_chat) == expected

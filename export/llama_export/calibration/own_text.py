@@ -41,11 +41,13 @@ class Order:
         number: number that its random numbers depend on.
         is_dialog: whether it holds dialogs; otherwise it holds texts.
         given: ids that it begins with, and goes on from; empty: the beginning of a text.
+        attempt: how often it was written before, on which its random numbers depend too.
     """
 
     number: int
     is_dialog: bool = False
     given: tuple[int, ...] = ()
+    attempt: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +59,7 @@ class OwnWriter:
         weights: its tensors by Hugging Face's names, mapped and all of one type.
         tokenizer: its tokenizer.
         dialogs: what is given in its dialogs; None: it writes none.
+        start: ids that its texts begin with, at least one.
         seed: seed of everything that is drawn.
     """
 
@@ -64,6 +67,7 @@ class OwnWriter:
     weights: Mapping[str, Tensor]
     tokenizer: Tokenizer
     dialogs: DialogForm | None
+    start: tuple[int, ...]
     seed: int
 
     def write(
@@ -97,7 +101,7 @@ class OwnWriter:
         return torch.cat(written)
 
     def _batch(self, orders: Sequence[Order], window: int, penalties: Tensor) -> _Batch:
-        randoms = [self._random(order.number) for order in orders]
+        randoms = [self._random(order) for order in orders]
         chances = np.stack([each.integers(2**32, size=window) for each in randoms]) / 2.0**32
         scripts = [
             self._script(order, random) for order, random in zip(orders, randoms, strict=True)
@@ -110,15 +114,15 @@ class OwnWriter:
             torch.tensor(sorted(self.config.eos_token_id)),
         )
 
-    def _random(self, number: int) -> np.random.Generator:
-        return np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, number])))
+    def _random(self, order: Order) -> np.random.Generator:
+        seeds = np.random.SeedSequence([self.seed, order.number, order.attempt])
+        return np.random.Generator(np.random.Philox(seeds))
 
     def _script(self, order: Order, random: np.random.Generator) -> TextScript | DialogScript:
         ends = frozenset(self.config.eos_token_id)
         if order.is_dialog and self.dialogs is not None:
             return DialogScript(self.dialogs, ends, random)
-        start = text_start(self.config, self.tokenizer)
-        return TextScript(order.given or start, start, ends)
+        return TextScript(order.given or self.start, self.start, ends)
 
 
 class _Batch:
@@ -164,17 +168,22 @@ def _even(orders: Sequence[Order], parts: int) -> list[Sequence[Order]]:
     return [orders[a:b] for a, b in pairwise(edges) if a < b]
 
 
-def text_start(config: LlamaConfig, tokenizer: Tokenizer) -> tuple[int, ...]:
-    """Return the ids that a text begins with: where none does, what ended the one before.
+def text_start(config: LlamaConfig, tokenizer: Tokenizer, *, is_chat: bool) -> tuple[int, ...]:
+    """Return the ids that a text begins with, where the model writes it.
+
+    Where the tokenizer puts nothing before a text, a chat model's first token begins its template,
+    and what follows it is no text: there a line begins it.
 
     Args:
         config: shape of the model, with every token that ends a text.
         tokenizer: its tokenizer.
+        is_chat: whether the model has a chat template.
     """
     if tokenizer.prefix_ids:
         return tokenizer.prefix_ids
+    line = tuple(tokenizer.encode("\n")) if is_chat else ()
     first = tokenizer.bos_token_id if config.bos_token_id is None else config.bos_token_id
-    return (config.eos_token_id[0] if first is None else first,)
+    return line or (config.eos_token_id[0] if first is None else first,)
 
 
 def drawable(config: LlamaConfig, tokenizer: Tokenizer) -> Tensor:

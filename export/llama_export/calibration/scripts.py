@@ -20,8 +20,8 @@ import numpy as np
 from llama_export.tokenizer.chat.turns import SYSTEM, USER, Date, Piece, Said, Turns
 from llama_export.tokenizer.tokenizer import Tokenizer
 
-# What templates write that ask for the time; the day that Meta's own template takes by default.
-_NOW = datetime(2024, 7, 26, 12)
+TEMPLATE_TIME = datetime(2024, 7, 26, 12)
+"""What templates write that ask for the time: the day that Meta's own one takes by default."""
 _SYSTEMS = (
     "You are a helpful assistant.",
     "You are a helpful assistant who answers in one or two short sentences.",
@@ -85,7 +85,9 @@ def _opening(turns: Turns, system: str | None) -> list[Piece]:
 
 def _encoded(tokenizer: Tokenizer, pieces: Sequence[Piece], *, continues: bool) -> tuple[int, ...]:
     """Encode pieces; texts that are neighbours are one text."""
-    written = [_NOW.strftime(each.format) if isinstance(each, Date) else each for each in pieces]
+    written = [
+        TEMPLATE_TIME.strftime(each.format) if isinstance(each, Date) else each for each in pieces
+    ]
     ids: list[int] = []
     for is_text, group in groupby(written, lambda piece: isinstance(piece, str)):
         if is_text:

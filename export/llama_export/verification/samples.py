@@ -226,6 +226,13 @@ def sample_text() -> str:
     return "\n".join((folder / name).read_text(encoding="utf-8") for name in _FILES)
 
 
+def texts_of_verification() -> tuple[str, ...]:
+    """Return every text that is measured on when nobody names one: no calibration may see them."""
+    folder = resources.files(__package__) / "texts"
+    files = sorted(folder.iterdir(), key=lambda file: file.name)
+    return tuple(file.read_text(encoding="utf-8") for file in files if file.name.endswith(".txt"))
+
+
 def built_in_text(encoder: TextEncoder) -> Text:
     """Return the built-in text, tokenized."""
     return Text(BUILT_IN, encoder.prefix_ids, tuple(encoder.encode(sample_text())))
