@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from artifacts.folders import is_new, is_old, make_old, names, word_of, write_ne
 
 from llama_export.bundle.ownership import extra_files, refuse_existing
 from llama_export.errors import OutputError
+from llama_quantize.checkpoint.record import Record
 
 RECORD = Path(__file__).parents[1] / "quantize" / "record-of-version-1.json"
 
@@ -207,6 +209,14 @@ def test_weights_are_ours_with_the_files_that_stand_beside_them(tmp_path):
         with pytest.raises(OutputError, match="holds a file that llama-export did not write"):
             refuse_existing(folder, force=True)
         (folder / name).unlink()
+
+
+def test_the_tokens_of_a_calibration_belong_to_weights_that_were_calibrated(tmp_path):
+    shutil.copy(RECORD, tmp_path / "quantization.json")
+    put(tmp_path / "calibration.safetensors", "x")
+    assert extra_files(tmp_path) == ("calibration.safetensors",)
+    replace(Record.read(tmp_path), calibration={"tokens": "1"}).write(tmp_path)
+    assert extra_files(tmp_path) == ()
 
 
 def test_the_names_beside_weights_are_those_that_an_export_writes(tmp_path):

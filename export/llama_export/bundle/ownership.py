@@ -18,7 +18,7 @@ from pathlib import Path
 from llama_export.bundle.manifest import MANIFEST_NAME, Manifest
 from llama_export.bundle.output_faults import as_output_error
 from llama_export.errors import BundleError, OutputError
-from llama_quantize.checkpoint.files import RECORD_FILE, WEIGHTS_FILE
+from llama_quantize.checkpoint.files import CALIBRATION_FILE, RECORD_FILE, WEIGHTS_FILE
 from llama_quantize.checkpoint.record import Record
 from llama_quantize.errors import QuantizationError
 from llama_quantize.printable import shown_name
@@ -98,11 +98,15 @@ def extra_files(folder: Path) -> tuple[str, ...]:
         listed = {MANIFEST_NAME, *_read_manifest(folder).files}
         extra = (name for name, plain in _files_below(folder) if not (plain and name in listed))
     elif (folder / RECORD_FILE).is_file():
-        beside = _files_beside(_read_record(folder))
+        record = _read_record(folder)
+        beside = _files_beside(record)
+        own = {WEIGHTS_FILE, RECORD_FILE}
+        if record.calibration is not None:
+            own.add(CALIBRATION_FILE)
         extra = (
             name
             for name, plain in _files_below(folder)
-            if not plain or not (name in (WEIGHTS_FILE, RECORD_FILE) or beside(name))
+            if not plain or not (name in own or beside(name))
         )
     else:
         message = (

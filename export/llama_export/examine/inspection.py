@@ -22,7 +22,12 @@ from llama_export.targets import registry
 from llama_export.targets.footprint import Part
 from llama_export.targets.stored import StoredArtifact
 from llama_export.tokenizer.tokenizer import load_tokenizer
-from llama_quantize.checkpoint.files import RECORD_FILE, WEIGHTS_FILE, is_quantized
+from llama_quantize.checkpoint.files import (
+    CALIBRATION_FILE,
+    RECORD_FILE,
+    WEIGHTS_FILE,
+    is_quantized,
+)
 
 # Told how many bytes have been read, of how many.
 Progress = Callable[[int, int], None]
@@ -38,6 +43,7 @@ _COMMON_FILES: Mapping[str, str] = {
     "manifest.json": "what the bundle is, with hashes",
     WEIGHTS_FILE: "the quantised weights",
     RECORD_FILE: "the recipe, and each tensor's error",
+    CALIBRATION_FILE: "the tokens that they were calibrated on",
 }
 _LICENCE_FILES = re.compile(r"LICEN[SC]E|USE_POLICY", re.IGNORECASE)
 _TOKENIZER_FILES = ("tokenizer.model", "tokenizer.json", "tokenizer_config.json")

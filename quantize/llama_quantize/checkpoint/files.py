@@ -1,4 +1,4 @@
-"""The two files of a quantised checkpoint, by name, and how a file is hashed.
+"""The files of a quantised checkpoint, by name, and how a file is hashed.
 
 It knows nothing of what is in them, and imports no torch: whether a folder holds such a checkpoint
 can be asked at no cost.
@@ -14,6 +14,7 @@ from typing import Protocol
 
 WEIGHTS_FILE = "weights.safetensors"
 RECORD_FILE = "quantization.json"
+CALIBRATION_FILE = "calibration.safetensors"
 HINT = "quantise the model again into a new folder"
 _PIECE_BYTES = 4 << 20
 
