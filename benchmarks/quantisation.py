@@ -2,7 +2,7 @@
 
     python benchmarks/quantisation.py --text fairy-tales-valid.txt --positions 12288
     python benchmarks/quantisation.py --model SmolLM2.gguf --text wiki.txt --text tales.txt \
-        --method nearest --method clip_search --weights "best=smollm2/weights"
+        --method fast --method good --seed 0 --seed 1 --weights "best=smollm2/weights"
 
 `--weights` measures what an export kept, whatever it was made with. Everything is computed by the
 eager model in float32, so the figures are the quantisation's alone; the ratio is to plain rounding
@@ -12,10 +12,12 @@ into the very same forms. Results go to `benchmarks/results/`.
 from __future__ import annotations
 
 import platform
+import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,8 +26,12 @@ import torch
 from quality import Reading, TextWindows, Yardstick, open_reference
 from quality_report import Measured, QualityResults, markdown, write_results
 
+from llama_export.calibration.calibrate import Place, calibration_for
+from llama_export.calibration.options import OWN_TEXT, CalibrationOptions
+from llama_export.calibration.streamed import StreamedCalibration
 from llama_export.exporting.plan import fitted_recipe
 from llama_export.sources.source import Source
+from llama_export.tokenizer.chat.chat_format import ChatFormat
 from llama_export.verification.measure.nearest import (
     NEAREST,
     methods_of_linears,
@@ -33,7 +39,8 @@ from llama_export.verification.measure.nearest import (
 )
 from llama_quantize.checkpoint.store import quantize_to
 from llama_quantize.checkpoint.weights import QuantizedWeights
-from llama_quantize.recipe import GROUP_SIZES, QuantRecipe, QuantRule, recipe
+from llama_quantize.methods.method import find_method
+from llama_quantize.recipe import GROUP_SIZES, QUALITIES, QuantRecipe, QuantRule, recipe
 from llama_quantize.scheme import Float, GroupedInt
 
 Key = tuple[tuple[str, str, str | None], ...]
@@ -54,11 +61,13 @@ class Candidate:
     Args:
         line: line of the plot that they are a point of.
         recipe: rules that they are made by; None: they lie in `folder`.
+        calibration: text of a calibration, for a method that asks for one.
         folder: folder of weights that were made before.
     """
 
     line: str
     recipe: QuantRecipe | None = None
+    calibration: CalibrationOptions = OWN_TEXT
     folder: Path | None = None
 
 
@@ -75,25 +84,36 @@ def by_method(bits: int, group_size: int, method: str) -> QuantRecipe:
 
 
 def candidates(
-    methods: tuple[str, ...], group_sizes: tuple[int, ...], kept: tuple[str, ...]
+    methods: tuple[str, ...],
+    group_sizes: tuple[int, ...],
+    calibrations: tuple[CalibrationOptions, ...],
+    kept: tuple[str, ...],
 ) -> Iterator[Candidate]:
     """List what is compared; plain rounding comes first, because the others are held against it."""
     yield Candidate("table alone", TABLE_ONLY)
     yield Candidate("clip_search", by_method(8, 32, "clip_search"))
-    for method in dict.fromkeys((NEAREST, *methods)):
+    for method in dict.fromkeys((NEAREST, *(QUALITIES.get(each, each) for each in methods))):
         for size in group_sizes:
-            yield Candidate(method, by_method(4, size, method))
+            for each in calibrations if find_method(method).needs else (OWN_TEXT,):
+                yield Candidate(method, by_method(4, size, method), each)
     for each in kept:
         line, _, folder = each.rpartition("=")
         yield Candidate(line or folder, folder=Path(folder))
 
 
 class Comparison:
-    """Measures candidates, and plain rounding into each set of forms once."""
+    """Measures candidates, and plain rounding into each set of forms once.
 
-    def __init__(self, source: Source, yardstick: Yardstick) -> None:
+    Args:
+        source: model that is quantised.
+        yardstick: what the weights are read with.
+        scratch: folder in which calibrations work; what two of them share is made there once.
+    """
+
+    def __init__(self, source: Source, yardstick: Yardstick, scratch: Path) -> None:
         self._source = source
         self._yardstick = yardstick
+        self._scratch = scratch
         self._rounded: dict[Key, tuple[Reading, ...]] = {}
 
     def measure(self, candidate: Candidate, folder: Path) -> Measured:
@@ -101,7 +121,8 @@ class Comparison:
         begun = time.perf_counter()
         if candidate.recipe is not None:
             fitted = fitted_recipe(candidate.recipe, self._source.config)
-            quantize_to(folder, self._source.checkpoint, fitted)
+            calibration = self._calibration(fitted, candidate.calibration)
+            quantize_to(folder, self._source.checkpoint, fitted, calibration)
         elapsed_s = time.perf_counter() - begun
         weights = QuantizedWeights.open(candidate.folder or folder)
         readings = self._yardstick.read(weights.get)
@@ -115,6 +136,15 @@ class Comparison:
             readings=readings,
             rounded=self._rounding(weights, readings),
         )
+
+    def _calibration(
+        self, fitted: QuantRecipe, options: CalibrationOptions
+    ) -> StreamedCalibration | None:
+        source = self._source
+        form = ChatFormat.of(source.tokenizer, source.tokenizer_config())
+        # Those with other options must not share a folder.
+        place = Place(self._scratch / f"seed-{options.seed}", shown)
+        return calibration_for(fitted, source.checkpoint, form, options, place)
 
     def _rounding(
         self, weights: QuantizedWeights, own: tuple[Reading, ...]
@@ -138,6 +168,13 @@ def forms_of_linears(weights: QuantizedWeights) -> str:
     """Name the forms of a model's linears, the most frequent first."""
     labels = Counter(each.label for each in weights.stats if "_proj." in each.name)
     return " + ".join(label for label, _ in labels.most_common())
+
+
+@contextmanager
+def shown(label: str) -> Iterator[Callable[[int, int], None]]:
+    """Print the name of a step, and no progress."""
+    click.echo(label, err=True)
+    yield lambda done, total: None
 
 
 def machine() -> dict[str, str]:
@@ -173,9 +210,9 @@ PATH = click.Path(path_type=Path)
     "--method",
     "methods",
     multiple=True,
-    default=(NEAREST, "clip_search"),
+    default=tuple(QUALITIES),
     show_default=True,
-    help="Name of a method in a recipe's rule; repeatable.",
+    help="Quality, or name of a method; repeatable. Plain rounding is always there.",
 )
 @click.option(
     "--group-size",
@@ -185,6 +222,11 @@ PATH = click.Path(path_type=Path)
     default=("32", "64", "128"),
     show_default=True,
 )
+@click.option(
+    "--seed", "seeds", type=int, multiple=True, default=(0,), help="Of calibrations; repeatable."
+)
+@click.option("--calibration", type=PATH, multiple=True, help="As for the export; repeatable.")
+@click.option("--calibration-tokens", default=OWN_TEXT.tokens, show_default=True)
 @click.option(
     "--weights",
     "kept",
@@ -200,6 +242,9 @@ def main(
     positions: int,
     methods: tuple[str, ...],
     group_sizes: tuple[str, ...],
+    seeds: tuple[int, ...],
+    calibration: tuple[Path, ...],
+    calibration_tokens: int,
     kept: tuple[str, ...],
     name: str | None,
     output: Path,
@@ -213,12 +258,14 @@ def main(
         for text in texts
     ]
     yardstick = Yardstick(source.config, source.checkpoint.tensor, windows)
-    comparison = Comparison(source, yardstick)
+    texts_of = tuple(CalibrationOptions(calibration_tokens, calibration, seed) for seed in seeds)
     measured = []
-    for candidate in candidates(methods, tuple(map(int, group_sizes)), kept):
-        with tempfile.TemporaryDirectory() as place:
-            measured.append(comparison.measure(candidate, Path(place) / "weights"))
-        click.echo(f"measured {measured[-1].name}", err=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        comparison = Comparison(source, yardstick, Path(scratch) / "calibration")
+        for candidate in candidates(methods, tuple(map(int, group_sizes)), texts_of, kept):
+            measured.append(comparison.measure(candidate, Path(scratch) / "weights"))
+            shutil.rmtree(Path(scratch) / "weights", ignore_errors=True)
+            click.echo(f"measured {measured[-1].name}", err=True)
     results = QualityResults(
         name or source.info.name,
         tuple(windows),

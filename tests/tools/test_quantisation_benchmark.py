@@ -119,7 +119,8 @@ def test_the_whole_of_it_compares_methods_and_weights_that_were_kept(model, tmp_
     texts = [written(tmp_path, name, 1200) for name in ("one.txt", "another.txt")]
     main = runpy.run_path(str(BENCHMARKS / "quantisation.py"))["main"]
     options = [f"--text={text}" for text in texts]
-    options += [f"--model={model}", "--group-size=32", "--group-size=64", "--method=clip_search"]
+    options += [f"--model={model}", "--group-size=64", "--method=clip_search"]
+    options += ["--method=good", "--calibration-tokens=512", "--seed=3"]
     options += [f"--weights=kept={kept}", f"--output={tmp_path / 'results'}"]
     done = CliRunner().invoke(main, options, catch_exceptions=False)
     assert done.exit_code == 0, done.output
@@ -129,12 +130,12 @@ def test_the_whole_of_it_compares_methods_and_weights_that_were_kept(model, tmp_
     assert list(rows) == [
         "bfloat16, table alone",
         "int8 g32, clip_search",
-        "int4 g32, nearest",
         "int4 g64, nearest",
-        "int4 g32, clip_search",
         "int4 g64, clip_search",
+        "int4 g64, gptq_descent, seed 3",
         "int4 g64, kept",
     ]
+    assert rows["int4 g64, gptq_descent, seed 3"]["calibration"]["tokens"] == "512"
     assert rows["bfloat16, table alone"]["texts"]["one.txt"]["ratio_to_rounding"] is None
     for text in ("one.txt", "another.txt"):
         figures = {name: row["texts"][text] for name, row in rows.items()}

@@ -24,7 +24,7 @@ from llama_quantize.recipe import QuantRecipe, recipe
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 ON_TEXTS = ("gain_over_rounding", "gain_over_rounding_second")
-SAID = {"tokens": "32768", "tokens_sha256": "5a" * 32, "seed": "0"}
+SAID = {"tokens": "32768", "ids_sha256": "5a" * 32, "seed": "0"}
 
 
 class Noisy:
@@ -179,9 +179,9 @@ def test_a_quick_check_shows_the_record_of_a_calibration_and_leaves_the_gain_out
         None,
         {},
         {"tokens": "32768"},
-        {"tokens": "32768", "tokens_sha256": "5A" * 32},
-        {"tokens": "many\x1b[31m", "tokens_sha256": "5a" * 32},
-        {"tokens": "9" * 5000, "tokens_sha256": "5a" * 32},
+        {"tokens": "32768", "ids_sha256": "5A" * 32},
+        {"tokens": "many\x1b[31m", "ids_sha256": "5a" * 32},
+        {"tokens": "9" * 5000, "ids_sha256": "5a" * 32},
     ],
 )
 def test_a_record_that_does_not_say_what_it_was_calibrated_on_is_said(searched, said):

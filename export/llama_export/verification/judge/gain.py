@@ -92,7 +92,7 @@ def calibration_rows(weights: QuantizedWeights | None, methods: Collection[str])
     if weights is None or not names:
         return []
     said: Mapping[str, str] = weights.calibration or {}
-    tokens, sha256 = said.get("tokens", ""), said.get("tokens_sha256", "")
+    tokens, sha256 = said.get("tokens", ""), said.get("ids_sha256", "")
     key, name = "calibration", f"tokens that {', '.join(names)} was calibrated on"
     if _COUNT.fullmatch(tokens) and _SHA256.fullmatch(sha256):
         return [informed(_SECTION, key, name, int(tokens), f"their ids have the sha256 {sha256}")]
