@@ -198,8 +198,8 @@ def recipe(
         name: one of `RECIPES`.
         group_size: number of weights that share a scale, one of `GROUP_SIZES`; None: the default.
         table: form of the token table and the output head, one of `TABLES`; None: the default.
-        quality: how the linears' codes are chosen, one of `QUALITIES`; None: the quickest. The
-            others need a calibration.
+        quality: how codes of linears and of int4 tables are chosen, one of `QUALITIES`; None: the
+            quickest. The others need a calibration.
 
     Raises:
         QuantizationError: an unknown name, or a group size, a table or a quality that is unknown or
@@ -226,7 +226,7 @@ def recipe(
         raise QuantizationError(message)
     rules = (
         QuantRule(_LINEARS, GroupedInt(4 if name == "int4" else 8, group), method_for(quality)),
-        _table_rule(table or TABLES[0]),
+        _table_rule(table or TABLES[0], quality),
         QuantRule(_NORMS, Float("bfloat16")),
     )
     return QuantRecipe(name, rules)
@@ -244,12 +244,12 @@ def method_for(quality: str | None) -> str:
     return DEFAULT_METHOD if quality is None else QUALITIES[quality]
 
 
-def _table_rule(table: str) -> QuantRule:
+def _table_rule(table: str, quality: str | None) -> QuantRule:
     if table not in TABLES:
         message = f"unknown table {table!r}: expected one of {', '.join(TABLES)}"
         raise QuantizationError(message)
     if table == "int4":
-        return QuantRule(_TABLES, _INT4_TABLE)
+        return QuantRule(_TABLES, _INT4_TABLE, method_for(quality))
     return QuantRule(_TABLES, GroupedInt(8, None), "nearest")
 
 

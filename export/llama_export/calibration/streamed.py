@@ -21,9 +21,10 @@ from torch import Tensor
 from llama_export.calibration.layer_streams import ADDED, STAGE_OF, Stage, Stream
 from llama_export.calibration.scratch import Scratch
 from llama_export.calibration.sums import OuterSum
+from llama_export.calibration.table_inputs import table_inputs
 from llama_export.checkpoints.checkpoint import Checkpoint
 from llama_export.llama.model import LlamaDecoderLayer
-from llama_export.llama.names import HEAD
+from llama_export.llama.names import HEAD, TABLE
 from llama_export.llama.streamed import Weight, load_layer, normed, whole
 from llama_quantize.calibration import InputStatistics, Needs
 from llama_quantize.errors import QuantizationError
@@ -102,6 +103,8 @@ class StreamedCalibration:
         Raises:
             QuantizationError: the tensor is not the weight of a product, or its layer is done.
         """
+        if name == TABLE:
+            return table_inputs(self._config, self._checkpoint.tensor, self._about.windows)
         index, path, stage = self._locate(name)
         self._go_to(name, index, stage)
         key = f"{index}.{stage}"

@@ -15,10 +15,16 @@ import torch
 from torch import Tensor
 
 from llama_quantize.calibration import InputStatistics, Needs
-from llama_quantize.methods.gptq_descent import RIDGE, damping_named, prepared, required
+from llama_quantize.groupwise import check_range
+from llama_quantize.methods.gptq_descent import (
+    RIDGE,
+    damping_named,
+    prepared,
+    required,
+    row_by_row,
+)
 from llama_quantize.methods.solving.coupled_descent import CoupledProblem, descend_coupled
 from llama_quantize.methods.solving.damping import damped, upper_factor
-from llama_quantize.methods.solving.descent import descend
 from llama_quantize.methods.solving.feedback import round_with_feedback
 from llama_quantize.scheme import GroupedInt
 
@@ -48,12 +54,12 @@ class CurvatureDescent:
     ) -> tuple[Tensor, Tensor]:
         """Quantise a matrix `[N, K]`, as `Method.quantize` says."""
         found = required(self.name, inputs)
-        target, gram = prepared(weight, scheme, found)
-        codes, scales = round_with_feedback(target, upper_factor(gram), scheme)
         if found.curvature is None:
-            descend(target, codes, scales, gram, scheme, _SWEEPS)
-        else:
-            curvature = damped(found.curvature, _CURVATURE_DAMP)
-            problem = CoupledProblem(target, gram, curvature, scheme)
-            descend_coupled(problem, codes, scales, _SWEEPS)
+            return row_by_row(weight, scheme, found, _SWEEPS)
+        check_range(weight, scheme)
+        target, gram = prepared(weight, found)
+        codes, scales = round_with_feedback(target, upper_factor(gram), scheme)
+        curvature = damped(found.curvature, _CURVATURE_DAMP)
+        problem = CoupledProblem(target, gram, curvature, scheme)
+        descend_coupled(problem, codes, scales, _SWEEPS)
         return codes.to(torch.int8), scales.to(torch.bfloat16)

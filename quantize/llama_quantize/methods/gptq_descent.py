@@ -9,6 +9,7 @@ Shapes: N rows, K columns, G groups in a row.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -25,6 +26,8 @@ from llama_quantize.scheme import GroupedInt
 RIDGE = 0.3
 _DAMP, _DAMP_OF_FEW, _FEW_PER_COLUMN = 0.03, 0.05, 20
 _SWEEPS = 4
+# Of a width of 2048 in float32 they are 67 MB, and half a dozen such arrays are needed.
+_BLOCK_ROWS = 8192
 
 
 class GptqDescent:
@@ -43,11 +46,7 @@ class GptqDescent:
         self, weight: Tensor, scheme: GroupedInt, inputs: InputStatistics | None = None
     ) -> tuple[Tensor, Tensor]:
         """Quantise a matrix `[N, K]`, as `Method.quantize` says."""
-        found = required(self.name, inputs)
-        target, gram = prepared(weight, scheme, found)
-        codes, scales = round_with_feedback(target, upper_factor(gram), scheme)
-        descend(target, codes, scales, gram, scheme, _SWEEPS)
-        return codes.to(torch.int8), scales.to(torch.bfloat16)
+        return row_by_row(weight, scheme, required(self.name, inputs), _SWEEPS)
 
 
 def required(method: str, inputs: InputStatistics | None) -> InputStatistics:
@@ -62,15 +61,39 @@ def required(method: str, inputs: InputStatistics | None) -> InputStatistics:
     return inputs
 
 
-def prepared(weight: Tensor, scheme: GroupedInt, inputs: InputStatistics) -> tuple[Tensor, Tensor]:
-    """Return the target `[N, K]` and the damped Gram matrix `[K, K]`, both float32.
+def prepared(weight: Tensor, inputs: InputStatistics) -> tuple[Tensor, Tensor]:
+    """Return the target `[N, K]` and the damped Gram matrix `[K, K]`, both float32."""
+    target = corrected(weight.to(torch.float32), inputs, RIDGE)
+    return target, damped(inputs.gram, _damp(inputs))
+
+
+def row_by_row(
+    weight: Tensor, scheme: GroupedInt, inputs: InputStatistics, sweeps: int
+) -> tuple[Tensor, Tensor]:
+    """Quantise a matrix `[N, K]` whose rows know nothing of each other.
+
+    They go a block at a time: a token table has a hundred thousand.
+
+    Returns:
+        Codes int8 `[N, K]` and scales bfloat16 `[N, G]`.
 
     Raises:
         QuantizationError: a weight is NaN, infinite or too large for a scale.
     """
     check_range(weight, scheme)
-    target = corrected(weight.to(torch.float32), inputs, RIDGE)
-    return target, damped(inputs.gram, _damp(inputs))
+    rows, columns = weight.shape
+    codes = torch.empty(rows, columns, dtype=torch.int8)
+    scales = torch.empty(rows, scheme.groups(columns), dtype=torch.bfloat16)
+    factor: Tensor | None = None
+    for start in range(0, rows, _BLOCK_ROWS):
+        part = slice(start, start + _BLOCK_ROWS)
+        cross = None if inputs.cross is None else inputs.cross[part]
+        target, gram = prepared(weight[part], replace(inputs, cross=cross))
+        factor = upper_factor(gram) if factor is None else factor
+        found, found_scales = round_with_feedback(target, factor, scheme)
+        descend(target, found, found_scales, gram, scheme, sweeps)
+        codes[part], scales[part] = found.to(torch.int8), found_scales.to(torch.bfloat16)
+    return codes, scales
 
 
 def damping_named() -> str:
