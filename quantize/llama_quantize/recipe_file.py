@@ -77,6 +77,7 @@ class WrittenRecipe:
         base: built-in recipe of everything else.
         group_size: number of weights that share a scale there; None: the built-in's own.
         note: anything, for whoever reads the file.
+        table: form of the token table and the output head; None: the built-in's own.
     """
 
     name: str
@@ -84,6 +85,7 @@ class WrittenRecipe:
     base: str = "int4"
     group_size: int | None = None
     note: str = ""
+    table: str | None = None
 
     def recipe(self, quality: str | None = None) -> QuantRecipe:
         """Return the rules: those that were written, then the built-in ones.
@@ -95,11 +97,12 @@ class WrittenRecipe:
             quality: how codes in groups are chosen, as in `llama_quantize.recipe.recipe`.
 
         Raises:
-            QuantizationError: there is no such built-in recipe, group size or quality, or too many
-                rules.
+            QuantizationError: there is no such built-in recipe, group size, table or quality, or
+                too many rules.
         """
-        floats = isinstance(recipe(self.base, self.group_size).rules[0].scheme, Float)
-        built_in = recipe(self.base, self.group_size, quality=None if floats else quality)
+        built_in = recipe(self.base, self.group_size, table=self.table)
+        if not isinstance(built_in.rules[0].scheme, Float):
+            built_in = recipe(self.base, self.group_size, table=self.table, quality=quality)
         method = method_for(quality)
         own = tuple(
             QuantRule(
@@ -118,6 +121,8 @@ class WrittenRecipe:
         data: dict[str, object] = {"name": self.name, "base": self.base}
         if self.group_size is not None:
             data["group_size"] = self.group_size
+        if self.table is not None:
+            data["table"] = self.table
         data["rules"] = [rule.to_json() for rule in self.rules]
         return data | ({"note": self.note} if self.note else {})
 
@@ -158,7 +163,7 @@ def written_recipe(data: Mapping[str, object], name: str = "written") -> Written
     Raises:
         QuantizationError: a key is unknown, or has another value than it may have.
     """
-    unknown = set(data) - {"name", "base", "group_size", "rules", "note"}
+    unknown = set(data) - {"name", "base", "group_size", "table", "rules", "note"}
     if unknown:
         message = f"unknown key {shown_name(repr(min(unknown)))}"
         raise QuantizationError(message)
@@ -173,12 +178,13 @@ def written_recipe(data: Mapping[str, object], name: str = "written") -> Written
     if group_size is not None and type(group_size) is not int:
         message = f"group_size: expected a whole number, found {shown_name(repr(group_size))}"
         raise QuantizationError(message)
+    table = _text(data, "table", "") if "table" in data else None
     rules = data.get("rules", [])
     if not isinstance(rules, list):
         message = f"rules: expected a list, found {shown_name(repr(rules))}"
         raise QuantizationError(message)
     written = tuple(_rule(number, each) for number, each in enumerate(rules, 1))
-    found = WrittenRecipe(named, written, base, group_size, note)
+    found = WrittenRecipe(named, written, base, group_size, note, table)
     found.recipe()  # refuses what there is not
     return found
 

@@ -35,6 +35,7 @@ HEADINGS = {
     "verify": ["Arguments", "Compare with", "Checks", "Run"],
     "bench": ["Arguments", "What is measured", "Run"],
     "inspect": ["Arguments", "Options"],
+    "sensitivity": ["Model", "Reading the checkpoint", "Text that is read", "Recipe", "Run"],
     "list": ["Options"],
 }
 

@@ -11,6 +11,7 @@ from llama_export.errors import OutputError, UsageError
 from llama_export.exporting.plan import fitted_recipe
 from llama_export.llama.names import expected_shapes
 from llama_quantize.checkpoint.store import quantize_to
+from llama_quantize.checkpoint.weights import QuantizedWeights
 from llama_quantize.recipe import recipe
 from llama_quantize.recipe_file import read_recipe
 
@@ -52,7 +53,7 @@ def test_a_recipe_within_a_budget_is_written_and_exported(tiny, tmp_path, measur
     assert chosen["size_bytes"] <= uniform["int4 g32"]["size_bytes"]
     assert chosen["predicted_kl"] < 0.98 * uniform["int4 g32"]["predicted_kl"]
     written = read_recipe(file)
-    assert written.name == "found"
+    assert written.name == f"searched, at most {megabytes(32):g} MB"
     assert str(chosen["size_bytes"]) in written.note
     resolved = fitted_recipe(written.recipe(), UNTIED).resolve(SHAPES)
     assert {name: resolved.schemes[name].label for name in LINEARS} == chosen["linears"]
@@ -124,3 +125,49 @@ def test_a_model_that_is_quantised_has_no_form_left_to_choose(tiny, tmp_path, co
     code, _, err = command("sensitivity")
     assert code == UsageError.exit_code
     assert "needs --model" in err
+
+
+@pytest.mark.onnx
+def test_an_export_searches_its_own_recipe_and_keeps_it(tiny, tmp_path, command):
+    pytest.importorskip("onnx")
+    output = tmp_path / "out"
+    arguments = ["-t", "onnx", "-m", tiny, "-o", output, "--max-context", 64]
+    arguments += ["--quality", "good", "--calibration-tokens", 512, "--budget-mb", megabytes(32)]
+    code, out, err = command(*arguments)
+    assert code == 0, err
+    assert "What costs most of 14 linears" in out
+    written = read_recipe(output / "recipe.json")
+    record = QuantizedWeights.open(output / "weights")
+    assert record.recipe.name == written.name == f"searched, at most {megabytes(32):g} MB"
+    assert record.summary.size_bytes <= megabytes(32) * 1e6
+    assert len({record.scheme(name).label for name in LINEARS}) > 1
+    assert {rule.method for rule in record.recipe.rules} >= {"gptq_descent"}
+    code, _, err = command(*arguments)
+    assert code == OutputError.exit_code
+    assert "recipe.json already exists" in err
+    code, out, err = command(*arguments, "--force", "--table", "int4", "--json")
+    assert code == 0, err
+    assert json.loads(out)["bundles"]
+    assert read_recipe(output / "recipe.json").table == "int4"
+    assert QuantizedWeights.open(output / "weights").scheme("lm_head.weight").bits == 4
+
+
+@pytest.mark.onnx
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--quantize", "int4"], "--recipe name one"),
+        (["--group-size", 64], "--recipe name one"),
+        (["--recipe", "r.json"], "--recipe name one"),
+        (["--dry-run"], "nothing is known of a recipe before it is searched"),
+        (["--max-kl", 1], "expected one of the two"),
+    ],
+)
+def test_an_export_with_a_budget_refuses_before_the_search(command, tiny, tmp_path, options, words):
+    pytest.importorskip("onnx")
+    code, _, err = command(
+        "-t", "onnx", "-m", tiny, "-o", tmp_path / "out", "--budget-mb", 1, *options
+    )
+    assert code == UsageError.exit_code
+    assert words in err
+    assert not (tmp_path / "out").exists()

@@ -44,9 +44,8 @@ def request(folder: Path, target: str, rules, config=UNTIED, **choices) -> Expor
     checkpoint = write_checkpoint(folder / "tiny", config)
     file = folder / "mix.json"
     file.write_text(json.dumps({"name": "a mix", "rules": rules}))
-    return ExportRequest(
-        str(checkpoint), (target,), folder / "out", recipe_file=file, max_context=64, **choices
-    )
+    fixed = {"recipe_file": file, "max_context": 64, "quality": "fast"}
+    return ExportRequest(str(checkpoint), (target,), folder / "out", **fixed, **choices)
 
 
 def of_target(target, rules, *marks):
@@ -59,7 +58,7 @@ def of_target(target, rules, *marks):
         of_target("onnx", EVERYWHERE),
         of_target("onnx", INT8_GROUPS + BRAINS),
         of_target("coreml", EVERYWHERE, pytest.mark.slow),
-        of_target("coreml", INT8_GROUPS + HALVES),
+        of_target("coreml", INT8_GROUPS + HALVES, pytest.mark.slow),
         of_target("executorch", EVERYWHERE, pytest.mark.slow),
     ],
 )
@@ -106,7 +105,7 @@ def test_a_mix_without_a_form_is_refused_by_the_plan(tmp_path, target, rules, er
 def test_a_recipe_has_one_source(tmp_path):
     pytest.importorskip("onnx")
     for more in ({"recipe": "int4"}, {"group_size": 64}):
-        with pytest.raises(UsageError, match="--quantize or --group-size another"):
+        with pytest.raises(UsageError, match="--quantize, --group-size or --table another"):
             plan_export(request(tmp_path, "onnx", EVERYWHERE, TINY, **more))
     with pytest.raises(
         QuantizationError, match=r"recipe a mix: no tensor matches the pattern 'model\.x'"
@@ -133,13 +132,14 @@ def test_the_command_takes_a_file_and_shows_its_name(tmp_path, command):
     pytest.importorskip("onnx")
     asked = request(tmp_path, "onnx", EVERYWHERE)
     arguments = ["-t", "onnx", "-m", asked.model, "-o", tmp_path / "out", "--max-context", 64]
+    arguments += ["--quality", "fast"]
     arguments += ["--recipe", asked.recipe_file]
     code, out, _ = command(*arguments, "--dry-run")
     assert code == 0
     assert "a mix" in out
     code, _, err = command(*arguments, "--group-size", 64)
     assert code == UsageError.exit_code
-    assert "write base and group_size into the recipe's file" in err
+    assert "write base, group_size and table into the file" in err
     code, _, _ = command(*arguments, "--no-verify")
     assert code == 0
     code, out, _ = command("inspect", tmp_path / "out/onnx")

@@ -100,6 +100,9 @@ def test_a_group_that_does_not_divide_names_the_tensor():
         ({"base": "int3"}, "unknown recipe 'int3'"),
         ({"base": "bf16", "group_size": 32}, "bf16 has no groups"),
         ({"group_size": 48}, "group size 48"),
+        ({"table": "int3"}, "unknown table 'int3'"),
+        ({"table": None}, "table: expected a text"),
+        ({"base": "bf16", "table": "int4"}, "keeps its tables as floats"),
         ({"group_size": True}, "group_size: expected a whole number"),
         ({"group_size": 32.0}, "group_size: expected a whole number"),
         ({"rules": {"match": "*"}}, "rules: expected a list"),
@@ -130,8 +133,11 @@ def test_a_file_is_read_written_and_named(tmp_path):
         {"match": f"{FIRST}.*.down_proj", "scheme": "int8 row"},
         {"match": ["*.v_proj", "*.o_proj"], "scheme": "int4 g256"},
     ]
-    path.write_text(json.dumps({"rules": rules, "group_size": 64, "note": 'a "note"'}))
+    path.write_text(
+        json.dumps({"rules": rules, "group_size": 64, "table": "int4", "note": 'a "note"'})
+    )
     found = read_recipe(path)
+    assert found.recipe().rules[-2].scheme == GroupedInt(4, 32)
     assert (found.name, found.base, found.group_size) == ("careful ends", "int4", 64)
     assert found.rules[1].scheme == GroupedInt(4, 256)
     path.write_text(found.to_text())

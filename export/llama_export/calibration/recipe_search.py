@@ -147,13 +147,16 @@ class FormCosts:
         return Assignment(label, forms, size_bytes, math.fsum(c.cost for c in forms.values()))
 
 
-def recipe_of(assignment: Assignment, name: str, note: str) -> WrittenRecipe:
+def recipe_of(
+    assignment: Assignment, name: str, note: str, table: str | None = None
+) -> WrittenRecipe:
     """Write a recipe: the commonest int4 form as the base, the others by the linears' names.
 
     Args:
         assignment: form of each linear.
         name: name of the recipe.
         note: what a reader of its file should know.
+        table: form of the token table and the output head; None: the default.
     """
     schemes = {linear: each.scheme for linear, each in assignment.forms.items()}
     group_size = _commonest_group(schemes.values())
@@ -162,7 +165,7 @@ def recipe_of(assignment: Assignment, name: str, note: str) -> WrittenRecipe:
         if scheme != GroupedInt(4, group_size):
             others.setdefault(scheme, []).append(linear.removesuffix(_WEIGHT))
     rules = tuple(WrittenRule(tuple(names), scheme) for scheme, names in others.items())
-    return WrittenRecipe(name, rules, "int4", group_size, note)
+    return WrittenRecipe(name, rules, "int4", group_size, note, table)
 
 
 def _commonest_group(schemes: Iterable[Scheme]) -> int | None:

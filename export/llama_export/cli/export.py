@@ -13,6 +13,11 @@ from llama_export.cli.output import write_json, write_text
 from llama_export.cli.program import refuse_options_before
 from llama_export.cli.proving import NEVER_AGAIN, command_after
 from llama_export.cli.reading_options import READING_SECTION, chosen_reading
+from llama_export.cli.searched_recipe import (
+    BUDGET_OPTIONS,
+    chosen_budget,
+    with_searched_recipe,
+)
 from llama_export.cli.signals import InterruptedBySignal
 from llama_export.cli.target_options import (
     OWN_SECTIONS,
@@ -108,8 +113,9 @@ EXPORT_SECTIONS = (
                 ["--recipe", "recipe_file"],
                 type=PATH,
                 metavar="FILE",
-                help="Recipe in a JSON file, in place of the two above.",
+                help="Recipe in a JSON file, in place of --quantize, --group-size and --table.",
             ),
+            *BUDGET_OPTIONS,
             click.Option(
                 ["--table"],
                 type=click.Choice(TABLES),
@@ -187,6 +193,8 @@ def export(
     calibration_files: tuple[Path, ...],
     calibration_tokens: int | None,
     recipe_file: Path | None,
+    budget_mb: float | None,
+    max_kl: float | None,
     table: str | None,
     keep_weights: bool,
     max_context: int | None,
@@ -240,6 +248,8 @@ def export(
         keep_extra=keep_extra,
         reading=chosen_reading(reading),
     )
+    if (budget := chosen_budget(budget_mb, max_kl)) is not None:
+        request = with_searched_recipe(request, budget, console, dry_run=dry_run, as_json=as_json)
     plan = plan_export(request, to_show=dry_run)
     if dry_run:
         show_plan(plan, as_json=as_json)

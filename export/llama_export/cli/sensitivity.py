@@ -10,21 +10,25 @@ from typing import TYPE_CHECKING
 import click
 
 from llama_export.cli.options import JSON, PATH, VERBOSE, open_console
+from llama_export.cli.output import write_json
 from llama_export.cli.reading_options import READING_OPTIONS, READING_SECTION, chosen_reading
+from llama_export.cli.searched_recipe import (
+    BUDGET_OPTIONS,
+    SEARCH_TOKENS,
+    chosen_budget,
+    require_absent,
+    show_costs,
+    to_json,
+    write_recipe,
+)
 from llama_export.cli.verb import Section, Verb
 from llama_export.errors import OutputError, UsageError
+from llama_quantize.recipe import QUALITIES, TABLES
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from llama_export.calibration.recipe_search import Budget
 
-    from llama_export.calibration.recipe_search import Assignment, Budget, FormCosts
-    from llama_export.exporting.search import Sensitivity
-
-_DEFAULT_TOKENS = 8192
 _FEWEST_TOKENS = 512
-_SHOWN = 10
-_QUALITIES = ("fast", "good", "best")
-_MEGABYTE = 1e6
 
 
 def sensitivity(
@@ -36,6 +40,7 @@ def sensitivity(
     calibration: tuple[Path, ...],
     calibration_tokens: int,
     quality: str,
+    table: str | None,
     budget_mb: float | None,
     max_kl: float | None,
     output: Path | None,
@@ -47,7 +52,7 @@ def sensitivity(
     if model is None:
         message = "sensitivity needs --model"
         raise UsageError(message, "llama-export sensitivity --model 3.2-1B")
-    budget = _budget(budget_mb, max_kl)
+    budget = chosen_budget(budget_mb, max_kl)
     if output is not None:
         _require_writable(output, budget, force=force)
     console = open_console(verbose)
@@ -62,23 +67,18 @@ def sensitivity(
         from llama_export.exporting.search import measure_sensitivity
     options = CalibrationOptions(calibration_tokens, calibration)
     place = Path() if output is None else output.parent
-    found = measure_sensitivity(named, token, options, place, progress)
+    found = measure_sensitivity(named, options, place, progress, token=token, table=table)
     costs = found.costs.by_a_method(GAINS[quality])
     chosen = None if budget is None else costs.within(budget)
     if output is not None and chosen is not None:
-        _write(output, found, chosen)
-    _show(found, costs, chosen, as_json=as_json)
-    if output is not None and not as_json:
+        write_recipe(output, found, chosen)
+    if as_json:
+        write_json(to_json(found, costs, chosen))
+        return
+    show_costs(costs, chosen)
+    if output is not None:
         command = shlex.join(["--model", model, "--recipe", str(output)])
         console.print(f"\nNext:\n  llama-export --target all {command}", soft_wrap=True)
-
-
-def _budget(budget_mb: float | None, max_kl: float | None) -> Budget | None:
-    from llama_export.calibration.recipe_search import Budget
-
-    if budget_mb is None and max_kl is None:
-        return None
-    return Budget(None if budget_mb is None else round(budget_mb * _MEGABYTE), max_kl)
 
 
 def _require_writable(output: Path, budget: Budget | None, *, force: bool) -> None:
@@ -86,117 +86,10 @@ def _require_writable(output: Path, budget: Budget | None, *, force: bool) -> No
     if budget is None:
         message = "--output: nothing says which recipe is wanted"
         raise UsageError(message, "say how large the weights may be, such as --budget-mb 700")
-    if output.exists() and not (force and output.is_file()):
-        message = f"{output} already exists"
-        raise OutputError(message, "pass --force to replace the file, or name another")
+    require_absent(output, force=force)
     if not output.parent.is_dir():
         message = f"{output.parent} is no folder"
         raise OutputError(message, "make it first, or name another file")
-
-
-def _write(output: Path, found: Sensitivity, chosen: Assignment) -> None:
-    from llama_export.calibration.recipe_search import recipe_of
-
-    note = (
-        f"{found.model}, {chosen.label}: {chosen.size_bytes} bytes of weights, "
-        f"{chosen.kl:.3g} nats foretold"
-    )
-    written = recipe_of(chosen, output.stem, note)
-    try:
-        output.write_text(written.to_text(), encoding="utf-8")
-    except OSError as error:
-        message = f"{output} cannot be written: {error.strerror or error}"
-        raise OutputError(message, "name another file") from error
-
-
-def _show(
-    found: Sensitivity, costs: FormCosts, chosen: Assignment | None, *, as_json: bool
-) -> None:
-    from llama_export.cli.console import results
-    from llama_export.cli.output import write_json
-
-    if as_json:
-        write_json(to_json(found, costs, chosen))
-        return
-    console = results()
-    console.print(cost_table(costs, chosen))
-    console.print(total_table(costs, chosen))
-
-
-def to_json(found: Sensitivity, costs: FormCosts, chosen: Assignment | None) -> dict[str, object]:
-    """Return all costs, the totals of one form for all, and what was chosen."""
-    return {
-        "format_version": 1,
-        "model": found.model,
-        "origin": dict(found.origin),
-        "fixed_bytes": costs.fixed_bytes,
-        "linears": {
-            name: {
-                each.scheme.label: {"size_bytes": each.size_bytes, "predicted_kl": each.cost}
-                for each in row
-            }
-            for name, row in costs.choices.items()
-        },
-        "uniform": [each.to_json() for each in costs.uniform()],
-        "chosen": None
-        if chosen is None
-        else {
-            **chosen.to_json(),
-            "linears": {name: each.scheme.label for name, each in chosen.forms.items()},
-        },
-    }
-
-
-def cost_table(costs: FormCosts, chosen: Assignment | None) -> Table:
-    """List the linears that cost most, with each form's cost."""
-    from rich import box
-    from rich.table import Table
-
-    labels = dict.fromkeys(each.scheme.label for row in costs.choices.values() for each in row)
-    table = Table(
-        title=f"What costs most of {len(costs.choices)} linears, in nats / 1000; g is int4",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-    )
-    table.add_column("layer", no_wrap=True)
-    for label in labels:
-        table.add_column(label.removeprefix("int4 "), justify="right", no_wrap=True)
-    if chosen is not None:
-        table.add_column("chosen", no_wrap=True)
-    for name in costs.costliest()[:_SHOWN]:
-        by_label = {each.scheme.label: each.cost for each in costs.choices[name]}
-        cells = [f"{1e3 * by_label[each]:.3f}" if each in by_label else "-" for each in labels]
-        forms = [] if chosen is None else [chosen.forms[name].scheme.label]
-        table.add_row(_short(name), *cells, *forms)
-    return table
-
-
-def total_table(costs: FormCosts, chosen: Assignment | None) -> Table:
-    """Compare one form for all linears with what was chosen."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(title="All linears together", title_justify="left", box=box.SIMPLE_HEAD)
-    for heading in ("", "linears", "all weights", "KL foretold"):
-        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
-    for each in costs.uniform():
-        table.add_row(each.label, str(len(each.forms)), _size(each), f"{each.kl:.4f}")
-    if chosen is not None:
-        table.add_section()
-        table.add_row(chosen.label, str(len(chosen.forms)), _size(chosen), f"{chosen.kl:.4f}")
-        for label, count in chosen.counts().items():
-            table.add_row(f"  {label}", str(count), "", "")
-    return table
-
-
-def _size(assignment: Assignment) -> str:
-    return f"{assignment.size_bytes / _MEGABYTE:.2f} MB"
-
-
-def _short(name: str) -> str:
-    """Return a linear's layer and its own name, such as "3 down_proj"."""
-    *_, layer, _, own, _ = name.split(".")
-    return f"{layer} {own}"
 
 
 SENSITIVITY = Verb(
@@ -228,34 +121,29 @@ SENSITIVITY = Verb(
                 click.Option(
                     ["--calibration-tokens"],
                     type=click.IntRange(min=_FEWEST_TOKENS),
-                    default=_DEFAULT_TOKENS,
+                    default=SEARCH_TOKENS,
                     metavar="N",
                     help="Tokens of it.",
-                    show_default=str(_DEFAULT_TOKENS),
+                    show_default=str(SEARCH_TOKENS),
                 ),
             ),
         ),
         Section(
             "Recipe",
             (
-                click.Option(
-                    ["--budget-mb"],
-                    type=click.FloatRange(min=0, min_open=True),
-                    metavar="MB",
-                    help="Least cost of weights that have at most so many millions of bytes.",
-                ),
-                click.Option(
-                    ["--max-kl"],
-                    type=click.FloatRange(min=0, min_open=True),
-                    metavar="NATS",
-                    help="Fewest bytes that cost at most so many nats.",
-                ),
+                *BUDGET_OPTIONS,
                 click.Option(
                     ["--quality"],
-                    type=click.Choice(_QUALITIES),
+                    type=click.Choice(tuple(QUALITIES)),
                     default="good",
                     help="What the export will choose codes by.",
                     show_default="good",
+                ),
+                click.Option(
+                    ["--table"],
+                    type=click.Choice(TABLES),
+                    help="Token table and output head, whose bytes count.",
+                    show_default=TABLES[0],
                 ),
                 click.Option(
                     ["--output", "-o"],

@@ -41,28 +41,33 @@ class Sensitivity:
         model: name of the model.
         costs: costs with searched scales.
         origin: what decided them.
+        table: form of the token table and the output head, whose bytes count; None: the default.
     """
 
     model: str
     costs: FormCosts
     origin: Mapping[str, str]
+    table: str | None = None
 
 
 def measure_sensitivity(
     named: NamedModel,
-    token: str | None,
     options: CalibrationOptions,
     scratch: Path,
     progress: Progress,
+    *,
+    token: str | None = None,
+    table: str | None = None,
 ) -> Sensitivity:
     """Measure what each form of each linear costs a model.
 
     Args:
         named: meaning of the model's name, with the adapters over it.
-        token: hub token; None: HF_TOKEN, or the saved login.
         options: text that is read.
         scratch: existing folder for what does not fit into memory, which is left as it was.
         progress: where the steps are shown.
+        token: hub token; None: HF_TOKEN, or the saved login.
+        table: form of the token table and the output head; None: the default.
 
     Raises:
         UsageError: the model is quantised already.
@@ -92,6 +97,6 @@ def measure_sensitivity(
             )
         with progress.step("Measuring what each form costs") as advance:
             choices = measure_costs(checkpoint, windows.ids, curvature, FORMS, advance)
-    schemes = fitted_recipe(recipe("int4"), config).resolve(shapes).schemes
+    schemes = fitted_recipe(recipe("int4", table=table), config).resolve(shapes).schemes
     fixed = sum(schemes[name].size_bytes(shapes[name]) for name in shapes if name not in choices)
-    return Sensitivity(source.info.name, FormCosts(choices, fixed), windows.origin)
+    return Sensitivity(source.info.name, FormCosts(choices, fixed), windows.origin, table)
