@@ -34,7 +34,9 @@ _MOST_LETTERS = 300
 # Each lets a match be tried at as many places as a name has letters.
 _MOST_STARS = 4
 _NAME = re.compile(r"(?![/\\~]|[A-Za-z]:[/\\])[^\x00-\x1f\x7f\ud800-\udfff]{1,100}")
-_ONLY_MATRICES = r"(?<!norm\.weight)(?<!\.bias)(?<!\.[AB]\.weight)"
+_WEIGHT = ".weight"
+_TABLES = ("model.embed_tokens", "lm_head")
+_OF_A_BLOCK = r"(?<=_proj\.weight)"
 _FORMS: Mapping[str, Scheme] = {
     **{f"int{bits} g{size}": GroupedInt(bits, size) for bits in (4, 8) for size in GROUP_SIZES},
     "int8 row": GroupedInt(8, None),
@@ -53,8 +55,8 @@ class WrittenRule:
     """Tensors by name, and their storage form.
 
     Args:
-        matches: whole names, without or with `.weight`; `*` stands for any letters, and at the end
-            of an integer form's for what is left of a matrix's name.
+        matches: whole names, without or with `.weight`; `*` stands for any letters, and in an
+            integer form's for those of matrices in the blocks alone.
         scheme: storage form of what matches.
     """
 
@@ -90,11 +92,11 @@ class WrittenRecipe:
     def recipe(self, quality: str | None = None) -> QuantRecipe:
         """Return the rules: those that were written, then the built-in ones.
 
-        Codes in groups are chosen by the method of the built-in recipe, those with one scale a row
-        are rounded to nearest.
+        Codes of the blocks' matrices are chosen as the quality says, those of tables by the weights
+        alone.
 
         Args:
-            quality: how codes in groups are chosen, as in `llama_quantize.recipe.recipe`.
+            quality: how codes are chosen, as in `llama_quantize.recipe.recipe`.
 
         Raises:
             QuantizationError: there is no such built-in recipe, group size, table or quality, or
@@ -106,7 +108,10 @@ class WrittenRecipe:
         method = method_for(quality)
         own = tuple(
             QuantRule(
-                _pattern(match, rule.scheme), rule.scheme, _method(rule.scheme, method), match
+                _pattern(match, rule.scheme),
+                rule.scheme,
+                _method(match, rule.scheme, method),
+                match,
             )
             for rule in self.rules
             for match in rule.matches
@@ -233,16 +238,21 @@ def _require_match(number: int, match: object) -> None:
         raise QuantizationError(message, "write more of the names, or a list of them")
 
 
-def _method(scheme: Scheme, grouped: str) -> str:
+def _method(match: str, scheme: Scheme, method: str) -> str:
+    """Choose the method of a rule: the tables' inputs are not known when their turn comes."""
     if isinstance(scheme, Float):
         return DEFAULT_METHOD
-    return "nearest" if scheme.group_size is None else grouped
+    if match.removesuffix(_WEIGHT) in _TABLES:
+        method = DEFAULT_METHOD
+    # A row of int8 gains nothing from a search of its scale.
+    return "nearest" if scheme.group_size is None and method == DEFAULT_METHOD else method
 
 
 def _pattern(match: str, scheme: Scheme) -> str:
     """Turn a match into a regular expression for whole names."""
     pattern = ".*".join(map(re.escape, match.split("*")))
-    if not match.endswith("*"):
-        return pattern if match.endswith(".weight") else rf"{pattern}(\.weight)?"
+    if not match.endswith(("*", _WEIGHT)):
+        pattern += r"(\.weight)?"
     # "model.layers.0.*" in a form for matrices means those of the layer, and not its norms.
-    return pattern if isinstance(scheme, Float) else pattern + _ONLY_MATRICES
+    inner = "*" in match and not isinstance(scheme, Float)
+    return pattern + _OF_A_BLOCK if inner else pattern

@@ -60,10 +60,37 @@ def test_an_integer_form_passes_over_what_is_no_matrix():
     found = resolved([{"match": "model.layers.1.*", "scheme": "int8 row"}])
     assert labels(found, "model.layers.1.input_layernorm.weight") == ["bfloat16"]
     assert found.hits[0] == 7
-    everywhere = resolved([{"match": "*", "scheme": "int4 g32"}])
-    assert labels(everywhere, "model.norm.weight", "lm_head.weight") == ["bfloat16", "int4 g32"]
-    # The rules of the linears and of the tables have nothing left, and are not kept.
-    assert len(everywhere.recipe.rules) == 2
+    everywhere = resolved([{"match": "*", "scheme": "int4 g64"}])
+    names = ("model.norm.weight", "lm_head.weight", f"{FIRST}.mlp.up_proj.weight")
+    assert labels(everywhere, *names) == ["bfloat16", "int8 row", "int4 g64"]
+    # The built-in rule of the linears has nothing left, and is not kept.
+    assert everywhere.hits == (14, 2, 5)
+    floats = resolved([{"match": "*", "scheme": "fp16"}])
+    assert set(map(str, labels(floats, *names))) == {"float16"}
+
+
+def test_a_quality_chooses_the_methods_of_the_blocks_alone():
+    rules = [
+        {"match": ["model.embed_tokens", "lm_head.weight"], "scheme": "int4 g32"},
+        {"match": "*.down_proj", "scheme": "int8 row"},
+        {"match": "*.o_proj", "scheme": "fp16"},
+    ]
+    names = ["lm_head.weight", *(f"{FIRST}.mlp.{kind}_proj.weight" for kind in ("down", "up"))]
+    shapes = expected_shapes(UNTIED)
+    written = written_recipe({"rules": rules})
+    for quality, method, of_rows in (
+        (None, "clip_search", "nearest"),
+        ("fast", "clip_search", "nearest"),
+        ("best", "curvature_descent", "curvature_descent"),
+    ):
+        methods = without_spent_rules(written.recipe(quality), shapes).resolve(shapes).methods
+        assert [methods[name] for name in names] == ["clip_search", of_rows, method]
+        assert f"{FIRST}.self_attn.o_proj.weight" not in methods
+    rows = written_recipe({"rules": [{"match": "lm_head", "scheme": "int8 row"}]})
+    assert rows.recipe("best").rules[0].method == "nearest"
+    # A base without codes has no quality, and a rule in it has.
+    floats = written_recipe({"base": "fp16", "rules": rules[1:2]}).recipe("good")
+    assert [rule.method for rule in floats.rules] == ["gptq_descent", "clip_search"]
 
 
 def test_a_star_is_the_only_letter_that_means_others():
