@@ -9,6 +9,8 @@ import torch
 from artifacts.tiny import TINY, random_llama, write_checkpoint
 from torch.nn import functional
 
+from llama_export.calibration import curvature
+from llama_export.calibration.scratch import Scratch
 from llama_export.calibration.sensitivity import measure_costs
 from llama_export.checkpoints.hugging_face import HfCheckpoint
 from llama_quantize import GroupedInt, dequantize_groups, find_method
@@ -143,3 +145,32 @@ def test_costs_foretell_what_each_linear_does_to_the_answers(tiny):
 def test_a_linear_of_unknown_curvature_is_an_error_of_ours(tiny):
     with pytest.raises(LookupError, match=rf"{FIRST}\.self_attn\.q_proj\.weight"):
         measure_costs(tiny, windows_of(1, 8), Known({}), FORMS)
+
+
+def test_the_streamed_curvature_is_that_of_the_whole_models_backward_pass(
+    tiny, tmp_path, monkeypatch
+):
+    """Labels are drawn, so the two agree as two drawings of one mean do."""
+    model, windows = random_llama(TINY), windows_of(16, 64)
+    for parameter in model.parameters():
+        parameter.requires_grad_(requires_grad=False)
+    model.model.embed_tokens.weight.requires_grad_()
+    expected = curvature_by_autograd(model, windows, draws=6)
+    found = streamed_curvature(tiny, windows, tmp_path / "whole")
+    for name in linears_of(model):
+        streamed, whole = found.of(name).double(), expected.found[name].double()
+        assert 0.85 < float(streamed.trace() / whole.trace()) < 1.18
+        assert float((streamed * whole).sum() / streamed.norm() / whole.norm()) > 0.75
+    # Of wide outputs the diagonal alone is kept.
+    monkeypatch.setattr(curvature, "_MOST_ROWS", 200)
+    narrow = streamed_curvature(tiny, windows, tmp_path / "diagonal")
+    for name, module in linears_of(model).items():
+        assert (narrow.of(name) is None) == (module.weight.shape[0] > 200)
+        torch.testing.assert_close(narrow.diagonal(name), found.of(name).diagonal())
+    assert found.diagonal("model.norm.weight") is None
+
+
+def streamed_curvature(checkpoint, windows, folder):
+    return curvature.measure_curvature(
+        checkpoint.config, checkpoint.tensor, windows, 0, Scratch(folder, "")
+    )
