@@ -14,7 +14,7 @@ Shapes: B windows, S tokens of one, N rows of a weight, K columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -90,11 +90,9 @@ def measure_costs(
         hidden = embed(config, checkpoint.tensor, windows)
         for index in range(config.num_hidden_layers):
             layer = load_layer(config, checkpoint.tensor, index)
-            sums = _input_sums(layer)
-            for part in hidden.split(max(1, _CHUNK_TOKENS // windows.shape[1])):
-                part.copy_(layer(part, None, None, inv_freq)[0])
+            sums = _pass(layer, hidden, inv_freq)
             for first, paths in _TOGETHER.items():
-                gram = sums[first].total() / sums[first].count
+                gram = _mean(sums.pop(first))
                 for path in paths:
                     name = f"model.layers.{index}.{path}.weight"
                     weight = layer.get_parameter(f"{path}.weight")
@@ -109,18 +107,25 @@ def measure_costs(
     return {name: costs[name] for name in order}
 
 
-def _input_sums(layer: nn.Module) -> Mapping[str, OuterSum]:
-    """Add up `x xᵀ` of what flows into a layer's linears from now on."""
-    sums = {}
+def _mean(summed: OuterSum) -> Tensor:
+    return summed.total().div_(summed.count)
+
+
+def _pass(layer: nn.Module, hidden: Tensor, inv_freq: Tensor) -> dict[str, OuterSum]:
+    """Take the hidden states `[B, S, E]` through a layer, and add up what its linears take."""
+    sums, hooks = {}, []
     for path in _TOGETHER:
-        linear = layer.get_submodule(path)
         columns = layer.get_parameter(f"{path}.weight").shape[1]
         total = sums[path] = OuterSum(columns, columns)
 
         def take(_: nn.Module, inputs: tuple[Tensor, ...], total: OuterSum = total) -> None:
             total.add(inputs[0], inputs[0])
 
-        linear.register_forward_pre_hook(take)
+        hooks.append(layer.get_submodule(path).register_forward_pre_hook(take))
+    for part in hidden.split(max(1, _CHUNK_TOKENS // hidden.shape[1])):
+        part.copy_(layer(part, None, None, inv_freq)[0])
+    for hook in hooks:
+        hook.remove()  # with it goes the sum, when it was used
     return sums
 
 
