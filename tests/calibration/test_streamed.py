@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
-from artifacts.small_bundle import export_small
 from artifacts.tiny import MULTI_HEAD, TINY, UNTIED, random_tokens, write_checkpoint
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from llama_export.calibration import layer_streams, sums
 from llama_export.calibration import streamed as calibration_module
-from llama_export.calibration.streamed import StreamedCalibration, calibration_for
+from llama_export.calibration.scratch import Scratch
+from llama_export.calibration.streamed import CalibrationInputs, StreamedCalibration
 from llama_export.checkpoints.hugging_face import HfCheckpoint
-from llama_export.exporting.plan import plan_export
-from llama_export.exporting.request import ExportRequest
 from llama_export.llama.names import HEAD, TABLE
 from llama_quantize import (
     Float,
@@ -29,9 +29,10 @@ from llama_quantize import (
     QuantRule,
     find_method,
     quantize_to,
-    recipe,
     register_method,
 )
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 WINDOWS = torch.tensor([random_tokens(TINY, 40, seed) for seed in range(3)])
 SAME = 1e-5  # float32 products in another order, against the largest element
@@ -77,10 +78,16 @@ class Run:
         return set(self.checkpoint.names[: self.checkpoint.names.index(name)])
 
 
-def run(folder: Path, config=TINY, chosen: QuantRecipe = CALIBRATED) -> Run:
+def streamed(checkpoint: HfCheckpoint, folder: Path, **inputs) -> StreamedCalibration:
+    """Calibrate on the windows, and on what else is given, in a folder of its own."""
+    chosen = CalibrationInputs(**{"windows": WINDOWS, "needs": Needs.INPUTS, **inputs})
+    return StreamedCalibration(checkpoint, chosen, Scratch(folder / "scratch", "key"))
+
+
+def run(folder: Path, config=TINY, chosen: QuantRecipe = CALIBRATED, **inputs) -> Run:
     checkpoint = HfCheckpoint.open(write_checkpoint(folder / "model", config))
     METHOD.seen.clear()
-    quantize_to(folder / "out", checkpoint, chosen, StreamedCalibration(checkpoint, WINDOWS))
+    quantize_to(folder / "out", checkpoint, chosen, streamed(checkpoint, folder, **inputs))
     weights = QuantizedWeights.open(folder / "out")
     looked = [stats.name for stats in weights.stats if stats.method == METHOD.name]
     return Run(checkpoint, weights, dict(zip(looked, METHOD.seen, strict=True)))
@@ -120,6 +127,8 @@ def test_every_weight_gets_the_gram_matrix_of_an_eager_pass(tied):
     for name, statistics in tied.seen.items():
         expected, count = eager_gram(tied, name, tied.before(name))
         assert statistics.gram.dtype == torch.float32
+        assert statistics.cross is None
+        assert statistics.curvature is None
         assert statistics.count == count == WINDOWS.numel()
         assert difference(expected, statistics.gram) < SAME, name
 
@@ -159,18 +168,18 @@ def test_what_is_not_quantised_before_its_use_is_seen(tied, name, left_out):
     assert difference(after, tied.seen[name].gram) > OTHER
 
 
-def test_products_of_one_input_share_their_statistics(tied):
+def test_products_of_one_input_share_their_sums(tied):
     layer = "model.layers.1."
-    query = tied.seen[f"{layer}self_attn.q_proj.weight"]
-    assert all(tied.seen[f"{layer}self_attn.{part}_proj.weight"] is query for part in "kv")
-    gate = tied.seen[f"{layer}mlp.gate_proj.weight"]
-    assert tied.seen[f"{layer}mlp.up_proj.weight"] is gate
+    query = tied.seen[f"{layer}self_attn.q_proj.weight"].gram
+    assert all(tied.seen[f"{layer}self_attn.{part}_proj.weight"].gram is query for part in "kv")
+    gate = tied.seen[f"{layer}mlp.gate_proj.weight"].gram
+    assert tied.seen[f"{layer}mlp.up_proj.weight"].gram is gate
     assert gate is not query
 
 
 def test_chunks_do_not_change_the_sums(tied, tmp_path, monkeypatch):
-    monkeypatch.setattr(calibration_module, "_CHUNK_TOKENS", 40)
-    monkeypatch.setattr(calibration_module, "_BLOCK_PRODUCTS", 1000)
+    monkeypatch.setattr(layer_streams, "_CHUNK_TOKENS", 40)
+    monkeypatch.setattr(sums, "_BLOCK_PRODUCTS", 1000)
     again = run(tmp_path)
     for name, statistics in again.seen.items():
         assert difference(tied.seen[name].gram, statistics.gram) < SAME, name
@@ -181,20 +190,24 @@ def test_two_runs_give_the_same_bytes(tied, tmp_path):
     assert run(tmp_path).weights.weights_sha256 == tied.weights.weights_sha256
 
 
-def test_the_record_names_the_tokens(tied):
-    origin = tied.weights.calibration
-    assert origin is not None
-    assert origin["tokens"] == str(WINDOWS.numel())
-    other = StreamedCalibration(tied.checkpoint, WINDOWS + 1).origin
-    assert len(origin["tokens_sha256"]) == 64
-    assert other["tokens_sha256"] != origin["tokens_sha256"]
-    assert origin["torch"] == torch.__version__
+def test_the_record_says_what_decides_the_result(tmp_path):
+    origin = run(tmp_path, about={"text": "random"}).weights.calibration
+    assert origin == {
+        "text": "random",
+        "torch": torch.__version__,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": "1",
+        "dead_channels": "0",
+    }
 
 
-def test_one_layer_and_one_gram_matrix_are_in_memory(tied, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("needs", "layers_at_once"), [(Needs.INPUTS, 1), (Needs.TARGETS, 2)])
+def test_few_layers_and_one_gram_matrix_are_in_memory(
+    tied, tmp_path, monkeypatch, needs, layers_at_once
+):
     layers: list[weakref.ref] = []
-    statistics: list[weakref.ref] = []
-    most = {"layers": 0, "statistics": 0}
+    grams: list[weakref.ref] = []
+    most = {"layers": 0, "grams": 0}
 
     def count(kind: str, kept: list[weakref.ref], new: object) -> None:
         kept.append(weakref.ref(new))
@@ -202,79 +215,39 @@ def test_one_layer_and_one_gram_matrix_are_in_memory(tied, tmp_path, monkeypatch
         most[kind] = max(most[kind], len(living))
 
     load, quantize = calibration_module.load_layer, find_method("nearest").quantize
+    make = calibration_module.LlamaDecoderLayer
+    loaded = 0
 
     def counted_layer(*arguments):
+        nonlocal loaded
+        loaded += 1
         layer = load(*arguments)
         count("layers", layers, layer)
         return layer
 
+    def counted_twin(config):
+        layer = make(config)
+        count("layers", layers, layer)
+        return layer
+
     def looks(weight, scheme, inputs=None):
-        count("statistics", statistics, inputs)
+        count("grams", grams, inputs.gram)
         return quantize(weight, scheme)
 
     monkeypatch.setattr(calibration_module, "load_layer", counted_layer)
+    monkeypatch.setattr(calibration_module, "LlamaDecoderLayer", counted_twin)
     monkeypatch.setattr(METHOD, "quantize", looks)
-    calibration = StreamedCalibration(tied.checkpoint, WINDOWS)
-    quantize_to(tmp_path, tied.checkpoint, CALIBRATED, calibration)
-    assert most == {"layers": 1, "statistics": 1}
-    assert (len(layers), len(statistics)) == (2, 14), "each layer is read once"
+    calibration = streamed(tied.checkpoint, tmp_path, needs=needs)
+    quantize_to(tmp_path / "out", tied.checkpoint, CALIBRATED, calibration)
+    assert most == {"layers": layers_at_once, "grams": 1}
+    assert (loaded, len(grams)) == (2, 14), "each layer is read once"
 
 
-def test_inputs_that_cannot_be_computed_are_refused(tied):
-    calibration = StreamedCalibration(tied.checkpoint, WINDOWS)
+def test_inputs_that_cannot_be_computed_are_refused(tied, tmp_path):
+    calibration = streamed(tied.checkpoint, tmp_path)
     for name in (TABLE, "model.norm.weight", "model.layers.0.input_layernorm.weight"):
         with pytest.raises(QuantizationError, match="has no inputs"):
-            calibration.inputs(name)
-    calibration.inputs("model.layers.1.mlp.down_proj.weight")
+            calibration.inputs(name, Needs.INPUTS)
+    calibration.inputs("model.layers.1.mlp.down_proj.weight", Needs.INPUTS)
     with pytest.raises(QuantizationError, match="its inputs were discarded: layer 1"):
-        calibration.inputs("model.layers.0.mlp.down_proj.weight")
-
-
-def test_a_calibration_is_made_only_where_a_method_asks(tied):
-    windows = WINDOWS.tolist()
-    assert calibration_for(recipe("int4"), tied.checkpoint, windows) is None
-    assert calibration_for(recipe("bf16"), tied.checkpoint, windows) is None
-    assert calibration_for(CALIBRATED, tied.checkpoint, []) is None
-    assert calibration_for(CALIBRATED, tied.checkpoint, windows) is not None
-    for wrong in ([[1, 2], [3]], [[]]):
-        with pytest.raises(QuantizationError, match="of different lengths"):
-            calibration_for(CALIBRATED, tied.checkpoint, wrong)
-
-
-@pytest.mark.onnx
-def test_an_export_calibrates_what_asks_for_it(tied, tmp_path, monkeypatch):
-    pytest.importorskip("onnx", reason="needs the onnx extra")
-    windows = tuple(tuple(window) for window in WINDOWS.tolist())
-    monkeypatch.setattr(
-        "llama_export.exporting.request.recipe", lambda name, group_size: CALIBRATED
-    )
-    output = export_small(tmp_path, TINY, calibration_windows=windows)
-    weights = QuantizedWeights.open(output / "weights")
-    assert weights.weights_sha256 == tied.weights.weights_sha256
-    assert weights.calibration == tied.weights.calibration
-
-
-@pytest.mark.onnx
-def test_a_plan_without_windows_refuses_before_it_looks_for_the_model(tmp_path, monkeypatch):
-    pytest.importorskip("onnx", reason="needs the onnx extra")
-    monkeypatch.setattr(
-        "llama_export.exporting.request.recipe", lambda name, group_size: CALIBRATED
-    )
-    monkeypatch.setattr(
-        "llama_export.exporting.plan.name_with_adapters",
-        lambda *_, **__: pytest.fail("looked for it"),
-    )
-    with pytest.raises(QuantizationError, match=f"the method {METHOD.name} needs a calibration"):
-        plan_export(ExportRequest("3.2-1B", ("onnx",), tmp_path / "out"))
-
-
-@pytest.mark.onnx
-def test_an_export_that_asks_for_nothing_runs_no_calibration(tmp_path, monkeypatch):
-    pytest.importorskip("onnx", reason="needs the onnx extra")
-
-    def never(*_):
-        pytest.fail("no built-in method looks at inputs")
-
-    monkeypatch.setattr(calibration_module, "StreamedCalibration", never)
-    output = export_small(tmp_path, TINY, calibration_windows=((1, 2), (3, 4)))
-    assert QuantizedWeights.open(output / "weights").calibration is None
+        calibration.inputs("model.layers.0.mlp.down_proj.weight", Needs.INPUTS)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -101,6 +102,11 @@ def calibration_for(
     scratch = Scratch(place.folder / "layers", _key(base, about, recipe.to_json()))
     inputs = CalibrationInputs(windows.ids, needs, curvature, about)
     return StreamedCalibration(checkpoint, inputs, scratch)
+
+
+def forget_calibration(output: Path) -> None:
+    """Remove what a calibration kept in an output, whose result is in place now."""
+    shutil.rmtree(output / CALIBRATION_FOLDER, ignore_errors=True)
 
 
 def _unknown(name: str) -> Tensor | None:

@@ -75,10 +75,6 @@ class Scratch:
             raise TypeError(message)
         return found
 
-    def remove(self) -> None:
-        """Remove the folder: its result is in place, or nobody will go on from it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
     def _codes(self, layer: int) -> Path:
         return self.folder / f"layer-{layer:03}.safetensors"
 

@@ -16,7 +16,12 @@ from typing import Protocol
 from llama_export.bundle.bundle import Bundle, seal
 from llama_export.bundle.manifest import FORMAT_VERSION, Manifest
 from llama_export.bundle.publish import publish
-from llama_export.calibration.calibrate import CALIBRATION_FOLDER, Place, calibration_for
+from llama_export.calibration.calibrate import (
+    CALIBRATION_FOLDER,
+    Place,
+    calibration_for,
+    forget_calibration,
+)
 from llama_export.exporting.plan import ExportPlan, TargetPlan, fitted_recipe, plan_export
 from llama_export.exporting.provenance import (
     artifact_metadata,
@@ -81,6 +86,7 @@ def run_export(plan: ExportPlan, progress: Progress) -> ExportResult:
         chat = describe_chat(source.info.name, source.tokenizer, files.tokenizer_config)
         model = _Model(source, weights, describe_quantization(weights), chat, files)
         made = tuple(_export_target(work, plan, each, model, progress) for each in plan.targets)
+    forget_calibration(plan.output)
     return ExportResult(plan.output, made, time.perf_counter() - begun, plan.width_notes)
 
 
