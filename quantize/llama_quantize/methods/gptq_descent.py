@@ -53,11 +53,16 @@ def required(method: str, inputs: InputStatistics | None) -> InputStatistics:
     """Return the statistics of a weight's inputs.
 
     Raises:
-        QuantizationError: there are none.
+        QuantizationError: there are none, or they are not finite.
     """
     if inputs is None:
         message = f"the method {method} needs the statistics of a weight's inputs"
         raise QuantizationError(message, "give a calibration, or name another method")
+    for part in (inputs.gram, inputs.cross, inputs.curvature):
+        if part is not None and not bool(part.isfinite().all()):
+            message = "what the model computes of the text to calibrate on is not finite"
+            hint = "another weight is damaged; or choose a method that needs no inputs"
+            raise QuantizationError(message, hint)
     return inputs
 
 

@@ -26,7 +26,7 @@ from llama_quantize.scheme import GroupedInt
 # A panel's part of H fits a processor's second cache.
 _PANEL_GROUPS = 16
 _PANEL_COLUMNS = 512
-_BLOCK_ROWS = 64
+_FEWEST_ROWS, _MOST_ROWS = 8, 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,17 +64,30 @@ def descend_coupled(
     group = columns // scales.shape[1]
     values = (codes.view(rows, -1, group) * scales.unsqueeze(2)).view(rows, columns)
     errors = problem.target - values
+    at_once = _rows_at_once(problem.curvature)
     falls = []
     for _ in range(sweeps):
         fall = 0.0
         for part in _panels(scales.shape[1], group):
             covered = slice(part.start * group, part.stop * group)
             panel = _Panel(problem, errors, covered, group)
-            for start in range(0, rows, _BLOCK_ROWS):
-                block = slice(start, min(start + _BLOCK_ROWS, rows))
+            for start in range(0, rows, at_once):
+                block = slice(start, min(start + at_once, rows))
                 fall += panel.improve(block, codes[block, covered], scales[block, part])
         falls.append(fall)
     return falls
+
+
+def _rows_at_once(curvature: Tensor) -> int:
+    """Choose the rows of a block: half as many as there are directions of outputs that matter.
+
+    Steps of more rows than that are no longer independent of each other: each of them makes up for
+    the same error.
+    """
+    spread = curvature.diagonal().rsqrt()
+    correlations = curvature * spread * spread.unsqueeze(1)
+    directions = len(curvature) ** 2 / float(correlations.square_().sum())
+    return max(_FEWEST_ROWS, min(_MOST_ROWS, int(directions / 2)))
 
 
 def _panels(groups: int, group: int) -> list[slice]:
