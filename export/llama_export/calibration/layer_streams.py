@@ -11,6 +11,7 @@ Shapes: B windows, S tokens of one, E hidden_size, K columns of a weight, N rows
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import IntEnum
 
 from torch import Tensor
@@ -47,8 +48,19 @@ ADDED = (Stage.MIXED, Stage.GATED)
 """Stages whose product is added to the residual stream."""
 
 
+@dataclass(frozen=True, eq=False)
+class _Arrays:
+    """The mapped files of a stream, `[B, S, ...]` each."""
+
+    # The states before a layer stay until the states behind it are whole.
+    before: tuple[Tensor, Tensor]
+    middle: Tensor
+    mixed: Tensor
+    gated: Tensor
+
+
 class Stream:
-    """The hidden states of all windows before one stage of one layer.
+    """The hidden states of all windows between two layers.
 
     Args:
         name: name of its files.
@@ -58,80 +70,87 @@ class Stream:
     """
 
     def __init__(self, name: str, config: LlamaConfig, windows: Tensor, scratch: Scratch) -> None:
-        self._name, self._config, self._scratch = name, config, scratch
-        self._windows = windows
-        self._inv_freq = inverse_frequencies(config)
-        self._layer: LlamaDecoderLayer | None = None
+        self._config, self._windows = config, windows
         shape = tuple(windows.shape)
-        # The states before a layer stay until the states behind it are whole.
         states = (*shape, config.hidden_size)
-        self._before = [scratch.array(f"{name}-{side}", states) for side in (0, 1)]
-        self._middle = scratch.array(f"{name}-middle", states)
         attended = config.num_attention_heads * config.head_dim
-        self._mixed = scratch.array(f"{name}-mixed", (*shape, attended))
-        self._gated = scratch.array(f"{name}-gated", (*shape, config.intermediate_size))
-        self._side = 0
+        self._arrays = _Arrays(
+            before=(scratch.array(f"{name}-0", states), scratch.array(f"{name}-1", states)),
+            middle=scratch.array(f"{name}-middle", states),
+            mixed=scratch.array(f"{name}-mixed", (*shape, attended)),
+            gated=scratch.array(f"{name}-gated", (*shape, config.intermediate_size)),
+        )
+        self._inv_freq = inverse_frequencies(config)
         self.parts = chunks(windows)
 
     def begin(self, read: ReadWeight) -> None:
         """Fill the states before the first layer."""
         for part in self.parts:
-            self._before[0][part] = embed(self._config, read, self._windows[part])
+            self._arrays.before[0][part] = embed(self._config, read, self._windows[part])
 
-    def enter(self, layer: LlamaDecoderLayer, index: int) -> None:
-        """Use a layer's weights, whose states before it are there."""
-        self._layer, self._side = layer, index % 2
+    def enter(self, layer: LlamaDecoderLayer, index: int) -> LayerPass:
+        """Return the pass through a layer, whose states before it are there."""
+        return LayerPass(self._arrays, self.parts, layer, index, self._inv_freq)
+
+    def before(self, index: int, part: slice) -> Tensor:
+        """Return the states before a layer, or behind the last, `[b, S, E]`."""
+        return self._arrays.before[index % 2][part]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerPass:
+    """The hidden states of all windows before one stage of one layer.
+
+    Args:
+        arrays: the stream's files.
+        parts: what goes through the layer at a time.
+        layer: the layer's weights; those that are replaced meanwhile count from then on.
+        index: number of the layer, from 0.
+        inv_freq: float32 `[D/2]`.
+    """
+
+    arrays: _Arrays
+    parts: tuple[slice, ...]
+    layer: LlamaDecoderLayer
+    index: int
+    inv_freq: Tensor
 
     def inputs(self, stage: Stage, part: slice) -> Tensor:
         """Return what the products of a stage take, `[b, S, K]`."""
-        layer = self._entered()
-        if stage is Stage.ATTENTION:
-            normed: Tensor = layer.input_layernorm(self._before[self._side][part])
-            return normed
-        if stage is Stage.FEED_FORWARD:
-            normed = layer.post_attention_layernorm(self._middle[part])
-        else:
-            normed = (self._mixed if stage is Stage.MIXED else self._gated)[part]
+        if stage is Stage.MIXED:
+            return self.arrays.mixed[part]
+        if stage is Stage.GATED:
+            return self.arrays.gated[part]
+        layer, middle = self.layer, self.arrays.middle
+        normed: Tensor = (
+            layer.input_layernorm(self._before[part])
+            if stage is Stage.ATTENTION
+            else layer.post_attention_layernorm(middle[part])
+        )
         return normed
 
     def residual(self, stage: Stage, part: slice) -> Tensor:
         """Return what the product of a stage is added to, `[b, S, E]`."""
-        return self._before[self._side][part] if stage is Stage.MIXED else self._middle[part]
+        return (self._before if stage is Stage.MIXED else self.arrays.middle)[part]
 
     def pass_stage(self, stage: Stage) -> None:
         """Compute what the next stage takes."""
-        layer = self._entered()
+        attention, mlp = self.layer.self_attn, self.layer.mlp
         for part in self.parts:
             inputs = self.inputs(stage, part)
             if stage is Stage.ATTENTION:
-                self._mixed[part] = layer.self_attn.mix(inputs, None, None, self._inv_freq)[0]
+                self.arrays.mixed[part] = attention.mix(inputs, None, None, self.inv_freq)[0]
             elif stage is Stage.MIXED:
-                output = layer.self_attn.o_proj(inputs)
-                self._middle[part] = self.residual(stage, part) + output
+                self.arrays.middle[part] = self.residual(stage, part) + attention.o_proj(inputs)
             elif stage is Stage.FEED_FORWARD:
-                self._gated[part] = layer.mlp.gate(inputs)
+                self.arrays.gated[part] = mlp.gate(inputs)
             else:
-                output = layer.mlp.down_proj(inputs)
-                self._before[1 - self._side][part] = self.residual(stage, part) + output
+                behind = self.arrays.before[1 - self.index % 2]
+                behind[part] = self.residual(stage, part) + mlp.down_proj(inputs)
 
-    def leave(self) -> None:
-        """Drop the layer's weights."""
-        self._layer = None
-        self._side = 1 - self._side
-
-    def go_on_at(self, index: int) -> None:
-        """Stand before a layer whose states an interrupted run left."""
-        self._side = index % 2
-
-    def before(self, part: slice) -> Tensor:
-        """Return the states before the next layer, or behind the last, `[b, S, E]`."""
-        return self._before[self._side][part]
-
-    def _entered(self) -> LlamaDecoderLayer:
-        if self._layer is None:
-            message = "no layer is entered"
-            raise RuntimeError(message)
-        return self._layer
+    @property
+    def _before(self) -> Tensor:
+        return self.arrays.before[self.index % 2]
 
 
 def chunks(windows: Tensor) -> tuple[slice, ...]:

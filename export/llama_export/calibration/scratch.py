@@ -3,7 +3,8 @@
 Arrays are files that are mapped, which the system writes back when memory is short. After each
 layer its codes are put beside them, and then, in one step, a small file that names the next layer:
 what an interrupted run leaves is whole up to there. Another model, text, method or machine has
-another key, and starts over. It knows no model and no method.
+another key, and starts over; so does a folder in which a file is missing or of another size. It
+knows no model and no method.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Scratch:
     def __init__(self, folder: Path, key: str) -> None:
         self.folder = folder
         self._key = key
-        self.layer = self._layer_reached()
+        self.layer, self.counts = self._reached()
         if self.layer == 0 and folder.exists():
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -49,12 +50,15 @@ class Scratch:
         mapped = torch.from_file(str(path), shared=True, size=size, dtype=torch.float32)
         return mapped.view(shape)
 
-    def finish(self, layer: int, made: Mapping[str, QuantizedTensor]) -> None:
+    def finish(
+        self, layer: int, made: Mapping[str, QuantizedTensor], counts: Mapping[str, int]
+    ) -> None:
         """Note that a layer is done, and what became of its weights.
 
         Args:
             layer: number of the layer, from 0.
             made: codes and scales by the weight's name.
+            counts: numbers that a later run counts on from.
         """
         tensors = {
             f"{name}.{part}": getattr(tensor, part).contiguous()
@@ -62,10 +66,16 @@ class Scratch:
             for part in ("codes", "scales")
         }
         save_file(tensors, self._codes(layer))
+        self.layer, self.counts = layer + 1, dict(counts)
+        found = {
+            "key": self._key,
+            "layer": self.layer,
+            "counts": self.counts,
+            "sizes": self._sizes(),
+        }
         state = self.folder / f"{_STATE}.new"
-        state.write_text(json.dumps({"key": self._key, "layer": layer + 1}))
+        state.write_text(json.dumps(found))
         state.replace(self.folder / _STATE)
-        self.layer = layer + 1
 
     def made(self, layer: int, name: str, scheme: GroupedInt) -> QuantizedTensor:
         """Return what an interrupted run made of a weight of a layer that is done."""
@@ -78,12 +88,26 @@ class Scratch:
     def _codes(self, layer: int) -> Path:
         return self.folder / f"layer-{layer:03}.safetensors"
 
-    def _layer_reached(self) -> int:
-        """Return the layer that an interrupted run of this key was about to begin."""
+    def _sizes(self) -> dict[str, int]:
+        """Return the sizes in bytes of the folder's files, but for the one that has them."""
+        return {
+            path.name: path.stat().st_size
+            for path in self.folder.iterdir()
+            if not path.name.startswith(_STATE)
+        }
+
+    def _reached(self) -> tuple[int, dict[str, int]]:
+        """Return the layer that an interrupted run of this key was about to begin, and its counts.
+
+        The files must be those that it left: one that is too short would be mapped with zeros.
+        """
         try:
             state = read_object(self.folder / _STATE)
+            sizes = self._sizes()
         except (OSError, JsonFault):
-            return 0
-        layer = state.get("layer")
-        same = state.get("key") == self._key and isinstance(layer, int) and layer > 0
-        return layer if same and isinstance(layer, int) else 0
+            return 0, {}
+        match state:
+            case {"key": self._key, "layer": int(layer), "counts": {**counts}, "sizes": expected}:
+                if expected == sizes:
+                    return layer, {f"{k}": n for k, n in counts.items() if isinstance(n, int)}
+        return 0, {}

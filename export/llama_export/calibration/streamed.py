@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from llama_export.calibration.layer_streams import ADDED, STAGE_OF, Stage, Stream
+from llama_export.calibration.layer_streams import ADDED, STAGE_OF, LayerPass, Stage, Stream
 from llama_export.calibration.scratch import Scratch
 from llama_export.calibration.sums import OuterSum
 from llama_export.calibration.table_inputs import table_inputs
@@ -53,6 +53,17 @@ class CalibrationInputs:
     about: Mapping[str, str] | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class _Entered:
+    """The layer that is being quantised: as it is so far, and as it was where that is asked for."""
+
+    quantised: LayerPass
+    original: LayerPass | None
+
+    def both(self) -> tuple[LayerPass, ...]:
+        return (self.quantised,) if self.original is None else (self.quantised, self.original)
+
+
 class StreamedCalibration:
     """Answers `quantize_to` for one checkpoint; see `llama_quantize.calibration.Calibration`.
 
@@ -70,12 +81,11 @@ class StreamedCalibration:
         self._about, self._scratch = inputs, scratch
         self._stored: dict[str, Weight] = {}
         self._made: dict[str, QuantizedTensor] = {}
-        self._layer: LlamaDecoderLayer | None = None
-        self._original: LlamaDecoderLayer | None = None
+        self._entered: _Entered | None = None
         self._place = (0, Stage.ATTENTION)
         self._streams: list[Stream] = []
         self._sums: tuple[str, InputStatistics, Tensor | None] | None = None
-        self._dead: dict[str, int] = {}
+        self._dead = dict(scratch.counts)
 
     @property
     def origin(self) -> Mapping[str, str]:
@@ -107,16 +117,22 @@ class StreamedCalibration:
             return table_inputs(self._config, self._checkpoint.tensor, self._about.windows)
         index, path, stage = self._locate(name)
         self._go_to(name, index, stage)
+        if name == HEAD:
+            return self._head_inputs()
+        entered = self._enter()
         key = f"{index}.{stage}"
-        if self._sums is None or self._sums[0] != key or stage in ADDED:
+        if self._sums is None or self._sums[0] != key:
             self._sums = None  # before the next ones take as much memory
-            self._sums = key, *self._summed(key, path, stage, needs)
+            self._sums = key, *self._summed(entered, path, stage)
+            self._count_dead(key, self._sums[1].gram)
         _, found, lost = self._sums
+        if needs < Needs.TARGETS:
+            return InputStatistics(found.gram, found.count)
         cross = found.cross
-        if lost is not None and needs >= Needs.TARGETS:
-            cross = self._weight(path) @ lost
+        if lost is not None and entered.original is not None:
+            cross = _through(entered.original.layer.get_submodule(path), lost)
         curvature = self._about.curvature(name) if needs >= Needs.CURVATURE else None
-        return InputStatistics(found.gram, found.count, cross, curvature)
+        return replace(found, cross=cross, curvature=curvature)
 
     @torch.no_grad()
     def quantised(self, name: str, tensor: Weight) -> None:
@@ -125,9 +141,10 @@ class StreamedCalibration:
         if isinstance(tensor, QuantizedTensor) and _PRODUCT.fullmatch(name):
             self._made[name] = tensor
         prefix = f"model.layers.{self._place[0]}."
-        if self._layer is not None and name.startswith(prefix):
+        if self._entered is not None and name.startswith(prefix):
             weight = {name.removeprefix(prefix): whole(tensor)}
-            self._layer.load_state_dict(weight, strict=False, assign=True)
+            layer = self._entered.quantised.layer
+            layer.load_state_dict(weight, strict=False, assign=True)
 
     def _locate(self, name: str) -> tuple[int, str, Stage]:
         """Return a weight's layer, its path in it, and its stage; of a head, those behind all."""
@@ -149,17 +166,14 @@ class StreamedCalibration:
             )
             raise QuantizationError(message, "go through the tensors in model order")
         while self._place < (index, stage):
-            self._enter()
             layer, at = self._place
-            for stream in self._streams:
-                stream.pass_stage(at)
+            for each in self._enter().both():
+                each.pass_stage(at)
             if at is Stage.GATED:
                 self._leave()
                 self._place = layer + 1, Stage.ATTENTION
             else:
                 self._place = layer, Stage(at + 1)
-        if index < self._config.num_hidden_layers:
-            self._enter()
 
     def _begin(self) -> None:
         """Embed the windows, or go on where an interrupted run was."""
@@ -168,34 +182,38 @@ class StreamedCalibration:
         self._streams = [Stream(name, self._config, windows, self._scratch) for name in names]
         if self._scratch.layer:
             self._place = self._scratch.layer, Stage.ATTENTION
-            for stream in self._streams:
-                stream.go_on_at(self._scratch.layer)
             self._forget(self._scratch.layer)
             return
         for stream, read in zip(self._streams, (self._read, self._checkpoint.tensor), strict=False):
             stream.begin(read)
 
-    def _enter(self) -> None:
-        """Load the layer that is being quantised, for each stream its own."""
-        if self._layer is not None:
-            return
-        index = self._place[0]
-        self._layer = load_layer(self._config, self._read, index)
-        self._streams[0].enter(self._layer, index)
-        if len(self._streams) > 1:
-            # What is not quantised yet is one tensor in both.
-            with torch.device("meta"):
-                self._original = LlamaDecoderLayer(self._config)
-            self._original.load_state_dict(self._layer.state_dict(), assign=True)
-            self._streams[1].enter(self._original, index)
+    def _enter(self) -> _Entered:
+        """Return the layer that is being quantised, which is loaded once."""
+        if self._entered is None:
+            index = self._place[0]
+            layer = load_layer(self._config, self._read, index)
+            original = None
+            if len(self._streams) > 1:
+                original = self._streams[1].enter(self._original_of(layer, index), index)
+            self._entered = _Entered(self._streams[0].enter(layer, index), original)
+        return self._entered
+
+    def _original_of(self, layer: LlamaDecoderLayer, index: int) -> LlamaDecoderLayer:
+        """Build the original layer; what is not quantised yet is one tensor in both."""
+        with torch.device("meta"):
+            original = LlamaDecoderLayer(self._config)
+        weights = dict(layer.state_dict())
+        for path in weights:
+            if (name := f"model.layers.{index}.{path}") in self._stored:
+                weights[path] = whole(self._checkpoint.tensor(name))
+        original.load_state_dict(weights, assign=True)
+        return original
 
     def _leave(self) -> None:
         """Note that the layer is done, and drop its weights."""
         index = self._place[0]
-        for stream in self._streams:
-            stream.leave()
-        self._layer = self._original = None
-        self._scratch.finish(index, self._made)
+        self._entered = None
+        self._scratch.finish(index, self._made, self._dead)
         self._forget(index + 1)
 
     def _forget(self, index: int) -> None:
@@ -208,59 +226,57 @@ class StreamedCalibration:
         stored = self._stored.get(name)
         return self._checkpoint.tensor(name) if stored is None else stored
 
-    def _weight(self, path: str) -> Tensor:
-        """Return an original weight of the layer, float32 `[N, K]`."""
-        return self._unquantised().get_parameter(f"{path}.weight")
-
-    def _unquantised(self) -> LlamaDecoderLayer:
-        if self._original is None:
-            message = "targets were not announced"
-            raise RuntimeError(message)
-        return self._original
+    def _head_inputs(self) -> InputStatistics:
+        """Add up what the head takes: nothing comes after it to make up for."""
+        stream, index = self._streams[0], self._place[0]
+        gram = OuterSum(self._config.hidden_size, self._config.hidden_size)
+        for part in stream.parts:
+            inputs = normed(self._config, self._read, stream.before(index, part))
+            gram.add(inputs, inputs)
+        return InputStatistics(gram.total(), gram.count)
 
     def _summed(
-        self, key: str, path: str, stage: Stage, needs: Needs
+        self, entered: _Entered, path: str, stage: Stage
     ) -> tuple[InputStatistics, Tensor | None]:
         """Add up over all tokens: the statistics, and what the inputs lack, `[K, K]`."""
-        stream = self._streams[0]
-        if not path:
-            columns = self._config.hidden_size
-            gram = OuterSum(columns, columns)
-            for part in stream.parts:
-                inputs = normed(self._config, self._read, stream.before(part))
-                gram.add(inputs, inputs)
-            return InputStatistics(gram.total(), gram.count), None
-        columns = stream.inputs(stage, slice(0, 0)).shape[-1]
+        quantised, original = entered.quantised, entered.original
+        columns = quantised.inputs(stage, slice(0, 0)).shape[-1]
         gram = OuterSum(columns, columns)
-        targets = len(self._streams) > 1 and needs >= Needs.TARGETS
-        rows = self._config.hidden_size if stage in ADDED else columns
-        lost = OuterSum(rows, columns) if targets else None
-        for part in stream.parts:
-            inputs = stream.inputs(stage, part)
+        lost = OuterSum(self._config.hidden_size if stage in ADDED else columns, columns)
+        for part in quantised.parts:
+            inputs = quantised.inputs(stage, part)
             gram.add(inputs, inputs)
-            if lost is not None:
-                lost.add(self._missing(path, stage, part, inputs), inputs)
-        found = gram.total()
-        self._count_dead(key, found)
-        if lost is None:
-            return InputStatistics(found, gram.count), None
+            if original is not None:
+                lost.add(_missing(quantised, original, path, stage, part), inputs)
+        found = InputStatistics(gram.total(), gram.count)
+        if original is None:
+            return found, None
         if stage in ADDED:
-            return InputStatistics(found, gram.count, lost.total()), None
-        return InputStatistics(found, gram.count), lost.total()
-
-    def _missing(self, path: str, stage: Stage, part: slice, inputs: Tensor) -> Tensor:
-        """Return what the quantised stream lacks before a product, or behind one that is added."""
-        quantised, original = self._streams
-        wanted = original.inputs(stage, part)
-        if stage not in ADDED:
-            return wanted - inputs
-        product = self._unquantised().get_submodule(path)
-        residual = original.residual(stage, part) - quantised.residual(stage, part)
-        lacking: Tensor = product(wanted) - product(inputs) + residual
-        return lacking
+            return replace(found, cross=lost.total()), None
+        return found, lost.total()
 
     def _count_dead(self, key: str, gram: Tensor) -> None:
         """Count the channels that never fire."""
         diagonal = gram.diagonal()
         if dead := int((diagonal <= _DEAD * diagonal.mean()).sum()):
             self._dead[key] = dead
+
+
+def _missing(
+    quantised: LayerPass, original: LayerPass, path: str, stage: Stage, part: slice
+) -> Tensor:
+    """Return what the quantised stream lacks before a product, or behind one that is added."""
+    inputs, wanted = quantised.inputs(stage, part), original.inputs(stage, part)
+    if stage not in ADDED:
+        return wanted - inputs
+    product = original.layer.get_submodule(path)
+    residual = original.residual(stage, part) - quantised.residual(stage, part)
+    lacking: Tensor = product(wanted) - product(inputs) + residual
+    return lacking
+
+
+def _through(product: nn.Module, lost: Tensor) -> Tensor:
+    """Take what the inputs lack `[K, K]` through a product, side branch and all; `[N, K]`."""
+    bias: Tensor = product(torch.zeros(1, len(lost)))
+    outputs: Tensor = product(lost.t())
+    return (outputs - bias).t()
