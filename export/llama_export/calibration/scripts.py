@@ -14,11 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from llama_export.tokenizer.chat.turns import SYSTEM, USER, Date, Piece, Said, Turns
 from llama_export.tokenizer.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import numpy as np
 
 TEMPLATE_TIME = datetime(2024, 7, 26, 12)
 """What templates write that ask for the time: the day that Meta's own one takes by default."""
