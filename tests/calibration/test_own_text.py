@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from fakes.checkpoint import FakeCheckpoint
 
 from llama_export.calibration import own_text
 from llama_export.calibration.own_text import Order, OwnWriter, draw, drawable, text_start
+from llama_export.calibration.stepwise import StepwiseModel
 from llama_export.errors import CheckpointError
 from llama_export.llama.streamed import reference_logits
 from llama_export.tokenizer.json_tokenizer import JsonTokenizer
@@ -48,6 +50,11 @@ def test_a_token_is_drawn_as_often_as_it_is_likely():
 def test_the_last_chance_draws_nothing_that_is_impossible():
     logits = torch.tensor([[0.0, 1.0, float("-inf"), float("-inf")]])
     assert draw(logits, torch.tensor([1 - 2.0**-32], dtype=torch.float64)).tolist() == [1]
+
+
+def test_the_first_chance_draws_nothing_that_is_impossible():
+    logits = torch.tensor([[float("-inf"), 1.0, 0.0]])
+    assert draw(logits, torch.zeros(1, dtype=torch.float64)).tolist() == [1]
 
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
@@ -90,6 +97,23 @@ def test_windows_that_do_not_fit_side_by_side_are_written_in_turn(tokenizer, mon
     monkeypatch.setattr(own_text, "_WEIGHTS_TO_CACHE", 10**9)
     assert torch.equal(own.write(orders(*range(7)), WINDOW, taken.append), whole)
     assert taken == [1] * 7 * WINDOW
+
+
+def test_the_caches_of_windows_that_are_written_are_gone(tokenizer, monkeypatch):
+    monkeypatch.setattr(own_text, "_LEAST_CACHE_BYTES", 0)
+    monkeypatch.setattr(own_text, "_WEIGHTS_TO_CACHE", 10**9)
+    alive: weakref.WeakSet[StepwiseModel] = weakref.WeakSet()
+    most = []
+
+    class Watched(StepwiseModel):
+        def __init__(self, *given) -> None:
+            super().__init__(*given)
+            alive.add(self)
+            most.append(len(alive))
+
+    monkeypatch.setattr(own_text, "StepwiseModel", Watched)
+    writer(tokenizer).write(orders(0, 1, 2, 3), WINDOW, lambda _: None)
+    assert most == [1, 1, 1, 1]
 
 
 def test_progress_counts_tokens(tokenizer):

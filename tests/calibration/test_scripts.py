@@ -107,7 +107,7 @@ def test_a_message_is_not_empty_and_a_question_not_endless(demo):
         assert not script.may_end
         assert script.next(-1) == expected
     assert not script.may_end
-    written = [script.next(LETTER) for _ in range(300)]
+    written = [script.next(LETTER) for _ in range(500)]
     assert script.may_end
     question = written.index(form.asked[0])
     assert question == 160

@@ -7,6 +7,7 @@ from datetime import datetime
 
 import pytest
 from artifacts.dialogs import demo_format
+from artifacts.sentencepieces import trained
 from artifacts.tiny import write_byte_vocabulary
 
 from llama_export.calibration import text_files
@@ -14,6 +15,7 @@ from llama_export.calibration.text_files import list_files, read_pieces
 from llama_export.errors import PromptError
 from llama_export.tokenizer.chat.chat_format import ChatFormat, Dialog
 from llama_export.tokenizer.chat.messages import Message
+from llama_export.tokenizer.sentencepiece_tokenizer import SentencePieceTokenizer
 from llama_export.tokenizer.tokenizer import load_tokenizer
 
 NOON = datetime(2024, 7, 26, 12)
@@ -41,7 +43,7 @@ def text_of(form: ChatFormat, pieces) -> str:
 def test_a_text_is_read_whole_and_in_its_order(base, tmp_path, monkeypatch):
     path = tmp_path / "tale.txt"
     path.write_text(TALE, encoding="utf-8")
-    for size in (7, 64, 4096):
+    for size in (7, 64, 2**14):
         monkeypatch.setattr(text_files, "_PIECE_BYTES", size)
         pieces = list(read_pieces(path, 0, base))
         assert text_of(base, pieces) == TALE
@@ -70,13 +72,32 @@ def test_without_lines_it_is_read_from_the_next_word_or_letter_on(base, tmp_path
     assert text_of(base, read_pieces(path, 3, base)) == "気天気天気"
 
 
-def test_no_word_is_cut_between_two_pieces(base, tmp_path, monkeypatch):
-    monkeypatch.setattr(text_files, "_PIECE_BYTES", 50)
+def test_pieces_are_cut_between_lines_or_words(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(text_files, "_PIECE_BYTES", 100)
     path = tmp_path / "tale.txt"
     path.write_text(TALE, encoding="utf-8")
+    found = [base.tokenizer.decode(piece.ids) for piece in read_pieces(path, 0, base)]
+    assert all(each.startswith("Line") and each.endswith(".\n") for each in found)
+    path.write_text(TALE.replace("\n", " "), encoding="utf-8")
     first, *rest = [base.tokenizer.decode(piece.ids) for piece in read_pieces(path, 0, base)]
-    assert all(each[0] in " \n" for each in rest)
-    assert len(first) <= 50
+    assert first.startswith("Line")
+    assert all(each[0] == " " for each in rest)
+    path.write_text("a\n\n\n" * 80, encoding="utf-8")  # a run of line breaks stays one
+    found = [base.tokenizer.decode(piece.ids) for piece in read_pieces(path, 0, base)]
+    assert all(each.startswith("a") and each.endswith("a\n\n\n") for each in found)
+
+
+def test_a_piece_in_the_middle_is_encoded_as_such(tmp_path, monkeypatch):
+    """SentencePiece puts a blank before a text, and none before what follows."""
+    tokenizer = SentencePieceTokenizer.from_bytes(trained(), {"legacy": False})
+    monkeypatch.setattr(text_files, "_PIECE_BYTES", 24)
+    path = tmp_path / "tale.txt"
+    path.write_text("the fox and the hare\nand the goose\nand many more\n", encoding="utf-8")
+    form = ChatFormat.of(tokenizer, tokenizer.config_keys())
+    pieces = list(read_pieces(path, 0, form))
+    assert len(pieces) > 2
+    whole = tokenizer.encode(path.read_text())
+    assert [each for piece in pieces for each in piece.ids] == whole
 
 
 def test_the_mark_of_utf_8_is_no_text(base, tmp_path):
@@ -86,7 +107,7 @@ def test_the_mark_of_utf_8_is_no_text(base, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("data", "byte"), [(b"\xff\xfea\x00", 0), (b"a" * 5000 + b"\xe9t", 5000), (b"K\xc3", 1)]
+    ("data", "byte"), [(b"\xff\xfea\x00", 0), (b"a" * 20000 + b"\xe9t", 20000), (b"K\xc3", 1)]
 )
 def test_what_is_not_utf_8_is_refused(base, tmp_path, data, byte):
     path = tmp_path / "latin.txt"
@@ -125,6 +146,8 @@ def test_lines_are_read_from_the_next_one_on(base, tmp_path):
     for at, first in ((0, 0), (1, 1), (length, 1), (length + 1, 2), (8 * length, 8)):
         assert text_of(base, read_pieces(path, at, base)) == "012345678"[first:]
     assert list(read_pieces(path, 8 * length + 1, base)) == []
+    third, *_ = read_pieces(path, length + 1, base)
+    assert (third.at, third.place) == (2 * length, f"{path}, line 3")
 
 
 def test_blank_lines_and_texts_without_a_token_are_passed_over(base, tmp_path):

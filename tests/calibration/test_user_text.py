@@ -98,9 +98,10 @@ def test_a_short_text_is_used_whole(base, tmp_path):
 
 def test_of_a_text_that_is_a_little_too_long_whole_windows_are_drawn(base, tmp_path):
     path = write(tmp_path / "some.txt", numbers(60))
-    found = UserText.of([path], base).windows(8, WINDOW, 0)
-    assert [len(window.ids) for window in found] == [WINDOW] * 8
-    assert len({window.ids for window in found}) == 8
+    for seed in range(12):
+        found = UserText.of([path], base).windows(8, WINDOW, seed)
+        assert [len(window.ids) for window in found] == [WINDOW] * 8
+        assert len({window.ids for window in found}) == 8
 
 
 def test_each_line_is_a_text_of_its_own(base, tmp_path):

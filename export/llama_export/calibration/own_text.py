@@ -90,15 +90,25 @@ class OwnWriter:
         held = sum(each.nbytes for each in self.weights.values()) // _WEIGHTS_TO_CACHE
         most = max(1, max(_LEAST_CACHE_BYTES, held) // cache_bytes(self.config, dtype, window))
         penalties = drawable(self.config, self.tokenizer)
-        written = [torch.empty(0, window, dtype=torch.int64)]
-        for part in _even(orders, -(-len(orders) // most)):
-            batches = [self._batch(each, window, penalties) for each in _even(part, _AT_ONCE)]
-            with worker_pool(_AT_ONCE) as pool:
-                for at in range(window):
-                    list(pool.map(lambda batch, at=at: batch.write(at), batches))
-                    progress(len(part))
-            written += [batch.written for batch in batches]
-        return torch.cat(written)
+        parts = _even(orders, -(-len(orders) // most))
+        # One after the other: the caches of one are gone before the next ones are made.
+        written = [self._part(part, window, penalties, progress) for part in parts]
+        return torch.cat([torch.empty(0, window, dtype=torch.int64), *written])
+
+    def _part(
+        self,
+        orders: Sequence[Order],
+        window: int,
+        penalties: Tensor,
+        progress: Callable[[int], None],
+    ) -> Tensor:
+        """Write windows that fit into memory side by side."""
+        batches = [self._batch(each, window, penalties) for each in _even(orders, _AT_ONCE)]
+        with worker_pool(_AT_ONCE) as pool:
+            for at in range(window):
+                list(pool.map(lambda batch, at=at: batch.write(at), batches))
+                progress(len(orders))
+        return torch.cat([batch.written for batch in batches])
 
     def _batch(self, orders: Sequence[Order], window: int, penalties: Tensor) -> _Batch:
         randoms = [self._random(order) for order in orders]

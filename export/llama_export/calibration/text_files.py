@@ -7,6 +7,7 @@ what a dialog is in them; it chooses no place.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,10 @@ from llama_quantize.printable import shown_name
 from llama_quantize.strict_json import JsonFault, parse_object
 
 _LINES = (".jsonl", ".ndjson")
-_PIECE_BYTES = 4096
+# More than most windows of 512 tokens, so that few are encoded in two parts.
+_PIECE_BYTES = 2**14
+# Behind the line break that ends a paragraph.
+_LINE_BREAK = re.compile(r".*\n(?=\S)", re.DOTALL)
 _MOST_LINE_BYTES = 2**22
 _CONTINUES = range(0x80, 0xC0)  # bytes of UTF-8 that begin no character
 # What other programs call the roles.
@@ -113,7 +117,7 @@ def read_pieces(path: Path, at: int, form: ChatFormat) -> Iterator[Piece]:
 
 
 def _text(file: BinaryIO, path: Path, at: int, form: ChatFormat) -> Iterator[Piece]:
-    """Read plain text; each piece ends before a blank, so that no word is cut."""
+    """Read plain text; each piece ends with a line, or else before a blank: no word is cut."""
     file.seek(at)
     left, begins = b"", True
     while True:
@@ -143,7 +147,9 @@ def _to_a_beginning(data: bytes) -> int:
 
 
 def _last_break(text: str) -> int:
-    """Return the length of a text up to its last blank; of one without any, all of it."""
+    """Return the length of a text up to its last line, or else its last blank, or else all."""
+    if line := _LINE_BREAK.match(text):
+        return line.end()
     found = max(text.rfind(" "), text.rfind("\n"))
     return found if found > 0 else len(text)
 
