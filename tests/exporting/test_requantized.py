@@ -101,3 +101,12 @@ def test_our_own_weights_are_lowered_as_they_are(gptq, tmp_path):
     weights = str(tmp_path / "out" / "weights")
     with pytest.raises(UsageError, match="is quantised already, as kept int4 g64"):
         plan_export(ExportRequest(weights, ("onnx",), tmp_path / "again", "int8"))
+
+
+def test_the_costs_of_other_forms_are_those_of_the_dequantised_weights(gptq, command):
+    code, out, err = command("sensitivity", "-m", gptq, "--calibration-tokens", 512, "--json")
+    assert code == 0, err
+    found = json.loads(out)["linears"][Q_PROJ]
+    # The codes came in groups of 64: in these again they lose next to nothing.
+    costs = {label: form["predicted_kl"] for label, form in found.items()}
+    assert costs["int4 g64"] < 0.05 * costs["int4 g128"]

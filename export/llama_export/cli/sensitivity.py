@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,7 +67,7 @@ def sensitivity(
     with progress.step("Starting PyTorch"):
         from llama_export.exporting.search import measure_sensitivity
     options = CalibrationOptions(calibration_tokens, calibration)
-    place = Path() if output is None else output.parent
+    place = Path(tempfile.gettempdir()) if output is None else output.parent
     found = measure_sensitivity(named, options, place, progress, token=token, table=table)
     costs = found.costs.by_a_method(GAINS[quality])
     chosen = None if budget is None else costs.within(budget)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llama_export.calibration.curvature import measure_curvature
@@ -73,6 +73,8 @@ def measure_sensitivity(
         UsageError: the model is quantised already.
         LlamaExportError: the model could not be fetched, or its weights or the text cannot be used.
     """
+    # Another form than a checkpoint of kept codes has is what is asked for.
+    named = replace(named, reading=replace(named.reading, requantize=True))
     with progress.step(f"Opening {named.name}") as advance:
         model = fetch_named(named, revision=named.revision, token=token, progress=advance)
         source = open_source(model, None, named.reading)
