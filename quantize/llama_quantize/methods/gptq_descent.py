@@ -102,7 +102,7 @@ def row_by_row(
 
 
 def damping_named() -> str:
-    """Say how much is added to the diagonal of a Gram matrix."""
+    """Name the share that is added to the diagonal of a Gram matrix."""
     return f"{_DAMP}, {_DAMP_OF_FEW} below {_FEW_PER_COLUMN} tokens a column"
 
 
