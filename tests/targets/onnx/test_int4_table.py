@@ -64,6 +64,25 @@ def test_it_computes_what_the_eager_model_computes_with_those_codes(made):
     assert np.argmax(found) == np.argmax(expected)
 
 
+def test_onnxruntime_genai_writes_the_same_tokens(made):
+    genai = pytest.importorskip("onnxruntime_genai", reason="needs onnxruntime-genai")
+    bundle, config, _ = made
+    prompt = random_tokens(config, 12)
+    model = genai.Model(str(bundle.folder))
+    parameters = genai.GeneratorParams(model)
+    parameters.set_search_options(max_length=32, do_sample=False)
+    generator = genai.Generator(model, parameters)
+    generator.append_tokens(np.array([prompt], dtype=np.int32))
+    session, ours, theirs = session_of(bundle), [], []
+    logits = session.prefill(prompt)
+    for _ in range(8):
+        ours.append(int(logits.argmax()))
+        logits = session.prefill(ours[-1:])
+        generator.generate_next_token()
+        theirs.append(int(generator.get_next_tokens()[0]))
+    assert theirs == ours
+
+
 def test_codes_and_scales_are_read_back(made):
     bundle, config, weights = made
     found = dict(stored_in(bundle).quantized)
