@@ -95,7 +95,8 @@ def candidates(
     for method in dict.fromkeys((NEAREST, *(QUALITIES.get(each, each) for each in methods))):
         for size in group_sizes:
             for each in calibrations if find_method(method).needs else (OWN_TEXT,):
-                yield Candidate(method, by_method(4, size, method), each)
+                text = " with " + ", ".join(file.name for file in each.files) if each.files else ""
+                yield Candidate(method + text, by_method(4, size, method), each)
     for each in kept:
         line, _, folder = each.rpartition("=")
         yield Candidate(line or folder, folder=Path(folder))
@@ -143,7 +144,8 @@ class Comparison:
         source = self._source
         form = ChatFormat.of(source.tokenizer, source.tokenizer_config())
         # Those with other options must not share a folder.
-        place = Place(self._scratch / f"seed-{options.seed}", shown)
+        text = "given" if options.files else "own"
+        place = Place(self._scratch / f"{text}-{options.seed}", shown)
         return calibration_for(fitted, source.checkpoint, form, options, place)
 
     def _rounding(
@@ -225,7 +227,12 @@ PATH = click.Path(path_type=Path)
 @click.option(
     "--seed", "seeds", type=int, multiple=True, default=(0,), help="Of calibrations; repeatable."
 )
-@click.option("--calibration", type=PATH, multiple=True, help="As for the export; repeatable.")
+@click.option(
+    "--calibration",
+    type=PATH,
+    multiple=True,
+    help="Text for half of the windows, as for the export, in rows of their own; repeatable.",
+)
 @click.option("--calibration-tokens", default=OWN_TEXT.tokens, show_default=True)
 @click.option(
     "--weights",
@@ -258,7 +265,11 @@ def main(
         for text in texts
     ]
     yardstick = Yardstick(source.config, source.checkpoint.tensor, windows)
-    texts_of = tuple(CalibrationOptions(calibration_tokens, calibration, seed) for seed in seeds)
+    texts_of = tuple(
+        CalibrationOptions(calibration_tokens, files, seed)
+        for files in dict.fromkeys(((), calibration))
+        for seed in seeds
+    )
     measured = []
     with tempfile.TemporaryDirectory() as scratch:
         comparison = Comparison(source, yardstick, Path(scratch) / "calibration")

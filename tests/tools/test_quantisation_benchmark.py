@@ -111,6 +111,7 @@ def test_an_artifact_is_read_window_by_window_each_from_its_beginning():
     assert "| onnx | 60 | **30.500** | 30.250 | 29.000 | 100 |" in page
 
 
+@pytest.mark.slow
 def test_the_whole_of_it_compares_methods_and_weights_that_were_kept(model, tmp_path):
     from llama_export.checkpoints.formats import open_checkpoint
 
@@ -120,7 +121,8 @@ def test_the_whole_of_it_compares_methods_and_weights_that_were_kept(model, tmp_
     main = runpy.run_path(str(BENCHMARKS / "quantisation.py"))["main"]
     options = [f"--text={text}" for text in texts]
     options += [f"--model={model}", "--group-size=64", "--method=clip_search"]
-    options += ["--method=good", "--calibration-tokens=512", "--seed=3"]
+    options += ["--method=good", "--calibration-tokens=1024", "--seed=3"]
+    options += [f"--calibration={written(tmp_path, 'given.txt', 3000)}"]
     options += [f"--weights=kept={kept}", f"--output={tmp_path / 'results'}"]
     done = CliRunner().invoke(main, options, catch_exceptions=False)
     assert done.exit_code == 0, done.output
@@ -133,9 +135,12 @@ def test_the_whole_of_it_compares_methods_and_weights_that_were_kept(model, tmp_
         "int4 g64, nearest",
         "int4 g64, clip_search",
         "int4 g64, gptq_descent, seed 3",
+        "int4 g64, gptq_descent with given.txt, seed 3",
         "int4 g64, kept",
     ]
-    assert rows["int4 g64, gptq_descent, seed 3"]["calibration"]["tokens"] == "512"
+    for name, windows in (("gptq_descent", "0"), ("gptq_descent with given.txt", "1")):
+        calibration = rows[f"int4 g64, {name}, seed 3"]["calibration"]
+        assert (calibration["tokens"], calibration["user_windows"]) == ("1024", windows)
     assert rows["bfloat16, table alone"]["texts"]["one.txt"]["ratio_to_rounding"] is None
     for text in ("one.txt", "another.txt"):
         figures = {name: row["texts"][text] for name, row in rows.items()}

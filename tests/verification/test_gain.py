@@ -169,8 +169,14 @@ def test_a_quick_check_shows_the_record_of_a_calibration_and_leaves_the_gain_out
     row = report.row("calibration")
     assert row.name == "tokens that gptq_descent was calibrated on"
     assert (row.value, row.passed) == (32768, None)
-    assert row.note == f"their ids have the sha256 {'5a' * 32}"
+    assert row.note == f"the model's own text; their ids have the sha256 {'5a' * 32}"
     assert not {row.key for row in report.rows} & {*ON_TEXTS, "kl_rounding", "top1_rounding"}
+
+
+def test_windows_of_a_user_are_said(searched):
+    said = SAID | {"user_windows": "32"}
+    (row,) = calibration_rows(calibrated(searched, said).weights, ["gptq_descent"])
+    assert row.note.startswith("the model's own text, and 32 windows of a user's; their ids")
 
 
 @pytest.mark.parametrize(

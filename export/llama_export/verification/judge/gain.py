@@ -95,9 +95,18 @@ def calibration_rows(weights: QuantizedWeights | None, methods: Collection[str])
     tokens, sha256 = said.get("tokens", ""), said.get("ids_sha256", "")
     key, name = "calibration", f"tokens that {', '.join(names)} was calibrated on"
     if _COUNT.fullmatch(tokens) and _SHA256.fullmatch(sha256):
-        return [informed(_SECTION, key, name, int(tokens), f"their ids have the sha256 {sha256}")]
+        note = f"{_whose(said)}; their ids have the sha256 {sha256}"
+        return [informed(_SECTION, key, name, int(tokens), note)]
     note = "the weights' record does not name them"
     return [unchecked(_SECTION, key, name, note)]
+
+
+def _whose(said: Mapping[str, str]) -> str:
+    """Say who wrote the windows, as far as the record tells."""
+    windows = said.get("user_windows", "0")
+    if windows == "0" or not _COUNT.fullmatch(windows):
+        return "the model's own text"
+    return f"the model's own text, and {windows} windows of a user's"
 
 
 def _calibrated(methods: Collection[str]) -> tuple[str, ...]:
