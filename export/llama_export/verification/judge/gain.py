@@ -102,7 +102,7 @@ def calibration_rows(weights: QuantizedWeights | None, methods: Collection[str])
 
 
 def _whose(said: Mapping[str, str]) -> str:
-    """Say who wrote the windows, as far as the record tells."""
+    """Name who wrote the windows, as far as the record tells."""
     windows = said.get("user_windows", "0")
     if windows == "0" or not _COUNT.fullmatch(windows):
         return "the model's own text"

@@ -122,7 +122,7 @@ class _Panel:
         self._own = own.permute(1, 2, 0).contiguous()  # `[g, g, P]`
 
     def improve(self, block: slice, codes: Tensor, scales: Tensor) -> float:
-        """Give each group of a block of rows its turn; returns the fall of the objective.
+        """Let each group of a block of rows have its turn; returns the fall of the objective.
 
         Args:
             block: the rows.
