@@ -92,8 +92,7 @@ class WrittenRecipe:
     def recipe(self, quality: str | None = None) -> QuantRecipe:
         """Return the rules: those that were written, then the built-in ones.
 
-        Codes of the blocks' matrices are chosen as the quality says, those of tables by the weights
-        alone.
+        Codes are chosen as the quality says, but those of int8 tables by the weights alone.
 
         Args:
             quality: how codes are chosen, as in `llama_quantize.recipe.recipe`.
@@ -239,10 +238,10 @@ def _require_match(number: int, match: object) -> None:
 
 
 def _method(match: str, scheme: Scheme, method: str) -> str:
-    """Choose the method of a rule: the tables' inputs are not known when their turn comes."""
+    """Choose the method of a rule; an int8 table loses too little to be calibrated."""
     if isinstance(scheme, Float):
         return DEFAULT_METHOD
-    if match.removesuffix(_WEIGHT) in _TABLES:
+    if match.removesuffix(_WEIGHT) in _TABLES and scheme.bits == 8:
         method = DEFAULT_METHOD
     # A row of int8 gains nothing from a search of its scale.
     return "nearest" if scheme.group_size is None and method == DEFAULT_METHOD else method
