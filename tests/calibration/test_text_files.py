@@ -82,9 +82,9 @@ def test_pieces_are_cut_between_lines_or_words(base, tmp_path, monkeypatch):
     first, *rest = [base.tokenizer.decode(piece.ids) for piece in read_pieces(path, 0, base)]
     assert first.startswith("Line")
     assert all(each[0] == " " for each in rest)
-    path.write_text("a\n\n\n" * 80, encoding="utf-8")  # a run of line breaks stays one
+    path.write_text("ab\n\n\n\n" * 80, encoding="utf-8")  # a run of line breaks stays one
     found = [base.tokenizer.decode(piece.ids) for piece in read_pieces(path, 0, base)]
-    assert all(each.startswith("a") and each.endswith("a\n\n\n") for each in found)
+    assert all(each.startswith("ab") and each.endswith("ab\n\n\n\n") for each in found)
 
 
 def test_a_piece_in_the_middle_is_encoded_as_such(tmp_path, monkeypatch):
