@@ -78,6 +78,7 @@ def test_the_costliest_linears_are_shown_with_what_was_chosen(measured):
     assert "at most 5 nats" in out
 
 
+@pytest.mark.slow
 def test_a_better_quality_scales_what_is_foretold(measured):
     totals = {}
     for quality in ("fast", "best"):
@@ -127,6 +128,7 @@ def test_a_model_that_is_quantised_has_no_form_left_to_choose(tiny, tmp_path, co
     assert "needs --model" in err
 
 
+@pytest.mark.slow
 @pytest.mark.onnx
 def test_an_export_searches_its_own_recipe_and_keeps_it(tiny, tmp_path, command):
     pytest.importorskip("onnx")
