@@ -61,9 +61,30 @@ class Interrupts:
         self._held = False  # the handler did not raise: nothing is interrupted
 
 
+@contextmanager
+def noted_in_place() -> Iterator[None]:
+    """Note on an interrupt of the block that the output is whole all the same."""
+    try:
+        yield
+    except BaseException as late:
+        add_note(late, IN_PLACE)
+        raise
+
+
+class Note(str):
+    """A note that was added to an exception on its way, and none of its own."""
+
+    __slots__ = ()
+
+
+def notes_of(error: BaseException) -> list[str]:
+    """Return what was added to an exception on its way."""
+    return [each for each in getattr(error, "__notes__", []) if isinstance(each, Note)]
+
+
 def add_note(error: BaseException, text: str) -> None:
     """Do what `error.add_note` does, which Python 3.10 does not have yet."""
-    error.__notes__ = [*getattr(error, "__notes__", []), text]
+    error.__notes__ = [*getattr(error, "__notes__", []), Note(text)]
 
 
 @contextmanager

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +19,14 @@ import torch
 from torch import Tensor
 
 from llama_export.calibration.curvature import measure_curvature
+from llama_export.calibration.kept_windows import text_key, windows_once
+from llama_export.calibration.left_over import CALIBRATION_FOLDER, LAYERS_FOLDER
 from llama_export.calibration.options import CalibrationOptions
 from llama_export.calibration.scratch import Scratch
 from llama_export.calibration.streamed import CalibrationInputs, StreamedCalibration
 from llama_export.calibration.windows import CalibrationWindows, gather_windows
 from llama_export.checkpoints.checkpoint import Checkpoint
+from llama_export.errors import NOTICE
 from llama_export.llama.streamed import weight_rows
 from llama_export.tokenizer.chat.chat_format import ChatFormat
 from llama_export.version import __version__
@@ -31,8 +35,8 @@ from llama_quantize.methods.method import find_method
 from llama_quantize.recipe import QuantRecipe
 from llama_quantize.scheme import GroupedInt
 
-CALIBRATION_FOLDER = ".calibration"
-"""Name of the folder in the output that a calibration works in."""
+_log = logging.getLogger(__name__)
+
 # Curvature needs fewer tokens than Gram matrices: a weight has as many rows as a model is wide.
 _CURVATURE_TOKENS = 8192
 Step = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
@@ -90,7 +94,7 @@ def calibration_for(
         some = windows.ids[: max(1, _CURVATURE_TOKENS // windows.ids.shape[1])]
         about["curvature_tokens"] = str(some.numel())
         key = _key(base, windows.origin, {"curvature": about["curvature_tokens"]})
-        with place.step("Measuring what the answers depend on") as advance:
+        with place.step("Measuring the curvature") as advance:
             curvature = measure_curvature(
                 checkpoint.config,
                 checkpoint.tensor,
@@ -99,7 +103,11 @@ def calibration_for(
                 Scratch(place.folder / "curvature", key),
                 advance,
             ).of
-    scratch = Scratch(place.folder / "layers", _key(base, about, recipe.to_json()))
+    scratch = Scratch(place.folder / LAYERS_FOLDER, _key(base, about, recipe.to_json()))
+    if scratch.layer:
+        layers = checkpoint.config.num_hidden_layers
+        at = f"at layer {scratch.layer + 1}" if scratch.layer < layers else "behind the last"
+        _log.log(NOTICE, "an interrupted calibration goes on %s of %d layers", at, layers)
     inputs = CalibrationInputs(windows.ids, needs, curvature, about)
     return StreamedCalibration(checkpoint, inputs, scratch)
 
@@ -118,8 +126,18 @@ def _windows(
     checkpoint: Checkpoint, form: ChatFormat, options: CalibrationOptions, place: Place, base: str
 ) -> CalibrationWindows:
     place.folder.mkdir(parents=True, exist_ok=True)
-    with place.step("Writing text to calibrate on") as advance:
-        return gather_windows(checkpoint, form, options, place.folder, advance)
+
+    def gather() -> CalibrationWindows:
+        with place.step("Writing text to calibrate on") as advance:
+            return gather_windows(checkpoint, form, options, place.folder, advance)
+
+    try:
+        key = _key(base, {"text": text_key(form, options)})
+        return windows_once(place.folder, key, checkpoint.config, gather)
+    except BaseException:
+        with suppress(OSError):  # it holds what an earlier run kept
+            place.folder.rmdir()
+        raise
 
 
 def _fingerprint(checkpoint: Checkpoint) -> str:

@@ -77,9 +77,15 @@ def measure_curvature(
         read: function that returns an original weight by its name.
         windows: token ids int64 `[B, S]`.
         seed: seed of the drawn labels.
-        scratch: folder for what does not fit into memory.
+        scratch: folder for what does not fit into memory; what an earlier run measured there is
+            taken.
         progress: called with the layers done, and those to do, there and back.
+
+    Raises:
+        OSError: the disk is full.
     """
+    if scratch.layer:
+        return Curvature(scratch, {name: _kept_shape(n) for name, n in scratch.counts.items()})
     inv_freq = inverse_frequencies(config)
     layers, total = config.num_hidden_layers, 2 * config.num_hidden_layers
     shape = (*windows.shape, config.hidden_size)
@@ -107,7 +113,16 @@ def measure_curvature(
             shapes[name] = tuple(mean.shape)
             scratch.array(_file(name), shapes[name]).copy_(mean)
         progress(total - index, total)
+    del states, gradient
+    for name in ("gradient", *(f"states-{index}" for index in range(layers + 1))):
+        scratch.drop(name)
+    scratch.finish(layers - 1, {}, {name: shape[0] for name, shape in shapes.items()})
     return Curvature(scratch, shapes)
+
+
+def _kept_shape(rows: int) -> tuple[int, ...]:
+    """Return the shape of what is kept of a linear with so many rows."""
+    return (rows, rows) if rows <= _MOST_ROWS else (rows,)
 
 
 class _Sums:

@@ -29,5 +29,11 @@ class CalibrationOptions:
         return self != CalibrationOptions()
 
 
+WINDOW_TOKENS = 512
+"""Most tokens of a window; of a model with a shorter context, all of that."""
+
+MOST_TOKENS = 2**20
+"""Most tokens of a calibration: from 2**18 on another one teaches hardly anything."""
+
 OWN_TEXT = CalibrationOptions()
 """As much of the model's own text as suits most models."""

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -44,11 +46,21 @@ class Scratch:
         folder.mkdir(parents=True, exist_ok=True)
 
     def array(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """Map a float32 array of the folder; zeros where it is new."""
+        """Map a float32 array of the folder; zeros where it is new.
+
+        Raises:
+            OSError: the disk is full.
+        """
         size = math.prod(shape)
-        path = self.folder / f"{name}.f32"
+        path = self._path(name)
+        _reserve(path, size * torch.float32.itemsize)
         mapped = torch.from_file(str(path), shared=True, size=size, dtype=torch.float32)
         return mapped.view(shape)
+
+    def drop(self, name: str) -> None:
+        """Remove an array that nobody will map again."""
+        with suppress(OSError):  # it goes with the folder
+            self._path(name).unlink()
 
     def finish(
         self, layer: int, made: Mapping[str, QuantizedTensor], counts: Mapping[str, int]
@@ -88,6 +100,9 @@ class Scratch:
     def _codes(self, layer: int) -> Path:
         return self.folder / f"layer-{layer:03}.safetensors"
 
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.f32"
+
     def _sizes(self) -> dict[str, int]:
         """Return the sizes in bytes of the folder's files, but for the one that has them."""
         return {
@@ -108,6 +123,31 @@ class Scratch:
             return 0, {}
         match state:
             case {"key": self._key, "layer": int(layer), "counts": {**counts}, "sizes": expected}:
-                if expected == sizes:
+                # What was begun since stands beside them.
+                if isinstance(expected, dict) and expected.items() <= sizes.items():
                     return layer, {f"{k}": n for k, n in counts.items() if isinstance(n, int)}
         return 0, {}
+
+
+def noted_layer(folder: Path) -> int:
+    """Return the layer that an interrupted run was about to begin; 0: none is done."""
+    try:
+        layer = read_object(folder / _STATE).get("layer")
+    except (OSError, JsonFault):
+        return 0
+    return layer if isinstance(layer, int) else 0
+
+
+def _reserve(path: Path, size_bytes: int) -> None:
+    """Take room for a file: a mapped one that the disk cannot hold would end the process.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        os.posix_fallocate(descriptor, 0, max(1, size_bytes))
+    finally:
+        os.close(descriptor)

@@ -88,6 +88,11 @@ class StreamedCalibration:
         self._dead = dict(scratch.counts)
 
     @property
+    def layers_done(self) -> int:
+        """Number of layers whose weights are quantised, by an interrupted run or by this one."""
+        return self._scratch.layer
+
+    @property
     def origin(self) -> Mapping[str, str]:
         """What decides the statistics: the tokens, and what orders the floating-point sums."""
         dead = sum(self._dead.values())

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from llama_export.calibration.options import CalibrationOptions
+from llama_export.calibration.options import WINDOW_TOKENS, CalibrationOptions
 from llama_export.calibration.own_text import Order, OwnWriter, text_start
 from llama_export.calibration.refused import RefusedRuns
 from llama_export.calibration.scripts import DialogForm
@@ -29,7 +29,6 @@ from llama_export.tokenizer.chat.chat_format import ChatFormat
 from llama_export.tokenizer.chat.find_turns import find_turns
 from llama_quantize.checkpoint.files import file_sha256
 
-_WINDOW = 512
 # How often a window is written anew that holds what `verify` measures on.
 _ATTEMPTS = 3
 
@@ -76,7 +75,7 @@ def gather_windows(
         found = f"{options.tokens} tokens and seed {options.seed}"
         message = f"a calibration takes at least 1 token, and a seed from 0 on: found {found}"
         raise UsageError(message)
-    window = min(_WINDOW, checkpoint.config.longest_context)
+    window = min(WINDOW_TOKENS, checkpoint.config.longest_context)
     turns = find_turns(form)
     orders = _orders(checkpoint.config, form, options, window, has_turns=turns.turns is not None)
     given = {each.number: torch.tensor(each.given) for each in orders if _is_whole(each, window)}

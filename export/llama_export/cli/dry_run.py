@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from llama_export.cli.durations import shown_duration
 from llama_export.errors import LlamaExportError
-from llama_export.exporting.estimate import QUOTED_CONTEXT, TargetEstimate
+from llama_export.exporting.estimate import QUOTED_CONTEXT, ExportEstimate, TargetEstimate
 from llama_export.exporting.phones import (
     LIKELY_SHARE,
     SHARE_SOURCES,
@@ -24,6 +25,7 @@ from llama_export.system.byte_sizes import format_bytes
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from llama_export.exporting.calibration_cost import CalibrationCost
     from llama_export.exporting.plan import ExportPlan
 
 _PHONE_NOTE = (
@@ -34,6 +36,7 @@ _PHONE_NOTE = (
     "a phone."
 )
 
+_WAITED_FOR_S = 60
 # Smaller models decode from the processor's caches: the memory's speed says nothing of them.
 _SMALLEST_BYTES = 50_000_000
 
@@ -179,9 +182,10 @@ def plan_table(plan: ExportPlan) -> Table:
         f"{format_bytes(found.memory_bytes)}{' with the check' if found.verify else ''}; "
         f"{format_bytes(resources.available_bytes)} available"
     )
-    rows["time, about"] = (
-        f"{_duration(found.elapsed_s)}{', without the download' if found.download_bytes else ''}"
-    )
+    without = ", without the download" if found.download_bytes else ""
+    rows["time, about"] = f"{shown_duration(found.elapsed_s)}{without}"
+    if found.calibration is not None:
+        rows["calibration"] = calibration_line(found.calibration)
     for key, value in rows.items():
         table.add_row(key, value)
     return table
@@ -200,7 +204,7 @@ def target_table(plan: ExportPlan) -> Table:
         "size": [format_bytes(each.bundle_bytes) for each in found.targets],
         "extra disk during export": [_or_none(each.scratch_bytes) for each in found.targets],
         "memory to make it": [format_bytes(each.memory_bytes) for each in found.targets],
-        "time to make it": [_duration(each.elapsed_s) for each in found.targets],
+        "time to make it": [shown_duration(each.elapsed_s) for each in found.targets],
         "memory when loaded": [
             format_bytes(each.footprint.resident_bytes) for each in found.targets
         ],
@@ -216,7 +220,7 @@ def target_table(plan: ExportPlan) -> Table:
         format_bytes(sum(each.bundle_bytes for each in found.targets)),
         _or_none(max(each.scratch_bytes for each in found.targets)),
         format_bytes(found.memory_bytes),
-        _duration(found.elapsed_s),
+        shown_duration(found.elapsed_s),
     ]
     if len(found.targets) > 1:
         table.add_column("together", justify="right")
@@ -263,5 +267,17 @@ def _or_none(size_bytes: int) -> str:
     return format_bytes(size_bytes) if size_bytes else "none"
 
 
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+def calibration_line(cost: CalibrationCost) -> str:
+    """Return in a line what a calibration takes, and what takes less."""
+    return (
+        f"about {shown_duration(cost.elapsed_s)}, {format_bytes(cost.memory_bytes)} of memory, "
+        f"{format_bytes(cost.scratch_bytes)} of disk; --quality fast does without"
+    )
+
+
+def long_calibration(found: ExportEstimate) -> str | None:
+    """Announce a calibration that one waits for; None where there is none or it is short."""
+    cost = found.calibration
+    if cost is None or cost.elapsed_s < _WAITED_FOR_S:
+        return None
+    return f"the calibration takes {calibration_line(cost)}"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import click
 
+from llama_export.bundle.interrupts import notes_of
 from llama_export.cli.signals import InterruptedBySignal
 from llama_export.cli.tokens import without_tokens
 from llama_export.errors import OUR_FAULT_EXIT_CODE, LlamaExportError, OutputError
@@ -72,10 +73,9 @@ def _interrupted(error: BaseException) -> Ending | None:
 def _refused(error: BaseException, program: str) -> Ending | None:
     if (short := shortage(error)) is not None:
         return Ending(short.exit_code, short.message, short.hint)
-    if isinstance(error, LlamaExportError):
-        return Ending(error.exit_code, error.message, error.hint)
-    if isinstance(error, QuantizationError):
-        return Ending(_QUANTIZATION_EXIT_CODE, error.message, error.hint)
+    if isinstance(error, LlamaExportError | QuantizationError):
+        code = getattr(error, "exit_code", _QUANTIZATION_EXIT_CODE)
+        return Ending(code, "; ".join([error.message, *notes_of(error)]), error.hint)
     if isinstance(error, click.UsageError):
         path = program if error.ctx is None else error.ctx.command_path
         return Ending(error.exit_code, _plain(error), f"{path} --help shows how it is used")

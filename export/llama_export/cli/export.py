@@ -18,7 +18,6 @@ from llama_export.cli.searched_recipe import (
     chosen_budget,
     with_searched_recipe,
 )
-from llama_export.cli.signals import InterruptedBySignal
 from llama_export.cli.target_options import (
     OWN_SECTIONS,
     SHARED_OPTIONS,
@@ -213,9 +212,9 @@ def export(
         message = "an export needs both --target and --model"
         raise UsageError(message, "llama-export --target onnx --model 3.2-1B")
     console = open_console(verbose)
-    from llama_export.bundle.interrupts import IN_PLACE, add_note
+    from llama_export.bundle.interrupts import noted_in_place, notes_of
     from llama_export.cli.console import results
-    from llama_export.cli.dry_run import show_plan
+    from llama_export.cli.dry_run import long_calibration, show_plan
     from llama_export.cli.next_steps import show_next_steps
     from llama_export.cli.terminal import (
         TerminalProgress,
@@ -254,6 +253,8 @@ def export(
     if dry_run:
         show_plan(plan, as_json=as_json)
         return
+    if (line := long_calibration(plan.estimate)) is not None:
+        show_note(console, line)
     progress = TerminalProgress(console)
     with progress.step("Starting PyTorch"):
         from llama_export.exporting.pipeline import run_export
@@ -263,11 +264,10 @@ def export(
             result = run_export(plan, progress)
     except VerificationFailedError as failed:
         show_report(failed.report, as_json=as_json)
-        show_error(
-            console, f"{failed}; nothing was published", "--no-verify publishes it unchecked"
-        )
+        said = "; ".join([f"{failed}", "nothing was published", *notes_of(failed)])
+        show_error(console, said, "--no-verify publishes it unchecked")
         raise click.exceptions.Exit(1) from None
-    try:
+    with noted_in_place():
         first = result.bundles[0].bundle
         runs_here = first.manifest.runs_here
         command = command_after(plan, first) if runs_here else None
@@ -280,6 +280,3 @@ def export(
             show_next_steps(console, first, verify=command)
         if runs_here and command is None:
             show_note(console, NEVER_AGAIN)
-    except InterruptedBySignal as late:
-        add_note(late, IN_PLACE)
-        raise

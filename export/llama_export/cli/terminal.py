@@ -18,14 +18,19 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
+    Task,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
 )
 from rich.table import Table
+from rich.text import Text
+from typing_extensions import override
 
 from llama_export.cli.console import results
+from llama_export.cli.durations import shown_duration
 from llama_export.cli.output import write_json_text
 from llama_export.cli.tokens import without_tokens
 from llama_export.errors import NOTICE
@@ -33,6 +38,9 @@ from llama_export.system.byte_sizes import format_bytes
 from llama_quantize.printable import clipped, printable, shown_name
 
 _MOST_OF_A_LABEL = 200
+# A step that took so long is worth a guess when it ends. It is made by its speed over minutes: the
+# largest weight of a calibrated layer takes one.
+_LASTS_S, _SPEED_PERIOD_S = 5.0, 900.0
 # Characters of an error on the screen; both together are still read to their end.
 _MOST_OF_A_MESSAGE, _MOST_OF_A_HINT = 1500, 400
 
@@ -48,6 +56,18 @@ def quieten() -> None:
     logging.disable(logging.WARNING)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+
+class _TimeLeft(ProgressColumn):
+    """What is left of a step that lasts, as far as its bar tells; else nothing."""
+
+    max_refresh = 0.5
+
+    @override
+    def render(self, task: Task) -> Text:
+        lasts = not task.finished and (task.elapsed or 0.0) >= _LASTS_S
+        left = task.time_remaining if lasts else None
+        return Text("" if left is None else f"{shown_duration(left)} left", "progress.remaining")
 
 
 @dataclass(frozen=True)
@@ -76,8 +96,10 @@ class TerminalProgress:
             BarColumn(bar_width=24),
             TaskProgressColumn(),
             TimeElapsedColumn(),
+            _TimeLeft(),
         )
-        with Progress(*columns, console=self.console) as bars:
+        bars = Progress(*columns, console=self.console, speed_estimate_period=_SPEED_PERIOD_S)
+        with bars:
             task = bars.add_task(shown_name(label, _MOST_OF_A_LABEL), total=None)
             try:
                 yield lambda done, total: bars.update(task, completed=done, total=total)

@@ -7,9 +7,10 @@ with int4 on 2 cores, and are shown as "about". It knows no machine and prints n
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llama_export.errors import UsageError
+from llama_export.exporting.calibration_cost import CalibrationCost, calibration_cost
 from llama_export.llama.names import Shapes, expected_shapes
 from llama_export.sources.catalogue import ModelShape
 from llama_export.targets import registry
@@ -89,6 +90,7 @@ class ExportEstimate:
         weights_bytes: size of the `weights/` folder; 0 when the source is one already.
         targets: one estimate a target.
         verify: whether the check is part of it.
+        calibration: what a calibration takes; None: no method asks for one.
     """
 
     model: str
@@ -99,25 +101,30 @@ class ExportEstimate:
     weights_bytes: int
     targets: tuple[TargetEstimate, ...]
     verify: bool
+    calibration: CalibrationCost | None = None
 
     @property
     def memory_bytes(self) -> int:
-        """Peak memory of the export, about: the targets are made one after the other."""
-        return max(target.memory_bytes for target in self.targets)
+        """Peak memory of the export, about: its parts come one after the other."""
+        calibration = 0 if self.calibration is None else self.calibration.memory_bytes
+        return max(calibration, *(target.memory_bytes for target in self.targets))
 
     @property
     def elapsed_s(self) -> float:
         """Time of the whole export, without the download; about."""
-        return sum(target.elapsed_s for target in self.targets)
+        calibration = 0.0 if self.calibration is None else self.calibration.elapsed_s
+        return calibration + sum(target.elapsed_s for target in self.targets)
 
     @property
     def disk_bytes(self) -> int:
         """What the output's disk must have free.
 
         All bundles are made before the first is put in place, and what they replace stays until
-        then. The weights are needed even if not kept.
+        then. The weights are needed even if not kept, and what a calibration left until all is in
+        place.
         """
         kept = self.weights_bytes + sum(target.bundle_bytes for target in self.targets)
+        kept += 0 if self.calibration is None else self.calibration.scratch_bytes
         return kept + max(target.scratch_bytes for target in self.targets)
 
     def to_json(self) -> dict[str, object]:
@@ -133,6 +140,7 @@ class ExportEstimate:
             "memory_bytes": self.memory_bytes,
             "elapsed_s": round(self.elapsed_s, 1),
             "verify": self.verify,
+            "calibration": None if self.calibration is None else self.calibration.to_json(),
             "targets": [target.to_json() for target in self.targets],
         }
 
@@ -194,6 +202,26 @@ def estimate(
         ),
         verify=verify,
     )
+
+
+def with_calibration(
+    found: ExportEstimate, shape: ModelShape, used: QuantRecipe, tokens: int, cores: int
+) -> ExportEstimate:
+    """Add what a calibration takes to an export's estimate, where a method asks for one.
+
+    Args:
+        found: estimate without it.
+        shape: the model; of one that is quantised already, no codes are chosen.
+        used: recipe of the weights.
+        tokens: number of tokens that were asked for.
+        cores: number of the machine's cores.
+    """
+    if shape.recipe is not None:
+        return found
+    methods = used.resolve(expected_shapes(shape.config)).methods
+    cost = calibration_cost(shape.config, methods, tokens, cores)
+    kept = found.weights_bytes + (0 if cost is None else cost.kept_bytes)
+    return replace(found, calibration=cost, weights_bytes=kept)
 
 
 def memory_bytes(targets: Sequence[str], num_parameters: int, *, verify: bool) -> int:

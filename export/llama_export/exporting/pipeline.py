@@ -6,22 +6,24 @@ goes to the `Progress` that it is given.
 
 from __future__ import annotations
 
+import math
+import shutil
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from llama_export.bundle.bundle import Bundle, seal
+from llama_export.bundle.interrupts import add_note, noted_in_place
 from llama_export.bundle.manifest import FORMAT_VERSION, Manifest
 from llama_export.bundle.publish import publish
-from llama_export.calibration.calibrate import (
-    CALIBRATION_FOLDER,
-    Place,
-    calibration_for,
-    forget_calibration,
-)
+from llama_export.calibration.calibrate import Place, calibration_for, forget_calibration
+from llama_export.calibration.kept_windows import windows_file
+from llama_export.calibration.left_over import CALIBRATION_FOLDER, left_over
+from llama_export.calibration.streamed import StreamedCalibration
+from llama_export.checkpoints.checkpoint import Checkpoint
 from llama_export.exporting.plan import ExportPlan, TargetPlan, fitted_recipe, plan_export
 from llama_export.exporting.provenance import (
     artifact_metadata,
@@ -30,6 +32,7 @@ from llama_export.exporting.provenance import (
 )
 from llama_export.exporting.request import ExportRequest
 from llama_export.exporting.result import ExportedBundle, ExportResult
+from llama_export.llama.names import TABLE
 from llama_export.llama.trace import trace
 from llama_export.sources.manifest_fields import (
     describe_chat,
@@ -43,6 +46,7 @@ from llama_export.tokenizer.chat.chat_format import ChatFormat
 from llama_export.verification.golden.record import add_golden
 from llama_export.verification.rows import VerificationFailedError, VerifyReport
 from llama_export.verification.verify import VerifySettings, verify_bundle
+from llama_quantize.checkpoint.files import CALIBRATION_FILE
 from llama_quantize.checkpoint.store import quantize_to
 from llama_quantize.checkpoint.weights import QuantizedWeights
 
@@ -78,7 +82,7 @@ def run_export(plan: ExportPlan, progress: Progress) -> ExportResult:
     """
     begun = time.perf_counter()
     # Nothing is under its name before all of it is made and proved.
-    with publish(plan.publication) as work:
+    with _named_left_over(plan), publish(plan.publication) as work:
         with progress.step(f"Opening {plan.request.model}") as advance:
             source = _open_source(plan, advance)
         files = ModelFiles.of(source)
@@ -86,8 +90,20 @@ def run_export(plan: ExportPlan, progress: Progress) -> ExportResult:
         chat = describe_chat(source.info.name, source.tokenizer, files.tokenizer_config)
         model = _Model(source, weights, describe_quantization(weights), chat, files)
         made = tuple(_export_target(work, plan, each, model, progress) for each in plan.targets)
-    forget_calibration(plan.output)
+    with noted_in_place():
+        forget_calibration(plan.output)
     return ExportResult(plan.output, made, time.perf_counter() - begun, plan.width_notes)
+
+
+@contextmanager
+def _named_left_over(plan: ExportPlan) -> Iterator[None]:
+    """Note on whatever ends the block early what a calibration left to go on from."""
+    try:
+        yield
+    except BaseException as error:
+        if note := left_over(plan.output, plan.model.config.num_hidden_layers):
+            add_note(error, note)
+        raise
 
 
 def _open_source(plan: ExportPlan, advance: Callable[[int, int], None]) -> Source:
@@ -105,15 +121,15 @@ def _quantized_weights(
         return source.weights
     checkpoint, request = source.checkpoint, plan.request
     folder = work / (WEIGHTS_FOLDER if request.keep_weights else _UNKEPT_WEIGHTS)
-    total = checkpoint.size_bytes
     # Of a repository the plan may not know yet that codes are kept, or what its tensors are.
     recipe = checkpoint.recipe or fitted_recipe(plan.chosen, source.config)
+    place = Place(request.output_folder / CALIBRATION_FOLDER, progress.step)
     calibration = calibration_for(
         recipe,
         checkpoint,
         ChatFormat.of(source.tokenizer, source.tokenizer_config()),
         request.calibration,
-        Place(request.output_folder / CALIBRATION_FOLDER, progress.step),
+        place,
     )
     with progress.step(f"Quantising to {recipe.name}") as advance:
         quantize_to(
@@ -121,12 +137,33 @@ def _quantized_weights(
             checkpoint,
             recipe,
             calibration,
-            progress=lambda done: advance(done, total),
+            progress=_shown(advance, checkpoint, calibration),
             metadata=source.identity() | files.fingerprints(),
         )
     files.write(folder)
+    if calibration is not None:
+        shutil.copyfile(windows_file(place.folder), folder / CALIBRATION_FILE)
     # Hashed as they were written, a moment ago.
     return QuantizedWeights.open(folder, check_hash=False)
+
+
+def _shown(
+    advance: Callable[[int, int], None],
+    checkpoint: Checkpoint,
+    calibration: StreamedCalibration | None,
+) -> Callable[[int], None]:
+    """Return what shows the source bytes that are done.
+
+    With a calibration those of the layers count alone, and of them what an interrupted run left to
+    do: the others take no time, and how much is left is told by the time that it took so far.
+    """
+    total, skipped = checkpoint.size_bytes, 0
+    if calibration is not None:
+        sizes = {name: math.prod(shape) for name, shape in checkpoint.shapes.items()}
+        table = total * sizes[TABLE] // sum(sizes.values())
+        done = calibration.layers_done / checkpoint.config.num_hidden_layers
+        skipped = table + round((total - table) * done)
+    return lambda done: advance(max(0, done - skipped), max(1, total - skipped))
 
 
 @dataclass(frozen=True)

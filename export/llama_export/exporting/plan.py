@@ -8,13 +8,19 @@ shown fetches nothing of an alias that is read as it is.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llama_export.bundle.publish import Publication
 from llama_export.checkpoints.formats import require_useful
 from llama_export.errors import UsageError
-from llama_export.exporting.estimate import ExportEstimate, TargetEstimate, estimate
+from llama_export.exporting.estimate import (
+    ExportEstimate,
+    TargetEstimate,
+    estimate,
+    with_calibration,
+)
 from llama_export.exporting.request import ExportRequest
 from llama_export.exporting.resources import Resources, look_for_resources, refusal_of
 from llama_export.llama.config import LlamaConfig
@@ -132,15 +138,7 @@ def plan_export(request: ExportRequest, *, to_show: bool = False) -> ExportPlan:
     named, model = _look_at_model(request)
     recipe = _recipe_for(request, model, chosen)
     machine = Machine()
-    found = estimate(
-        model,
-        request.targets,
-        recipe,
-        request.max_context,
-        options,
-        verify=request.verify,
-        cores=machine.cores(),
-    )
+    found = _estimate(request, model, recipe, options, machine.cores())
     publication = _with_weights(publication, request, model)
     taken = taken or refusal_of(publication)
     resources = look_for_resources(
@@ -168,6 +166,25 @@ def plan_export(request: ExportRequest, *, to_show: bool = False) -> ExportPlan:
         estimate=found,
         resources=resources,
     )
+
+
+def _estimate(
+    request: ExportRequest,
+    model: ModelShape,
+    recipe: QuantRecipe,
+    options: Mapping[str, TargetOptions],
+    cores: int,
+) -> ExportEstimate:
+    found = estimate(
+        model,
+        request.targets,
+        recipe,
+        request.max_context,
+        options,
+        verify=request.verify,
+        cores=cores,
+    )
+    return with_calibration(found, model, recipe, request.calibration.tokens, cores)
 
 
 def _look_at_model(request: ExportRequest) -> tuple[NamedModel, ModelShape]:

@@ -160,14 +160,14 @@ def _disk_fault(
     move_cache = "set HF_HOME to a folder on another disk"
     needs = f"the export of {estimate.model} needs {format_bytes(needed)} at {output}"
     if needed > free:
-        return f"{needs}, and {format_bytes(free)} are free", hint
+        return f"{needs}, and {format_bytes(free)} are free", hint + _without_scratch(estimate)
     if download is None or not fetched:
         return "", ""
     if _disk_of(output) == _disk_of(download.folder):
         if needed + fetched > free:
             both = f"and its download {format_bytes(fetched)} at {download.folder} on the same disk"
             fault = f"{needs}, {both}; {format_bytes(free)} are free"
-            return fault, f"{hint}; or {move_cache}"
+            return fault, f"{hint}; or {move_cache}{_without_scratch(estimate)}"
     elif fetched > cache_free:
         needs = (
             f"the download of {estimate.model} needs {format_bytes(fetched)} at {download.folder}"
@@ -179,6 +179,14 @@ def _disk_fault(
     return "", ""
 
 
+def _without_scratch(estimate: ExportEstimate) -> str:
+    """Return how to do without the disk that a calibration works on, if there is one."""
+    if estimate.calibration is None:
+        return ""
+    size_bytes = estimate.disk_bytes - estimate.calibration.scratch_bytes
+    return f"; or pass --quality fast, which needs {format_bytes(size_bytes)}"
+
+
 def _disk_of(place: Path) -> int:
     """Return the file system's number where a path is or would be."""
     place = place.expanduser().absolute()
@@ -188,8 +196,14 @@ def _disk_of(place: Path) -> int:
 
 
 def _memory_hint(estimate: ExportEstimate) -> str:
-    if not estimate.verify:
-        return "close other programs"
     targets = [target.target for target in estimate.targets]
-    without = format_bytes(memory_bytes(targets, estimate.num_parameters, verify=False))
-    return f"close other programs; without the check, --no-verify, {without} will do"
+    calibration = estimate.calibration
+    hint = "close other programs"
+    if calibration is not None and calibration.memory_bytes == estimate.memory_bytes:
+        least = memory_bytes(targets, estimate.num_parameters, verify=estimate.verify)
+        return f"{hint}; with --quality fast, {format_bytes(least)} will do"
+    if not estimate.verify:
+        return hint
+    without = memory_bytes(targets, estimate.num_parameters, verify=False)
+    least = max(without, 0 if calibration is None else calibration.memory_bytes)
+    return f"{hint}; without the check, --no-verify, {format_bytes(least)} will do"
