@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 
 import pytest
 from artifacts.estimates import estimated
 from artifacts.small_bundle import FakeMachine, export_small
 
+from llama_export.cli.dry_run import long_calibration
+from llama_export.exporting.calibration_cost import CalibrationCost
 from llama_export.sources.resolve import ALIASES
 
 pytestmark = pytest.mark.usefixtures("empty_cache")
@@ -182,3 +186,34 @@ def test_a_model_in_the_caches_has_no_phones(command, plenty, tmp_path):
     assert code == 0
     assert "Phone" not in out
     assert json.loads(command(*options, "--json")[1])["phones"] == []
+
+
+def test_a_dry_run_and_an_export_say_what_a_calibration_takes(
+    command, no_network, plenty, tmp_path
+):
+    good = (*DRY_RUN, "--quality", "good", "--output", tmp_path / "out")
+    _, out, _ = command(*good)
+    assert max(map(len, out.splitlines())) <= 80
+    told = " ".join(out.replace("│", " ").split())
+    assert re.search(
+        r"calibration about [\d.]+ h, 2\.\d+ GB of memory, \d+\.\d+ GB of disk; "
+        "--quality fast does without",
+        told,
+    )
+    _, out, _ = command(*good, "--json")
+    found = json.loads(out)["estimate"]["calibration"]
+    assert set(found) == {"tokens", "elapsed_s", "memory_bytes", "scratch_bytes"}
+    assert found["tokens"] == 32768
+    _, out, _ = command(*DRY_RUN, "--quality", "fast", "--output", tmp_path / "out", "--json")
+    assert json.loads(out)["estimate"]["calibration"] is None
+
+
+def test_an_export_announces_a_calibration_that_one_waits_for():
+    short = replace(estimated("demo"), calibration=CalibrationCost(512, 20.0, 10**9, 10**9, 2048))
+    assert long_calibration(estimated("demo")) is None
+    assert long_calibration(short) is None
+    long = replace(short, calibration=CalibrationCost(512, 1690.0, 2 * 10**9, 4 * 10**9, 2048))
+    assert long_calibration(long) == (
+        "the calibration takes about 28 min, 2.00 GB of memory, 4.00 GB of disk; "
+        "--quality fast does without"
+    )

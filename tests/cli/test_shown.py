@@ -20,13 +20,14 @@ from artifacts.demo_bundle import demo_bundle
 from artifacts.resealing import reseal
 from rich.padding import Padding
 from rich.panel import Panel
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
 from llama_export.cli import output
 from llama_export.cli.chat.wording import say
 from llama_export.cli.console import CleanConsole
-from llama_export.cli.terminal import TerminalProgress, show_error, show_note
+from llama_export.cli.terminal import TerminalProgress, _TimeLeft, show_error, show_note
 
 pytestmark = pytest.mark.usefixtures("own_process_state")
 __all__ = ["demo_bundle"]
@@ -268,3 +269,20 @@ def test_the_walk_sees_what_it_forbids():
     assert ways_to_print("console.print(x)") == []
     assert ways_to_print("console.print(x, markup=True)") == ["print(markup=...)"]
     assert ways_to_print("Text.from_markup(x)") == ["from_markup"]
+
+
+def test_a_step_that_lasts_says_how_much_is_left():
+    now = [0.0]
+    bars = Progress(_TimeLeft(), get_time=lambda: now[0], speed_estimate_period=900, disable=True)
+    task = bars.add_task("", total=None)
+
+    def left(at_s: float, done: int) -> str:
+        now[0] = at_s
+        bars.update(task, completed=done, total=100)
+        return str(_TimeLeft().render(bars.tasks[0]))
+
+    assert left(1.0, 10) == ""
+    assert left(2.0, 20) == ""
+    assert left(10.0, 30) == "32 s left"
+    assert left(100.0, 40) == "3 min left"
+    assert left(200.0, 100) == ""

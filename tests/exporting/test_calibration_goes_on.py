@@ -17,9 +17,10 @@ import pytest
 from artifacts.tiny import TINY, UNTIED, write_checkpoint
 
 from llama_export.bundle.interrupts import notes_of
-from llama_export.calibration.left_over import CALIBRATION_FOLDER, left_over
+from llama_export.calibration.calibrate import CALIBRATION_FOLDER
 from llama_export.calibration.options import CalibrationOptions
 from llama_export.errors import OutputError
+from llama_export.exporting.left_over import left_over
 from llama_export.exporting.pipeline import ExportRequest, export_bundle
 
 pytestmark = pytest.mark.onnx

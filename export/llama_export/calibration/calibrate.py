@@ -20,7 +20,6 @@ from torch import Tensor
 
 from llama_export.calibration.curvature import measure_curvature
 from llama_export.calibration.kept_windows import text_key, windows_once
-from llama_export.calibration.left_over import CALIBRATION_FOLDER, LAYERS_FOLDER
 from llama_export.calibration.options import CalibrationOptions
 from llama_export.calibration.scratch import Scratch
 from llama_export.calibration.streamed import CalibrationInputs, StreamedCalibration
@@ -35,8 +34,11 @@ from llama_quantize.methods.method import find_method
 from llama_quantize.recipe import QuantRecipe
 from llama_quantize.scheme import GroupedInt
 
+CALIBRATION_FOLDER = ".calibration"
+"""Name of the folder in the output that a calibration works in."""
+LAYERS_FOLDER = "layers"
+"""Name of the folder in it that holds what is done of the layers."""
 _log = logging.getLogger(__name__)
-
 # Curvature needs fewer tokens than Gram matrices: a weight has as many rows as a model is wide.
 _CURVATURE_TOKENS = 8192
 Step = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]

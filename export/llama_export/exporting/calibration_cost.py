@@ -16,15 +16,16 @@ from llama_export.calibration.options import WINDOW_TOKENS
 from llama_export.llama.config import LlamaConfig
 from llama_quantize.recipe import METHODS_WITHOUT_INPUTS, QUALITIES
 
-# All that was measured: seconds of one core for 10^9 floating-point operations, or for one call.
-_WRITING_S = 1 / 60
+# All that was measured: seconds of one core for 10^9 floating-point operations, for a layer of one
+# token of all texts, and for a column of a weight.
+_WRITING_S = 1 / 90
+_STEP_S = 1e-3
 _STREAMING_S = 1 / 75
 _SUMMING_S = 1 / 90
 _SOLVING_S = 1 / 40
 _GRADIENT_S = 1 / 75
 _COLUMN_S = 60e-6
 _COUPLED_COLUMN_S = 40e-6
-_STEP_S = 150e-6
 
 # What is fixed by the methods and by the streams: see `methods/` and `calibration/`.
 _SWEEPS = 4
@@ -88,7 +89,8 @@ def calibration_cost(
     work_s = shared + shape.curvature_s(curved)
     calls_s = shape.calls_s(coupled=coupled)
     held = (shape.writing_bytes(), shape.layer_bytes(), shape.curvature_bytes() if curved else 0)
-    left = shape.streams_bytes() + shape.codes_bytes() + shape.curvature_files_bytes(curved)
+    curvature = shape.curvature_files_bytes() if curved else 0
+    left = curvature + max(shape.streams_bytes() + shape.codes_bytes(), shape.states_bytes(curved))
     return CalibrationCost(
         tokens=shape.tokens,
         elapsed_s=work_s / min(cores, _MOST_CORES) + calls_s,
@@ -133,7 +135,8 @@ class _Shape:
 
     def writing_s(self) -> float:
         """Seconds that the model needs to write its text."""
-        return _WRITING_S * 2e-9 * self.config.num_parameters * self.tokens
+        steps = self.config.num_hidden_layers * self.window * self._rounds()
+        return _WRITING_S * 2e-9 * self.config.num_parameters * self.tokens + _STEP_S * steps
 
     def streaming_s(self) -> float:
         """Seconds of two streams, and of the sums over them."""
@@ -175,7 +178,7 @@ class _Shape:
                 calls += _SWEEPS * _COUPLED_COLUMN_S * columns * -(-rows // _COUPLED_ROWS)
             else:
                 calls += _SWEEPS * _COLUMN_S * columns
-        return layers * (calls + _STEP_S * self.window * self._rounds())
+        return layers * calls
 
     def writing_bytes(self) -> int:
         """Memory of the texts that are written at once: their keys and values, and logits."""
@@ -211,13 +214,14 @@ class _Shape:
         weights = sum(rows * columns for rows, columns in self.linears)
         return round(1.1 * weights * self.config.num_hidden_layers)
 
-    def curvature_files_bytes(self, tokens: int) -> int:
-        """Disk of what curvature is measured with, and of the curvature itself."""
-        if not tokens:
-            return 0
-        layers = self.config.num_hidden_layers
-        states = (layers + 2) * tokens * self.config.hidden_size
-        return _F32 * (states + layers * sum(rows**2 for rows in self._curved_rows()))
+    def states_bytes(self, tokens: int) -> int:
+        """Disk of the hidden states that curvature is measured with, gone when it is."""
+        return _F32 * (self.config.num_hidden_layers + 2) * tokens * self.config.hidden_size
+
+    def curvature_files_bytes(self) -> int:
+        """Disk of the curvature of all layers."""
+        each = sum(rows**2 for rows in self._curved_rows())
+        return _F32 * self.config.num_hidden_layers * each
 
     def _curved_rows(self) -> Iterable[int]:
         return (rows for rows, _ in self.linears if rows <= _MOST_CURVATURE_ROWS)

@@ -19,11 +19,16 @@ from llama_export.bundle.bundle import Bundle, seal
 from llama_export.bundle.interrupts import add_note, noted_in_place
 from llama_export.bundle.manifest import FORMAT_VERSION, Manifest
 from llama_export.bundle.publish import publish
-from llama_export.calibration.calibrate import Place, calibration_for, forget_calibration
+from llama_export.calibration.calibrate import (
+    CALIBRATION_FOLDER,
+    Place,
+    calibration_for,
+    forget_calibration,
+)
 from llama_export.calibration.kept_windows import windows_file
-from llama_export.calibration.left_over import CALIBRATION_FOLDER, left_over
 from llama_export.calibration.streamed import StreamedCalibration
 from llama_export.checkpoints.checkpoint import Checkpoint
+from llama_export.exporting.left_over import left_over
 from llama_export.exporting.plan import ExportPlan, TargetPlan, fitted_recipe, plan_export
 from llama_export.exporting.provenance import (
     artifact_metadata,

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from llama_export.calibration.calibrate import CALIBRATION_FOLDER, LAYERS_FOLDER
 from llama_export.calibration.scratch import noted_layer
 from llama_export.system.byte_sizes import format_bytes
 
-CALIBRATION_FOLDER = ".calibration"
-"""Name of the folder in the output that a calibration works in."""
-LAYERS_FOLDER = "layers"
-"""Name of the folder in it that holds what is done of the layers."""
 _BLOCK_BYTES = 512  # in which `stat` counts what a file takes, holes left out
 
 
