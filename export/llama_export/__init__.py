@@ -13,6 +13,7 @@ from llama_export.version import __version__
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from llama_export.bundle.bundle import Bundle
+    from llama_export.calibration.options import CalibrationOptions
     from llama_export.checkpoints.checkpoint import ReadOptions
     from llama_export.errors import (
         BackendUnavailableError,
@@ -60,6 +61,7 @@ __all__ = [
     "BackendUnavailableError",
     "Bundle",
     "BundleError",
+    "CalibrationOptions",
     "ChatTemplateError",
     "CheckpointError",
     "Completion",
@@ -105,6 +107,7 @@ __all__ = [
 # Where the names are that are imported when they are used.
 _PLACES = {
     "llama_export.bundle.bundle": ("Bundle",),
+    "llama_export.calibration.options": ("CalibrationOptions",),
     "llama_export.checkpoints.checkpoint": ("ReadOptions",),
     "llama_export.errors": (
         "BackendUnavailableError",

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from llama_export.system.memory_shortage import shortage_named
 
 if TYPE_CHECKING:
+    from llama_export.calibration.options import CalibrationOptions
     from llama_export.checkpoints.checkpoint import ReadOptions
     from llama_export.examine.inspection import Inspection
     from llama_export.exporting.result import ExportResult
@@ -55,6 +56,9 @@ class ExportSettings:
             are a reason to refuse.
         table: "int8" or "int4", form of the token table and the output head beside linears with
             codes; None: int8, or what quantised weights have.
+        quality: "fast", "good" or "best", how codes are chosen: by the weights alone, or by what
+            flows through them; None: good for int4, fast for int8.
+        calibration: text that is calibrated on; None: the model's own.
     """
 
     keep_weights: bool = True
@@ -62,6 +66,8 @@ class ExportSettings:
     force: bool = False
     keep_extra: bool = False
     table: str | None = None
+    quality: str | None = None
+    calibration: CalibrationOptions | None = None
 
 
 _DEFAULT_SETTINGS = ExportSettings()
@@ -132,6 +138,7 @@ def export(
         QuantizationError: a weight or the recipe cannot be used.
         VerificationFailedError: an artifact does not compute what it should; nothing was published.
     """
+    from llama_export.calibration.options import OWN_TEXT
     from llama_export.checkpoints.checkpoint import AS_IT_IS
     from llama_export.exporting.pipeline import export_bundle
     from llama_export.exporting.request import ExportRequest
@@ -158,6 +165,8 @@ def export(
         keep_extra=settings.keep_extra,
         reading=chosen.reading or AS_IT_IS,
         table=settings.table,
+        quality=settings.quality,
+        calibration=settings.calibration or OWN_TEXT,
     )
     return export_bundle(request, _Silence())
 

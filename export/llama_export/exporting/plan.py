@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llama_export.bundle.publish import Publication
+from llama_export.calibration.options import MOST_TOKENS, OWN_TEXT, WINDOW_TOKENS
+from llama_export.calibration.text_files import list_files
 from llama_export.checkpoints.formats import require_useful
 from llama_export.errors import UsageError
 from llama_export.exporting.estimate import (
@@ -118,6 +120,7 @@ def plan_export(request: ExportRequest, *, to_show: bool = False) -> ExportPlan:
         BackendUnavailableError: a target's toolkit is not installed.
         UsageError: an option or its value is not the target's, or does not fit the model.
         OutputError: an output exists, or a disk is too small.
+        PromptError: a text to calibrate on cannot be read.
         HubError, GatedModelError: there is no model of that name, or it cannot be fetched.
         CheckpointError, ConfigError, TokenizerError, UnsupportedModelError: no export can start
             from the model's files.
@@ -129,6 +132,8 @@ def plan_export(request: ExportRequest, *, to_show: bool = False) -> ExportPlan:
         registry.require_toolkit(name)
         registry.get(name).check(own)
     chosen = request.chosen_recipe()
+    # Read after hours of a download, a name that was misspelt would be found late.
+    list_files(request.calibration.files)
     publication = Publication(
         request.output_folder, request.targets, None, request.force, request.keep_extra
     )
@@ -137,6 +142,8 @@ def plan_export(request: ExportRequest, *, to_show: bool = False) -> ExportPlan:
         raise taken
     named, model = _look_at_model(request)
     recipe = _recipe_for(request, model, chosen)
+    if model.recipe is None and recipe.is_calibrated:
+        _require_windows(request.calibration.tokens, model.config)
     machine = Machine()
     found = _estimate(request, model, recipe, options, machine.cores())
     publication = _with_weights(publication, request, model)
@@ -213,6 +220,19 @@ def _with_weights(
     if source is not None and place.is_dir() and place.samefile(source):
         return publication
     return replace(publication, outdated=WEIGHTS_FOLDER)
+
+
+def _require_windows(tokens: int, config: LlamaConfig) -> None:
+    """Refuse fewer tokens than a window has, and more than anybody waits for.
+
+    Raises:
+        UsageError: as said.
+    """
+    window = min(WINDOW_TOKENS, config.longest_context)
+    if not window <= tokens <= MOST_TOKENS:
+        expected = f"expected {window}, which is one window, to {MOST_TOKENS}"
+        message = f"--calibration-tokens: {expected}, found {tokens}"
+        raise UsageError(message, f"leave it out for {OWN_TEXT.tokens}")
 
 
 def _width_notes(chosen: QuantRecipe, model: ModelShape) -> list[str]:
