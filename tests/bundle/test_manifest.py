@@ -225,6 +225,18 @@ def test_how_a_model_was_read_fits_the_schema_or_is_absent(tmp_path, schema, key
             Manifest.from_json(damaged(raw, f"model.{key}", wrong))
 
 
+def test_what_weights_were_calibrated_on_fits_the_schema_or_is_absent(tmp_path, schema):
+    right = {"method": "gptq_descent", "tokens": 32768, "ids_sha256": "0" * 64}
+    raw = damaged(raw_manifest(tmp_path), "quantization.calibration", right)
+    assert list(schema.iter_errors(raw)) == []
+    assert Manifest.from_json(raw).quantization["calibration"] == right
+    for key, wrong in (("method", ""), ("tokens", 0), ("tokens", "1"), ("ids_sha256", "0" * 63)):
+        other = damaged(raw, f"quantization.calibration.{key}", wrong)
+        assert list(schema.iter_errors(other))
+        with pytest.raises(BundleError, match=f"quantization.calibration.{key}"):
+            Manifest.from_json(other)
+
+
 @pytest.mark.parametrize(
     "file",
     [

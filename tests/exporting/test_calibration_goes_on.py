@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,13 +18,25 @@ from pathlib import Path
 
 import pytest
 from artifacts.tiny import TINY, UNTIED, write_checkpoint
+from rich.console import Console
 
+from llama_export.bundle.bundle import Bundle
 from llama_export.bundle.interrupts import notes_of
 from llama_export.calibration.calibrate import CALIBRATION_FOLDER
 from llama_export.calibration.options import CalibrationOptions
+from llama_export.calibration.windows import ids_sha256
+from llama_export.calibration.windows_file import read_windows
+from llama_export.cli.inspect import tables
+from llama_export.cli.terminal import export_table
 from llama_export.errors import OutputError
+from llama_export.examine.inspection import inspect_folder
 from llama_export.exporting.left_over import left_over
 from llama_export.exporting.pipeline import ExportRequest, export_bundle
+from llama_export.exporting.result import ExportedBundle, ExportResult
+from llama_export.llama.config import LlamaConfig
+from llama_export.sources.manifest_fields import describe_calibration
+from llama_quantize.checkpoint.files import CALIBRATION_FILE
+from llama_quantize.checkpoint.weights import QuantizedWeights
 
 pytestmark = pytest.mark.onnx
 pytest.importorskip("onnx", reason="needs the onnx extra")
@@ -76,8 +91,8 @@ def model(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def in_one_go(model, tmp_path_factory) -> dict[str, bytes]:
-    """Return the files of an export that nothing interrupted."""
+def straight(model, tmp_path_factory) -> Path:
+    """Return the output of an export that nothing interrupted."""
     steps = Steps()
     output = export_to(tmp_path_factory.mktemp("one-go") / "out", model, steps)
     assert "Writing text to calibrate on" in steps.seen
@@ -86,7 +101,57 @@ def in_one_go(model, tmp_path_factory) -> dict[str, bytes]:
     assert first[0] == 0
     assert last[0] == last[1]
     assert not (output / CALIBRATION_FOLDER).exists()
-    return contents(output)
+    return output
+
+
+@pytest.fixture(scope="module")
+def in_one_go(straight) -> dict[str, bytes]:
+    return contents(straight)
+
+
+def test_manifest_inspection_and_tables_say_what_it_was_calibrated_on(straight):
+    weights = QuantizedWeights.open(straight / "weights")
+    assert weights.calibration is not None
+    sha256 = weights.calibration["ids_sha256"]
+    told = {"method": "curvature_descent", "tokens": 4 * CONTEXT, "ids_sha256": sha256}
+    for name in ("onnx", "weights"):
+        found = inspect_folder(straight / name, check_hashes=True)
+        assert found.quantization["calibration"] == told
+        shown = io.StringIO()
+        Console(file=shown, width=100).print(*tables(found))
+        assert f"curvature_descent on {4 * CONTEXT} tokens, ids sha256 {sha256[:12]}" in (
+            shown.getvalue()
+        )
+    beside = next(file for file in found.files if file.name == CALIBRATION_FILE)
+    assert beside.purpose == "the tokens that they were calibrated on"
+    windows = read_windows(straight / "weights", LlamaConfig.read(straight / "onnx/config.json"))
+    assert windows.ids.shape == (4, CONTEXT)
+    assert ids_sha256(windows.ids) == sha256
+    result = ExportResult(straight, (ExportedBundle(Bundle.open(straight / "onnx"), None),), 1.0)
+    shown = io.StringIO()
+    Console(file=shown, width=100).print(export_table(result))
+    assert f"curvature_descent, {4 * CONTEXT} tokens" in shown.getvalue()
+
+
+def test_a_record_that_says_nothing_sound_is_not_repeated(straight):
+    weights = QuantizedWeights.open(straight / "weights")
+    assert describe_calibration(weights)
+    for key, wrong in (("tokens", "0"), ("tokens", "\x1b"), ("ids_sha256", "x")):
+        said = {**(weights.calibration or {}), key: wrong}
+        assert describe_calibration(dataclasses.replace(weights, calibration=said)) == {}
+    assert describe_calibration(dataclasses.replace(weights, calibration=None)) == {}
+
+
+def test_its_weights_are_exported_again_and_replaced(tmp_path, straight, in_one_go):
+    output = tmp_path / "out"
+    shutil.copytree(straight, output)
+    again = ExportRequest(
+        str(output / "weights"), ("onnx",), output, verify=False, force=True, max_context=CONTEXT
+    )
+    steps = Steps()
+    export_bundle(again, steps)
+    assert not any(label.startswith(("Writing", "Quantising")) for label in steps.seen)
+    assert contents(output) == in_one_go
 
 
 # Of the tensors of this model a layer has nine, each of one block; the table is before them.

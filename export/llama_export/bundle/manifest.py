@@ -249,6 +249,11 @@ def _check_quantization(quantization: JsonObject) -> Mapping[str, Any]:
         quantization.integer("group_size", minimum=1, maximum=_MOST_TOKENS)
     if not quantization.is_null("sqnr_db"):
         quantization.number("sqnr_db")
+    if "calibration" in quantization.raw:
+        calibration = quantization.child("calibration")
+        calibration.text("method", NAME, "a method's name")
+        calibration.integer("tokens", minimum=1)
+        calibration.text("ids_sha256", _SHA256, "64 hex digits")
     tensors = quantization.child("tensors")
     for name in tensors.raw:
         hashes = tensors.child(name)

@@ -122,6 +122,9 @@ def _facts(found: Inspection) -> dict[str, str]:
         **_how_it_was_read(model),
         "recipe": f"{how['recipe']}{group}, {how['bits_per_weight']:.2f} bits a weight{sqnr}",
     }
+    if made := how.get("calibration"):
+        on = f"{made['tokens']} tokens, ids sha256 {made['ids_sha256'][:12]}"
+        facts["calibrated"] = f"{made['method']} on {on}"
     if graph:
         logits = "every position" if graph["all_logits"] else "the last position"
         facts |= {

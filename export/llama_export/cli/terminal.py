@@ -114,6 +114,11 @@ def _recipe(quantization: Mapping[str, Any]) -> str:
     return f"{quantization['recipe']}" + (f", groups of {group_size}" if group_size else "")
 
 
+def _calibrated(quantization: Mapping[str, Any]) -> dict[str, str]:
+    made = quantization.get("calibration")
+    return {} if made is None else {"calibrated": f"{made['method']}, {made['tokens']} tokens"}
+
+
 def _decibels(sqnr_db: float | None) -> str:
     return "exact" if sqnr_db is None else f"{sqnr_db:.1f} dB"
 
@@ -131,6 +136,7 @@ def export_table(result: ExportResult) -> Table:
             "bundle": str(exported.bundle.folder),
             "size": format_bytes(size),
             "recipe": _recipe(manifest.quantization),
+            **_calibrated(manifest.quantization),
             "bits per weight": f"{manifest.quantization['bits_per_weight']:.2f}",
             "weights' SQNR": _decibels(manifest.quantization["sqnr_db"]),
             "context": f"{manifest.spec.max_context} tokens",

@@ -16,6 +16,7 @@ from llama_export.bundle.bundle import Bundle
 from llama_export.bundle.graph_spec import TensorSpec
 from llama_export.bundle.journal import warn_if_unfinished
 from llama_export.bundle.manifest import MANIFEST_NAME
+from llama_export.sources.manifest_fields import describe_calibration
 from llama_export.sources.reading import how_it_was_read
 from llama_export.sources.source import IDENTITY
 from llama_export.targets import registry
@@ -252,6 +253,7 @@ def inspect_weights(folder: Path, *, check_hashes: bool = False) -> Inspection:
             "bits_per_weight": round(weights.summary.bits_per_weight, 4),
             "sqnr_db": weights.summary.sqnr_db,
             "tensors": len(weights.stats),
+            **describe_calibration(weights),
         },
         graph={},
         inputs=(),

@@ -6,6 +6,7 @@ It gathers; it writes and compares nothing.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,15 @@ from llama_export.llama.config import LlamaConfig
 from llama_export.sources.chat_settings import own_chat_format
 from llama_export.tokenizer.chat.find_turns import find_turns
 from llama_export.tokenizer.tokenizer import Tokenizer
+from llama_quantize.checkpoint.summary import KEPT
+from llama_quantize.recipe import METHODS_WITHOUT_INPUTS
 
 if TYPE_CHECKING:
     from llama_quantize.checkpoint.weights import QuantizedWeights
+
+# A record of weights is anybody's.
+_METHODS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_, -]{0,199}")
+_COUNT, _SHA256 = re.compile(r"[1-9][0-9]{0,11}"), re.compile(r"[0-9a-f]{64}")
 
 
 def describe_tokenizer(tokenizer: Tokenizer, config: LlamaConfig) -> dict[str, Any]:
@@ -72,7 +79,20 @@ def describe_quantization(weights: QuantizedWeights) -> dict[str, Any]:
             for name, tensor in quantised.items()
             if isinstance(tensor, QuantizedTensor)
         },
+        **describe_calibration(weights),
     }
+
+
+def describe_calibration(weights: QuantizedWeights) -> dict[str, Any]:
+    """Describe what weights were calibrated on; nothing where they were not, or it is not said."""
+    said = weights.calibration or {}
+    named = {stats.method for stats in weights.stats} - {None, KEPT, *METHODS_WITHOUT_INPUTS}
+    tokens, sha256 = said.get("tokens", ""), said.get("ids_sha256", "")
+    method = ", ".join(sorted(filter(None, named)))
+    sound = _METHODS.fullmatch(method) and _COUNT.fullmatch(tokens) and _SHA256.fullmatch(sha256)
+    if not sound:
+        return {}
+    return {"calibration": {"method": method, "tokens": int(tokens), "ids_sha256": sha256}}
 
 
 def group_size_of(weights: QuantizedWeights) -> int | None:
