@@ -11,6 +11,7 @@ from artifacts.tiny import TINY, write_checkpoint
 import llama_export
 from llama_export import (
     BundleError,
+    CalibrationOptions,
     CheckpointError,
     CoremlOptions,
     ExecutorchOptions,
@@ -19,6 +20,7 @@ from llama_export import (
     HubModel,
     OnnxOptions,
     OutputError,
+    QuantizationError,
     UsageError,
     python_interface,
 )
@@ -34,6 +36,16 @@ QUICKLY = ExportSettings(keep_weights=False, verify=False)
 @pytest.fixture
 def tiny(tmp_path) -> Path:
     return write_checkpoint(tmp_path / "tiny", TINY)
+
+
+def test_quality_and_text_of_a_calibration_reach_the_plan(tiny, tmp_path):
+    text = CalibrationOptions(tokens=100)
+    for quality, told in (("best", "expected 512"), ("fast", "no method of the recipe reads any")):
+        settings = ExportSettings(quality=quality, calibration=text)
+        with pytest.raises(UsageError, match=told):
+            llama_export.export(tiny, "onnx", tmp_path / "out", settings=settings)
+    with pytest.raises(QuantizationError, match="no codes, but quality good"):
+        llama_export.export(tiny, "onnx", recipe="bf16", settings=ExportSettings(quality="good"))
 
 
 def test_an_export_is_what_was_asked_for(tiny, tmp_path):

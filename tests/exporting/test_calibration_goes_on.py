@@ -232,6 +232,27 @@ def test_a_disk_without_room_for_the_streams_is_an_error_and_no_signal(
         export_to(tmp_path / "out", model, Steps())
 
 
+def test_a_second_export_does_not_work_in_the_same_folder(tmp_path, model):
+    output = tmp_path / "out"
+    refused: list[OutputError] = []
+
+    class Rival(Steps):
+        @contextmanager
+        def step(self, label):
+            if label.startswith("Writing"):
+                with pytest.raises(OutputError) as caught:
+                    export_to(output, model, Steps())
+                refused.append(caught.value)
+                raise KeyboardInterrupt
+            yield lambda done, total: None
+
+    with pytest.raises(KeyboardInterrupt):
+        export_to(output, model, Rival())
+    (error,) = refused
+    assert "another export" in error.message
+    assert notes_of(error) == []
+
+
 class StruckAt(Steps):
     """Is interrupted where a step begins."""
 
