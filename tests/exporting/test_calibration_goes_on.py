@@ -239,7 +239,7 @@ def test_a_second_export_does_not_work_in_the_same_folder(tmp_path, model):
     class Rival(Steps):
         @contextmanager
         def step(self, label):
-            if label.startswith("Writing"):
+            if label.startswith("Measuring"):
                 with pytest.raises(OutputError) as caught:
                     export_to(output, model, Steps())
                 refused.append(caught.value)
@@ -250,7 +250,7 @@ def test_a_second_export_does_not_work_in_the_same_folder(tmp_path, model):
         export_to(output, model, Rival())
     (error,) = refused
     assert "another export" in error.message
-    assert notes_of(error) == []
+    assert not any("the same command" in note for note in notes_of(error))
 
 
 class StruckAt(Steps):

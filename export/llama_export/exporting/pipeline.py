@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Protocol
 
 from llama_export.bundle.bundle import Bundle, seal
@@ -87,7 +88,8 @@ def run_export(plan: ExportPlan, progress: Progress) -> ExportResult:
     """
     begun = time.perf_counter()
     # Nothing is under its name before all of it is made and proved.
-    with _named_left_over(plan), publish(plan.publication) as work:
+    with _named_left_over(plan) as begin, publish(plan.publication) as work:
+        begin()
         with progress.step(f"Opening {plan.request.model}") as advance:
             source = _open_source(plan, advance)
         files = ModelFiles.of(source)
@@ -101,12 +103,18 @@ def run_export(plan: ExportPlan, progress: Progress) -> ExportResult:
 
 
 @contextmanager
-def _named_left_over(plan: ExportPlan) -> Iterator[None]:
-    """Note on whatever ends the block early what a calibration left to go on from."""
+def _named_left_over(plan: ExportPlan) -> Iterator[Callable[[], None]]:
+    """Note on whatever ends the block early what a calibration left to go on from.
+
+    Yields:
+        A function to call once the output is ours: what lies there before may be another export's.
+    """
+    ours = Event()
     try:
-        yield
+        yield ours.set
     except BaseException as error:
-        if note := left_over(plan.output, plan.model.config.num_hidden_layers):
+        note = left_over(plan.output, plan.model.config.num_hidden_layers)
+        if ours.is_set() and note is not None:
             add_note(error, note)
         raise
 
