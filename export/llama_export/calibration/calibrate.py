@@ -20,7 +20,7 @@ from torch import Tensor
 
 from llama_export.calibration.curvature import measure_curvature
 from llama_export.calibration.kept_windows import text_key, windows_once
-from llama_export.calibration.options import CalibrationOptions
+from llama_export.calibration.options import CalibrationOptions, curvature_tokens
 from llama_export.calibration.scratch import Scratch
 from llama_export.calibration.streamed import CalibrationInputs, StreamedCalibration
 from llama_export.calibration.windows import CalibrationWindows, gather_windows
@@ -39,8 +39,6 @@ CALIBRATION_FOLDER = ".calibration"
 LAYERS_FOLDER = "layers"
 """Name of the folder in it that holds what is done of the layers."""
 _log = logging.getLogger(__name__)
-# Curvature needs fewer tokens than Gram matrices: a weight has as many rows as a model is wide.
-_CURVATURE_TOKENS = 8192
 Step = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 """Shows a step of the work; the callable inside takes how much of it is done, and of how much."""
 
@@ -93,7 +91,8 @@ def calibration_for(
     about = {**windows.origin, **settings}
     curvature: Callable[[str], Tensor | None] = _unknown
     if needs >= Needs.CURVATURE:
-        some = windows.ids[: max(1, _CURVATURE_TOKENS // windows.ids.shape[1])]
+        most = curvature_tokens(checkpoint.config.num_parameters)
+        some = windows.ids[: max(1, most // windows.ids.shape[1])]
         about["curvature_tokens"] = str(some.numel())
         key = _key(base, windows.origin, {"curvature": about["curvature_tokens"]})
         with place.step("Measuring the curvature") as advance:

@@ -35,5 +35,17 @@ WINDOW_TOKENS = 512
 MOST_TOKENS = 2**20
 """Most tokens of a calibration: from 2**18 on another one teaches hardly anything."""
 
+# It takes a pass there and back: a quarter of the tokens of a 1B, and all of what is much smaller.
+_LEAST_CURVATURE_TOKENS, _CURVATURE_WORK = 8192, 10**13
+
 OWN_TEXT = CalibrationOptions()
 """As much of the model's own text as suits most models."""
+
+
+def curvature_tokens(num_parameters: int) -> int:
+    """Return how many tokens curvature is measured with, at most: more of a smaller model.
+
+    Args:
+        num_parameters: size of the model.
+    """
+    return max(_LEAST_CURVATURE_TOKENS, _CURVATURE_WORK // num_parameters)

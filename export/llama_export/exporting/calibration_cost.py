@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from llama_export.calibration.options import WINDOW_TOKENS
+from llama_export.calibration.options import WINDOW_TOKENS, curvature_tokens
 from llama_export.llama.config import LlamaConfig
 from llama_quantize.recipe import METHODS_WITHOUT_INPUTS, QUALITIES
 
@@ -31,7 +31,7 @@ _COUPLED_COLUMN_S = 40e-6
 _SWEEPS = 4
 _COUPLED_ROWS = 64
 _COUPLED_PANEL = 4096
-_CURVATURE_TOKENS, _MOST_CURVATURE_ROWS = 8192, 4096
+_MOST_CURVATURE_ROWS = 4096
 _CHUNK_TOKENS, _HEAD_TOKENS = 2048, 256
 _WRITING_CACHE_BYTES = 1_100_000_000
 _PROGRAM_BYTES = 400_000_000
@@ -84,7 +84,8 @@ def calibration_cost(
     coupled = QUALITIES["best"] in found
     window = min(WINDOW_TOKENS, config.longest_context)
     shape = _Shape(config, max(1, tokens // window) * window, window)
-    curved = min(shape.tokens, max(1, _CURVATURE_TOKENS // window) * window) if coupled else 0
+    most = curvature_tokens(config.num_parameters)
+    curved = min(shape.tokens, max(1, most // window) * window) if coupled else 0
     shared = shape.writing_s() + shape.streaming_s() + shape.solving_s(coupled=coupled)
     work_s = shared + shape.curvature_s(curved)
     calls_s = shape.calls_s(coupled=coupled)
