@@ -86,7 +86,7 @@ def main(
             make = [sys.executable, str(ROOT / "tools" / "make_checkpoint.py"), "--like", shape]
             make += ["--output", str(checkpoint), "--tokenizer", str(tokenizer)]
             made = measure(make, Path(folder) / "make.log")
-            options = ["--group-size", str(group_size)]
+            options = ["--group-size", str(group_size), "--quality", "fast"]
             bare = measure_export(checkpoint, output, [*options, "--no-verify"])
             verified = measure_export(checkpoint, output, options)
             bundle = output / "onnx"

@@ -103,7 +103,8 @@ class Workshop:
         self._say(f"our export to {target}, groups of {group_size}")
         command = [sys.executable, "-m", "llama_export", "--target", target, "--no-verify"]
         command += ["--model", str(self.checkpoint()), "--output", str(output)]
-        command += ["--group-size", str(group_size), "--no-keep-weights", *options]
+        command += ["--group-size", str(group_size), "--quality", "fast"]
+        command += ["--no-keep-weights", *options]
         took = self._run(command, name)
         return Artifact(output / target, _size_bytes(output / target), took)
 

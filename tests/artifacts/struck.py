@@ -118,6 +118,7 @@ class Exports:
     def arguments(self, output: Path, group: str) -> list[str]:
         named = ["--target", ",".join(self.targets), "--model", str(self.checkpoint)]
         sizes = ["--group-size", group, "--max-context", "128", "--no-verify"]
+        sizes += ["--quality", "fast"]
         return [*named, "--output", str(output), *sizes]
 
     def fresh_output(self, *, over_old: bool) -> Path:

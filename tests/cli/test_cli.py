@@ -40,7 +40,16 @@ def exported(checkpoint) -> Path:
     output = checkpoint.parent / "out"
     command = [sys.executable, "-m", "llama_export", "-t", "onnx", "-m", str(checkpoint)]
     done = subprocess.run(
-        [*command, "-o", str(output), "--max-context", "300", "--json"],
+        [
+            *command,
+            "-o",
+            str(output),
+            "--max-context",
+            "300",
+            "--calibration-tokens",
+            "600",
+            "--json",
+        ],
         capture_output=True,
         text=True,
         env=environment(),
@@ -430,7 +439,7 @@ def test_generate_needs_no_torch(exported):
 def test_our_own_words_only(checkpoint, tmp_path):
     """No library's warning reaches the screen; --verbose lets them through."""
     begun = time.monotonic()
-    arguments = [*map(str, export_arguments(checkpoint, tmp_path / "out"))]
+    arguments = [*map(str, export_arguments(checkpoint, tmp_path / "out")), "--quality", "fast"]
     done = subprocess.run(
         [sys.executable, "-W", "default", "-m", "llama_export", *arguments],
         capture_output=True,

@@ -137,6 +137,7 @@ def _export(base: Path, target: str) -> None:
     output = base / f"out-{target}"
     shutil.rmtree(output, ignore_errors=True)
     model = ["--model", str(base / "ck"), "--output", str(output), "--max-context", str(CONTEXT)]
+    model += ["--quality", "fast"]
     _product(["--target", target, *model])
     if not (base / "weights").is_dir():
         (output / "weights").rename(base / "weights")
