@@ -24,10 +24,7 @@ from fuzzing.mutate_text import change_line
 from fuzzing.mutate_wire import PROTOBUF_AWARE
 from fuzzing.surface import CHECKPOINT, Mutated, Surface, Verb
 
-EXPORT = (
-    *("--target", "onnx", "--output", "{out}", "--no-verify", "--max-context", "64"),
-    *("--quality", "fast", "--model"),
-)
+EXPORT = ("--target", "onnx", "--output", "{out}", "--no-verify", "--max-context", "64", "--model")
 JSON = (*JSON_AWARE, *JSON_AWARE, *ANY_LENGTH)
 _FOCUS = 8000
 
