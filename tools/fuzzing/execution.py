@@ -182,7 +182,7 @@ def warm_up(targets: set[str]) -> None:
         import llama_export.exporting.pipeline
         import llama_export.exporting.request
         import llama_export.generation.text_session
-        import llama_export.verification.verify  # noqa: F401
+        import llama_export.verification.verify
 
         # Thousands of exports: what a calibration reads has surfaces of its own.
         llama_export.exporting.request.DEFAULT_QUALITY.clear()
