@@ -6,14 +6,19 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
-from artifacts.small_bundle import export_small
+from artifacts.small_bundle import Silent, export_small
 from artifacts.tiny import TINY, write_checkpoint
 
 from llama_export.calibration import calibrate
 from llama_export.calibration.calibrate import CALIBRATION_FOLDER, Place, calibration_for
 from llama_export.calibration.options import CalibrationOptions
 from llama_export.checkpoints.hugging_face import HfCheckpoint
-from llama_export.tokenizer.chat.chat_format import ChatFormat
+from llama_export.errors import PromptError
+from llama_export.exporting import pipeline
+from llama_export.exporting.pipeline import export_bundle
+from llama_export.exporting.request import ExportRequest
+from llama_export.tokenizer.chat.chat_format import ChatFormat, Dialog
+from llama_export.tokenizer.chat.messages import Message
 from llama_export.tokenizer.tokenizer import load_tokenizer
 from llama_quantize import QuantizedWeights, quantize_to, recipe
 
@@ -92,6 +97,22 @@ def test_an_export_calibrates_what_asks_for_it(prepare, checkpoint, tmp_path, qu
     assert exported.weights_sha256 == found["again"].weights_sha256
     assert exported.calibration == found["again"].calibration
     assert exported.weights_sha256 != found["other"].weights_sha256
+
+
+@pytest.mark.onnx
+def test_the_demo_writes_dialogs_as_it_was_trained(tmp_path, monkeypatch):
+    """Without Meta's lines of dates, which its template writes for whoever does not know it."""
+    pytest.importorskip("onnx", reason="needs the onnx extra")
+    taken = []
+
+    def stop(recipe, checkpoint, form, *_) -> None:
+        taken.append(form.render(Dialog([Message("user", "Hi")])))
+        raise PromptError("seen")  # noqa: EM101
+
+    monkeypatch.setattr(pipeline, "calibration_for", stop)
+    with pytest.raises(PromptError, match="seen"):
+        export_bundle(ExportRequest("demo", ("onnx",), tmp_path / "demo"), Silent())
+    assert taken[0].startswith("<|begin_of_text|><|start_header_id|>user")
 
 
 @pytest.mark.onnx

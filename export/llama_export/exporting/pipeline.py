@@ -40,6 +40,7 @@ from llama_export.exporting.request import ExportRequest
 from llama_export.exporting.result import ExportedBundle, ExportResult
 from llama_export.llama.names import TABLE
 from llama_export.llama.trace import trace
+from llama_export.sources.chat_settings import own_chat_format
 from llama_export.sources.manifest_fields import (
     describe_chat,
     describe_quantization,
@@ -48,7 +49,6 @@ from llama_export.sources.manifest_fields import (
 from llama_export.sources.model_files import ModelFiles
 from llama_export.sources.resolve import fetch_named
 from llama_export.sources.source import WEIGHTS_FOLDER, Source, open_source
-from llama_export.tokenizer.chat.chat_format import ChatFormat
 from llama_export.verification.golden.record import add_golden
 from llama_export.verification.rows import VerificationFailedError, VerifyReport
 from llama_export.verification.verify import VerifySettings, verify_bundle
@@ -140,7 +140,7 @@ def _quantized_weights(
     calibration = calibration_for(
         recipe,
         checkpoint,
-        ChatFormat.of(source.tokenizer, source.tokenizer_config()),
+        own_chat_format(source.info.name, source.tokenizer, files.tokenizer_config),
         request.calibration,
         place,
     )
