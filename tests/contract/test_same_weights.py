@@ -32,6 +32,7 @@ def bundles(request, tmp_path_factory):
         max_context=128,
         verify=False,
         table=request.param,
+        quality="fast",
     )
     exported = export_bundle(request, Silent()).bundles
     return {each.bundle.manifest.target: each.bundle for each in exported}

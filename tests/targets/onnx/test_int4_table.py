@@ -38,6 +38,7 @@ def export(folder: Path, config):
         max_context=64,
         verify=False,
         table="int4",
+        quality="fast",
     )
     return export_bundle(request, Silent()).bundles[0].bundle
 
