@@ -21,10 +21,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 WINDOW = 512
 
 
-def windows_of(path: Path, tokens: int, begin: int = 0) -> torch.Tensor:
-    text = path.read_text(encoding="utf-8")[begin : begin + 8 * tokens]
-    ids = read_tokenizer(DEMO_FOLDER).encode(text)[:tokens]
-    return torch.tensor(ids).view(-1, WINDOW)
+def windows_of(path: Path, count: int) -> torch.Tensor:
+    """Cut windows from all over a text."""
+    text = path.read_text(encoding="utf-8")
+    tokenizer, step = read_tokenizer(DEMO_FOLDER), len(text) // count
+    parts = [text[at * step : at * step + 8 * WINDOW] for at in range(count)]
+    return torch.tensor([tokenizer.encode(part)[:WINDOW] for part in parts])
 
 
 class Demo:
@@ -33,8 +35,8 @@ class Demo:
     def __init__(self, corpus: Path, folder: Path) -> None:
         self.checkpoint = open_checkpoint(DEMO_FOLDER)
         self.folder, self.made = folder, 0
-        self.text = windows_of(corpus / "fairy-tales-train.txt", 16 * WINDOW, begin=200_000)
-        self.held_out = windows_of(corpus / "fairy-tales-valid.txt", 8 * WINDOW)
+        self.text = windows_of(corpus / "fairy-tales-train.txt", 16)
+        self.held_out = windows_of(corpus / "fairy-tales-valid.txt", 8)
         self.answers = self.logits(self.checkpoint.tensor).log_softmax(-1)
         config, read = self.checkpoint.config, self.checkpoint.tensor
         place = Scratch(folder / "curvature", "key")
