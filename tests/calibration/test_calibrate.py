@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from artifacts.small_bundle import Silent, export_small
 from artifacts.tiny import TINY, write_checkpoint
+from fakes.checkpoint import FakeCheckpoint, random_tensors
 
 from llama_export.calibration import calibrate
 from llama_export.calibration.calibrate import CALIBRATION_FOLDER, Place, calibration_for
@@ -17,6 +18,7 @@ from llama_export.errors import PromptError
 from llama_export.exporting import pipeline
 from llama_export.exporting.pipeline import export_bundle
 from llama_export.exporting.request import ExportRequest
+from llama_export.llama.names import TABLE
 from llama_export.tokenizer.chat.chat_format import ChatFormat, Dialog
 from llama_export.tokenizer.chat.messages import Message
 from llama_export.tokenizer.tokenizer import load_tokenizer
@@ -78,6 +80,20 @@ def test_what_decides_a_calibration_is_recorded(prepare, quality):
     assert origin.get("curvature_tokens") == ("192" if quality == "best" else None)
     assert len(steps.labels) == (2 if quality == "best" else 1)
     assert prepare(quality, Steps(), seed=1).origin["ids_sha256"] != origin["ids_sha256"]
+
+
+def test_a_checkpoint_that_differs_anywhere_is_another_one(monkeypatch):
+    monkeypatch.setattr(calibrate, "BLOCK_WEIGHTS", 1000)
+    tensors = random_tensors(SHORT)
+    known = calibrate._fingerprint(FakeCheckpoint(SHORT, tensors))
+    assert calibrate._fingerprint(FakeCheckpoint(SHORT, dict(tensors))) == known
+    for name in (TABLE, "model.layers.0.mlp.up_proj.weight", "model.norm.weight"):
+        changed = tensors[name].clone()
+        changed[len(changed) // 2] += 1e-3
+        other = FakeCheckpoint(SHORT, {**tensors, name: changed})
+        assert calibrate._fingerprint(other) != known, name
+    longer = FakeCheckpoint(replace(SHORT, max_position_embeddings=128), tensors)
+    assert calibrate._fingerprint(longer) != known
 
 
 @pytest.mark.onnx
