@@ -21,11 +21,11 @@ from llama_quantize.recipe import METHODS_WITHOUT_INPUTS, QUALITIES
 _WRITING_S = 1 / 90
 _STEP_S = 1e-3
 _STREAMING_S = 1 / 75
-_SUMMING_S = 1 / 90
-_SOLVING_S = 1 / 40
+_SUMMING_S = 1 / 96
+_SOLVING_S = 1 / 130
 _GRADIENT_S = 1 / 75
-_COLUMN_S = 60e-6
-_COUPLED_COLUMN_S = 40e-6
+_COLUMN_S = 40e-6
+_COUPLED_COLUMN_S = 31e-6
 
 # What is fixed by the methods and by the streams: see `methods/` and `calibration/`.
 _SWEEPS = 4
