@@ -101,3 +101,18 @@ def test_the_same_seed_gives_the_same_bytes_and_progress_goes_there_and_back(tmp
     assert all(torch.equal(one.of(name), again.of(name)) for name in one.shapes)
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert one.of("model.embed_tokens.weight") is None
+
+
+def test_a_method_gets_what_two_halves_of_the_tokens_agree_on(tmp_path):
+    found, again = measured(TINY, tmp_path), measured(TINY, tmp_path)
+    for name, factor in found.agreement.items():
+        raw, agreed, kept = found.of(name), found.agreed(name), again.agreed(name)
+        assert raw is not None
+        assert agreed is not None
+        assert kept is not None
+        assert 0.0 <= factor < 1.0
+        assert torch.equal(agreed.diagonal(), raw.diagonal())
+        apart = ~torch.eye(len(raw), dtype=torch.bool)
+        assert torch.allclose(agreed[apart], factor * raw[apart])
+        assert torch.equal(agreed, kept), "what an interrupted run measured is taken whole"
+    assert found.agreed("model.norm.weight") is None

@@ -105,7 +105,7 @@ def calibration_for(
                 options.seed,
                 Scratch(place.folder / "curvature", key),
                 advance,
-            ).of
+            ).agreed
     scratch = Scratch(place.folder / LAYERS_FOLDER, _key(base, about, recipe.to_json()))
     if scratch.layer:
         layers = checkpoint.config.num_hidden_layers

@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from llama_export.calibration.layer_streams import STAGE_OF, chunks
 from llama_export.calibration.scratch import Scratch
-from llama_export.calibration.sums import DiagonalSum, OuterSum
+from llama_export.calibration.sums import DiagonalSum, HalvedSum
 from llama_export.llama.config import LlamaConfig
 from llama_export.llama.model import LlamaDecoderLayer
 from llama_export.llama.names import FINAL_NORM, HEAD, TABLE
@@ -34,6 +34,7 @@ from llama_export.llama.streamed import ReadWeight, Weight, embed, load_layer, w
 _HEAD_TOKENS = 256  # 256 rows of 128256 logits are 131 MB
 _HEAD_ROWS = 8192
 _MOST_ROWS = 4096
+_AGREEMENT = "agreement"
 
 
 @dataclass(frozen=True)
@@ -44,15 +45,31 @@ class Curvature:
         scratch: folder of the files.
         shapes: shape of what is kept of each linear, by the weight's name: the curvature, or its
             diagonal where there are too many rows.
+        agreement: share of its off-diagonal elements that is not chance, by the weight's name.
     """
 
     scratch: Scratch
     shapes: Mapping[str, tuple[int, ...]]
+    agreement: Mapping[str, float]
 
     def of(self, name: str) -> Tensor | None:
         """Return the curvature at a weight's output, float32 `[N, N]`; None: it is not known."""
         shape = self.shapes.get(name, ())
         return self.scratch.array(_file(name), shape) if len(shape) == 2 else None
+
+    def agreed(self, name: str) -> Tensor | None:
+        """Return the curvature as far as it is not chance; None: it is not known.
+
+        Few tokens make rows look as if they went together. A method that believed it would put
+        errors where they do harm on other text.
+        """
+        found = self.of(name)
+        if found is None:
+            return None
+        diagonal = found.diagonal().clone()
+        agreed = found * self.agreement[name]
+        agreed.diagonal().copy_(diagonal)
+        return agreed
 
     def diagonal(self, name: str) -> Tensor | None:
         """Return the diagonal of the curvature, float32 `[N]`; None: there is no such linear."""
@@ -85,7 +102,10 @@ def measure_curvature(
         OSError: the disk is full.
     """
     if scratch.layer:
-        return Curvature(scratch, {name: _kept_shape(n) for name, n in scratch.counts.items()})
+        names, rows = list(scratch.counts), scratch.counts.values()
+        kept = scratch.array(_AGREEMENT, (len(names),)).tolist()
+        shapes = dict(zip(names, map(_kept_shape, rows), strict=True))
+        return Curvature(scratch, shapes, dict(zip(names, kept, strict=True)))
     inv_freq = inverse_frequencies(config)
     layers, total = config.num_hidden_layers, 2 * config.num_hidden_layers
     shape = (*windows.shape, config.hidden_size)
@@ -101,7 +121,7 @@ def measure_curvature(
             progress(index + 1, total)
     gradient = scratch.array("gradient", shape)
     _head_gradient(config, read, states[layers], gradient, seed)
-    shapes: dict[str, tuple[int, ...]] = {}
+    shapes, agreement = {}, {}
     for index in reversed(range(layers)):
         layer = load_layer(config, read, index)
         sums = _Sums(layer)
@@ -111,13 +131,15 @@ def measure_curvature(
             name = f"model.layers.{index}.{path}.weight"
             mean = total_sum.total() / total_sum.count
             shapes[name] = tuple(mean.shape)
+            agreement[name] = total_sum.agreement()
             scratch.array(_file(name), shapes[name]).copy_(mean)
         progress(total - index, total)
     del states, gradient
     for name in ("gradient", *(f"states-{index}" for index in range(layers + 1))):
         scratch.drop(name)
+    scratch.array(_AGREEMENT, (len(agreement),)).copy_(torch.tensor(list(agreement.values())))
     scratch.finish(layers - 1, {}, {name: shape[0] for name, shape in shapes.items()})
-    return Curvature(scratch, shapes)
+    return Curvature(scratch, shapes, agreement)
 
 
 def _kept_shape(rows: int) -> tuple[int, ...]:
@@ -130,11 +152,11 @@ class _Sums:
 
     def __init__(self, layer: LlamaDecoderLayer) -> None:
         self._layer = layer.requires_grad_(requires_grad=False)
-        self.found: dict[str, OuterSum | DiagonalSum] = {}
+        self.found: dict[str, HalvedSum | DiagonalSum] = {}
         for path in STAGE_OF:
             linear = layer.get_submodule(path)
             rows = len(layer.get_parameter(f"{path}.weight"))
-            total = OuterSum(rows, rows) if rows <= _MOST_ROWS else DiagonalSum(rows)
+            total = HalvedSum(rows) if rows <= _MOST_ROWS else DiagonalSum(rows)
             self.found[path] = total
             linear.register_forward_hook(partial(_watch, total))
 
@@ -148,10 +170,10 @@ class _Sums:
 
 
 def _watch(
-    total: OuterSum | DiagonalSum, _module: nn.Module, _inputs: object, output: Tensor
+    total: HalvedSum | DiagonalSum, _module: nn.Module, _inputs: object, output: Tensor
 ) -> None:
     """Add up the gradients at an output, once they come."""
-    output.register_hook(lambda gradient: total.add(gradient, gradient))
+    output.register_hook(total.add)
 
 
 def _head_gradient(

@@ -38,8 +38,49 @@ class OuterSum:
         return self._total.to(torch.float32)
 
 
+class HalvedSum:
+    """A running sum of `a aᵀ`, float64 `[A, A]`, that knows how much of it is chance.
+
+    Args:
+        rows: A.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._halves = (OuterSum(rows, rows), OuterSum(rows, rows))
+
+    @property
+    def count(self) -> int:
+        """Number of rows that were added."""
+        return sum(half.count for half in self._halves)
+
+    def add(self, rows: Tensor) -> None:
+        """Add the products of rows `[..., A]` with themselves, half of them to each of two sums."""
+        rows = rows.flatten(0, -2)
+        middle = (len(rows) + 1) // 2
+        for half, part in zip(self._halves, (rows[:middle], rows[middle:]), strict=True):
+            half.add(part, part)
+
+    def total(self) -> Tensor:
+        """Return the sum, float32."""
+        return self._halves[0].total() + self._halves[1].total()
+
+    def agreement(self) -> float:
+        """Return what two halves have in common off the diagonal, from 0 to 1.
+
+        It is the factor that brings the sum's off-diagonal elements closest, by squares, to those
+        of a sum over endless tokens: the halves' common part is not chance, the rest of their mean
+        is.
+        """
+        first, second = (half.total() / max(1, half.count) for half in self._halves)
+        for half in (first, second):
+            half.fill_diagonal_(0.0)
+        common = float((first * second).sum(dtype=torch.float64))
+        whole = float(((first + second) / 2).square_().sum(dtype=torch.float64))
+        return min(1.0, max(0.0, common / whole)) if whole > 0 else 0.0
+
+
 class DiagonalSum:
-    """A running sum of the diagonal of `a bᵀ`, float64 `[A]`, where the whole is too large.
+    """A running sum of the diagonal of `a aᵀ`, float64 `[A]`, where the whole is too large.
 
     Args:
         rows: A.
@@ -49,12 +90,16 @@ class DiagonalSum:
         self._total = torch.zeros(rows, dtype=torch.float64)
         self.count = 0
 
-    def add(self, left: Tensor, right: Tensor) -> None:
-        """Add the products of rows `[..., A]` and `[..., A]`, element by element."""
-        left, right = left.flatten(0, -2), right.flatten(0, -2)
-        self._total += (left * right).sum(0, dtype=torch.float64)
-        self.count += len(left)
+    def add(self, rows: Tensor) -> None:
+        """Add the squares of rows `[..., A]`."""
+        rows = rows.flatten(0, -2)
+        self._total += rows.square().sum(0, dtype=torch.float64)
+        self.count += len(rows)
 
     def total(self) -> Tensor:
         """Return the sum, float32."""
         return self._total.to(torch.float32)
+
+    def agreement(self) -> float:
+        """Return 0: there is nothing off the diagonal."""
+        return 0.0
