@@ -14,6 +14,7 @@ from llama_export.calibration.curvature import measure_curvature
 from llama_export.calibration.scratch import Scratch, noted_layer
 from llama_export.checkpoints.hugging_face import HfCheckpoint
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 WINDOWS = torch.tensor([random_tokens(TINY, 16, seed) for seed in range(2)])
 
 

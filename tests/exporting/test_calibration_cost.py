@@ -61,6 +61,7 @@ def test_scratch_is_what_the_streams_take():
 
 
 @pytest.mark.onnx
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("quality", ["good", "best"])
 def test_the_disk_holds_no_more_than_was_said(tmp_path, quality):
     """Each size of the folder that is seen on the way is less than the estimate, and near it."""

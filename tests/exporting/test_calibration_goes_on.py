@@ -38,7 +38,7 @@ from llama_export.sources.manifest_fields import describe_calibration
 from llama_quantize.checkpoint.files import CALIBRATION_FILE
 from llama_quantize.checkpoint.weights import QuantizedWeights
 
-pytestmark = pytest.mark.onnx
+pytestmark = [pytest.mark.onnx, pytest.mark.usefixtures("one_thread")]
 pytest.importorskip("onnx", reason="needs the onnx extra")
 # Windows of a model with a shorter context are as short as that.
 CONTEXT = 64
@@ -91,7 +91,7 @@ def model(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def straight(model, tmp_path_factory) -> Path:
+def straight(model, tmp_path_factory, one_thread) -> Path:
     """Return the output of an export that nothing interrupted."""
     steps = Steps()
     output = export_to(tmp_path_factory.mktemp("one-go") / "out", model, steps)
