@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from llama_export.calibration.sums import DiagonalSum, HalvedSum
+from llama_export.calibration.sums import _SQUARE_BLOCK, DiagonalSum, HalvedSum, SquareSum
 
 
 def rows_of(count: int, directions: int, noise: float) -> torch.Tensor:
@@ -32,6 +32,18 @@ def test_the_sum_is_that_of_all_rows():
     diagonal.add(rows)
     assert torch.allclose(diagonal.total(), (rows.t() @ rows).diagonal(), rtol=1e-5)
     assert (diagonal.count, diagonal.agreement()) == (200, 0.0)
+
+
+@pytest.mark.parametrize("width", [5, 24, _SQUARE_BLOCK + 7])
+def test_half_of_a_square_is_all_of_it(width):
+    rows = torch.randn(64, width, generator=torch.Generator().manual_seed(6))
+    found = SquareSum(width)
+    for part in rows.view(2, 4, 8, width):
+        found.add(part)
+    expected = rows.double().t() @ rows.double()
+    assert torch.equal(found.total(), found.total().t())
+    assert torch.allclose(found.total().double(), expected, rtol=1e-4, atol=1e-4)
+    assert found.count == 64
 
 
 def test_what_is_shared_is_agreed_on_and_what_is_chance_is_not():

@@ -20,7 +20,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from llama_export.calibration.sums import OuterSum
+from llama_export.calibration.sums import SquareSum
 from llama_export.checkpoints.checkpoint import Checkpoint
 from llama_export.llama.names import expected_shapes
 from llama_export.llama.rope import inverse_frequencies
@@ -107,19 +107,19 @@ def measure_costs(
     return {name: costs[name] for name in order}
 
 
-def _mean(summed: OuterSum) -> Tensor:
+def _mean(summed: SquareSum) -> Tensor:
     return summed.total().div_(summed.count)
 
 
-def _pass(layer: nn.Module, hidden: Tensor, inv_freq: Tensor) -> dict[str, OuterSum]:
+def _pass(layer: nn.Module, hidden: Tensor, inv_freq: Tensor) -> dict[str, SquareSum]:
     """Take the hidden states `[B, S, E]` through a layer, and add up what its linears take."""
     sums, hooks = {}, []
     for path in _TOGETHER:
         columns = layer.get_parameter(f"{path}.weight").shape[1]
-        total = sums[path] = OuterSum(columns, columns)
+        total = sums[path] = SquareSum(columns)
 
-        def take(_: nn.Module, inputs: tuple[Tensor, ...], total: OuterSum = total) -> None:
-            total.add(inputs[0], inputs[0])
+        def take(_: nn.Module, inputs: tuple[Tensor, ...], total: SquareSum = total) -> None:
+            total.add(inputs[0])
 
         hooks.append(layer.get_submodule(path).register_forward_pre_hook(take))
     for part in hidden.split(max(1, _CHUNK_TOKENS // hidden.shape[1])):

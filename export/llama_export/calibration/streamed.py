@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from llama_export.calibration.layer_streams import ADDED, STAGE_OF, LayerPass, Stage, Stream
 from llama_export.calibration.scratch import Scratch
-from llama_export.calibration.sums import OuterSum
+from llama_export.calibration.sums import OuterSum, SquareSum
 from llama_export.calibration.table_inputs import table_inputs
 from llama_export.checkpoints.checkpoint import Checkpoint
 from llama_export.llama.model import LlamaDecoderLayer
@@ -234,10 +234,10 @@ class StreamedCalibration:
     def _head_inputs(self) -> InputStatistics:
         """Add up what the head takes: nothing comes after it to make up for."""
         stream, index = self._streams[0], self._place[0]
-        gram = OuterSum(self._config.hidden_size, self._config.hidden_size)
+        gram = SquareSum(self._config.hidden_size)
         for part in stream.parts:
             inputs = normed(self._config, self._read, stream.before(index, part))
-            gram.add(inputs, inputs)
+            gram.add(inputs)
         return InputStatistics(gram.total(), gram.count)
 
     def _summed(
@@ -246,11 +246,11 @@ class StreamedCalibration:
         """Add up over all tokens: the statistics, and what the inputs lack, `[K, K]`."""
         quantised, original = entered.quantised, entered.original
         columns = quantised.inputs(stage, slice(0, 0)).shape[-1]
-        gram = OuterSum(columns, columns)
+        gram = SquareSum(columns)
         lost = OuterSum(self._config.hidden_size if stage in ADDED else columns, columns)
         for part in quantised.parts:
             inputs = quantised.inputs(stage, part)
-            gram.add(inputs, inputs)
+            gram.add(inputs)
             if original is not None:
                 lost.add(_missing(quantised, original, path, stage, part), inputs)
         found = InputStatistics(gram.total(), gram.count)
@@ -276,12 +276,16 @@ def _missing(
         return wanted - inputs
     product = original.layer.get_submodule(path)
     residual = original.residual(stage, part) - quantised.residual(stage, part)
-    lacking: Tensor = product(wanted) - product(inputs) + residual
-    return lacking
+    return _linear_part(product, wanted - inputs) + residual
 
 
 def _through(product: nn.Module, lost: Tensor) -> Tensor:
     """Take what the inputs lack `[K, K]` through a product, side branch and all; `[N, K]`."""
-    bias: Tensor = product(torch.zeros(1, len(lost)))
-    outputs: Tensor = product(lost.t())
-    return (outputs - bias).t()
+    return _linear_part(product, lost.t()).t()
+
+
+def _linear_part(product: nn.Module, inputs: Tensor) -> Tensor:
+    """Take rows `[..., K]` through a product without its bias; `[..., N]`."""
+    bias: Tensor = product(torch.zeros(1, inputs.shape[-1]))
+    outputs: Tensor = product(inputs)
+    return outputs - bias.squeeze(0)

@@ -10,6 +10,8 @@ from torch import Tensor
 
 # The float32 products that are added to a float64 sum at a time: 64 MB.
 _BLOCK_PRODUCTS = 1 << 24
+# Columns that are multiplied with all those from them on: few enough to leave out nearly half.
+_SQUARE_BLOCK = 1024
 
 
 class OuterSum:
@@ -38,6 +40,44 @@ class OuterSum:
         return self._total.to(torch.float32)
 
 
+class SquareSum:
+    """A running sum of `a aᵀ`, float64 `[A, A]`, of which only half is computed.
+
+    Args:
+        rows: A.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._upper = torch.zeros(rows, rows, dtype=torch.float64)
+        self.count = 0
+
+    def add(self, rows: Tensor) -> None:
+        """Add the products of rows `[..., A]` with themselves."""
+        rows = rows.flatten(0, -2)
+        width = rows.shape[1]
+        for start in range(0, width, _SQUARE_BLOCK):
+            block = slice(start, start + _SQUARE_BLOCK)
+            self._upper[block, start:] += rows[:, block].t() @ rows[:, start:]
+        self.count += len(rows)
+
+    def total(self) -> Tensor:
+        """Return the sum, float32."""
+        total = self._upper.to(torch.float32)
+        width = len(total)
+        for start in range(0, width, _SQUARE_BLOCK):
+            end = min(start + _SQUARE_BLOCK, width)
+            # A block on the diagonal is whole, but for the order of two factors.
+            total[start:end, start:end].copy_(_mirrored(total[start:end, start:end]))
+            total[end:, start:end].copy_(total[start:end, end:].t())
+        return total
+
+
+def _mirrored(block: Tensor) -> Tensor:
+    """Return a square with its upper triangle below the diagonal as well."""
+    upper = block.triu()
+    return upper + upper.triu(1).t()
+
+
 class HalvedSum:
     """A running sum of `a aᵀ`, float64 `[A, A]`, that knows how much of it is chance.
 
@@ -46,7 +86,7 @@ class HalvedSum:
     """
 
     def __init__(self, rows: int) -> None:
-        self._halves = (OuterSum(rows, rows), OuterSum(rows, rows))
+        self._halves = (SquareSum(rows), SquareSum(rows))
 
     @property
     def count(self) -> int:
@@ -58,7 +98,7 @@ class HalvedSum:
         rows = rows.flatten(0, -2)
         middle = (len(rows) + 1) // 2
         for half, part in zip(self._halves, (rows[:middle], rows[middle:]), strict=True):
-            half.add(part, part)
+            half.add(part)
 
     def total(self) -> Tensor:
         """Return the sum, float32."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from llama_export.calibration.layer_streams import chunks
-from llama_export.calibration.sums import OuterSum
+from llama_export.calibration.sums import SquareSum
 from llama_export.llama.config import LlamaConfig
 from llama_export.llama.rope import inverse_frequencies
 from llama_export.llama.streamed import ReadWeight, embed, load_layer, normed
@@ -46,7 +46,7 @@ def table_inputs(config: LlamaConfig, read: ReadWeight, windows: Tensor) -> Inpu
     return InputStatistics(total + alike, gram.count)
 
 
-def _head_gram(config: LlamaConfig, read: ReadWeight, windows: Tensor) -> OuterSum:
+def _head_gram(config: LlamaConfig, read: ReadWeight, windows: Tensor) -> SquareSum:
     """Run the unquantised model, and add up what its head takes."""
     inv_freq = inverse_frequencies(config)
     parts = chunks(windows)
@@ -55,8 +55,8 @@ def _head_gram(config: LlamaConfig, read: ReadWeight, windows: Tensor) -> OuterS
         layer = load_layer(config, read, index)
         for part in parts:
             hidden[part] = layer(hidden[part], None, None, inv_freq)[0]
-    gram = OuterSum(config.hidden_size, config.hidden_size)
+    gram = SquareSum(config.hidden_size)
     for part in parts:
         inputs = normed(config, read, hidden[part])
-        gram.add(inputs, inputs)
+        gram.add(inputs)
     return gram
