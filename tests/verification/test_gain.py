@@ -12,6 +12,7 @@ from artifacts.verifiable import Made, make, make_from, verify
 
 from llama_export.checkpoints.formats import open_checkpoint
 from llama_export.llama.names import TABLE
+from llama_export.sources.manifest_fields import describe_quantization
 from llama_export.sources.resolve import DEMO_FOLDER
 from llama_export.verification.judge.gain import calibration_rows
 from llama_export.verification.measure import gain as gain_module
@@ -83,9 +84,14 @@ def calibrated(made: Made, said=SAID, method="gptq_descent") -> Made:
     record["calibration"] = said
     path.write_text(json.dumps(record))
     try:
-        return dataclasses.replace(made, weights=QuantizedWeights.open(made.weights.folder))
+        weights = QuantizedWeights.open(made.weights.folder)
     finally:
         path.write_text(before)
+    # As the export of such weights would have described them.
+    described = describe_quantization(weights)
+    manifest = dataclasses.replace(made.bundle.manifest, quantization=described)
+    bundle = dataclasses.replace(made.bundle, manifest=manifest)
+    return dataclasses.replace(made, weights=weights, bundle=bundle)
 
 
 def full(made: Made, **changes):
