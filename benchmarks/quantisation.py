@@ -30,8 +30,8 @@ from llama_export.calibration.calibrate import Place, calibration_for
 from llama_export.calibration.options import OWN_TEXT, CalibrationOptions
 from llama_export.calibration.streamed import StreamedCalibration
 from llama_export.exporting.plan import fitted_recipe
+from llama_export.sources.chat_settings import own_chat_format
 from llama_export.sources.source import Source
-from llama_export.tokenizer.chat.chat_format import ChatFormat
 from llama_export.verification.measure.nearest import (
     NEAREST,
     methods_of_linears,
@@ -142,7 +142,8 @@ class Comparison:
         self, fitted: QuantRecipe, options: CalibrationOptions
     ) -> StreamedCalibration | None:
         source = self._source
-        form = ChatFormat.of(source.tokenizer, source.tokenizer_config())
+        settings = source.tokenizer_config()
+        form = own_chat_format(source.info.name, source.tokenizer, settings)
         # Those with other options must not share a folder.
         text = "given" if options.files else "own"
         place = Place(self._scratch / f"{text}-{options.seed}", shown)
