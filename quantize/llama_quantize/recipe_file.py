@@ -193,15 +193,6 @@ def written_recipe(data: Mapping[str, object], name: str = "written") -> Written
     return found
 
 
-def scheme_word(scheme: Scheme) -> str:
-    """Return what a form is called in a recipe file.
-
-    Raises:
-        KeyError: no recipe file can ask for it.
-    """
-    return _WORDS[scheme]
-
-
 def _text(data: Mapping[str, object], key: str, default: str) -> str:
     value = data.get(key, default)
     if not isinstance(value, str):

@@ -20,6 +20,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from llama_export.calibration.layer_streams import chunks
 from llama_export.calibration.sums import SquareSum
 from llama_export.checkpoints.checkpoint import Checkpoint
 from llama_export.llama.names import expected_shapes
@@ -31,8 +32,6 @@ from llama_quantize.methods.method import find_method
 from llama_quantize.recipe import DEFAULT_METHOD
 from llama_quantize.scheme import GroupedInt
 
-# What one pass through a layer takes: 2048 tokens of 8192 columns are 64 MB in float32.
-_CHUNK_TOKENS = 2048
 # Rows of an error that are multiplied at a time: 1024 of 8192 columns are 32 MB.
 _BLOCK_ROWS = 1024
 # Linears that take their input together, by the first of them.
@@ -122,7 +121,8 @@ def _pass(layer: nn.Module, hidden: Tensor, inv_freq: Tensor) -> dict[str, Squar
             total.add(inputs[0])
 
         hooks.append(layer.get_submodule(path).register_forward_pre_hook(take))
-    for part in hidden.split(max(1, _CHUNK_TOKENS // hidden.shape[1])):
+    for windows in chunks(hidden):
+        part = hidden[windows]
         part.copy_(layer(part, None, None, inv_freq)[0])
     for hook in hooks:
         hook.remove()  # with it goes the sum, when it was used
