@@ -17,8 +17,8 @@ from torch import Tensor
 from llama_quantize.calibration import InputStatistics, Needs
 from llama_quantize.groupwise import check_range
 from llama_quantize.methods.gptq_descent import (
+    DAMP,
     RIDGE,
-    damping_named,
     prepared,
     required,
     row_by_row,
@@ -43,7 +43,7 @@ class CurvatureDescent:
         """What decides its codes besides the inputs; kept in the record."""
         return {
             "ridge": f"{RIDGE}",
-            "damp": damping_named(),
+            "damp": f"{DAMP}",
             "curvature_damp": f"{_CURVATURE_DAMP}",
             "sweeps": f"{_SWEEPS}",
         }
