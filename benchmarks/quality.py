@@ -9,7 +9,6 @@ Shapes: B windows, S tokens of a window.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -83,14 +82,6 @@ class Reading:
     perplexity: float
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A figure with its standard error over windows."""
-
-    value: float
-    error: float
-
-
 def open_reference(model: str) -> Source:
     """Open a model, named as for the export, whose codes are floats: they are the reference then.
 
@@ -156,19 +147,3 @@ class Yardstick:
             logits = reference_head(self._config, self._original, window)
             loss.add(logits.numpy(), targets.numpy())
         return loss.result().perplexity
-
-
-def mean(windows: npt.NDArray[np.float64]) -> Estimate:
-    """Average a figure of each window `[B]`, with the standard error of that."""
-    return Estimate(float(windows.mean()), float(windows.std(ddof=1)) / math.sqrt(len(windows)))
-
-
-def ratio(windows: npt.NDArray[np.float64], base: npt.NDArray[np.float64]) -> Estimate:
-    """Divide the means of two figures of the same windows `[B]`.
-
-    Windows that are hard are hard for both, so the error is that of the differences, window by
-    window: what is left of `windows - ratio * base`, over the mean of the base.
-    """
-    found = float(windows.mean() / base.mean())
-    left = mean(windows - found * base)
-    return Estimate(found, left.error / float(base.mean()))

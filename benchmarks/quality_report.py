@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-from quality import Estimate, Reading, TextWindows, mean, ratio
+from quality import Reading, TextWindows
 
 from llama_export.sources.resolve import model_name
+from llama_export.verification.measure.estimate import Estimate, mean, ratio
 
 mpl.use("agg")
 from matplotlib import pyplot as plt
