@@ -12,7 +12,6 @@ same positions. Results go to `benchmarks/results/`.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -45,7 +44,6 @@ class Found:
         artifact: perplexity of the artifact as it runs.
         weights: perplexity of its quantised weights in the eager model.
         checkpoint: perplexity of the checkpoint in the eager model.
-        tokens_per_s: speed of the artifact, one token at a time.
     """
 
     target: str
@@ -53,7 +51,6 @@ class Found:
     artifact: float
     weights: float
     checkpoint: float
-    tokens_per_s: float
 
 
 def read_artifact(session: Session, text: TextWindows) -> float:
@@ -88,11 +85,8 @@ def measure(folder: Path, source: Source, text: TextWindows) -> Found:
     )
     target = registry.get(bundle.manifest.target)
     with closing(target.open_session(StoredArtifact.of(bundle))) as session:
-        begun = time.perf_counter()
         perplexity = read_artifact(session, text)
-        elapsed_s = time.perf_counter() - begun
-    speed = text.positions / elapsed_s
-    return Found(target.name, text.positions, perplexity, *eager, tokens_per_s=speed)
+    return Found(target.name, text.positions, perplexity, *eager)
 
 
 def markdown(name: str, text: str, found: Sequence[Found]) -> str:
@@ -103,13 +97,12 @@ def markdown(name: str, text: str, found: Sequence[Found]) -> str:
         f"{text}, windows of {WINDOW} tokens read one token at a time. The eager model computes in "
         "float32, over the same positions.",
         "",
-        "| artifact | positions | as it runs | its weights, eager | the checkpoint, eager "
-        "| tokens/s |",
-        "|---|---|---|---|---|---|",
+        "| artifact | positions | as it runs | its weights, eager | the checkpoint, eager |",
+        "|---|---|---|---|---|",
     ]
     lines += [
         f"| {each.target} | {each.positions} | **{each.artifact:.3f}** | {each.weights:.3f} "
-        f"| {each.checkpoint:.3f} | {each.tokens_per_s:.0f} |"
+        f"| {each.checkpoint:.3f} |"
         for each in found
     ]
     return "\n".join([*lines, ""])

@@ -6,6 +6,7 @@ It knows figures and their layout; it does not know how they were measured.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -86,7 +87,8 @@ class QualityResults:
     @property
     def stem(self) -> str:
         """Name of the files, without their endings."""
-        return f"quantisation-{model_name(self.model).lower()}"
+        name = re.sub(r"[^a-z0-9.]+", "-", model_name(self.model).lower())
+        return f"quantisation-{name}"
 
 
 def write_results(folder: Path, results: QualityResults) -> None:
@@ -128,14 +130,16 @@ def to_json(results: QualityResults) -> dict[str, Any]:
 def markdown(results: QualityResults) -> str:
     """Return the figures as a Markdown table for each text."""
     machine = results.machine
+    timed = any(each.elapsed_s is not None for each in results.measured)
+    seconds = "Seconds are those of quantising, calibration included, on " if timed else "Made on "
     lines = [
         f"# What quantising costs: {results.model}",
         "",
         "Mean KL(checkpoint || weights), both in float32 by the eager model, over windows of "
         f"{results.texts[0].ids.shape[1]} tokens. After ± stands the standard error over windows. "
         "The ratio is to plain rounding into the same forms on the same windows, its error that "
-        "of the differences window by window. Seconds are those of quantising, calibration "
-        f"included, on {machine['cpu']}, {machine['threads']} threads.",
+        f"of the differences window by window. {seconds}{machine['cpu']}, threads: "
+        f"{machine['threads']}.",
         "",
         f"![KL against bytes]({results.stem}.png)",
     ]
@@ -149,9 +153,9 @@ def markdown(results: QualityResults) -> str:
             f"{text.positions} positions; perplexity of the checkpoint {perplexity:.2f}.",
             "",
             "| weights | bits per weight | MB | KL nats | ratio to rounding | top-1 % "
-            "| perplexity | s |",
-            "|---|---|---|---|---|---|---|---|",
-            *(_row(each, index) for each in results.measured),
+            "| perplexity |" + (" s |" if timed else ""),
+            "|---|---|---|---|---|---|---|" + ("---|" if timed else ""),
+            *(_row(each, index, timed=timed) for each in results.measured),
         ]
     return "\n".join([*lines, ""])
 
@@ -164,26 +168,37 @@ def plot(results: QualityResults, path: Path) -> None:
         for number, (line, points) in enumerate(_lines(results).items()):
             sizes = [each.size_bytes / 1e6 for each in points]
             kl = [each.kl(index) for each in points]
+            style = {"color": COLOURS[number % len(COLOURS)]}
+            # The line goes through the means of what has one size: seeds of a calibration.
+            means = {
+                size: [each.value for at, each in zip(sizes, kl, strict=True) if at == size]
+                for size in sizes
+            }
+            axis.plot(
+                list(means), [sum(each) / len(each) for each in means.values()], lw=1.4, **style
+            )
             axis.errorbar(
                 sizes,
                 [each.value for each in kl],
                 yerr=[each.error for each in kl],
                 label=line,
-                color=COLOURS[number % len(COLOURS)],
                 marker=MARKERS[number % len(MARKERS)],
                 markersize=5,
-                linewidth=1.4,
+                linewidth=0,
+                elinewidth=1.0,
                 capsize=3,
+                **style,
             )
         axis.set_yscale("log")
         axis.yaxis.set_major_formatter("{x:.3g}")
         axis.yaxis.set_minor_formatter("{x:.3g}")
         axis.set_xlabel("MB of weights")
         axis.set_ylabel("KL, nats")
-        axis.set_title(f"{results.model}, {text.name}", fontsize=10)
+        axis.set_title(text.name, fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(axis="y", which="both", linewidth=0.3, color="#d0d7de")
     panels[0][0].legend(frameon=False, fontsize=9)
+    figure.suptitle(results.model, fontsize=11)
     figure.tight_layout()
     # No date and no version: the same results give the same bytes.
     figure.savefig(path, dpi=120, metadata={"Software": None})
@@ -200,10 +215,10 @@ def _lines(results: QualityResults) -> dict[str, list[Measured]]:
     return {line: lines[line] for line in order if line in lines}
 
 
-def _row(each: Measured, index: int) -> str:
+def _row(each: Measured, index: int, *, timed: bool) -> str:
     kl, gain, reading = each.kl(index), each.gain(index), each.readings[index]
     digits = 5 if kl.value < 0.05 else 4
-    cells = (
+    cells = [
         each.name,
         f"{each.bits_per_weight:.2f}",
         f"{each.size_bytes / 1e6:.2f}",
@@ -211,8 +226,9 @@ def _row(each: Measured, index: int) -> str:
         "" if gain is None else f"{gain.value:.3f} ± {gain.error:.3f}",
         f"{100 * reading.top1:.1f}",
         f"{reading.perplexity:.2f}",
-        "" if each.elapsed_s is None else f"{each.elapsed_s:.0f}",
-    )
+    ]
+    if timed:
+        cells.append("" if each.elapsed_s is None else f"{each.elapsed_s:.0f}")
     return f"| {' | '.join(cells)} |"
 
 

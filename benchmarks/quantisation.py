@@ -97,8 +97,8 @@ def candidates(
             for each in calibrations if find_method(method).needs else (OWN_TEXT,):
                 text = " with " + ", ".join(file.name for file in each.files) if each.files else ""
                 yield Candidate(method + text, by_method(4, size, method), each)
-    for each in kept:
-        line, _, folder = each.rpartition("=")
+    for named in kept:
+        line, _, folder = named.rpartition("=")
         yield Candidate(line or folder, folder=Path(folder))
 
 
@@ -242,6 +242,9 @@ PATH = click.Path(path_type=Path)
     metavar="NAME=FOLDER",
     help="Quantised weights that an export kept; repeatable. Rows of one NAME are one line.",
 )
+@click.option(
+    "--timed/--no-timed", default=True, help="Leave seconds out where the machine does more."
+)
 @click.option("--name", help="Name of the model in the results; the model's own by default.")
 @click.option("--output", type=PATH, default=RESULTS, show_default=True)
 def main(
@@ -254,6 +257,7 @@ def main(
     calibration: tuple[Path, ...],
     calibration_tokens: int,
     kept: tuple[str, ...],
+    timed: bool,
     name: str | None,
     output: Path,
 ) -> None:
@@ -282,7 +286,7 @@ def main(
         name or source.info.name,
         tuple(windows),
         yardstick.perplexities,
-        tuple(measured),
+        tuple(each if timed else replace(each, elapsed_s=None) for each in measured),
         machine(),
     )
     write_results(output, results)
