@@ -75,7 +75,7 @@ def test_what_decides_a_calibration_is_recorded(prepare, quality):
     origin = found.origin
     assert (origin["tokens"], origin["window"], origin["seed"]) == ("192", "96", "0")
     settings = dict(each.split(" ", 1) for each in origin[METHODS[quality]].split(", ") if each)
-    assert settings["ridge"] == "0.15"
+    assert (settings["ridge"], settings["damp"]) == ("0.15", "0.1")
     assert settings["sweeps"] == "4"
     assert origin.get("curvature_tokens") == ("192" if quality == "best" else None)
     assert len(steps.labels) == (2 if quality == "best" else 1)
