@@ -22,6 +22,27 @@ class Estimate:
     value: float
     error: float
 
+    def shown(self, scale: float = 1.0) -> str:
+        """Write both, to the digit that the error allows: `0.0121 ± 0.0004`.
+
+        The error has one digit, two where the first is a 1, and the value ends at the same place.
+        A figure without an error, or with one that is no number, is written in three digits.
+
+        Args:
+            scale: factor of both; 100 makes a share percent.
+        """
+        value, error = self.value * scale, self.error * scale
+        if not (math.isfinite(value) and math.isfinite(error) and error > 0):
+            return f"{value:.3g}"
+        digits = 2 if f"{error:e}".startswith("1") else 1
+        place = int(f"{error:.{digits - 1}e}".partition("e")[2]) - (digits - 1)
+        if place > 0:
+            value, error = round(value, -place), round(error, -place)
+        decimals = max(0, -place)
+        if decimals > 6 and value != 0:
+            return f"{value:.{max(0, _exponent(value) - place)}e} ± {error:.{digits - 1}e}"
+        return f"{value:.{decimals}f} ± {error:.{decimals}f}"
+
 
 def mean(windows: npt.NDArray[np.float64]) -> Estimate:
     """Average a figure of each window `[B]`, at least two, with the standard error of that."""
@@ -37,3 +58,7 @@ def ratio(windows: npt.NDArray[np.float64], base: npt.NDArray[np.float64]) -> Es
     found = float(windows.mean() / base.mean())
     left = mean(windows - found * base)
     return Estimate(found, left.error / float(base.mean()))
+
+
+def _exponent(value: float) -> int:
+    return int(f"{value:e}".partition("e")[2])
