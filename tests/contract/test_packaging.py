@@ -98,6 +98,7 @@ def test_the_wheel_holds_the_packages_of_the_tree_and_nothing_else(wheel_files):
         "llama_export/demo/tokenizer.model",
         "llama_export/demo/README.md",
         "llama_export/bundle/schemas/manifest.schema.json",
+        "llama_export/exporting/phones.json",
         "llama_export/verification/report/report.schema.json",
     ],
 )

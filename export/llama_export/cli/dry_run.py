@@ -12,13 +12,7 @@ from typing import TYPE_CHECKING
 from llama_export.cli.durations import shown_duration
 from llama_export.errors import LlamaExportError
 from llama_export.exporting.estimate import QUOTED_CONTEXT, ExportEstimate, TargetEstimate
-from llama_export.exporting.phones import (
-    LIKELY_SHARE,
-    SHARE_SOURCES,
-    SURE_SHARE,
-    Phone,
-    phones_of,
-)
+from llama_export.exporting.phones import KnownPhones, Phone, known_phones
 from llama_export.sources.source import WEIGHTS_FOLDER
 from llama_export.system.byte_sizes import format_bytes
 
@@ -29,11 +23,11 @@ if TYPE_CHECKING:
     from llama_export.exporting.plan import ExportPlan
 
 _PHONE_NOTE = (
-    "It fits: yes, within {sure:.1%} of the memory and 3.3 GB; perhaps, within {likely:.0%} and "
-    "8 GB, which the system may grant an app that asks for it. At most: the memory's peak divided "
-    "by the bytes that a token reads at a context of {context}; ~ marks a peak that is derived, "
-    "- one that was not found, or a phone that it does not fit. This is arithmetic: nothing ran on "
-    "a phone."
+    "It fits: yes, within {sure.share:.1%} of the memory and {sure_limit}; perhaps, within "
+    "{likely.share:.0%} and {likely_limit}, which the system may grant an app that asks for it. "
+    "At most: the memory's peak divided by the bytes that a token reads at a context of {context}; "
+    "~ marks a peak that is derived, - one that was not found, or a phone that it does not fit. "
+    "The phones are as of {as_of}. This is arithmetic: nothing ran on a phone."
 )
 
 _WAITED_FOR_S = 60
@@ -62,7 +56,7 @@ def show_plan(plan: ExportPlan, *, as_json: bool) -> None:
             console.print(phone_table(judged))
             contexts.add(judged.context)
         if contexts:
-            console.print(_phone_note(contexts))
+            console.print(_phone_note(known_phones(), contexts))
         for note in plan.notes:
             console.print(f"note: {note}", soft_wrap=True)
     plan.resources.require()
@@ -81,7 +75,8 @@ def to_json(plan: ExportPlan) -> dict[str, object]:
         "notes": list(plan.notes),
         "resources": plan.resources.to_json(),
         "phones": [judged.to_json() for judged in _judged_phones(plan)],
-        "share_sources": list(SHARE_SOURCES),
+        "phones_as_of": known_phones().as_of.isoformat(),
+        "share_sources": list(known_phones().share_sources),
     }
 
 
@@ -127,6 +122,7 @@ class _JudgedPhones:
                     "bandwidth_is_derived": phone.derived,
                     "fits": phone.verdict(self.needed_bytes),
                     "tokens_per_s_bound": self.bound(phone),
+                    "note": phone.note,
                     "sources": list(phone.sources),
                 }
                 for phone in self.phones
@@ -137,7 +133,8 @@ class _JudgedPhones:
 def _judged_phones(plan: ExportPlan) -> Iterator[_JudgedPhones]:
     """Judge each phone by the target that it would run, of those that are exported."""
     suited = [each for each in plan.targets if each.estimate.bundle_bytes >= _SMALLEST_BYTES]
-    by_target = phones_of({each.target.name: each.target.phone_systems for each in suited})
+    ranks = {each.target.name: each.target.phone_systems for each in suited}
+    by_target = known_phones().by_target(ranks)
     for each in suited:
         if phones := by_target.get(each.target.name):
             yield _JudgedPhones(each.estimate, phones)
@@ -258,9 +255,15 @@ def phone_table(judged: _JudgedPhones) -> Table:
     return table
 
 
-def _phone_note(contexts: set[int]) -> str:
-    context = " or ".join(map(str, sorted(contexts)))
-    return _PHONE_NOTE.format(sure=SURE_SHARE, likely=LIKELY_SHARE, context=context)
+def _phone_note(known: KnownPhones, contexts: set[int]) -> str:
+    return _PHONE_NOTE.format(
+        sure=known.sure,
+        sure_limit=format_bytes(known.sure.limit_bytes),
+        likely=known.likely,
+        likely_limit=format_bytes(known.likely.limit_bytes),
+        context=" or ".join(map(str, sorted(contexts))),
+        as_of=known.as_of,
+    )
 
 
 def _or_none(size_bytes: int) -> str:
