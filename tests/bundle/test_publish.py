@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from artifacts.folders import (
     write_folder,
     write_new,
 )
+from filelock import FileLock
 
 from llama_export.bundle import output_lock, swap
 from llama_export.bundle.ownership import refuse_existing
@@ -296,7 +298,7 @@ def test_a_folder_moved_aside_is_removed_when_its_successor_is_there(tmp_path):
 
 def test_the_lock_that_counts_is_the_one_in_the_folder(tmp_path, monkeypatch):
     # Between our open and our lock, the last holder removes the file and a rival makes its own.
-    lock, flock, calls = tmp_path / output_lock.LOCK_NAME, output_lock.fcntl.flock, []
+    lock, flock, calls = tmp_path / output_lock.LOCK_NAME, fcntl.flock, []
 
     def late(handle, operation):
         calls.append(handle)
@@ -305,13 +307,22 @@ def test_the_lock_that_counts_is_the_one_in_the_folder(tmp_path, monkeypatch):
             lock.touch()
         flock(handle, operation)
 
-    monkeypatch.setattr(output_lock.fcntl, "flock", late)
+    monkeypatch.setattr(fcntl, "flock", late)
     with publish_one(tmp_path / "out") as folder:
         assert lock.exists()
         with pytest.raises(OutputError, match="another export is writing"):
             write_new(tmp_path / "out")
         (folder / "manifest.json").write_text("new")
     assert len(calls) > 2
+    assert names(tmp_path) == ["out"]
+
+
+def test_filelocks_own_lock_would_leave_its_file(tmp_path):
+    """Why `output_lock` takes only the locking of an open file from filelock."""
+    with FileLock(tmp_path / output_lock.LOCK_NAME):
+        pass
+    assert names(tmp_path) == [output_lock.LOCK_NAME]
+    write_new(tmp_path / "out")
     assert names(tmp_path) == ["out"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -266,7 +267,7 @@ def test_without_locks_the_process_ids_decide(tmp_path, monkeypatch):
     def unsupported(handle, operation):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(output_lock.fcntl, "flock", unsupported)
+    monkeypatch.setattr(fcntl, "flock", unsupported)
     dead = start("pass")
     finish(dead)
     leftovers(tmp_path, dead.pid, os.getpid(), 2**70)

@@ -1,7 +1,9 @@
 """The lock of an output folder: it keeps exports apart, and proves that a leftover has no owner.
 
-The system drops a lock with its process. Where a file system has no locks, process ids decide. The
-module does not know what is written under the lock.
+The system drops a lock with its process. Where a file system has no locks, process ids decide. How
+each system locks an open file is filelock's; which file it must be, and that none is left behind,
+is decided here: filelock's own `FileLock` leaves its file where it is. The module does not know
+what is written under the lock.
 """
 
 from __future__ import annotations
@@ -16,15 +18,9 @@ from pathlib import Path
 from llama_export.bundle.output_faults import as_output_error
 from llama_export.errors import OutputError
 
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
-
 LOCK_NAME = ".llama-export.lock"
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
-_HELD = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)
 # In a shared folder a link of that name would have us make a file wherever it points to.
 _FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
@@ -114,15 +110,19 @@ def _drop(path: Path, handle: int, output: Path) -> None:
 
 
 def _try_lock(handle: int, output: Path) -> bool:
+    """Lock an open file; return whether its file system has locks at all.
+
+    Raises:
+        OutputError: another export holds it.
+    """
+    from filelock import lock_descriptor  # its import takes a tenth of a second
+
     try:
-        if sys.platform == "win32":
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-        else:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        taken = lock_descriptor(handle, blocking=False)
     except OSError as error:
         if error.errno in _NO_LOCKS:
             return False
-        if error.errno in _HELD:
-            raise busy(output) from None
         raise
+    if not taken:
+        raise busy(output)
     return True
