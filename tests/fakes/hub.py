@@ -71,6 +71,16 @@ class Hub:
             return hashlib.sha256(content).hexdigest()
         return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
+    def tree(self) -> list[dict[str, object]]:
+        """List the files as huggingface_hub's `snapshot_download` asks for them."""
+        found: list[dict[str, object]] = []
+        for name, content in self.files.items():
+            entry = {"type": "file", "path": name, "size": len(content), "oid": "0" * 40}
+            if name in self.large:
+                entry["lfs"] = {"oid": self.checksum(name), "size": len(content), "pointerSize": 9}
+            found.append(entry)
+        return found
+
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -101,13 +111,16 @@ class _Handler(BaseHTTPRequestHandler):
             if part in self.path:
                 self._send(status, extra, hub.body)
                 return
+        if self.path.startswith(f"/api/models/{REPOSITORY}/tree/"):
+            self._send(200, {"Content-Type": "application/json"}, json.dumps(hub.tree()).encode())
+            return
         if self.path.startswith("/api/models/"):
             siblings = [{"rfilename": name} for name in hub.files]
             body = json.dumps({"id": REPOSITORY, "sha": hub.commit, "siblings": siblings}).encode()
             sent = body if hub.listing is None else hub.listing
             self._send(200, {"Content-Type": "application/json"}, sent)
             return
-        name = self.path.partition(f"/resolve/{COMMIT}/")[2]
+        name = self.path.partition(f"/resolve/{hub.commit}/")[2]
         if self.host == "store":
             name = self.path.removeprefix("/")
         if name not in hub.files:

@@ -3,6 +3,12 @@
 Of a part of a file that is read alone only the length can be checked. The module knows ranges,
 retries and checksums. It knows nothing of repositories, models or licences; an answer that is not
 about the transfer itself goes to the caller as huggingface_hub's own error.
+
+huggingface_hub's own download, over HTTP or Xet, is not taken for it: it keeps nothing of a file
+that broke off, compares its length and not its hash, warns of a full disk and goes on, and lets
+the branch's name mean a commit before its files are there. `tests/sources/test_downloader.py`
+holds it to that, so that a version that does better is noticed. Its requests, sessions, metadata,
+errors and the layout of its cache are used throughout.
 """
 
 from __future__ import annotations
