@@ -1,10 +1,9 @@
-"""The parts of the ExecuTorch target alone: its reader, its placeholders, its cuts, its sums."""
+"""The parts of the ExecuTorch target alone: its placeholders, its cuts, its sums."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import struct
 
 import pytest
 import torch
@@ -27,7 +26,6 @@ from llama_export.llama.trace import trace
 from llama_export.targets.executorch import sizes
 from llama_export.targets.executorch.options import ExecutorchOptions
 from llama_export.targets.executorch.reading.describe import describe
-from llama_export.targets.executorch.reading.flatbuffer import Table, read_number, write_number
 from llama_export.targets.executorch.xnnpack.placeholders import (
     MOST_PRODUCTS,
     Product,
@@ -56,94 +54,6 @@ from llama_quantize.scheme import Float, GroupedInt
 from llama_quantize.tensor import QuantizedTensor
 
 __all__ = ["tiny", "workshop"]
-
-
-# --- flat: against the library that writes the format ---
-
-
-def build_flat() -> bytes:
-    """A table with one field of each sort, and one that is left out."""
-    flatbuffers = pytest.importorskip("flatbuffers", reason="needs the flatbuffers package")
-    builder = flatbuffers.Builder(64)
-
-    def inner(number: int, text: str) -> int:
-        name = builder.CreateString(text)
-        builder.StartObject(2)
-        builder.PrependInt32Slot(0, number, 0)
-        builder.PrependUOffsetTRelativeSlot(1, name, 0)
-        return builder.EndObject()
-
-    tables = [
-        inner(number, f"nummer {number} \N{LATIN SMALL LETTER E WITH ACUTE}") for number in (7, -8)
-    ]
-    builder.StartVector(4, len(tables), 4)
-    for table in reversed(tables):
-        builder.PrependUOffsetTRelative(table)
-    vector = builder.EndVector()
-    builder.StartVector(8, 3, 8)
-    for number in (2**40, 0, 5):
-        builder.PrependInt64(number)
-    numbers = builder.EndVector()
-    text = builder.CreateString("a text")
-    builder.StartObject(8)
-    builder.PrependUint64Slot(0, 2**63, 0)
-    builder.PrependInt8Slot(1, -3, 0)
-    builder.PrependUOffsetTRelativeSlot(3, text, 0)
-    builder.PrependUOffsetTRelativeSlot(4, vector, 0)
-    builder.PrependUOffsetTRelativeSlot(5, numbers, 0)
-    builder.PrependUOffsetTRelativeSlot(6, tables[0], 0)
-    builder.Finish(builder.EndObject(), file_identifier=b"TEST")
-    return bytes(builder.Output())
-
-
-def test_what_the_flatbuffers_package_writes_is_read():
-    data = build_flat()
-    assert data[4:8] == b"TEST"
-    root = Table.root(data)
-    assert root.number(0, "Q") == 2**63
-    assert root.number(1, "b") == -3
-    assert root.text(3) == "a text"
-    assert data[root.text_place(3) :].startswith(b"a text\0")
-    assert root.numbers(5, "q") == [5, 0, 2**40]
-    assert root.vector(5)[1] == 3
-    assert [table.number(0, "i") for table in root.tables(4)] == [7, -8]
-    assert [table.text(1) for table in root.tables(4)] == ["nummer 7 é", "nummer -8 é"]
-    assert root.table(6).number(0, "i") == 7
-    # Behind something else it reads the same.
-    assert Table.root(b"\1" * 12 + data, 12).text(3) == "a text"
-
-
-@pytest.mark.parametrize("field", [2, 7, 8, 100])
-def test_a_field_that_is_not_stored_has_its_default(field):
-    root = Table.root(build_flat())
-    assert root.place(field) is None
-    assert root.number(field, "I") == 0
-    assert root.number(field, "I", 9) == 9
-    assert root.text(field) == ""
-    assert root.text_place(field) is None
-    assert root.table(field) is None
-    assert list(root.tables(field)) == root.numbers(field, "I") == []
-
-
-def test_a_number_is_overwritten_in_place():
-    data = bytearray(build_flat())
-    before = bytes(data)
-    at = Table.root(data).place(0)
-    write_number(data, at, "Q", 77)
-    assert Table.root(data).number(0, "Q") == 77
-    assert [i for i in range(len(data)) if data[i] != before[i]] == [at, at + 7]
-
-
-def test_an_offset_outside_of_the_file_is_a_value_error():
-    for at in (-1, -100, 5, 2**40):
-        with pytest.raises(ValueError, match="offset"):
-            read_number(b"12345678", at, "I")
-    assert read_number(b"12345678", 4, "I") == struct.unpack("<I", b"5678")[0]
-    data = bytearray(build_flat())
-    start, _ = Table.root(data).vector(5)
-    write_number(data, start - 4, "I", 2**31)
-    with pytest.raises(ValueError, match="does not fit into the file"):
-        Table.root(data).numbers(5, "q")
 
 
 # --- products: a placeholder's number comes back ---
