@@ -15,6 +15,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 
 from llama_export.exporting.phones import PHONES_FILE, SYSTEMS, KnownPhones, Phone, read_phones
@@ -58,7 +59,7 @@ def age_in_months(then: date, today: date) -> int:
 
 def _misplaced(phones: Sequence[Phone]) -> Iterator[str]:
     """Find phones out of order: by system, a maker's together, and by the number in the name."""
-    for before, phone in zip(phones, phones[1:], strict=False):
+    for before, phone in pairwise(phones):
         if SYSTEMS.index(phone.system) < SYSTEMS.index(before.system):
             yield f"{phone.name}: {phone.system} comes before {before.system}"
     seen: list[tuple[str, str]] = []

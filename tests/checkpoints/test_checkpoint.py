@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 
 from llama_export.checkpoints.hugging_face import HfCheckpoint
 from llama_export.checkpoints.hugging_face_files import INDEX_FILE, SINGLE_FILE
-from llama_export.checkpoints.safetensors_header import read_header
 from llama_export.errors import CheckpointError, ConfigError
 from llama_export.llama.names import HEAD, TABLE, expected_shapes
 
@@ -26,11 +25,6 @@ def write_header(path: Path, header: object, data: bytes = b"") -> Path:
     raw = header if isinstance(header, bytes) else json.dumps(header).encode()
     path.write_bytes(len(raw).to_bytes(8, "little") + raw + data)
     return path
-
-
-def entry(start: int, end: int, dtype: str = "F32", shape: list | None = None) -> dict:
-    shape = [(end - start) // 4] if shape is None else shape
-    return {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
 
 
 def rewrite(folder: Path, change: Callable[[dict], object]) -> Path:
@@ -390,56 +384,12 @@ def test_header_that_claims_terabytes(folder, claimed):
 
 
 def test_tensor_that_claims_terabytes(folder):
-    write_header(folder / SINGLE_FILE, {"a": entry(0, 2**44)}, bytes(64))
+    write_header(
+        folder / SINGLE_FILE,
+        {"a": {"dtype": "F32", "shape": [2**42], "data_offsets": [0, 2**44]}},
+        bytes(64),
+    )
     assert "truncated" in failure(folder)
-
-
-@pytest.mark.parametrize(
-    ("header", "match"),
-    [
-        ({"a": entry(0, 8), "b": entry(4, 12)}, "b overlaps a"),
-        ({"a": entry(0, 12), "b": entry(0, 12)}, "b overlaps a"),
-        ({"a": entry(0, 12), "b": entry(4, 8)}, "b overlaps a"),
-        ({"a": entry(0, 4), "b": entry(8, 12)}, "b leaves a gap after a"),
-        ({"a": entry(4, 12)}, "gap after the header"),
-        ({"a": entry(0, 8)}, "bytes after its last tensor"),
-        ({"a": entry(0, 16)}, "truncated"),
-        ({"a": entry(0, 12, shape=[2])}, "takes 8 bytes, but its range holds 12"),
-        ({"a": entry(0, 12, shape=[-3])}, "must hold a dtype"),
-        ({"a": entry(0, 12, shape=[3.0])}, "must hold a dtype"),
-        ({"a": entry(0, 12, shape=[True, 3])}, "must hold a dtype"),
-        ({"a": entry(0, 12, shape=[1] * 1000)}, "must hold a dtype"),
-        ({"a": entry(12, 0, shape=[0])}, "must hold a dtype"),
-        ({"a": entry(0, 12), "b": entry(12, 0, "F4", [1])}, "must hold a dtype"),
-        ({"a": {"dtype": "F32", "shape": [3]}}, "must hold a dtype"),
-        ({"a": {**entry(0, 12), "data_offsets": [0]}}, "must hold a dtype"),
-        ({"a": {**entry(0, 12), "dtype": 7}}, "must hold a dtype"),
-        ({"a": None}, "must hold a dtype"),
-        ([1, 2], "JSON object"),
-        (b"{x", "not valid JSON"),
-        (b"\xff\xff", "not valid JSON"),
-        (b"[" * 99999, "not valid JSON"),
-        (b'{"a": 1, "a": 2}', "'a' is given twice"),
-    ],
-)
-def test_headers_that_are_not_to_be_trusted(tmp_path, header, match):
-    path = write_header(tmp_path / "x.safetensors", header, bytes(12))
-    with pytest.raises(CheckpointError, match=match):
-        read_header(path)
-
-
-def test_good_header_is_read(tmp_path):
-    header = {"__metadata__": {"format": "pt"}, "b": entry(4, 12), "a": entry(0, 4)}
-    found = read_header(write_header(tmp_path / "x.safetensors", header, bytes(12)))
-    assert {name: (e.start, e.end, e.shape) for name, e in found.items()} == {
-        "a": (0, 4, (1,)),
-        "b": (4, 12, (2,)),
-    }
-
-
-def test_empty_tensors_are_no_overlap(tmp_path):
-    header = {"a": entry(0, 0), "b": entry(0, 12), "c": entry(12, 12)}
-    assert len(read_header(write_header(tmp_path / "x.safetensors", header, bytes(12)))) == 3
 
 
 def test_what_the_header_accepts_safetensors_maps(tmp_path):

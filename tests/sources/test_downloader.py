@@ -61,7 +61,7 @@ def test_what_came_before_it_broke_off_is_kept(hub, get, theirs, tmp_path):
     """Of gigabytes over a bad line nothing is kept by huggingface_hub: each run begins again."""
     for fetch, folder, ranges in ((get, "cache", ["bytes=100000-"]), (theirs, "theirs", [None])):
         hub.break_at[WEIGHTS] = list(BREAKS)
-        with pytest.raises(Exception, match="broke off|peer closed|incomplete"):
+        with pytest.raises(Exception, match=r"broke off|peer closed|incomplete"):
             fetch()
         assert kept(tmp_path / folder) == ([100_000] if fetch is get else [])
         hub.break_at.clear()
@@ -102,7 +102,7 @@ def test_a_disk_that_is_too_small_is_refused_before_the_download(hub, get, their
     usage = type(shutil.disk_usage("/"))(SIZE, SIZE, 10)
     for module in (repository_module, file_download):
         monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(OutputError, match="and 0.0 kB are free"):
+    with pytest.raises(OutputError, match=r"and 0\.0 kB are free"):
         get()
     assert hub.sent("GET", WEIGHTS) == []
     with pytest.warns(UserWarning, match="Not enough free disk space"):
@@ -120,7 +120,7 @@ def test_a_complete_copy_is_found_until_the_next_is_complete(hub, get, theirs, t
         assert old.read_text() == COMMIT
         hub.commit = newer
         hub.refuse["/resolve/"] = (404, {"X-Error-Code": "EntryNotFound"})
-        with pytest.raises(Exception, match="404|no such|EntryNotFound|not"):
+        with pytest.raises(Exception, match=r"404|Entry Not Found"):
             fetch()
         assert old.read_text() == (COMMIT if fetch is get else newer)
         hub.refuse.clear()
