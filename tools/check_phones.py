@@ -62,15 +62,21 @@ def _misplaced(phones: Sequence[Phone]) -> Iterator[str]:
     for before, phone in pairwise(phones):
         if SYSTEMS.index(phone.system) < SYSTEMS.index(before.system):
             yield f"{phone.name}: {phone.system} comes before {before.system}"
-    seen: list[tuple[str, str]] = []
-    for before, phone in zip((None, *phones), phones, strict=False):
-        kind = phone.system, phone.name.split()[0]
-        if before is None or kind != (before.system, before.name.split()[0]):
-            if kind in seen:
-                yield f"{phone.name}: apart from the others of its kind"
-            seen.append(kind)
-        elif _number(phone) < _number(before):
-            yield f"{phone.name}: after {before.name}, which is newer"
+    seen: set[tuple[str, str]] = set()
+    last: Phone | None = None
+    for phone in phones:
+        kind = _kind(phone)
+        if last is not None and kind == _kind(last):
+            if _number(phone) < _number(last):
+                yield f"{phone.name}: after {last.name}, which is newer"
+        elif kind in seen:
+            yield f"{phone.name}: apart from the others of its kind"
+        seen.add(kind)
+        last = phone
+
+
+def _kind(phone: Phone) -> tuple[str, str]:
+    return phone.system, phone.name.split()[0]
 
 
 def _number(phone: Phone) -> float:

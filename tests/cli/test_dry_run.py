@@ -12,6 +12,7 @@ from artifacts.small_bundle import FakeMachine, export_small
 
 from llama_export.cli.dry_run import long_calibration
 from llama_export.exporting.calibration_cost import CalibrationCost
+from llama_export.exporting.phones import known_phones
 from llama_export.sources.resolve import ALIASES
 
 pytestmark = pytest.mark.usefixtures("empty_cache")
@@ -24,11 +25,14 @@ def test_a_dry_run_writes_nothing(command, no_network, plenty, tmp_path):
     assert not (tmp_path / "out").exists()
     assert "2.00 GB" in out
     assert "iPhone 15 Pro" in out
+    as_of = known_phones().as_of.isoformat()
+    assert f"The phones are as of {as_of}." in " ".join(out.split())
     assert max(map(len, out.splitlines())) <= 80
     code, out, _ = command(*DRY_RUN, "--output", tmp_path / "out", "--json")
     plan = json.loads(out)
     assert (code, plan["resources"]["fits"], plan["resources"]["problems"]) == (0, True, [])
     assert plan["estimate"]["disk_bytes"] == pytest.approx(2 * 1.99e9, rel=0.01)
+    assert plan["phones_as_of"] == as_of
     (phones,) = plan["phones"]
     rows = {row["name"]: row for row in phones["rows"]}
     assert rows["iPhone 13"]["fits"] == "perhaps"
