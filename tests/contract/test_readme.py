@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -14,6 +17,9 @@ from llama_export.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+# docs/commands.md is the program's own help, forms and all; a test of its own compares it.
+COMMAND_PAGE = ROOT / "docs" / "commands.md"
+WRITTEN_BY_HAND = [page for page in PAGES if page != COMMAND_PAGE]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROGRAM = "llama-export"
 # What ends a command of a shell line.
@@ -56,7 +62,7 @@ def parse(line: str) -> list[str]:
 
 
 COMMANDS = sorted(
-    {line for page in PAGES for line in commands_in(page.read_text(encoding="utf-8"))}
+    {line for page in WRITTEN_BY_HAND for line in commands_in(page.read_text(encoding="utf-8"))}
 )
 
 
@@ -127,14 +133,33 @@ def exit_codes_of_the_program() -> set[int]:
 
 
 def test_the_table_of_exit_codes_is_complete():
-    section = README.split("## Exit codes")[1].split("\n## ")[0]
-    rows = re.findall(r"^\| ([\d, ]+) \|", section, flags=re.MULTILINE)
+    page = (ROOT / "docs" / "exit-codes.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([\d, ]+) \|", page, flags=re.MULTILINE)
     listed = [int(code) for row in rows for code in row.split(",")]
     assert sorted(listed) == sorted(exit_codes_of_the_program())
 
 
-def test_every_option_of_an_export_is_in_the_table_or_in_the_text():
+def test_every_option_of_an_export_is_in_the_table():
+    page = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
+    listed = {
+        option
+        for row in re.findall(r"^\| (`-[^|]+) \|", page, flags=re.MULTILINE)
+        for option in re.findall(r"`(--[\w-]+)`", row)
+    }
     for parameter in app.params:
-        spellings = [*parameter.opts, *parameter.secondary_opts]
-        named = any(f"`{spelling}`" in README for spelling in spellings)
-        assert named or spellings == ["--version"], spellings
+        spellings = {*parameter.opts, *parameter.secondary_opts}
+        assert spellings & listed, f"docs/options.md has no row for {spellings}"
+    known = {name for each in app.params for name in (*each.opts, *each.secondary_opts)}
+    assert listed - known == {"--help"}
+
+
+def test_the_page_of_commands_is_what_the_program_says(tmp_path):
+    now = tmp_path / "commands.md"
+    # A process of its own: click keeps an option of help in the form in which it was first asked for.
+    paths = os.pathsep.join(str(ROOT / folder) for folder in ("export", "quantize"))
+    command = [sys.executable, str(ROOT / "tools" / "command_pages.py"), str(now)]
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": paths})
+    written = COMMAND_PAGE.read_text(encoding="utf-8")
+    said = now.read_text(encoding="utf-8")
+    assert written == said, "run tools/command_pages.py docs/commands.md"
+    assert re.findall(r"^## (.+)$", written, flags=re.MULTILINE) == ["An export", *app.commands]
