@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / ".ci" / "run"
 REAL_PROGRAMS = ("bash", "cat", "chmod", "dirname", "mkdir", "realpath", "rm")
-LINTERS = ("ruff", "mypy", "lint-imports")
+LINTERS = ("ruff", "mypy", "lint-imports", "mkdocs")
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="a script for bash"),
