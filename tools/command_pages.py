@@ -21,7 +21,8 @@ INTRODUCTION = """\
 # Every command
 
 What `--help` prints, written by `tools/command_pages.py`. An export needs no command:
-[options.md](options.md) says more of what it takes, and [exit-codes.md](exit-codes.md) how each of them ends.
+[options.md](options.md) says more of what it takes, and [exit-codes.md](exit-codes.md) how each of
+them ends.
 """
 
 

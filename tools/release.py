@@ -5,9 +5,9 @@
     python3 tools/release.py notes vVERSION
 
 `address` writes where the repository is into the metadata; `check` refuses a tag that the files do
-not agree with, or metadata that name another repository than the one which publishes; `notes` prints
-the version's section of the change log. It uses the standard library only, and knows nothing of how
-a distribution is built. RELEASING.md has the steps.
+not agree with, or metadata that name another repository than the one which publishes; `notes`
+prints the version's section of the change log. It uses the standard library only, and knows nothing
+of how a distribution is built. RELEASING.md has the steps.
 """
 
 from __future__ import annotations
@@ -95,9 +95,7 @@ def with_citation(citation: str, lines: str) -> str:
 
 def notes_of(changes: str, version: str) -> str | None:
     """Return the section of a version in a change log, without its heading; None: there is none."""
-    heading = re.compile(
-        rf"^## \[{re.escape(version)}\] - \d{{4}}-\d\d-\d\d\n", flags=re.MULTILINE
-    )
+    heading = re.compile(rf"^## \[{re.escape(version)}\] - \d{{4}}-\d\d-\d\d\n", flags=re.MULTILINE)
     found = heading.search(changes)
     if found is None:
         return None

@@ -1,9 +1,9 @@
 """The files of the site: a hook of mkdocs, named in mkdocs.yml.
 
-mkdocs takes the pages below one folder. Ours link to files beside it as well, the README or measured
-results, and are read at GitHub too. So the site has the layout of the repository: each file keeps its
-path, and a relative link means the same in both. A link to a file that is not among `SHOWN` fails a
-strict build.
+mkdocs takes the pages below one folder. Ours link to files beside it as well, the README or
+measured results, and are read at GitHub too. So the site has the layout of the repository: each
+file keeps its path, and a relative link means the same in both. A link to a file that is not among
+`SHOWN` fails a strict build.
 
 It knows nothing of what a page says, nor of the order in which the site shows them.
 """
@@ -21,6 +21,7 @@ SHOWN = (
     "*.md",
     "LICENSE",
     "docs/*.md",
+    "docs/site.css",
     "apps/*/README.md",
     "benchmarks/results/*.md",
     "benchmarks/results/*.png",
@@ -35,7 +36,7 @@ def shown_files(root: Path) -> list[str]:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Replace what is below the folder of pages with the files of the repository; the theme's stay."""
+    """Replace the files of the folder with those of the repository; the theme's stay."""
     theme = [file for file in files if file.src_dir != config.docs_dir]
     ours = [
         File(path, str(ROOT), config.site_dir, config.use_directory_urls)

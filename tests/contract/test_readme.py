@@ -155,7 +155,7 @@ def test_every_option_of_an_export_is_in_the_table():
 
 def test_the_page_of_commands_is_what_the_program_says(tmp_path):
     now = tmp_path / "commands.md"
-    # A process of its own: click keeps an option of help in the form in which it was first asked for.
+    # A process of its own: click keeps the option of help in the form that was asked for first.
     paths = os.pathsep.join(str(ROOT / folder) for folder in ("export", "quantize"))
     command = [sys.executable, str(ROOT / "tools" / "command_pages.py"), str(now)]
     subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": paths})

@@ -1,4 +1,4 @@
-"""The site of the documentation: complete, sorted as its overview says, and red where a link is lost."""
+"""The site of the pages: complete, sorted as its overview says, and red where a link is lost."""
 
 from __future__ import annotations
 

@@ -24,7 +24,9 @@ def texts() -> dict[str, str]:
         found[path] = release.with_table(found[path], ADDRESSES.table)
     found[CITATION] = release.with_citation(found[CITATION], ADDRESSES.citation)
     heading = "## [Unreleased]\n"
-    dated = f"{heading}\n## [{VERSION}] - 2026-12-01\n\n{NOTES}\n## [0.0.1] - 2026-01-01\n\n- Old.\n"
+    dated = (
+        f"{heading}\n## [{VERSION}] - 2026-12-01\n\n{NOTES}\n## [0.0.1] - 2026-01-01\n\n- Old.\n"
+    )
     found[CHANGES] = found[CHANGES].replace(heading, dated, 1)
     return found
 
@@ -87,10 +89,17 @@ def test_the_table_is_toml_of_the_project(texts):
 
 @pytest.mark.parametrize(
     "address",
-    ["", "llama-export", "http://github.com/a/b", f"{ADDRESS}/", f"{ADDRESS}\n", "https://github.com/a"],
+    [
+        "",
+        "llama-export",
+        "http://github.com/a/b",
+        f"{ADDRESS}/",
+        f"{ADDRESS}\n",
+        "https://github.com/a",
+    ],
 )
 def test_an_address_that_is_no_repository_is_refused(address):
-    with pytest.raises(ReleaseError, match="is not https://github.com/OWNER/NAME"):
+    with pytest.raises(ReleaseError, match=r"is not https://github\.com/OWNER/NAME"):
         release.addresses_of(address)
 
 
