@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-import demo
 import environment
 from environment import Environment, SetupError
 
@@ -57,8 +57,8 @@ def ours(tmp_path) -> Environment:
     return Environment(tmp_path, tmp_path / ".venv")
 
 
-DEMO = ["-e", ".[onnx,report]"]
-TEST = ["-e", ".[onnx,report]", "--group", "test"]
+DEMO = ["-e", ".[all]"]
+TEST = ["-e", ".[all]", "--group", "test"]
 
 
 def test_a_fresh_repository_gets_an_environment_and_torch_first(ours, capsys):
@@ -67,8 +67,9 @@ def test_a_fresh_repository_gets_an_environment_and_torch_first(ours, capsys):
     assert pip.commands[0] == [sys.executable, "-m", "venv", str(ours.folder)]
     assert pip.installed == [["pip>=25.1"], ["torch==2.13.0"], DEMO]
     shown = capsys.readouterr()
-    assert shown.err.startswith("Setting up .venv (torch 2.13, onnxruntime): about ")
-    assert shown.err.count("\n") == 1
+    assert shown.err.startswith("Setting up .venv; details in .venv/setup.log. From the package")
+    assert re.search(r"\n  - PyTorch 2\.13, .*ExecuTorch, coremltools .* about \d+ MB", shown.err)
+    assert shown.err.count("\n") == 2
     assert shown.out == ""
 
 
@@ -90,6 +91,34 @@ def test_the_test_set_serves_the_demo_but_not_the_other_way_round(ours):
     environment.prepare(ours, ["demo"], FakePip())
     environment.prepare(ours, ["test"], fresh)
     assert fresh.installed[-1] == TEST
+
+
+@pytest.mark.parametrize("other", ["model", "lint"])
+def test_a_set_that_lacks_what_the_demo_needs_does_not_serve_it(ours, other):
+    environment.prepare(ours, [other], FakePip())
+    demo_pip = FakePip()
+    environment.prepare(ours, ["demo"], demo_pip)
+    assert demo_pip.installed[-1] == DEMO
+
+
+def test_every_set_says_what_it_downloads_and_only_what_is_missing_is_said(ours, capsys):
+    assert set(environment.DOWNLOADS) == set(environment.SETS)
+    environment.prepare(ours, ["demo", "model"], FakePip())
+    assert capsys.readouterr().err.count("\n  - ") == 2
+    ours.stamp("model").unlink()
+    environment.prepare(ours, ["demo", "model"], FakePip())
+    said = capsys.readouterr().err
+    assert "SmolLM2" in said
+    assert "ExecuTorch" not in said
+
+
+def test_a_captured_program_gives_status_and_both_streams(ours):
+    write_interpreter(ours.folder)
+    code = "import sys; print('caf\\u00e9'.encode()); print('why', file=sys.stderr); sys.exit(4)"
+    status, out, err = environment.capture_program(ours, "python", ["-c", code])
+    assert status == 4
+    assert out.strip() == "b'caf\\xc3\\xa9'"
+    assert err.strip() == "why"
 
 
 def test_a_changed_project_file_installs_again(ours):
@@ -164,7 +193,7 @@ def test_a_failed_step_shows_the_log_and_what_to_do_and_leaves_no_stamp(ours, wo
 
 def test_only_the_last_commands_words_are_shown(ours):
     with pytest.raises(SetupError) as caught:
-        environment.prepare(ours, ["demo"], FakePip(fail_on=".[onnx,report]", words="said this"))
+        environment.prepare(ours, ["demo"], FakePip(fail_on=".[all]", words="said this"))
     assert str(caught.value).count("said this") == 1
 
 
@@ -223,7 +252,7 @@ def test_an_unknown_set_is_a_usage_error():
 
 @pytest.fixture
 def recorded(ours, monkeypatch):
-    """The demo with the set-up left out and the commands recorded; fails where told to."""
+    """The set-up left out and the commands recorded; they fail where told to."""
     calls: list[list[str]] = []
     statuses: dict[str, int] = {}
 
@@ -235,26 +264,6 @@ def recorded(ours, monkeypatch):
     monkeypatch.setattr(environment, "prepare", lambda *_: None)
     monkeypatch.setattr(environment, "run_program", run)
     return calls, statuses
-
-
-def test_the_demo_exports_verifies_and_writes(recorded, monkeypatch):
-    calls, _ = recorded
-    monkeypatch.setattr(sys, "argv", ["demo.py"])
-    assert demo.main() == 0
-    assert [call[0] for call in calls] == ["llama-export"] * 3
-    assert calls[0][1:] == ["--target", "onnx", "--model", "demo", "-o", "demo-out", "--force"]
-    assert calls[1][1] == "verify"
-    assert calls[2][1] == "generate"
-    assert calls[2][-2:] == ["--prompt", "Once upon a time"]
-
-
-def test_the_demo_stops_at_the_first_failure_and_returns_its_status(recorded, monkeypatch):
-    calls, statuses = recorded
-    statuses["verify"] = 1
-    monkeypatch.setattr(sys, "argv", ["demo.py", "--verbose"])
-    assert demo.main() == 1
-    assert len(calls) == 2
-    assert all(call[-1] == "--verbose" for call in calls)
 
 
 @pytest.fixture
