@@ -6,9 +6,7 @@ import pytest
 
 from columns import in_columns
 
-TALE = (
-    "Once upon a time there lived a king who had three daughters, and a garden with an apple tree"
-)
+TALE = "Once upon a time there lived a king who had three daughters, and a garden with apple trees"
 FOUR = [(f"text {number}", TALE.replace("king", f"king{number}")) for number in range(4)]
 
 

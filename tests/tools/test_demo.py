@@ -1,4 +1,4 @@
-"""The demo's commands, what it does where one fails, and what it leaves out. Nothing is exported."""
+"""The demo's commands, what it does when one fails, and what it leaves out; nothing is made."""
 
 from __future__ import annotations
 
