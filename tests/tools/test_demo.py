@@ -16,7 +16,7 @@ from environment import Environment
 from llama_export.cli.app import app
 from llama_export.targets import registry
 
-TALE = Show("demo", Path("demo-out"), TARGETS, "Once upon a time", 0, chat=False, verbose=False)
+TALE = Show("demo", Path("demo-out"), TARGETS, demo.STORY, 3, chat=False, verbose=False)
 CHAT = replace(TALE, model="smol.gguf", output=Path("demo-out/chat"), prompt="Why?", chat=True)
 
 
@@ -84,7 +84,7 @@ def test_the_demo_exports_all_verifies_and_compares(machine, monkeypatch, capsys
     assert calls[3][2:] == demo.text_command(TALE, Path("x"))[2:]
     shown = capsys.readouterr()
     for folder in asked:
-        assert f"Once upon a time words of {folder} " in f"{shown.out} ".replace("\n", " ")
+        assert f"{demo.STORY} words of {folder} " in f"{shown.out} ".replace("\n", " ")
     assert shown.out.index("the original, bf16") < shown.out.index("int4, ONNX")
     assert "demo-out/coreml/model.mlpackage" in shown.err
     assert "demo-out/executorch/model.pte" in shown.err
