@@ -69,7 +69,7 @@ COMMANDS = sorted(
 def test_the_readme_shows_each_command_of_the_program():
     shown = {name for line in commands_in(README) for name in parse(line)}
     assert shown == set(app.commands)
-    assert f"{PROGRAM} --target onnx --model 3.2-1B" in COMMANDS
+    assert f"{PROGRAM} --target all --model 3.2-1B-Instruct" in COMMANDS
 
 
 @pytest.mark.parametrize("line", COMMANDS)
