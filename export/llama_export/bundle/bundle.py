@@ -46,11 +46,15 @@ class Bundle:
     def open(cls, folder: Path) -> Bundle:
         """Read and check a bundle, all but the hashes.
 
+        Args:
+            folder: the folder; or the artifact or the manifest in it, by which it is found.
+
         Raises:
             BundleError: there is no such folder, or no manifest in it; the manifest is damaged or
                 of a newer format; files are missing, of another length, or reached through a
                 symbolic link.
         """
+        folder = bundle_folder(folder)
         if not folder.is_dir():
             found = "is a file" if folder.exists() else "does not exist"
             message = f"{folder} {found}; a bundle is a folder that holds {MANIFEST_NAME}"
@@ -121,6 +125,26 @@ class Bundle:
             raise BundleError(message, DAMAGED_HINT)
         listed = {MANIFEST_NAME, *self.manifest.files}
         return tuple(name for name, _ in _walk(self.folder) if name not in listed)
+
+
+def bundle_folder(path: Path) -> Path:
+    """Return the folder of the bundle that a path means: the path itself, or the folder around it.
+
+    A `.pte`, a `.mlpackage`, a `model.onnx` or its data, and a manifest.json mean the bundle that
+    they belong to. Any other path is returned as it is.
+    """
+    around = path.parent
+    if path.name == MANIFEST_NAME and path.is_file():
+        return around
+    # A folder that is a bundle by itself is meant by itself, whatever lies around it.
+    if not (around / MANIFEST_NAME).is_file() or (path / MANIFEST_NAME).exists():
+        return path
+    try:
+        manifest = Manifest.read(around / MANIFEST_NAME)
+    except BundleError:
+        return path  # what is wrong with it matters only to who means it
+    # `model.onnx_data` holds the weights of `model.onnx`.
+    return around if path.name.startswith(manifest.artifact) and path.exists() else path
 
 
 def hash_file(path: Path, progress: Progress | None = None) -> FileEntry:
@@ -262,7 +286,7 @@ def content_fault(path: Path, entry: FileEntry, progress: Progress | None) -> st
 
 
 def _nearby_hint(folder: Path) -> str:
-    if (folder.parent / MANIFEST_NAME).is_file():  # a Core ML package is a folder in a bundle
+    if (folder.parent / MANIFEST_NAME).is_file():  # a folder of somebody's inside a bundle
         return f"did you mean {folder.parent}?"
     bundles = sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST_NAME}"))
     if bundles:

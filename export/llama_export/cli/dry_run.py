@@ -43,6 +43,7 @@ def show_plan(plan: ExportPlan, *, as_json: bool) -> None:
         LlamaExportError: the machine's memory is too small.
     """
     from llama_export.cli.console import results
+    from llama_export.cli.fitting import print_text
     from llama_export.cli.output import write_json
 
     if as_json:
@@ -56,9 +57,9 @@ def show_plan(plan: ExportPlan, *, as_json: bool) -> None:
             console.print(phone_table(judged))
             contexts.add(judged.context)
         if contexts:
-            console.print(_phone_note(known_phones(), contexts))
+            print_text(console, _phone_note(known_phones(), contexts))
         for note in plan.notes:
-            console.print(f"note: {note}", soft_wrap=True)
+            print_text(console, f"note: {note}")
     plan.resources.require()
     if plan.resources.memory_is_hopeless:
         raise LlamaExportError(plan.resources.memory_fault, plan.resources.memory_hint)

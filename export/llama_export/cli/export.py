@@ -24,7 +24,7 @@ from llama_export.cli.target_options import (
     chosen_options,
     per_target,
 )
-from llama_export.cli.verb import Section
+from llama_export.cli.verb import NeededOption, Section
 from llama_export.errors import UsageError
 from llama_export.system.memory_shortage import shortage_named
 from llama_export.targets import registry
@@ -44,12 +44,12 @@ EXPORT_SECTIONS = (
     Section(
         "Model and output",
         (
-            click.Option(
+            NeededOption(
                 ["--target", "-t"],
                 multiple=True,
                 help=f"{', '.join(registry.TARGETS)} or all; repeat it, or use commas.",
             ),
-            click.Option(["--model", "-m"], help="3.2-1B, a hub id, a folder, or demo."),
+            NeededOption(["--model", "-m"], help="3.2-1B, a hub id, a folder, or demo."),
             click.Option(
                 ["--output", "-o"],
                 type=PATH,

@@ -22,7 +22,7 @@ def pack(*, bundle: Path, output: Path | None, force: bool, as_json: bool, verbo
     from llama_export.system.byte_sizes import format_bytes
 
     opened = Bundle.open(bundle)
-    place = default_place(bundle) if output is None else output
+    place = default_place(opened.folder) if output is None else output
     done = 0
     with TerminalProgress(console).step(f"Packing {bundle}") as advance:
 

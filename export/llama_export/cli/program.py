@@ -1,7 +1,8 @@
 """The program itself: a command of its own, and the verbs below it.
 
-`llama-export --target ... --model ...` needs no verb. What is typed before a verb belongs to that
-form alone, so it is refused where a verb follows; nothing typed is dropped.
+`llama-export --target ... --model ...` needs no verb, and what comes close to it is read as that
+(`plain_form`). What is typed before a verb belongs to that form alone, so it is refused where a
+verb follows; nothing typed is dropped.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable, Mapping
 import click
 from click.core import ParameterSource
 
+from llama_export.cli.plain_form import Typed, plain_form, unknown_command
 from llama_export.cli.verb import Section, Verb, spelling, write_rows
 from llama_export.errors import UsageError
 
@@ -47,11 +49,33 @@ class Program(Verb, click.Group):
             self.add_command(verb)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse; without a single word, show the page."""
-        if not args and not ctx.resilient_parsing:
+        """Parse the plain form or a verb; without a single word, show the page.
+
+        Raises:
+            UsageError: an export has two models.
+        """
+        words = plain_form(args, lambda words: self._read(ctx, words), self.commands)
+        if not words and not ctx.resilient_parsing:
             click.echo(ctx.get_help(), color=ctx.color)
             ctx.exit(USAGE_EXIT_CODE)
-        return super().parse_args(ctx, args)
+        return super().parse_args(ctx, words)
+
+    def _read(self, ctx: click.Context, words: list[str]) -> Typed:
+        """Find the first word that belongs to no option."""
+        found, rest, _ = self.make_parser(ctx).parse_args(list(words))
+        return Typed(words[: len(words) - len(rest)], rest, found)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb.
+
+        Raises:
+            UsageError: there is none of that name.
+        """
+        if args[0] not in self.commands and not ctx.resilient_parsing:
+            raise unknown_command(args[0], NAME, self.commands)
+        return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the verbs in the order of the page."""

@@ -31,6 +31,7 @@ from typing_extensions import override
 
 from llama_export.cli.console import results
 from llama_export.cli.durations import shown_duration
+from llama_export.cli.fitting import print_text
 from llama_export.cli.output import write_json_text
 from llama_export.cli.tokens import without_tokens
 from llama_export.errors import NOTICE
@@ -194,7 +195,7 @@ def show_report(report: VerifyReport, *, as_json: bool, every_row: bool = False)
 
 
 def show_error(console: Console, message: str, hint: str, label: str = "error: ") -> None:
-    """Print an error and what to do next, not wrapped."""
+    """Print an error and what to do next."""
     _say(console, label, _short(message, _MOST_OF_A_MESSAGE), "bold red")
     if hint:
         _say(console, "what to do: ", _short(hint, _MOST_OF_A_HINT))
@@ -227,9 +228,9 @@ class _NoticeHandler(logging.Handler):
 
 
 def _say(console: Console, label: str, text: str, style: str = "bold") -> None:
-    """Print a label and a text that may hold anything, a path above all: not wrapped.
+    """Print a label and a text that may hold anything, a path above all.
 
     What follows a line break is indented: none in a name begins a line that looks like ours.
     """
-    console.print(label, end="", style=style)
-    console.print(without_tokens(text).replace("\n", "\n  "), soft_wrap=True)
+    shown = without_tokens(text).replace("\n", "\n  ")
+    print_text(console, shown, label=label, label_style=style, indent="  ")

@@ -1,12 +1,14 @@
 """What a verb of the command line is: options under headings, a help page, and its examples.
 
 It knows click and the screen, and no verb. A page is plain text: headings and options are coloured
-on a terminal, and 80 columns are enough.
+on a terminal, and 40 columns are enough.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,9 +16,18 @@ from typing import Any
 
 import click
 
-_MOST_COLUMNS = 100
+_LEAST_COLUMNS, _MOST_COLUMNS = 40, 100
 _TERM_COLUMNS = 26
+# On a narrower screen a text stands below its term, and not in a column of a few words.
+_BESIDE_COLUMNS = 64
 _GAP = "  "
+_BELOW = " " * 8
+# A word of a command line, with the blanks inside its quotes.
+_SHELL_WORD = re.compile(r"""(?:"[^"]*"|'[^']*'|\S)+""")
+
+
+class NeededOption(click.Option):
+    """An option that the form without a verb needs; a verb does not, so click cannot require it."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +80,7 @@ class Verb(click.Command):
             callback=callback,
             params=[*(positional.argument for positional in positionals), *options],
             help=(callback.__doc__ or "").split("\n\n")[0],
-            context_settings={
-                "help_option_names": ["-h", "--help"],
-                "max_content_width": _MOST_COLUMNS,
-            },
+            context_settings={"help_option_names": ["-h", "--help"]},
         )
         self.sections = sections
         self.positionals = positionals
@@ -88,6 +96,13 @@ class Verb(click.Command):
                 name: value for name, value in values.items() if value is not None
             }
         return rest
+
+    def get_help(self, ctx: click.Context) -> str:
+        """Return the page for this terminal; click's own is never narrower than 50 columns."""
+        columns = shutil.get_terminal_size().columns
+        formatter = click.HelpFormatter(width=max(_LEAST_COLUMNS, min(columns, _MOST_COLUMNS)))
+        self.format_help(ctx, formatter)
+        return formatter.getvalue().rstrip("\n")
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the arguments, and the options under their headings."""
@@ -106,7 +121,8 @@ class Verb(click.Command):
         """Write the examples."""
         write_heading(formatter, "Example" if len(self.examples) == 1 else "Examples")
         for example in self.examples:
-            formatter.write(f"{_GAP}{example}\n")
+            for line in _command_lines(example, formatter.width):
+                formatter.write(f"{line}\n")
 
 
 def write_heading(formatter: click.HelpFormatter, title: str) -> None:
@@ -125,11 +141,12 @@ def write_rows(
         rows: term, text and note; a note is kept on a line of its own where it does not fit.
     """
     write_heading(formatter, title)
-    indent = " " * (len(_GAP) + _TERM_COLUMNS + len(_GAP))
+    beside = formatter.width >= _BESIDE_COLUMNS
+    indent = " " * (len(_GAP) + _TERM_COLUMNS + len(_GAP)) if beside else _BELOW
     for term, text, note in rows:
-        lines = _wrapped(text, note, max(formatter.width - len(indent), 20))
+        lines = _wrapped(text, note, formatter.width - len(indent))
         shown = _GAP + _styled(term, fg="cyan")
-        if len(term) > _TERM_COLUMNS:
+        if not beside or len(term) > _TERM_COLUMNS:
             formatter.write(f"{shown}\n")
         else:
             padding = " " * (_TERM_COLUMNS - len(term))
@@ -144,6 +161,18 @@ def _wrapped(text: str, note: str, width: int) -> list[str]:
     if note and len(lines[-1]) + len(note) < width:
         return [*lines[:-1], f"{lines[-1]} {note}"]
     return lines + textwrap.wrap(note, width, break_on_hyphens=False)
+
+
+def _command_lines(command: str, width: int) -> list[str]:
+    """Break a command line between words, so that a shell reads the lines as one."""
+    lines = [""]
+    for word in _SHELL_WORD.findall(command):
+        if lines[-1] and len(_GAP) + len(lines[-1]) + len(f" {word} \\") > width:
+            lines[-1] += " \\"
+            lines.append(f"{_GAP}{word}")
+        else:
+            lines[-1] += f" {word}" if lines[-1] else word
+    return [_GAP + line for line in lines]
 
 
 def _styled(text: str, *, fg: str | None = None, bold: bool | None = None) -> str:
@@ -167,8 +196,9 @@ def spelling(option: click.Parameter) -> str:
 
 
 def _note(option: click.Option) -> str:
-    """Write which values an option takes, and which one it has by default."""
-    notes = [note for note in (_values(option.type), _default(option)) if note]
+    """Write whether an option is needed, which values it takes, and which one it has by default."""
+    needed = "required" if option.required or isinstance(option, NeededOption) else ""
+    notes = [note for note in (needed, _values(option.type), _default(option)) if note]
     return f"[{'; '.join(notes)}]" if notes else ""
 
 

@@ -257,8 +257,8 @@ def _unknown(model: str) -> HubError:
     known = (DEMO, *ALIASES)
     lowered = {name.lower(): name for name in known}
     wanted = _plain(model)
-    close = [lowered[name] for name in difflib.get_close_matches(wanted, lowered, n=3)]
+    close = difflib.get_close_matches(wanted, lowered, n=1)
     if close:
-        message += f"; did you mean {' or '.join(close)}?"
+        message += f"; did you mean {lowered[close[0]]}?"
     hint = f"use {', '.join(known)}, a hub id such as {ALIASES['3.2-1B']}, or a folder"
     return HubError(message, hint)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from llama_export.cli.chat.wording import HELP, sampling_words, say
+from llama_export.cli.chat.wording import sampling_words, say, say_help
 from llama_export.errors import UsageError
 from llama_export.generation.conversation import Conversation
 from llama_export.generation.text_session import TextSession
@@ -82,7 +82,7 @@ class Commands:
         return command(rest.strip())
 
     def _help(self, _: str) -> Outcome:
-        say(self._console, HELP)
+        say_help(self._console)
         return Done()
 
     def _system(self, text: str) -> Outcome:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llama_export.cli.fitting import print_text, rows_of_terms
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -11,15 +13,23 @@ if TYPE_CHECKING:
     from llama_export.generation.overflow import Overflow
     from llama_export.generation.sampling import Sampling
 
-HELP = """\
-/system TEXT      say how the model is to behave; /system alone shows it, /system off ends it
-/reset            forget the conversation; the system message stays
-/retry            answer the last message again, with other random numbers
-/undo             take the last message and its answer back
-/save FILE        write the conversation, with its cache, into a file
-/load FILE        go on with a saved conversation; /load --text FILE with one of another bundle
-/stats            say how long the conversation is and how answers are drawn
-/quit             end (Ctrl-D does too)
+_COMMANDS = (
+    (
+        "/system TEXT",
+        "say how the model is to behave; /system alone shows it, /system off ends it",
+    ),
+    ("/reset", "forget the conversation; the system message stays"),
+    ("/retry", "answer the last message again, with other random numbers"),
+    ("/undo", "take the last message and its answer back"),
+    ("/save FILE", "write the conversation, with its cache, into a file"),
+    (
+        "/load FILE",
+        "go on with a saved conversation; /load --text FILE with one of another bundle",
+    ),
+    ("/stats", "say how long the conversation is and how answers are drawn"),
+    ("/quit", "end (Ctrl-D does too)"),
+)
+_MORE_HELP = """\
 A line that ends in \\ goes on in the next one; \"\"\" begins and ends a message of several lines.
 A message that begins with a slash is written with two: //usr. Ctrl-C stops an answer and keeps it.
 """
@@ -86,8 +96,13 @@ def sampling_words(sampling: Sampling) -> str:
 
 
 def say(console: Console, text: str, style: str = "") -> None:
-    """Print a message on stderr, not wrapped, in one style."""
-    console.print(text, style=style or None, soft_wrap=True)
+    """Print a message on stderr in one style; on a terminal its lines break between words."""
+    print_text(console, text, style=style)
+
+
+def say_help(console: Console) -> None:
+    """Print what a user may type."""
+    say(console, f"{rows_of_terms(_COMMANDS, console.width)}\n{_MORE_HELP}")
 
 
 def say_substitute_runtime(console: Console, substitute: str) -> None:
