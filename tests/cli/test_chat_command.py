@@ -198,7 +198,7 @@ def test_a_terminal_goes_on_after_a_mistake(talk):
     assert (code, len(answers(out))) == (0, 1)
     assert "there is no command '/nonsense'" in err
     assert "a file is missing: /load FILE" in err
-    assert "/retry            answer the last message again" in err
+    assert "/retry        answer the last message again" in err
     assert "there is no system message" in err
 
 

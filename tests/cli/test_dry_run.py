@@ -200,7 +200,7 @@ def test_a_dry_run_and_an_export_say_what_a_calibration_takes(
     assert max(map(len, out.splitlines())) <= 80
     told = " ".join(out.replace("│", " ").split())
     assert re.search(
-        r"calibration about [\d.]+ (h|min), 2\.\d+ GB of memory, \d+\.\d+ GB of disk; "
+        r"calibration:? about [\d.]+ (h|min), 2\.\d+ GB of memory, \d+\.\d+ GB of disk; "
         "--quality fast does without",
         told,
     )

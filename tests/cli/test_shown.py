@@ -111,7 +111,7 @@ def test_a_cell_and_a_message_are_bounded(screen):
     CleanConsole(file=screen).print(table)
     show_error(CleanConsole(file=screen), long, long)
     assert len(screen.getvalue()) < 12_000
-    assert len(screen.getvalue().split("error: ")[1]) < 2100
+    assert len(screen.getvalue().split("error:")[1]) < 2100
     assert "characters more" in screen.getvalue()
 
 

@@ -40,7 +40,10 @@ def run_to_an_end() -> int:
 def _run() -> int:
     """Run a command until its output is written; return its exit code."""
     from llama_export.cli.app import app
+    from llama_export.cli.completion import complete_if_asked
 
+    if complete_if_asked(app):
+        return 0
     exit_code = 0
     try:
         with app.make_context(NAME, sys.argv[1:]) as context:

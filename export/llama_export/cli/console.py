@@ -9,7 +9,7 @@ becomes narrower, or a list. So nobody who prints has to think of it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, TextIO
+from typing import TextIO
 
 from rich.console import (
     Console,
@@ -97,7 +97,7 @@ class CleanConsole(Console):
 
     def print(
         self,
-        *objects: Any,
+        *objects: object,
         sep: str = " ",
         end: str = "\n",
         style: str | Style | None = None,

@@ -43,7 +43,7 @@ def show_plan(plan: ExportPlan, *, as_json: bool) -> None:
         LlamaExportError: the machine's memory is too small.
     """
     from llama_export.cli.console import results
-    from llama_export.cli.fitting import print_text
+    from llama_export.cli.fitting import print_text, wrapped
     from llama_export.cli.output import write_json
 
     if as_json:
@@ -57,7 +57,7 @@ def show_plan(plan: ExportPlan, *, as_json: bool) -> None:
             console.print(phone_table(judged))
             contexts.add(judged.context)
         if contexts:
-            print_text(console, _phone_note(known_phones(), contexts))
+            console.print(wrapped(_phone_note(known_phones(), contexts), console.width), soft_wrap=True)
         for note in plan.notes:
             print_text(console, f"note: {note}")
     plan.resources.require()

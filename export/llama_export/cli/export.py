@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from llama_export.calibration.options import OWN_TEXT, CalibrationOptions
+from llama_export.cli.completion import SHELLS, complete_model, complete_targets, show_script
 from llama_export.cli.options import JSON, PATH, VERBOSE, open_console
 from llama_export.cli.output import write_json, write_text
 from llama_export.cli.program import refuse_options_before
@@ -48,8 +49,13 @@ EXPORT_SECTIONS = (
                 ["--target", "-t"],
                 multiple=True,
                 help=f"{', '.join(registry.TARGETS)} or all; repeat it, or use commas.",
+                shell_complete=complete_targets,
             ),
-            NeededOption(["--model", "-m"], help="3.2-1B, a hub id, a folder, or demo."),
+            NeededOption(
+                ["--model", "-m"],
+                help="3.2-1B, a hub id, a folder, or demo.",
+                shell_complete=complete_model,
+            ),
             click.Option(
                 ["--output", "-o"],
                 type=PATH,
@@ -162,6 +168,15 @@ EXPORT_SECTIONS = (
             ),
             JSON,
             VERBOSE,
+            click.Option(
+                ["--show-completion"],
+                type=click.Choice(SHELLS),
+                is_eager=True,
+                expose_value=False,
+                callback=show_script,
+                metavar="SHELL",
+                help="Print the completion script of a shell.",
+            ),
             click.Option(
                 ["--version"],
                 is_flag=True,

@@ -10,7 +10,7 @@ import click
 
 from llama_export.cli.options import BUNDLE, JSON, NO_HASH, PATH, THREADS, VERBOSE, open_console
 from llama_export.cli.prompt_source import read_prompt
-from llama_export.cli.sampling_options import SAMPLING, chosen_sampling
+from llama_export.cli.sampling_options import PARSE_SPECIAL, SAMPLING, STOP, chosen_sampling
 from llama_export.cli.verb import Section, Verb
 from llama_export.generation.defaults import COMPLETION_TOKENS
 
@@ -25,6 +25,8 @@ def generate(
     file: Path | None,
     chat: bool,
     max_tokens: int,
+    stop: tuple[str, ...],
+    parse_special: bool,
     sampling: Mapping[str, object],
     threads: int | None,
     no_hash: bool,
@@ -37,15 +39,17 @@ def generate(
         sampling_words,
         say,
         say_base_model,
+        say_special_text,
         say_substitute_runtime,
         stats_line,
     )
-    from llama_export.cli.output import write_json, write_text
+    from llama_export.cli.output import StreamedText, write_json, write_text
     from llama_export.cli.terminal import TerminalProgress
     from llama_export.generation.opening import open_session
     from llama_export.generation.sampling import Sampling
     from llama_export.tokenizer.chat.chat_format import Dialog
     from llama_export.tokenizer.chat.messages import Message
+    from llama_export.tokenizer.tokenizer import special_names_in
 
     chosen_sampling(Sampling(), sampling)  # a wrong option is refused before anything is loaded
     text = read_prompt(prompt, file)
@@ -59,19 +63,28 @@ def generate(
     say_substitute_runtime(console, session.substitute_runtime)
     if chat and not session.for_chat:
         say_base_model(console, session.name)
+    if not parse_special:
+        say_special_text(console, special_names_in(session.tokenizer, text))
     drawn = chosen_sampling(session.sampling, sampling)
     if verbose:
         say(console, f"drawn with {sampling_words(drawn)}", "dim")
-    ids = session.chat_format.encode(Dialog([Message("user", text)])) if chat else text
-    stream = session.stream(ids, max_tokens=max_tokens, sampling=drawn)
+    prompt_ids: str | list[int] = text
+    if chat:
+        dialog = Dialog([Message("user", text)])
+        prompt_ids = session.chat_format.encode(dialog, parse_special=parse_special)
+    stream = session.stream(
+        prompt_ids, max_tokens=max_tokens, sampling=drawn, stop=stop, parse_special=parse_special
+    )
     if as_json:
         write_json(_as_json(stream, text))
     else:
-        write_text("" if chat else text)
+        shown = StreamedText()
+        shown.write("" if chat else text)
         try:
             for piece in stream:
-                write_text(piece)
+                shown.write(piece)
         finally:
+            shown.end()
             write_text("\n")
     stats = stream.completion.stats
     say(console, stats_line(stats), "dim")
@@ -110,6 +123,8 @@ GENERATE = Verb(
                     metavar="N",
                     help="The most new tokens.",
                 ),
+                STOP,
+                PARSE_SPECIAL,
             ),
         ),
         SAMPLING,

@@ -6,8 +6,10 @@ Together with `console` it is the only place through which the program prints; a
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 
+from llama_export.cli.fitting import WordWrap
 from llama_quantize.printable import printable
 
 
@@ -23,6 +25,32 @@ def write_text(text: str) -> None:
     """
     sys.stdout.write(printable(text, keep="\n\t") if sys.stdout.isatty() else text)
     sys.stdout.flush()
+
+
+class StreamedText:
+    """A text that is written to stdout while it comes: on a terminal its lines end between words.
+
+    A word waits there until it has ended, so `end` writes the last one; a pipe or a file gets each
+    piece at once, as it is.
+    """
+
+    def __init__(self) -> None:
+        self._wrap = WordWrap() if sys.stdout.isatty() else None
+
+    def write(self, piece: str) -> None:
+        """Write a piece, as `write_text` does."""
+        if self._wrap is not None:
+            piece = self._wrap.push(printable(piece, keep="\n\t"), _columns())
+        write_text(piece)
+
+    def end(self) -> None:
+        """Write what waits."""
+        if self._wrap is not None:
+            write_text(self._wrap.flush(_columns()))
+
+
+def _columns() -> int:
+    return shutil.get_terminal_size().columns
 
 
 def write_json(value: object, *, indent: int | None = 2) -> None:

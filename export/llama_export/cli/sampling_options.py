@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from llama_export.cli.streams import require_utf8
 from llama_export.cli.verb import Section
+from llama_export.errors import UsageError
 from llama_export.generation import defaults
 
 if TYPE_CHECKING:
@@ -20,16 +22,43 @@ def _own_or(default: float) -> str:
     return f"the model's own, or {default:g}"
 
 
+def _require_text(
+    _context: click.Context, _option: click.Parameter, texts: tuple[str, ...]
+) -> tuple[str, ...]:
+    for text in texts:
+        require_utf8(text, "--stop")
+        if not text:
+            message = "--stop: expected a text of at least one character"
+            raise UsageError(message, "leave it out, or name what ends the new text")
+    return texts
+
+
+# A tuple of texts.
+STOP = click.Option(
+    ["--stop"],
+    multiple=True,
+    metavar="TEXT",
+    callback=_require_text,
+    help="End before this text; repeat it for more.",
+)
+# Whether a text is read as a template's is.
+PARSE_SPECIAL = click.Option(
+    ["--parse-special"],
+    is_flag=True,
+    help="Read the names of special tokens, such as <|eot_id|>, as tokens.",
+    show_default="as text",
+)
+
 # A verb takes them as one mapping: a saved conversation has a sampling of its own, of which only
 # what was typed is replaced.
 SAMPLING = Section(
     "Sampling",
     (
         click.Option(
-            ["--temperature"],
+            ["--temperature", "--temp"],
             type=float,
             metavar="T",
-            help="0 takes the likeliest token.",
+            help="0 takes the likeliest token; --temp is short for it.",
             show_default=_own_or(defaults.TEMPERATURE),
         ),
         click.Option(

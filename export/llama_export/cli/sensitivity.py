@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from llama_export.cli.completion import complete_model
 from llama_export.cli.options import JSON, PATH, VERBOSE, open_console
 from llama_export.cli.output import write_json
 from llama_export.cli.reading_options import READING_OPTIONS, READING_SECTION, chosen_reading
@@ -22,7 +23,7 @@ from llama_export.cli.searched_recipe import (
     to_json,
     write_recipe,
 )
-from llama_export.cli.verb import Section, Verb
+from llama_export.cli.verb import NeededOption, Section, Verb
 from llama_export.errors import OutputError, UsageError
 from llama_quantize.recipe import QUALITIES, TABLES
 
@@ -100,7 +101,11 @@ SENSITIVITY = Verb(
         Section(
             "Model",
             (
-                click.Option(["--model", "-m"], help="3.2-1B, a hub id, a folder, or demo."),
+                NeededOption(
+                    ["--model", "-m"],
+                    help="3.2-1B, a hub id, a folder, or demo.",
+                    shell_complete=complete_model,
+                ),
                 click.Option(["--revision"], help="Branch, tag or commit of a hub repository."),
                 click.Option(
                     ["--token"], help="Hub token.", show_default="HF_TOKEN, or the saved login"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -42,6 +43,8 @@ _MOST_OF_A_LABEL = 200
 # A step that took so long is worth a guess when it ends. It is made by its speed over minutes: the
 # largest weight of a calibrated layer takes one.
 _LASTS_S, _SPEED_PERIOD_S = 5.0, 900.0
+# How often a log without bars says how far a step is.
+_REPORTED_S = 60.0
 # Characters of an error on the screen; both together are still read to their end.
 _MOST_OF_A_MESSAGE, _MOST_OF_A_HINT = 1500, 400
 
@@ -75,11 +78,16 @@ class _TimeLeft(ProgressColumn):
 class TerminalProgress:
     """Steps with a spinner, a bar where the length is known, and the time each took.
 
+    Where no terminal shows them, a step is a line of words when it is done, and on the way one a
+    minute where its length is known.
+
     Args:
         console: where they are shown.
+        clock: seconds that pass.
     """
 
     console: Console
+    clock: Callable[[], float] = time.monotonic
 
     @contextmanager
     def step(self, label: str) -> Iterator[Callable[[int, int], None]]:
@@ -91,6 +99,10 @@ class TerminalProgress:
         Yields:
             A function that takes how much is done, and of how much.
         """
+        if not self.console.is_terminal:
+            with self._plain_step(shown_name(label, _MOST_OF_A_LABEL)) as advance:
+                yield advance
+            return
         columns = (
             SpinnerColumn(finished_text="[green]✓"),
             TextColumn("{task.description}", markup=False),
@@ -106,8 +118,26 @@ class TerminalProgress:
                 yield lambda done, total: bars.update(task, completed=done, total=total)
             except BaseException:
                 bars.remove_task(task)  # a spinner that stands still looks like one that waits
+                bars.live.transient = True  # and the empty line in its place like a message
                 raise
             bars.update(task, completed=1, total=1)
+
+    @contextmanager
+    def _plain_step(self, label: str) -> Iterator[Callable[[int, int], None]]:
+        begun = last = self.clock()
+
+        def advance(done: int, total: int) -> None:
+            nonlocal last
+            now = self.clock()
+            if 0 < done < total and now - last >= _REPORTED_S:
+                last = now
+                self._line(f"{label}: {done / total:.0%} after {shown_duration(now - begun)}")
+
+        yield advance
+        self._line(f"{label}: done in {shown_duration(self.clock() - begun)}")
+
+    def _line(self, text: str) -> None:
+        self.console.print(text, soft_wrap=True)
 
 
 def _recipe(quantization: Mapping[str, Any]) -> str:

@@ -27,7 +27,7 @@ _SHELL_WORD = re.compile(r"""(?:"[^"]*"|'[^']*'|\S)+""")
 
 
 class NeededOption(click.Option):
-    """An option that the form without a verb needs; a verb does not, so click cannot require it."""
+    """An option that is needed, and is asked for by the callback: a verb may stand in its place."""
 
 
 @dataclass(frozen=True)

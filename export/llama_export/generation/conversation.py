@@ -41,6 +41,8 @@ class Conversation:
         sampling: how answers are drawn; None: as the model wants it. With a seed, the first answer
             uses it, the second the next higher one, and so on.
         max_tokens: largest number of tokens of an answer.
+        stop: texts before the first of which an answer ends.
+        parse_special: whether names of special tokens in what is said become these tokens.
 
     Raises:
         PromptError: the system message is not a text, or the model's template has no place for one.
@@ -54,11 +56,15 @@ class Conversation:
         system: str = "",
         sampling: Sampling | None = None,
         max_tokens: int = ANSWER_TOKENS,
+        stop: Sequence[str] = (),
+        parse_special: bool = False,
     ) -> None:
         require_whole("max_tokens", max_tokens)
         self.session = session
         self.sampling = sampling or session.sampling
         self.max_tokens = max_tokens
+        self.stop = stop
+        self.parse_special = parse_special
         self._system: Turn | None = None
         self._turns: list[Turn] = []
         self._answers = 0
@@ -256,7 +262,8 @@ class Conversation:
         """Return the tokens of turns, to the beginning of the next answer unless `answered`."""
         said = [system, *turns] if system else turns
         messages = [Message(turn.role, turn.text) for turn in said]
-        return self.session.chat_format.encode(Dialog(messages, add_generation_prompt=not answered))
+        dialog = Dialog(messages, add_generation_prompt=not answered)
+        return self.session.chat_format.encode(dialog, parse_special=self.parse_special)
 
     def _answer(self, earlier: Sequence[Turn], question: Turn) -> TextStream:
         if overflow := self._overflow(earlier, question):
@@ -276,6 +283,7 @@ class Conversation:
             self._encode(before, self._system),
             max_tokens=self.max_tokens,
             sampling=sampling,
+            stop=self.stop,
             on_end=remember,
         )
 

@@ -36,6 +36,7 @@ from llama_export.llama.intermediates import FloatArray
 from llama_export.targets import registry
 from llama_export.tokenizer.chat.chat_format import ChatFormat, Dialog
 from llama_export.tokenizer.chat.messages import Message
+from llama_export.tokenizer.tokenizer import encode_text
 
 # Either a text, which gets the tokenizer's prefix in front, or token ids, taken as they are.
 Prompt = str | Sequence[int]
@@ -122,11 +123,12 @@ class TextSession:
             return f"a larger --context (max_context in Python): this bundle has {most} positions"
         return "an export with a larger --max-context, if the model has more"
 
-    def encode(self, prompt: Prompt) -> list[int]:
+    def encode(self, prompt: Prompt, *, parse_special: bool = False) -> list[int]:
         """Return a prompt's token ids.
 
         Args:
             prompt: a text, which gets the tokenizer's prefix in front, or token ids.
+            parse_special: whether names of special tokens in a text become these tokens.
 
         Raises:
             PromptError: the prompt is empty, or neither a text nor token ids.
@@ -137,7 +139,7 @@ class TextSession:
             message = "the prompt is empty"
             raise PromptError(message, "give a text of at least one character")
         if isinstance(given, str):
-            return [*self.tokenizer.prefix_ids, *self.tokenizer.encode(given)]
+            return encode_text(self.tokenizer, given, parse_special=parse_special)
         return given
 
     def stream(
@@ -147,6 +149,7 @@ class TextSession:
         max_tokens: int = COMPLETION_TOKENS,
         sampling: Sampling | None = None,
         stop: Sequence[str] = (),
+        parse_special: bool = False,
         on_end: Callable[[Completion], None] | None = None,
     ) -> TextStream:
         """Continue a text, piece by piece.
@@ -158,6 +161,7 @@ class TextSession:
             max_tokens: largest number of new tokens.
             sampling: how tokens are drawn; None: as the model wants it, with a fresh seed.
             stop: texts before the first of which the new text ends.
+            parse_special: as `encode` has it.
             on_end: function to call with the completion, when the stream ends in any way.
 
         Raises:
@@ -166,7 +170,7 @@ class TextSession:
         """
         self.end_stream()
         require_whole("max_tokens", max_tokens)
-        token_ids = self.encode(prompt)
+        token_ids = self.encode(prompt, parse_special=parse_special)
         if len(token_ids) > self.max_context:
             message = (
                 f"the prompt is {len(token_ids)} tokens long, and the context has room for "
@@ -196,9 +200,12 @@ class TextSession:
         max_tokens: int = COMPLETION_TOKENS,
         sampling: Sampling | None = None,
         stop: Sequence[str] = (),
+        parse_special: bool = False,
     ) -> Completion:
         """Continue a text at once; arguments and errors are those of `stream`."""
-        stream = self.stream(prompt, max_tokens=max_tokens, sampling=sampling, stop=stop)
+        stream = self.stream(
+            prompt, max_tokens=max_tokens, sampling=sampling, stop=stop, parse_special=parse_special
+        )
         return stream.finish()
 
     def chat(
@@ -210,6 +217,7 @@ class TextSession:
         stop: Sequence[str] = (),
         tools: Sequence[Mapping[str, object]] = (),
         template_arguments: Mapping[str, object] | None = None,
+        parse_special: bool = False,
     ) -> Completion:
         """Answer the last message of a dialog, which is given whole.
 
@@ -222,6 +230,7 @@ class TextSession:
             stop: texts before the first of which the answer ends.
             tools: JSON schemas of functions that the model may call.
             template_arguments: more variables of the template, such as `date_string`.
+            parse_special: whether names of special tokens in what was said become these tokens.
 
         Raises:
             PromptError: there is no message, the template refuses one, or they do not fit.
@@ -229,7 +238,7 @@ class TextSession:
             UsageError: an option is out of its range, or the session is closed.
         """
         dialog = Dialog(as_messages(messages), tools=tools, arguments=template_arguments or {})
-        ids = self.chat_format.encode(dialog)
+        ids = self.chat_format.encode(dialog, parse_special=parse_special)
         return self.generate(ids, max_tokens=max_tokens, sampling=sampling, stop=stop)
 
     def classify(

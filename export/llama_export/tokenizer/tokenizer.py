@@ -109,6 +109,31 @@ class Tokenizer(Protocol):
         """Return the keys of the `tokenizer_config.json` that belongs to `files`."""
 
 
+def encode_text(tokenizer: Tokenizer, text: str, *, parse_special: bool = False) -> list[int]:
+    """Encode a whole text, with the tokenizer's prefix in front.
+
+    Args:
+        tokenizer: tokenizer of the model.
+        text: the text.
+        parse_special: whether names of special tokens in it become their ids; a prefix that it
+            begins with itself is then not added again.
+
+    Raises:
+        TokenizerError: the text holds a lone surrogate.
+    """
+    prefix = list(tokenizer.prefix_ids)
+    if not parse_special:
+        return [*prefix, *tokenizer.encode(text)]
+    ids = tokenizer.encode_rendered(text)
+    return ids if prefix and ids[: len(prefix)] == prefix else [*prefix, *ids]
+
+
+def special_names_in(tokenizer: Tokenizer, text: str) -> list[str]:
+    """Return the names of special tokens that a text holds, in the order of their ids."""
+    found = tokenizer.special_tokens.items()
+    return [name for name, _ in sorted(found, key=lambda each: each[1]) if name and name in text]
+
+
 def load_tokenizer(path: Path) -> Tokenizer:
     """Load a tokenizer, with what the tokenizer_config.json beside it says of it.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from llama_export.cli.options import BUNDLE, JSON, NO_HASH, PATH, THREADS, VERBOSE, open_console
-from llama_export.cli.sampling_options import SAMPLING, chosen_sampling
+from llama_export.cli.sampling_options import PARSE_SPECIAL, SAMPLING, STOP, chosen_sampling
 from llama_export.cli.streams import require_utf8, somebody_types, stdin_bytes
 from llama_export.cli.verb import Section, Verb
 from llama_export.generation.defaults import ANSWER_TOKENS
@@ -31,6 +31,8 @@ def chat(
     load: Path | None,
     save: Path | None,
     max_tokens: int | None,
+    stop: tuple[str, ...],
+    parse_special: bool,
     context: int | None,
     overflow: str,
     sampling: Mapping[str, object],
@@ -74,6 +76,7 @@ def chat(
         steps=TerminalProgress(console),
     )
     conversation = _begun(session, load, system, max_tokens)
+    conversation.stop, conversation.parse_special = stop, parse_special
     conversation.sampling = chosen_sampling(conversation.sampling, sampling)
     if verbose:
         say(console, f"drawn with {sampling_words(conversation.sampling)}", "dim")
@@ -145,6 +148,8 @@ CHAT = Verb(
                     help="The most tokens of an answer.",
                     show_default=str(ANSWER_TOKENS),
                 ),
+                STOP,
+                PARSE_SPECIAL,
                 click.Option(
                     ["--context"],
                     type=click.IntRange(min=1),

@@ -14,13 +14,14 @@ from rich.console import Console
 
 from llama_export.cli.chat.input import ReadLine, read_message
 from llama_export.cli.chat.slash_commands import Commands, Quit, Retry
-from llama_export.cli.chat.wording import answer_line, overflow_hint, say
-from llama_export.cli.output import write_json, write_text
+from llama_export.cli.chat.wording import answer_line, overflow_hint, say, say_special_text
+from llama_export.cli.output import StreamedText, write_json, write_text
 from llama_export.cli.signals import InterruptedBySignal, Press, noted_press
 from llama_export.cli.terminal import show_error
 from llama_export.errors import LlamaExportError, PromptError
 from llama_export.generation.overflow import Overflow
 from llama_export.generation.text_stream import TextStream
+from llama_export.tokenizer.tokenizer import special_names_in
 
 _OVERFLOW_CHOICES = """\
   1  drop the {dropped} oldest messages, and go on ({kept} tokens are read again)
@@ -65,6 +66,7 @@ class ChatLoop:
         self._console = console
         self._settings = settings
         self._read_line = read_line
+        self._special_noted = False
 
     def run(self, first: str | None) -> None:
         """Talk until the input ends or /quit.
@@ -125,10 +127,20 @@ class ChatLoop:
 
     def _say(self, text: str) -> bool:
         conversation = self._commands.conversation
+        self._note_special(f"{conversation.system} {text}")
         overflow = conversation.overflow(text)
         if overflow is None or self._make_room(overflow):
             self._write(lambda: conversation.stream(text))
         return True
+
+    def _note_special(self, text: str) -> None:
+        """Say once in a chat that names of special tokens stay text."""
+        conversation = self._commands.conversation
+        if self._special_noted or conversation.parse_special:
+            return
+        names = special_names_in(conversation.session.tokenizer, text)
+        say_special_text(self._console, names)
+        self._special_noted = bool(names)
 
     def _make_room(self, overflow: Overflow) -> bool:
         """Drop turns, as the options or the user say; return whether to send the message.
@@ -192,16 +204,18 @@ class ChatLoop:
             raise InterruptedBySignal(signal.SIGINT)
 
     def _write_pieces(self, stream: TextStream, press: Press) -> None:
+        shown = StreamedText()
         try:
             for piece in stream:
                 press.awaited = False
                 if not self._settings.as_json:
-                    write_text(piece)
+                    shown.write(piece)
                 if press.noted:
                     break
         finally:
             stream.close()
             if stream.completion.token_ids and not self._settings.as_json:
+                shown.end()
                 write_text("\n")
 
     def _reading(self, press: Press) -> Callable[[int, int], None]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from llama_export.cli.chat.wording import sampling_words, say, say_help
-from llama_export.errors import UsageError
+from llama_export.errors import PromptError, UsageError
 from llama_export.generation.conversation import Conversation
 from llama_export.generation.text_session import TextSession
 
@@ -112,7 +112,11 @@ class Commands:
         return Done()
 
     def _save(self, path: str) -> Outcome:
-        self.conversation.save(_required(path, "/save FILE"))
+        place = _required(path, "/save FILE")
+        if not self.conversation.turns:
+            message = "there is nothing to save yet: no message was answered"
+            raise PromptError(message, "say something first")
+        self.conversation.save(place)
         say(self._console, f"saved {self.conversation.length} tokens in {path}")
         return Done()
 
@@ -120,7 +124,10 @@ class Commands:
         text_only = rest.startswith("--text ")
         path = _required(rest.removeprefix("--text").strip() if text_only else rest, "/load FILE")
         session: TextSession = self.conversation.session
+        before = self.conversation
         self.conversation = Conversation.load(session, path, text_only=text_only)
+        self.conversation.stop = before.stop
+        self.conversation.parse_special = before.parse_special
         self.say_loaded(path)
         return Done()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from llama_export.cli.fitting import print_text, rows_of_terms
@@ -115,6 +116,14 @@ def say_substitute_runtime(console: Console, substitute: str) -> None:
     if substitute:
         text = f"note: {substitute} runs this artifact here, as its runtime would but slowly"
         say(console, f"{text}; the speed says nothing about a phone.")
+
+
+def say_special_text(console: Console, names: Sequence[str]) -> None:
+    """Print a note that names of special tokens are read as text; none: nothing."""
+    if names:
+        shown = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+        text = f"note: {shown} is read as text, and not as a special token"
+        say(console, f"{text}; --parse-special reads it as one.")
 
 
 def say_base_model(console: Console, name: str) -> None:

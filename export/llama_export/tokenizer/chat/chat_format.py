@@ -18,7 +18,7 @@ from llama_export.errors import ChatTemplateError, PromptError
 from llama_export.tokenizer.chat.guard import encode_guarded
 from llama_export.tokenizer.chat.messages import Message
 from llama_export.tokenizer.chat.template import ChatTemplate, plain_data
-from llama_export.tokenizer.tokenizer import Tokenizer
+from llama_export.tokenizer.tokenizer import Tokenizer, encode_text
 
 DEFAULT_TEMPLATE, TOOL_TEMPLATE = "default", "tool_use"
 TEMPLATE_KEY = "chat_template"
@@ -97,8 +97,12 @@ class ChatFormat:
         """
         return self._render(dialog, _said(dialog))
 
-    def encode(self, dialog: Dialog) -> list[int]:
-        """Encode a dialog; special tokens that somebody typed stay text.
+    def encode(self, dialog: Dialog, *, parse_special: bool = False) -> list[int]:
+        """Encode a dialog; special tokens that somebody typed stay text, unless told otherwise.
+
+        Args:
+            dialog: what was said.
+            parse_special: whether names of special tokens in what was said become their ids.
 
         Raises:
             PromptError, ChatTemplateError: as `render`.
@@ -107,7 +111,9 @@ class ChatFormat:
         said = _said(dialog)
         if not self.templates:
             text = self._render(dialog, said)
-            return [*self.tokenizer.prefix_ids, *self.tokenizer.encode(text)]
+            return encode_text(self.tokenizer, text, parse_special=parse_special)
+        if parse_special:
+            return self.tokenizer.encode_rendered(self._render(dialog, said))
         return encode_guarded(self.tokenizer, lambda given: self._render(dialog, given), said)
 
     def try_out(self) -> None:
