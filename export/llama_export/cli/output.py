@@ -8,9 +8,14 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from typing import TYPE_CHECKING
 
-from llama_export.cli.fitting import WordWrap
 from llama_quantize.printable import printable
+
+
+if TYPE_CHECKING:
+    # rich comes with it, which a page of help does without.
+    from llama_export.cli.fitting import WordWrap
 
 
 def write_text(text: str) -> None:
@@ -35,7 +40,11 @@ class StreamedText:
     """
 
     def __init__(self) -> None:
-        self._wrap = WordWrap() if sys.stdout.isatty() else None
+        self._wrap: WordWrap | None = None
+        if sys.stdout.isatty():
+            from llama_export.cli.fitting import WordWrap
+
+            self._wrap = WordWrap()
 
     def write(self, piece: str) -> None:
         """Write a piece, as `write_text` does."""
