@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import io
 import json
 import os
@@ -286,3 +287,16 @@ def test_a_step_that_lasts_says_how_much_is_left():
     assert left(10.0, 30) == "32 s left"
     assert left(100.0, 40) == "3 min left"
     assert left(200.0, 100) == ""
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_step_in_a_log_is_a_line_of_words(fails):
+    file, now = io.StringIO(), iter([0.0, 30.0, 61.0, 90.0, 110.0, 126.0])
+    progress = TerminalProgress(CleanConsole(file=file), clock=lambda: next(now))
+    with contextlib.suppress(KeyError), progress.step("Quantising to int4") as advance:
+        for done in (10, 25, 30, 100):
+            advance(done, 100)
+        if fails:
+            raise KeyError
+    done_lines = [] if fails else ["Quantising to int4: done in 2 min"]
+    assert file.getvalue().splitlines() == ["Quantising to int4: 25% after 61 s", *done_lines]

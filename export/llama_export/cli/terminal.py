@@ -118,7 +118,6 @@ class TerminalProgress:
                 yield lambda done, total: bars.update(task, completed=done, total=total)
             except BaseException:
                 bars.remove_task(task)  # a spinner that stands still looks like one that waits
-                bars.live.transient = True  # and the empty line in its place like a message
                 raise
             bars.update(task, completed=1, total=1)
 

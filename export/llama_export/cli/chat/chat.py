@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,7 +44,7 @@ def chat(
 ) -> None:
     """Talk with a bundle; in a pipe, each line is a message."""
     console = open_console(verbose)
-    from llama_export.cli.chat.input import pipe_lines, terminal_lines
+    from llama_export.cli.chat.input import pipe_lines, terminal_lines, typed_ahead_kept
     from llama_export.cli.chat.loop import ChatLoop, LoopSettings
     from llama_export.cli.chat.slash_commands import Commands
     from llama_export.cli.chat.wording import (
@@ -95,11 +96,14 @@ def chat(
         drop_oldest=overflow == _DROP_OLDEST,
     )
     try:
-        ChatLoop(commands, console, settings, read_line).run(first)
+        with typed_ahead_kept() if interactive else nullcontext():
+            ChatLoop(commands, console, settings, read_line).run(first)
     finally:
         # Also after an error or Ctrl-C: what was said so far is whole.
-        if save is not None:
+        if save is not None and commands.conversation.turns:
             commands.conversation.save(save)
+        elif save is not None:
+            say(console, f"note: nothing was said, so {save} was not written")
 
 
 def _begun(

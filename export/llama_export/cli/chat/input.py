@@ -7,8 +7,8 @@ of several lines. It does not know what a message means.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
 from llama_export.cli.streams import read_bounded, require_utf8
@@ -76,6 +76,30 @@ def pipe_lines(stream: BinaryIO) -> ReadLine:
         return line.rstrip("\r\n") if line else None
 
     return read_line
+
+
+@contextmanager
+def typed_ahead_kept() -> Iterator[None]:
+    """Let Ctrl-C leave what was typed already: a terminal would drop it with the answer."""
+    try:
+        import termios
+    except ImportError:  # not a system with such terminals
+        yield
+        return
+    try:
+        number = sys.stdin.fileno()
+        before = termios.tcgetattr(number)
+    except (OSError, ValueError, termios.error):  # something else than a terminal stands there
+        yield
+        return
+    changed = [*before]
+    changed[3] |= termios.NOFLSH
+    termios.tcsetattr(number, termios.TCSANOW, changed)
+    try:
+        yield
+    finally:
+        with suppress(termios.error):  # the terminal is gone
+            termios.tcsetattr(number, termios.TCSANOW, before)
 
 
 def terminal_lines() -> ReadLine:
