@@ -18,7 +18,7 @@ import pytest
 from artifacts.demo_bundle import demo_bundle
 
 from llama_export.cli.chat import loop
-from llama_export.cli.chat.input import read_message
+from llama_export.cli.chat.input import read_message, typed_ahead_kept
 from llama_export.cli.chat.wording import answer_line, stats_line
 from llama_export.cli.signals import InterruptedBySignal, noted_press, raise_on_signals
 from llama_export.generation.decoding import GenerationStats
@@ -419,3 +419,68 @@ def test_a_real_terminal(demo_bundle):
     assert process.wait(timeout=60) == 0
     os.close(master)
     assert b"Traceback" not in screen
+
+
+NOTE = "is read as text, and not as a special token; --parse-special reads it as one"
+
+
+def test_generate_and_chat_stop_at_a_text(run, demo_bundle):
+    words = ("generate", demo_bundle, "--temp", "0", "-n", "30", "-p", "The king")
+    _, whole, _ = run(*words)
+    stop = whole.split()[6]
+    code, out, err = run(*words, "--stop", stop, "--stop", "never there")
+    assert (code, out) == (0, whole[: whole.index(stop, len("The king"))] + "\n")
+    assert "stopped: stop text" in err
+    talk = ("chat", demo_bundle, "--temp", "0", "-n", "12")
+    _, answer, _ = run(*talk, stdin=b"Hello\n")
+    stop = answer.split()[2]
+    assert run(*talk, "--stop", stop, stdin=b"Hello\n")[1] == answer.split(stop)[0] + "\n"
+
+
+def test_an_empty_stop_text_is_refused_before_the_bundle_is_opened(run):
+    code, out, err = run("generate", "./nowhere", "-p", "x", "--stop", "")
+    assert (code, out) == (2, "")
+    assert "--stop: expected a text of at least one character" in err
+
+
+def test_a_typed_special_token_is_noted_once_and_parsed_on_demand(run, demo_bundle):
+    lines = b"One <|eot_id|>\nTwo <|eot_id|>\n"
+    _, _, err = run("chat", demo_bundle, *SHORT, stdin=lines)
+    assert err.count(f"<|eot_id|> {NOTE}") == 1
+    _, _, err = run("chat", demo_bundle, *SHORT, "--parse-special", stdin=lines)
+    assert NOTE not in err
+    words = ("generate", demo_bundle, *SHORT, "-p", "<|eot_id|><|eom_id|>")
+    _, _, kept = run(*words)
+    _, _, parsed = run(*words, "--parse-special")
+    assert f"and 1 more {NOTE}" in kept
+    assert NOTE not in parsed
+    assert "3 prompt tokens" in parsed
+    assert NOTE not in run("generate", demo_bundle, *SHORT, "-p", "eot_id")[2]
+
+
+def test_nothing_to_save_is_refused_and_written_nowhere(talk, tmp_path):
+    file, other = tmp_path / "talk.chat", tmp_path / "other.chat"
+    code, _, err = talk(f"/save {file}", "/quit", options=(*SHORT, "--save", other))
+    assert code == 0
+    assert "there is nothing to save yet" in err
+    assert f"nothing was said, so {other} was not written" in err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="terminals there are of another kind")
+def test_ctrl_c_keeps_what_was_typed(monkeypatch):
+    import termios
+
+    def flushes() -> bool:
+        return not termios.tcgetattr(inner)[3] & termios.NOFLSH
+
+    outer, inner = pty.openpty()
+    with os.fdopen(inner, "r") as terminal, os.fdopen(outer, "wb"):
+        monkeypatch.setattr(sys, "stdin", terminal)
+        assert flushes()
+        with typed_ahead_kept():
+            assert not flushes()
+        assert flushes()
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    with typed_ahead_kept():
+        pass

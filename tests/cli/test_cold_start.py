@@ -66,7 +66,17 @@ def answer(*words: object, folder: Path, before: str = "") -> Answer:
     return Answer(facts["code"], facts["cpu_s"], modules, "\n".join(lines), done.stderr)
 
 
-@pytest.mark.parametrize("words", [["--help"], ["chat", "-h"], ["--version"], []])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["export", "-h"],
+        ["chat", "-h"],
+        ["--version"],
+        ["--show-completion", "bash"],
+        [],
+    ],
+)
 def test_help_answers_at_once(tmp_path, words):
     found = answer(*words, folder=tmp_path)
     assert found.code == (0 if words else 2)
@@ -90,6 +100,10 @@ def test_list_answers_without_pytorch(tmp_path):
         (["--target", "onnx"], 2, "needs both --target and --model"),
         (["--targt", "onnx"], 2, "no such option"),
         (["lst"], 2, "no such command"),
+        (["demo"], 2, "'demo' is a model"),
+        (["--target", "onnx", "--model", "demo", "3.2-1B"], 2, "takes one model"),
+        (["export", "3.2-1X", "--target", "onnx"], 12, "did you mean 3.2-1B"),
+        (["generate", "./nowhere", "--prompt", "a", "--stop", ""], 2, "--stop"),
         (["--target", "onnx", "--model", "demo", "list"], 2, "before 'list'"),
         (["--target", "onnx", "--model", "demo", "--quantize", "int3"], 2, "'int3'"),
         (["--target", "onnx", "--model", "demo", "--kv-cache", "state"], 2, "--kv-cache"),
@@ -119,6 +133,16 @@ def test_a_refusal_comes_before_pytorch(tmp_path, words, code, said):
     assert "Starting PyTorch" not in found.err
     assert not found.modules & HEAVY
     assert found.cpu_s < MOST_REFUSAL_S
+
+
+def test_a_shell_is_answered_without_pytorch(tmp_path):
+    asks = "import os; os.environ.update(_LLAMA_EXPORT_COMPLETE='bash_complete'"
+    line = "COMP_WORDS='llama-export --model 3.2', COMP_CWORD='2')"
+    found = answer(folder=tmp_path, before=f"{asks}, {line}")
+    assert found.code == 0
+    assert "3.2-1B" in found.out
+    assert not found.modules & (HEAVY | {"numpy", "rich", "huggingface_hub"})
+    assert found.cpu_s < MOST_HELP_S
 
 
 def test_a_dry_run_needs_no_pytorch(tmp_path):

@@ -120,12 +120,24 @@ def test_the_page_has_each_option_that_a_target_declares(page):
 
 
 @pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.parametrize("columns", [80, 60])
+@pytest.mark.parametrize("columns", [40, 47, 60, 64, 80, 120, 200])
 def test_a_page_fits_the_screen(page, verb, columns):
     lines = page(verb, columns=columns).splitlines()
-    before, _, examples = "\n".join(lines).partition("\nExample")
-    assert max(map(len, before.splitlines())) <= columns
-    assert all(len(line) <= 80 for line in examples.splitlines())
+    assert max(map(len, lines)) <= columns
+
+
+@pytest.mark.parametrize("verb", ["", "sensitivity"])
+def test_what_an_export_needs_is_marked(page, verb):
+    text = one_line(page(verb))
+    needed = re.findall(r"--(\S+) [A-Z]+ (?:(?! --).)*?\[required", text)
+    assert needed == (["model"] if verb else ["target", "model"])
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_example_on_a_narrow_screen_is_the_same_command(page, verb):
+    _, _, shown = page(verb, columns=40).partition("\nExample")
+    lines = shown.partition("\n")[2].replace("\\\n", " ").splitlines()
+    assert [one_line(line) for line in lines] == list(command_of(verb).examples)
 
 
 @pytest.mark.parametrize("verb", VERBS)

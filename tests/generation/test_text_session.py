@@ -666,3 +666,43 @@ def test_what_is_shown_is_short_and_says_what_it_is(session, demo_bundle):
     assert [value for value in long if len(repr(value)) > 300] == []
     session.close()
     assert repr(session) == "<TextSession demo (onnx, int4): closed>"
+
+
+END = "<|eot_id|>"
+
+
+def test_a_typed_special_token_is_text_unless_it_is_parsed(session):
+    special = session.tokenizer.special_tokens[END]
+    text = f"Once{END}"
+    assert special not in session.encode(text)
+    assert session.encode(text, parse_special=True)[-1] == special
+    begun = f"{session.tokenizer.decode(session.tokenizer.prefix_ids)}Once"
+    assert session.encode(begun, parse_special=True) == session.encode("Once")
+    parsed = session.generate(text, max_tokens=4, sampling=GREEDY, parse_special=True)
+    by_ids = session.generate([*session.encode("Once"), special], max_tokens=4, sampling=GREEDY)
+    assert parsed.token_ids == by_ids.token_ids
+    assert parsed.stats.prompt_tokens == by_ids.stats.prompt_tokens
+    assert session.generate(text, max_tokens=4).stats.prompt_tokens > by_ids.stats.prompt_tokens
+
+
+def test_a_dialog_is_parsed_where_that_is_asked_for(session):
+    special = session.tokenizer.special_tokens[END]
+    dialog = Dialog([Message("user", f"Hi{END}")])
+    kept = session.chat_format.encode(dialog)
+    parsed = session.chat_format.encode(dialog, parse_special=True)
+    assert kept.count(special) + 1 == parsed.count(special)
+    asked = session.chat([Message("user", f"Hi{END}")], max_tokens=2, parse_special=True)
+    assert asked.stats.prompt_tokens == len(parsed)
+    talk = Conversation(session, parse_special=True, max_tokens=2)
+    assert talk.send(f"Hi{END}").stats.prompt_tokens <= len(parsed)
+    assert talk.length < Conversation(session).length + len(kept) + 2
+
+
+def test_an_answer_ends_before_a_stop_text(session):
+    free = Conversation(session, sampling=GREEDY, max_tokens=12).send("Tell me a tale.")
+    stop = free.text.split()[2]
+    short = Conversation(session, sampling=GREEDY, max_tokens=12, stop=[stop])
+    answer = short.send("Tell me a tale.")
+    assert answer.text == free.text[: free.text.index(stop)]
+    assert answer.stats.stop_reason == "stop text"
+    assert short.turns[-1].text == answer.text

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from llama_quantize.printable import printable
 
-
 if TYPE_CHECKING:
     # rich comes with it, which a page of help does without.
     from llama_export.cli.fitting import WordWrap
