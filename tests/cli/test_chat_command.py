@@ -213,15 +213,15 @@ def test_ctrl_c_at_the_prompt_says_how_to_end_and_twice_ends(talk):
 
 def pressing(monkeypatch, at: int, number: int = signal.SIGINT):
     """Press Ctrl-C, or send another signal, when so many pieces are written."""
-    write = loop.write_text
+    write = loop.StreamedText.write
     count = iter(range(10**6))
 
-    def written(text: str) -> None:
-        write(text)
+    def written(streamed: loop.StreamedText, piece: str) -> None:
+        write(streamed, piece)
         if next(count) == at:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(loop, "write_text", written)
+    monkeypatch.setattr(loop.StreamedText, "write", written)
 
 
 def test_ctrl_c_keeps_the_partial_answer_and_the_chat_goes_on(talk, monkeypatch):
