@@ -134,7 +134,7 @@ class ChatLoop:
         return True
 
     def _note_special(self, text: str) -> None:
-        """Say once in a chat that names of special tokens stay text."""
+        """Note once in a chat that names of special tokens stay text."""
         conversation = self._commands.conversation
         if self._special_noted or conversation.parse_special:
             return
