@@ -9,12 +9,14 @@ import shutil
 import pytest
 from artifacts.demo_bundle import demo_bundle
 from artifacts.resealing import reseal
+from artifacts.tiny import TINY
 
 import llama_export
 from llama_export.errors import BundleError
 from llama_export.generation.conversation import Conversation
 from llama_export.generation.model_sampling import sampling_of
 from llama_export.generation.sampling import Sampling
+from llama_export.targets.onnx.lowering.client_files import client_settings
 
 __all__ = ["demo_bundle"]
 SETTINGS = "generation_config.json"
@@ -96,3 +98,27 @@ def test_a_damaged_file_is_named(bundle):
     path.write_text("{" * path.stat().st_size)
     with pytest.raises(BundleError, match=f"{SETTINGS} cannot be read"):
         llama_export.load(bundle, verify=False)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"do_sample": True},
+        {"do_sample": False, "temperature": 0.6, "repetition_penalty": 1.2},
+        {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "top_k": 40},
+        {"temperature": 0},
+        {"temperature": -1, "top_p": 2, "top_k": 2.5, "repetition_penalty": 0},
+        {"temperature": True, "top_p": "x", "top_k": None},
+    ],
+)
+def test_genai_draws_as_we_do(settings):
+    ours = sampling_of(settings)
+    search = client_settings(TINY, 64, "model.onnx", settings).files["genai_config.json"]["search"]
+    assert search["do_sample"] is (ours.temperature > 0)
+    assert search["repetition_penalty"] == ours.repetition_penalty
+    if search["do_sample"]:
+        drawn = (search["temperature"], search["top_p"], search["top_k"])
+        assert drawn == (ours.temperature, ours.top_p, ours.top_k)
+    else:
+        assert not {"temperature", "top_p", "top_k"} & search.keys()

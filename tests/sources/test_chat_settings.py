@@ -58,7 +58,7 @@ def test_the_ends_are_what_any_file_names(small, config):
     # What clients pad with stays the first.
     assert found.eos_token_id[0] == config.eos_token_id[0]
     written = generation_settings(found, companions)["eos_token_id"]
-    genai = registry.get("onnx").client_settings(found, 64).files["genai_config.json"]
+    genai = registry.get("onnx").client_settings(found, 64, {}).files["genai_config.json"]
     said = describe_tokenizer(small, found)["stop_token_ids"]
     assert set(written) == set(genai["model"]["eos_token_id"]) == set(said)
     assert completed(found, small, companions) == found

@@ -45,6 +45,7 @@ def artifact_metadata(source: Source, weights: QuantizedWeights, notice: str) ->
         weights_bytes=weights.size_bytes,
         version=__version__,
         head_tokens=source.config.head_tokens,
+        generation=source.generation_config(),
     )
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-TEMPERATURE: Final = 0.7
-TOP_P: Final = 0.95
-TOP_K: Final = 0
-MIN_P: Final = 0.0
-REPETITION_PENALTY: Final = 1.0
+from llama_export.bundle.drawing import DEFAULTS
+
+TEMPERATURE: Final = DEFAULTS["temperature"]
+TOP_P: Final = DEFAULTS["top_p"]
+TOP_K: Final = int(DEFAULTS["top_k"])
+MIN_P: Final = DEFAULTS["min_p"]
+REPETITION_PENALTY: Final = DEFAULTS["repetition_penalty"]
 # The most tokens of a continuation, and of an answer in a conversation.
 COMPLETION_TOKENS: Final = 256
 ANSWER_TOKENS: Final = 512

@@ -1,8 +1,7 @@
 """`Target`: what one export target must do, what it may do, and what it is given.
 
 The rest of the program sees targets through this class alone. It knows the order of no export and
-the format of no artifact. A module that holds a target imports neither torch nor a toolkit: each is
-imported when a method needs it.
+the format of no artifact. A module that holds a target imports torch and toolkits in methods alone.
 """
 
 from __future__ import annotations
@@ -70,6 +69,7 @@ class ArtifactMetadata:
         weights_bytes: size of the quantised weights.
         version: version of llama-export.
         head_tokens: ids that the logits stand for; empty: each stands for its own index.
+        generation: keys of the bundle's generation_config.json.
     """
 
     name: str
@@ -83,13 +83,13 @@ class ArtifactMetadata:
     weights_bytes: int
     version: str
     head_tokens: tuple[int, ...] = ()
+    generation: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def author(self) -> str:
         """The makers of the model and of the conversion."""
-        owner = self.hub_id.split("/")[0] if self.hub_id and "/" in self.hub_id else ""
-        converted = f"converted by llama-export {self.version}"
-        return f"{owner}; {converted}" if owner else converted
+        owner = f"{self.hub_id.split('/')[0]}; " if self.hub_id and "/" in self.hub_id else ""
+        return f"{owner}converted by llama-export {self.version}"
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,7 @@ class Target(ABC):
     """One kind of artifact: how it is made, run, read and judged.
 
     A subclass gives every class attribute and every duty; the other methods have defaults. A public
-    name that this class does not have is refused when the subclass is made, so that a misspelt
-    method cannot pass for one that is absent.
+    name that this class lacks is refused, so that no misspelt method passes for an absent one.
 
     Attributes:
         name: the target's name on the command line and in a manifest.
@@ -245,12 +244,15 @@ class Target(ABC):
             BundleError: the artifact is damaged, or laid out in another way.
         """
 
-    def client_settings(self, config: LlamaConfig, max_context: int) -> ClientSettings:
+    def client_settings(
+        self, config: LlamaConfig, max_context: int, generation: Mapping[str, object]
+    ) -> ClientSettings:
         """Return what the target's stock clients read beside an artifact, and the model's do not.
 
         Args:
             config: shape of the model.
             max_context: number of positions of the artifact.
+            generation: keys of the bundle's generation_config.json.
         """
         return ClientSettings()
 

@@ -370,7 +370,7 @@ def test_onnxruntime_genai_runs_the_artifact_unmodified(tiny, tmp_path):
     tokenizer = load_tokenizer(tiny.folder.parent / "checkpoint")
     for name in (MODEL_FILE, DATA_FILE):
         (tmp_path / name).write_bytes((tiny.folder / name).read_bytes())
-    write_settings(tmp_path, client_settings(TINY, CONTEXT, MODEL_FILE))
+    write_settings(tmp_path, client_settings(TINY, CONTEXT, MODEL_FILE, {}))
     (tmp_path / "tokenizer.json").write_bytes(tokenizer.files()["tokenizer.json"])
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(tokenizer.config_keys()))
     prompt = random_tokens(TINY, 24)

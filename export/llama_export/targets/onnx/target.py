@@ -107,16 +107,18 @@ class OnnxTarget(Target):
         from llama_export.targets.onnx.lowering.lower import MODEL_FILE, lower
 
         graph = lower(traced, weights, folder, own_options(options, OnnxOptions))
-        settings = self.client_settings(traced.config, traced.max_context)
+        settings = self.client_settings(traced.config, traced.max_context, metadata.generation)
         write_settings(folder, settings)
         return Lowered(MODEL_FILE, graph, settings.config_keys)
 
     @override
-    def client_settings(self, config: LlamaConfig, max_context: int) -> ClientSettings:
+    def client_settings(
+        self, config: LlamaConfig, max_context: int, generation: Mapping[str, object]
+    ) -> ClientSettings:
         from llama_export.targets.onnx.lowering.client_files import client_settings
         from llama_export.targets.onnx.lowering.lower import MODEL_FILE
 
-        return client_settings(config, max_context, MODEL_FILE)
+        return client_settings(config, max_context, MODEL_FILE, generation)
 
     @override
     def own_description(self, bundle: Bundle) -> OwnDescription:

@@ -16,6 +16,7 @@ from llama_export.sources.manifest_fields import describe_quantization, describe
 from llama_export.sources.model_files import json_bytes
 from llama_export.sources.reading import how_it_was_read
 from llama_export.sources.source import IDENTITY
+from llama_export.targets.own_description import ClientSettings
 from llama_export.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from llama_export.verification.artifact import Artifact
 from llama_export.verification.measure.app_keys import chat_differences, memory_differences
@@ -25,6 +26,7 @@ from llama_export.verification.measure.differences import (
     differing_content,
     differing_values,
 )
+from llama_quantize.strict_json import JsonFault, parse_object
 
 if TYPE_CHECKING:
     from llama_quantize.checkpoint.weights import QuantizedWeights
@@ -129,15 +131,26 @@ def _content(artifact: Artifact, name: str) -> bytes | None:
     return artifact.bundle.path(name).read_bytes()
 
 
+def _client_settings(artifact: Artifact) -> ClientSettings:
+    """Return what the stock clients should read, by the generation_config.json that lies there."""
+    raw = _content(artifact, _GENERATION)
+    try:
+        generation = {} if raw is None else parse_object(raw)
+    except JsonFault:
+        generation = {}  # what is wrong with the file has a check of its own
+    context = artifact.on_disk.spec.max_context
+    return artifact.target.client_settings(artifact.config, context, generation)
+
+
 def _config_differences(artifact: Artifact) -> list[Difference]:
-    settings = artifact.target.client_settings(artifact.config, artifact.on_disk.spec.max_context)
+    settings = _client_settings(artifact)
     wanted = {**artifact.bundle.manifest.model.config, **settings.config_keys}
     found = _content(artifact, _CONFIG)
     return list(differing_content(_CONFIG, json_bytes(wanted), found))
 
 
 def _client_differences(artifact: Artifact) -> Iterator[Difference]:
-    settings = artifact.target.client_settings(artifact.config, artifact.on_disk.spec.max_context)
+    settings = _client_settings(artifact)
     for name, keys in settings.files.items():
         yield from differing_content(name, json_bytes(keys), _content(artifact, name))
 
@@ -192,7 +205,7 @@ def _file_differences(
 
 def _unexpected(artifact: Artifact, unlisted: Sequence[str]) -> Iterator[Difference]:
     manifest, own = artifact.bundle.manifest, artifact.bundle.manifest.artifact
-    settings = artifact.target.client_settings(artifact.config, artifact.on_disk.spec.max_context)
+    settings = _client_settings(artifact)
     expected = {_CONFIG, _GENERATION, _CHAT, own, f"{own}_data", *settings.files}
     expected |= set(_TOKENIZERS if artifact.files is None else artifact.files.contents)
     for name in sorted({*manifest.files, *unlisted}):

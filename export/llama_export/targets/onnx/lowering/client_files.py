@@ -6,8 +6,10 @@ formats; it does not know the graph.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from llama_export.bundle.drawing import drawing_of
 from llama_export.llama.config import LlamaConfig
 from llama_export.targets.onnx.layout import padded_head
 from llama_export.targets.own_description import ClientSettings
@@ -20,7 +22,9 @@ _DTYPE_WITHOUT_SUFFIX = "fp32"
 _DATA_FILES = 1
 
 
-def client_settings(config: LlamaConfig, max_context: int, model_file: str) -> ClientSettings:
+def client_settings(
+    config: LlamaConfig, max_context: int, model_file: str, generation: Mapping[str, object]
+) -> ClientSettings:
     """Return what onnxruntime-genai and transformers.js need to run the artifact unmodified.
 
     Nothing for a pruned head: they would take a logit's index for the token.
@@ -29,6 +33,7 @@ def client_settings(config: LlamaConfig, max_context: int, model_file: str) -> C
         config: shape of the model.
         max_context: number of positions of the artifact.
         model_file: name of the graph; its data is in the one file `<model_file>_data`.
+        generation: keys of the bundle's generation_config.json.
     """
     if config.head_tokens:
         return ClientSettings()
@@ -38,11 +43,13 @@ def client_settings(config: LlamaConfig, max_context: int, model_file: str) -> C
     }
     return ClientSettings(
         config_keys={TRANSFORMERS_JS_KEY: settings},
-        files={GENAI_FILE: _genai_config(config, max_context, model_file)},
+        files={GENAI_FILE: _genai_config(config, max_context, model_file, generation)},
     )
 
 
-def _genai_config(config: LlamaConfig, max_context: int, model_file: str) -> dict[str, Any]:
+def _genai_config(
+    config: LlamaConfig, max_context: int, model_file: str, generation: Mapping[str, object]
+) -> dict[str, Any]:
     return {
         "model": {
             "type": "llama",
@@ -75,7 +82,17 @@ def _genai_config(config: LlamaConfig, max_context: int, model_file: str) -> dic
         "search": {
             "max_length": max_context,
             "past_present_share_buffer": True,
-            "do_sample": False,
             "num_beams": 1,
+            **_drawing(generation),
         },
     }
+
+
+def _drawing(generation: Mapping[str, object]) -> dict[str, object]:
+    """Write how tokens are drawn, as our own commands draw them; genai knows no min-p."""
+    values, _ = drawing_of(generation)
+    penalty = {"repetition_penalty": values["repetition_penalty"]}
+    if values["temperature"] == 0:
+        return {"do_sample": False, **penalty}
+    names = ("temperature", "top_p", "top_k")
+    return {"do_sample": True, **{name: values[name] for name in names}, **penalty}
