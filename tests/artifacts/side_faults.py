@@ -335,7 +335,8 @@ ONNX: dict[str, tuple[Fault, str]] = {
         "genai: another length": times(2, "model", "context_length"),
         "genai: another input": put("model", "decoder", "inputs", "input_ids", value="ids"),
         "genai: another output": put("model", "decoder", "outputs", "logits", value="scores"),
-        "genai: draws": put("search", "do_sample", value=True),
+        "genai: draws not": put("search", "do_sample", value=False),
+        "genai: draws otherwise": put("search", "temperature", value=0.7),
         "genai: repeats not": put("search", "repetition_penalty", value=3.0),
     }.items()
 } | {

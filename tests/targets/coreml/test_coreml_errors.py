@@ -283,10 +283,11 @@ def test_a_constant_that_lacks_a_part(copied, damage):
         read_back(copied / "model.mlpackage")
 
 
-def test_the_package_alone_is_no_bundle(copied):
+def test_the_package_means_its_bundle(copied):
+    assert Bundle.open(copied / "model.mlpackage").folder == copied
     with pytest.raises(BundleError) as caught:
-        Bundle.open(copied / "model.mlpackage")
-    assert caught.value.hint == f"did you mean {copied}?"
+        Bundle.open(copied / "model.mlpackage" / "Data")
+    assert "no plain file manifest.json" in caught.value.message
 
 
 def test_a_manifest_of_another_signature(copied):
