@@ -16,7 +16,7 @@ import matplotlib as mpl
 from quality import Reading, TextWindows
 
 from llama_export.sources.resolve import model_name
-from llama_export.verification.measure.estimate import Estimate, mean, ratio
+from llama_export.verification.estimate import Estimate, mean, ratio
 
 mpl.use("agg")
 from matplotlib import pyplot as plt

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 
+from llama_export.verification.estimate import Estimate
 from llama_export.verification.findings import Divergence, PlotData, TensorFigure
+from llama_export.verification.identity import Identity
 from llama_export.verification.rows import VerifyReport, informed, judged, unchecked, warned
 
 ROWS = (
@@ -13,11 +15,24 @@ ROWS = (
     judged("lowering", "kl_exact", "mean KL in float32, nats", 7.3e-13, 1e-5, "750 positions"),
     informed("lowering", "top1_exact", "same most likely token in float32", 1.0),
     judged("session", "rewind", "a token given again", 0.0, 1e-3),
-    informed("activation", "kl_activation", "mean KL of the rounding, nats", 1.8e-4),
+    informed(
+        "activation", "kl_activation", "mean KL of the rounding, nats", Estimate(1.8e-4, 2.1e-5)
+    ),
     informed("activation", "top1_activation", "same most likely token", 0.9849),
     judged("activation", "kl_shipped", "mean KL as shipped, nats", 1.9e-4, 2e-3, "int8"),
-    judged("quantisation", "kl_quantisation", "mean KL of 4-bit weights, nats", 0.0107, 0.5),
-    informed("quantisation", "top1_quantisation", "same most likely token", 0.928),
+    judged(
+        "quantisation",
+        "kl_quantisation",
+        "mean KL of 4-bit weights, nats",
+        Estimate(0.0107, 0.0009, 1000),
+        0.5,
+    ),
+    informed(
+        "quantisation", "top1_quantisation", "same most likely token", Estimate(0.928, 0.008, 1000)
+    ),
+    informed("quantisation", "perplexity_checkpoint", "perplexity", Estimate(12.31, 0.82, 1000)),
+    informed("quantisation", "perplexity_quantised", "perplexity", Estimate(12.53, 0.84, 1000)),
+    informed("quantisation", "perplexity_ratio", "their ratio", Estimate(1.0179, 0.0031, 1000)),
 )
 PLOT_DATA = PlotData(
     kl_by_position={
@@ -36,16 +51,39 @@ PLOT_DATA = PlotData(
     sizes_bytes={"int4 linears": 2_700_000, "scales": 540_000, "norms and the rest": 4_000},
     memory_bytes={"after loading": 360_000_000, "peak while verifying": 1_210_000_000},
 )
+IDENTITY = Identity(
+    recipe="int4",
+    group_size=32,
+    bits_per_weight=5.25,
+    methods=("mse_search",),
+    calibration={},
+    source="meta-llama/Llama-3.2-1B",
+    commit="4e20de362430cd3b72f300e6b0f18e50e7166e08",
+    versions={"llama-export": "0.1.0", "python": "3.11.7", "torch": "2.13.0"},
+    exported_with={"llama-export": "0.1.0", "python": "3.12.1", "torch": "2.13.0"},
+    system="Linux, x86_64",
+    processor="A processor, 2 logical cores",
+    date="2026-11-29T02:00:00Z",
+    command="llama-export verify demo/onnx --checkpoint demo",
+)
 PASSED = VerifyReport(
     target="onnx",
     model="demo",
-    settings={"quick": False, "text": "built-in", "positions": 1000, "torch": "2.13.0"},
+    settings={"quick": False, "text": "built-in", "text_sha256": "5a" * 32, "positions": 1000},
     rows=ROWS,
     measurements={
         "lowering_exact": {"positions": 750, "kl_mean": 7.3e-13, "fault": ""},
-        "quantisation": {"positions": 1000, "kl_mean": 0.0107, "fault": ""},
+        "quantisation": {
+            "positions": 1000,
+            "kl_mean": 0.0107,
+            "kl_p90": 0.0241,
+            "kl_p99": 0.131,
+            "kl_max": 1.25,
+            "fault": "",
+        },
     },
     plot_data=PLOT_DATA,
+    identity=IDENTITY,
 )
 LITTLE_GAINED = dataclasses.replace(
     PASSED,

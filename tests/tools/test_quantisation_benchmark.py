@@ -53,7 +53,7 @@ def test_a_text_is_cut_into_whole_windows_whose_targets_are_the_next_tokens():
 
 
 def test_a_ratio_of_the_same_windows_has_the_error_of_their_differences():
-    from llama_export.verification.measure.estimate import mean, ratio
+    from llama_export.verification.estimate import mean, ratio
 
     rng = np.random.default_rng(0)
     base = rng.uniform(1, 9, 4000)

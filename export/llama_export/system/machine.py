@@ -7,7 +7,9 @@ models, bundles or benchmarks.
 from __future__ import annotations
 
 import os
+import platform
 import shutil
+import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import psutil
 
+_CPU_INFO = Path("/proc/cpuinfo")
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -93,6 +96,10 @@ class Machine:
         """Return the number of logical processors: physical cores times threads of each."""
         return os.cpu_count() or 1
 
+    def processor(self) -> str:
+        """Return the processor's name, or the architecture where the system does not say."""
+        return _processor_name() or platform.processor() or platform.machine()
+
     def physical_cores(self) -> int:
         """Return the number of physical cores, or of logical ones if it is unknown."""
         return psutil.cpu_count(logical=False) or self.cores()
@@ -103,6 +110,19 @@ class Machine:
         while not place.exists():
             place = place.parent
         return shutil.disk_usage(place).free
+
+
+def _processor_name() -> str:
+    """Ask Linux and macOS, whose `platform.processor` names the architecture alone."""
+    try:
+        if sys.platform == "darwin":
+            command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+            return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        text = _CPU_INFO.read_text(encoding="utf-8", errors="replace")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    lines = (line.partition(":") for line in text.splitlines())
+    return next((name.strip() for key, _, name in lines if key.strip() == "model name"), "")
 
 
 def _cgroup_limit_bytes() -> int | None:

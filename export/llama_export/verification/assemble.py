@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from llama_export.verification.artifact import Artifact
 from llama_export.verification.findings import Divergence, PlotData, TensorFigure
+from llama_export.verification.identity import Identity
 from llama_export.verification.measure.measure import Measurements
 from llama_export.verification.rows import Row, VerifyReport
 from llama_quantize.scheme import GroupedInt
@@ -29,6 +30,7 @@ def assemble_report(
     measured: Measurements,
     rows: Sequence[Row],
     divergence: Divergence | None,
+    identity: Identity,
     *,
     quick: bool,
     strict: bool,
@@ -40,6 +42,7 @@ def assemble_report(
         measured: measurements of that artifact.
         rows: judgements on them.
         divergence: place where the artifact first goes wrong.
+        identity: what was verified, with what, and where.
         quick: whether the measurements are those of the short version.
         strict: whether checks that were not made count as failures.
     """
@@ -51,6 +54,7 @@ def assemble_report(
             "quick": quick,
             "strict": strict,
             "text": reading.text.name,
+            "text_sha256": reading.text.sha256,
             "text_tokens": len(reading.text.token_ids),
             "positions": reading.budget.positions,
             "exact_steps": reading.budget.exact_steps,
@@ -61,28 +65,26 @@ def assemble_report(
         measurements=_figures(measured),
         plot_data=_plot_data(artifact, measured),
         divergence=divergence,
+        identity=identity,
     )
 
 
 def _figures(measured: Measurements) -> dict[str, dict[str, float | int | str | None]]:
     shipped = measured.shipped
     figures = {**shipped.to_json(), **measured.exact.to_json()}
-    if measured.gain is not None:
-        figures |= measured.gain.to_json()
-    if measured.steps and shipped.emulated is not None:
-        # Of an artifact that always rounds, teacher-forced steps compare like with like.
-        figures["lowering_exact"] = shipped.emulated.to_json()
-    return figures
+    return figures if measured.gain is None else figures | measured.gain.to_json()
 
 
 def _plot_data(artifact: Artifact, measured: Measurements) -> PlotData:
     """Gather the figures behind the plots; what was not measured is left out."""
     shipped, exact = measured.shipped, measured.exact
+    # Of an artifact that always rounds, steps after its own cache compare like with like.
+    lowering = (shipped.emulated, 0) if measured.steps else (exact.lowering, exact.first_compared)
     terms = {
         "quantisation": (shipped.quantisation, 0),
         "activation": (shipped.activation, 0),
         "lowering_shipped": (shipped.lowering, 0),
-        "lowering_exact": (exact.lowering, exact.first_compared),
+        "lowering_exact": lowering,
     }
     return PlotData(
         kl_by_position={

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from llama_export.verification.estimate import Estimate
 from llama_export.verification.findings import Divergence, PlotData
+from llama_export.verification.identity import Identity
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 WARNING = "warning: "
 
 # What a report says in one word, and what a check may lack.
@@ -48,6 +50,8 @@ class Row:
         note: remark on what was found, or on what is not proved.
         wants: `WEIGHTS` or `CHECKPOINT`, which a check that was not made would need; empty for a
             check that was made, and for one that no such thing would make.
+        error: standard error of the value; None where it has none.
+        positions: number of positions that the value is a mean of; None where it is no mean.
     """
 
     section: str
@@ -58,6 +62,8 @@ class Row:
     passed: bool | None
     note: str = ""
     wants: str = ""
+    error: float | None = None
+    positions: int | None = None
 
     @property
     def warns(self) -> bool:
@@ -75,6 +81,8 @@ class Row:
             "key": self.key,
             "name": self.name,
             "value": _finite(self.value),
+            "error": _finite(self.error),
+            "n": self.positions,
             "threshold": _finite(self.threshold),
             "passed": self.passed,
             "note": self.note,
@@ -89,12 +97,13 @@ class VerifyReport:
     Args:
         target: name of the bundle's target.
         model: name of the model.
-        settings: conditions of the measurement: positions, exact_steps, quick, text.
+        settings: conditions of the measurement: positions, exact_steps, quick, text and its sha256.
         rows: lines of the report.
         measurements: figures in full, by comparison.
         plot_data: figures behind the plots; None when none were kept.
         divergence: place where the artifact first goes wrong; None when nothing was looked for or
             found.
+        identity: what was verified, with what, and on which machine; None when nobody said.
     """
 
     target: str
@@ -104,6 +113,7 @@ class VerifyReport:
     measurements: Mapping[str, Mapping[str, float | int | str | None]]
     plot_data: PlotData | None = None
     divergence: Divergence | None = None
+    identity: Identity | None = None
 
     def __repr__(self) -> str:
         failed = ", ".join(row.key for row in self.failures[:3])
@@ -170,6 +180,7 @@ class VerifyReport:
             "verdict": self.verdict,
             "target": self.target,
             "model": self.model,
+            "identity": None if self.identity is None else self.identity.to_json(),
             "settings": dict(self.settings),
             "sections": {
                 section: [row.to_json() for row in self.rows if row.section == section]
@@ -205,20 +216,29 @@ class VerificationFailedError(Exception):
 
 
 def judged(
-    section: str, key: str, name: str, value: float, threshold: float, note: str = ""
+    section: str, key: str, name: str, value: float | Estimate, threshold: float, note: str = ""
 ) -> Row:
     """Build a row that passes when the value is at most the threshold; a NaN does not pass."""
-    return Row(section, key, name, value, threshold, bool(value <= threshold), note)
+    row = informed(section, key, name, value, note)
+    passed = row.value is not None and row.value <= threshold
+    return replace(row, threshold=threshold, passed=bool(passed))
 
 
-def warned(section: str, key: str, name: str, value: float, threshold: float, note: str) -> Row:
+def warned(
+    section: str, key: str, name: str, value: float | Estimate, threshold: float, note: str
+) -> Row:
     """Build a row that passes, with a note that begins with a warning."""
     return judged(section, key, name, value, threshold, f"{WARNING}{note}")
 
 
-def informed(section: str, key: str, name: str, value: float, note: str = "") -> Row:
+def informed(section: str, key: str, name: str, value: float | Estimate, note: str = "") -> Row:
     """Build a row that is only for information."""
-    return Row(section, key, name, value, None, None, note)
+    if not isinstance(value, Estimate):
+        return Row(section, key, name, value, None, None, note)
+    error = value.error if math.isfinite(value.error) else None
+    return Row(
+        section, key, name, value.value, None, None, note, error=error, positions=value.count
+    )
 
 
 def unchecked(section: str, key: str, name: str, note: str) -> Row:
@@ -237,6 +257,24 @@ def format_value(value: float | None) -> str:
     if value == int(value) if math.isfinite(value) else False:
         return str(int(value))
     return f"{value:.4g}" if abs(value) >= 1e-3 or not math.isfinite(value) else f"{value:.1e}"
+
+
+def estimate_of(row: Row) -> Estimate | None:
+    """Return a row's figure with its error, NaN where it has none; None: nothing was measured."""
+    if row.value is None:
+        return None
+    return Estimate(row.value, math.nan if row.error is None else row.error, row.positions)
+
+
+def format_estimate(estimate: Estimate) -> str:
+    """Format a figure to the digit that its error allows, or with four digits without one."""
+    return estimate.shown() if estimate.error > 0 else format_value(estimate.value)
+
+
+def format_row_value(row: Row) -> str:
+    """Format a row's figure with its error; nothing where nothing was measured."""
+    estimate = estimate_of(row)
+    return "" if estimate is None else format_estimate(estimate)
 
 
 def report_text(report: VerifyReport) -> str:

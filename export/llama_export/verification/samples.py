@@ -5,6 +5,7 @@ It knows texts and token counts; it runs nothing.
 
 from __future__ import annotations
 
+import hashlib
 from codecs import getincrementaldecoder
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -81,11 +82,13 @@ class Text:
         name: name of the text in the report.
         prefix_ids: tokens that come before it.
         token_ids: tokens of the text, at least two.
+        sha256: hash of the text in UTF-8, in lower-case hex.
     """
 
     name: str
     prefix_ids: tuple[int, ...]
     token_ids: tuple[int, ...]
+    sha256: str
 
     def take(self, count: int) -> tuple[int, ...]:
         """Return `count` tokens: those before every text, then the text over and over."""
@@ -235,13 +238,13 @@ def texts_of_verification() -> tuple[str, ...]:
 
 def built_in_text(encoder: TextEncoder) -> Text:
     """Return the built-in text, tokenized."""
-    return Text(BUILT_IN, encoder.prefix_ids, tuple(encoder.encode(sample_text())))
+    return _tokenized(encoder, BUILT_IN, sample_text())
 
 
 def second_text(encoder: TextEncoder) -> Text:
     """Return a short text of another domain than the built-in one begins with."""
     prose = resources.files(__package__).joinpath("texts", _FILES[-1]).read_text(encoding="utf-8")
-    return Text(SECOND, encoder.prefix_ids, tuple(encoder.encode(prose)))
+    return _tokenized(encoder, SECOND, prose)
 
 
 def tokenize(encoder: TextEncoder, text: UserText) -> Text:
@@ -251,14 +254,19 @@ def tokenize(encoder: TextEncoder, text: UserText) -> Text:
         PromptError: it has fewer than two tokens.
         TokenizerError: the tokenizer cannot encode it.
     """
-    token_ids = tuple(encoder.encode(text.content))
-    if len(token_ids) < _FEWEST_TOKENS:
+    tokenized = _tokenized(encoder, text.path.name, text.content)
+    if len(tokenized.token_ids) < _FEWEST_TOKENS:
         message = (
             f"--text: {text.path}: expected a text of at least {_FEWEST_TOKENS} tokens, "
-            f"found {len(token_ids)}"
+            f"found {len(tokenized.token_ids)}"
         )
         raise PromptError(message, "give a page or more of the text that the model is for")
-    return Text(text.path.name, encoder.prefix_ids, token_ids)
+    return tokenized
+
+
+def _tokenized(encoder: TextEncoder, name: str, text: str) -> Text:
+    sha256 = hashlib.sha256(text.encode("utf-8")).hexdigest()
+    return Text(name, encoder.prefix_ids, tuple(encoder.encode(text)), sha256)
 
 
 def read_text(path: Path) -> UserText:

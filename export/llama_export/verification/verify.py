@@ -21,10 +21,12 @@ from llama_export.verification.findings import Divergence
 from llama_export.verification.golden.compare import golden_rows
 from llama_export.verification.golden.golden import GOLDEN_NAME, read_golden
 from llama_export.verification.golden.record import measure_again
+from llama_export.verification.identity import identify
 from llama_export.verification.judge.judge import judge
 from llama_export.verification.judge.terms import strictly
 from llama_export.verification.locate.locate import MOST_POSITIONS, locate
 from llama_export.verification.measure.measure import Measurements, Progress, measure
+from llama_export.verification.measure.nearest import methods_of_linears
 from llama_export.verification.rows import Row, VerifyReport, judged, unchecked
 from llama_export.verification.samples import UserText
 
@@ -44,12 +46,14 @@ class VerifySettings:
         quick: whether to measure about 32 positions only.
         strict: whether a check that can never be made here, or not be judged, fails.
         threads: number of runtime threads; None leaves it to the runtime.
+        command: command line, to stand in the report; empty for a call from Python.
     """
 
     text: UserText | None = None
     quick: bool = False
     strict: bool = False
     threads: int | None = None
+    command: str = ""
 
 
 def verify_bundle(
@@ -89,7 +93,11 @@ def verify_bundle(
         given_files=files,
     )
     return verify_artifact(
-        artifact, quick=settings.quick, strict=settings.strict, progress=progress
+        artifact,
+        quick=settings.quick,
+        strict=settings.strict,
+        progress=progress,
+        command=settings.command,
     )
 
 
@@ -99,6 +107,7 @@ def verify_artifact(
     quick: bool = False,
     strict: bool = False,
     progress: Progress | None = None,
+    command: str = "",
 ) -> VerifyReport:
     """Check an artifact with its references, as `verify_bundle` does.
 
@@ -107,12 +116,16 @@ def verify_artifact(
         quick: whether to measure about 32 positions only.
         strict: whether a check that can never be made here, or not be judged, fails.
         progress: function that takes the artifact's calls done and its calls in all.
+        command: command line, to stand in the report.
 
     Raises:
         BundleError: a file was changed, or the weights are of a model of another shape.
         PromptError: the text cannot be used.
+        UsageError: `SOURCE_DATE_EPOCH` is no number of seconds.
     """
     refuse_other_model(artifact)
+    methods = () if artifact.weights is None else methods_of_linears(artifact.weights).values()
+    identity = identify(artifact.bundle.manifest, methods=methods, command=command)
     measured = measure(artifact, quick=quick, progress=progress)
     rows = judge(artifact, measured, quick=quick)
     divergence, located = _locate(artifact, measured, rows, quick=quick)
@@ -122,6 +135,7 @@ def verify_artifact(
         measured,
         strictly(rows) if strict else rows,
         divergence,
+        identity,
         quick=quick,
         strict=strict,
     )

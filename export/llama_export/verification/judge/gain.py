@@ -80,8 +80,8 @@ def gain_rows(
     kl = "mean KL of plain rounding into the same forms, nats"
     top1 = "same most likely token after plain rounding"
     return [
-        informed(_SECTION, "kl_rounding", kl, rounded.kl_mean),
-        informed(_SECTION, "top1_rounding", top1, rounded.top1),
+        informed(_SECTION, "kl_rounding", kl, rounded.kl_estimate),
+        informed(_SECTION, "top1_rounding", top1, rounded.top1_estimate),
         *rows,
     ]
 
@@ -131,9 +131,9 @@ def _ratio_row(
         return informed(_SECTION, key, name, ratio, f"{note}; the method is not calibrated")
     if max(found.weights.kl_mean, found.rounded.kl_mean) < _FLOOR.value:
         return informed(_SECTION, key, name, ratio, f"{note}; {_FLOOR.reason}")
-    if not can_judge(shipped, config, ratio <= limit):
+    if not can_judge(shipped, config, ratio.value <= limit):
         return informed(_SECTION, key, name, ratio, f"{why_not_judged(shipped)}; {note}")
-    if LITTLE_GAIN.value < ratio <= limit:
+    if LITTLE_GAIN.value < ratio.value <= limit:
         little = f"little gained: {note}; {LITTLE_GAIN.reason}"
         return warned(_SECTION, key, name, ratio, limit, little)
     return judged(_SECTION, key, name, ratio, limit, f"{note}; {MOST_RATIO.reason}")
@@ -142,6 +142,7 @@ def _ratio_row(
 def _figures(found: OnText) -> str:
     ours, plain = found.weights, found.rounded
     return (
-        f"KL {ours.kl_mean:.3g} against {plain.kl_mean:.3g}, same token {ours.top1:.1%} against "
-        f"{plain.top1:.1%}, over {ours.positions} positions"
+        f"KL {ours.kl_estimate.shown()} against {plain.kl_estimate.shown()}, same token "
+        f"{ours.top1_estimate.shown(100)}% against {plain.top1_estimate.shown(100)}%, over "
+        f"{ours.positions} positions"
     )

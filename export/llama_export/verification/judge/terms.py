@@ -11,8 +11,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llama_export.targets.limits import Limit, Limits
+from llama_export.verification.judge.perplexity import PRUNED, artifact_row, perplexity_rows
 from llama_export.verification.measure.exact import Exact
-from llama_export.verification.measure.metrics import LogitMetrics, Perplexity
+from llama_export.verification.measure.in_blocks import ratio_in_blocks
+from llama_export.verification.measure.metrics import LogitMetrics
 from llama_export.verification.measure.shipped import Shipped
 from llama_export.verification.rows import Row, informed, judged, unchecked
 
@@ -40,7 +42,6 @@ _TRAINED_SHARE = Limit(0.75, "a model worse than this has not learnt the text's 
 _SHARE_FLOOR = Limit(2e-3, "a third of less would be below the rounding of int8 activations")
 
 _LOWERING, _ACTIVATION, _QUANTISATION = "lowering", "activation", "quantisation"
-_PRUNED = "a pruned head has no logits for the tokens of a text"
 _RANDOM = "random weights, or a text that the model does not know"
 _UNKNOWN_ROUNDING = "how this machine's runtime rounds activations is not known"
 
@@ -50,14 +51,7 @@ def lowering_rows(
 ) -> list[Row]:
     """Judge the artifact against the eager model with the same quantised weights."""
     rows = [*_exact_rows(limits, exact), *_shipped_rows(limits, shipped, config)]
-    loss = shipped.artifact_loss
-    name = "perplexity of the artifact"
-    if loss is None:
-        rows.append(unchecked(_LOWERING, "perplexity_artifact", name, _PRUNED))
-    elif loss.fault:
-        rows.append(judged(_LOWERING, "perplexity_artifact", name, math.inf, 0, loss.fault))
-    else:
-        rows.append(informed(_LOWERING, "perplexity_artifact", name, loss.perplexity))
+    rows.append(artifact_row(shipped.artifact_loss))
     return [*rows, *_activation_rows(limits, shipped)]
 
 
@@ -78,8 +72,8 @@ def runtime_rows(limits: Limits, runtime: LogitMetrics | None, *, quick: bool) -
         + limits.runtime_kl.reason
     )
     if quick and not runtime.fault:
-        return [informed(_LOWERING, key, name, runtime.kl_mean, note)]
-    return [judged(_LOWERING, key, name, runtime.kl_mean, limits.runtime_kl.value, note)]
+        return [informed(_LOWERING, key, name, runtime.kl_estimate, note)]
+    return [judged(_LOWERING, key, name, runtime.kl_estimate, limits.runtime_kl.value, note)]
 
 
 def quantisation_rows(
@@ -97,15 +91,14 @@ def quantisation_rows(
     threshold = _SMALL_INT4_KL if bits == 4 and is_rough else QUANTISATION_KL[bits]
     if metrics.fault or can_judge(shipped, config, metrics.kl_mean <= threshold.value):
         note = metrics.fault or threshold.reason
-        kl = judged(_QUANTISATION, key, name, metrics.kl_mean, threshold.value, note)
+        kl = judged(_QUANTISATION, key, name, metrics.kl_estimate, threshold.value, note)
     else:
-        kl = informed(_QUANTISATION, key, name, metrics.kl_mean, why_not_judged(shipped))
+        kl = informed(_QUANTISATION, key, name, metrics.kl_estimate, why_not_judged(shipped))
     return [
         kl,
         *_spread_rows(_QUANTISATION, "quantisation", metrics),
         *rows,
-        *_perplexity_rows("checkpoint", "the checkpoint", shipped.checkpoint_loss),
-        *_perplexity_rows("quantised", "the quantised weights", shipped.quantised_loss),
+        *perplexity_rows(shipped),
     ]
 
 
@@ -152,7 +145,7 @@ def _strictly_fails(row: Row) -> bool:
         return False
     if row.note.startswith(_NOT_JUDGED):
         return True
-    return not row.made and not row.wants and not row.note.endswith(_PRUNED)
+    return not row.made and not row.wants and not row.note.endswith(PRUNED)
 
 
 def _exact_rows(limits: Limits, exact: Exact) -> list[Row]:
@@ -167,7 +160,7 @@ def _exact_rows(limits: Limits, exact: Exact) -> list[Row]:
             _LOWERING,
             "kl_exact",
             f"mean KL {level}, nats",
-            metrics.kl_mean,
+            metrics.kl_estimate,
             limits.exact_kl.value,
             metrics.fault or over + limits.exact_kl.reason,
         ),
@@ -219,7 +212,7 @@ def _shipped_rows(limits: Limits, shipped: Shipped, config: LlamaConfig) -> list
             _LOWERING,
             "kl_shipped",
             "mean KL as shipped, nats",
-            metrics.kl_mean,
+            metrics.kl_estimate,
             limit,
             metrics.fault or reason,
         ),
@@ -261,13 +254,13 @@ def _share_row(limits: Limits, shipped: Shipped, metrics: LogitMetrics, config: 
     if quantisation is None:
         note = "no reference checkpoint; that the runtime costs less than int4 is not proved"
         return unchecked(_LOWERING, key, name, note)
-    share = metrics.kl_mean / quantisation.kl_mean if quantisation.kl_mean > 0 else math.inf
+    share = ratio_in_blocks(metrics.kl, quantisation.kl)
     if quantisation.fault or metrics.fault:
         return judged(_LOWERING, key, name, math.inf, limits.shipped_share.value)
     if quantisation.kl_mean < _SHARE_FLOOR.value:
         note = f"the quantisation error is below {_SHARE_FLOOR.value:g}: {_SHARE_FLOOR.reason}"
         return informed(_LOWERING, key, name, share, note)
-    if not can_judge(shipped, config, share <= limits.shipped_share.value):
+    if not can_judge(shipped, config, share.value <= limits.shipped_share.value):
         return informed(_LOWERING, key, name, share, why_not_judged(shipped))
     reason = limits.shipped_share.reason
     return judged(_LOWERING, key, name, share, limits.shipped_share.value, reason)
@@ -290,7 +283,7 @@ def _activation_rows(limits: Limits, shipped: Shipped) -> list[Row]:
             _ACTIVATION,
             "kl_activation",
             "mean KL of rounding activations, both in eager, nats",
-            activation.kl_mean,
+            activation.kl_estimate,
             activation.fault,
         ),
         *_spread_rows(_ACTIVATION, "activation", activation),
@@ -298,10 +291,11 @@ def _activation_rows(limits: Limits, shipped: Shipped) -> list[Row]:
             _ACTIVATION,
             key,
             name,
-            emulated.kl_mean,
+            emulated.kl_estimate,
             limit,
             emulated.fault or activation.fault or limits.emulated_share.reason,
         ),
+        *_spread_rows(_ACTIVATION, "emulated", emulated),
     ]
 
 
@@ -317,9 +311,9 @@ def _weights_rows(weights: QuantizedWeights | None) -> list[Row]:
 def _spread_rows(section: str, key: str, metrics: LogitMetrics) -> list[Row]:
     if metrics.fault:
         return []
-    suffix = {"exact": " in float32", "shipped": " as shipped"}.get(key, "")
+    suffix = _SUFFIXES.get(key, "")
     rows = [
-        informed(section, f"top1_{key}", f"same most likely token{suffix}", metrics.top1),
+        informed(section, f"top1_{key}", f"same most likely token{suffix}", metrics.top1_estimate),
         informed(section, f"max_abs_{key}", f"largest logit difference{suffix}", metrics.max_abs),
     ]
     if math.isfinite(metrics.sqnr_db):
@@ -328,17 +322,14 @@ def _spread_rows(section: str, key: str, metrics: LogitMetrics) -> list[Row]:
     return rows
 
 
-def _perplexity_rows(key: str, whose: str, loss: Perplexity | None) -> list[Row]:
-    if loss is None:
-        return []
-    note, name = loss.fault, f"perplexity of {whose}"
-    note = note or f"{loss.nats_per_token:.3f} nats a token over {loss.tokens}"
-    return [informed(_QUANTISATION, f"perplexity_{key}", name, loss.perplexity, note)]
-
-
 def why_not_judged(shipped: Shipped) -> str:
     """Return why a large figure of an untrained model, or of a pruned head, is given alone."""
-    return f"{_NOT_JUDGED}{_PRUNED if shipped.artifact_loss is None else _RANDOM}"
+    return f"{_NOT_JUDGED}{PRUNED if shipped.artifact_loss is None else _RANDOM}"
 
 
+_SUFFIXES = {
+    "exact": " in float32",
+    "shipped": " as shipped",
+    "emulated": " against eager that rounds alike",
+}
 _NOT_JUDGED = "not judged: "

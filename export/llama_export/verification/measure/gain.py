@@ -7,12 +7,15 @@ read. A text as long as that of a quick check says too little of it. It knows no
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llama_export.verification.artifact import Artifact
+from llama_export.verification.estimate import Estimate
 from llama_export.verification.measure.eager import Eager
 from llama_export.verification.measure.feed import blocks
+from llama_export.verification.measure.in_blocks import ratio_in_blocks
 from llama_export.verification.measure.metrics import LogitComparison, LogitMetrics
 from llama_export.verification.measure.nearest import methods_of_linears, rounded_to_nearest
 from llama_export.verification.samples import Reading, second_text
@@ -36,11 +39,13 @@ class OnText:
     rounded: LogitMetrics
 
     @property
-    def ratio(self) -> float:
+    def ratio(self) -> Estimate:
         """Return the KL over that of plain rounding; 1 where neither lost anything."""
+        positions = self.weights.positions
         if self.rounded.kl_mean > 0:
-            return self.weights.kl_mean / self.rounded.kl_mean
-        return 1.0 if self.weights.kl_mean == 0 else float("inf")
+            return ratio_in_blocks(self.weights.kl, self.rounded.kl)
+        value = 1.0 if self.weights.kl_mean == 0 else math.inf
+        return Estimate(value, math.nan, positions)
 
     @property
     def fault(self) -> str:

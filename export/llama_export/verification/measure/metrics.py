@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from llama_export.llama.intermediates import FloatArray
+from llama_export.verification.estimate import Estimate
+from llama_export.verification.measure.in_blocks import Doubles, exponential, mean_in_blocks
 
 Logits = FloatArray  # [P, V]
-Doubles = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 Floats = Logits | Doubles
 Ids = Sequence[int] | npt.NDArray[np.int64]
 
@@ -42,6 +44,7 @@ class LogitMetrics:
         max_abs: largest difference of two logits.
         rel_rms: root mean square of the difference over that of the reference.
         kl: KL of each position, float64 `[P]`.
+        same: whether both give the same most likely token at each position, bool `[P]`.
         fault: reason why there are no figures; empty when there are. With a fault every distance
             is infinite and `top1` is 0, so that no limit lets it pass.
     """
@@ -56,7 +59,18 @@ class LogitMetrics:
     max_abs: float
     rel_rms: float
     kl: Doubles = field(repr=False, compare=False)
+    same: Bools = field(repr=False, compare=False)
     fault: str = ""
+
+    @property
+    def kl_estimate(self) -> Estimate:
+        """Return the mean KL with its standard error."""
+        return replace(mean_in_blocks(self.kl), value=self.kl_mean)
+
+    @property
+    def top1_estimate(self) -> Estimate:
+        """Return the share of equal most likely tokens with its standard error."""
+        return replace(mean_in_blocks(self.same.astype(np.float64)), value=self.top1)
 
     @property
     def sqnr_db(self) -> float:
@@ -70,6 +84,8 @@ class LogitMetrics:
         figures: dict[str, float | int | str | None] = {"positions": self.positions}
         for name in ("kl_mean", "kl_max", "kl_p50", "kl_p90", "kl_p99", "top1", "max_abs"):
             figures[name] = _finite_or_none(getattr(self, name))
+        figures["kl_mean_error"] = _finite_or_none(self.kl_estimate.error)
+        figures["top1_error"] = _finite_or_none(self.top1_estimate.error)
         figures["rel_rms"] = _finite_or_none(self.rel_rms)
         figures["sqnr_db"] = _finite_or_none(self.sqnr_db)
         figures["fault"] = self.fault
@@ -83,11 +99,13 @@ class Perplexity:
     Args:
         tokens: number of predictions scored.
         nats_per_token: mean negative log-likelihood.
+        nats: negative log-likelihood of each token, float64 `[P]`.
         fault: reason why there is no figure; empty when there is one.
     """
 
     tokens: int
     nats_per_token: float
+    nats: Doubles = field(repr=False, compare=False)
     fault: str = ""
 
     @property
@@ -95,12 +113,29 @@ class Perplexity:
         """Return the exponential of `nats_per_token`; infinite where float64 ends."""
         return math.exp(self.nats_per_token) if self.nats_per_token < 700 else math.inf
 
+    @property
+    def perplexity_estimate(self) -> Estimate:
+        """Return the perplexity with its standard error."""
+        if self.fault:
+            return Estimate(math.inf, math.nan, self.tokens)
+        return exponential(mean_in_blocks(self.nats))
+
+    def ratio(self, base: Perplexity) -> Estimate:
+        """Divide a perplexity by that of the same tokens with another model.
+
+        A token that is hard is hard for both, so the error is that of the differences.
+        """
+        if self.fault or base.fault:
+            return Estimate(math.inf, math.nan, self.tokens)
+        return exponential(mean_in_blocks(self.nats - base.nats))
+
     def to_json(self) -> dict[str, float | int | str | None]:
         """Return the figures; an infinite one is None."""
         return {
             "tokens": self.tokens,
             "nats_per_token": _finite_or_none(self.nats_per_token),
             "perplexity": _finite_or_none(self.perplexity),
+            "perplexity_error": _finite_or_none(self.perplexity_estimate.error),
             "fault": self.fault,
         }
 
@@ -110,8 +145,8 @@ class LogitComparison:
 
     def __init__(self) -> None:
         self._kl: list[Doubles] = []
+        self._same: list[Bools] = []
         self._positions = 0
-        self._agreeing = 0
         self._max_abs = 0.0
         self._difference_squared = 0.0
         self._reference_squared = 0.0
@@ -149,9 +184,10 @@ class LogitComparison:
                 max_abs=math.inf,
                 rel_rms=math.inf,
                 kl=np.full(self._positions, math.inf),
+                same=np.zeros(self._positions, dtype=np.bool_),
                 fault=self._fault,
             )
-        kl = np.concatenate(self._kl)
+        kl, same = np.concatenate(self._kl), np.concatenate(self._same)
         p50, p90, p99 = (float(value) for value in np.percentile(kl, (50, 90, 99)))
         return LogitMetrics(
             positions=self._positions,
@@ -160,10 +196,11 @@ class LogitComparison:
             kl_p50=p50,
             kl_p90=p90,
             kl_p99=p99,
-            top1=self._agreeing / self._positions,
+            top1=float(same.mean()),
             max_abs=self._max_abs,
             rel_rms=_ratio(self._difference_squared, self._reference_squared),
             kl=kl,
+            same=same,
         )
 
     def _add_block(self, reference: Doubles, candidate: Doubles) -> None:
@@ -177,7 +214,7 @@ class LogitComparison:
         divergence = (np.exp(log_p) * (log_p - log_q)).sum(axis=-1)
         # KL is never negative; the sum of V roundings may be, by about 1e-16.
         self._kl.append(np.maximum(divergence, 0.0))
-        self._agreeing += int((reference.argmax(axis=-1) == candidate.argmax(axis=-1)).sum())
+        self._same.append(reference.argmax(axis=-1) == candidate.argmax(axis=-1))
         difference = candidate - reference
         self._max_abs = max(self._max_abs, float(np.abs(difference).max()))
         self._difference_squared += float(np.square(difference).sum())
@@ -191,7 +228,7 @@ class TokenLoss:
     """A running sum of the negative log-likelihood of a text, block by block."""
 
     def __init__(self) -> None:
-        self._nats = 0.0
+        self._nats: list[Doubles] = []
         self._tokens = 0
         self._fault = ""
 
@@ -212,14 +249,16 @@ class TokenLoss:
             if fault:
                 self._fault = self._fault or f"the logits {fault}"
             else:
-                self._nats -= float(_log_softmax(block)[np.arange(len(block)), picked].sum())
+                self._nats.append(-_log_softmax(block)[np.arange(len(block)), picked])
             self._tokens += len(block)
 
     def result(self) -> Perplexity:
         """Return the figures of everything added so far."""
         fault = self._fault or ("" if self._tokens else "no tokens were scored")
-        nats = math.inf if fault else self._nats / self._tokens
-        return Perplexity(self._tokens, nats, fault)
+        if fault:
+            return Perplexity(self._tokens, math.inf, np.full(self._tokens, math.inf), fault)
+        nats = np.concatenate(self._nats)
+        return Perplexity(self._tokens, float(nats.mean()), nats)
 
 
 def compare_logits(reference: Floats, candidate: Floats) -> LogitMetrics:

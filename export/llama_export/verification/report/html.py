@@ -1,41 +1,50 @@
 """Write a report as one HTML file that needs nothing else: no script, no request, no font.
 
-The page reads on a phone, on light and dark screens, and on paper. What comes from outside, such as
-the name of a model or a tensor, is escaped. `wording` has the sentences, `plots` the pictures; this
-module measures and judges nothing. The same report makes the same bytes.
+The page reads on a phone, on light and dark screens, and on paper. `page.html.jinja` has its
+layout, which escapes whatever comes from outside, such as the name of a model or a tensor;
+`wording` has the sentences, `plots` the pictures. This module measures and judges nothing. The same
+report makes the same bytes.
 """
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from llama_export.verification.findings import TensorFigure
-from llama_export.verification.report.plots import Plot, draw_plots, format_size, tensor_order
+from llama_export.verification.identity import Identity
+from llama_export.verification.report.plots import draw_plots, format_size, tensor_order
 from llama_export.verification.report.report_file import check_place, replace_file
 from llama_export.verification.report.svg import require_matplotlib
 from llama_export.verification.report.wording import (
-    TermFigures,
     error_and_limit,
     format_kl,
+    format_share,
+    format_worst,
     found_terms,
+    identity_lines,
+    measured_on,
     not_located,
     not_proved,
+    perplexities,
     place,
-    same_token,
     verdict,
 )
-from llama_export.verification.rows import SECTIONS, Row, VerifyReport, format_value
+from llama_export.verification.rows import (
+    SECTIONS,
+    Row,
+    VerifyReport,
+    format_row_value,
+    format_value,
+)
 from llama_export.version import __version__
 from llama_quantize.printable import printable
 
 # The first line of every page, by which a page is known as ours.
 FIRST_LINE = "<!doctype html><!-- a verification report of llama-export -->"
-
-# No request can leave the page, even if something were not escaped.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 # A result is a sign, a word and a colour, so that none of them is needed.
 _RESULTS: Mapping[bool | None, tuple[str, str]] = {
@@ -45,6 +54,7 @@ _RESULTS: Mapping[bool | None, tuple[str, str]] = {
 }
 _NOT_MADE = ("open", "○ not made")
 _WARNING = ("open", "△ warning")
+_SIGNS = {"good": "✓", "bad": "✗", "open": "○"}
 
 _SETTINGS: Mapping[str, str] = {
     "positions": "Positions read",
@@ -52,21 +62,57 @@ _SETTINGS: Mapping[str, str] = {
     "quick": "Short version",
     "strict": "Strict",
     "text": "Text",
+    "text_sha256": "SHA-256 of the text",
     "text_tokens": "Tokens of the text",
     "longest_prefill": "Longest prefill",
     "max_context": "Context",
     "threads": "Threads",
-    "llama_export": "llama-export",
-    "torch": "PyTorch",
     "runtime": "Runtime",
 }
 
-_GLOSSARY = (
-    "<b>KL</b> says how far one prediction of the next token is from another, in nats: 0 is equal, "
-    "0.01 is hardly noticed, 1 is another model. <b>Same next token</b> is the share of positions "
-    "where both find the same token the most likely. <b>SQNR</b> is the size of the weights over "
-    "the size of their rounding, in decibels."
-)
+
+@dataclass(frozen=True)
+class _Check:
+    """A row of a table of checks, in words."""
+
+    name: str
+    note: str
+    state: str
+    word: str
+    value: str
+    limit: str
+
+
+@dataclass(frozen=True)
+class _Term:
+    """A row of the table of errors, in words."""
+
+    name: str
+    meaning: str
+    kl: str
+    worst: tuple[tuple[str, str], ...]
+    same_token: str
+    positions: str
+
+
+@dataclass(frozen=True)
+class _Section:
+    title: str
+    rows: tuple[_Check, ...]
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    name: str
+    bits: int
+    sqnr: str
+    size: str
+
+
+@dataclass(frozen=True)
+class _Identity:
+    headline: str
+    facts: tuple[tuple[str, str], ...]
 
 
 def render_html(report: VerifyReport) -> str:
@@ -75,43 +121,31 @@ def render_html(report: VerifyReport) -> str:
     Raises:
         BackendUnavailableError: there is something to plot, and matplotlib is not installed.
     """
-    title = f"{report.model} for {report.target}"
-    own_files = resources.files("llama_export.verification.report")
-    style = own_files.joinpath("page.css").read_text("utf-8")
-    state = "good" if report.passed else "bad" if report.failures else "open"
-    sign = {"good": "✓ ", "bad": "✗ ", "open": "○ "}[state]
-    parts = (
-        FIRST_LINE,
-        '<html lang="en">',
-        "<head>",
-        '<meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
-        f"<title>{escape(title)}: {escape(verdict(report))}</title>",
-        f"<style>\n{style}</style>",
-        "</head>",
-        "<body>",
-        "<main>",
-        "<header>",
-        f"<h1>{escape(title)}</h1>",
-        '<p class="muted">How far an exported model is from the PyTorch model that it was made '
-        "from.</p>",
-        f'<p class="verdict {state}">{sign}{escape(verdict(report))}</p>',
-        "</header>",
-        *_first_wrong(report),
-        *_failures(report.failures),
-        *_terms(report),
-        *_not_proved(report),
-        *_checks(report),
-        *_pictures(report),
-        *_settings(report),
-        "</main>",
-        f"<footer><p>{_GLOSSARY}</p>",
-        f"<p>Written by llama-export {escape(__version__)}.</p></footer>",
-        "</body>",
-        "</html>",
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    def shown(value: object) -> object:
+        """Take what is hidden out of a text; a picture, and a part of the page, is left as it is."""
+        return value if isinstance(value, Markup) else printable(str(value))
+
+    own_files = resources.files(__package__)
+    layout = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        finalize=shown,
+    ).from_string(own_files.joinpath("page.html.jinja").read_text("utf-8"))
+    plots = () if report.plot_data is None else draw_plots(report.plot_data)
+    return layout.render(
+        **_words(report),
+        first_line=Markup(FIRST_LINE),
+        style=Markup(own_files.joinpath("page.css").read_text("utf-8")),
+        plots=plots,
+        svg={plot.key: Markup(plot.svg) for plot in plots},
+        version=__version__,
     )
-    return "\n".join(parts) + "\n"
 
 
 def check_html(path: Path) -> None:
@@ -137,180 +171,95 @@ def write_html(report: VerifyReport, path: Path) -> None:
     replace_file(path, render_html(report).encode("utf-8", errors="replace"))
 
 
-def _first_wrong(report: VerifyReport) -> Iterator[str]:
+def _words(report: VerifyReport) -> dict[str, Any]:
+    """Put everything but the pictures into words, by the names that the layout has for them."""
     divergence = report.divergence
-    if said := not_located(report):
-        yield f'<section class="wrong"><p>{escape(said)}</p></section>'
-    if divergence is None:
-        return
-    yield '<section class="wrong">'
-    yield "<h2>Where it goes wrong first</h2>"
-    yield f'<p class="place">{escape(place(divergence))}</p>'
-    yield f"<p>{escape(divergence.detail)}</p>"
-    value = f"<code>{escape(divergence.value)}</code>"
-    yield f'<p class="muted">{escape(error_and_limit(divergence))}, in {value}.</p>'
-    if divergence.others:
-        yield "<p>Wrong on their own input too:</p>"
-        yield from _list(divergence.others)
-    yield "</section>"
-
-
-def _failures(failures: Sequence[Row]) -> Iterator[str]:
-    if failures:
-        yield "<section>"
-        yield "<h2>What failed</h2>"
-        yield from _table(_CHECK_HEADS, map(_check, failures))
-        yield "</section>"
-
-
-def _terms(report: VerifyReport) -> Iterator[str]:
-    found = [figures for figures in found_terms(report) if figures.kl is not None]
-    if not found:
-        return
-    rows = [
-        _row(
-            f"<b>{escape(figures.term.name)}</b>{_note(figures.term.meaning)}",
-            (escape(format_kl(figures)), _same_token(figures)),
-        )
-        for figures in found
-    ]
-    yield '<section class="terms">'
-    yield "<h2>The errors, kept apart</h2>"
-    yield from _table(("Error", "KL, nats", "Same next token"), rows)
-    yield "</section>"
-
-
-def _same_token(figures: TermFigures) -> str:
-    share, _, positions = same_token(figures).partition(" ")
-    return escape(share) + (_note(positions) if positions else "")
-
-
-def _not_proved(report: VerifyReport) -> Iterator[str]:
-    if lines := not_proved(report):
-        yield "<section>"
-        yield "<h2>Not proved, because not checked</h2>"
-        yield from _list(lines)
-        yield "</section>"
-
-
-def _checks(report: VerifyReport) -> Iterator[str]:
-    yield "<section>"
-    yield "<h2>All checks</h2>"
-    yield (
-        "<p>A check passes when its value is at most the limit. A value without a limit is for "
-        "information.</p>"
+    state = "good" if report.passed else "bad" if report.failures else "open"
+    tensors = () if report.plot_data is None else report.plot_data.tensors
+    sections = (
+        _Section(title, tuple(_check(row) for row in report.rows if row.section == section))
+        for section, title in SECTIONS.items()
     )
-    for section, title in SECTIONS.items():
-        rows = [_check(row) for row in report.rows if row.section == section]
-        if rows:
-            yield f"<h3>{escape(title)}</h3>"
-            yield from _table(_CHECK_HEADS, rows)
-    yield "</section>"
+    return {
+        "title": f"{report.model} for {report.target}",
+        "verdict": verdict(report),
+        "state": state,
+        "sign": _SIGNS[state],
+        "not_located": not_located(report),
+        "divergence": divergence,
+        "place": "" if divergence is None else place(divergence),
+        "error_and_limit": "" if divergence is None else error_and_limit(divergence),
+        "failures": [_check(row) for row in report.failures],
+        "terms": _terms(report),
+        "measured_on": measured_on(report).capitalize(),
+        "perplexities": perplexities(report).capitalize(),
+        "not_proved": not_proved(report),
+        "sections": [section for section in sections if section.rows],
+        "tensors": _tensors(tensors),
+        "identity": None if report.identity is None else _identity(report.identity),
+        "settings": [(_SETTINGS.get(key, key), _said(v)) for key, v in report.settings.items()],
+    }
 
 
-def _check(row: Row) -> str:
+def _terms(report: VerifyReport) -> list[_Term]:
+    labels = ("90 %", "99 %", "largest")
+    return [
+        _Term(
+            name=figures.term.name,
+            meaning=figures.term.meaning,
+            kl=format_kl(figures),
+            worst=tuple(zip(labels, format_worst(figures), strict=True)),
+            same_token=format_share(figures.same_token),
+            positions="" if figures.positions is None else f"of {figures.positions}",
+        )
+        for figures in found_terms(report)
+        if figures.kl is not None
+    ]
+
+
+def _check(row: Row) -> _Check:
     state, word = _RESULTS[row.passed] if row.made or row.passed is False else _NOT_MADE
     if row.warns:
         state, word = _WARNING
-    result = f'<td role="cell" class="result {state}">{word}</td>'
-    note = _note(row.note) if row.note else ""
-    figures = (escape(format_value(row.value)), escape(format_value(row.threshold)))
-    return _row(f"{escape(row.name)}{note}", figures, result)
+    value, limit = format_row_value(row), format_value(row.threshold)
+    return _Check(row.name, row.note, state, word, value, limit)
 
 
-def _pictures(report: VerifyReport) -> Iterator[str]:
-    if report.plot_data is None:
-        return
-    plots = draw_plots(report.plot_data)
-    if plots:
-        yield "<section>"
-        yield "<h2>In pictures</h2>"
-        yield '<div class="plots">'
-        for plot in plots:
-            yield from _figure(plot)
-        yield "</div>"
-        yield "</section>"
-    if report.plot_data.tensors:
-        yield from _tensors(tensor_order(report.plot_data.tensors))
-
-
-def _figure(plot: Plot) -> Iterator[str]:
-    label = f"{plot.title}. {plot.description}"
-    yield f'<figure aria-labelledby="{plot.key}-title">'
-    yield f'<h3 id="{plot.key}-title">{escape(plot.title)}</h3>'
-    yield f'<div class="plot" role="img" aria-label="{escape(label)}">'
-    yield plot.svg
-    yield "</div>"
-    yield f"<figcaption>{escape(plot.reading)}</figcaption>"
-    yield "</figure>"
-
-
-def _tensors(tensors: Sequence[TensorFigure]) -> Iterator[str]:
-    yield "<details>"
-    yield f"<summary>All {len(tensors)} tensors in figures</summary>"
-    rows = [
-        _row(
-            f"<code>{escape(tensor.name)}</code>",
-            (
-                str(tensor.bits),
-                "exact" if tensor.sqnr_db is None else f"{tensor.sqnr_db:.1f}",
-                format_size(tensor.size_bytes),
-            ),
+def _tensors(tensors: Sequence[TensorFigure]) -> list[_Tensor]:
+    return [
+        _Tensor(
+            name=tensor.name,
+            bits=tensor.bits,
+            sqnr="exact" if tensor.sqnr_db is None else f"{tensor.sqnr_db:.1f}",
+            size=format_size(tensor.size_bytes),
         )
-        for tensor in tensors
+        for tensor in tensor_order(tensors)
     ]
-    yield from _table(("Tensor", "Bits", "SQNR, dB", "Size"), rows)
-    yield "</details>"
 
 
-def _settings(report: VerifyReport) -> Iterator[str]:
-    yield "<section>"
-    yield "<h2>How it was measured</h2>"
-    yield "<dl>"
-    for key, value in report.settings.items():
-        said = {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
-        yield f"<dt>{escape(_SETTINGS.get(key, key))}</dt><dd>{escape(said)}</dd>"
-    yield "</dl>"
-    yield "</section>"
+def _identity(identity: Identity) -> _Identity:
+    """List everything that a reader needs to believe the figures, and to measure them again."""
+    calibration = ", ".join(f"{key} {value}" for key, value in identity.calibration.items())
+    facts = {
+        "Recipe": identity.recipe,
+        "Group size": "" if identity.group_size is None else str(identity.group_size),
+        "Bits a weight": f"{identity.bits_per_weight:g}",
+        "Method": ", ".join(identity.methods),
+        "Calibration": calibration or "none",
+        "Source": identity.source,
+        "Commit": identity.commit or "a local model",
+        **{f"{name}, here": version for name, version in identity.versions.items()},
+        "Exported with": ", ".join(
+            f"{name} {version}" for name, version in identity.exported_with.items()
+        ),
+        "System": identity.system,
+        "Processor": identity.processor,
+        "Date": identity.date or "SOURCE_DATE_EPOCH is not set",
+        "Command": identity.command,
+    }
+    headline = identity_lines(identity)[0]
+    return _Identity(headline, tuple((name, value) for name, value in facts.items() if value))
 
 
-def _table(heads: Sequence[str], rows: Iterable[str]) -> Iterator[str]:
-    # The roles are said, because a phone's layout would take them from the elements.
-    yield f'<table role="table" class="{"checks" if heads == _CHECK_HEADS else "figures"}">'
-    cells = (
-        f'<th role="columnheader" scope="col"{"" if head in _TEXT_COLUMNS else _NUMBER}>'
-        f"{escape(head)}</th>"
-        for head in heads
-    )
-    yield f'<thead role="rowgroup"><tr role="row">{"".join(cells)}</tr></thead>'
-    yield '<tbody role="rowgroup">'
-    yield from rows
-    yield "</tbody>"
-    yield "</table>"
-
-
-_CHECK_HEADS = ("Check", "Result", "Value", "Limit")
-_TEXT_COLUMNS = ("Error", "Check", "Result", "Tensor")
-_NUMBER = ' class="number"'
-
-
-def _row(head: str, figures: Iterable[str], between: str = "") -> str:
-    """Build a row of cells that are HTML already."""
-    cells = "".join(f'<td role="cell"{_NUMBER}>{figure}</td>' for figure in figures)
-    head_cell = f'<th role="rowheader" scope="row">{head}</th>'
-    return f'<tr role="row">{head_cell}{between}{cells}</tr>'
-
-
-def escape(text: str) -> str:
-    """Return a text of anybody's as HTML that shows it: no markup of its own, nothing hidden."""
-    return html.escape(printable(text))
-
-
-def _note(text: str) -> str:
-    return f'<span class="note">{escape(text)}</span>'
-
-
-def _list(lines: Iterable[str]) -> Iterator[str]:
-    yield "<ul>"
-    yield from (f"<li>{escape(line)}</li>" for line in lines)
-    yield "</ul>"
+def _said(value: bool | int | str) -> str:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)

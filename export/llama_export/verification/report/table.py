@@ -15,11 +15,15 @@ from llama_export.verification.report.wording import (
     calibration,
     error_and_limit,
     format_kl,
+    format_share,
+    format_worst,
     found_terms,
+    identity_lines,
+    measured_on,
     not_located,
     not_proved,
+    perplexities,
     place,
-    same_token,
     verdict,
     warnings,
 )
@@ -30,6 +34,7 @@ from llama_export.verification.rows import (
     SECTIONS,
     Row,
     VerifyReport,
+    format_row_value,
     format_value,
 )
 
@@ -65,8 +70,7 @@ def _summary(report: VerifyReport) -> Iterator[RenderableType]:
     if terms := _terms_table(report):
         yield Text()
         yield terms
-    if calibrated := calibration(report):
-        yield Text(f"\n{calibrated}", style="dim")
+    yield from _identity(report)
     if known := warnings(report):
         yield Text("\nPassed with a warning:", style="yellow")
         yield _bullets(known)
@@ -93,17 +97,29 @@ def _terms_table(report: VerifyReport) -> Table | None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     table.add_column("error")
-    table.add_column("KL, nats", justify="right")
-    table.add_column("same next token")
-    table.add_column("of what")
+    for name in ("KL, nats", "90%", "99%", "max", "same token"):
+        table.add_column(name, justify="right")
     found = found_terms(report)
     for figures in found:
-        cells = (figures.term.name, format_kl(figures), same_token(figures), figures.term.brief)
+        name = Text(figures.term.name).append(f"\n {figures.term.brief}", style="dim")
         # Text, so that nothing from a report is ever read as markup.
-        table.add_row(*map(Text, cells), style="red" if figures.passed is False else None)
+        cells = (format_kl(figures), *format_worst(figures), format_share(figures.same_token))
+        style = "red" if figures.passed is False else None
+        table.add_row(name, *map(Text, cells), style=style)
     return table if any(figures.kl is not None for figures in found) else None
+
+
+def _identity(report: VerifyReport) -> Iterator[RenderableType]:
+    """Say in short over what was measured, of which weights, and with what."""
+    from rich.text import Text
+
+    said = [measured_on(report), perplexities(report), calibration(report)]
+    said += [] if report.identity is None else identity_lines(report.identity)
+    if lines := [line for line in said if line]:
+        yield Text()
+        yield from (Text(line, style="dim") for line in lines)
 
 
 def _bullets(lines: Sequence[str]) -> Table:
@@ -174,7 +190,7 @@ def _section_table(title: str, rows: Sequence[Row]) -> Table:
             check.append(f"\n{row.note}", style="dim")
         mark, value, limit = (
             Text(cell)
-            for cell in (_mark(row), format_value(row.value), format_value(row.threshold))
+            for cell in (_mark(row), format_row_value(row), format_value(row.threshold))
         )
         style = "red" if row.passed is False else "yellow" if row.warns else None
         table.add_row(mark, value, limit, check, style=style)

@@ -10,13 +10,18 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from llama_export.verification.estimate import Estimate
 from llama_export.verification.findings import Divergence
+from llama_export.verification.identity import Identity
 from llama_export.verification.rows import (
     NO_CHECKPOINT,
     NO_WEIGHTS,
     WARNING,
     Row,
     VerifyReport,
+    estimate_of,
+    format_estimate,
+    format_row_value,
     format_value,
 )
 
@@ -26,7 +31,8 @@ class Term:
     """One of the errors that a verification keeps apart.
 
     Args:
-        key: ending of the keys of its rows.
+        key: stable name.
+        row: ending of the keys of its rows.
         name: name for people.
         brief: comparison in a few words.
         meaning: comparison in a sentence or two.
@@ -34,52 +40,71 @@ class Term:
     """
 
     key: str
+    row: str
     name: str
     brief: str
     meaning: str
     measurement: str
 
 
-TERMS = (
-    Term(
-        "exact",
-        "lowering",
-        "same weights, same arithmetic",
-        "The artifact in float32 against PyTorch with the same weights; where the runtime always "
-        "rounds activations, PyTorch rounds alike. Only the order of sums may differ, so this is "
-        "next to nothing; more is a bug.",
-        "lowering_exact",
-    ),
+_EXACT = Term(
+    "exact",
+    "exact",
+    "lowering",
+    "same arithmetic",
+    "The artifact in float32 against PyTorch with the same weights. Only the order of sums may "
+    "differ, so this is next to nothing; more is a bug.",
+    "lowering_exact",
+)
+# Of a runtime that always rounds nothing else compares like with like: left to run freely, two that
+# round alike tip different codes, and end as far apart as rounding itself puts them.
+_STEPS = Term(
+    "exact",
+    "shipped_emulated",
+    "lowering",
+    "same arithmetic",
+    "Each step of the artifact, after its own keys and values, against PyTorch that rounds alike: "
+    "what differs began in that very step. Sums in another order tip the rounding of a few codes, "
+    "and no more; so this is far below the price of rounding.",
+    "lowering_shipped_emulated",
+)
+_OTHERS = (
     Term(
         "activation",
+        "activation",
         "activation rounding",
-        "faster arithmetic or exact",
+        "faster or exact",
         "The runtime rounds what flows between the layers to multiply faster. A price, not a bug.",
         "activation",
     ),
     Term(
         "shipped",
+        "shipped",
         "both, as shipped",
-        "same weights, as it is run",
+        "as it is run",
         "The artifact as it is shipped against PyTorch with the same weights.",
         "lowering_shipped",
     ),
     Term(
         "quantisation",
         "quantisation",
-        "these weights or the original",
+        "quantisation",
+        "against the original",
         "The quantised weights against the checkpoint's, both in PyTorch: what fewer bits cost.",
         "quantisation",
     ),
     Term(
         "rounding",
+        "rounding",
         "plain rounding",
-        "the same bits with no method",
+        "with no method",
         "The linears rounded to nearest into the same forms, in PyTorch: what the method of the "
         "quantised weights is measured against.",
         "rounding",
     ),
 )
+# The percentiles of the KL that stand beside its mean.
+_PERCENTILES = ("kl_p90", "kl_p99", "kl_max")
 
 
 @dataclass(frozen=True)
@@ -89,14 +114,17 @@ class TermFigures:
     Args:
         term: term that they belong to.
         kl: mean KL in nats; None when that comparison was not made.
-        same_token: share of positions with the same most likely token.
+        worst: KL that 90 % and 99 % of the positions stay within, and the largest; None where it
+            is not known.
+        same_token: share of positions with the same most likely token; None as `kl`.
         positions: number of positions compared.
         passed: verdict of the KL's row; None when it is not judged.
     """
 
     term: Term
-    kl: float | None
-    same_token: float | None
+    kl: Estimate | None
+    worst: tuple[float | None, ...]
+    same_token: Estimate | None
     positions: int | None
     passed: bool | None
 
@@ -104,16 +132,65 @@ class TermFigures:
 def found_terms(report: VerifyReport) -> tuple[TermFigures, ...]:
     """Return the figures of the terms that the report has a row for, in their order."""
     rows = {row.key: row for row in report.rows}
+    # Steps are compared where the runtime always rounds, and nowhere else.
+    lowering = _STEPS if "cache_steps" in rows else _EXACT
     found = []
-    for term in TERMS:
-        kl, same = rows.get(f"kl_{term.key}"), rows.get(f"top1_{term.key}")
+    for term in (lowering, *_OTHERS):
+        kl, same = rows.get(f"kl_{term.row}"), rows.get(f"top1_{term.row}")
         if kl is None:
             continue
-        positions = report.measurements.get(term.measurement, {}).get("positions")
-        count = positions if isinstance(positions, int) else None
-        share = None if same is None else same.value
-        found.append(TermFigures(term, kl.value, share, count, kl.passed))
+        measured = report.measurements.get(term.measurement, {})
+        positions = measured.get("positions")
+        worst = (measured.get(name) for name in _PERCENTILES)
+        found.append(
+            TermFigures(
+                term=term,
+                kl=estimate_of(kl),
+                worst=tuple(each if isinstance(each, float) else None for each in worst),
+                same_token=None if same is None else estimate_of(same),
+                positions=positions if isinstance(positions, int) else None,
+                passed=kl.passed,
+            )
+        )
     return tuple(found)
+
+
+def perplexities(report: VerifyReport) -> str:
+    """Return the perplexities of the original and of its quantised weights, and their ratio."""
+    rows = {row.key: row for row in report.rows if row.value is not None}
+    keys = ("perplexity_checkpoint", "perplexity_quantised", "perplexity_ratio")
+    if not all(key in rows for key in keys):
+        return ""
+    original, quantised, ratio = (format_row_value(rows[key]) for key in keys)
+    return f"perplexity {original} of the original, {quantised} quantised: {ratio} times"
+
+
+def measured_on(report: VerifyReport) -> str:
+    """Return over what the means were taken; nothing where no text was read."""
+    settings = report.settings
+    if "text_sha256" not in settings:
+        return ""
+    others = sorted({figures.positions or 0 for figures in found_terms(report)})
+    read = settings.get("positions", 0)
+    fewer = [str(each) for each in others if each and each != read]
+    besides = f" (lowering: {', '.join(fewer)})" if fewer else ""
+    return (
+        f"mean ± standard error over {read} positions{besides} of the text "
+        f"{settings.get('text')}, sha256 {str(settings['text_sha256'])[:12]}"
+    )
+
+
+def identity_lines(identity: Identity) -> list[str]:
+    """Say in two lines what was measured, and with what."""
+    groups = f" in groups of {identity.group_size}" if identity.group_size else ""
+    methods = f" by {', '.join(identity.methods)}" if identity.methods else ""
+    commit = f" at {identity.commit[:12]}" if identity.commit else ""
+    versions = ", ".join(f"{name} {version}" for name, version in identity.versions.items())
+    return [
+        f"{identity.recipe}{groups}{methods}, {identity.bits_per_weight:g} bits a weight, of "
+        f"{identity.source}{commit}",
+        f"{versions}; {identity.processor}",
+    ]
 
 
 def verdict(report: VerifyReport) -> str:
@@ -137,13 +214,13 @@ def verdict(report: VerifyReport) -> str:
 def calibration(report: VerifyReport) -> str:
     """Return what the weights were calibrated on, or nothing where that is not known."""
     made = (row for row in report.rows if row.key == "calibration" and row.made)
-    return next((f"{row.name}: {format_value(row.value)}; {row.note}" for row in made), "")
+    return next((f"{row.name}: {format_row_value(row)}; {row.note}" for row in made), "")
 
 
 def warnings(report: VerifyReport) -> tuple[str, ...]:
     """List what passed and should be known."""
     return tuple(
-        f"{row.name}: {format_value(row.value)}; {row.note.removeprefix(WARNING)}"
+        f"{row.name}: {format_row_value(row)}; {row.note.removeprefix(WARNING)}"
         for row in report.warnings
     )
 
@@ -153,11 +230,15 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def format_share(share: float | None) -> str:
-    """Format a share as per cent, rounded down: only all of them are 100%."""
-    if share is None or not math.isfinite(share):
+def format_share(share: Estimate | None) -> str:
+    """Format a share in percent with its error; only all of them are 100%."""
+    if share is None or not math.isfinite(share.value):
         return ""
-    return "100%" if share >= 1 else f"{math.floor(share * 1000) / 10:.1f}%"
+    if share.value >= 1:
+        return "100%"
+    if share.error > 0:
+        return f"{share.shown(100)}%"
+    return f"{math.floor(share.value * 1000) / 10:.1f}%"
 
 
 def same_token(figures: TermFigures) -> str:
@@ -170,7 +251,12 @@ def same_token(figures: TermFigures) -> str:
 
 def format_kl(figures: TermFigures) -> str:
     """Format a term's KL, or that there is none."""
-    return "not measured" if figures.kl is None else format_value(figures.kl)
+    return "not measured" if figures.kl is None else format_estimate(figures.kl)
+
+
+def format_worst(figures: TermFigures) -> tuple[str, ...]:
+    """Format the KL that 90 % and 99 % of the positions stay within, and the largest."""
+    return tuple("" if each is None else f"{each:.2g}" for each in figures.worst)
 
 
 def place(divergence: Divergence) -> str:

@@ -17,10 +17,17 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its standard error over windows."""
+    """A figure with its standard error over windows.
+
+    Args:
+        value: the figure.
+        error: its standard error; NaN where there is none.
+        count: number of positions that it is a mean of; None where nobody counted them.
+    """
 
     value: float
     error: float
+    count: int | None = None
 
     def shown(self, scale: float = 1.0) -> str:
         """Write both, to the digit that the error allows: `0.0121 ± 0.0004`.

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from llama_export.verification.measure.estimate import Estimate, mean, ratio
+from llama_export.verification.estimate import Estimate, mean, ratio
 
 
 @pytest.mark.parametrize(
