@@ -45,7 +45,7 @@ def test_the_text_is_long_enough_and_cycles():
 
 
 def test_one_token_more_is_read_than_is_compared():
-    reading = plan_reading(DEMO, Text("short", (256,), (1, 2, 3)), 8192, quick=True)
+    reading = plan_reading(DEMO, Text("short", (256,), (1, 2, 3), ""), 8192, quick=True)
     assert len(reading.compared) == len(reading.longest) == 32
     assert len(reading.token_ids) == 33
     assert reading.token_ids[:6] == (256, 1, 2, 3, 1, 2)
@@ -87,8 +87,8 @@ def test_a_text_is_read_from_a_file(tmp_path):
     path.write_bytes(b"\xef\xbb\xbfna\xc3\xafve")
     assert read_text(path) == UserText(path, "naïve")
     assert tokenize(Bytes(), UserText(path, "abc")) == Text("page.txt", (256,), (97, 98, 99))
-    assert Text("t", (9,), (1, 2)).take(6) == (9, 1, 2, 1, 2, 1)
-    assert Text("t", (), (1, 2)).take(3) == (1, 2, 1)
+    assert Text("t", (9,), (1, 2), "").take(6) == (9, 1, 2, 1, 2, 1)
+    assert Text("t", (), (1, 2), "").take(3) == (1, 2, 1)
     path.write_text("x" + "ä" * 600_000, encoding="utf-8")
     # A megabyte, and no half character.
     assert read_text(path).content == "x" + "ä" * (2**19 - 1)

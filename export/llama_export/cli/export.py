@@ -283,15 +283,17 @@ def export(
         show_error(console, said, "--no-verify publishes it unchecked")
         raise click.exceptions.Exit(1) from None
     with noted_in_place():
-        first = result.bundles[0].bundle
-        runs_here = first.manifest.runs_here
-        command = command_after(plan, first) if runs_here else None
+        bundles = [exported.bundle for exported in result.bundles]
+        proofs = [
+            (bundle, command_after(plan, bundle) if bundle.manifest.runs_here else None)
+            for bundle in bundles
+        ]
         if as_json:
             write_json(result.to_json())
         else:
             results().print(export_table(result))
             for note in result.notes:
                 show_note(console, note)
-            show_next_steps(console, first, verify=command)
-        if runs_here and command is None:
+            show_next_steps(console, proofs)
+        if any(bundle.manifest.runs_here and command is None for bundle, command in proofs):
             show_note(console, NEVER_AGAIN)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from llama_export.errors import LlamaExportError
@@ -14,22 +15,42 @@ if TYPE_CHECKING:
     from llama_export.tokenizer.chat.chat_format import ChatFormat
 
 
-def show_next_steps(console: Console, bundle: Bundle, *, verify: str | None) -> None:
-    """Print the commands that a fresh bundle is tried and proved with.
+# The page that leads from a bundle into an app, by the system of the phone.
+_PAGES: Mapping[str, tuple[str, str]] = {
+    "Android": ("an Android app", "docs/android.md"),
+    "iOS": ("an iPhone app", "docs/ios.md"),
+}
+
+
+def show_next_steps(console: Console, proofs: Sequence[tuple[Bundle, str | None]]) -> None:
+    """Print the commands that fresh bundles are tried and proved with, and the way into an app.
 
     Args:
         console: where messages go.
-        bundle: first bundle of the export.
-        verify: command that proves the bundle; None: there is none.
+        proofs: bundles of the export, each with the command that proves it; None: there is none.
     """
-    if bundle.manifest.runs_here:
-        commands = [_first_try(bundle), verify]
-    else:
-        commands = [f"llama-export inspect {_place(bundle)}"]
+    bundles = [bundle for bundle, _ in proofs]
+    runnable = [bundle for bundle in bundles if bundle.manifest.runs_here]
+    # One model talks alike from every bundle, so one is enough to try it.
+    lines = [_first_try(runnable[0])] if runnable else []
+    elsewhere = (bundle for bundle in bundles if not bundle.manifest.runs_here)
+    lines += [f"llama-export inspect {_place(bundle)}" for bundle in elsewhere]
+    lines += [command for _, command in proofs if command is not None]
     console.print("\nNext:")
-    for command in commands:
-        if command is not None:
-            console.print(f"  {command}", soft_wrap=True)
+    for line in (*lines, *_ways_into_an_app(bundles)):
+        console.print(f"  {line}", soft_wrap=True, markup=False)
+
+
+def _ways_into_an_app(bundles: Sequence[Bundle]) -> Iterator[str]:
+    """Name, for each system of phones, the bundle that an app there takes first, and the page."""
+    from llama_export.targets import registry
+
+    for system, (app, page) in _PAGES.items():
+        ranks = (registry.get(each.manifest.target).phone_systems.get(system) for each in bundles)
+        ranked = [(rank, each) for rank, each in zip(ranks, bundles, strict=True) if rank]
+        if ranked:
+            _, best = min(ranked, key=lambda pair: pair[0])
+            yield f"{_place(best)} in {app}: {page}"
 
 
 def _first_try(bundle: Bundle) -> str:

@@ -8,6 +8,7 @@ from typing import NoReturn
 import click
 
 from llama_export.checkpoints.checkpoint import ReadOptions
+from llama_export.cli.command_line import command_line
 from llama_export.cli.options import BUNDLE, JSON, PATH, THREADS, VERBOSE, open_console
 from llama_export.cli.proving import how_to_prove
 from llama_export.cli.reading_options import ADAPTER, BASE
@@ -79,7 +80,7 @@ def verify(
             opened,
             weights=reference.weights,
             checkpoint=reference.checkpoint,
-            settings=VerifySettings(own_text, quick, strict, threads),
+            settings=VerifySettings(own_text, quick, strict, threads, command_line()),
             progress=advance,
         )
     if html is not None:
@@ -112,13 +113,16 @@ def _judge_a_phone(
     from llama_export.verification.golden.compare import judge_report
     from llama_export.verification.golden.device_report import read_device_report
     from llama_export.verification.golden.golden import read_golden
+    from llama_export.verification.identity import identify
     from llama_export.verification.report.html import check_html, write_html
 
     if html is not None:
         check_html(html)
     opened = Bundle.open(bundle)
     golden = read_golden(opened)
-    report = judge_report(golden, read_device_report(path, opened), opened.manifest.model.name)
+    device = read_device_report(path, opened)
+    identity = identify(opened.manifest, command=command_line())
+    report = judge_report(golden, device, opened.manifest.model.name, identity)
     if html is not None:
         write_html(report, html)
     show_report(report, as_json=as_json, every_row=verbose)

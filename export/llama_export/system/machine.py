@@ -117,7 +117,9 @@ def _processor_name() -> str:
     try:
         if sys.platform == "darwin":
             command = ["sysctl", "-n", "machdep.cpu.brand_string"]
-            return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+            return subprocess.run(
+                command, capture_output=True, text=True, check=True
+            ).stdout.strip()
         text = _CPU_INFO.read_text(encoding="utf-8", errors="replace")
     except (OSError, subprocess.CalledProcessError):
         return ""

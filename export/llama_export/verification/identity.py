@@ -80,9 +80,7 @@ class Identity:
         }
 
 
-def identify(
-    manifest: Manifest, *, methods: Collection[str] = (), command: str = ""
-) -> Identity:
+def identify(manifest: Manifest, *, methods: Collection[str] = (), command: str = "") -> Identity:
     """Gather what a measurement of a bundle on this machine is identified by.
 
     Args:

@@ -125,7 +125,7 @@ def test_a_context_that_is_too_short_has_none():
     class Short:
         max_context = 8
 
-    assert record(Short(), Text("x", (), (1, 2)), GoldenLimits(1, 1, 1), "onnx", "x") is None
+    assert record(Short(), Text("x", (), (1, 2), ""), GoldenLimits(1, 1, 1), "onnx", "x") is None
 
 
 def test_the_engine_that_is_right_passes(golden, right):
@@ -399,7 +399,7 @@ class FewLogits:
 
 
 def test_a_pruned_head_has_fewer_places_and_no_rest():
-    text = Text("x", (1,), (4, 9, 2, 8, 5))
+    text = Text("x", (1,), (4, 9, 2, 8, 5), "")
     golden = record(FewLogits(), text, GoldenLimits(1e-4, 1e-3, 0.1), "onnx", "x")
     assert {len(answer.top) for answer in golden.positions} == {5}
     assert {answer.rest_logprob for answer in golden.positions} == {None}
@@ -417,7 +417,9 @@ class Certain(FewLogits):
 
 
 def test_a_rest_without_any_probability_is_a_rest_still():
-    golden = record(Certain(), Text("x", (1,), (4, 9, 2)), GoldenLimits(1e-4, 1e-3, 1), "onnx", "x")
+    golden = record(
+        Certain(), Text("x", (1,), (4, 9, 2), ""), GoldenLimits(1e-4, 1e-3, 1), "onnx", "x"
+    )
     rows = golden_rows(golden, measure_again(Certain(), golden), "session")
     assert [row.passed for row in rows] == [True] * 5
 

@@ -25,12 +25,13 @@ CALIBRATED = ("clip_search", "gptq_descent", "gptq_descent")
 
 
 def distance(kl: float) -> LogitMetrics:
-    return LogitMetrics(100, kl, kl, kl, kl, kl, 0.9, 0.1, 0.1, np.full(100, kl))
+    same = np.arange(100) % 10 > 0
+    return LogitMetrics(100, kl, kl, kl, kl, kl, 0.9, 0.1, 0.1, np.full(100, kl), same)
 
 
 def shipped(nats: float = 3.5) -> Shipped:
     """Figures of a model that knows its text, or, with many nats, of random weights."""
-    loss = Perplexity(100, nats)
+    loss = Perplexity(100, nats, np.full(100, nats))
     return Shipped(
         lowering=None,
         prefill=None,

@@ -35,12 +35,12 @@ BROKEN = compare_logits(np.zeros((1, 2)), np.full((1, 2), np.nan))
 
 def distance(kl: float, positions: int = 100) -> LogitMetrics:
     each = np.full(positions, kl)
-    return LogitMetrics(positions, kl, kl, kl, kl, kl, 0.9, 0.1, kl**0.5 / 10, each)
+    return LogitMetrics(positions, kl, kl, kl, kl, kl, 0.9, 0.1, kl**0.5 / 10, each, each >= 0)
 
 
 def shipped(lowering: float, quantisation: float, nats: float = 3.5, **changes) -> Shipped:
     """Figures as the demo model gives them; `nats` says whether it counts as trained."""
-    loss = Perplexity(100, nats)
+    loss = Perplexity(100, nats, np.full(100, nats))
     figures = Shipped(
         lowering=distance(lowering),
         prefill=distance(lowering),
@@ -170,7 +170,7 @@ def test_quantisation_that_gives_nan_fails_even_for_random_weights():
 
 def test_weights_that_were_spoilt_do_not_pass_as_random():
     """The checkpoint says whether the model is trained, not what became of it."""
-    guess = Perplexity(100, 9.5)
+    guess = Perplexity(100, 9.5, np.full(100, 9.5))
     rows = judge(shipped(1e-3, 4.0, quantised_loss=guess, artifact_loss=guess))
     assert rows["kl_quantisation"].passed is False
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import html
 import io
 import json
 import math
@@ -22,6 +21,7 @@ from artifacts.sample_reports import (
     PLOT_DATA,
 )
 from artifacts.verifiable import make, verify
+from markupsafe import escape
 from rich.console import Console
 
 from llama_export.cli.terminal import headlines, show_report
@@ -44,7 +44,7 @@ SCHEMA = json.loads(
     .joinpath("export/llama_export/verification/report/report.schema.json")
     .read_text("utf-8")
 )
-ROW_KEYS = ["key", "name", "value", "threshold", "passed", "note", "wants"]
+ROW_KEYS = ["key", "name", "value", "error", "n", "threshold", "passed", "note", "wants"]
 
 
 def valid(document) -> bool:
@@ -78,7 +78,7 @@ def test_the_order_of_the_keys_is_fixed():
     assert list(document["sections"]["lowering"][0]) == ROW_KEYS
     assert list(document["divergence"]) == SCHEMA["$defs"]["divergence"]["required"]
     assert list(document["series"]) == SCHEMA["$defs"]["series"]["required"]
-    assert document["format_version"] == SCHEMA["properties"]["format_version"]["const"] == 3
+    assert document["format_version"] == SCHEMA["properties"]["format_version"]["const"] == 4
     assert report_text(FAILED) == report_text(dataclasses.replace(FAILED))
 
 
@@ -323,7 +323,7 @@ def test_a_real_report_follows_the_schema_and_can_be_shown(measured, name, passe
     assert flat(shown(report)).startswith(f"tiny for onnx: {verdict(report)}")
     page = render_html(report)
     for row in report.rows:
-        assert html.escape(row.name) in page
+        assert str(escape(row.name)) in page
 
 
 def test_a_real_report_has_every_term_and_the_figures_of_its_plots(measured):

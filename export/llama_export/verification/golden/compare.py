@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from llama_export.verification.golden.device_report import DeviceReport, Measured
 from llama_export.verification.golden.golden import SUM_SPREAD, Answer, Golden
+from llama_export.verification.identity import Identity
 from llama_export.verification.rows import Row, VerifyReport, judged
 from llama_quantize.printable import shown_name
 
@@ -21,13 +22,16 @@ _Doubles = npt.NDArray[np.float64]
 _LEAST = 1e-30
 
 
-def judge_report(golden: Golden, report: DeviceReport, model: str) -> VerifyReport:
+def judge_report(
+    golden: Golden, report: DeviceReport, model: str, identity: Identity | None = None
+) -> VerifyReport:
     """Return a phone's report judged.
 
     Args:
         golden: golden data of the bundle.
         report: what the phone measured.
         model: name of the model.
+        identity: what the bundle is, and what judges the phone; None where there is no bundle.
     """
     return VerifyReport(
         target=golden.target,
@@ -40,6 +44,7 @@ def judge_report(golden: Golden, report: DeviceReport, model: str) -> VerifyRepo
         },
         rows=tuple(golden_rows(golden, report.positions, DEVICE)),
         measurements={},
+        identity=identity,
     )
 
 

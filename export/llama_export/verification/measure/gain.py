@@ -8,7 +8,7 @@ read. A text as long as that of a quick check says too little of it. It knows no
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from llama_export.verification.artifact import Artifact
@@ -43,7 +43,8 @@ class OnText:
         """Return the KL over that of plain rounding; 1 where neither lost anything."""
         positions = self.weights.positions
         if self.rounded.kl_mean > 0:
-            return ratio_in_blocks(self.weights.kl, self.rounded.kl)
+            value = self.weights.kl_mean / self.rounded.kl_mean
+            return replace(ratio_in_blocks(self.weights.kl, self.rounded.kl), value=value)
         value = 1.0 if self.weights.kl_mean == 0 else math.inf
         return Estimate(value, math.nan, positions)
 

@@ -125,7 +125,7 @@ def render_html(report: VerifyReport) -> str:
     from markupsafe import Markup
 
     def shown(value: object) -> object:
-        """Take what is hidden out of a text; a picture, and a part of the page, is left as it is."""
+        """Show what a text hides; a picture, and a part of the page, is left as it is."""
         return value if isinstance(value, Markup) else printable(str(value))
 
     own_files = resources.files(__package__)

@@ -189,8 +189,7 @@ def _section_table(title: str, rows: Sequence[Row]) -> Table:
         if row.note:
             check.append(f"\n{row.note}", style="dim")
         mark, value, limit = (
-            Text(cell)
-            for cell in (_mark(row), format_row_value(row), format_value(row.threshold))
+            Text(cell) for cell in (_mark(row), format_row_value(row), format_value(row.threshold))
         )
         style = "red" if row.passed is False else "yellow" if row.warns else None
         table.add_row(mark, value, limit, check, style=style)
