@@ -31,7 +31,8 @@ class Limits:
         exact_wording: how an artifact computes when it is compared exactly.
         exact_kl: mean KL in exact arithmetic, artifact against eager.
         exact_rel_rms: relative difference of the logits in exact arithmetic.
-        same_rel_rms: relative difference of the logits after the same tokens in other portions.
+        same_rel_rms: the same at one position: against eager, and after the same tokens in other
+            portions.
         cache_rel_rms: worst layer's and position's relative difference of keys and values.
         shipped_kl: mean KL of the artifact as shipped.
         explained_kl: the same over the cost of the emulated rounding, where that is known.

@@ -26,7 +26,7 @@ CALIBRATED = ("clip_search", "gptq_descent", "gptq_descent")
 
 def distance(kl: float) -> LogitMetrics:
     same = np.arange(100) % 10 > 0
-    return LogitMetrics(100, kl, kl, kl, kl, kl, 0.9, 0.1, 0.1, np.full(100, kl), same)
+    return LogitMetrics(100, kl, kl, kl, kl, kl, 0.9, *[0.1] * 4, np.full(100, kl), same)
 
 
 def shipped(nats: float = 3.5) -> Shipped:

@@ -35,7 +35,9 @@ BROKEN = compare_logits(np.zeros((1, 2)), np.full((1, 2), np.nan))
 
 def distance(kl: float, positions: int = 100) -> LogitMetrics:
     each = np.full(positions, kl)
-    return LogitMetrics(positions, kl, kl, kl, kl, kl, 0.9, 0.1, kl**0.5 / 10, each, each >= 0)
+    return LogitMetrics(
+        positions, kl, kl, kl, kl, kl, 0.9, 0.1, *[kl**0.5 / 10] * 3, each, each >= 0
+    )
 
 
 def shipped(lowering: float, quantisation: float, nats: float = 3.5, **changes) -> Shipped:

@@ -56,7 +56,9 @@ class CoremlTarget(Target):
     limits: ClassVar[Limits] = Limits(
         has_exact_mode=True,
         exact_wording="in float32 (evaluated without rounding)",
-        exact_kl=Limit(1e-8, "only the order of float32 sums differs: 4e-12 measured at 1B"),
+        exact_kl=Limit(
+            3e-10, "only the order of float32 sums differs: 4e-12 at 1B, 1e-11 on SmolLM2"
+        ),
         exact_rel_rms=Limit(1e-4, "float32 sums in another order: 3e-6 was measured at 1B"),
         same_rel_rms=Limit(1e-4, "the same package in other portions: 3e-6 measured at 1B"),
         cache_rel_rms=Limit(1e-4, "float32 sums in another order: 4e-6 was measured at 1B"),

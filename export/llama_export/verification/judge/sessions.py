@@ -6,6 +6,7 @@ It knows limits and rows; it runs nothing.
 from __future__ import annotations
 
 from llama_export.targets.limits import Limits
+from llama_export.verification.judge.relative import relative_difference
 from llama_export.verification.measure.behaviour import ContextEnd
 from llama_export.verification.measure.exact import Exact
 from llama_export.verification.rows import Row, judged, unchecked
@@ -23,7 +24,7 @@ def session_rows(limits: Limits, exact: Exact) -> list[Row]:
             _SESSION,
             "prefill_equals_decode",
             "one prefill against single steps",
-            at_once.rel_rms,
+            relative_difference(limits, at_once),
             same.value,
             at_once.fault or same.reason,
         ),
@@ -40,7 +41,7 @@ def session_rows(limits: Limits, exact: Exact) -> list[Row]:
             _SESSION,
             "side_by_side",
             "two conversations in turns against each alone",
-            side_by_side.rel_rms,
+            relative_difference(limits, side_by_side),
             same.value,
             side_by_side.fault or "they share the weights and nothing else",
         ),
@@ -49,14 +50,14 @@ def session_rows(limits: Limits, exact: Exact) -> list[Row]:
 
 
 def _portions_row(limits: Limits, exact: Exact) -> Row:
-    worst = max(exact.portions, key=lambda each: each.metrics.rel_rms)
+    worst = max(exact.portions, key=lambda each: relative_difference(limits, each.metrics))
     ways = "; ".join(_sizes(each.sizes) for each in exact.portions)
     note = f"{sum(worst.sizes)} tokens in portions of {ways}; worst of {_sizes(worst.sizes)}"
     return judged(
         _SESSION,
         "chunked_prefill",
         "odd portions against one prefill",
-        worst.metrics.rel_rms,
+        relative_difference(limits, worst.metrics),
         limits.same_rel_rms.value,
         worst.metrics.fault or note,
     )
@@ -79,8 +80,8 @@ def _end_rows(limits: Limits, end: ContextEnd | None) -> list[Row]:
         rows.append(unchecked(_SESSION, *last, note))
     else:
         note = end.lowering.fault or f"position {end.positions - 1}, every slot of the cache in use"
-        limit = limits.exact_rel_rms.value
-        rows.append(judged(_SESSION, *last, end.lowering.rel_rms, limit, note))
+        found, limit = relative_difference(limits, end.lowering), limits.same_rel_rms.value
+        rows.append(judged(_SESSION, *last, found, limit, note))
     note = "it is refused, and the session goes on as if nothing had been asked"
     faults = [end.beyond] if end.beyond else []
     if end.after:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from llama_export.targets.limits import Limit, Limits
 from llama_export.verification.judge.perplexity import PRUNED, artifact_row, perplexity_rows
+from llama_export.verification.judge.relative import relative_difference
 from llama_export.verification.measure.exact import Exact
 from llama_export.verification.measure.in_blocks import ratio_in_blocks
 from llama_export.verification.measure.metrics import LogitMetrics
@@ -168,7 +169,7 @@ def _exact_rows(limits: Limits, exact: Exact) -> list[Row]:
             _LOWERING,
             "rel_rms_exact",
             f"relative difference of the logits {level}",
-            metrics.rel_rms,
+            relative_difference(limits, metrics),
             limits.exact_rel_rms.value,
             metrics.fault or limits.exact_rel_rms.reason,
         ),
@@ -186,15 +187,15 @@ def _exact_rows(limits: Limits, exact: Exact) -> list[Row]:
 
 
 def _lengths_row(limits: Limits, exact: Exact) -> Row:
-    worst = max(exact.lengths, key=lambda each: each.metrics.rel_rms)
+    worst = max(exact.lengths, key=lambda each: relative_difference(limits, each.metrics))
     lengths = ", ".join(str(each.length) for each in exact.lengths)
     note = f"one prefill each of {lengths} tokens; worst at {worst.length}"
     return judged(
         _LOWERING,
         "lengths_exact",
-        "relative difference of the logits after one prefill in float32",
-        worst.metrics.rel_rms,
-        limits.exact_rel_rms.value,
+        f"relative difference of the logits after one prefill {limits.exact_wording}",
+        relative_difference(limits, worst.metrics),
+        limits.same_rel_rms.value,
         worst.metrics.fault or note,
     )
 

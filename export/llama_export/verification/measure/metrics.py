@@ -43,6 +43,8 @@ class LogitMetrics:
         top1: share of positions where both give the same most likely token.
         max_abs: largest difference of two logits.
         rel_rms: root mean square of the difference over that of the reference.
+        centred_rms: the same of logits less their mean at each position, which no softmax sees.
+        centred_rms_worst: the same at the position where it is largest, over the reference there.
         kl: KL of each position, float64 `[P]`.
         same: whether both give the same most likely token at each position, bool `[P]`.
         fault: reason why there are no figures; empty when there are. With a fault every distance
@@ -58,6 +60,8 @@ class LogitMetrics:
     top1: float
     max_abs: float
     rel_rms: float
+    centred_rms: float
+    centred_rms_worst: float
     kl: Doubles = field(repr=False, compare=False)
     same: Bools = field(repr=False, compare=False)
     fault: str = ""
@@ -86,7 +90,8 @@ class LogitMetrics:
             figures[name] = _finite_or_none(getattr(self, name))
         figures["kl_mean_error"] = _finite_or_none(self.kl_estimate.error)
         figures["top1_error"] = _finite_or_none(self.top1_estimate.error)
-        figures["rel_rms"] = _finite_or_none(self.rel_rms)
+        for name in ("rel_rms", "centred_rms", "centred_rms_worst"):
+            figures[name] = _finite_or_none(getattr(self, name))
         figures["sqnr_db"] = _finite_or_none(self.sqnr_db)
         figures["fault"] = self.fault
         return figures
@@ -150,6 +155,7 @@ class LogitComparison:
         self._max_abs = 0.0
         self._difference_squared = 0.0
         self._reference_squared = 0.0
+        self._centred: list[tuple[Doubles, Doubles]] = []
         self._fault = ""
 
     def add(self, reference: Floats, candidate: Floats) -> None:
@@ -183,11 +189,14 @@ class LogitComparison:
                 top1=0.0,
                 max_abs=math.inf,
                 rel_rms=math.inf,
+                centred_rms=math.inf,
+                centred_rms_worst=math.inf,
                 kl=np.full(self._positions, math.inf),
                 same=np.zeros(self._positions, dtype=np.bool_),
                 fault=self._fault,
             )
         kl, same = np.concatenate(self._kl), np.concatenate(self._same)
+        differences, references = map(np.concatenate, zip(*self._centred, strict=True))
         p50, p90, p99 = (float(value) for value in np.percentile(kl, (50, 90, 99)))
         return LogitMetrics(
             positions=self._positions,
@@ -199,6 +208,8 @@ class LogitComparison:
             top1=float(same.mean()),
             max_abs=self._max_abs,
             rel_rms=_ratio(self._difference_squared, self._reference_squared),
+            centred_rms=_ratio(float(differences.sum()), float(references.sum())),
+            centred_rms_worst=max(map(_ratio, differences.tolist(), references.tolist())),
             kl=kl,
             same=same,
         )
@@ -219,6 +230,7 @@ class LogitComparison:
         self._max_abs = max(self._max_abs, float(np.abs(difference).max()))
         self._difference_squared += float(np.square(difference).sum())
         self._reference_squared += float(np.square(reference).sum())
+        self._centred.append((_centred_squared(difference), _centred_squared(reference)))
 
     def _blame(self, fault: str) -> None:
         self._fault = self._fault or fault
@@ -297,6 +309,12 @@ def _log_softmax(logits: Doubles) -> Doubles:
     """Return the log-probabilities of logits `[..., V]`."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
     result: Doubles = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return result
+
+
+def _centred_squared(logits: Doubles) -> Doubles:
+    """Return the energy `[P]` of logits `[P, V]` less their mean."""
+    result: Doubles = np.square(logits - logits.mean(axis=-1, keepdims=True)).sum(axis=-1)
     return result
 
 
