@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -86,7 +87,9 @@ def test_a_text_is_read_from_a_file(tmp_path):
     path = tmp_path / "page.txt"
     path.write_bytes(b"\xef\xbb\xbfna\xc3\xafve")
     assert read_text(path) == UserText(path, "naïve")
-    assert tokenize(Bytes(), UserText(path, "abc")) == Text("page.txt", (256,), (97, 98, 99))
+    sha256 = hashlib.sha256(b"abc").hexdigest()
+    found = tokenize(Bytes(), UserText(path, "abc"))
+    assert found == Text("page.txt", (256,), (97, 98, 99), sha256)
     assert Text("t", (9,), (1, 2), "").take(6) == (9, 1, 2, 1, 2, 1)
     assert Text("t", (), (1, 2), "").take(3) == (1, 2, 1)
     path.write_text("x" + "ä" * 600_000, encoding="utf-8")

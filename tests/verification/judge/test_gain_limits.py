@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 
 import numpy as np
 import pytest
@@ -79,8 +80,10 @@ def test_a_calibrated_method_is_judged_on_each_text_by_itself(kl, passed, warns)
 
 def test_the_row_has_both_figures_and_the_name_of_the_second_text():
     rows = judge((0.003, 0.01))
-    assert rows["gain_over_rounding"].note.startswith(
-        "KL 0.003 against 0.01, same token 90.0% against 90.0%, over 100 positions; "
+    share = r"90\.0 ± 1\.4%"
+    assert re.match(
+        rf"KL 0\.003 against 0\.01, same token {share} against {share}, over 100 positions; ",
+        rows["gain_over_rounding"].note,
     )
     assert rows["gain_over_rounding_second"].name == "the same on two"
     assert (rows["kl_rounding"].value, rows["top1_rounding"].value) == (0.01, 0.9)

@@ -98,7 +98,11 @@ def test_a_trained_model_fails_above_a_limit(lowering, quantisation, bits, faili
 
 def test_a_small_model_may_lose_more_to_int4_but_not_all():
     def passed(kl: float, bits: int = 4, positions: int = 32, config: LlamaConfig = SMALL):
-        figures = dataclasses.replace(shipped(5e-3, kl), quantisation=distance(kl, positions))
+        figures = dataclasses.replace(
+            shipped(5e-3, kl),
+            lowering=distance(5e-3, positions),
+            quantisation=distance(kl, positions),
+        )
         return judge(figures, bits, config)["kl_quantisation"].passed
 
     assert passed(0.57)

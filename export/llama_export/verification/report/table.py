@@ -103,11 +103,11 @@ def _terms_table(report: VerifyReport) -> Table | None:
         table.add_column(name, justify="right")
     found = found_terms(report)
     for figures in found:
-        name = Text(figures.term.name).append(f"\n {figures.term.brief}", style="dim")
+        term = Text(figures.term.name).append(f"\n {figures.term.brief}", style="dim")
         # Text, so that nothing from a report is ever read as markup.
         cells = (format_kl(figures), *format_worst(figures), format_share(figures.same_token))
         style = "red" if figures.passed is False else None
-        table.add_row(name, *map(Text, cells), style=style)
+        table.add_row(term, *map(Text, cells), style=style)
     return table if any(figures.kl is not None for figures in found) else None
 
 
@@ -181,7 +181,9 @@ def _section_table(title: str, rows: Sequence[Row]) -> Table:
 
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     table.add_column("", no_wrap=True)
-    table.add_column("value", justify="right", no_wrap=True)
+    # A figure breaks beside its ± where there is no room for all of it, and nowhere else.
+    parts = [part for row in rows for part in format_row_value(row).split()]
+    table.add_column("value", justify="right", min_width=max(map(len, parts), default=0))
     table.add_column("limit", justify="right", no_wrap=True)
     table.add_column("check", overflow="fold")
     for row in rows:
