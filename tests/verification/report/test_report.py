@@ -187,7 +187,7 @@ def test_a_warning_is_said_beside_what_the_weights_were_calibrated_on():
     assert "tokens for gptq_descent: 32768; sha256 5a5a" in text
     assert "Passed with a warning: - KL over rounding's: 0.748; little" in text
     every = flat(shown(LITTLE_GAINED, every_row=True))
-    assert "warning 0.748 0.9 KL over rounding's warning: little" in every
+    assert "warning 0.748 KL over rounding's ≤0.9 warning: little" in every
     assert LITTLE_GAINED.passed
     jsonschema.validate(LITTLE_GAINED.to_json(), SCHEMA)
     for words in ("warning", "calibrated", "plain rounding"):
@@ -201,7 +201,7 @@ def test_a_failure_is_named_first_with_its_place():
     assert lines[2].rstrip() == "first wrong: layer 3, self_attn.q_proj"
     for words in (DIVERGENCE.detail, DIVERGENCE.value, *DIVERGENCE.others, "0.1234"):
         assert words in flat(text)
-    assert "mean KL in float32, nats a NaN" in flat(text)  # the row that failed, with its note
+    assert "FAILED inf mean KL in float32, nats ≤1.0e-05 a NaN" in flat(text)  # with its note
     assert "a token given again" not in text  # one that passed
 
 

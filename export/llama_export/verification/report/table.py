@@ -8,6 +8,7 @@ and decides nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llama_export.verification.findings import Divergence
@@ -39,10 +40,14 @@ from llama_export.verification.rows import (
 )
 
 if TYPE_CHECKING:
-    from rich.console import Group, RenderableType
+    from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
     from rich.table import Table
 
+    from llama_export.verification.report.wording import TermFigures
+
 _STYLES: Mapping[str, str] = {PASSED: "green", FAILED: "red", NOT_PROVED: "yellow"}
+# Columns of a terminal that has room for every figure of a term.
+_WIDE = 72
 _MARKS: Mapping[bool | None, str] = {True: "passed", False: "FAILED", None: ""}
 
 
@@ -67,9 +72,10 @@ def _summary(report: VerifyReport) -> Iterator[RenderableType]:
         yield from _first_wrong(report.divergence)
     if said := not_located(report):
         yield Text(f"\n{said}")
-    if terms := _terms_table(report):
+    terms = found_terms(report)
+    if any(figures.kl is not None for figures in terms):
         yield Text()
-        yield terms
+        yield _Terms(terms)
     yield from _identity(report)
     if known := warnings(report):
         yield Text("\nPassed with a warning:", style="yellow")
@@ -92,23 +98,43 @@ def _first_wrong(divergence: Divergence) -> Iterator[RenderableType]:
         yield Padding(Text(f"also wrong: {', '.join(divergence.others)}"), (0, 0, 0, 2))
 
 
-def _terms_table(report: VerifyReport) -> Table | None:
-    """Lay out the error terms; None when nothing was measured."""
-    from rich.table import Table
-    from rich.text import Text
+@dataclass(frozen=True)
+class _Terms:
+    """The error terms: in a table with a column for each figure, where there is room for it."""
 
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
-    table.add_column("error")
-    for name in ("KL, nats", "90%", "99%", "max", "same token"):
-        table.add_column(name, justify="right")
-    found = found_terms(report)
-    for figures in found:
-        term = Text(figures.term.name).append(f"\n {figures.term.brief}", style="dim")
+    found: Sequence[TermFigures]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield self._narrow() if options.max_width < _WIDE else self._wide()
+
+    def _wide(self) -> Table:
+        table = self._table("KL, nats", "90%", "99%", "max", "same token")
+        for figures in self.found:
+            cells = (format_kl(figures), *format_worst(figures), format_share(figures.same_token))
+            self._add(table, figures, *cells)
+        return table
+
+    def _narrow(self) -> Table:
+        table = self._table("KL, same token")
+        for figures in self.found:
+            self._add(table, figures, f"{format_kl(figures)}\n{format_share(figures.same_token)}")
+        return table
+
+    def _table(self, *figures: str) -> Table:
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+        table.add_column("error")
+        for name in figures:
+            table.add_column(name, justify="right", no_wrap=True)
+        return table
+
+    def _add(self, table: Table, figures: TermFigures, *cells: str) -> None:
+        from rich.text import Text
+
+        name = Text(figures.term.name).append(f"\n {figures.term.brief}", style="dim")
         # Text, so that nothing from a report is ever read as markup.
-        cells = (format_kl(figures), *format_worst(figures), format_share(figures.same_token))
-        style = "red" if figures.passed is False else None
-        table.add_row(term, *map(Text, cells), style=style)
-    return table if any(figures.kl is not None for figures in found) else None
+        table.add_row(name, *map(Text, cells), style="red" if figures.passed is False else None)
 
 
 def _identity(report: VerifyReport) -> Iterator[RenderableType]:
@@ -182,20 +208,23 @@ def _section_table(title: str, rows: Sequence[Row]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     table.add_column("", no_wrap=True)
     # A figure breaks beside its ± where there is no room for all of it, and nowhere else.
-    parts = [part for row in rows for part in format_row_value(row).split()]
-    table.add_column("value", justify="right", min_width=max(map(len, parts), default=0))
-    table.add_column("limit", justify="right", no_wrap=True)
+    figures = [f"{format_row_value(row)} {_limit(row)}" for row in rows]
+    most = max((len(part) for each in figures for part in each.split(" ")), default=0)
+    table.add_column("value", justify="right", min_width=most)
     table.add_column("check", overflow="fold")
     for row in rows:
-        check = Text(row.name)
+        check, value = Text(row.name), Text(format_row_value(row))
         if row.note:
             check.append(f"\n{row.note}", style="dim")
-        mark, value, limit = (
-            Text(cell) for cell in (_mark(row), format_row_value(row), format_value(row.threshold))
-        )
+        if row.threshold is not None:
+            value.append(f"\n{_limit(row)}", style="dim")
         style = "red" if row.passed is False else "yellow" if row.warns else None
-        table.add_row(mark, value, limit, check, style=style)
+        table.add_row(Text(_mark(row)), value, check, style=style)
     return table
+
+
+def _limit(row: Row) -> str:
+    return "" if row.threshold is None else f"≤{format_value(row.threshold)}"
 
 
 def _mark(row: Row) -> str:
