@@ -306,11 +306,17 @@ def test_where_a_runtime_always_rounds_the_headline_is_of_single_steps():
         informed("activation", "top1_emulated", "same token", 1.0),
     )
     rows = (*(row for row in ROWS if row.key not in ("kl_exact", "top1_exact")), *steps)
-    lowering = found_terms(dataclasses.replace(PASSED, rows=rows))[0]
+    figures = {"positions": 32, "kl_p50": 1.2e-13}
+    measured = PASSED.measurements | {"lowering_shipped_emulated": figures}
+    always = dataclasses.replace(PASSED, rows=rows, measurements=measured)
+    lowering = found_terms(always)[0]
     assert (lowering.term.name, lowering.kl.value) == ("lowering", 1.1e-5)
     assert "bug" not in lowering.term.meaning
     assert "after its own keys and values" in lowering.term.meaning
+    assert "half of the 32 single steps agree to a KL of 1.2e-13" in flat(shown(always))
+    assert "Lowering: half of the 32 single steps" in render_html(always)
     assert found_terms(PASSED)[0].kl.value == 7.3e-13
+    assert "single steps" not in shown(PASSED)
 
 
 def test_a_term_without_positions_gives_its_share_alone():

@@ -20,6 +20,7 @@ from llama_export.verification.report.plots import draw_plots, format_size, tens
 from llama_export.verification.report.report_file import check_place, replace_file
 from llama_export.verification.report.svg import require_matplotlib
 from llama_export.verification.report.wording import (
+    clean_steps,
     error_and_limit,
     format_kl,
     format_share,
@@ -191,8 +192,11 @@ def _words(report: VerifyReport) -> dict[str, Any]:
         "error_and_limit": "" if divergence is None else error_and_limit(divergence),
         "failures": [_check(row) for row in report.failures],
         "terms": _terms(report),
-        "measured_on": measured_on(report).capitalize(),
-        "perplexities": perplexities(report).capitalize(),
+        "remarks": [
+            f"{line[0].upper()}{line[1:]}."
+            for line in (clean_steps(report), measured_on(report), perplexities(report))
+            if line
+        ],
         "not_proved": not_proved(report),
         "sections": [section for section in sections if section.rows],
         "tensors": _tensors(tensors),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from llama_export.verification.findings import Divergence
 from llama_export.verification.report.wording import (
     calibration,
+    clean_steps,
     error_and_limit,
     format_kl,
     format_share,
@@ -141,7 +142,7 @@ def _identity(report: VerifyReport) -> Iterator[RenderableType]:
     """Say in short over what was measured, of which weights, and with what."""
     from rich.text import Text
 
-    said = [measured_on(report), perplexities(report), calibration(report)]
+    said = [clean_steps(report), measured_on(report), perplexities(report), calibration(report)]
     said += [] if report.identity is None else identity_lines(report.identity)
     if lines := [line for line in said if line]:
         yield Text()
