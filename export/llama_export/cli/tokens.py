@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -30,6 +31,11 @@ def without_tokens(text: str, words: Sequence[str] | None = None) -> str:
     for secret in _secrets(sys.argv if words is None else words):
         text = text.replace(secret, _HIDDEN)
     return _TOKEN.sub(_HIDDEN, text)
+
+
+def command_line() -> str:
+    """Return this process's command line, quoted for a shell, as it may stand in a report."""
+    return without_tokens(shlex.join(["llama-export", *sys.argv[1:]]))
 
 
 def _secrets(words: Sequence[str]) -> list[str]:

@@ -8,10 +8,10 @@ from typing import NoReturn
 import click
 
 from llama_export.checkpoints.checkpoint import ReadOptions
-from llama_export.cli.command_line import command_line
 from llama_export.cli.options import BUNDLE, JSON, PATH, THREADS, VERBOSE, open_console
 from llama_export.cli.proving import how_to_prove
 from llama_export.cli.reading_options import ADAPTER, BASE
+from llama_export.cli.tokens import command_line
 from llama_export.cli.verb import Section, Verb
 from llama_export.errors import NOT_PROVED_EXIT_CODE, UsageError
 

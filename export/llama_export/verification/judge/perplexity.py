@@ -1,4 +1,4 @@
-"""Give the perplexities of a text, and what quantising did to them; none is judged.
+"""Rows of the perplexities of a text, and of what quantising did to them; none is judged.
 
 It knows figures and rows; it runs nothing.
 """
@@ -16,7 +16,7 @@ _LOWERING, _QUANTISATION = "lowering", "quantisation"
 
 
 def artifact_row(loss: Perplexity | None) -> Row:
-    """Give the artifact's perplexity; a loss that is no number fails.
+    """Return the artifact's perplexity; a loss that is no number fails.
 
     Args:
         loss: loss of the artifact as it ships; None for a pruned head.
@@ -30,7 +30,7 @@ def artifact_row(loss: Perplexity | None) -> Row:
 
 
 def perplexity_rows(shipped: Shipped) -> list[Row]:
-    """Give the perplexities of the checkpoint and of the quantised weights, and their ratio."""
+    """Return the perplexities of the checkpoint and of the quantised weights, and their ratio."""
     base, found = shipped.checkpoint_loss, shipped.quantised_loss
     rows = [
         *_rows("checkpoint", "the checkpoint", base),

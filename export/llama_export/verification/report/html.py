@@ -123,11 +123,10 @@ def render_html(report: VerifyReport) -> str:
         BackendUnavailableError: there is something to plot, and matplotlib is not installed.
     """
     from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
 
     def shown(value: object) -> object:
         """Show what a text hides; a picture, and a part of the page, is left as it is."""
-        return value if isinstance(value, Markup) else printable(str(value))
+        return value if hasattr(value, "__html__") else printable(str(value))
 
     own_files = resources.files(__package__)
     layout = Environment(
@@ -141,10 +140,9 @@ def render_html(report: VerifyReport) -> str:
     plots = () if report.plot_data is None else draw_plots(report.plot_data)
     return layout.render(
         **_words(report),
-        first_line=Markup(FIRST_LINE),
-        style=Markup(own_files.joinpath("page.css").read_text("utf-8")),
+        first_line=FIRST_LINE,
+        style=own_files.joinpath("page.css").read_text("utf-8"),
         plots=plots,
-        svg={plot.key: Markup(plot.svg) for plot in plots},
         version=__version__,
     )
 

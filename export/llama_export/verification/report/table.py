@@ -139,7 +139,7 @@ class _Terms:
 
 
 def _identity(report: VerifyReport) -> Iterator[RenderableType]:
-    """Say in short over what was measured, of which weights, and with what."""
+    """Yield in short over what was measured, of which weights, and with what."""
     from rich.text import Text
 
     said = [clean_steps(report), measured_on(report), perplexities(report), calibration(report)]

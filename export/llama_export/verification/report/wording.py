@@ -190,7 +190,7 @@ def measured_on(report: VerifyReport) -> str:
 
 
 def identity_lines(identity: Identity) -> list[str]:
-    """Say in two lines what was measured, and with what."""
+    """Return in two lines what was measured, and with what."""
     groups = f" in groups of {identity.group_size}" if identity.group_size else ""
     methods = f" by {', '.join(identity.methods)}" if identity.methods else ""
     commit = f" at {identity.commit[:12]}" if identity.commit else ""
