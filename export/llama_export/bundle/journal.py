@@ -27,7 +27,8 @@ WORK_PREFIX = ".llama-export-"
 
 _FORMAT_VERSION = 1
 _WORK = re.compile(re.escape(WORK_PREFIX) + r"([0-9]+)")
-_PLACE = re.compile(r"[A-Za-z0-9_][\w.-]*", re.ASCII)
+# Inside the output, and never one of the hidden names.
+_PLACE = re.compile(r"(?!\.)[^/\\:\x00-\x1f\x7f\ud800-\udfff]{1,255}")
 _log = logging.getLogger(__name__)
 
 
@@ -188,7 +189,7 @@ def _read(work: Path) -> list[Change]:
     changes = []
     for entry in entries if isinstance(entries, list) else [None]:
         owner = JsonObject(entry if isinstance(entry, dict) else {}, "changes.", faults)
-        name = owner.text("name", _PLACE, "the name of a folder")
+        name = owner.text("name", _PLACE, "a name in the output")
         new, old = (None if owner.is_null(key) else owner.integer(key) for key in ("new", "old"))
         changes.append(Change(name, new, old))
     if faults:

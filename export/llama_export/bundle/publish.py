@@ -41,6 +41,7 @@ from llama_export.bundle.ownership import (
     refuse_existing,
     require_name,
 )
+from llama_export.bundle.root_files import root_changes
 from llama_export.bundle.swap import Change, inode, sync_tree
 from llama_export.errors import NOTICE, OutputError
 
@@ -107,8 +108,9 @@ def publish(publication: Publication) -> Iterator[Path]:
         publication: what is made, and what it may replace.
 
     Yields:
-        A hidden folder in the output that holds an empty folder for each name; whatever else is
-        written to it goes away.
+        A hidden folder in the output that holds an empty folder for each name. What
+        `root_files.lay_out` writes there is put at the output's root; whatever else is written to
+        it goes away.
 
     Raises:
         OutputError: a folder may not be replaced (which is found before any work) or cannot be
@@ -191,7 +193,7 @@ def _changes(publication: Publication, work: Path) -> list[Change]:
             fresh.mkdir(exist_ok=True)
             carry_over(place, fresh, extra)
         changes.append(Change(name, inode(fresh), inode(place)))
-    return changes
+    return changes + root_changes(output, work)
 
 
 def _clear_leftovers(publication: Publication, *, owners_are_dead: bool) -> None:

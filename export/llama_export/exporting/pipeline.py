@@ -20,6 +20,7 @@ from llama_export.bundle.bundle import Bundle, seal
 from llama_export.bundle.interrupts import add_note, noted_in_place
 from llama_export.bundle.manifest import FORMAT_VERSION, Manifest
 from llama_export.bundle.publish import publish
+from llama_export.bundle.root_files import lay_out
 from llama_export.calibration.calibrate import (
     CALIBRATION_FOLDER,
     Place,
@@ -36,11 +37,13 @@ from llama_export.exporting.provenance import (
     memory_needed,
     versions_used,
 )
+from llama_export.exporting.publishing.repository import root_of
 from llama_export.exporting.request import ExportRequest
 from llama_export.exporting.result import ExportedBundle, ExportResult
 from llama_export.llama.names import TABLE
 from llama_export.llama.trace import trace
 from llama_export.sources.chat_settings import own_chat_format
+from llama_export.sources.licence import licence_folder
 from llama_export.sources.manifest_fields import (
     describe_chat,
     describe_quantization,
@@ -97,9 +100,11 @@ def run_export(plan: ExportPlan, progress: Progress) -> ExportResult:
         chat = describe_chat(source.info.name, source.tokenizer, files.tokenizer_config)
         model = _Model(source, weights, describe_quantization(weights), chat, files)
         made = tuple(_export_target(work, plan, each, model, progress) for each in plan.targets)
+        root_notes = _lay_out_root(work, plan, source)
     with noted_in_place():
         forget_calibration(plan.output)
-    return ExportResult(plan.output, made, time.perf_counter() - begun, plan.width_notes)
+    elapsed_s = time.perf_counter() - begun
+    return ExportResult(plan.output, made, elapsed_s, plan.width_notes, root_notes)
 
 
 @contextmanager
@@ -222,6 +227,15 @@ def _export_target(
         report = _verified(folder, model, progress)
     # Under the name that it will have when this export ends.
     return ExportedBundle(Bundle(each.folder, Bundle.open(folder).manifest), report)
+
+
+def _lay_out_root(work: Path, plan: ExportPlan, source: Source) -> tuple[str, ...]:
+    """Write the output's own files, which make it a repository of the hub; return notes on it."""
+    # A checkpoint's folder must not get another config, tokenizer or NOTICE.
+    if licence_folder(source.path).resolve() == plan.output.resolve():
+        return (f"{plan.output} is the checkpoint's own folder, so no files for the hub are put there",)
+    root = root_of(plan.output, {each.target.name: work / each.target.name for each in plan.targets})
+    return (*root.notes, *lay_out(plan.output, work, root.contents))
 
 
 def _verified(folder: Path, model: _Model, progress: Progress) -> VerifyReport:

@@ -28,17 +28,20 @@ class ExportResult:
         bundles: bundles in the order of their making, at least one.
         elapsed_s: seconds that it took.
         width_notes: what became of the weights that no group divides.
+        root_notes: what is not at the output's root, and why.
     """
 
     output: Path
     bundles: tuple[ExportedBundle, ...]
     elapsed_s: float
     width_notes: tuple[str, ...] = ()
+    root_notes: tuple[str, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What a user must know of how the model was read and stored."""
-        return (*self.bundles[0].bundle.manifest.model.notes, *self.width_notes)
+        model = self.bundles[0].bundle.manifest.model
+        return (*model.notes, *self.width_notes, *self.root_notes)
 
     def __repr__(self) -> str:
         made = ", ".join(each.bundle.manifest.target for each in self.bundles)

@@ -36,7 +36,8 @@ _META_ATTRIBUTION = (
 _META_BUILT_WITH = {"3": "Built with Meta Llama 3"}
 
 _CHANGED = "The weights in this folder were quantised and converted by llama-export."
-_DEMO = f"""llama-export demo model
+DEMO_TITLE = "llama-export demo model"
+_DEMO = f"""{DEMO_TITLE}
 
 The weights and the tokenizer in this folder are licensed under the Apache License, Version 2.0
 (https://www.apache.org/licenses/LICENSE-2.0). They were trained from scratch on fairy tales whose

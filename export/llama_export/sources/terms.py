@@ -1,0 +1,140 @@
+"""What a model's licence is called on the hub, and what it asks of whoever passes the model on.
+
+It reads licence files that an export copied or wrote, and gives no legal advice. It knows nothing
+of repositories.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from llama_export.errors import UsageError
+from llama_export.sources.licence import DEMO_TITLE, NOTICE_NAME
+
+_AGREEMENT = re.compile(r"LICEN[SC]E([._-].*)?", re.IGNORECASE)
+_META_NOTICE = re.compile(r"^(?:Meta )?Llama (\d(?:\.\d)?) is licensed under", re.MULTILINE)
+_META_TITLE = re.compile(r"^\W*(?:META )?LLAMA (\d(?:\.\d)?) COMMUNITY LICENSE AGREEMENT")
+_APACHE = re.compile(r"^\W*Apache License\W+Version 2\.0", re.IGNORECASE)
+_MIT = re.compile(r"^\W*(?:The )?MIT License\b|^\W*Permission is hereby granted, free of charge")
+# Section 1.b.i: what the name of a model begins with that was made of Meta's; 2 asks for none.
+_NAME_START = {"2": "", "3": "Llama 3"}
+_ID = re.compile(r"[a-z0-9][a-z0-9.+-]{0,59}")
+_SEPARATORS = re.compile(r"[-_. ]")
+
+
+@dataclass(frozen=True)
+class Terms:
+    """A licence, as far as a publisher must know it.
+
+    Args:
+        licence: identifier of the hub, such as `apache-2.0` or `llama3.2`.
+        name_start: what a repository's name has to begin with; empty: nothing.
+        display: words that must be displayed; empty: none.
+        agreement: title of the agreement that must go along; empty: none must.
+        address: where that agreement can be read.
+    """
+
+    licence: str
+    name_start: str = ""
+    display: str = ""
+    agreement: str = ""
+    address: str = ""
+
+    def require_name(self, repository: str) -> None:
+        """Refuse a name that the licence does not allow.
+
+        Args:
+            repository: `OWNER/NAME`.
+
+        Raises:
+            UsageError: the name begins otherwise.
+        """
+        owner, _, name = repository.rpartition("/")
+        if _SEPARATORS.sub("", name).casefold().startswith(
+            _SEPARATORS.sub("", self.name_start).casefold()
+        ):
+            return
+        start = self.name_start.replace(" ", "-")
+        message = (
+            f"{repository} cannot be the name: the {self.agreement} wants the name of a model that "
+            f'is made of this one to begin with "{self.name_start}", and asks for '
+            f'"{self.display}" to be displayed, which the model card does'
+        )
+        raise UsageError(message, f"choose such a name, say {owner}/{start}-{name}")
+
+    def require_agreement(self, files: Mapping[str, bytes]) -> None:
+        """Refuse files without the agreement that must go along.
+
+        Args:
+            files: files at the root of what is passed on, by name.
+
+        Raises:
+            UsageError: no licence is among them.
+        """
+        if self.agreement and not any(_AGREEMENT.fullmatch(name) for name in files):
+            message = (
+                f"the {self.agreement} wants a copy of itself passed on with the model, and there "
+                f"is no LICENSE beside it"
+            )
+            raise UsageError(message, f"save it from {self.address} as LICENSE at the output's root")
+
+
+def terms_of(notices: Mapping[str, bytes]) -> Terms | None:
+    """Recognise a licence by the files of a bundle; None: none is known.
+
+    Args:
+        notices: NOTICE and licence files by name.
+    """
+    texts = {name: content.decode("utf-8", errors="replace") for name, content in notices.items()}
+    notice = texts.get(NOTICE_NAME, "")
+    agreements = [text for name, text in sorted(texts.items()) if _AGREEMENT.fullmatch(name)]
+    if found := _META_NOTICE.search(notice):
+        return _meta_terms(found[1])
+    if notice.startswith(DEMO_TITLE):
+        return Terms("apache-2.0")
+    for text in agreements:
+        if found := _META_TITLE.match(text):
+            return _meta_terms(found[1])
+        if _APACHE.match(text):
+            return Terms("apache-2.0")
+        if _MIT.match(text):
+            return Terms("mit")
+    return None
+
+
+def chosen_terms(known: Terms | None, licence: str | None) -> Terms | None:
+    """Return the terms of a licence that a user names, or else those that are known.
+
+    Args:
+        known: terms of the files; None: they do not tell.
+        licence: identifier that the user gave; None: none was given.
+
+    Raises:
+        UsageError: it is no identifier, or another licence than the files'.
+    """
+    if licence is None:
+        return known
+    if not _ID.fullmatch(licence):
+        message = f"--licence {licence!r} is no identifier of a licence on the hub"
+        raise UsageError(message, "give one such as apache-2.0, mit, llama3.2 or other")
+    if known is not None and licence != known.licence:
+        message = f"--licence {licence}: the model's own files say {known.licence}"
+        raise UsageError(message, "leave --licence out")
+    if known is None and (version := re.fullmatch(r"llama(\d(?:\.\d)?)", licence)):
+        return _meta_terms(version[1])
+    return known or Terms(licence)
+
+
+def _meta_terms(version: str) -> Terms:
+    title = f"Llama {version} Community License Agreement"
+    place = f"llama{version.replace('.', '_')}" if version != "2" else "llama2"
+    display = {"2": "", "3": "Built with Meta Llama 3"}.get(version, "Built with Llama")
+    return Terms(
+        f"llama{version}",
+        _NAME_START.get(version, "Llama"),
+        display,
+        title,
+        f"https://www.llama.com/{place}/license/",
+    )
