@@ -16,6 +16,8 @@ from llama_export.cli.list import LIST
 from llama_export.cli.main import main
 from llama_export.cli.pack import PACK
 from llama_export.cli.program import NAME, Program
+from llama_export.cli.push import PUSH
+from llama_export.cli.push_options import PUSH_OPTIONS
 from llama_export.cli.reading_options import READING_OPTIONS
 from llama_export.cli.sensitivity import SENSITIVITY
 from llama_export.cli.target_options import TARGET_OPTIONS
@@ -26,8 +28,8 @@ __all__ = ["app", "main"]
 app = Program(
     export,
     EXPORT_SECTIONS,
-    (GENERATE, CHAT, CLASSIFY, VERIFY, BENCH, INSPECT, PACK, SENSITIVITY, LIST),
-    gathered={"target_options": TARGET_OPTIONS, **READING_OPTIONS},
+    (GENERATE, CHAT, CLASSIFY, VERIFY, BENCH, INSPECT, PACK, PUSH, SENSITIVITY, LIST),
+    gathered={"target_options": TARGET_OPTIONS, **READING_OPTIONS, **PUSH_OPTIONS},
     examples=(
         f"{NAME} --target onnx --model 3.2-1B",
         f"{NAME} --target all --model demo --output bundles",

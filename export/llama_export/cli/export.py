@@ -13,6 +13,7 @@ from llama_export.cli.options import JSON, PATH, VERBOSE, open_console
 from llama_export.cli.output import write_json, write_text
 from llama_export.cli.program import refuse_options_before
 from llama_export.cli.proving import NEVER_AGAIN, command_after
+from llama_export.cli.push_options import PUSH_SECTION, chosen_push, prepare_push, push_output
 from llama_export.cli.reading_options import READING_SECTION, chosen_reading
 from llama_export.cli.searched_recipe import (
     BUDGET_OPTIONS,
@@ -153,6 +154,7 @@ EXPORT_SECTIONS = (
         ),
     ),
     *OWN_SECTIONS,
+    PUSH_SECTION,
     Section(
         "Run",
         (
@@ -214,6 +216,7 @@ def export(
     max_context: int | None,
     target_options: Mapping[str, object],
     reading: Mapping[str, object],
+    pushing: Mapping[str, object],
     verify: bool,
     dry_run: bool,
     as_json: bool,
@@ -242,6 +245,7 @@ def export(
     from llama_export.exporting.request import ExportRequest
 
     targets = registry.parse_targets(target)
+    push = chosen_push(pushing, token)
     request = ExportRequest(
         model=model,
         targets=targets,
@@ -265,6 +269,7 @@ def export(
     if (budget := chosen_budget(budget_mb, max_kl)) is not None:
         request = with_searched_recipe(request, budget, console, dry_run=dry_run, as_json=as_json)
     plan = plan_export(request, to_show=dry_run)
+    upload = prepare_push(push, plan)
     if dry_run:
         show_plan(plan, as_json=as_json)
         return
@@ -297,3 +302,4 @@ def export(
             show_next_steps(console, proofs)
         if any(bundle.manifest.runs_here and command is None for bundle, command in proofs):
             show_note(console, NEVER_AGAIN)
+        push_output(console, push, upload, result.output)

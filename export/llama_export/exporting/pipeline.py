@@ -233,8 +233,12 @@ def _lay_out_root(work: Path, plan: ExportPlan, source: Source) -> tuple[str, ..
     """Write the output's own files, which make it a repository of the hub; return notes on it."""
     # A checkpoint's folder must not get another config, tokenizer or NOTICE.
     if licence_folder(source.path).resolve() == plan.output.resolve():
-        return (f"{plan.output} is the checkpoint's own folder, so no files for the hub are put there",)
-    root = root_of(plan.output, {each.target.name: work / each.target.name for each in plan.targets})
+        return (
+            f"{plan.output} is the checkpoint's own folder, so no files for the hub are put there",
+        )
+    root = root_of(
+        plan.output, {each.target.name: work / each.target.name for each in plan.targets}
+    )
     return (*root.notes, *lay_out(plan.output, work, root.contents))
 
 

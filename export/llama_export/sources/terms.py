@@ -52,8 +52,10 @@ class Terms:
             UsageError: the name begins otherwise.
         """
         owner, _, name = repository.rpartition("/")
-        if _SEPARATORS.sub("", name).casefold().startswith(
-            _SEPARATORS.sub("", self.name_start).casefold()
+        if (
+            _SEPARATORS.sub("", name)
+            .casefold()
+            .startswith(_SEPARATORS.sub("", self.name_start).casefold())
         ):
             return
         start = self.name_start.replace(" ", "-")
@@ -78,7 +80,9 @@ class Terms:
                 f"the {self.agreement} wants a copy of itself passed on with the model, and there "
                 f"is no LICENSE beside it"
             )
-            raise UsageError(message, f"save it from {self.address} as LICENSE at the output's root")
+            raise UsageError(
+                message, f"save it from {self.address} as LICENSE at the output's root"
+            )
 
 
 def terms_of(notices: Mapping[str, bytes]) -> Terms | None:

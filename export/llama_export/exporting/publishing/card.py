@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_export.bundle.manifest import Manifest
 from llama_export.sources.licence import NOTICE_NAME
+from llama_export.sources.resolve import DEMO
 from llama_export.sources.terms import Terms
 from llama_export.system.byte_sizes import format_bytes
 from llama_export.targets import registry
@@ -57,7 +58,8 @@ def render_card(manifests: Sequence[Manifest], facts: CardFacts) -> bytes:
     """
     first, terms = manifests[0], facts.terms
     titles = [registry.get(each.target).title for each in manifests]
-    chat = bool((first.chat or {}).get("turns"))
+    # The demo has turns, to look like the real models, and knows nothing but tales.
+    chat = bool((first.chat or {}).get("turns")) and first.model.name != DEMO
     text = _template().render(
         header=_header(manifests, facts),
         name=first.model.name,
@@ -170,7 +172,7 @@ def _as_text(text: str) -> str:
 def _template() -> Template:
     from jinja2 import Environment, StrictUndefined
 
-    environment = Environment(  # noqa: S701 - it is Markdown, and `text` takes markup out
+    environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     environment.filters["text"] = _as_text

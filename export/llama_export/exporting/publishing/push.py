@@ -1,0 +1,316 @@
+"""The plan of a push: which files of an output go to the hub, once the licence allows it.
+
+Sent are the bundles, the root's small files as they are in the bundles, the card, and what a person
+put beside them by a name of a card or a licence; nothing else. Everything is refused here that can
+be refused before the first byte is sent.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from llama_export.bundle.bundle import Bundle, content_fault
+from llama_export.bundle.manifest import MANIFEST_NAME, FileEntry
+from llama_export.bundle.ownership import HASH_OF, extra_files
+from llama_export.bundle.root_files import CARD_NAME, PERSONAL, is_ours, read_record
+from llama_export.errors import BundleError, UsageError
+from llama_export.exporting.plan import ExportPlan
+from llama_export.exporting.publishing.card import CardFacts, render_card
+from llama_export.exporting.publishing.repository import manifests_of, same_model, small_files
+from llama_export.sources.licence import licence_folder, licence_notice
+from llama_export.sources.source import WEIGHTS_FOLDER
+from llama_export.sources.terms import Terms, chosen_terms, terms_of
+from llama_export.sources.upload import BaseCard, OutgoingFile
+from llama_export.targets import registry
+from llama_quantize.checkpoint.files import WEIGHTS_FILE
+from llama_quantize.checkpoint.record import Record
+from llama_quantize.printable import shown_name
+
+_PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
+_HUB_ID = re.compile(rf"{_PART}/{_PART}")
+_MOST_PERSONAL_BYTES = 2**20
+_NOWHERE = Path("no folder")
+
+
+@dataclass(frozen=True)
+class PushRequest:
+    """What a user asks of a push.
+
+    Args:
+        output: folder of an export.
+        hub_id: `OWNER/NAME`.
+        licence: identifier of the model's licence; None: as its files or its base say.
+        with_weights: whether the quantised weights go along.
+    """
+
+    output: Path
+    hub_id: str
+    licence: str | None = None
+    with_weights: bool = False
+
+
+@dataclass(frozen=True)
+class Licensed:
+    """A model, as far as its licence goes.
+
+    Args:
+        name: name of the model.
+        hub_id: repository that it came from; None: a local one.
+        notices: NOTICE and licence files by name.
+        card: card that a person wrote for it; None: nobody did.
+    """
+
+    name: str
+    hub_id: str | None
+    notices: Mapping[str, bytes]
+    card: bytes | None = None
+
+
+@dataclass(frozen=True)
+class PushPlan:
+    """What is sent.
+
+    Args:
+        files: files in the order of their sending.
+        folders: folders that they fill.
+        bundles: bundles among them.
+        weights: folder of the weights that go along; None: none do.
+        terms: terms of the licence.
+    """
+
+    files: tuple[OutgoingFile, ...]
+    folders: tuple[str, ...]
+    bundles: tuple[Bundle, ...]
+    weights: Path | None
+    terms: Terms
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all files."""
+        return sum(each.size_bytes for each in self.files)
+
+    def check(self, progress: Callable[[int, int], None]) -> None:
+        """Compare every byte with its hash.
+
+        Raises:
+            BundleError: a bundle, or the weights, changed since it was written.
+        """
+        done, total = 0, self.size_bytes
+
+        def count(size_bytes: int) -> None:
+            nonlocal done
+            done = min(done + size_bytes, total)
+            progress(done, total)
+
+        for bundle in self.bundles:
+            bundle.check_hashes(count)
+        if self.weights is not None:
+            _check_weights(self.weights, count)
+        progress(total, total)
+
+
+def require_hub_id(hub_id: str) -> None:
+    """Refuse what cannot be the name of a repository.
+
+    Raises:
+        UsageError: it is not `OWNER/NAME`.
+    """
+    if not _HUB_ID.fullmatch(hub_id) or "--" in hub_id or ".." in hub_id:
+        message = f"{shown_name(repr(hub_id))} cannot be a repository; expected OWNER/NAME"
+        raise UsageError(message, "letters, digits, '-', '_' and '.' make a name")
+
+
+def require_terms(
+    request: PushRequest, model: Licensed, ask_base: Callable[[str], BaseCard]
+) -> tuple[Terms, BaseCard]:
+    """Return the licence's terms once they are met, and what the base model's page says.
+
+    Args:
+        request: request of a user.
+        model: the model, as far as its licence goes.
+        ask_base: returns what the page of the base model says, by its hub id.
+
+    Raises:
+        UsageError: the licence is not known, or does not allow the name, or its text is missing.
+    """
+    known, base = terms_of(model.notices), BaseCard()
+    if known is not None:  # what refuses the name needs nobody's answer
+        known.require_name(request.hub_id)
+    if model.hub_id is not None and "/" in model.hub_id:
+        base = ask_base(model.hub_id)
+    terms = chosen_terms(known, request.licence or (None if known else base.licence))
+    if terms is None and model.card is not None:
+        terms = chosen_terms(None, _licence_in(model.card))
+    if terms is None:
+        message = f"the licence of {model.name} is not known: no file of the model says it"
+        raise UsageError(message, "ask whoever made the model, and pass --licence ID")
+    terms.require_name(request.hub_id)
+    terms.require_agreement(model.notices)
+    return terms, base
+
+
+def require_pushable(
+    request: PushRequest, plan: ExportPlan, ask_base: Callable[[str], BaseCard]
+) -> None:
+    """Refuse before an export what the push of it would refuse.
+
+    Raises:
+        UsageError: as `require_terms`.
+    """
+    require_hub_id(request.hub_id)
+    named, description = plan.named, plan.model.description
+    hub_id = named.hub_id or None
+    # Of an alias that is only shown nothing was fetched, and its name says enough.
+    folder = _NOWHERE if description is None else licence_folder(description.path)
+    notices = licence_notice(named.name, hub_id, folder)
+    personal = _personal_files(plan.output) if plan.output.is_dir() else {}
+    found = Licensed(named.name, hub_id, _notices({**notices, **personal}), personal.get(CARD_NAME))
+    require_terms(request, found, ask_base)
+
+
+def plan_push(request: PushRequest, ask_base: Callable[[str], BaseCard]) -> PushPlan:
+    """Decide what is sent, and refuse what may not be.
+
+    Args:
+        request: request of a user.
+        ask_base: returns what the page of the base model says, by its hub id.
+
+    Raises:
+        UsageError: the name, or what the licence asks for; or no licence is known.
+        BundleError: there is no bundle, one is damaged, or they are of two models.
+    """
+    require_hub_id(request.hub_id)
+    output = request.output
+    bundles = _bundles(output)
+    small, personal = small_files(bundles[0]), _personal_files(output)
+    notices = _notices({**small, **personal})
+    info = bundles[0].manifest.model
+    own_card = personal.get(CARD_NAME)
+    terms, base = require_terms(
+        request, Licensed(info.name, info.hub_id, notices, own_card), ask_base
+    )
+    facts = CardFacts(notices, terms, request.hub_id, base.languages)
+    card = {CARD_NAME: render_card(manifests_of(bundles), facts)}
+    files = [_of_bytes(name, content) for name, content in {**card, **small, **personal}.items()]
+    for bundle in bundles:
+        files += _of_bundle(bundle)
+    weights = output / WEIGHTS_FOLDER if request.with_weights else None
+    folders = [bundle.folder.name for bundle in bundles]
+    if weights is not None:
+        files += _of_weights(weights)
+        folders.append(WEIGHTS_FOLDER)
+    return PushPlan(tuple(files), tuple(folders), tuple(bundles), weights, terms)
+
+
+def _bundles(output: Path) -> list[Bundle]:
+    """Open every bundle of an output.
+
+    Raises:
+        BundleError: there is none, one is damaged, or they are of two models.
+    """
+    if (output / MANIFEST_NAME).is_file():
+        message = f"{output} is one bundle, and a repository is the folder around it"
+        raise BundleError(message, f"push {output.resolve().parent}")
+    places = [output / name for name in registry.TARGETS if (output / name).is_dir()]
+    if not places:
+        message = f"{output} holds no bundle; expected a folder such as {output / 'onnx'}"
+        raise BundleError(message, "give the folder that the export wrote")
+    bundles = [Bundle.open(place) for place in places]
+    first = bundles[0]
+    for bundle in bundles[1:]:
+        if not same_model(first.manifest.model, bundle.manifest.model):
+            names = f"{first.folder.name} of {first.manifest.model.name}"
+            names += f", {bundle.folder.name} of {bundle.manifest.model.name}"
+            message = f"{output} holds bundles of two models: {names}"
+            raise BundleError(message, "export each model to a folder of its own")
+    return bundles
+
+
+def _personal_files(output: Path) -> dict[str, bytes]:
+    """Read what a person put at the root by a name of a card or a licence."""
+    record, found = read_record(output), {}
+    for path in sorted(output.iterdir()):
+        theirs = PERSONAL.fullmatch(path.name) and not is_ours(output, path.name, record)
+        if theirs and path.is_file() and not path.is_symlink():
+            if path.stat().st_size > _MOST_PERSONAL_BYTES:
+                message = f"{path} is longer than any card or licence"
+                raise UsageError(message, "rename it if it is something else")
+            found[path.name] = path.read_bytes()
+    return found
+
+
+def _notices(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return NOTICE and licence files."""
+    return {
+        name: content
+        for name, content in files.items()
+        if PERSONAL.fullmatch(name) and name.casefold() != CARD_NAME.casefold()
+    }
+
+
+def _licence_in(card: bytes) -> str | None:
+    """Return the licence that the YAML of somebody's card names."""
+    from huggingface_hub import ModelCard
+
+    try:
+        said = ModelCard(card.decode("utf-8"), ignore_metadata_errors=True).data.get("license")
+    except (ValueError, UnicodeDecodeError):
+        return None
+    return said if isinstance(said, str) else None
+
+
+def _of_bytes(name: str, content: bytes) -> OutgoingFile:
+    return OutgoingFile(name, content, len(content))
+
+
+def _of_file(name: str, path: Path, entry: FileEntry) -> OutgoingFile:
+    return OutgoingFile(name, path, entry.size_bytes, entry.sha256)
+
+
+def _of_bundle(bundle: Bundle) -> list[OutgoingFile]:
+    place = bundle.folder
+    files = [
+        _of_file(f"{place.name}/{name}", place / name, entry)
+        for name, entry in bundle.manifest.files.items()
+    ]
+    manifest = place / MANIFEST_NAME
+    return [*files, OutgoingFile(f"{place.name}/{MANIFEST_NAME}", manifest, _size(manifest))]
+
+
+def _of_weights(folder: Path) -> list[OutgoingFile]:
+    """List the files of kept weights that an export wrote."""
+    if not folder.is_dir():
+        message = f"{folder} is not there, and --with-weights asks for it"
+        raise BundleError(message, "leave it out, or export again with --keep-weights")
+    hashes, extra = _weights_hashes(folder), set(extra_files(folder))
+    return [
+        OutgoingFile(f"{folder.name}/{path.name}", path, _size(path), hashes.get(path.name))
+        for path in sorted(folder.iterdir())
+        if path.name not in extra and path.is_file()
+    ]
+
+
+def _weights_hashes(folder: Path) -> dict[str, str]:
+    """Return the hash of each file of kept weights that their record names, by its name."""
+    record = Record.read(folder)
+    beside = {
+        key.removeprefix(HASH_OF): sha256
+        for key, sha256 in record.metadata.items()
+        if key.startswith(HASH_OF)
+    }
+    return {**beside, WEIGHTS_FILE: record.weights_sha256}
+
+
+def _check_weights(folder: Path, count: Callable[[int], None]) -> None:
+    for name, sha256 in _weights_hashes(folder).items():
+        path = folder / name
+        if fault := content_fault(path, FileEntry(sha256, _size(path)), count):
+            message = f"{path} {fault}"
+            raise BundleError(message, "export again")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
