@@ -32,6 +32,12 @@ def word_of(folder: Path) -> str:
     return words.pop() if sorted(found) == list(FILES) and len(words) == 1 else f"broken {found}"
 
 
+def folders_in(output: Path) -> list[str]:
+    """Return the names of folders, and of hidden files; other files belong to the repository."""
+    found = (p for p in output.iterdir() if p.is_dir() or p.name.startswith("."))
+    return sorted(path.name for path in found)
+
+
 @contextmanager
 def publish_one(target: Path, *, force: bool = False, keep_extra: bool = False) -> Iterator[Path]:
     """Publish a single folder."""

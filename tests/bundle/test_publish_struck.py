@@ -100,6 +100,7 @@ from llama_export.bundle import swap
 from llama_export.bundle.journal import unfinished
 from llama_export.bundle.output_lock import LOCK_NAME
 from llama_export.bundle.publish import Publication, publish
+from llama_export.bundle.root_files import lay_out
 from llama_export.errors import OutputError
 
 mode, exchanges, root = sys.argv[1], sys.argv[2] == "exchange", Path(sys.argv[3])
@@ -130,9 +131,14 @@ def write(word):
     with publish(Publication(root / "out", ("onnx", "weights"), force=True)) as work:
         for name in ("onnx", "weights"):
             write_folder(work / name, word)
+        lay_out(root / "out", work, {"README.md": word.encode(), f"only-{word}": b""})
 
 def state():
-    return tuple(map(word_of, places))
+    card = root / "out" / "README.md"
+    return (*map(word_of, places), card.read_text() if card.exists() else "absent")
+
+def root_of(word):
+    return ["README.md", "onnx", f"only-{word}", "repository.json", "weights"]
 
 def attempt(step):
     global left
@@ -146,11 +152,11 @@ def attempt(step):
     return 0 if left is None else 77
 
 sys.addaudithook(strike)
-old, new = ("old", "old"), ("new", "new")
+old, new = ("old",) * 3, ("new",) * 3
 seen = set()
-for step in range(1, 900):
+for step in range(1, 1500):
     write("old")
-    assert sorted(os.listdir(root / "out")) == ["onnx", "weights"], (step, os.listdir(root))
+    assert sorted(os.listdir(root / "out")) == root_of("old"), (step, os.listdir(root / "out"))
     child = os.fork()
     if child == 0:
         os._exit(attempt(step))
@@ -169,7 +175,7 @@ for step in range(1, 900):
         assert (code, found) in allowed[mode], (step, code, found)
         # A lock that cannot be removed stays, and nobody holds it.
         lock = {LOCK_NAME} if mode == "full" else set()
-        assert mode == "break" or {*here} - lock == {"onnx", "weights"}, (step, here)
+        assert mode == "break" or {*here} - lock == {*root_of(found[0])}, (step, here)
     elif found not in (old, new):
         # Half a pass: both are whole, each of them says so, and the next one there ends it.
         assert set(found) <= {"old", "new", "absent"}, (step, found)
@@ -301,7 +307,7 @@ def test_struck_at_any_system_call_both_are_old_or_new(tmp_path, mode, how):
     code, text = finish(start(SWEEP, mode, how, tmp_path))
     assert code == 0, text
     assert int(text.split()[0]) > 60, text
-    old, new = ("old", "old"), ("new", "new")
+    old, new = ("old",) * 3, ("new",) * 3
     expected = {
         "kill": [("killed", old), ("killed", new), ("killed", ("new", "old"))],
         "interrupt": [(4, old), (6, new)],

@@ -6,6 +6,7 @@ import os
 import signal
 
 import pytest
+from artifacts.folders import folders_in
 from artifacts.struck import NEW, OLD, Exports, Outcome, Strike, random_strikes
 
 from llama_export.bundle.journal import unfinished
@@ -57,7 +58,7 @@ def check(exports: Exports, strike: Strike, *, over_old: bool, real: bool = Fals
     code, said = exports.run([*exports.arguments(output, NEW), *force], NEW)
     assert code == 0, said
     assert set(exports.states(output).values()) == {NEW}, said
-    assert sorted(path.name for path in output.iterdir()) == sorted(exports.places)
+    assert folders_in(output) == sorted(exports.places)
     return " ".join(sorted(words))
 
 

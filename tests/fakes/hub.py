@@ -185,7 +185,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
 
-class _Server(ThreadingHTTPServer):
+class Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: object, client_address: object) -> None:
@@ -219,7 +219,7 @@ def serve(hub: Hub) -> Iterator[Hub]:
     servers = []
     for host in ("hub", "store"):
         handler = type("Handler", (_Handler,), {"hub": hub, "host": host})
-        server = _Server(("127.0.0.1", 0), handler)
+        server = Server(("127.0.0.1", 0), handler)
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         servers.append((server, thread))

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from llama_export.bundle.bundle import content_fault, file_fault, hash_file
+from llama_export.bundle.bundle import file_fault, hash_file
 from llama_export.bundle.json_object import JsonObject
 from llama_export.bundle.manifest import FileEntry, path_fault
 from llama_export.bundle.swap import Change, inode
@@ -34,11 +34,15 @@ _NAMED = 3
 
 
 def read_record(folder: Path) -> Mapping[str, FileEntry] | None:
-    """Return the files that an export wrote to a root, by name; None: there is no sound record."""
+    """Return the files that an export wrote to a root, by name; None: there is no sound record.
+
+    Raises:
+        OSError: the record is there and cannot be read.
+    """
     faults: list[str] = []
     try:
         raw = read_object(folder / RECORD_NAME, most_bytes=_MOST_BYTES)
-    except (JsonFault, OSError):
+    except (JsonFault, FileNotFoundError, IsADirectoryError):
         return None
     top = JsonObject(raw, "", faults)
     if top.integer("format_version") != _FORMAT_VERSION:
@@ -54,11 +58,15 @@ def read_record(folder: Path) -> Mapping[str, FileEntry] | None:
 
 
 def is_ours(folder: Path, name: str, record: Mapping[str, FileEntry] | None) -> bool:
-    """Return whether a file at a root is as an export wrote it."""
+    """Return whether a file at a root is as an export wrote it.
+
+    Raises:
+        OSError: it cannot be read, so nobody knows.
+    """
     entry = (record or {}).get(name)
     if entry is None or file_fault(folder, name, entry):
         return False
-    return not content_fault(folder / name, entry, None)
+    return hash_file(folder / name) == entry
 
 
 def lay_out(output: Path, work: Path, contents: Mapping[str, bytes]) -> tuple[str, ...]:
@@ -73,7 +81,7 @@ def lay_out(output: Path, work: Path, contents: Mapping[str, bytes]) -> tuple[st
         Notes on what is somebody else's, and therefore stays.
 
     Raises:
-        OSError: the hidden folder cannot be written.
+        OSError: the output cannot be read, or the hidden folder cannot be written.
     """
     record = read_record(output)
     theirs = [name for name in contents if _is_theirs(output, name, contents[name], record)]
@@ -102,7 +110,11 @@ def lay_out(output: Path, work: Path, contents: Mapping[str, bytes]) -> tuple[st
 
 
 def root_changes(output: Path, work: Path) -> list[Change]:
-    """Return what `lay_out` wrote as changes of the output; what is no longer made goes."""
+    """Return what `lay_out` wrote as changes of the output; what is no longer made goes.
+
+    Raises:
+        OSError: a file cannot be looked at.
+    """
     new = read_record(work)
     if new is None:
         return []
@@ -128,11 +140,5 @@ def _is_theirs(
         return False
     if not stat.S_ISREG(mode):
         return True
-    return not (is_ours(output, name, record) or _holds(place, content))
-
-
-def _holds(place: Path, content: bytes) -> bool:
-    try:
-        return place.stat().st_size == len(content) and place.read_bytes() == content
-    except OSError:
-        return False
+    holds_it = place.stat().st_size == len(content) and place.read_bytes() == content
+    return not (holds_it or is_ours(output, name, record))

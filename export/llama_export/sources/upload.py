@@ -7,6 +7,7 @@ never shows half of one. The module does not know what the files are.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -227,7 +228,10 @@ class Upload:
         from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
         try:
-            yield
+            with warnings.catch_warnings():
+                # huggingface_hub's own way of sending a file, of which nobody can do anything.
+                warnings.filterwarnings("ignore", "Use 'content=", DeprecationWarning)
+                yield
         except HfHubHTTPError as error:
             raise self._refusal(error) from None
         except OfflineModeIsEnabled:
@@ -240,7 +244,9 @@ class Upload:
             cause = error.__cause__
             if isinstance(cause, HfHubHTTPError):
                 raise self._refusal(cause) from None
-            raise self._broken(cause or error) from None
+            if not isinstance(cause, HTTPError | OSError):
+                raise
+            raise self._broken(cause) from None
         except ValueError as error:
             message = f"{self._repository.address} refused: {self._repository.shown(error)}"
             raise HubError(message, "the message is the hub's own") from None

@@ -1,0 +1,128 @@
+"""The files at an output's root: put in place with the bundles, and never over a person's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from artifacts.folders import names, write_folder
+
+from llama_export.bundle.publish import Publication, publish
+from llama_export.bundle.root_files import RECORD_NAME, lay_out, read_record
+
+OURS = {"README.md": b"card", "config.json": b"{}", "LICENSE": b"free"}
+
+
+def put(output: Path, contents: dict[str, bytes]) -> tuple[str, ...]:
+    with publish(Publication(output, ("onnx",), force=True)) as work:
+        write_folder(work / "onnx", "new")
+        return lay_out(output, work, contents)
+
+
+def standing(output: Path) -> dict[str, bytes]:
+    files = {path.name: path.read_bytes() for path in output.iterdir() if path.is_file()}
+    files.pop(RECORD_NAME, None)
+    return files
+
+
+def test_they_appear_with_the_bundle(tmp_path):
+    output = tmp_path / "out"
+    with publish(Publication(output, ("onnx",))) as work:
+        write_folder(work / "onnx", "new")
+        assert lay_out(output, work, OURS) == ()
+        assert standing(output) == {".llama-export.lock": b""}
+    assert standing(output) == OURS
+    assert names(output) == ["LICENSE", "README.md", "config.json", "onnx", "repository.json"]
+    assert set(read_record(output)) == set(OURS)
+
+
+def test_a_failed_export_leaves_the_old_ones(tmp_path):
+    output = tmp_path / "out"
+    put(output, OURS)
+    before = standing(output)
+    with (
+        pytest.raises(KeyboardInterrupt),
+        publish(Publication(output, ("onnx",), force=True)) as work,
+    ):
+        lay_out(output, work, {"README.md": b"other"})
+        raise KeyboardInterrupt
+    assert standing(output) == before
+
+
+def test_the_next_export_replaces_ours_and_removes_what_is_made_no_more(tmp_path):
+    output = tmp_path / "out"
+    put(output, OURS)
+    assert put(output, {"README.md": b"other", "config.json": b"{}"}) == ()
+    assert standing(output) == {"README.md": b"other", "config.json": b"{}"}
+
+
+@pytest.mark.parametrize("name", ["README.md", "LICENSE"])
+@pytest.mark.parametrize("written_first", [True, False])
+def test_a_persons_card_or_licence_stays_and_is_named(tmp_path, name, written_first):
+    output = tmp_path / "out"
+    output.mkdir()
+    if written_first:
+        put(output, OURS)
+    (output / name).write_bytes(b"in my own words")
+    for _ in range(2):
+        (note,) = put(output, OURS)
+        assert f"{output / name} stays as it is" in note
+        assert standing(output) == {**OURS, name: b"in my own words"}
+    put(output, {"config.json": b"{}"})
+    assert standing(output) == {"config.json": b"{}", name: b"in my own words"}
+
+
+def test_among_a_persons_own_files_nothing_is_put(tmp_path):
+    """A checkpoint's folder, say, which another tokenizer or config would make another model."""
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "config.json").write_bytes(b'{"mine": true}')
+    (note,) = put(output, OURS)
+    assert str(output / "config.json") in note
+    assert "not written by llama-export" in note
+    assert standing(output) == {"config.json": b'{"mine": true}'}
+    assert names(output) == ["config.json", "onnx"]
+
+
+def test_a_link_or_a_folder_in_a_files_place_is_a_persons(tmp_path):
+    output, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    output.mkdir()
+    elsewhere.write_bytes(b"precious")
+    (output / "README.md").symlink_to(elsewhere)
+    (output / "LICENSE").mkdir()
+    assert len(put(output, OURS)) == 2
+    assert elsewhere.read_bytes() == b"precious"
+    assert (output / "README.md").is_symlink()
+    assert (output / "LICENSE").is_dir()
+
+
+@pytest.mark.parametrize(
+    "damage", ["", "[]", '{"format_version": 2, "files": {}}', '{"format_version": 1, "files": 3}']
+)
+def test_a_damaged_record_makes_nothing_ours(tmp_path, damage):
+    output = tmp_path / "out"
+    put(output, OURS)
+    (output / RECORD_NAME).write_text(damage)
+    (note,) = put(output, {**OURS, "config.json": b"[]"})
+    assert RECORD_NAME in note
+    assert standing(output) == OURS
+
+
+def test_a_record_cannot_name_a_file_elsewhere(tmp_path):
+    output = tmp_path / "out"
+    put(output, OURS)
+    raw = json.loads((output / RECORD_NAME).read_text())
+    (tmp_path / "precious").write_bytes(b"card")
+    raw["files"]["../precious"] = raw["files"]["README.md"]
+    (output / RECORD_NAME).write_text(json.dumps(raw))
+    assert read_record(output) is None
+    put(output, {"config.json": b"{}"})
+    assert (tmp_path / "precious").read_bytes() == b"card"
+
+
+def test_the_same_files_have_the_same_record(tmp_path):
+    put(tmp_path / "one", OURS)
+    put(tmp_path / "two", dict(reversed(OURS.items())))
+    one, two = (tmp_path / name / RECORD_NAME for name in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()
