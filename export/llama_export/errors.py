@@ -93,13 +93,13 @@ class OutputError(LlamaExportError):
 
 
 class HubError(LlamaExportError):
-    """A model could not be fetched: no network, no such repository, a broken download."""
+    """The hub gave or took no model: no network, no such repository, a broken transfer."""
 
     exit_code = 12
 
 
 class GatedModelError(HubError):
-    """The repository asks for a licence that this account has not accepted, or for a token."""
+    """A licence that this account has not accepted, or a token that is missing or may not do it."""
 
     exit_code = 13
 

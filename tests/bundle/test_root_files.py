@@ -20,6 +20,12 @@ def put(output: Path, contents: dict[str, bytes]) -> tuple[str, ...]:
         return lay_out(output, work, contents)
 
 
+def put_and_stop(output: Path) -> None:
+    with publish(Publication(output, ("onnx",), force=True)) as work:
+        lay_out(output, work, {"README.md": b"other"})
+        raise KeyboardInterrupt
+
+
 def standing(output: Path) -> dict[str, bytes]:
     files = {path.name: path.read_bytes() for path in output.iterdir() if path.is_file()}
     files.pop(RECORD_NAME, None)
@@ -41,12 +47,8 @@ def test_a_failed_export_leaves_the_old_ones(tmp_path):
     output = tmp_path / "out"
     put(output, OURS)
     before = standing(output)
-    with (
-        pytest.raises(KeyboardInterrupt),
-        publish(Publication(output, ("onnx",), force=True)) as work,
-    ):
-        lay_out(output, work, {"README.md": b"other"})
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        put_and_stop(output)
     assert standing(output) == before
 
 

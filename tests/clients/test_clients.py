@@ -221,7 +221,7 @@ def run_optimum(folder: Path, asked: object):
     return run_python(python, "optimum_onnxruntime.py", folder, asked)
 
 
-def run_node(folder: Path, asked: object):
+def run_node(folder: Path, asked: object, program: str = "node.mjs"):
     modules = transformers_js(CLIENTS.has_transformers_js())
     try:
         node = find_node("node")
@@ -230,14 +230,16 @@ def run_node(folder: Path, asked: object):
     # A user's project has the package beside the program.
     project = folder.parent / "node-project"
     project.mkdir(exist_ok=True)
-    for name in ("node.mjs", "answers.mjs"):
+    for name in (program, "answers.mjs"):
         shutil.copy(PROGRAMS / name, project)
     if not (project / "node_modules").exists():
         (project / "node_modules").symlink_to(modules)
     variables = environment.child_environment()
-    return read_answers(
-        [node, str(project / "node.mjs"), str(folder)], json.dumps(asked), variables
-    )
+    return read_answers([node, str(project / program), str(folder)], json.dumps(asked), variables)
+
+
+def run_node_with_repository(folder: Path, asked: object):
+    return run_node(folder, asked, "node_repository.mjs")
 
 
 def run_browser(folder: Path, asked: object):
@@ -277,6 +279,17 @@ def test_the_prompts_have_clear_margins_and_long_answers(bundle, ours):
 @pytest.mark.parametrize("client", ALL)
 def test_a_stock_client_writes_the_same_ids_and_text(client, folder, ours):
     assert ALL[client](folder, request(*PROMPTS)) == ours
+
+
+@pytest.mark.parametrize("run", [run_optimum, run_node_with_repository])
+def test_the_whole_output_runs_by_its_name_alone(run, folder, ours, tmp_path):
+    """Config and tokenizer at the root, and `onnx/model.onnx` below it, as on the hub."""
+    names = [path.name for path in folder.parent.iterdir() if path.is_file()]
+    root = tmp_path / "repository"
+    shutil.copytree(folder, root / "onnx")
+    for name in names:
+        shutil.copy(folder.parent / name, root)
+    assert run(root, request(*PROMPTS)) == ours
 
 
 def test_a_batch_of_unequal_lengths_writes_what_each_prompt_writes_alone(folder, ours):

@@ -1,4 +1,4 @@
-"""A push to a stand-in hub, through huggingface_hub's own client: what arrives, and what does not."""
+"""A push to a stand-in hub, through huggingface_hub's own client: what arrives, what does not."""
 
 from __future__ import annotations
 
