@@ -131,14 +131,14 @@ def write(word):
     with publish(Publication(root / "out", ("onnx", "weights"), force=True)) as work:
         for name in ("onnx", "weights"):
             write_folder(work / name, word)
-        lay_out(root / "out", work, {"README.md": word.encode(), f"only-{word}": b""})
+        lay_out(root / "out", work, {"README.md": word.encode(), f"of-{word}": b""})
 
 def state():
     card = root / "out" / "README.md"
     return (*map(word_of, places), card.read_text() if card.exists() else "absent")
 
 def root_of(word):
-    return ["README.md", "onnx", f"only-{word}", "repository.json", "weights"]
+    return ["README.md", f"of-{word}", "onnx", "repository.json", "weights"]
 
 def attempt(step):
     global left

@@ -16,10 +16,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import pytest
 import yaml
-from fakes.hub import Server
+from fakes.hub import Server, nothing_of_this_machine
 
 ACCOUNT, TOKEN = "me", "hf_may_write"
 _LARGE = re.compile(r".*\.(onnx|onnx_data|pte|bin|mlmodel|safetensors)|(.*/)?tokenizer\.json")
@@ -282,3 +284,19 @@ def serve(hub: WritableHub) -> Iterator[WritableHub]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@contextmanager
+def quick_hub(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[WritableHub]:
+    """Run a hub that huggingface_hub knows as its own, by LFS, and waits for no time at all."""
+    from huggingface_hub import constants
+
+    from llama_export.sources import upload
+
+    with nothing_of_this_machine(monkeypatch, folder), serve(WritableHub()) as running:
+        monkeypatch.setattr(constants, "ENDPOINT", running.endpoint)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _s: None)
+        monkeypatch.setattr(upload, "_LARGE_BYTES", 1000)
+        monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        yield running

@@ -89,8 +89,9 @@ def finish(output: Path, work: Path) -> None:
     """
     changes = _read(work)
     for change in changes:
-        if change.old is not None and inode(output / change.name) == change.old:
-            _keep_newcomers(output / change.name, work / change.name)
+        place = output / change.name
+        if change.old is not None and inode(place) == change.old and place.is_dir():
+            _keep_newcomers(place, work / change.name)
         carry_out(change, output, work)
     sync(output)
     _remove(work)

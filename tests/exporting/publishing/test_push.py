@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import hashlib
+import json
 import shutil
 import warnings
 from pathlib import Path
@@ -13,12 +14,11 @@ import yaml
 from artifacts.small_bundle import Silent
 from artifacts.tiny import write_checkpoint
 from fakes.hub import nothing_of_this_machine
-from fakes.writable_hub import ACCOUNT, TOKEN, Repository, WritableHub, serve
+from fakes.writable_hub import ACCOUNT, TOKEN, Repository, quick_hub
 
 from llama_export.bundle.bundle import Bundle
 from llama_export.errors import BundleError, GatedModelError, HubError, UsageError
 from llama_export.exporting.publishing.push import PushRequest, plan_push
-from llama_export.sources import upload as upload_module
 from llama_export.sources.upload import Destination, Upload
 
 pytest.importorskip("onnx", reason="needs the onnx extra")
@@ -57,13 +57,7 @@ def output(exported, tmp_path) -> Path:
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    from huggingface_hub import constants
-
-    with nothing_of_this_machine(monkeypatch, tmp_path), serve(WritableHub()) as running:
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _s: None)
-        monkeypatch.setattr(upload_module, "_LARGE_BYTES", 1000)
-        monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    with quick_hub(monkeypatch, tmp_path) as running:
         yield running
 
 
@@ -274,6 +268,22 @@ def test_metadata_that_the_hub_refuses_is_told_before_the_upload(hub, output):
     with pytest.raises(HubError, match="no license"):
         push(hub, output)
     assert hub.repositories[NAME].files == {}
+
+
+def test_the_bases_page_says_what_the_files_do_not(hub, output):
+    """Licence and languages, where a manifest names the repository that the model came from."""
+    hub.repositories["maker/tiny"] = Repository(card={"license": "mit", "language": ["en", "de"]})
+    for path in (output / "onnx").glob("LICENSE"):
+        path.unlink()
+    manifest = json.loads((output / "onnx" / "manifest.json").read_text())
+    del manifest["files"]["LICENSE"]
+    manifest["model"] |= {"hub_id": "maker/tiny", "revision": "0" * 40}
+    (output / "onnx" / "manifest.json").write_text(json.dumps(manifest))
+    (output / "LICENSE").unlink()
+    push(hub, output)
+    said = header(hub.repositories[NAME].files["README.md"])
+    assert (said["license"], said["language"]) == ("mit", ["en", "de"])
+    assert (said["base_model"], said["base_model_relation"]) == ("maker/tiny", "quantized")
 
 
 # Licences.

@@ -1,0 +1,100 @@
+"""The model card: what the hub reads of it, and what it says of every bundle that is there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import yaml
+from artifacts.sample_bundle import DRAFT
+
+from llama_export.bundle.model_info import AdapterInfo
+from llama_export.exporting.publishing.card import CardFacts, render_card
+from llama_export.sources.terms import Terms, terms_of
+
+LLAMA = terms_of({"LICENSE": b"LLAMA 3.2 COMMUNITY LICENSE AGREEMENT\n"})
+NOTICES = {"NOTICE": b"Whose it is", "LICENSE.txt": b"text"}
+
+
+def manifest(target: str = "onnx", **model: object):
+    said = {"name": "tiny", "hub_id": "maker/tiny", "revision": "0" * 40, **model}
+    return replace(DRAFT, target=target, model=replace(DRAFT.model, **said))
+
+
+def rendered(*manifests, terms=LLAMA, notices=NOTICES, **facts) -> tuple[dict[str, object], str]:
+    card = render_card(manifests or (manifest(),), CardFacts(notices, terms, **facts)).decode()
+    _, header, text = card.split("---\n", 2)
+    return yaml.safe_load(header), text
+
+
+def test_the_hub_reads_base_licence_and_tags():
+    header, _ = rendered(manifest(), manifest("coreml"), languages=("en",))
+    assert header == {
+        "base_model": "maker/tiny",
+        "base_model_relation": "quantized",
+        "language": ["en"],
+        "library_name": "transformers.js",
+        "license": "llama3.2",
+        "pipeline_tag": "text-generation",
+        "tags": ["llama-export", "onnx", "coreml", DRAFT.quantization["recipe"], "llama"],
+    }
+
+
+@pytest.mark.parametrize("hub_id", [None, "tiny"])
+def test_a_local_model_has_no_base(hub_id):
+    header, text = rendered(manifest(hub_id=hub_id))
+    assert "base_model" not in header
+    assert "base_model_relation" not in header
+    assert "huggingface.co/" not in text
+
+
+def test_the_base_of_a_merged_adapter_is_the_adapter():
+    adapters = (AdapterInfo("mine", "me/mine", "1" * 40),)
+    assert rendered(manifest(adapters=adapters))[0]["base_model"] == "me/mine"
+    local = (AdapterInfo("mine"),)
+    assert "base_model" not in rendered(manifest(adapters=local))[0]
+
+
+def test_an_unknown_licence_is_said_to_be_unknown():
+    header, text = rendered(terms=None, notices={})
+    assert "license" not in header
+    assert "Not known" in text
+    header, _ = rendered(terms=Terms("other"))
+    assert (header["license"], header["license_link"]) == ("other", "LICENSE.txt")
+
+
+def test_each_bundle_has_its_line_and_its_client():
+    only_onnx, both = rendered()[1], rendered(manifest(), manifest("executorch"))[1]
+    assert "transformers.js" in only_onnx
+    assert "TextLLMRunner" not in only_onnx
+    assert "TextLLMRunner" in both
+    assert [line.split("|")[1].strip() for line in both.splitlines() if line.startswith("| `")] == [
+        "`onnx/`",
+        "`executorch/`",
+    ]
+
+
+def test_what_llamas_licence_wants_displayed_is_displayed():
+    assert "**Built with Llama**" in rendered()[1]
+    assert "Built with" not in rendered(terms=Terms("mit"))[1]
+
+
+def test_the_calibration_is_told():
+    said = {"method": "gptq", "tokens": 32768, "ids_sha256": "ab" * 32}
+    calibrated = replace(manifest(), quantization={**DRAFT.quantization, "calibration": said})
+    assert "the method gptq over 32768 tokens" in rendered(calibrated)[1]
+    assert "calibration" not in rendered()[1]
+
+
+def test_a_name_of_anybodys_is_no_markup():
+    """A name from a GGUF file can be anything visible."""
+    text = rendered(manifest(name="<img src=x> [a](b) |", hub_id=None))[1]
+    assert r"# \<img src=x\> \[a\](b) \| for ONNX" in text
+    header, _ = rendered(manifest(name="a: b\u2028---"))
+    assert header["license"] == "llama3.2"
+
+
+def test_the_same_bundles_have_the_same_card():
+    manifests = [manifest(), manifest("coreml")]
+    facts = CardFacts(NOTICES, LLAMA)
+    assert render_card(manifests, facts) == render_card(manifests, facts)
