@@ -309,7 +309,7 @@ def test_struck_at_any_system_call_both_are_old_or_new(tmp_path, mode, how):
     assert int(text.split()[0]) > 60, text
     old, new = ("old",) * 3, ("new",) * 3
     expected = {
-        "kill": [("killed", old), ("killed", new), ("killed", ("new", "old"))],
+        "kill": [("killed", old), ("killed", new), ("killed", ("new", "new", "old"))],
         "interrupt": [(4, old), (6, new)],
         "break": [(4, old), (6, new)],
         "full": [(3, old), (0, new)],
