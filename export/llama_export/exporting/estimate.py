@@ -91,6 +91,7 @@ class ExportEstimate:
         targets: one estimate a target.
         verify: whether the check is part of it.
         calibration: what a calibration takes; None: no method asks for one.
+        root_bytes: size of the files at the output's root.
     """
 
     model: str
@@ -102,6 +103,7 @@ class ExportEstimate:
     targets: tuple[TargetEstimate, ...]
     verify: bool
     calibration: CalibrationCost | None = None
+    root_bytes: int = 0
 
     @property
     def memory_bytes(self) -> int:
@@ -124,6 +126,7 @@ class ExportEstimate:
         place.
         """
         kept = self.weights_bytes + sum(target.bundle_bytes for target in self.targets)
+        kept += self.root_bytes
         kept += 0 if self.calibration is None else self.calibration.scratch_bytes
         return kept + max(target.scratch_bytes for target in self.targets)
 
@@ -201,6 +204,7 @@ def estimate(
             for target in targets
         ),
         verify=verify,
+        root_bytes=shape.tokenizer_bytes + _SMALL_FILES_BYTES,
     )
 
 
