@@ -29,7 +29,7 @@ def export(checkpoint: Path, output: Path, *targets: str):
     from llama_export.exporting.pipeline import ExportRequest, export_bundle
 
     request = ExportRequest(
-        str(checkpoint), targets, output, verify=False, force=True, quality="fast"
+        str(checkpoint), targets, output, max_context=128, verify=False, force=True, quality="fast"
     )
     return export_bundle(request, Silent())
 
@@ -38,6 +38,7 @@ def root(output: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in output.iterdir() if path.is_file()}
 
 
+@pytest.mark.slow
 def test_the_card_follows_what_is_there(checkpoint, tmp_path):
     pytest.importorskip("executorch", reason="needs the executorch extra")
     output = tmp_path / "out"
