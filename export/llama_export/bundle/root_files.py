@@ -47,7 +47,8 @@ def read_record(folder: Path) -> Mapping[str, FileEntry] | None:
     top = JsonObject(raw, "", faults)
     if top.integer("format_version") != _FORMAT_VERSION:
         return None
-    files, found = top.child("files"), {}
+    files = top.child("files")
+    found: dict[str, FileEntry] = {}
     for name in files.raw:
         if path_fault(name) or "/" in name:
             return None
@@ -93,7 +94,7 @@ def lay_out(output: Path, work: Path, contents: Mapping[str, bytes]) -> tuple[st
             f"{named}: not written by llama-export, or changed since, so no files for the hub are "
             f"put beside the bundles: export to another folder to have them",
         )
-    written = {}
+    written: dict[str, dict[str, object]] = {}
     for name, content in contents.items():
         if name not in theirs:
             (work / name).write_bytes(content)

@@ -188,7 +188,8 @@ class Upload:
         """Store the large files one after the other, so that each is there when a later fails."""
         from huggingface_hub import CommitOperationAdd
 
-        place, done, operations = self.destination, 0, []
+        place, done = self.destination, 0
+        operations: list[CommitOperationAdd] = []
         total = sum(each.size_bytes for each in files)
         for each in files:
             operation = CommitOperationAdd(each.name, each.content)

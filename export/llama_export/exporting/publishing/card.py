@@ -94,7 +94,8 @@ def _header(manifests: Sequence[Manifest], facts: CardFacts) -> str:
     first, terms = manifests[0], facts.terms
     recipes = [str(each.quantization["recipe"]) for each in manifests]
     targets = [each.target for each in manifests]
-    base, data = _base(first), {}
+    base = _base(first)
+    data: dict[str, str] = {}
     if base and not set(recipes) & set(_FLOATS):
         data["base_model_relation"] = "quantized"
     if terms and terms.licence == "other":

@@ -231,7 +231,8 @@ def _bundles(output: Path) -> list[Bundle]:
 
 def _personal_files(output: Path) -> dict[str, bytes]:
     """Read what a person put at the root by a name of a card or a licence."""
-    record, found = read_record(output), {}
+    record = read_record(output)
+    found: dict[str, bytes] = {}
     for path in sorted(output.iterdir()):
         theirs = PERSONAL.fullmatch(path.name) and not is_ours(output, path.name, record)
         if theirs and path.is_file() and not path.is_symlink():

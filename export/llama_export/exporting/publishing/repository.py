@@ -56,7 +56,8 @@ def root_of(output: Path, made: Mapping[str, Path]) -> Root:
         BundleError: a bundle that was just made is damaged.
     """
     model = Bundle.open(next(iter(made.values()))).manifest.model
-    bundles, notes = [], []
+    bundles: list[Bundle] = []
+    notes: list[str] = []
     for name in registry.TARGETS:
         if name in made:
             bundles.append(Bundle.open(made[name]))
@@ -88,7 +89,8 @@ def small_files(bundle: Bundle) -> dict[str, bytes]:
     Raises:
         BundleError: a file is not what the manifest says.
     """
-    manifest, found = bundle.manifest, {}
+    manifest = bundle.manifest
+    found: dict[str, bytes] = {}
     for name, entry in manifest.files.items():
         wanted = name in _COPIED or name == manifest.tokenizer["file"] or PERSONAL.fullmatch(name)
         if not wanted or name == CARD_NAME:
