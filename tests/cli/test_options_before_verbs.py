@@ -50,6 +50,7 @@ def test_verbose_is_for_every_verb_and_may_stand_before_it(command, monkeypatch,
 
     monkeypatch.setattr(app.commands[verb], "callback", note)
     bundle = [] if verb in ("list", "sensitivity") else ["BUNDLE"]
+    bundle += ["OWNER/NAME"] if verb == "push" else []
     for words in (["--verbose", verb], [verb, "--verbose"], [verb]):
         assert command(*words, *bundle)[0] == 0
     assert asked == [True, True, False]
