@@ -95,7 +95,7 @@ def _header(manifests: Sequence[Manifest], facts: CardFacts) -> str:
     recipes = [str(each.quantization["recipe"]) for each in manifests]
     targets = [each.target for each in manifests]
     base = _base(first)
-    data: dict[str, str] = {}
+    data: dict[str, Any] = {}
     if base and not set(recipes) & set(_FLOATS):
         data["base_model_relation"] = "quantized"
     if terms and terms.licence == "other":
