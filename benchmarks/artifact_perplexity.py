@@ -19,7 +19,7 @@ from pathlib import Path
 
 import click
 import numpy as np
-from quality import WINDOW, TextWindows, Yardstick, open_reference
+from quality import WINDOW, cut_windows, open_reference
 
 from llama_export.bundle.bundle import Bundle
 from llama_export.sources.resolve import model_name
@@ -28,6 +28,7 @@ from llama_export.targets import registry
 from llama_export.targets.session import Session
 from llama_export.targets.stored import StoredArtifact
 from llama_export.verification.measure.metrics import TokenLoss
+from llama_export.verification.measure.yardstick import TextWindows, Yardstick
 from llama_quantize.checkpoint.weights import QuantizedWeights
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -124,7 +125,7 @@ def main(bundles: tuple[str, ...], model: str, text: Path, name: str | None, out
     found = []
     for each in bundles:
         folder, _, count = each.partition("=")
-        windows = TextWindows.cut(text.name, ids, int(count or POSITIONS))
+        windows = cut_windows(text.name, ids, int(count or POSITIONS))
         found.append(measure(Path(folder), source, windows))
         click.echo(f"measured {folder}", err=True)
     shown = name or source.info.name

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-from quality import Reading, TextWindows
 
 from llama_export.sources.resolve import model_name
 from llama_export.verification.estimate import Estimate, mean, ratio
+from llama_export.verification.measure.yardstick import TextReading, TextWindows
 
 mpl.use("agg")
 from matplotlib import pyplot as plt
@@ -46,8 +46,8 @@ class Measured:
     size_bytes: int
     elapsed_s: float | None
     calibration: Mapping[str, str]
-    readings: tuple[Reading, ...]
-    rounded: tuple[Reading, ...] | None
+    readings: tuple[TextReading, ...]
+    rounded: tuple[TextReading, ...] | None
 
     @property
     def name(self) -> str:
@@ -224,8 +224,8 @@ def _row(each: Measured, index: int, *, timed: bool) -> str:
         f"{each.size_bytes / 1e6:.2f}",
         f"{kl.value:.{digits}f} ± {kl.error:.{digits}f}",
         "" if gain is None else f"{gain.value:.3f} ± {gain.error:.3f}",
-        f"{100 * reading.top1:.1f}",
-        f"{reading.perplexity:.2f}",
+        f"{100 * reading.top1.value:.1f}",
+        f"{reading.perplexity.value:.2f}",
     ]
     if timed:
         cells.append("" if each.elapsed_s is None else f"{each.elapsed_s:.0f}")
@@ -237,7 +237,7 @@ def _figures(each: Measured, index: int) -> Mapping[str, Any]:
     return {
         "kl": asdict(each.kl(index)),
         "ratio_to_rounding": None if gain is None else asdict(gain),
-        "top1": reading.top1,
-        "perplexity": reading.perplexity,
+        "top1": reading.top1.value,
+        "perplexity": reading.perplexity.value,
         "kl_of_windows": [float(f"{value:.6g}") for value in reading.kl],
     }

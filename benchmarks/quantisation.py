@@ -23,7 +23,7 @@ from pathlib import Path
 
 import click
 import torch
-from quality import Reading, TextWindows, Yardstick, open_reference
+from quality import cut_windows, open_reference
 from quality_report import Measured, QualityResults, markdown, write_results
 
 from llama_export.calibration.calibrate import Place, calibration_for
@@ -37,6 +37,7 @@ from llama_export.verification.measure.nearest import (
     methods_of_linears,
     rounded_to_nearest,
 )
+from llama_export.verification.measure.yardstick import TextReading, Yardstick
 from llama_quantize.checkpoint.store import quantize_to
 from llama_quantize.checkpoint.weights import QuantizedWeights
 from llama_quantize.methods.method import find_method
@@ -115,7 +116,7 @@ class Comparison:
         self._source = source
         self._yardstick = yardstick
         self._scratch = scratch
-        self._rounded: dict[Key, tuple[Reading, ...]] = {}
+        self._rounded: dict[Key, tuple[TextReading, ...]] = {}
 
     def measure(self, candidate: Candidate, folder: Path) -> Measured:
         """Make a candidate's weights where there are none, and read all texts with them."""
@@ -150,8 +151,8 @@ class Comparison:
         return calibration_for(fitted, source.checkpoint, form, options, place)
 
     def _rounding(
-        self, weights: QuantizedWeights, own: tuple[Reading, ...]
-    ) -> tuple[Reading, ...] | None:
+        self, weights: QuantizedWeights, own: tuple[TextReading, ...]
+    ) -> tuple[TextReading, ...] | None:
         """Read the texts with plain rounding into the same forms; None: there are no groups."""
         methods = methods_of_linears(weights)
         if not methods:
@@ -264,9 +265,7 @@ def main(
     """Measure, print Markdown tables, and write them with JSON and a plot."""
     source = open_reference(model)
     windows = [
-        TextWindows.cut(
-            text.name, source.tokenizer.encode(text.read_text(encoding="utf-8")), positions
-        )
+        cut_windows(text.name, source.tokenizer.encode(text.read_text(encoding="utf-8")), positions)
         for text in texts
     ]
     yardstick = Yardstick(source.config, source.checkpoint.tensor, windows)

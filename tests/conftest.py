@@ -17,7 +17,7 @@ import pytest
 from artifacts.dialogs import DEMO_TEMPLATE
 
 from llama_export.cli import app
-from llama_export.exporting.request import DEFAULT_QUALITY
+from llama_export.exporting.recipe_name import DEFAULT_QUALITY
 from llama_export.tokenizer.tiktoken_tokenizer import TiktokenTokenizer
 from llama_export.tokenizer.tokenizer import Tokenizer, load_tokenizer
 

@@ -40,16 +40,16 @@ def written(tmp_path, name: str, tokens: int) -> Path:
 
 
 def test_a_text_is_cut_into_whole_windows_whose_targets_are_the_next_tokens():
-    from quality import WINDOW, TextWindows
+    from quality import WINDOW, cut_windows
 
     ids = list(range(3 * WINDOW))
-    text = TextWindows.cut("text", ids, 10 * WINDOW)
+    text = cut_windows("text", ids, 10 * WINDOW)
     assert text.ids.shape == text.targets.shape == (2, WINDOW)  # the third has no last target
     assert text.ids.flatten().tolist() == ids[: 2 * WINDOW]
     assert text.targets.flatten().tolist() == ids[1 : 2 * WINDOW + 1]
-    assert TextWindows.cut("text", [*ids, 0], 2 * WINDOW + 5).positions == 2 * WINDOW
+    assert cut_windows("text", [*ids, 0], 2 * WINDOW + 5).positions == 2 * WINDOW
     with pytest.raises(ValueError, match="short: 700 positions, at least 1024"):
-        TextWindows.cut("short", ids[:700], 10 * WINDOW)
+        cut_windows("short", ids[:700], 10 * WINDOW)
 
 
 def test_a_ratio_of_the_same_windows_has_the_error_of_their_differences():
@@ -67,14 +67,15 @@ def test_a_ratio_of_the_same_windows_has_the_error_of_their_differences():
 
 
 def test_windows_give_what_the_whole_logits_give(model):
-    from quality import TextWindows, Yardstick
+    from quality import cut_windows
 
     from llama_export.checkpoints.formats import open_checkpoint
+    from llama_export.verification.measure.yardstick import Yardstick
 
     checkpoint = open_checkpoint(model)
     other = open_checkpoint(tiny.write_checkpoint(model.parent / "other", seed=3))
     ids = tiny.random_tokens(tiny.TINY, 6 * 512 + 1)
-    text = TextWindows.cut("text", ids, len(ids))
+    text = cut_windows("text", ids, len(ids))
     yardstick = Yardstick(checkpoint.config, checkpoint.tensor, [text])
     (reading,) = yardstick.read(other.tensor)
     own, found = (
@@ -83,8 +84,8 @@ def test_windows_give_what_the_whole_logits_give(model):
     )
     metrics = compare_logits(own, found)
     assert reading.kl.mean() == pytest.approx(metrics.kl_mean, rel=1e-5)
-    assert reading.top1 == metrics.top1
-    for logits, perplexity in ((own, yardstick.perplexities[0]), (found, reading.perplexity)):
+    assert reading.top1.value == pytest.approx(metrics.top1)
+    for logits, perplexity in ((own, yardstick.perplexities[0]), (found, reading.perplexity.value)):
         loss = TokenLoss()
         loss.add(logits, ids[1:])
         assert perplexity == pytest.approx(loss.result().perplexity, rel=1e-5)
@@ -92,7 +93,8 @@ def test_windows_give_what_the_whole_logits_give(model):
 
 def test_an_artifact_is_read_window_by_window_each_from_its_beginning():
     from artifact_perplexity import Found, markdown, read_artifact
-    from quality import TextWindows
+
+    from llama_export.verification.measure.yardstick import TextWindows
 
     ids = torch.tensor(tiny.random_tokens(tiny.TINY, 61))
     text = TextWindows("text", ids[:-1].view(3, 20), ids[1:].view(3, 20))

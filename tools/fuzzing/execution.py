@@ -180,12 +180,12 @@ def warm_up(targets: set[str]) -> None:
 
         import llama_export.cli.app
         import llama_export.exporting.pipeline
-        import llama_export.exporting.request
+        import llama_export.exporting.recipe_name
         import llama_export.generation.text_session
         import llama_export.verification.verify
 
         # Thousands of exports: what a calibration reads has surfaces of its own.
-        llama_export.exporting.request.DEFAULT_QUALITY.clear()
+        llama_export.exporting.recipe_name.DEFAULT_QUALITY.clear()
         torch.set_num_threads(1)
         _import_toolkits(targets)
     logging.disable(logging.NOTSET)

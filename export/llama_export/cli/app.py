@@ -9,6 +9,7 @@ from __future__ import annotations
 from llama_export.cli.bench import BENCH
 from llama_export.cli.chat.chat import CHAT
 from llama_export.cli.classify import CLASSIFY
+from llama_export.cli.compare import COMPARE
 from llama_export.cli.export import EXPORT_SECTIONS, export
 from llama_export.cli.generate import GENERATE
 from llama_export.cli.inspect import INSPECT
@@ -28,7 +29,7 @@ __all__ = ["app", "main"]
 app = Program(
     export,
     EXPORT_SECTIONS,
-    (GENERATE, CHAT, CLASSIFY, VERIFY, BENCH, INSPECT, PACK, PUSH, SENSITIVITY, LIST),
+    (GENERATE, CHAT, CLASSIFY, VERIFY, BENCH, INSPECT, PACK, PUSH, COMPARE, SENSITIVITY, LIST),
     gathered={"target_options": TARGET_OPTIONS, **READING_OPTIONS, **PUSH_OPTIONS},
     examples=(
         f"{NAME} --target onnx --model 3.2-1B",

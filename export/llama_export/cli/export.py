@@ -15,6 +15,7 @@ from llama_export.cli.program import refuse_options_before
 from llama_export.cli.proving import NEVER_AGAIN, command_after
 from llama_export.cli.push_options import PUSH_SECTION, chosen_push, prepare_push, push_output
 from llama_export.cli.reading_options import READING_SECTION, chosen_reading
+from llama_export.cli.recipe_word import RecipeWord
 from llama_export.cli.searched_recipe import (
     BUDGET_OPTIONS,
     chosen_budget,
@@ -83,9 +84,9 @@ EXPORT_SECTIONS = (
         (
             click.Option(
                 ["--quantize"],
-                type=click.Choice(RECIPES),
+                type=RecipeWord(RECIPES),
                 metavar="RECIPE",
-                help="Recipe of the weights.",
+                help="Recipe of the weights; one word may say all, such as int4:g64:best.",
                 show_default=RECIPES[0],
             ),
             click.Option(

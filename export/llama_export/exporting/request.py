@@ -10,15 +10,14 @@ from pathlib import Path
 from llama_export.calibration.options import OWN_TEXT, CalibrationOptions
 from llama_export.checkpoints.checkpoint import AS_IT_IS, ReadOptions
 from llama_export.errors import OutputError, UsageError
+from llama_export.exporting.recipe_name import DEFAULT_QUALITY, parse_built_in
 from llama_export.targets import registry
 from llama_export.targets.options import TargetOptions
 from llama_quantize.printable import shown_name
-from llama_quantize.recipe import QuantRecipe, recipe
+from llama_quantize.recipe import QuantRecipe
 from llama_quantize.recipe_file import read_recipe
 
 DEFAULT_RECIPE = "int4"
-DEFAULT_QUALITY = {"int4": "good"}
-"""How the codes of a built-in recipe are chosen, where nothing else is asked for."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,8 @@ class ExportRequest:
         model: an alias, a hub id, a folder, or "demo".
         targets: names of the targets.
         output: folder that gets one bundle for each target; None: `./<model>`.
-        recipe: "int4", "int8", "bf16" or "fp16"; None: int4, or what quantised weights have.
+        recipe: "int4", "int8", "bf16" or "fp16", or one with more in the word, such as
+            "int4:g64:best"; None: int4, or what quantised weights have.
         group_size: number of weights that share a scale; None: the recipe's own.
         recipe_file: file with a recipe, in place of `recipe` and `group_size`; None: there is none.
         max_context: number of positions; None: each target's default, or the model's if it is less.
@@ -92,7 +92,8 @@ class ExportRequest:
         """Return the recipe for a checkpoint that is not quantised.
 
         Raises:
-            UsageError: a recipe file, and a recipe, a group size or a table beside it.
+            UsageError: a recipe file, and a recipe, a group size or a table beside it; or a
+                recipe's word that says what is said beside it.
             QuantizationError: the recipe is unknown, or has no such group size or table; or its
                 file cannot be read or says what no recipe says.
         """
@@ -103,9 +104,9 @@ class ExportRequest:
                 raise UsageError(message, "write base, group_size and table into the file")
             written = read_recipe(self.recipe_file)
             return self._with_calibration(written.recipe(self._quality(written.base)))
-        name = self.recipe or DEFAULT_RECIPE
-        chosen = recipe(name, self.group_size, table=self.table, quality=self._quality(name))
-        return self._with_calibration(chosen)
+        name = parse_built_in(self.recipe or DEFAULT_RECIPE)
+        whole = name.beside(self.group_size, self.table, self.quality).resolved()
+        return self._with_calibration(whole.recipe())
 
     @property
     def chooses_codes(self) -> bool:

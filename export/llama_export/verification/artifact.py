@@ -181,7 +181,7 @@ def refuse_other_model(artifact: Artifact) -> None:
         sources["quantised weights"] = {name: tuple(shape) for name, shape in shapes.items()}
     if artifact.checkpoint is not None:
         sources["checkpoint"] = artifact.checkpoint.shapes
-        if not _same_maths(artifact.config, artifact.checkpoint.config):
+        if not same_maths(artifact.config, artifact.checkpoint.config):
             message = "the checkpoint's config.json and the bundle's describe different models"
             raise BundleError(message, "give the checkpoint that the bundle was made from")
     for source, shapes_found in sources.items():
@@ -194,8 +194,8 @@ def refuse_other_model(artifact: Artifact) -> None:
                 raise BundleError(message, f"give the {source} that the bundle was made from")
 
 
-def _same_maths(one: LlamaConfig, other: LlamaConfig) -> bool:
-    """Compare the fields that a forward pass depends on; which token ends a text is not one."""
+def same_maths(one: LlamaConfig, other: LlamaConfig) -> bool:
+    """Whether two configs describe one forward pass; which token ends a text is no part of it."""
     return one == replace(
         other,
         bos_token_id=one.bos_token_id,

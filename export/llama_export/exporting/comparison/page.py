@@ -1,0 +1,148 @@
+"""Write a comparison as one HTML file that needs nothing else: no script, no request, no font.
+
+The page comes from a template that escapes whatever it is handed; its tables have the sentences
+of `wording`. The same comparison makes the same bytes.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llama_export.exporting.comparison.wording import (
+    Table,
+    bundle_tables,
+    bundles_title,
+    facts_of,
+    recipe_tables,
+    recipes_title,
+)
+from llama_export.verification.report.report_file import check_place, replace_file
+from llama_export.verification.report.svg import require_matplotlib
+from llama_quantize.printable import printable
+
+if TYPE_CHECKING:
+    from llama_export.exporting.comparison.figures import BundleComparison, RecipeComparison
+    from llama_export.exporting.comparison.identity import Identity
+    from llama_export.exporting.comparison.recommend import Recommendation
+
+# The first line of every page, by which a page is known as ours; the template begins with it.
+FIRST_LINE = "<!doctype html><!-- a comparison of llama-export -->"
+_TEMPLATE = "page.html.jinja"
+
+
+def recipes_page(
+    comparison: RecipeComparison, answer: Recommendation | None, command: str | None
+) -> str:
+    """Lay recipes out as a page.
+
+    Args:
+        comparison: what was measured.
+        answer: recommendation that was asked for; None: none was.
+        command: export with the recommended recipe; None: there is none.
+
+    Raises:
+        BackendUnavailableError: matplotlib is not installed.
+    """
+    from llama_export.verification.report.cost_plot import CostPoint, cost_plot
+
+    require_matplotlib()
+    points = [
+        (
+            text.name,
+            [
+                CostPoint(each.name, each.size_bytes, each.texts[index].kl)
+                for each in comparison.recipes
+            ],
+        )
+        for index, text in enumerate(comparison.texts)
+    ]
+    title, subtitle = recipes_title(comparison)
+    return _render(
+        (title, subtitle),
+        recipe_tables(comparison),
+        comparison.identity,
+        answer="" if answer is None else answer.sentence,
+        command=command or "",
+        plot=cost_plot(points),
+        facts=facts_of(comparison.texts, comparison.origin),
+    )
+
+
+def bundles_page(comparison: BundleComparison) -> str:
+    """Lay two bundles out as a page."""
+    return _render(
+        bundles_title(comparison),
+        bundle_tables(comparison),
+        comparison.identity,
+        facts=facts_of(comparison.texts, {}),
+    )
+
+
+def check_page(path: Path) -> None:
+    """Refuse, before the work, a page that could not be drawn or written.
+
+    Raises:
+        BackendUnavailableError: matplotlib is not installed.
+        OutputError: the path is a folder, cannot be written, or is a file that is not ours.
+    """
+    require_matplotlib()
+    check_place(path, FIRST_LINE)
+
+
+def write_page(page: str, path: Path) -> None:
+    """Write a page in place of an earlier one.
+
+    Raises:
+        OutputError: the path is a folder, cannot be written, or is a file that is not ours.
+    """
+    check_place(path, FIRST_LINE)
+    # A name may hold bytes that no text has; better a question mark than no page.
+    replace_file(path, page.encode("utf-8", errors="replace"))
+
+
+def _render(
+    titles: tuple[str, str],
+    tables: tuple[Table, ...],
+    identity: Identity,
+    *,
+    facts: tuple[tuple[str, str], ...],
+    answer: str = "",
+    command: str = "",
+    plot: str = "",
+) -> str:
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    def clean(value: object) -> object:
+        """Make a text of anybody's fit to be shown; markup of ours stays."""
+        return printable(value) if type(value) is str else value
+
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=clean,
+        trim_blocks=False,
+        keep_trailing_newline=True,
+    )
+    template = resources.files(__package__).joinpath(_TEMPLATE).read_text("utf-8")
+    style = resources.files("llama_export.verification.report").joinpath("page.css")
+    versions = ", ".join(f"{name} {version}" for name, version in identity.versions.items())
+    made = (
+        ("Command", identity.command),
+        ("Versions", versions),
+        ("Processor", f"{identity.processor}, {identity.threads} threads of torch"),
+        *((("Date", identity.date),) if identity.date else ()),
+    )
+    return environment.from_string(template).render(
+        title=titles[0],
+        subtitle=titles[1],
+        style=Markup(style.read_text("utf-8")),
+        answer=answer,
+        command=command,
+        plot=Markup(plot),
+        plot_label=f"Size against KL. {titles[0]}",
+        tables=tables,
+        facts=(*facts, *made),
+    )

@@ -1,0 +1,96 @@
+"""Choose among recipes that were measured: the smallest within a KL, or the best within a size.
+
+A KL is within the limit only if its upper end is: the mean and its standard error, on every text.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+
+from llama_export.exporting.comparison.figures import RecipeComparison, RecipeFigures
+from llama_export.exporting.comparison.limits import Limit
+
+_MEGABYTE = 1e6
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The answer to a limit.
+
+    Args:
+        limit: what had to be kept to.
+        chosen: the recipe; None: none keeps to it.
+        nearest: the one that comes closest where none does.
+    """
+
+    limit: Limit
+    chosen: RecipeFigures | None
+    nearest: RecipeFigures
+
+    @property
+    def sentence(self) -> str:
+        """The answer in a sentence, without a command."""
+        if self.chosen is not None:
+            kind = "the smallest" if self.limit.most_bytes is None else "the closest"
+            return (
+                f"{self.chosen.name} is {kind} with {self.limit}: "
+                f"{self.chosen.size_bytes / _MEGABYTE:.1f} MB, KL {_shown_kl(self.chosen)}"
+            )
+        return (
+            f"no recipe has {self.limit}; nearest is {self.nearest.name} with "
+            f"{self.nearest.size_bytes / _MEGABYTE:.1f} MB, KL {_shown_kl(self.nearest)}"
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """Return plain data."""
+        return {
+            "max_kl": self.limit.most_kl,
+            "max_bytes": self.limit.most_bytes,
+            "recipe": None if self.chosen is None else self.chosen.name,
+            "nearest": self.nearest.name,
+        }
+
+
+def recommend(comparison: RecipeComparison, limit: Limit) -> Recommendation:
+    """Choose a recipe; of two that are alike, the one that was named first."""
+    fitting = [each for each in comparison.recipes if _holds(limit, each)]
+    by_size = limit.most_bytes is None
+    # Within a KL the smallest wins; within a size, what is closest to the reference.
+    chosen = min(fitting, key=_size if by_size else _worst_kl, default=None)
+    nearest = min(comparison.recipes, key=upper_kl if by_size else _size)
+    return Recommendation(limit, chosen, nearest)
+
+
+def export_command(model: str, figures: RecipeFigures) -> str:
+    """Return the command that exports a model with a recipe.
+
+    Args:
+        model: name of the model, as the comparison was given it.
+        figures: the recipe.
+    """
+    words = ["llama-export", "--target", "all", "--model", model, *figures.export_options]
+    return shlex.join(words)
+
+
+def upper_kl(figures: RecipeFigures) -> float:
+    """Return the upper end of a recipe's KL on the text that it does worst on."""
+    return max(each.kl.value + each.kl.error for each in figures.texts)
+
+
+def _worst_kl(figures: RecipeFigures) -> float:
+    return max(each.kl.value for each in figures.texts)
+
+
+def _size(figures: RecipeFigures) -> float:
+    return figures.size_bytes
+
+
+def _shown_kl(figures: RecipeFigures) -> str:
+    return max(figures.texts, key=lambda each: each.kl.value).kl.shown()
+
+
+def _holds(limit: Limit, figures: RecipeFigures) -> bool:
+    if limit.most_bytes is not None:
+        return figures.size_bytes <= limit.most_bytes
+    return limit.most_kl is not None and upper_kl(figures) <= limit.most_kl

@@ -1,0 +1,83 @@
+"""Draw what weights cost against their size: points with error bars, and a line per text.
+
+It knows sizes, figures and axes; it knows no recipe and no page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from llama_export.verification.estimate import Estimate
+from llama_export.verification.report.svg import SERIES, draw_svg, legend_above
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_MEGABYTE = 1e6
+_MARKERS = "osD^"
+# Below it nothing can be told apart, and zero has no place on a logarithmic scale.
+_SMALLEST_KL = 1e-7
+
+
+@dataclass(frozen=True)
+class CostPoint:
+    """One point.
+
+    Args:
+        label: what stands beside it; empty: nothing.
+        size_bytes: stored bytes.
+        kl: mean KL in nats.
+    """
+
+    label: str
+    size_bytes: int
+    kl: Estimate
+
+
+def cost_plot(texts: Sequence[tuple[str, Sequence[CostPoint]]]) -> str:
+    """Draw size against KL, as an `<svg>` element.
+
+    Args:
+        texts: name of each text, and its points.
+
+    Raises:
+        BackendUnavailableError: matplotlib is not installed.
+    """
+
+    def draw(axes: Axes) -> None:
+        for index, (name, points) in enumerate(texts):
+            colour = SERIES[index % len(SERIES)]
+            rising = sorted(points, key=lambda each: each.size_bytes)
+            axes.errorbar(
+                [each.size_bytes / _MEGABYTE for each in rising],
+                [max(each.kl.value, _SMALLEST_KL) for each in rising],
+                yerr=_bars(rising),
+                fmt=_MARKERS[index % len(_MARKERS)],
+                color=colour,
+                ecolor=colour,
+                capsize=3,
+                label=name,
+            )
+            for each in rising if index == 0 else ():
+                axes.annotate(
+                    each.label,
+                    (each.size_bytes / _MEGABYTE, max(each.kl.value, _SMALLEST_KL)),
+                    xytext=(6, 5),
+                    textcoords="offset points",
+                    parse_math=False,  # a name is never a formula
+                )
+        axes.set_yscale("log")
+        axes.margins(x=0.22, y=0.12)
+        axes.set_xlabel("size of the weights, MB")
+        axes.set_ylabel("KL, nats")
+        legend_above(axes, columns=2)
+
+    return draw_svg("cost", draw, height_in=4.2)
+
+
+def _bars(points: Sequence[CostPoint]) -> list[list[float]]:
+    """Return the lengths of the bars down and up; none goes below what the scale has."""
+    down = [min(each.kl.error, max(each.kl.value - _SMALLEST_KL, 0.0) * 0.999) for each in points]
+    return [down, [each.kl.error for each in points]]
