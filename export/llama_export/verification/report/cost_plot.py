@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 _MEGABYTE = 1e6
 _MARKERS = "osD^"
-# Below it nothing can be told apart, and zero has no place on a logarithmic scale.
-_SMALLEST_KL = 1e-7
+# Above a point and below the next one: sizes are often close.
+_LABELS = (7, -15)
+# Zero has no place on a logarithmic scale: it stands at this where nothing else is above it.
+_NO_KL = 1e-7
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ def cost_plot(texts: Sequence[tuple[str, Sequence[CostPoint]]]) -> str:
     Raises:
         BackendUnavailableError: matplotlib is not installed.
     """
+    found = [each.kl.value for _, points in texts for each in points if each.kl.value > 0]
+    floor = min(found, default=_NO_KL) / 10
 
     def draw(axes: Axes) -> None:
         for index, (name, points) in enumerate(texts):
@@ -52,19 +56,19 @@ def cost_plot(texts: Sequence[tuple[str, Sequence[CostPoint]]]) -> str:
             rising = sorted(points, key=lambda each: each.size_bytes)
             axes.errorbar(
                 [each.size_bytes / _MEGABYTE for each in rising],
-                [max(each.kl.value, _SMALLEST_KL) for each in rising],
-                yerr=_bars(rising),
+                [max(each.kl.value, floor) for each in rising],
+                yerr=_bars(rising, floor),
                 fmt=_MARKERS[index % len(_MARKERS)],
                 color=colour,
                 ecolor=colour,
                 capsize=3,
                 label=name,
             )
-            for each in rising if index == 0 else ():
+            for place, each in enumerate(rising if index == 0 else ()):
                 axes.annotate(
                     each.label,
-                    (each.size_bytes / _MEGABYTE, max(each.kl.value, _SMALLEST_KL)),
-                    xytext=(6, 5),
+                    (each.size_bytes / _MEGABYTE, max(each.kl.value, floor)),
+                    xytext=(6, _LABELS[place % 2]),
                     textcoords="offset points",
                     parse_math=False,  # a name is never a formula
                 )
@@ -77,7 +81,7 @@ def cost_plot(texts: Sequence[tuple[str, Sequence[CostPoint]]]) -> str:
     return draw_svg("cost", draw, height_in=4.2)
 
 
-def _bars(points: Sequence[CostPoint]) -> list[list[float]]:
+def _bars(points: Sequence[CostPoint], floor: float) -> list[list[float]]:
     """Return the lengths of the bars down and up; none goes below what the scale has."""
-    down = [min(each.kl.error, max(each.kl.value - _SMALLEST_KL, 0.0) * 0.999) for each in points]
+    down = [min(each.kl.error, max(each.kl.value - floor, 0.0)) for each in points]
     return [down, [each.kl.error for each in points]]
