@@ -37,6 +37,15 @@ HEADINGS = {
     "verify": ["Arguments", "Compare with", "Checks", "Run"],
     "bench": ["Arguments", "What is measured", "Run"],
     "inspect": ["Arguments", "Options"],
+    "compare": [
+        "Arguments",
+        "Model",
+        "Reading the checkpoint",
+        "Recipes",
+        "Text that is read",
+        "Answer",
+        "Run",
+    ],
     "sensitivity": ["Model", "Reading the checkpoint", "Text that is read", "Recipe", "Run"],
     "list": ["Options"],
 }

@@ -8,6 +8,8 @@ from llama_export.cli.app import app
 
 pytestmark = pytest.mark.usefixtures("own_process_state")
 
+WITHOUT_BUNDLE = ("list", "sensitivity", "compare")
+
 
 @pytest.fixture
 def refused(command):
@@ -36,7 +38,9 @@ def test_an_exports_options_before_a_verb_with_an_argument(refused):
 
 @pytest.mark.parametrize("verb", app.commands)
 def test_an_option_that_the_verb_has_too_belongs_after_it(refused, verb):
-    err = refused("--json", verb, *([] if verb in ("list", "sensitivity") else ["BUNDLE"]))
+    err = refused(
+        "--json", verb, *([] if verb in WITHOUT_BUNDLE else ["BUNDLE"])
+    )
     assert f"error: --json before {verb!r} applies to an export" in err
     assert f"what to do: write --json after {verb!r}; llama-export {verb} --help lists" in err
 
@@ -49,7 +53,7 @@ def test_verbose_is_for_every_verb_and_may_stand_before_it(command, monkeypatch,
         asked.append(options["verbose"])
 
     monkeypatch.setattr(app.commands[verb], "callback", note)
-    bundle = [] if verb in ("list", "sensitivity") else ["BUNDLE"]
+    bundle = [] if verb in WITHOUT_BUNDLE else ["BUNDLE"]
     bundle += ["OWNER/NAME"] if verb == "push" else []
     for words in (["--verbose", verb], [verb, "--verbose"], [verb]):
         assert command(*words, *bundle)[0] == 0

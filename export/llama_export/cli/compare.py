@@ -27,7 +27,6 @@ from llama_quantize.recipe import QUALITIES
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from llama_export.exporting.comparison.bundles import OpenedBundle
     from llama_export.exporting.comparison.request import NamedText
 
 DEFAULT_RECIPES = "int4:g32,int4:g128,int8,bf16"
@@ -153,13 +152,14 @@ def _compare_bundles(
     as_json: bool,
 ) -> None:
     from llama_export.cli.terminal import TerminalProgress
+    from llama_export.exporting.comparison.bundle_pair import open_pair
 
     progress = TerminalProgress(console)
     with progress.step("Opening the bundles"):
-        from llama_export.exporting.comparison.bundles import compare_bundles, open_pair
+        pair = open_pair(*bundles)
+    with progress.step("Starting PyTorch"):
+        from llama_export.exporting.comparison.bundles import compare_bundles
         from llama_export.exporting.comparison.identity import identity_of
-
-        pair: tuple[OpenedBundle, OpenedBundle] = open_pair(*bundles)
     comparison = compare_bundles(
         pair,
         texts,

@@ -1,20 +1,17 @@
 """Run two bundles of one vocabulary over a text, and hold each against the other.
 
 They may be of two targets, or of a model before and after it was trained further. Both run as they
-are shipped, token by token, in their own runtimes. It knows sessions and tokenizers; it lowers and
-prints nothing.
+are shipped, token by token, in their own runtimes. It knows sessions; it opens no bundle and prints
+nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
-from pathlib import Path
 
-from llama_export.bundle.bundle import Bundle
-from llama_export.bundle.unchanged import require_unchanged
 from llama_export.errors import BundleError
+from llama_export.exporting.comparison.bundle_pair import OpenedBundle
 from llama_export.exporting.comparison.figures import (
     BundleComparison,
     BundleFigures,
@@ -25,93 +22,11 @@ from llama_export.exporting.comparison.identity import Identity
 from llama_export.exporting.comparison.request import NamedText
 from llama_export.exporting.comparison.texts import cut_text, describe_text
 from llama_export.exporting.pipeline import Progress
-from llama_export.llama.config import LlamaConfig
 from llama_export.targets import registry
 from llama_export.targets.session import Session
-from llama_export.targets.stored import StoredArtifact
-from llama_export.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from llama_export.verification.measure.feed import single_steps
 from llama_export.verification.measure.metrics import Logits
 from llama_export.verification.measure.yardstick import Rows, TextWindows, read_both_ways
-
-
-@dataclass(frozen=True)
-class OpenedBundle:
-    """A bundle that may be compared.
-
-    Args:
-        name: its folder, as it was named.
-        bundle: the bundle.
-        tokenizer: its tokenizer.
-        config: shape of its model.
-        artifact: its artifact.
-    """
-
-    name: str
-    bundle: Bundle
-    tokenizer: Tokenizer
-    config: LlamaConfig
-    artifact: StoredArtifact
-
-    @property
-    def vocabulary_sha256(self) -> str:
-        """Hash of the tokenizer's own file."""
-        manifest = self.bundle.manifest
-        return manifest.files[str(manifest.tokenizer["file"])].sha256
-
-    def figures(self, texts: tuple[TextFigures, ...]) -> BundleFigures:
-        """Describe it, with what was measured."""
-        manifest = self.bundle.manifest
-        return BundleFigures(
-            name=self.name,
-            model=manifest.model.name,
-            target=manifest.target,
-            recipe=str(manifest.quantization.get("recipe", "")),
-            size_bytes=self.bundle.size_bytes,
-            texts=texts,
-        )
-
-
-def open_pair(one: Path, other: Path) -> tuple[OpenedBundle, OpenedBundle]:
-    """Open two bundles, and refuse those that cannot be held against each other.
-
-    Raises:
-        BundleError: one is damaged or changed, has a pruned head, or another vocabulary.
-        BackendUnavailableError: this machine cannot run one.
-        TokenizerError: a tokenizer is damaged.
-    """
-    first, second = _open(one), _open(other)
-    for each in (first, second):
-        if each.artifact.head_tokens:
-            message = f"{each.name}: a head that lacks a text's tokens cannot be scored on it"
-            raise BundleError(message, "compare bundles with whole heads")
-    sizes = [each.artifact.vocab_size for each in (first, second)]
-    if sizes[0] != sizes[1]:
-        message = f"{first.name} has {sizes[0]} logits, and {second.name} {sizes[1]}"
-        raise BundleError(message, "compare bundles of one vocabulary")
-    if first.vocabulary_sha256 == second.vocabulary_sha256:
-        return first, second
-    if fault := tokenizer_fault(first.tokenizer, second.tokenizer, sizes[0]):
-        message = f"the tokenizers of {first.name} and {second.name} do not agree: {fault}"
-        raise BundleError(message, "compare bundles of one vocabulary")
-    return first, second
-
-
-def tokenizer_fault(one: Tokenizer, other: Tokenizer, vocab_size: int) -> str:
-    """Name the first token in which two vocabularies differ; empty: they are one.
-
-    Args:
-        one: tokenizer of a bundle.
-        other: tokenizer of another one.
-        vocab_size: number of logits of both.
-    """
-    if one.prefix_ids != other.prefix_ids:
-        return f"a text begins with {list(one.prefix_ids)} and {list(other.prefix_ids)}"
-    for token in range(min(vocab_size, max(one.vocab_size, other.vocab_size))):
-        pair = [_piece(each, token) for each in (one, other)]
-        if pair[0] != pair[1]:
-            return f"token {token} is {pair[0]!r} and {pair[1]!r}"
-    return ""
 
 
 def compare_bundles(
@@ -160,7 +75,7 @@ def compare_bundles(
             there.append(TextFigures.of(second, first.nats))
             back.append(TextFigures.of(first, second.nats))
             read.append(describe_text(text, cut, first.nats))
-    figures = pair[0].figures(tuple(back)), pair[1].figures(tuple(there))
+    figures = _figures(pair[0], back), _figures(pair[1], there)
     return BundleComparison(tuple(read), figures, identity)
 
 
@@ -175,15 +90,6 @@ def session_rows(session: Session, text: TextWindows, tick: Callable[[], None]) 
     return rows
 
 
-def _open(folder: Path) -> OpenedBundle:
-    bundle = Bundle.open(folder)
-    registry.require_runs_here(bundle)
-    require_unchanged(bundle)
-    tokenizer = load_tokenizer(bundle.path(str(bundle.manifest.tokenizer["file"])))
-    config = LlamaConfig.from_hf(bundle.manifest.model.config, where="manifest.json")
-    return OpenedBundle(str(folder), bundle, tokenizer, config, StoredArtifact.of(bundle))
-
-
 def _cut(pair: tuple[OpenedBundle, OpenedBundle], text: NamedText, positions: int) -> TextWindows:
     """Cut a text into windows that both contexts hold."""
     one, other = pair
@@ -195,12 +101,16 @@ def _cut(pair: tuple[OpenedBundle, OpenedBundle], text: NamedText, positions: in
     return cut
 
 
-def _piece(tokenizer: Tokenizer, token: int) -> str | None:
-    """Return what a token stands for; None: the tokenizer does not have it."""
-    if token >= tokenizer.vocab_size:
-        return None
-    name = tokenizer.token_name(token)
-    return tokenizer.decode([token]) if name is None else name
+def _figures(opened: OpenedBundle, texts: list[TextFigures]) -> BundleFigures:
+    manifest = opened.bundle.manifest
+    return BundleFigures(
+        name=opened.name,
+        model=manifest.model.name,
+        target=manifest.target,
+        recipe=str(manifest.quantization.get("recipe", "")),
+        size_bytes=opened.bundle.size_bytes,
+        texts=tuple(texts),
+    )
 
 
 def _counter(total: int, advance: Callable[[int, int], None]) -> Callable[[], None]:

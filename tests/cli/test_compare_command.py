@@ -1,0 +1,110 @@
+"""`llama-export compare`: tables of 80 columns, JSON, a page, a recommendation, and refusals."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+import pytest
+from artifacts.small_bundle import export_small
+from artifacts.tiny import TINY, UNTIED, write_checkpoint
+
+from llama_export.cli.app import app
+from llama_export.errors import UsageError
+
+pytestmark = pytest.mark.usefixtures("one_thread", "empty_cache")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("model") / "tiny", UNTIED)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "mine.txt"
+    path.write_text("".join(chr(97 + index * index % 23) for index in range(700)))
+    return path
+
+
+@pytest.fixture
+def compared(tiny, text, command):
+    def call(*options):
+        return command("compare", "-m", tiny, "--text", text, "--positions", 300, *options)
+
+    return call
+
+
+def test_recipes_are_shown_in_tables_of_80_columns(compared):
+    code, out, err = compared("--recipes", "int4:g64:fast:tableint4,int8,bf16")
+    assert (code, "Next:" in err) == (0, False)
+    assert max(map(len, out.splitlines())) <= 80
+    words = " ".join(out.split())
+    assert "tiny: 3 recipes" in words
+    assert "mine.txt: 300 positions in windows of 300, 2 blocks" in words
+    assert "int4:g64:tableint4:fast" in words.replace(" fast", "fast")
+    assert "down_proj" in words
+    rows = [line for line in out.splitlines() if line.startswith("  int8:g32")]
+    assert "±" in rows[0]
+
+
+def test_a_recommendation_prints_the_export_that_makes_it(compared, tmp_path):
+    page = tmp_path / "page.html"
+    options = ("--recipes", "int4:g64:fast,int8,bf16", "--html", page, "--json")
+    code, out, err = compared(*options, "--recommend", "--max-kl", 0.01)
+    assert code == 0
+    found = json.loads(out)
+    assert found["recommended"]["recipe"] == "int8:g32"
+    assert [each["recipe"] for each in found["recipes"]] == ["int4:g64:fast", "int8:g32", "bf16"]
+    assert found["texts"][0]["name"] == "mine.txt"
+    assert len(found["texts"][0]["sha256"]) == 64
+    line = found["recommended"]["command"]
+    assert f"Next:\n  {line}" in err
+    app.make_context("llama-export", shlex.split(line)[1:])  # it parses
+    assert line.endswith("--quantize int8:g32")
+    assert "int8:g32 is the smallest" in page.read_text(encoding="utf-8")
+
+
+def test_when_none_keeps_to_the_limit_the_nearest_is_named_and_the_code_is_1(compared):
+    code, out, err = compared("--recipes", "int4:g64:fast,int8", "--max-mb", 0.01)
+    assert code == 1
+    assert "no recipe has at most 0.01 MB; nearest is int4:g64:fast" in err
+    assert "int8:g32" in out
+
+
+@pytest.mark.onnx
+def test_two_bundles_are_compared(command, text, tmp_path):
+    for name in ("one", "two"):
+        export_small(tmp_path / name, TINY, recipe="int8" if name == "one" else "int4")
+    bundles = tuple(tmp_path / name / "out" / "onnx" for name in ("one", "two"))
+    options = ("--text", text, "--positions", 128, "--html", tmp_path / "page.html")
+    code, out, _ = command("compare", *bundles, *options, "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert [each["recipe"] for each in found["bundles"]] == ["int8", "int4"]
+    assert found["bundles"][0]["texts"][0]["kl"]["value"] > 0
+    assert "Two bundles as they run" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    code, out, _ = command("compare", *bundles, "--text", text, "--positions", 128)
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= 80
+    assert "each with the other as the reference" in " ".join(out.split())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "needs --model, whose recipes it compares, or two bundles"),
+        (["one"], "expected two bundles, found 1"),
+        (["one", "two", "-m", "demo"], "--model has no use for a bundle"),
+        (["one", "two", "--recipes", "int4"], "two bundles has no use for --recipes"),
+        (["one", "two", "--max-kl", "1"], "no use for --recommend"),
+        (["-m", "demo", "--threads", "1"], "no use for --threads"),
+        (["-m", "demo", "--max-kl", "1", "--max-mb", "1"], "expected one of --max-kl"),
+        (["-m", "demo", "--recipes", ","], "expected words of recipes"),
+        (["-m", "demo", "--positions", "100"], "--positions"),
+    ],
+)
+def test_what_makes_no_request_is_refused(command, options, said):
+    code, out, err = command("compare", *options, columns=200)
+    assert (code, out) == (UsageError.exit_code, "")
+    assert said in err
