@@ -38,9 +38,7 @@ def test_an_exports_options_before_a_verb_with_an_argument(refused):
 
 @pytest.mark.parametrize("verb", app.commands)
 def test_an_option_that_the_verb_has_too_belongs_after_it(refused, verb):
-    err = refused(
-        "--json", verb, *([] if verb in WITHOUT_BUNDLE else ["BUNDLE"])
-    )
+    err = refused("--json", verb, *([] if verb in WITHOUT_BUNDLE else ["BUNDLE"]))
     assert f"error: --json before {verb!r} applies to an export" in err
     assert f"what to do: write --json after {verb!r}; llama-export {verb} --help lists" in err
 

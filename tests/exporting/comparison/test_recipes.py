@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import pytest
+import torch
 from artifacts.small_bundle import Silent
 from artifacts.tiny import UNTIED, write_checkpoint
 
@@ -56,8 +58,6 @@ def test_the_figures_are_those_of_the_weights_that_an_export_makes(model, tmp_pa
     weights = QuantizedWeights.open(tmp_path / "w")
     assert four.size_bytes == weights.summary.size_bytes
     assert four.bits_per_weight == weights.summary.bits_per_weight
-    import torch
-
     prefix = [UNTIED.bos_token_id]
     ids = torch.tensor([[*prefix, *TEXT.content.encode()][:400]])
     own, other = (
@@ -86,6 +86,7 @@ def test_the_linears_that_cost_most_are_named_and_floats_cost_nothing(model):
     assert 5 / 14 < sum(each.share for each in four.costliest) <= 1
     assert {each.form for each in four.costliest} == {"int4 g64"}
     assert floats.costliest == ()
+    assert (four.targets, floats.targets) == (("onnx", "executorch", "coreml"), ("onnx",))
 
 
 def test_a_calibrated_recipe_says_what_it_was_calibrated_on(model, tmp_path, no_own_text):
@@ -127,7 +128,9 @@ def test_what_cannot_be_compared_is_refused_before_the_work(model, tmp_path, mon
         compared(model, "bf16", texts=(NamedText("short", "a" * 60),))
     quantised = tmp_path / "w"
     quantize_to(quantised, open_checkpoint(model), recipe("int4"))
-    with pytest.raises((UsageError, CheckpointError)):
+    for name in ("config.json", "tokenizer.model"):
+        shutil.copy(model / name, quantised)
+    with pytest.raises(UsageError, match="is quantised already, as int4"):
         compared(quantised, "bf16")
     text = NamedText("mine", "x", tmp_path / "mine.txt")
     with pytest.raises(UsageError, match="is both"):

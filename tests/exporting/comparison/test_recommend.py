@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from llama_export.errors import UsageError
@@ -81,5 +83,9 @@ def test_one_limit_is_asked_for():
 
 
 def test_the_command_exports_what_was_named():
-    command = export_command("my model", MIDDLE)
+    everywhere = replace(MIDDLE, targets=("onnx", "executorch", "coreml"))
+    command = export_command("my model", everywhere)
     assert command == "llama-export --target all --model 'my model' --quantize int4:g32"
+    some = export_command("demo", replace(MIDDLE, targets=("onnx", "coreml")))
+    assert some == "llama-export --target onnx,coreml --model demo --quantize int4:g32"
+    assert export_command("demo", MIDDLE) is None

@@ -142,6 +142,7 @@ class RecipeFigures:
         bits_per_weight: stored bits for each weight, scales included.
         texts: figures on each text, in the comparison's order.
         costliest: linears that cost most, the most first; empty: no linear has codes.
+        targets: targets that have such an artifact.
         phones: phones, judged; empty: the model is too small for that, or no target runs it.
     """
 
@@ -153,6 +154,7 @@ class RecipeFigures:
     bits_per_weight: float
     texts: tuple[TextFigures, ...]
     costliest: tuple[LinearCost, ...] = ()
+    targets: tuple[str, ...] = ()
     phones: tuple[JudgedPhone, ...] = ()
 
     def to_json(self) -> dict[str, object]:
@@ -165,6 +167,7 @@ class RecipeFigures:
             "bits_per_weight": round(self.bits_per_weight, 4),
             "texts": [each.to_json() for each in self.texts],
             "costliest": [asdict(each) for each in self.costliest],
+            "targets": list(self.targets),
             "phones": [asdict(each) for each in self.phones],
         }
 

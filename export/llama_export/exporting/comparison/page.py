@@ -64,6 +64,7 @@ def recipes_page(
         recipe_tables(comparison),
         comparison.identity,
         answer="" if answer is None else answer.sentence,
+        good=answer is not None and answer.chosen is not None,
         command=command or "",
         plot=cost_plot(points),
         facts=facts_of(comparison.texts, comparison.origin),
@@ -109,6 +110,7 @@ def _render(
     *,
     facts: tuple[tuple[str, str], ...],
     answer: str = "",
+    good: bool = False,
     command: str = "",
     plot: str = "",
 ) -> str:
@@ -140,6 +142,7 @@ def _render(
         subtitle=titles[1],
         style=Markup(style.read_text("utf-8")),
         answer=answer,
+        good=good,
         command=command,
         plot=Markup(plot),
         plot_label=f"Size against KL. {titles[0]}",

@@ -1,9 +1,11 @@
-"""Judge the phones by a recipe: which could hold its bundle, and what bounds its speed.
+"""Find which targets take a recipe, and judge the phones that would run its bundle.
 
 It is arithmetic over what each target would write; nothing ran on a phone.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from llama_export.errors import LlamaExportError
 from llama_export.exporting.comparison.figures import JudgedPhone
@@ -19,21 +21,28 @@ from llama_quantize.recipe import QuantRecipe
 _SMALLEST_BYTES = 50_000_000
 
 
-def judge_phones(shape: ModelShape, recipe: QuantRecipe) -> tuple[JudgedPhone, ...]:
-    """Judge each phone by the target that it would run, at a context of 1024.
+def estimates_of(shape: ModelShape, recipe: QuantRecipe) -> dict[str, TargetEstimate]:
+    """Return what each target would write that has such an artifact, by its name.
 
     Args:
         shape: the model.
         recipe: recipe as it fits the model.
+    """
+    found = {name: _estimate(shape, name, recipe) for name in registry.TARGETS}
+    return {name: each for name, each in found.items() if each is not None}
+
+
+def judge_phones(estimates: Mapping[str, TargetEstimate]) -> tuple[JudgedPhone, ...]:
+    """Judge each phone by the target that it would run, at a context of 1024.
+
+    Args:
+        estimates: what each target would write.
 
     Returns:
         The phones; none where the model is too small for the arithmetic to say anything.
     """
-    found = {name: _estimate(shape, name, recipe) for name in registry.TARGETS}
     suited = {
-        name: each
-        for name, each in found.items()
-        if each is not None and each.bundle_bytes >= _SMALLEST_BYTES
+        name: each for name, each in estimates.items() if each.bundle_bytes >= _SMALLEST_BYTES
     }
     by_target = phones_of({name: registry.get(name).phone_systems for name in suited})
     judged = []

@@ -22,7 +22,7 @@ from llama_export.exporting.comparison.figures import (
 )
 from llama_export.exporting.comparison.identity import Identity
 from llama_export.exporting.comparison.linear_costs import costliest, measure_forms
-from llama_export.exporting.comparison.phones import judge_phones
+from llama_export.exporting.comparison.phones import estimates_of, judge_phones
 from llama_export.exporting.comparison.request import NamedText, RecipesRequest
 from llama_export.exporting.comparison.texts import cut_text, describe_text
 from llama_export.exporting.pipeline import Progress
@@ -82,9 +82,15 @@ def compare_recipes(
         ]
         costs = measure_forms(source, windows[0].ids, forms, place, progress)
     shape = ModelShape(source.info.name, source.config, 0, 0)
+    estimates = [estimates_of(shape, recipe) for recipe in recipes]
     figures = (
-        replace(each, costliest=costliest(costs, schemes), phones=judge_phones(shape, recipe))
-        for each, schemes, recipe in zip(measured, forms, recipes, strict=True)
+        replace(
+            each,
+            costliest=costliest(costs, schemes),
+            targets=tuple(bundles),
+            phones=judge_phones(bundles),
+        )
+        for each, schemes, bundles in zip(measured, forms, estimates, strict=True)
     )
     origin = {
         "hub_id": source.info.hub_id,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from llama_export.exporting.comparison.figures import RecipeComparison, RecipeFigures
 from llama_export.exporting.comparison.limits import Limit
+from llama_export.targets import registry
 
 _MEGABYTE = 1e6
 
@@ -62,14 +63,17 @@ def recommend(comparison: RecipeComparison, limit: Limit) -> Recommendation:
     return Recommendation(limit, chosen, nearest)
 
 
-def export_command(model: str, figures: RecipeFigures) -> str:
-    """Return the command that exports a model with a recipe.
+def export_command(model: str, figures: RecipeFigures) -> str | None:
+    """Return the command that exports a model with a recipe; None: no target takes it.
 
     Args:
         model: name of the model, as the comparison was given it.
         figures: the recipe.
     """
-    words = ["llama-export", "--target", "all", "--model", model, *figures.export_options]
+    if not figures.targets:
+        return None
+    targets = "all" if set(figures.targets) == set(registry.TARGETS) else ",".join(figures.targets)
+    words = ["llama-export", "--target", targets, "--model", model, *figures.export_options]
     return shlex.join(words)
 
 
