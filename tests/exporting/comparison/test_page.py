@@ -40,7 +40,7 @@ def comparison(name: str = "tiny") -> RecipeComparison:
     cost = LinearCost("model.layers.3.mlp.down_proj.weight", "int4 g32", 0.12)
     phones = (JudgedPhone(name, "onnx", "perhaps", 41.7), JudgedPhone("Old", "onnx", "no", None))
     recipes = tuple(
-        RecipeFigures(each, ("--quantize", each), {}, {}, size, 4.5, (text,), (cost,), phones)
+        RecipeFigures(each, ("--quantize", each), {}, {}, size, 4.5, (text,), (cost,), (), phones)
         for each, size in ((f"{name}:g32", 100_000_000), ("bf16", 300_000_000))
     )
     exact = replace(text, kl=Estimate(0.0, 0.0))

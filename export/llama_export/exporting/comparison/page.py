@@ -50,10 +50,11 @@ def recipes_page(
     require_matplotlib()
     points = [
         (
-            text.name,
+            _drawable(text.name),
             [
-                CostPoint(each.name, each.size_bytes, each.texts[index].kl)
+                CostPoint(_drawable(each.name), each.size_bytes, kl.value, kl.error)
                 for each in comparison.recipes
+                for kl in (each.texts[index].kl,)
             ],
         )
         for index, text in enumerate(comparison.texts)
@@ -101,6 +102,11 @@ def write_page(page: str, path: Path) -> None:
     check_place(path, FIRST_LINE)
     # A name may hold bytes that no text has; better a question mark than no page.
     replace_file(path, page.encode("utf-8", errors="replace"))
+
+
+def _drawable(name: str) -> str:
+    """Return a name of anybody's in letters that the plot's font has."""
+    return printable(name).encode("ascii", errors="replace").decode("ascii")
 
 
 def _render(

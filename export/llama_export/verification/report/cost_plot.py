@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from llama_export.verification.estimate import Estimate
 from llama_export.verification.report.svg import SERIES, draw_svg, legend_above
 
 if TYPE_CHECKING:
@@ -31,11 +30,13 @@ class CostPoint:
         label: what stands beside it; empty: nothing.
         size_bytes: stored bytes.
         kl: mean KL in nats.
+        kl_error: its standard error.
     """
 
     label: str
     size_bytes: int
-    kl: Estimate
+    kl: float
+    kl_error: float
 
 
 def cost_plot(texts: Sequence[tuple[str, Sequence[CostPoint]]]) -> str:
@@ -47,7 +48,7 @@ def cost_plot(texts: Sequence[tuple[str, Sequence[CostPoint]]]) -> str:
     Raises:
         BackendUnavailableError: matplotlib is not installed.
     """
-    found = [each.kl.value for _, points in texts for each in points if each.kl.value > 0]
+    found = [each.kl for _, points in texts for each in points if each.kl > 0]
     floor = min(found, default=_NO_KL) / 10
 
     def draw(axes: Axes) -> None:
@@ -56,7 +57,7 @@ def cost_plot(texts: Sequence[tuple[str, Sequence[CostPoint]]]) -> str:
             rising = sorted(points, key=lambda each: each.size_bytes)
             axes.errorbar(
                 [each.size_bytes / _MEGABYTE for each in rising],
-                [max(each.kl.value, floor) for each in rising],
+                [max(each.kl, floor) for each in rising],
                 yerr=_bars(rising, floor),
                 fmt=_MARKERS[index % len(_MARKERS)],
                 color=colour,
@@ -67,7 +68,7 @@ def cost_plot(texts: Sequence[tuple[str, Sequence[CostPoint]]]) -> str:
             for place, each in enumerate(rising if index == 0 else ()):
                 axes.annotate(
                     each.label,
-                    (each.size_bytes / _MEGABYTE, max(each.kl.value, floor)),
+                    (each.size_bytes / _MEGABYTE, max(each.kl, floor)),
                     xytext=(6, _LABELS[place % 2]),
                     textcoords="offset points",
                     parse_math=False,  # a name is never a formula
@@ -76,12 +77,15 @@ def cost_plot(texts: Sequence[tuple[str, Sequence[CostPoint]]]) -> str:
         axes.margins(x=0.22, y=0.12)
         axes.set_xlabel("size of the weights, MB")
         axes.set_ylabel("KL, nats")
-        legend_above(axes, columns=2)
+        if len(texts) > 1:
+            legend_above(axes, columns=2)
+            for label in axes.get_legend().get_texts():
+                label.set_parse_math(False)
 
     return draw_svg("cost", draw, height_in=4.2)
 
 
 def _bars(points: Sequence[CostPoint], floor: float) -> list[list[float]]:
     """Return the lengths of the bars down and up; none goes below what the scale has."""
-    down = [min(each.kl.error, max(each.kl.value - floor, 0.0)) for each in points]
-    return [down, [each.kl.error for each in points]]
+    down = [min(each.kl_error, max(each.kl - floor, 0.0)) for each in points]
+    return [down, [each.kl_error for each in points]]
