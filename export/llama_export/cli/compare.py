@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from llama_export.exporting.comparison.request import NamedText
 
-DEFAULT_RECIPES = "int4:g32,int4:g128,int8,bf16"
+DEFAULT_RECIPES = "int4:g32,int4:g64,int8,bf16"
 _MEGABYTE = 1e6
 
 
