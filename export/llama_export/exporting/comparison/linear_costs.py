@@ -25,7 +25,7 @@ from llama_quantize.scheme import GroupedInt, Scheme
 SHOWN = 5
 """Linears that are named of a recipe."""
 # More of them hardly change which linears come first.
-_TOKENS = 2048
+_TOKENS = 1024
 
 Schemes = Mapping[str, Scheme]
 
