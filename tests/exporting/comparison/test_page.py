@@ -19,7 +19,7 @@ from llama_export.exporting.comparison.identity import Identity, identity_of, so
 from llama_export.exporting.comparison.limits import Limit
 from llama_export.exporting.comparison.page import FIRST_LINE, check_page, recipes_page, write_page
 from llama_export.exporting.comparison.recommend import recommend
-from llama_export.verification.measure.estimate import Estimate
+from llama_export.verification.estimate import Estimate
 
 pytest.importorskip("matplotlib", reason="needs the extra `report`")
 

@@ -16,7 +16,7 @@ from llama_export.exporting.comparison.figures import (
 from llama_export.exporting.comparison.identity import Identity
 from llama_export.exporting.comparison.limits import Limit
 from llama_export.exporting.comparison.recommend import export_command, recommend
-from llama_export.verification.measure.estimate import Estimate
+from llama_export.verification.estimate import Estimate
 
 ONE = Estimate(1.0, 0.0)
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from llama_export.exporting.comparison.identity import Identity
-from llama_export.verification.estimate import Estimate
-from llama_export.verification.measure.metrics import Doubles
-from llama_export.verification.measure.yardstick import TextReading
+
+if TYPE_CHECKING:
+    from llama_export.verification.estimate import Estimate
+    from llama_export.verification.measure.metrics import Doubles
+    from llama_export.verification.measure.yardstick import TextReading
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,6 @@ def _render(
     plot: str = "",
 ) -> str:
     from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
 
     def clean(value: object) -> object:
         """Make a text of anybody's fit to be shown; markup of ours stays."""
@@ -146,11 +145,11 @@ def _render(
     return environment.from_string(template).render(
         title=titles[0],
         subtitle=titles[1],
-        style=Markup(style.read_text("utf-8")),
+        style=style.read_text("utf-8"),
         answer=answer,
         good=good,
         command=command,
-        plot=Markup(plot),
+        plot=plot,
         plot_label=f"Size against KL. {titles[0]}",
         tables=tables,
         facts=(*facts, *made),
