@@ -125,8 +125,8 @@ def export(
         targets: "onnx", "executorch", "coreml" or "all", or several of them. In place of a
             target's name, its options choose its form, such as `OnnxOptions(all_logits=True)`.
         output: folder that gets one bundle for each target; None: a folder with the model's name.
-        recipe: "int4", "int8", "bf16" or "fp16", or the `Path` of a file with a recipe; None: int4,
-            or what quantised weights have.
+        recipe: "int4", "int8", "bf16" or "fp16", a word that says more, such as "int4:g64:best", or
+            the `Path` of a file with a recipe; None: int4, or what quantised weights have.
         group_size: number of weights that share a scale; None: the recipe's own.
         max_context: number of positions of the KV cache; None: each target's own, or the model's
             if that is less.

@@ -62,6 +62,7 @@ def test_a_page_has_the_figures_and_what_they_depend_on():
         "3 down_proj 12.0%",
         "perhaps, 42",
         "sha256 abababababababab",
+        "rules sha256 44136fa355b3678a",
         "llama-export compare --model x",
         "2026-01-02",
         "Xeon, 2 threads",

@@ -15,6 +15,7 @@ from llama_export.exporting.comparison.wording import (
     bundle_tables,
     bundles_title,
     facts_of,
+    recipe_facts,
     recipe_tables,
     recipes_title,
 )
@@ -68,7 +69,10 @@ def recipes_page(
         good=answer is not None and answer.chosen is not None,
         command=command or "",
         plot=cost_plot(points),
-        facts=facts_of(comparison.texts, comparison.origin),
+        facts=(
+            *facts_of(comparison.texts, comparison.origin),
+            *recipe_facts(comparison.recipes),
+        ),
     )
 
 

@@ -5,6 +5,8 @@ It knows figures and sentences; it knows neither rich nor HTML.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -166,6 +168,18 @@ def facts_of(texts: Sequence[ReadText], origin: Mapping[str, str]) -> tuple[tupl
     """Return what was read, and where the model comes from, by name."""
     named = [(f"Text {each.name}", f"sha256 {each.sha256[:_HASH_SHOWN]}") for each in texts]
     return (*((key.replace("_", " "), value) for key, value in origin.items()), *named)
+
+
+def recipe_facts(recipes: Sequence[RecipeFigures]) -> tuple[tuple[str, str], ...]:
+    """Return what each recipe is to the rule: its rules' hash, and that of what it read."""
+    found = []
+    for each in recipes:
+        rules = json.dumps(each.rules, sort_keys=True).encode("utf-8")
+        said = f"rules sha256 {hashlib.sha256(rules).hexdigest()[:_HASH_SHOWN]}"
+        if read := each.calibration.get("ids_sha256"):
+            said += f", calibrated on ids sha256 {read[:_HASH_SHOWN]}"
+        found.append((f"Recipe {each.name}", said))
+    return tuple(found)
 
 
 def _tail_cells(figures: TextFigures) -> tuple[str, str, str]:
