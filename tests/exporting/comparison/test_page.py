@@ -82,6 +82,16 @@ def test_what_comes_from_outside_is_shown_and_does_nothing():
     assert "default-src 'none'" in page
 
 
+def test_each_of_several_texts_has_a_line_and_a_table():
+    one = comparison()
+    texts = (one.texts[0], replace(one.texts[0], name="second $x^2$"))
+    recipes = tuple(replace(each, texts=each.texts * 2) for each in one.recipes)
+    page = recipes_page(replace(one, texts=texts, recipes=recipes), None, None)
+    assert page.count("<h2>On ") == 2
+    # In the plot's legend too: a name is no formula.
+    assert page.count("second $x^2$") == 3
+
+
 def test_only_a_page_of_ours_is_replaced(tmp_path):
     page = recipes_page(comparison(), None, None)
     file = tmp_path / "page.html"

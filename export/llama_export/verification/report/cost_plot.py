@@ -79,7 +79,8 @@ def cost_plot(texts: Sequence[tuple[str, Sequence[CostPoint]]]) -> str:
         axes.set_ylabel("KL, nats")
         if len(texts) > 1:
             legend_above(axes, columns=2)
-            for label in axes.get_legend().get_texts():
+        if (legend := axes.get_legend()) is not None:
+            for label in legend.get_texts():
                 label.set_parse_math(False)
 
     return draw_svg("cost", draw, height_in=4.2)
