@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from llama_export.cli.options import JSON, PATH, THREADS, VERBOSE, open_console
 from llama_export.cli.output import write_json
 from llama_export.cli.reading_options import READING_OPTIONS, READING_SECTION, chosen_reading
 from llama_export.cli.recipe_word import parse_recipe_names
+from llama_export.cli.tokens import command_line
 from llama_export.cli.verb import Positional, Section, Verb
 from llama_export.errors import UsageError
 from llama_export.exporting.comparison.limits import (
@@ -107,7 +107,7 @@ def compare(
         from llama_export.exporting.comparison.recipes import compare_recipes
         from llama_export.exporting.comparison.recommend import export_command
         from llama_export.exporting.comparison.recommend import recommend as choose
-    comparison = compare_recipes(request, identity_of(sys.argv[1:]), progress)
+    comparison = compare_recipes(request, identity_of(command_line()), progress)
     answer = None if limit is None else choose(comparison, limit)
     command = None
     if answer is not None and answer.chosen is not None:
@@ -165,7 +165,7 @@ def _compare_bundles(
         texts,
         positions or BUNDLE_POSITIONS,
         threads,
-        identity_of(sys.argv[1:]),
+        identity_of(command_line()),
         progress,
     )
     if html is not None:

@@ -6,13 +6,13 @@ It lays a plan out; it decides nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llama_export.cli.durations import shown_duration
 from llama_export.errors import LlamaExportError
-from llama_export.exporting.estimate import QUOTED_CONTEXT, ExportEstimate, TargetEstimate
-from llama_export.exporting.phones import KnownPhones, Phone, known_phones
+from llama_export.exporting.estimate import ExportEstimate
+from llama_export.exporting.judged_phones import JudgedPhones, judge_phones
+from llama_export.exporting.phones import KnownPhones, known_phones
 from llama_export.sources.source import WEIGHTS_FOLDER
 from llama_export.system.byte_sizes import format_bytes
 
@@ -31,8 +31,6 @@ _PHONE_NOTE = (
 )
 
 _WAITED_FOR_S = 60
-# Smaller models decode from the processor's caches: the memory's speed says nothing of them.
-_SMALLEST_BYTES = 50_000_000
 
 
 def show_plan(plan: ExportPlan, *, as_json: bool) -> None:
@@ -53,11 +51,13 @@ def show_plan(plan: ExportPlan, *, as_json: bool) -> None:
         console.print(plan_table(plan))
         console.print(target_table(plan))
         contexts = set()
-        for judged in _judged_phones(plan):
+        for judged in _judged(plan):
             console.print(phone_table(judged))
             contexts.add(judged.context)
         if contexts:
-            console.print(wrapped(_phone_note(known_phones(), contexts), console.width), soft_wrap=True)
+            console.print(
+                wrapped(_phone_note(known_phones(), contexts), console.width), soft_wrap=True
+            )
         for note in plan.notes:
             print_text(console, f"note: {note}")
     plan.resources.require()
@@ -75,70 +75,14 @@ def to_json(plan: ExportPlan) -> dict[str, object]:
         "estimate": plan.estimate.to_json(),
         "notes": list(plan.notes),
         "resources": plan.resources.to_json(),
-        "phones": [judged.to_json() for judged in _judged_phones(plan)],
+        "phones": [judged.to_json() for judged in _judged(plan)],
         "phones_as_of": known_phones().as_of.isoformat(),
         "share_sources": list(known_phones().share_sources),
     }
 
 
-@dataclass(frozen=True)
-class _JudgedPhones:
-    """The phones that would run one target's bundle."""
-
-    estimate: TargetEstimate
-    phones: tuple[Phone, ...]
-
-    @property
-    def context(self) -> int:
-        return min(QUOTED_CONTEXT, self.estimate.max_context)
-
-    @property
-    def needed_bytes(self) -> int:
-        return self.estimate.run_bytes(self.context)
-
-    @property
-    def read_bytes(self) -> int:
-        return self.estimate.footprint.read_bytes_per_token(self.context)
-
-    def bound(self, phone: Phone) -> float | None:
-        """Return the bound on a phone's decoding; None where it cannot run at all."""
-        if phone.verdict(self.needed_bytes) == "no":
-            return None
-        return phone.tokens_per_s(self.read_bytes)
-
-    def to_json(self) -> dict[str, object]:
-        return {
-            "target": self.estimate.target,
-            "context": self.context,
-            "needed_bytes": self.needed_bytes,
-            "read_bytes_per_token": self.read_bytes,
-            "rows": [
-                {
-                    "name": phone.name,
-                    "system": phone.system,
-                    "memory_bytes": phone.memory_bytes,
-                    "app_bytes": [phone.sure_bytes, phone.likely_bytes],
-                    "memory_kind": phone.memory_kind,
-                    "bandwidth_bytes_per_s": phone.bandwidth,
-                    "bandwidth_is_derived": phone.derived,
-                    "fits": phone.verdict(self.needed_bytes),
-                    "tokens_per_s_bound": self.bound(phone),
-                    "note": phone.note,
-                    "sources": list(phone.sources),
-                }
-                for phone in self.phones
-            ],
-        }
-
-
-def _judged_phones(plan: ExportPlan) -> Iterator[_JudgedPhones]:
-    """Judge each phone by the target that it would run, of those that are exported."""
-    suited = [each for each in plan.targets if each.estimate.bundle_bytes >= _SMALLEST_BYTES]
-    ranks = {each.target.name: each.target.phone_systems for each in suited}
-    by_target = known_phones().by_target(ranks)
-    for each in suited:
-        if phones := by_target.get(each.target.name):
-            yield _JudgedPhones(each.estimate, phones)
+def _judged(plan: ExportPlan) -> Iterator[JudgedPhones]:
+    return judge_phones(each.estimate for each in plan.targets)
 
 
 def plan_table(plan: ExportPlan) -> Table:
@@ -229,7 +173,7 @@ def target_table(plan: ExportPlan) -> Table:
     return table
 
 
-def phone_table(judged: _JudgedPhones) -> Table:
+def phone_table(judged: JudgedPhones) -> Table:
     """List the phones that would run a bundle: which could hold it, and what bounds its speed."""
     from rich.table import Table
 

@@ -91,7 +91,7 @@ def identify(manifest: Manifest, *, methods: Collection[str] = (), command: str 
     Raises:
         UsageError: `SOURCE_DATE_EPOCH` is no number of seconds.
     """
-    machine, quantization = Machine(), manifest.quantization
+    quantization = manifest.quantization
     return Identity(
         recipe=str(quantization["recipe"]),
         group_size=quantization["group_size"],
@@ -100,17 +100,17 @@ def identify(manifest: Manifest, *, methods: Collection[str] = (), command: str 
         calibration=quantization.get("calibration") or {},
         source=manifest.model.hub_id or manifest.model.name,
         commit=manifest.model.revision,
-        versions=_running_versions(manifest.created_with),
+        versions=running_versions(manifest.created_with),
         exported_with=dict(manifest.created_with),
         system=f"{platform.platform(terse=True)}, {platform.machine()}",
-        processor=f"{machine.processor()}, {machine.cores()} logical cores",
-        date=_date(os.environ.get(_DATE, "")),
+        processor=processor_name(),
+        date=source_date(),
         command=command,
     )
 
 
-def _running_versions(packages: Collection[str]) -> dict[str, str]:
-    """Return the versions on this machine of the packages that made a bundle."""
+def running_versions(packages: Collection[str]) -> dict[str, str]:
+    """Return the versions of llama-export, Python and those of some packages that are installed."""
     found = {_OWN: __version__, "python": platform.python_version()}
     for package in sorted(set(packages) - set(found)):
         try:
@@ -120,7 +120,19 @@ def _running_versions(packages: Collection[str]) -> dict[str, str]:
     return found
 
 
-def _date(seconds: str) -> str | None:
+def processor_name() -> str:
+    """Return the processor's name and its number of logical cores."""
+    machine = Machine()
+    return f"{machine.processor()}, {machine.cores()} logical cores"
+
+
+def source_date() -> str | None:
+    """Return the time of `SOURCE_DATE_EPOCH` in UTC; None: it is not set.
+
+    Raises:
+        UsageError: it is no number of seconds.
+    """
+    seconds = os.environ.get(_DATE, "")
     if not seconds:
         return None
     try:

@@ -15,7 +15,7 @@ from llama_export.exporting.comparison.figures import (
     RecipeFigures,
     TextFigures,
 )
-from llama_export.exporting.comparison.identity import Identity, identity_of, source_date
+from llama_export.exporting.comparison.identity import Identity, identity_of
 from llama_export.exporting.comparison.limits import Limit
 from llama_export.exporting.comparison.page import FIRST_LINE, check_page, recipes_page, write_page
 from llama_export.exporting.comparison.recommend import recommend
@@ -105,13 +105,11 @@ def test_only_a_page_of_ours_is_replaced(tmp_path):
     assert file.read_text() == "mine"
 
 
-def test_the_date_is_the_builds_or_none_and_no_token_is_shown(monkeypatch):
+def test_the_date_is_the_builds_or_none(monkeypatch):
     monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
-    assert source_date() is None
+    assert identity_of("llama-export compare").date is None
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "86400")
-    found = identity_of(["compare", "--token", "hf_secret", "--token=hf_other", "--model", "a b"])
-    assert found.date == "1970-01-02"
-    assert found.command == "llama-export compare --token ... --token=... --model 'a b'"
+    assert identity_of("llama-export compare").date == "1970-01-02T00:00:00Z"
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "soon")
     with pytest.raises(UsageError, match="SOURCE_DATE_EPOCH"):
-        source_date()
+        identity_of("llama-export compare")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from llama_export.exporting.comparison.phones import estimates_of, judge_phones
+from llama_export.exporting.comparison.phones import estimates_of, judged_phones
 from llama_export.exporting.comparison.wording import shown_phones
-from llama_export.exporting.phones import PHONES
+from llama_export.exporting.phones import known_phones
 from llama_export.exporting.plan import fitted_recipe
 from llama_export.llama.presets import PRESETS
 from llama_export.sources.catalogue import ModelShape
@@ -14,13 +14,13 @@ from llama_quantize.recipe import recipe
 def judged(model: str, *asked):
     shape = ModelShape(model, PRESETS[model], 0, 0)
     found = estimates_of(shape, fitted_recipe(recipe(*asked), shape.config))
-    return found, judge_phones(found)
+    return found, judged_phones(found)
 
 
 def test_a_phone_is_judged_by_the_target_that_it_would_run():
     found, phones = judged("3.2-1B", "int4")
     assert set(found) == {"onnx", "executorch", "coreml"}
-    assert {each.name for each in phones} == {each.name for each in PHONES}
+    assert {each.name for each in phones} == {each.name for each in known_phones().phones}
     by_name = {each.name: each for each in phones}
     assert by_name["iPhone 15 Pro"].target == "coreml"
     assert by_name["Galaxy S24 (Snapdragon)"].target != "coreml"

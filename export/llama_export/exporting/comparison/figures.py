@@ -16,7 +16,7 @@ from llama_export.exporting.comparison.identity import Identity
 
 if TYPE_CHECKING:
     from llama_export.verification.estimate import Estimate
-    from llama_export.verification.measure.metrics import Doubles
+    from llama_export.verification.measure.in_blocks import Doubles
     from llama_export.verification.measure.yardstick import TextReading
 
 

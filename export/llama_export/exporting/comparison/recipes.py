@@ -22,7 +22,7 @@ from llama_export.exporting.comparison.figures import (
 )
 from llama_export.exporting.comparison.identity import Identity
 from llama_export.exporting.comparison.linear_costs import costliest, measure_forms
-from llama_export.exporting.comparison.phones import estimates_of, judge_phones
+from llama_export.exporting.comparison.phones import estimates_of, judged_phones
 from llama_export.exporting.comparison.request import NamedText, RecipesRequest
 from llama_export.exporting.comparison.texts import cut_text, describe_text
 from llama_export.exporting.pipeline import Progress
@@ -88,7 +88,7 @@ def compare_recipes(
             each,
             costliest=costliest(costs, schemes),
             targets=tuple(bundles),
-            phones=judge_phones(bundles),
+            phones=judged_phones(bundles),
         )
         for each, schemes, bundles in zip(measured, forms, estimates, strict=True)
     )

@@ -12,17 +12,9 @@ from llama_export.exporting.comparison.figures import ReadText
 from llama_export.exporting.comparison.limits import FEWEST_POSITIONS
 from llama_export.exporting.comparison.request import NamedText
 from llama_export.llama.config import LlamaConfig
-from llama_export.verification.measure.metrics import Doubles
-from llama_export.verification.measure.yardstick import (
-    TextWindows,
-    block_positions,
-    exponential,
-    weighted_mean,
-)
+from llama_export.verification.measure.in_blocks import Doubles, block_count, exponential
+from llama_export.verification.measure.yardstick import TextWindows, block_positions, weighted_mean
 from llama_export.verification.samples import TextEncoder, plan_budget
-
-# Neighbouring positions are hard together; at this distance hardly any more.
-_BLOCK_POSITIONS = 128
 
 
 def cut_text(
@@ -55,9 +47,13 @@ def cut_text(
             f"found {min(positions, available)}"
         )
         raise PromptError(message, "give a page or more of the text that the model is for")
-    blocks = max(2, round(window / _BLOCK_POSITIONS))
     return TextWindows.cut(
-        text.name, token_ids, positions, window=window, prefix_ids=prefix, blocks=blocks
+        text.name,
+        token_ids,
+        positions,
+        window=window,
+        prefix_ids=prefix,
+        blocks=block_count(window),
     )
 
 

@@ -65,8 +65,13 @@ def exponential(logarithm: Estimate) -> Estimate:
     return Estimate(value, value * logarithm.error, logarithm.count)
 
 
+def block_count(positions: int) -> int:
+    """Return into how many blocks so many neighbouring positions are cut."""
+    return min(positions, max(positions // _BLOCK, _FEWEST_BLOCKS))
+
+
 def _bounds(positions: int) -> npt.NDArray[np.int64]:
     """Return where blocks begin, and where the last ends, `[B + 1]`."""
-    blocks = min(positions, max(positions // _BLOCK, _FEWEST_BLOCKS))
-    bounds: npt.NDArray[np.int64] = np.linspace(0, positions, blocks + 1).round().astype(np.int64)
+    edges = np.linspace(0, positions, block_count(positions) + 1)
+    bounds: npt.NDArray[np.int64] = edges.round().astype(np.int64)
     return bounds

@@ -23,12 +23,8 @@ from llama_export.errors import LlamaExportError
 from llama_export.llama.config import LlamaConfig
 from llama_export.llama.streamed import Pass, ReadWeight, reference_head, run_passes
 from llama_export.verification.estimate import Estimate, mean, ratio
-from llama_export.verification.measure.metrics import (
-    Doubles,
-    LogitComparison,
-    Logits,
-    TokenLoss,
-)
+from llama_export.verification.measure.in_blocks import Doubles, exponential
+from llama_export.verification.measure.metrics import LogitComparison, Logits, TokenLoss
 
 # What one pass through a layer takes, as in the calibration.
 _WINDOWS_A_PASS = 4
@@ -156,12 +152,6 @@ def weighted_mean(blocks: Doubles, positions: Doubles) -> Estimate:
     return ratio(blocks * positions, positions)
 
 
-def exponential(nats: Estimate) -> Estimate:
-    """Turn a mean of nats into a perplexity, or a difference of two into a ratio."""
-    value = math.exp(nats.value) if nats.value < 700 else math.inf
-    return Estimate(value, value * nats.error)
-
-
 class Yardstick:
     """A checkpoint's own answers on some texts; other weights are read beside them.
 
@@ -269,11 +259,11 @@ def losses(text: TextWindows, model: Rows) -> Doubles:
 
 
 def _places(text: TextWindows) -> Iterator[tuple[int, slice]]:
-    """Yield what is compared at once, none of which lies in two blocks."""
+    """Yield what is compared at once."""
+    length = text.ids.shape[1]
     for window in range(len(text.ids)):
-        for block in text.block_slices():
-            for start in range(block.start, block.stop, _ROWS_AT_ONCE):
-                yield window, slice(start, min(start + _ROWS_AT_ONCE, block.stop))
+        for start in range(0, length, _ROWS_AT_ONCE):
+            yield window, slice(start, min(start + _ROWS_AT_ONCE, length))
 
 
 def _lengths(text: TextWindows) -> list[int]:
@@ -291,16 +281,27 @@ class _Sums:
         self._block, self._filled = 0, 0
 
     def add(self, reference: Logits, model: Logits, targets: torch.Tensor) -> None:
-        """Compare the next positions of a block, and score the model's."""
-        self._comparisons[self._block].add(reference, model)
-        self.score(model, targets)
+        """Compare the next positions, and score the model's."""
+        for block, rows in self._blocks_of(len(targets)):
+            self._comparisons[block].add(reference[rows], model[rows])
+            self._losses[block].add(model[rows], targets[rows].numpy())
 
     def score(self, model: Logits, targets: torch.Tensor) -> None:
-        """Score the next positions of a block."""
-        self._losses[self._block].add(model, targets.numpy())
-        self._filled += len(targets)
-        if self._filled == self._positions[self._block]:
-            self._block, self._filled = self._block + 1, 0
+        """Score the next positions."""
+        for block, rows in self._blocks_of(len(targets)):
+            self._losses[block].add(model[rows], targets[rows].numpy())
+
+    def _blocks_of(self, count: int) -> Iterator[tuple[int, slice]]:
+        """Yield the blocks that the next positions belong to, and which of them belong to each."""
+        start = 0
+        while start < count:
+            size = int(self._positions[self._block])
+            stop = min(count, start + size - self._filled)
+            yield self._block, slice(start, stop)
+            self._filled += stop - start
+            if self._filled == size:
+                self._block, self._filled = self._block + 1, 0
+            start = stop
 
     def nats(self) -> Doubles:
         """Return the loss of each block."""
