@@ -65,9 +65,9 @@ def test_a_recommendation_prints_the_export_that_makes_it(compared, tmp_path):
     assert "int8:g32 is the smallest" in page.read_text(encoding="utf-8")
 
 
-def test_when_none_keeps_to_the_limit_the_nearest_is_named_and_the_code_is_1(compared):
+def test_when_none_keeps_to_the_limit_the_nearest_is_named_as_an_error(compared):
     code, out, err = compared("--recipes", "int4:g64:fast,int8", "--max-mb", 0.01)
-    assert code == 1
+    assert code == 9
     assert "no recipe has at most 0.01 MB; nearest is int4:g64:fast" in err
     assert "int8:g32" in out
 

@@ -22,6 +22,7 @@ from llama_export.exporting.comparison.limits import (
     RECIPE_POSITIONS,
     Limit,
 )
+from llama_quantize.errors import QuantizationError
 from llama_quantize.recipe import QUALITIES
 
 if TYPE_CHECKING:
@@ -126,8 +127,7 @@ def compare(
     if command is not None:
         console.print(f"\nNext:\n  {command}", soft_wrap=True)
     if answer is not None and answer.chosen is None:
-        console.print(f"\n{answer.sentence}", soft_wrap=True)
-        raise click.exceptions.Exit(1)
+        raise QuantizationError(answer.sentence, "allow more, or compare other recipes")
 
 
 def chosen_limit(max_kl: float | None, max_mb: float | None, *, asked: bool) -> Limit | None:
@@ -274,7 +274,7 @@ COMPARE = Verb(
                 click.Option(
                     ["--recommend"],
                     is_flag=True,
-                    help="Name the recipe that keeps to one of these; exit code 1 if none does.",
+                    help="Name the recipe that keeps to one of these; an error if none does.",
                 ),
                 click.Option(
                     ["--max-kl"],
