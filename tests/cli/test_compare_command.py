@@ -36,16 +36,25 @@ def compared(tiny, text, command):
 
 
 def test_recipes_are_shown_in_tables_of_80_columns(compared):
-    code, out, err = compared("--recipes", "int4:g64:fast:tableint4,int8,bf16")
+    code, out, err = compared("--recipes", "int4:g64:fast,int8,bf16")
     assert (code, "Next:" in err) == (0, False)
     assert max(map(len, out.splitlines())) <= 80
     words = " ".join(out.split())
     assert "tiny: 3 recipes" in words
-    assert "mine.txt: 300 positions in windows of 300, 2 blocks" in words
-    assert "int4:g64:tableint4:fast" in words.replace(" fast", "fast")
+    assert "mine.txt: 300 positions in windows of 300, 9 blocks" in words
     assert "down_proj" in words
     rows = [line for line in out.splitlines() if line.startswith("  int8:g32")]
     assert "±" in rows[0]
+
+
+def test_what_is_too_wide_for_80_columns_is_a_list(compared):
+    code, out, _ = compared("--recipes", "int4:g64:fast:tableint4,int8")
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= 80
+    assert "\nint4:g64:tableint4:fast\n" in out
+    lines = out.splitlines()
+    at = next(index for index, line in enumerate(lines) if line.startswith("  perplexity"))
+    assert lines[at + 1].index("×") == lines[at].index("1")
 
 
 def test_a_recommendation_prints_the_export_that_makes_it(compared, tmp_path):

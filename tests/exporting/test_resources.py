@@ -23,7 +23,7 @@ def test_room_is_refused_for_the_disk_and_said_for_the_memory(tmp_path, caplog, 
     assert caplog.records == []
     full = look_for_resources(found, tmp_path, FakeMachine(free_disk=found.disk_bytes - 1))
     with pytest.raises(
-        OutputError, match=r"needs 1\.64 GB at .*, and 1\.64 GB are free"
+        OutputError, match=r"needs 1\.65 GB at .*, and 1\.65 GB are free"
     ) as refused:
         full.require()
     assert "--output" in refused.value.hint

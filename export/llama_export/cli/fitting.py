@@ -241,7 +241,10 @@ def _as_list(table: Table, width: int, plain: Callable[[RenderableType], str]) -
         lines.append(wrapped(name, width, _INDENT))
         for heading, value in zip(headings[1:], values, strict=True):
             if value:
+                # A cell's second line stands below its first.
+                below = "\n" + " " * (longest + 2)
                 gap = " " * (longest - cell_len(heading))
-                line = wrapped(f"{heading}{gap}  {value}", width - len(_INDENT), _INDENT)
+                text = f"{heading}{gap}  {value}".replace("\n", below)
+                line = wrapped(text, width - len(_INDENT), _INDENT)
                 lines.append(textwrap.indent(line, _INDENT))
     return "".join(f"{line}\n" for line in lines)

@@ -38,7 +38,7 @@ def show_next_steps(console: Console, proofs: Sequence[tuple[Bundle, str | None]
     lines += [command for _, command in proofs if command is not None]
     console.print("\nNext:")
     for line in (*lines, *_ways_into_an_app(bundles)):
-        console.print(f"  {line}", soft_wrap=True, markup=False)
+        console.print(f"  {line}", soft_wrap=True)
 
 
 def _ways_into_an_app(bundles: Sequence[Bundle]) -> Iterator[str]:

@@ -44,7 +44,7 @@ def compared(one, other, positions=200):
 
 def test_a_bundle_does_not_differ_from_itself(before):
     found = compared(before, before)
-    assert (found.texts[0].positions, found.texts[0].blocks) == (200, 2)
+    assert (found.texts[0].positions, found.texts[0].blocks) == (200, 8)
     for each in found.bundles:
         (figures,) = each.texts
         assert figures.kl.value < 1e-12
@@ -62,7 +62,7 @@ def test_a_model_is_compared_with_what_it_became(before, after):
     assert one.texts[0].ratio.value == pytest.approx(1 / other.texts[0].ratio.value)
     # What the eager model makes of the checkpoints, whose weights int8 hardly changes.
     ids = [TINY.bos_token_id, *TEXT.content.encode()]
-    read = TextWindows.cut("mine", ids, 200, window=200, blocks=2)
+    read = TextWindows.cut("mine", ids, 200, window=200, blocks=8)
     own, became = (open_checkpoint(folder.parents[1] / "tiny").tensor for folder in (before, after))
     yardstick = Yardstick(TINY, own, [read])
     (reading,) = yardstick.read(became)

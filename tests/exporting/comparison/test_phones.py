@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llama_export.exporting.comparison.phones import estimates_of, judged_phones
+from llama_export.exporting.comparison.recipes import estimates_of, judged_phones
 from llama_export.exporting.comparison.wording import shown_phones
 from llama_export.exporting.phones import known_phones
 from llama_export.exporting.plan import fitted_recipe

@@ -51,7 +51,7 @@ def compared(model, *words, positions=400, **choices):
 def test_the_figures_are_those_of_the_weights_that_an_export_makes(model, tmp_path):
     found = compared(model, "int4:g64", "int8", "bf16")
     (text,) = found.texts
-    assert (text.positions, text.window, text.blocks) == (400, 400, 3)
+    assert (text.positions, text.window, text.blocks) == (400, 400, 12)
     four, eight, floats = found.recipes
     checkpoint = open_checkpoint(model)
     quantize_to(tmp_path / "w", checkpoint, fitted_recipe(recipe("int4", 64), UNTIED))

@@ -11,13 +11,9 @@ import pytest
 from llama_export.llama.config import LlamaConfig
 from llama_export.llama.presets import PRESETS
 from llama_export.targets import registry
+from llama_export.verification.judge.quantisation import QUANTISATION_KL, quantisation_rows
 from llama_export.verification.judge.sessions import session_rows
-from llama_export.verification.judge.terms import (
-    QUANTISATION_KL,
-    lowering_rows,
-    quantisation_rows,
-    strictly,
-)
+from llama_export.verification.judge.terms import lowering_rows, strictly
 from llama_export.verification.measure.behaviour import ContextEnd, Conversations
 from llama_export.verification.measure.exact import AtLength, CacheDifference, Exact, InPortions
 from llama_export.verification.measure.metrics import LogitMetrics, Perplexity, compare_logits

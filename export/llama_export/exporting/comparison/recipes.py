@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llama_export.calibration.calibrate import Place, calibration_for
 from llama_export.calibration.options import CalibrationOptions
 from llama_export.checkpoints.formats import require_useful
-from llama_export.errors import CheckpointError, UsageError
+from llama_export.errors import CheckpointError, LlamaExportError, UsageError
 from llama_export.exporting.comparison.figures import (
+    JudgedPhone,
     RecipeComparison,
     RecipeFigures,
     TextFigures,
 )
 from llama_export.exporting.comparison.identity import Identity
 from llama_export.exporting.comparison.linear_costs import costliest, measure_forms
-from llama_export.exporting.comparison.phones import estimates_of, judged_phones
 from llama_export.exporting.comparison.request import NamedText, RecipesRequest
 from llama_export.exporting.comparison.texts import cut_text, describe_text
+from llama_export.exporting.estimate import TargetEstimate, estimate
+from llama_export.exporting.judged_phones import judge_phones
 from llama_export.exporting.pipeline import Progress
 from llama_export.exporting.plan import fitted_recipe
 from llama_export.exporting.recipe_name import RecipeName
@@ -34,10 +37,13 @@ from llama_export.sources.chat_settings import own_chat_format
 from llama_export.sources.model_files import ModelFiles
 from llama_export.sources.resolve import NamedModel, fetch_named
 from llama_export.sources.source import Source, open_source
+from llama_export.system.machine import Machine
+from llama_export.targets import registry
 from llama_export.verification.artifact import same_maths
 from llama_export.verification.measure.yardstick import Yardstick
 from llama_quantize.checkpoint.store import quantize_to
 from llama_quantize.checkpoint.weights import QuantizedWeights
+from llama_quantize.errors import QuantizationError
 from llama_quantize.recipe import QuantRecipe
 
 
@@ -184,3 +190,42 @@ def _require_same_model(source: Source, reference: Source, texts: tuple[NamedTex
         if source.tokenizer.encode(text.content) != reference.tokenizer.encode(text.content):
             message = f"{reference.info.name} reads {text.name} as other tokens"
             raise CheckpointError(message, "--checkpoint: name what the model was made from")
+
+
+def estimates_of(shape: ModelShape, recipe: QuantRecipe) -> dict[str, TargetEstimate]:
+    """Return what each target would write that has such an artifact, by its name.
+
+    Args:
+        shape: the model.
+        recipe: recipe as it fits the model.
+    """
+    found = {name: _estimate(shape, name, recipe) for name in registry.TARGETS}
+    return {name: each for name, each in found.items() if each is not None}
+
+
+def judged_phones(estimates: Mapping[str, TargetEstimate]) -> tuple[JudgedPhone, ...]:
+    """Judge each phone by the target that it would run, at a context of 1024.
+
+    Args:
+        estimates: what each target would write.
+
+    Returns:
+        The phones; none where the model is too small for the arithmetic to say anything.
+    """
+    return tuple(
+        JudgedPhone(phone.name, each.estimate.target, each.fits(phone), each.bound(phone))
+        for each in judge_phones(estimates.values())
+        for phone in each.phones
+    )
+
+
+def _estimate(shape: ModelShape, target: str, recipe: QuantRecipe) -> TargetEstimate | None:
+    """Return what a target would write; None: it has no such artifact."""
+    options = {target: registry.get(target).Options()}
+    try:
+        found = estimate(
+            shape, (target,), recipe, None, options, verify=False, cores=Machine().cores()
+        )
+    except (LlamaExportError, QuantizationError):
+        return None
+    return found.targets[0]

@@ -13,10 +13,11 @@ from llama_export.verification.judge.beside import beside_rows
 from llama_export.verification.judge.gain import calibration_rows, gain_rows
 from llama_export.verification.judge.lookups import lookup_row, wiring_rows
 from llama_export.verification.judge.origin import origin_rows
+from llama_export.verification.judge.quantisation import quantisation_rows
 from llama_export.verification.judge.sessions import session_rows
 from llama_export.verification.judge.steps import step_rows
 from llama_export.verification.judge.structure import structure_rows
-from llama_export.verification.judge.terms import lowering_rows, quantisation_rows, runtime_rows
+from llama_export.verification.judge.terms import lowering_rows, runtime_rows
 from llama_export.verification.measure.measure import Measurements
 from llama_export.verification.measure.nearest import methods_of_linears
 from llama_export.verification.measure.shipped import Shipped

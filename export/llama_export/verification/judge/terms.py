@@ -1,4 +1,4 @@
-"""Turn measurements of the error terms into rows: each figure beside its limit and the reason.
+"""Turn measurements of what lowering costs into rows: each figure beside its limit and the reason.
 
 It knows limits and rows; it runs nothing.
 """
@@ -6,34 +6,23 @@ It knows limits and rows; it runs nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llama_export.targets.limits import Limit, Limits
-from llama_export.verification.judge.perplexity import PRUNED, artifact_row, perplexity_rows
 from llama_export.verification.judge.relative import relative_difference
 from llama_export.verification.measure.exact import Exact
 from llama_export.verification.measure.in_blocks import ratio_in_blocks
-from llama_export.verification.measure.metrics import LogitMetrics
+from llama_export.verification.measure.metrics import LogitMetrics, Perplexity
 from llama_export.verification.measure.shipped import Shipped
 from llama_export.verification.rows import Row, informed, judged, unchecked
 
 if TYPE_CHECKING:
     from llama_export.llama.config import LlamaConfig
-    from llama_quantize.checkpoint.weights import QuantizedWeights
 
-# By the fewest bits that any tensor is stored in.
-QUANTISATION_KL: Mapping[int, Limit] = {
-    4: Limit(0.5, "int4 costs about 0.01; half a nat is a fault, not rounding"),
-    8: Limit(0.02, "int8 rows cost about 0.0001"),
-    16: Limit(2e-3, "bf16 and fp16 keep a checkpoint to 8 bits of mantissa or better"),
-}
-# The fewer parameters, the more each of them says, and a mean over few positions strays.
-_SMALL_MODEL, _FEW_POSITIONS = 500_000_000, 64
-_SMALL_INT4_KL = Limit(
-    1.0, "a chat model of 135 million, quantised twice, lost 0.57 over 32 positions, 0.28 over all"
-)
+# The fewer parameters, the more each of them says.
+SMALL_MODEL = 500_000_000
 # What rounding activations costs a chat model of 135 million parameters: 0.0055 in onnxruntime and
 # 0.042 in XNNPACK, of which the eager model that rounds alike explains 0.0069 and 0.051.
 _MOST_EXPLAINED = 50
@@ -42,7 +31,8 @@ _TRAINED_SHARE = Limit(0.75, "a model worse than this has not learnt the text's 
 # Below this the weights are kept so well that int8 activations cost more, whatever the runtime.
 _SHARE_FLOOR = Limit(2e-3, "a third of less would be below the rounding of int8 activations")
 
-_LOWERING, _ACTIVATION, _QUANTISATION = "lowering", "activation", "quantisation"
+PRUNED = "a pruned head has no logits for the tokens of a text"
+_LOWERING, _ACTIVATION = "lowering", "activation"
 _RANDOM = "random weights, or a text that the model does not know"
 _UNKNOWN_ROUNDING = "how this machine's runtime rounds activations is not known"
 
@@ -52,7 +42,7 @@ def lowering_rows(
 ) -> list[Row]:
     """Judge the artifact against the eager model with the same quantised weights."""
     rows = [*_exact_rows(limits, exact), *_shipped_rows(limits, shipped, config)]
-    rows.append(artifact_row(shipped.artifact_loss))
+    rows.append(_artifact_row(shipped.artifact_loss))
     return [*rows, *_activation_rows(limits, shipped)]
 
 
@@ -75,32 +65,6 @@ def runtime_rows(limits: Limits, runtime: LogitMetrics | None, *, quick: bool) -
     if quick and not runtime.fault:
         return [informed(_LOWERING, key, name, runtime.kl_estimate, note)]
     return [judged(_LOWERING, key, name, runtime.kl_estimate, limits.runtime_kl.value, note)]
-
-
-def quantisation_rows(
-    shipped: Shipped, weights: QuantizedWeights | None, *, bits: int, config: LlamaConfig
-) -> list[Row]:
-    """Judge the quantised weights against the checkpoint's, both in the eager model."""
-    rows = _weights_rows(weights)
-    metrics = shipped.quantisation
-    key, name = "kl_quantisation", f"mean KL of {bits}-bit weights, nats"
-    if metrics is None:
-        missing = "reference checkpoint" if shipped.lowering else "quantised weights"
-        note = f"no {missing}; what the quantisation cost is not proved"
-        return [unchecked(_QUANTISATION, key, "mean KL, nats", note), *rows]
-    is_rough = metrics.positions < _FEW_POSITIONS and config.num_parameters < _SMALL_MODEL
-    threshold = _SMALL_INT4_KL if bits == 4 and is_rough else QUANTISATION_KL[bits]
-    if metrics.fault or can_judge(shipped, config, metrics.kl_mean <= threshold.value):
-        note = metrics.fault or threshold.reason
-        kl = judged(_QUANTISATION, key, name, metrics.kl_estimate, threshold.value, note)
-    else:
-        kl = informed(_QUANTISATION, key, name, metrics.kl_estimate, why_not_judged(shipped))
-    return [
-        kl,
-        *_spread_rows(_QUANTISATION, "quantisation", metrics),
-        *rows,
-        *perplexity_rows(shipped),
-    ]
 
 
 def is_trained(shipped: Shipped, vocab_size: int) -> bool:
@@ -149,6 +113,20 @@ def _strictly_fails(row: Row) -> bool:
     return not row.made and not row.wants and not row.note.endswith(PRUNED)
 
 
+def _artifact_row(loss: Perplexity | None) -> Row:
+    """Return the artifact's perplexity; a loss that is no number fails.
+
+    Args:
+        loss: loss of the artifact as it ships; None for a pruned head.
+    """
+    key, name = "perplexity_artifact", "perplexity of the artifact"
+    if loss is None:
+        return unchecked(_LOWERING, key, name, PRUNED)
+    if loss.fault:
+        return judged(_LOWERING, key, name, math.inf, 0, loss.fault)
+    return informed(_LOWERING, key, name, loss.perplexity_estimate)
+
+
 def _exact_rows(limits: Limits, exact: Exact) -> list[Row]:
     level = limits.exact_wording
     metrics, cache = exact.lowering, exact.cache
@@ -173,7 +151,7 @@ def _exact_rows(limits: Limits, exact: Exact) -> list[Row]:
             limits.exact_rel_rms.value,
             metrics.fault or limits.exact_rel_rms.reason,
         ),
-        *_spread_rows(_LOWERING, "exact", metrics),
+        *spread_rows(_LOWERING, "exact", metrics),
         _lengths_row(limits, exact),
         judged(
             _LOWERING,
@@ -226,7 +204,7 @@ def _shipped_rows(limits: Limits, shipped: Shipped, config: LlamaConfig) -> list
             prefill_limit,
             prefill.fault or limits.shipped_prefill_kl.reason,
         ),
-        *_spread_rows(_LOWERING, "shipped", metrics),
+        *spread_rows(_LOWERING, "shipped", metrics),
     ]
 
 
@@ -236,7 +214,7 @@ def _shipped_limit(limits: Limits, shipped: Shipped, config: LlamaConfig) -> tup
     trained = is_trained(shipped, config.vocab_size)
     if shipped.activation is not None and not shipped.activation.fault:
         explained = limits.explained_kl.value * shipped.activation.kl_mean
-        if trained and config.num_parameters < _SMALL_MODEL:
+        if trained and config.num_parameters < SMALL_MODEL:
             explained = min(explained, _MOST_EXPLAINED * tight.value)
             return max(explained, limits.emulated_kl.value), limits.explained_kl.reason
         if not trained or explained < tight.value:
@@ -288,7 +266,7 @@ def _activation_rows(limits: Limits, shipped: Shipped) -> list[Row]:
             activation.kl_estimate,
             activation.fault,
         ),
-        *_spread_rows(_ACTIVATION, "activation", activation),
+        *spread_rows(_ACTIVATION, "activation", activation),
         judged(
             _ACTIVATION,
             key,
@@ -297,20 +275,12 @@ def _activation_rows(limits: Limits, shipped: Shipped) -> list[Row]:
             limit,
             emulated.fault or activation.fault or limits.emulated_share.reason,
         ),
-        *_spread_rows(_ACTIVATION, "emulated", emulated),
+        *spread_rows(_ACTIVATION, "emulated", emulated),
     ]
 
 
-def _weights_rows(weights: QuantizedWeights | None) -> list[Row]:
-    name = "signal to noise of the quantised weights, dB"
-    if weights is None or math.isinf(weights.summary.sqnr_db):
-        return []
-    worst = min(weights.stats, key=lambda stats: stats.sqnr_db)
-    note = f"lowest: {worst.name}, {worst.sqnr_db:.1f} dB"
-    return [informed(_QUANTISATION, "sqnr_weights", name, weights.summary.sqnr_db, note)]
-
-
-def _spread_rows(section: str, key: str, metrics: LogitMetrics) -> list[Row]:
+def spread_rows(section: str, key: str, metrics: LogitMetrics) -> list[Row]:
+    """Return how far single logits are apart; none of it is judged."""
     if metrics.fault:
         return []
     suffix = _SUFFIXES.get(key, "")
