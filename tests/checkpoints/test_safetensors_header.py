@@ -68,7 +68,7 @@ def twice(first: dict, second: dict) -> bytes:
 # What the library refuses we refuse, in words of its own or of ours.
 REFUSED = {
     "overlap": ({"a": entry(0, 8), "b": entry(4, 12)}, "invalid offset for tensor `b`"),
-    "the same range": ({**WHOLE, "b": entry(0, 12)}, "invalid offset for tensor `b`"),
+    "the same range": ({**WHOLE, "b": entry(0, 12)}, "invalid offset for tensor"),
     "one in another": ({**WHOLE, "b": entry(4, 8)}, "invalid offset for tensor `b`"),
     "gap": ({"a": A, "b": entry(8, 12)}, "invalid offset for tensor `b`"),
     "gap in front": ({"a": entry(4, 12)}, "invalid offset for tensor `a`"),
@@ -84,8 +84,8 @@ REFUSED = {
     "fractions": ({"a": entry(0, 12, shape=[3.0])}, "must hold a dtype"),
     "true": ({"a": entry(0, 12, shape=[True, 3])}, "must hold a dtype"),
     "text as shape": ({"a": entry(0, 12, shape="3")}, "must hold a dtype"),
-    "unknown dtype": ({"a": entry(0, 12, "F31")}, "unknown variant `F31`"),
-    "dtype in small letters": ({"a": entry(0, 12, "f32")}, "unknown variant `f32`"),
+    "unknown dtype": ({"a": entry(0, 12, "F31")}, "a is of type F31, which is unknown"),
+    "dtype in small letters": ({"a": entry(0, 12, "f32")}, "a is of type f32, which is unknown"),
     "dtype a number": ({"a": {**A, "dtype": 7}}, "must hold a dtype"),
     "no dtype": ({"a": {"shape": [3], "data_offsets": [0, 12]}}, "must hold a dtype"),
     "no shape": ({"a": {"dtype": "F32", "data_offsets": [0, 12]}}, "must hold a dtype"),
@@ -198,7 +198,7 @@ def test_where_a_tensor_lies(tmp_path):
 def test_a_dtype_of_four_bits_is_read_where_the_library_knows_it(tmp_path):
     path = write(tmp_path, {"a": entry(0, 12, "F4", [24])})
     if library_refuses(path):
-        assert "unknown variant `F4`" in refusal(path)
+        assert "a is of type F4, which is unknown" in refusal(path)
     else:
         assert read_header(path)["a"].shape == (24,)
 

@@ -11,6 +11,7 @@ from artifacts.tiny import TINY, UNTIED, write_checkpoint
 
 from llama_export.cli.app import app
 from llama_export.errors import UsageError
+from llama_export.exporting.comparison.wording import TIMES
 
 pytestmark = pytest.mark.usefixtures("one_thread", "empty_cache")
 
@@ -54,7 +55,7 @@ def test_what_is_too_wide_for_80_columns_is_a_list(compared):
     assert "\nint4:g64:tableint4:fast\n" in out
     lines = out.splitlines()
     at = next(index for index, line in enumerate(lines) if line.startswith("  perplexity"))
-    assert lines[at + 1].index("×") == lines[at].index("1")
+    assert lines[at + 1].index(TIMES) == lines[at].index("1")
 
 
 def test_a_recommendation_prints_the_export_that_makes_it(compared, tmp_path):

@@ -19,6 +19,7 @@ from fuzzing.cases import Case, surface_of
 from fuzzing.child import Outcome
 from fuzzing.lying_hub import LEAK, TOKEN
 from fuzzing.surface import CHECKPOINT, PROVED, SEALED, UNSEALED, Surface
+from llama_export.bundle.root_files import RECORD_NAME, read_record
 
 CPU_GOAL_S = 5.0
 # A whole export with its check, or a verification, takes a few seconds when all is right.
@@ -163,6 +164,7 @@ def _left(seen: Seen) -> Verdict | None:
         return Verdict(LEFT, f"left in the output: {found}") if found else None
     due = ["onnx", "weights"] if surface.name != "weights" else ["onnx"]
     if seen.outcome.code == 0 and seen.case.verb.startswith("export"):
+        due = sorted([*due, RECORD_NAME, *(read_record(out) or ())])
         return None if found == due else Verdict(LEFT, f"expected {due}, found {found}")
     beside = sorted(path.name for path in seen.folder.iterdir() if path.name not in _EXPECTED)
     if found or beside != sorted(surface.folders):

@@ -9,6 +9,7 @@ knows nothing of models and reads no data; a file's own faults are all it can na
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeGuard
@@ -72,7 +73,7 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
         fault = "is truncated" if end > data_bytes else "has bytes after its last tensor"
         message = f"{path.name} {fault}: the tensors take {end} bytes, found {data_bytes}"
         raise CheckpointError(message)
-    _let_library_check(path)
+    _let_library_check(path, entries)
     return entries
 
 
@@ -163,7 +164,7 @@ def _are_sizes(value: object) -> TypeGuard[list[int]]:
     )
 
 
-def _let_library_check(path: Path) -> None:
+def _let_library_check(path: Path, entries: Mapping[str, TensorEntry]) -> None:
     """Refuse what safetensors refuses: overlaps, gaps, sizes that no shape has, unknown dtypes."""
     from safetensors import SafetensorError, safe_open
 
@@ -171,5 +172,13 @@ def _let_library_check(path: Path) -> None:
         with safe_open(path, framework="np"):
             pass
     except (SafetensorError, OSError) as error:
-        message = f"{path.name} is damaged: {shown_name(str(error), _MOST_CHARACTERS)}"
+        said = str(error)
+        # Its message has the type, and not the tensor.
+        for name, entry in entries.items():
+            if f"unknown variant `{entry.dtype}`" in said:
+                place = f"{path.name}: {shown_name(name)}"
+                message = f"{place} is of type {shown_name(entry.dtype)}, which is unknown"
+                hint = "convert it to a type that safetensors knows, such as BF16"
+                raise CheckpointError(message, hint) from None
+        message = f"{path.name} is damaged: {shown_name(said, _MOST_CHARACTERS)}"
         raise CheckpointError(message, "download the file again") from None
