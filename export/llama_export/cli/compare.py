@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from llama_export.calibration.options import OWN_TEXT, CalibrationOptions
-from llama_export.cli.options import JSON, PATH, THREADS, VERBOSE, open_console
+from llama_export.cli.calibration_options import CALIBRATION, CALIBRATION_TOKENS, QUALITY
+from llama_export.cli.completion import complete_model
+from llama_export.cli.options import JSON, PATH, REVISION, THREADS, TOKEN, VERBOSE, open_console
 from llama_export.cli.output import write_json
 from llama_export.cli.reading_options import READING_OPTIONS, READING_SECTION, chosen_reading
 from llama_export.cli.recipe_word import parse_recipe_names
@@ -23,7 +25,6 @@ from llama_export.exporting.comparison.limits import (
     Limit,
 )
 from llama_quantize.errors import QuantizationError
-from llama_quantize.recipe import QUALITIES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -79,9 +80,10 @@ def compare(
 
     texts = named_texts(text)
     if html is not None:
-        from llama_export.exporting.comparison.page import check_page
+        from llama_export.exporting.comparison.page import FIRST_LINE
+        from llama_export.verification.report.layout import check_page
 
-        check_page(html)
+        check_page(html, FIRST_LINE)
     if model is None:
         _compare_bundles(bundles, texts, positions, threads, html, console, as_json=as_json)
         return
@@ -114,9 +116,10 @@ def compare(
     if answer is not None and answer.chosen is not None:
         command = export_command(model, answer.chosen)
     if html is not None:
-        from llama_export.exporting.comparison.page import recipes_page, write_page
+        from llama_export.exporting.comparison.page import FIRST_LINE, recipes_page
+        from llama_export.verification.report.layout import write_page
 
-        write_page(recipes_page(comparison, answer, command), html)
+        write_page(recipes_page(comparison, answer, command), html, FIRST_LINE)
     if as_json:
         said = {} if answer is None else {"recommended": {**answer.to_json(), "command": command}}
         write_json({**comparison.to_json(), **said})
@@ -169,9 +172,10 @@ def _compare_bundles(
         progress,
     )
     if html is not None:
-        from llama_export.exporting.comparison.page import bundles_page, write_page
+        from llama_export.exporting.comparison.page import FIRST_LINE, bundles_page
+        from llama_export.verification.report.layout import write_page
 
-        write_page(bundles_page(comparison), html)
+        write_page(bundles_page(comparison), html, FIRST_LINE)
     if as_json:
         write_json(comparison.to_json())
         return
@@ -203,15 +207,18 @@ COMPARE = Verb(
         Section(
             "Model",
             (
-                click.Option(["--model", "-m"], help="3.2-1B, a hub id, a folder, or demo."),
-                click.Option(["--revision"], help="Branch, tag or commit of a hub repository."),
                 click.Option(
-                    ["--token"], help="Hub token.", show_default="HF_TOKEN, or the saved login"
+                    ["--model", "-m"],
+                    help="3.2-1B, a hub id, a folder, or demo.",
+                    shell_complete=complete_model,
                 ),
+                REVISION,
+                TOKEN,
                 click.Option(
                     ["--checkpoint"],
                     metavar="MODEL",
                     help="What the recipes are held against.",
+                    shell_complete=complete_model,
                     show_default="the model itself",
                 ),
             ),
@@ -226,26 +233,9 @@ COMPARE = Verb(
                     help="With commas: SCHEME[:gN][:tableFORM][:QUALITY], or recipe files.",
                     show_default=DEFAULT_RECIPES,
                 ),
-                click.Option(
-                    ["--quality"],
-                    type=click.Choice(tuple(QUALITIES)),
-                    help="How codes are chosen where a recipe does not say it.",
-                    show_default="good for int4, fast for int8",
-                ),
-                click.Option(
-                    ["--calibration"],
-                    type=PATH,
-                    multiple=True,
-                    metavar="FILE",
-                    help="Text to calibrate on beside the model's own; repeat it.",
-                ),
-                click.Option(
-                    ["--calibration-tokens"],
-                    type=click.IntRange(min=1),
-                    metavar="N",
-                    help="Tokens to calibrate on.",
-                    show_default=str(OWN_TEXT.tokens),
-                ),
+                QUALITY,
+                CALIBRATION,
+                CALIBRATION_TOKENS,
             ),
         ),
         Section(

@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 
 from llama_export.calibration.options import OWN_TEXT, CalibrationOptions
+from llama_export.cli.calibration_options import CALIBRATION, CALIBRATION_TOKENS, QUALITY
 from llama_export.cli.completion import SHELLS, complete_model, complete_targets, show_script
-from llama_export.cli.options import JSON, PATH, VERBOSE, open_console
+from llama_export.cli.options import JSON, PATH, REVISION, TOKEN, VERBOSE, open_console
 from llama_export.cli.output import write_json, write_text
 from llama_export.cli.program import refuse_options_before
 from llama_export.cli.proving import NEVER_AGAIN, command_after
@@ -32,7 +33,7 @@ from llama_export.errors import UsageError
 from llama_export.system.memory_shortage import shortage_named
 from llama_export.targets import registry
 from llama_export.version import __version__
-from llama_quantize.recipe import DEFAULT_GROUP_SIZE, GROUP_SIZES, QUALITIES, RECIPES, TABLES
+from llama_quantize.recipe import DEFAULT_GROUP_SIZE, GROUP_SIZES, RECIPES, TABLES
 
 _GROUP_SIZES = f"{', '.join(map(str, GROUP_SIZES[:-1]))} or {GROUP_SIZES[-1]}"
 
@@ -65,10 +66,8 @@ EXPORT_SECTIONS = (
                 help="Gets one bundle for each target.",
                 show_default="./MODEL",
             ),
-            click.Option(["--revision"], help="Branch, tag or commit of a hub repository."),
-            click.Option(
-                ["--token"], help="Hub token.", show_default="HF_TOKEN, or the saved login"
-            ),
+            REVISION,
+            TOKEN,
             click.Option(["--force"], is_flag=True, help="Replace what an export wrote there."),
             click.Option(
                 ["--keep-extra"],
@@ -96,26 +95,9 @@ EXPORT_SECTIONS = (
                 help=f"Weights that share a scale: {_GROUP_SIZES}.",
                 show_default=str(DEFAULT_GROUP_SIZE),
             ),
-            click.Option(
-                ["--quality"],
-                type=click.Choice(tuple(QUALITIES)),
-                help="How codes are chosen: by the weights alone, or by what flows through them.",
-                show_default="good for int4, fast for int8",
-            ),
-            click.Option(
-                ["--calibration", "calibration_files"],
-                type=PATH,
-                multiple=True,
-                metavar="FILE",
-                help="Text, or a folder of it, to calibrate on beside the model's own; repeat it.",
-            ),
-            click.Option(
-                ["--calibration-tokens"],
-                type=click.IntRange(min=1),
-                metavar="N",
-                help="Tokens to calibrate on.",
-                show_default=str(OWN_TEXT.tokens),
-            ),
+            QUALITY,
+            CALIBRATION,
+            CALIBRATION_TOKENS,
             click.Option(
                 ["--recipe", "recipe_file"],
                 type=PATH,
@@ -207,7 +189,7 @@ def export(
     quantize: str | None,
     group_size: int | None,
     quality: str | None,
-    calibration_files: tuple[Path, ...],
+    calibration: tuple[Path, ...],
     calibration_tokens: int | None,
     recipe_file: Path | None,
     budget_mb: float | None,
@@ -254,7 +236,7 @@ def export(
         recipe=quantize,
         group_size=group_size,
         quality=quality,
-        calibration=CalibrationOptions(calibration_tokens or OWN_TEXT.tokens, calibration_files),
+        calibration=CalibrationOptions(calibration_tokens or OWN_TEXT.tokens, calibration),
         recipe_file=recipe_file,
         table=table,
         max_context=max_context,

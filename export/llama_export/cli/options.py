@@ -27,6 +27,8 @@ THREADS = click.Option(
     show_default="one per core",
 )
 JSON = click.Option(["--json", "as_json"], is_flag=True, help="Print the result as JSON.")
+REVISION = click.Option(["--revision"], help="Branch, tag or commit of a hub repository.")
+TOKEN = click.Option(["--token"], help="Hub token.", show_default="HF_TOKEN, or the saved login")
 NO_HASH = click.Option(
     ["--no-hash"], is_flag=True, help="Load the files without comparing their hashes."
 )

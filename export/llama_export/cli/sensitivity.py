@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from llama_export.cli.completion import complete_model
-from llama_export.cli.options import JSON, PATH, VERBOSE, open_console
+from llama_export.cli.options import JSON, PATH, REVISION, TOKEN, VERBOSE, open_console
 from llama_export.cli.output import write_json
 from llama_export.cli.reading_options import READING_OPTIONS, READING_SECTION, chosen_reading
 from llama_export.cli.searched_recipe import (
@@ -106,10 +106,8 @@ SENSITIVITY = Verb(
                     help="3.2-1B, a hub id, a folder, or demo.",
                     shell_complete=complete_model,
                 ),
-                click.Option(["--revision"], help="Branch, tag or commit of a hub repository."),
-                click.Option(
-                    ["--token"], help="Hub token.", show_default="HF_TOKEN, or the saved login"
-                ),
+                REVISION,
+                TOKEN,
             ),
         ),
         READING_SECTION,

@@ -8,6 +8,7 @@ from typing import NoReturn
 import click
 
 from llama_export.checkpoints.checkpoint import ReadOptions
+from llama_export.cli.completion import complete_model
 from llama_export.cli.options import BUNDLE, JSON, PATH, THREADS, VERBOSE, open_console
 from llama_export.cli.proving import how_to_prove
 from llama_export.cli.reading_options import ADAPTER, BASE
@@ -140,6 +141,7 @@ VERIFY = Verb(
                     ["--checkpoint"],
                     metavar="MODEL",
                     help="The model it was made from.",
+                    shell_complete=complete_model,
                     show_default="demo for the demo",
                 ),
                 click.Option(

@@ -17,9 +17,10 @@ from llama_export.exporting.comparison.figures import (
 )
 from llama_export.exporting.comparison.identity import Identity, identity_of
 from llama_export.exporting.comparison.limits import Limit
-from llama_export.exporting.comparison.page import FIRST_LINE, check_page, recipes_page, write_page
+from llama_export.exporting.comparison.page import FIRST_LINE, recipes_page
 from llama_export.exporting.comparison.recommend import recommend
 from llama_export.verification.estimate import Estimate
+from llama_export.verification.report.layout import check_page, write_page
 
 pytest.importorskip("matplotlib", reason="needs the extra `report`")
 
@@ -95,11 +96,11 @@ def test_each_of_several_texts_has_a_line_and_a_table():
 def test_only_a_page_of_ours_is_replaced(tmp_path):
     page = recipes_page(comparison(), None, None)
     file = tmp_path / "page.html"
-    write_page(page, file)
-    write_page(page, file)
+    write_page(page, file, FIRST_LINE)
+    write_page(page, file, FIRST_LINE)
     assert file.read_text(encoding="utf-8") == page
     file.write_text("mine")
-    for call in (lambda: check_page(file), lambda: write_page(page, file)):
+    for call in (lambda: check_page(file, FIRST_LINE), lambda: write_page(page, file, FIRST_LINE)):
         with pytest.raises(OutputError, match="is not a report"):
             call()
     assert file.read_text() == "mine"

@@ -6,8 +6,6 @@ of `wording`. The same comparison makes the same bytes.
 
 from __future__ import annotations
 
-from importlib import resources
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_export.exporting.comparison.wording import (
@@ -19,7 +17,7 @@ from llama_export.exporting.comparison.wording import (
     recipe_tables,
     recipes_title,
 )
-from llama_export.verification.report.report_file import check_place, replace_file
+from llama_export.verification.report.layout import fill_page
 from llama_export.verification.report.svg import require_matplotlib
 from llama_quantize.printable import printable
 
@@ -28,9 +26,8 @@ if TYPE_CHECKING:
     from llama_export.exporting.comparison.identity import Identity
     from llama_export.exporting.comparison.recommend import Recommendation
 
-# The first line of every page, by which a page is known as ours; the template begins with it.
+# The first line of every page, by which a page is known as ours.
 FIRST_LINE = "<!doctype html><!-- a comparison of llama-export -->"
-_TEMPLATE = "page.html.jinja"
 
 
 def recipes_page(
@@ -86,28 +83,6 @@ def bundles_page(comparison: BundleComparison) -> str:
     )
 
 
-def check_page(path: Path) -> None:
-    """Refuse, before the work, a page that could not be drawn or written.
-
-    Raises:
-        BackendUnavailableError: matplotlib is not installed.
-        OutputError: the path is a folder, cannot be written, or is a file that is not ours.
-    """
-    require_matplotlib()
-    check_place(path, FIRST_LINE)
-
-
-def write_page(page: str, path: Path) -> None:
-    """Write a page in place of an earlier one.
-
-    Raises:
-        OutputError: the path is a folder, cannot be written, or is a file that is not ours.
-    """
-    check_place(path, FIRST_LINE)
-    # A name may hold bytes that no text has; better a question mark than no page.
-    replace_file(path, page.encode("utf-8", errors="replace"))
-
-
 def _drawable(name: str) -> str:
     """Return a name of anybody's in letters that the plot's font has."""
     return printable(name).encode("ascii", errors="replace").decode("ascii")
@@ -124,21 +99,6 @@ def _render(
     command: str = "",
     plot: str = "",
 ) -> str:
-    from jinja2 import Environment, StrictUndefined
-
-    def clean(value: object) -> object:
-        """Make a text of anybody's fit to be shown; markup of ours stays."""
-        return printable(value) if type(value) is str else value
-
-    environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=clean,
-        trim_blocks=False,
-        keep_trailing_newline=True,
-    )
-    template = resources.files(__package__).joinpath(_TEMPLATE).read_text("utf-8")
-    style = resources.files("llama_export.verification.report").joinpath("page.css")
     versions = ", ".join(f"{name} {version}" for name, version in identity.versions.items())
     made = (
         ("Command", identity.command),
@@ -146,15 +106,18 @@ def _render(
         ("Processor", f"{identity.processor}, {identity.threads} threads of torch"),
         *((("Date", identity.date),) if identity.date else ()),
     )
-    return environment.from_string(template).render(
-        title=titles[0],
-        subtitle=titles[1],
-        style=style.read_text("utf-8"),
-        answer=answer,
-        good=good,
-        command=command,
-        plot=plot,
-        plot_label=f"Size against KL. {titles[0]}",
-        tables=tables,
-        facts=(*facts, *made),
+    return fill_page(
+        __name__.rpartition(".")[0],
+        {
+            "first_line": FIRST_LINE,
+            "title": titles[0],
+            "subtitle": titles[1],
+            "answer": answer,
+            "good": good,
+            "command": command,
+            "plot": plot,
+            "plot_label": f"Size against KL. {titles[0]}",
+            "tables": tables,
+            "facts": (*facts, *made),
+        },
     )

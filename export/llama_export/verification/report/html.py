@@ -10,15 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from llama_export.verification.findings import TensorFigure
 from llama_export.verification.identity import Identity
+from llama_export.verification.report.layout import check_page, fill_page, write_page
 from llama_export.verification.report.plots import draw_plots, format_size, tensor_order
-from llama_export.verification.report.report_file import check_place, replace_file
-from llama_export.verification.report.svg import require_matplotlib
 from llama_export.verification.report.wording import (
     clean_steps,
     error_and_limit,
@@ -42,7 +40,6 @@ from llama_export.verification.rows import (
     format_value,
 )
 from llama_export.version import __version__
-from llama_quantize.printable import printable
 
 # The first line of every page, by which a page is known as ours.
 FIRST_LINE = "<!doctype html><!-- a verification report of llama-export -->"
@@ -122,28 +119,11 @@ def render_html(report: VerifyReport) -> str:
     Raises:
         BackendUnavailableError: there is something to plot, and matplotlib is not installed.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    def shown(value: object) -> object:
-        """Show what a text hides; a picture, and a part of the page, is left as it is."""
-        return value if hasattr(value, "__html__") else printable(str(value))
-
-    own_files = resources.files(__package__)
-    layout = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        finalize=shown,
-    ).from_string(own_files.joinpath("page.html.jinja").read_text("utf-8"))
     plots = () if report.plot_data is None else draw_plots(report.plot_data)
-    return layout.render(
-        **_words(report),
-        first_line=FIRST_LINE,
-        style=own_files.joinpath("page.css").read_text("utf-8"),
-        plots=plots,
-        version=__version__,
+    words = _words(report)
+    return fill_page(
+        __name__.rpartition(".")[0],
+        {**words, "first_line": FIRST_LINE, "plots": plots, "version": __version__},
     )
 
 
@@ -154,8 +134,7 @@ def check_html(path: Path) -> None:
         BackendUnavailableError: matplotlib is not installed.
         OutputError: the path is a folder, cannot be written, or is a file that is not ours.
     """
-    require_matplotlib()
-    check_place(path, FIRST_LINE)
+    check_page(path, FIRST_LINE)
 
 
 def write_html(report: VerifyReport, path: Path) -> None:
@@ -166,8 +145,7 @@ def write_html(report: VerifyReport, path: Path) -> None:
         OutputError: the path is a folder, cannot be written, or is a file that is not ours.
     """
     check_html(path)
-    # A name may hold bytes that no text has; better a question mark than no page.
-    replace_file(path, render_html(report).encode("utf-8", errors="replace"))
+    write_page(render_html(report), path, FIRST_LINE)
 
 
 def _words(report: VerifyReport) -> dict[str, Any]:
