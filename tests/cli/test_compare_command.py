@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 
+import click
 import pytest
 from artifacts.small_bundle import export_small
 from artifacts.tiny import TINY, UNTIED, write_checkpoint
 
 from llama_export.cli.app import app
-from llama_export.errors import UsageError
+from llama_export.cli.reading_options import READING_SECTION, chosen_reading, reading_words
+from llama_export.cli.recipe_word import parse_recipe_names
+from llama_export.cli.tokens import command_line
+from llama_export.errors import OutputError, UsageError
 from llama_export.exporting.comparison.wording import TIMES
+from llama_export.verification.report import layout
 
 pytestmark = pytest.mark.usefixtures("one_thread", "empty_cache")
 
@@ -118,3 +124,44 @@ def test_what_makes_no_request_is_refused(command, options, said):
     code, out, err = command("compare", *options, columns=200)
     assert (code, out) == (UsageError.exit_code, "")
     assert said in err
+
+
+def test_names_of_one_recipe_are_one_recipe():
+    found = parse_recipe_names("int4,int4:g32,int4:tableint8:fast,int4:g32:fast,bf16", "fast")
+    assert [str(each) for each in found] == ["int4:g32:fast", "bf16"]
+
+
+def test_how_a_checkpoint_is_read_goes_into_words_and_back():
+    typed = {
+        "base": "b",
+        "adapter": ("one", "two"),
+        "rope_factor": 8.0,
+        "merge_adaptors": True,
+        "accept_loss": False,
+        "head_tokens": ("a b",),
+    }
+    command = click.Command("x", params=list(READING_SECTION.options), callback=dict)
+    context = command.make_context("x", reading_words(typed))
+    assert chosen_reading(context.params) == chosen_reading(typed)
+    assert reading_words({}) == []
+
+
+def test_a_figure_outlives_a_page_that_cannot_be_written(compared, monkeypatch, tmp_path):
+    def full(*_):
+        message = "the disk is full"
+        raise OutputError(message, "free some space")
+
+    monkeypatch.setattr(layout, "write_page", full)
+    code, out, err = compared("--recipes", "int8", "--html", tmp_path / "page.html")
+    assert (code, "the disk is full" in err) == (11, True)
+    assert "int8:g32" in out
+
+
+@pytest.mark.parametrize("token", ["a'bcdefghijk", "short", "hf_" + "x" * 30])
+@pytest.mark.parametrize("joined", [True, False])
+def test_a_token_is_in_no_command_line_that_is_written_down(monkeypatch, token, joined):
+    words = [f"--token={token}"] if joined else ["--token", token]
+    monkeypatch.setattr(sys, "argv", ["llama-export", "compare", *words, "--model", "a b"])
+    shown = "--token=[token]" if joined else "--token '[token]'"
+    expected = shlex.join(shlex.split(f"llama-export compare {shown} --model 'a b'"))
+    assert command_line() == expected

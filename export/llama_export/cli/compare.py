@@ -13,7 +13,12 @@ from llama_export.cli.calibration_options import CALIBRATION, CALIBRATION_TOKENS
 from llama_export.cli.completion import complete_model
 from llama_export.cli.options import JSON, PATH, REVISION, THREADS, TOKEN, VERBOSE, open_console
 from llama_export.cli.output import write_json
-from llama_export.cli.reading_options import READING_OPTIONS, READING_SECTION, chosen_reading
+from llama_export.cli.reading_options import (
+    READING_OPTIONS,
+    READING_SECTION,
+    chosen_reading,
+    reading_words,
+)
 from llama_export.cli.recipe_word import parse_recipe_names
 from llama_export.cli.tokens import command_line
 from llama_export.cli.verb import Positional, Section, Verb
@@ -114,12 +119,11 @@ def compare(
     answer = None if limit is None else choose(comparison, limit)
     command = None
     if answer is not None and answer.chosen is not None:
-        command = export_command(model, answer.chosen)
-    if html is not None:
-        from llama_export.exporting.comparison.page import FIRST_LINE, recipes_page
-        from llama_export.verification.report.layout import write_page
-
-        write_page(recipes_page(comparison, answer, command), html, FIRST_LINE)
+        which = [*(["--revision", revision] if revision else []), *reading_words(reading)]
+        read = [word for file in calibration for word in ("--calibration", str(file))]
+        read += ["--calibration-tokens", str(calibration_tokens)] if calibration_tokens else []
+        command = export_command(model, answer.chosen, which, read)
+    # Shown first: a page that cannot be written must not cost the figures.
     if as_json:
         said = {} if answer is None else {"recommended": {**answer.to_json(), "command": command}}
         write_json({**comparison.to_json(), **said})
@@ -127,6 +131,11 @@ def compare(
         from llama_export.cli.comparison_table import show_recipes
 
         show_recipes(comparison, answer)
+    if html is not None:
+        from llama_export.exporting.comparison.page import FIRST_LINE, recipes_page
+        from llama_export.verification.report.layout import write_page
+
+        write_page(recipes_page(comparison, answer, command), html, FIRST_LINE)
     if command is not None:
         console.print(f"\nNext:\n  {command}", soft_wrap=True)
     if answer is not None and answer.chosen is None:
@@ -171,17 +180,17 @@ def _compare_bundles(
         identity_of(command_line()),
         progress,
     )
+    if as_json:
+        write_json(comparison.to_json())
+    else:
+        from llama_export.cli.comparison_table import show_bundles
+
+        show_bundles(comparison)
     if html is not None:
         from llama_export.exporting.comparison.page import FIRST_LINE, bundles_page
         from llama_export.verification.report.layout import write_page
 
         write_page(bundles_page(comparison), html, FIRST_LINE)
-    if as_json:
-        write_json(comparison.to_json())
-        return
-    from llama_export.cli.comparison_table import show_bundles
-
-    show_bundles(comparison)
 
 
 def _require_two(bundles: tuple[Path, ...]) -> None:

@@ -76,6 +76,24 @@ def chosen_reading(typed: Mapping[str, object]) -> ReadOptions:
     )
 
 
+def reading_words(typed: Mapping[str, object]) -> list[str]:
+    """Return the words that ask for the same.
+
+    Args:
+        typed: values of the options that were typed, by name.
+    """
+    words: list[str] = []
+    for option in READING_SECTION.options:
+        value, word = typed.get(option.name or ""), option.opts[0]
+        if value is True:
+            words.append(word)
+        elif isinstance(value, tuple):
+            words += [each for found in value for each in (word, str(found))]
+        elif value:
+            words += [word, str(value)]
+    return words
+
+
 def _texts(typed: tuple[object, ...]) -> tuple[str, ...]:
     """Put Llama Guard's answers in the place of its word."""
     found = (GUARD_ANSWERS if each == _GUARD else (str(each),) for each in typed)

@@ -17,6 +17,7 @@ _VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
 # What the hub gives out, wherever it came from: a saved login, an address, a header.
 _TOKEN = re.compile(r"hf_[A-Za-z0-9]{20,}|(?<=Bearer )[^\s'\"]+")
 _HIDDEN = "[token]"
+_OPTION = "--token"
 # A shorter one is no token, and might be a word of any message.
 _LEAST_CHARACTERS = 8
 
@@ -35,12 +36,19 @@ def without_tokens(text: str, words: Sequence[str] | None = None) -> str:
 
 def command_line() -> str:
     """Return this process's command line, quoted for a shell, as it may stand in a report."""
-    return without_tokens(shlex.join(["llama-export", *sys.argv[1:]]))
+    words = ["llama-export", *sys.argv[1:]]
+    for place, word in enumerate(words):
+        # What is typed as a token is one, however short, and before a quote takes it apart.
+        if word == _OPTION and place + 1 < len(words):
+            words[place + 1] = _HIDDEN
+        elif word.startswith(f"{_OPTION}="):
+            words[place] = f"{_OPTION}={_HIDDEN}"
+    return without_tokens(shlex.join(words))
 
 
 def _secrets(words: Sequence[str]) -> list[str]:
-    typed = [after for before, after in itertools.pairwise(words) if before == "--token"]
-    typed += [word.partition("=")[2] for word in words if word.startswith("--token=")]
+    typed = [after for before, after in itertools.pairwise(words) if before == _OPTION]
+    typed += [word.partition("=")[2] for word in words if word.startswith(f"{_OPTION}=")]
     found = [*typed, *(os.environ.get(name, "") for name in _VARIABLES)]
     # One with a line break in it is quoted in pieces. Longer ones first: one may begin another.
     pieces = {piece for secret in found for piece in secret.split()}

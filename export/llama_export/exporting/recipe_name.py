@@ -83,8 +83,16 @@ class RecipeName:
         return replace(self, quality=quality)
 
     def resolved(self) -> RecipeName:
-        """Return it with the quality that an export would choose."""
-        return replace(self, quality=self.quality or DEFAULT_QUALITY.get(self.scheme))
+        """Return it with all that an export would choose, so that names of one recipe are equal."""
+        quality = self.quality or DEFAULT_QUALITY.get(self.scheme)
+        if self.file is not None or self.scheme in _FLOATS:
+            return replace(self, quality=quality)
+        return replace(
+            self,
+            group_size=self.group_size or DEFAULT_GROUP_SIZE,
+            table=self.table or TABLES[0],
+            quality=quality,
+        )
 
     def export_options(self) -> tuple[str, ...]:
         """Return the words that ask an export for it."""

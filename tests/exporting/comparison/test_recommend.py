@@ -89,3 +89,14 @@ def test_the_command_exports_what_was_named():
     some = export_command("demo", replace(MIDDLE, targets=("onnx", "coreml")))
     assert some == "llama-export --target onnx,coreml --model demo --quantize int4:g32"
     assert export_command("demo", MIDDLE) is None
+
+
+def test_the_command_has_what_else_decides_what_was_measured():
+    calibrated = replace(MIDDLE, targets=("onnx",), calibration={"method": "gptq"})
+    words = (["--revision", "v2", "--adapter", "a"], ["--calibration", "my text"])
+    command = export_command("m", calibrated, *words)
+    assert command == (
+        "llama-export --target onnx --model m --revision v2 --adapter a --quantize int4:g32 "
+        "--calibration 'my text'"
+    )
+    assert "--calibration" not in export_command("m", replace(MIDDLE, targets=("onnx",)), *words)

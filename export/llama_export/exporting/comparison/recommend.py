@@ -6,6 +6,7 @@ A KL is within the limit only if its upper end is: the mean and its standard err
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llama_export.exporting.comparison.figures import RecipeComparison, RecipeFigures
@@ -63,17 +64,25 @@ def recommend(comparison: RecipeComparison, limit: Limit) -> Recommendation:
     return Recommendation(limit, chosen, nearest)
 
 
-def export_command(model: str, figures: RecipeFigures) -> str | None:
+def export_command(
+    model: str,
+    figures: RecipeFigures,
+    reading: Sequence[str] = (),
+    calibration: Sequence[str] = (),
+) -> str | None:
     """Return the command that exports a model with a recipe; None: no target takes it.
 
     Args:
         model: name of the model, as the comparison was given it.
         figures: the recipe.
+        reading: words that said which model it is, and how it is read.
+        calibration: words that said what a calibrated recipe was calibrated on.
     """
     if not figures.targets:
         return None
     targets = "all" if set(figures.targets) == set(registry.TARGETS) else ",".join(figures.targets)
-    words = ["llama-export", "--target", targets, "--model", model, *figures.export_options]
+    words = ["llama-export", "--target", targets, "--model", model, *reading]
+    words += [*figures.export_options, *(calibration if figures.calibration else ())]
     return shlex.join(words)
 
 
