@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -232,11 +232,15 @@ def _row(each: Measured, index: int, *, timed: bool) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def _with_error(estimate: Estimate) -> Mapping[str, float]:
+    return {"value": estimate.value, "error": estimate.error}
+
+
 def _figures(each: Measured, index: int) -> Mapping[str, Any]:
     gain, reading = each.gain(index), each.readings[index]
     return {
-        "kl": asdict(each.kl(index)),
-        "ratio_to_rounding": None if gain is None else asdict(gain),
+        "kl": _with_error(each.kl(index)),
+        "ratio_to_rounding": None if gain is None else _with_error(gain),
         "top1": reading.top1.value,
         "perplexity": reading.perplexity.value,
         "kl_of_windows": [float(f"{value:.6g}") for value in reading.kl],
