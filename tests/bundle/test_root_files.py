@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
-from artifacts.folders import names, write_folder
+from artifacts.folders import make_old, names, word_of, write_folder
 
+from llama_export.bundle import journal, swap
 from llama_export.bundle.publish import Publication, publish
 from llama_export.bundle.root_files import RECORD_NAME, lay_out, read_record
+from llama_export.bundle.swap import exchange
+from llama_export.errors import OutputError
 
 OURS = {"README.md": b"card", "config.json": b"{}", "LICENSE": b"free"}
 
@@ -24,6 +28,41 @@ def put_and_stop(output: Path) -> None:
     with publish(Publication(output, ("onnx",), force=True)) as work:
         lay_out(output, work, {"README.md": b"other"})
         raise KeyboardInterrupt
+
+
+def strike(
+    output: Path, contents: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, renames: int = 0
+) -> None:
+    """Export, and be killed in the pass after so many renames."""
+    left = renames
+    exchanges = swap.exchange is exchange
+
+    def killed(real):
+        def call(source, target):
+            nonlocal left
+            if source.name.startswith(journal.JOURNAL_NAME):
+                return real(source, target)
+            left -= 1
+            if left < 0:
+                raise KeyboardInterrupt
+            return real(source, target)
+
+        return call
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", killed(Path.rename))
+        if exchanges:
+            patched.setattr(swap, "exchange", killed(swap.exchange))
+        patched.setattr(journal, "_undo", lambda *_: None)
+        with pytest.raises(KeyboardInterrupt):
+            put(output, contents)
+
+
+def save_by_rename(path: Path, content: bytes) -> None:
+    """Write a file as most editors do."""
+    draft = path.with_name("draft")
+    draft.write_bytes(content)
+    draft.rename(path)
 
 
 def standing(output: Path) -> dict[str, bytes]:
@@ -128,3 +167,45 @@ def test_the_same_files_have_the_same_record(tmp_path):
     put(tmp_path / "two", dict(reversed(OURS.items())))
     one, two = (tmp_path / name / RECORD_NAME for name in ("one", "two"))
     assert one.read_bytes() == two.read_bytes()
+
+
+NEXT = {"README.md": b"next", "config.json": b"[]"}
+
+
+@pytest.mark.parametrize("renames", range(5))
+def test_what_an_editor_saved_after_an_interruption_stays(tmp_path, monkeypatch, caplog, renames):
+    """Another file at the place blocks no later export, whatever had been moved by then."""
+    monkeypatch.setattr(logging.getLogger("llama_export"), "propagate", True)
+    output = tmp_path / "out"
+    put(output, OURS)
+    strike(output, NEXT, monkeypatch, renames)
+    save_by_rename(output / "README.md", b"in my own words")
+    (note,) = put(output, NEXT)
+    assert f"{output / 'README.md'} stays as it is" in note
+    assert f"changed since, so it stays as it is: {output / 'README.md'}" in caplog.text
+    assert standing(output) == {**NEXT, "README.md": b"in my own words"}
+    assert names(output) == ["README.md", "config.json", "onnx", "repository.json"]
+
+
+@pytest.mark.parametrize("renames", range(13))
+def test_so_it_does_where_the_system_cannot_exchange(tmp_path, monkeypatch, renames):
+    """Whatever was set aside does not stay beside it."""
+    monkeypatch.setattr(swap, "exchange", lambda *_: False)
+    output = tmp_path / "out"
+    put(output, OURS)
+    strike(output, NEXT, monkeypatch, renames)
+    save_by_rename(output / "README.md", b"in my own words")
+    put(output, NEXT)
+    assert standing(output) == {**NEXT, "README.md": b"in my own words"}
+    assert names(output) == ["README.md", "config.json", "onnx", "repository.json"]
+
+
+def test_a_folder_in_a_bundles_place_still_blocks(tmp_path, monkeypatch):
+    output = tmp_path / "out"
+    put(output, OURS)
+    strike(output, NEXT, monkeypatch)
+    (output / "onnx").rename(tmp_path / "mine")
+    make_old(output / "onnx")
+    with pytest.raises(OutputError, match="neither finished nor undone"):
+        put(output, NEXT)
+    assert word_of(output / "onnx") == "old"

@@ -87,16 +87,19 @@ def finish(output: Path, work: Path) -> None:
         OutputError: the journal is damaged, or its folders were changed since.
         OSError: the system refuses.
     """
-    changes = _read(work)
-    for change in changes:
+    done: list[str] = []
+    left: list[str] = []
+    for change in _read(work):
         place = output / change.name
         if change.old is not None and inode(place) == change.old and place.is_dir():
             _keep_newcomers(place, work / change.name)
-        carry_out(change, output, work)
+        carried_out = carry_out(change, output, work)
+        (done if carried_out else left).append(str(place))
     sync(output)
     _remove(work)
-    names = ", ".join(str(output / change.name) for change in changes)
-    _log.log(NOTICE, "an export that was interrupted here is finished: %s", names)
+    _log.log(NOTICE, "an export that was interrupted here is finished: %s", ", ".join(done))
+    if left:
+        _log.log(NOTICE, "changed since, so it stays as it is: %s", ", ".join(left))
 
 
 def unfinished(folder: Path) -> str:
@@ -161,7 +164,10 @@ def _undo(output: Path, work: Path, changes: Sequence[Change], error: BaseExcept
 
 
 def _write(work: Path, changes: Sequence[Change]) -> None:
-    entries = [{"name": each.name, "new": each.new, "old": each.old} for each in changes]
+    entries = [
+        {"name": each.name, "new": each.new, "old": each.old, "file": each.is_file}
+        for each in changes
+    ]
     text = json.dumps({"format_version": _FORMAT_VERSION, "changes": entries})
     draft = work / f"{JOURNAL_NAME}.draft"
     draft.write_text(text, encoding="utf-8")
@@ -192,7 +198,8 @@ def _read(work: Path) -> list[Change]:
         owner = JsonObject(entry if isinstance(entry, dict) else {}, "changes.", faults)
         name = owner.text("name", _PLACE, "a name in the output")
         new, old = (None if owner.is_null(key) else owner.integer(key) for key in ("new", "old"))
-        changes.append(Change(name, new, old))
+        is_file = "file" in owner.raw and owner.boolean("file")  # older versions moved folders only
+        changes.append(Change(name, new, old, is_file=is_file))
     if faults:
         raise _damaged(path, "; ".join(faults))
     return changes

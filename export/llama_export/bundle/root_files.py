@@ -121,10 +121,11 @@ def root_changes(output: Path, work: Path) -> list[Change]:
         return []
     old = read_record(output) or {}
     changes = [
-        Change(name, inode(work / name), inode(output / name)) for name in (*new, RECORD_NAME)
+        Change(name, inode(work / name), inode(output / name), is_file=True)
+        for name in (*new, RECORD_NAME)
     ]
     return changes + [
-        Change(name, None, inode(output / name))
+        Change(name, None, inode(output / name), is_file=True)
         for name in old
         if name not in new and is_ours(output, name, old)
     ]

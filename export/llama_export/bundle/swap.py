@@ -1,7 +1,8 @@
 """Exchange folders in one step where the system can, and bring files to the disk.
 
 A `Change` says what shall stand at a place. Folders are told apart by their inode numbers, so a
-change can be carried out again, or undone, by another process that finds it half done.
+change can be carried out again, or undone, by another process that finds it half done. So are
+files, but another file in the place of one is a person's, who may save it at any time, and stays.
 """
 
 from __future__ import annotations
@@ -30,15 +31,17 @@ class Change:
         name: name of the place in the output folder, and of the other folder in the work folder.
         new: inode of the folder that shall stand there; None: nothing shall.
         old: inode of the folder that stood there before; None: nothing did.
+        is_file: whether it is a file at the root, and no folder.
     """
 
     name: str
     new: int | None
     old: int | None
+    is_file: bool = False
 
     def reversed(self) -> Change:
         """Return the change that undoes this one."""
-        return Change(self.name, new=self.old, old=self.new)
+        return Change(self.name, new=self.old, old=self.new, is_file=self.is_file)
 
 
 def inode(folder: Path) -> int | None:
@@ -49,7 +52,7 @@ def inode(folder: Path) -> int | None:
         return None
 
 
-def carry_out(change: Change, output: Path, work: Path) -> None:
+def carry_out(change: Change, output: Path, work: Path) -> bool:
     """Bring a change to its end from any state in which it may have stopped.
 
     What stood at the place is in the work folder then, under the same name.
@@ -59,19 +62,37 @@ def carry_out(change: Change, output: Path, work: Path) -> None:
         output: folder with the place.
         work: hidden folder in it, which holds the other folder.
 
+    Returns:
+        Whether it was; False: another file took the place of a file, and stays.
+
     Raises:
         OutputError: the folder that shall stand there is gone, or another one took the place.
         OSError: the system refuses a rename.
     """
-    place, inside = output / change.name, work / change.name
-    aside = output / f".{change.name}.old-{work.name.rpartition('-')[2]}"
+    place, inside, aside = _paths(change, output, work)
     standing = inode(place)
     if standing not in (None, change.old, change.new):
-        raise _lost(place, work)
+        if not change.is_file:
+            raise _lost(place, work)
+        leave(change, output, work)
+        return False
     if standing != change.new or standing is None:
         _bring(change, place, inside, aside)
     if change.old is not None and inode(aside) == change.old:
         aside.rename(inside)
+    return True
+
+
+def leave(change: Change, output: Path, work: Path) -> None:
+    """Let a file stay where a change would put another, and clear away what was moved aside.
+
+    Raises:
+        OSError: the system refuses a rename.
+    """
+    _, inside, aside = _paths(change, output, work)
+    found = inode(aside)
+    if found is not None and found in (change.old, change.new):
+        aside.replace(inside)  # nobody needs the new one
 
 
 def exchange(first: Path, second: Path) -> bool:
@@ -115,6 +136,12 @@ def sync(path: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def _paths(change: Change, output: Path, work: Path) -> tuple[Path, Path, Path]:
+    """Return a change's place, its name in the work folder, and where the old one is set aside."""
+    aside = output / f".{change.name}.old-{work.name.rpartition('-')[2]}"
+    return output / change.name, work / change.name, aside
 
 
 def _bring(change: Change, place: Path, inside: Path, aside: Path) -> None:
