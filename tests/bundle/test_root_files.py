@@ -65,6 +65,11 @@ def save_by_rename(path: Path, content: bytes) -> None:
     draft.rename(path)
 
 
+def unforced(output: Path) -> Publication:
+    """Return what only finishes an interrupted export into the output."""
+    return Publication(output, ("onnx",))
+
+
 def standing(output: Path) -> dict[str, bytes]:
     files = {path.name: path.read_bytes() for path in output.iterdir() if path.is_file()}
     files.pop(RECORD_NAME, None)
@@ -209,3 +214,34 @@ def test_a_folder_in_a_bundles_place_still_blocks(tmp_path, monkeypatch):
     with pytest.raises(OutputError, match="neither finished nor undone"):
         put(output, NEXT)
     assert word_of(output / "onnx") == "old"
+
+
+@pytest.mark.parametrize("renames", range(5))
+@pytest.mark.parametrize("name", ["README.md", "config.json", "LICENSE"])
+def test_what_was_saved_in_place_after_an_interruption_stays(
+    tmp_path, monkeypatch, caplog, name, renames
+):
+    """An editor may keep the inode; `LICENSE` was to be removed."""
+    monkeypatch.setattr(logging.getLogger("llama_export"), "propagate", True)
+    output = tmp_path / "out"
+    put(output, OURS)
+    strike(output, NEXT, monkeypatch, renames)
+    before = (output / name).read_bytes()
+    (output / name).write_bytes(b"in my own words")
+    with pytest.raises(OutputError, match="already exists"), publish(unforced(output)):
+        pass
+    assert standing(output) == {**NEXT, name: b"in my own words"}
+    if before == OURS[name]:
+        assert f"changed since, so it stays as it is: {output / name}" in caplog.text
+    assert names(output) == sorted({*NEXT, name, "onnx", "repository.json"})
+
+
+def test_a_record_that_was_damaged_after_an_interruption_lets_nothing_go(tmp_path, monkeypatch):
+    output = tmp_path / "out"
+    put(output, OURS)
+    strike(output, NEXT, monkeypatch)
+    (output / RECORD_NAME).write_bytes(b"[]")
+    with pytest.raises(OutputError, match="already exists"), publish(unforced(output)):
+        pass
+    assert standing(output) == OURS
+    assert (output / RECORD_NAME).read_bytes() == b"[]"

@@ -11,14 +11,14 @@ import json
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from llama_export.bundle.json_object import JsonObject
 from llama_export.bundle.output_lock import may_be_alive
 from llama_export.bundle.ownership import carry_over, extra_files
-from llama_export.bundle.swap import Change, carry_out, inode, sync
+from llama_export.bundle.swap import Change, carry_out, inode, leave, sync
 from llama_export.errors import NOTICE, OutputError
 from llama_quantize.strict_json import JsonFault, read_object
 
@@ -29,6 +29,8 @@ _FORMAT_VERSION = 1
 _WORK = re.compile(re.escape(WORK_PREFIX) + r"([0-9]+)")
 # Inside the output, and never one of the hidden names.
 _PLACE = re.compile(r"(?!\.)[^/\\:\x00-\x1f\x7f\ud800-\udfff]{1,255}")
+# Whether the file of a name at the root of the output is a person's: of (output, work, name).
+IsPersons = Callable[[Path, Path, str], bool]
 _log = logging.getLogger(__name__)
 
 
@@ -76,12 +78,13 @@ def put_in_place(output: Path, work: Path, changes: Sequence[Change]) -> None:
             _remove(work)  # with it the replaced folders would stay too
 
 
-def finish(output: Path, work: Path) -> None:
+def finish(output: Path, work: Path, is_persons: IsPersons) -> None:
     """Carry out what a journal says and an interrupted export did not come to.
 
     Args:
         output: folder with the places.
         work: work folder of that export, whose process is gone.
+        is_persons: what tells a file that may not be replaced; editors may keep its inode.
 
     Raises:
         OutputError: the journal is damaged, or its folders were changed since.
@@ -91,10 +94,16 @@ def finish(output: Path, work: Path) -> None:
     left: list[str] = []
     for change in _read(work):
         place = output / change.name
-        if change.old is not None and inode(place) == change.old and place.is_dir():
+        is_old = change.old is not None and inode(place) == change.old
+        if is_old and place.is_dir():
             _keep_newcomers(place, work / change.name)
-        carried_out = carry_out(change, output, work)
-        (done if carried_out else left).append(str(place))
+        if is_old and change.is_file and is_persons(output, work, change.name):
+            leave(change, output, work)
+            left.append(str(place))
+        elif carry_out(change, output, work):
+            done.append(str(place))
+        else:
+            left.append(str(place))
     sync(output)
     _remove(work)
     _log.log(NOTICE, "an export that was interrupted here is finished: %s", ", ".join(done))

@@ -41,7 +41,7 @@ from llama_export.bundle.ownership import (
     refuse_existing,
     require_name,
 )
-from llama_export.bundle.root_files import root_changes
+from llama_export.bundle.root_files import is_persons, root_changes
 from llama_export.bundle.swap import Change, inode, sync_tree
 from llama_export.errors import NOTICE, OutputError
 
@@ -204,7 +204,7 @@ def _clear_leftovers(publication: Publication, *, owners_are_dead: bool) -> None
         if not owners_are_dead and may_be_alive(pid):
             raise busy(output)
         if has_journal(work):
-            finish(output, work)
+            finish(output, work, is_persons)
         _remove(work)
     for name in publication.names:
         for aside in sorted(output.iterdir()):

@@ -70,6 +70,23 @@ def is_ours(folder: Path, name: str, record: Mapping[str, FileEntry] | None) -> 
     return hash_file(folder / name) == entry
 
 
+def is_persons(output: Path, work: Path, name: str) -> bool:
+    """Return whether a file is nobody's but a person's, while files of `work` are put in place.
+
+    Args:
+        output: output with the file.
+        work: hidden folder in it. The record of the files that are replaced is in one of the two,
+            and that of the new files in the other.
+        name: name of a file that stands in the output.
+
+    Raises:
+        OSError: it cannot be read, so nobody knows.
+    """
+    if name == RECORD_NAME:
+        return read_record(output) is None
+    return not any(is_ours(output, name, read_record(folder)) for folder in (output, work))
+
+
 def lay_out(output: Path, work: Path, contents: Mapping[str, bytes]) -> tuple[str, ...]:
     """Write to the hidden folder what `publish` shall put at the output's root.
 
