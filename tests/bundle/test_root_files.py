@@ -245,3 +245,58 @@ def test_a_record_that_was_damaged_after_an_interruption_lets_nothing_go(tmp_pat
         pass
     assert standing(output) == OURS
     assert (output / RECORD_NAME).read_bytes() == b"[]"
+
+
+@pytest.mark.parametrize("save", [Path.write_bytes, save_by_rename])
+@pytest.mark.parametrize("written_first", [True, False])
+def test_a_card_written_while_bundles_are_stays(tmp_path, caplog, monkeypatch, written_first, save):
+    monkeypatch.setattr(logging.getLogger("llama_export"), "propagate", True)
+    output = tmp_path / "out"
+    if written_first:
+        put(output, OURS)
+    with publish(Publication(output, ("onnx",), force=True)) as work:
+        write_folder(work / "onnx", "new")
+        assert lay_out(output, work, NEXT) == ()
+        save(output / "README.md", b"in my own words")
+    assert standing(output) == {**NEXT, "README.md": b"in my own words"}
+    assert f"{output / 'README.md'} stays as it is" in caplog.text
+    assert set(read_record(output)) == {"config.json"}
+
+
+@pytest.mark.parametrize("name", ["config.json", RECORD_NAME])
+def test_among_files_written_while_bundles_are_nothing_is_put(tmp_path, caplog, monkeypatch, name):
+    monkeypatch.setattr(logging.getLogger("llama_export"), "propagate", True)
+    output = tmp_path / "out"
+    with publish(Publication(output, ("onnx",))) as work:
+        write_folder(work / "onnx", "new")
+        assert lay_out(output, work, NEXT) == ()
+        (output / name).write_bytes(b"mine")
+    assert (output / name).read_bytes() == b"mine"
+    assert names(output) == sorted([name, "onnx"])
+    assert "no files for the hub are put" in caplog.text
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_no_other_models_files_stay_among_a_persons(tmp_path, late):
+    """A client at the root must not load one model with the tokenizer of another."""
+    output = tmp_path / "out"
+    put(output, {**OURS, "tokenizer.json": b"A", "tokenizer.model": b"A"})
+    notes = ()
+    if not late:
+        (output / "config.json").write_bytes(b"mine")
+    with publish(Publication(output, ("onnx",), force=True)) as work:
+        write_folder(work / "onnx", "new")
+        notes = lay_out(output, work, {**NEXT, "LICENSE": b"free", "tokenizer.json": b"B"})
+        (output / "config.json").write_bytes(b"mine")
+    # The licence is the same.
+    assert standing(output) == {"config.json": b"mine", "LICENSE": b"free"}
+    assert set(read_record(output)) == {"LICENSE"}
+    assert late or "README.md, tokenizer.json, tokenizer.model" in notes[0]
+
+
+def test_where_none_of_ours_is_left_the_record_goes_too(tmp_path):
+    output = tmp_path / "out"
+    put(output, OURS)
+    (output / "config.json").write_bytes(b"mine")
+    put(output, {"README.md": b"next", "config.json": b"[]", "LICENSE": b"other"})
+    assert names(output) == ["config.json", "onnx"]

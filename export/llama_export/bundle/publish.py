@@ -134,6 +134,8 @@ def publish(publication: Publication) -> Iterator[Path]:
                 publication.refuse()
                 changes = _changes(publication, work)
                 sync_tree(work)  # what was carried over
+                # Last of all: a person may have written there while the disk was busy.
+                changes += root_changes(output, work)
                 interrupts.hold()
                 put_in_place(output, work, changes)
                 done = True
@@ -193,7 +195,7 @@ def _changes(publication: Publication, work: Path) -> list[Change]:
             fresh.mkdir(exist_ok=True)
             carry_over(place, fresh, extra)
         changes.append(Change(name, inode(fresh), inode(place)))
-    return changes + root_changes(output, work)
+    return changes
 
 
 def _clear_leftovers(publication: Publication, *, owners_are_dead: bool) -> None:

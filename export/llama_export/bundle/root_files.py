@@ -9,8 +9,8 @@ the bundles. The module does not know what is in them.
 from __future__ import annotations
 
 import json
+import logging
 import re
-import stat
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +18,8 @@ from pathlib import Path
 from llama_export.bundle.bundle import file_fault, hash_file
 from llama_export.bundle.json_object import JsonObject
 from llama_export.bundle.manifest import FileEntry, path_fault
-from llama_export.bundle.swap import Change, inode
+from llama_export.bundle.swap import Change, inode, sync
+from llama_export.errors import NOTICE
 from llama_quantize.printable import shown_name
 from llama_quantize.strict_json import JsonFault, read_object
 
@@ -31,6 +32,7 @@ _FORMAT_VERSION = 1
 _MOST_BYTES = 2**20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAMED = 3
+_log = logging.getLogger(__name__)
 
 
 def read_record(folder: Path) -> Mapping[str, FileEntry] | None:
@@ -101,63 +103,92 @@ def lay_out(output: Path, work: Path, contents: Mapping[str, bytes]) -> tuple[st
     Raises:
         OSError: the output cannot be read, or the hidden folder cannot be written.
     """
-    record = read_record(output)
-    theirs = [name for name in contents if _is_theirs(output, name, contents[name], record)]
-    if record is None and inode(output / RECORD_NAME) is not None:
-        theirs.append(RECORD_NAME)
-    if foreign := [name for name in theirs if not PERSONAL.fullmatch(name)]:
-        named = ", ".join(shown_name(str(output / name)) for name in foreign[:_NAMED])
-        return (
-            f"{named}: not written by llama-export, or changed since, so no files for the hub are "
-            f"put beside the bundles: export to another folder to have them",
-        )
-    written: dict[str, dict[str, object]] = {}
+    wanted: dict[str, FileEntry] = {}
     for name, content in contents.items():
-        if name not in theirs:
-            (work / name).write_bytes(content)
-            written[name] = asdict(hash_file(work / name))
-    text = json.dumps(
-        {"format_version": _FORMAT_VERSION, "files": written}, indent=2, sort_keys=True
-    )
-    (work / RECORD_NAME).write_bytes(text.encode() + b"\n")
-    return tuple(
-        f"{shown_name(str(output / name))} stays as it is: llama-export did not write it, or it "
-        "was changed since; remove it, and the next export writes one"
-        for name in theirs
-    )
+        (work / name).write_bytes(content)
+        wanted[name] = hash_file(work / name)
+    chosen, notes = _choose(output, wanted, read_record(output))
+    _write_record(work, chosen)
+    return notes
 
 
 def root_changes(output: Path, work: Path) -> list[Change]:
     """Return what `lay_out` wrote as changes of the output; what is no longer made goes.
 
+    What became somebody else's since is left out, and logged: bundles take long to write.
+
     Raises:
-        OSError: a file cannot be looked at.
+        OSError: a file cannot be looked at, or the record cannot be written anew.
     """
-    new = read_record(work)
-    if new is None:
+    wanted = read_record(work)
+    if wanted is None:
         return []
-    old = read_record(output) or {}
-    changes = [
-        Change(name, inode(work / name), inode(output / name), is_file=True)
-        for name in (*new, RECORD_NAME)
+    old = read_record(output)
+    new, notes = _choose(output, wanted, old)
+    for note in notes:
+        _log.log(NOTICE, note)
+    if new != wanted:
+        _write_record(work, new)
+        sync(work / RECORD_NAME)
+    if old is None and not new:
+        return []
+    gone = [name for name in old or {} if name not in new and is_ours(output, name, old)]
+    if new:
+        new_names, gone_names = [*new, RECORD_NAME], gone
+    else:
+        (work / RECORD_NAME).unlink()  # the old one takes its place
+        new_names, gone_names = [], [RECORD_NAME, *gone]
+    return [
+        *(
+            Change(name, inode(work / name), inode(output / name), is_file=True)
+            for name in new_names
+        ),
+        *(Change(name, None, inode(output / name), is_file=True) for name in gone_names),
     ]
-    return changes + [
-        Change(name, None, inode(output / name), is_file=True)
-        for name in old
-        if name not in new and is_ours(output, name, old)
-    ]
+
+
+def _choose(
+    output: Path, wanted: Mapping[str, FileEntry], old: Mapping[str, FileEntry] | None
+) -> tuple[dict[str, FileEntry], tuple[str, ...]]:
+    """Return which files may stand at a root once more, and notes on what is somebody else's."""
+    theirs = [name for name in wanted if _is_theirs(output, name, wanted, old)]
+    if old is None and inode(output / RECORD_NAME) is not None:
+        theirs.append(RECORD_NAME)
+    foreign = [name for name in theirs if not PERSONAL.fullmatch(name)]
+    if not foreign:
+        chosen = {name: entry for name, entry in wanted.items() if name not in theirs}
+        return chosen, tuple(
+            f"{shown_name(str(output / name))} stays as it is: llama-export did not write it, or "
+            "it was changed since; remove it, and the next export writes one"
+            for name in theirs
+        )
+    # Ours stay among them only where this export would write the same.
+    ours = [name for name in old or {} if is_ours(output, name, old)]
+    chosen = {name: wanted[name] for name in ours if is_ours(output, name, wanted)}
+    named = ", ".join(shown_name(str(output / name)) for name in foreign[:_NAMED])
+    gone = ", ".join(name for name in sorted(ours) if name not in chosen)
+    return chosen, (
+        f"{named}: not written by llama-export, or changed since, so no files for the hub are "
+        f"put beside the bundles{gone and f', and those of an earlier export go ({gone})'}: "
+        f"export to another folder to have them",
+    )
+
+
+def _write_record(work: Path, files: Mapping[str, FileEntry]) -> None:
+    written = {name: asdict(entry) for name, entry in files.items()}
+    text = json.dumps(
+        {"format_version": _FORMAT_VERSION, "files": written}, indent=2, sort_keys=True
+    )
+    (work / RECORD_NAME).write_bytes(text.encode() + b"\n")
 
 
 def _is_theirs(
-    output: Path, name: str, content: bytes, record: Mapping[str, FileEntry] | None
+    output: Path,
+    name: str,
+    wanted: Mapping[str, FileEntry],
+    old: Mapping[str, FileEntry] | None,
 ) -> bool:
     """Whether something stands at a file's place that may not be replaced."""
-    place = output / name
-    try:
-        mode = place.lstat().st_mode
-    except FileNotFoundError:
+    if inode(output / name) is None:
         return False
-    if not stat.S_ISREG(mode):
-        return True
-    holds_it = place.stat().st_size == len(content) and place.read_bytes() == content
-    return not (holds_it or is_ours(output, name, record))
+    return not (is_ours(output, name, wanted) or is_ours(output, name, old))
