@@ -71,8 +71,8 @@ class ModelFiles:
 
     @property
     def notice(self) -> str:
-        """Text of the NOTICE."""
-        return self.notices[NOTICE_NAME].decode("utf-8")
+        """Text of the NOTICE; a checkpoint's own part of it may have any encoding."""
+        return self.notices[NOTICE_NAME].decode("utf-8", errors="replace")
 
     @cached_property
     def contents(self) -> Mapping[str, bytes]:

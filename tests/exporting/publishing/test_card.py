@@ -98,3 +98,9 @@ def test_the_same_bundles_have_the_same_card():
     manifests = [manifest(), manifest("coreml")]
     facts = CardFacts(NOTICES, LLAMA)
     assert render_card(manifests, facts) == render_card(manifests, facts)
+
+
+def test_a_notice_of_another_encoding_is_shown_as_far_as_it_can_be():
+    notice = "Copyright © 2009 M\xfcller\n".encode() + "M\xfcller\n".encode("latin-1")
+    text = rendered(notices={"NOTICE": notice})[1]
+    assert "> Copyright © 2009 Müller\n> M\ufffdller\n" in text

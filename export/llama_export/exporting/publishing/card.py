@@ -81,7 +81,7 @@ def render_card(manifests: Sequence[Manifest], facts: CardFacts) -> bytes:
         first_tokens=_first_tokens(first),
         terms=terms,
         licence=terms.licence if terms else "",
-        notice_lines=facts.notices.get(NOTICE_NAME, b"").decode("utf-8").splitlines(),
+        notice_lines=facts.notices.get(NOTICE_NAME, b"").decode(errors="replace").splitlines(),
         agreements=[name for name in sorted(facts.notices) if name != NOTICE_NAME],
     )
     return text.encode("utf-8")
