@@ -15,9 +15,26 @@ from llama_export.sources.licence import DEMO_TITLE, NOTICE_NAME
 
 _AGREEMENT = re.compile(r"LICEN[SC]E([._-].*)?", re.IGNORECASE)
 _META_NOTICE = re.compile(r"^(?:Meta )?Llama (\d(?:\.\d)?) is licensed under", re.MULTILINE)
-_META_TITLE = re.compile(r"^\W*(?:META )?LLAMA (\d(?:\.\d)?) COMMUNITY LICENSE AGREEMENT")
+_META_TITLE = re.compile(
+    r"^[^\w\n]*(?:META )?LLAMA (\d(?:\.\d)?) COMMUNITY LICENSE AGREEMENT", re.MULTILINE
+)
 _APACHE = re.compile(r"^\W*Apache License\W+Version 2\.0", re.IGNORECASE)
-_MIT = re.compile(r"^\W*(?:The )?MIT License\b|^\W*Permission is hereby granted, free of charge")
+# Words alone: how a text is broken into lines, and how it quotes, differs from file to file.
+_MIT_TITLE = re.compile(r"(the )?mit license( mit)?")
+_MIT_HEAD = re.compile(r"((the )?mit license ?(mit ?)?)?(copyright .{0,500})?")
+_MIT_WORDS = """
+permission is hereby granted free of charge to any person obtaining a copy of this software and
+associated documentation files the software to deal in the software without restriction including
+without limitation the rights to use copy modify merge publish distribute sublicense and or sell
+copies of the software and to permit persons to whom the software is furnished to do so subject to
+the following conditions the above copyright notice and this permission notice shall be included in
+all copies or substantial portions of the software the software is provided as is without warranty
+of any kind express or implied including but not limited to the warranties of merchantability
+fitness for a particular purpose and noninfringement in no event shall the authors or copyright
+holders be liable for any claim damages or other liability whether in an action of contract tort or
+otherwise arising from out of or in connection with the software or the use or other dealings in the
+software
+"""
 # Section 1.b.i: what the name of a model begins with that was made of Meta's; 2 asks for none.
 _NAME_START = {"2": "", "3": "Llama 3"}
 _ID = re.compile(r"[a-z0-9][a-z0-9.+-]{0,59}")
@@ -86,7 +103,10 @@ class Terms:
 
 
 def terms_of(notices: Mapping[str, bytes]) -> Terms | None:
-    """Recognise a licence by the files of a bundle; None: none is known.
+    """Recognise a licence by the files of a bundle; None: none is known, or they say several.
+
+    Meta's asks for the most, so it counts whatever else there is. A file that is not recognised may
+    say anything, and so leaves the licence open.
 
     Args:
         notices: NOTICE and licence files by name.
@@ -98,14 +118,22 @@ def terms_of(notices: Mapping[str, bytes]) -> Terms | None:
         return _meta_terms(found[1])
     if notice.startswith(DEMO_TITLE):
         return Terms("apache-2.0")
-    for text in agreements:
-        if found := _META_TITLE.match(text):
-            return _meta_terms(found[1])
-        if _APACHE.match(text):
-            return Terms("apache-2.0")
-        if _MIT.match(text):
-            return Terms("mit")
-    return None
+    versions = {found[1] for text in agreements for found in _META_TITLE.finditer(text)}
+    if versions:
+        return _meta_terms(versions.pop()) if len(versions) == 1 else None
+    licences = {_open_licence(text) for text in agreements}
+    only = licences.pop() if len(licences) == 1 else None
+    return Terms(only) if only else None
+
+
+def said_terms(licence: str | None) -> Terms | None:
+    """Return the terms of a licence that a page names; None: it names none that can be understood.
+
+    Args:
+        licence: what the page says, in any case of letters.
+    """
+    name = (licence or "").strip().casefold()
+    return chosen_terms(None, name) if _ID.fullmatch(name) else None
 
 
 def chosen_terms(known: Terms | None, licence: str | None) -> Terms | None:
@@ -129,6 +157,16 @@ def chosen_terms(known: Terms | None, licence: str | None) -> Terms | None:
     if known is None and (version := re.fullmatch(r"llama(\d(?:\.\d)?)", licence)):
         return _meta_terms(version[1])
     return known or Terms(licence)
+
+
+def _open_licence(text: str) -> str | None:
+    """Recognise a licence that asks for no more than its own text; None: it is another one."""
+    if _APACHE.match(text):
+        return "apache-2.0"
+    words = " ".join(re.findall(r"\w+", text)).casefold()
+    body = " ".join(_MIT_WORDS.split())
+    whole = words.endswith(body) and _MIT_HEAD.fullmatch(words.removesuffix(body).rstrip())
+    return "mit" if whole or _MIT_TITLE.fullmatch(words) else None
 
 
 def _meta_terms(version: str) -> Terms:

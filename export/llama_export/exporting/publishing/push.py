@@ -22,7 +22,7 @@ from llama_export.exporting.publishing.card import CardFacts, render_card
 from llama_export.exporting.publishing.repository import manifests_of, same_model, small_files
 from llama_export.sources.licence import licence_folder, licence_notice
 from llama_export.sources.source import WEIGHTS_FOLDER
-from llama_export.sources.terms import Terms, chosen_terms, terms_of
+from llama_export.sources.terms import Terms, chosen_terms, said_terms, terms_of
 from llama_export.sources.upload import BaseCard, OutgoingFile
 from llama_export.targets import registry
 from llama_quantize.checkpoint.files import WEIGHTS_FILE
@@ -141,7 +141,7 @@ def require_terms(
         known.require_name(request.hub_id)
     if model.hub_id is not None and "/" in model.hub_id:
         base = ask_base(model.hub_id)
-    terms = chosen_terms(known, request.licence or (None if known else base.licence))
+    terms = chosen_terms(known, request.licence) or said_terms(base.licence)
     if terms is None and model.card is not None:
         terms = chosen_terms(None, _licence_in(model.card))
     if terms is None:
