@@ -144,6 +144,34 @@ def test_the_weights_go_along_only_where_they_are_asked_for(hub, output):
         push(hub, output, with_weights=True)
 
 
+def test_a_link_by_the_name_of_a_licence_is_refused_and_not_passed_over(hub, output, tmp_path):
+    (tmp_path / "policy").write_text("Be kind.")
+    (output / "USE_POLICY.md").symlink_to(tmp_path / "policy")
+    with pytest.raises(UsageError, match=r"USE_POLICY\.md is a symbolic link"):
+        push(hub, output)
+    assert hub.requested == []
+
+
+def test_weights_that_lack_a_file_or_hold_another_are_not_sent(hub, output):
+    beside = output / "weights" / "config.json"
+    content = beside.read_bytes()
+    beside.unlink()
+    with pytest.raises(BundleError, match=r"weights/config\.json is missing"):
+        push(hub, output, with_weights=True)
+    beside.write_bytes(content[:-1] + b" ")
+    with pytest.raises(BundleError, match=r"weights/config\.json is changed"):
+        push(hub, output, with_weights=True)
+    assert hub.repositories == {}
+
+
+def test_weights_that_go_while_they_are_checked_are_named(hub, output):
+    request = PushRequest(output, NAME, with_weights=True)
+    plan = plan_push(request, lambda _id: pytest.fail("asked"))
+    (output / "weights" / "weights.safetensors").unlink()
+    with pytest.raises(BundleError, match=r"weights\.safetensors cannot be read"):
+        plan.check(lambda _done, _total: None)
+
+
 def test_an_upload_that_broke_goes_on_where_it_was(hub, output):
     data = hashlib.sha256((output / "onnx" / "model.onnx_data").read_bytes()).hexdigest()
     hub.cut.add(data)

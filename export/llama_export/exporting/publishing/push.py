@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from llama_export.bundle.bundle import Bundle, content_fault
+from llama_export.bundle.bundle import Bundle, hash_file
 from llama_export.bundle.manifest import MANIFEST_NAME, FileEntry
 from llama_export.bundle.ownership import HASH_OF, extra_files
 from llama_export.bundle.root_files import CARD_NAME, PERSONAL, is_ours, read_record
@@ -25,7 +25,7 @@ from llama_export.sources.source import WEIGHTS_FOLDER
 from llama_export.sources.terms import Terms, chosen_terms, said_terms, terms_of
 from llama_export.sources.upload import BaseCard, OutgoingFile
 from llama_export.targets import registry
-from llama_quantize.checkpoint.files import WEIGHTS_FILE
+from llama_quantize.checkpoint.files import RECORD_FILE, WEIGHTS_FILE
 from llama_quantize.checkpoint.record import Record
 from llama_quantize.printable import shown_name
 
@@ -33,6 +33,7 @@ _PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
 _HUB_ID = re.compile(rf"{_PART}/{_PART}")
 _MOST_PERSONAL_BYTES = 2**20
 _NOWHERE = Path("no folder")
+_WEIGHTS_HINT = "leave --with-weights out, or export again"
 
 
 @dataclass(frozen=True)
@@ -230,12 +231,21 @@ def _bundles(output: Path) -> list[Bundle]:
 
 
 def _personal_files(output: Path) -> dict[str, bytes]:
-    """Read what a person put at the root by a name of a card or a licence."""
+    """Read what a person put at the root by a name of a card or a licence.
+
+    Raises:
+        UsageError: one is a link, or too long to be a card or a licence.
+    """
     record = read_record(output)
     found: dict[str, bytes] = {}
     for path in sorted(output.iterdir()):
-        theirs = PERSONAL.fullmatch(path.name) and not is_ours(output, path.name, record)
-        if theirs and path.is_file() and not path.is_symlink():
+        if not PERSONAL.fullmatch(path.name) or is_ours(output, path.name, record):
+            continue
+        if path.is_symlink():
+            message = f"{path} is a symbolic link, and a push follows none: what it leads to may "
+            message += "not be meant for others"
+            raise UsageError(message, "put a copy of the file there, or remove the link")
+        if path.is_file():
             if path.stat().st_size > _MOST_PERSONAL_BYTES:
                 message = f"{path} is longer than any card or licence"
                 raise UsageError(message, "rename it if it is something else")
@@ -282,15 +292,22 @@ def _of_bundle(bundle: Bundle) -> list[OutgoingFile]:
 
 
 def _of_weights(folder: Path) -> list[OutgoingFile]:
-    """List the files of kept weights that an export wrote."""
+    """List the files of kept weights that an export wrote.
+
+    Raises:
+        BundleError: there are none, or one that their record names is missing.
+    """
     if not folder.is_dir():
         message = f"{folder} is not there, and --with-weights asks for it"
         raise BundleError(message, "leave it out, or export again with --keep-weights")
     hashes, extra = _weights_hashes(folder), set(extra_files(folder))
+    paths = [path for path in sorted(folder.iterdir()) if path.name not in extra and path.is_file()]
+    if missing := sorted(hashes.keys() - {path.name for path in paths}):
+        message = f"{folder / missing[0]} is missing, or no plain file: {RECORD_FILE} names it"
+        raise BundleError(message, _WEIGHTS_HINT)
     return [
         OutgoingFile(f"{folder.name}/{path.name}", path, _size(path), hashes.get(path.name))
-        for path in sorted(folder.iterdir())
-        if path.name not in extra and path.is_file()
+        for path in paths
     ]
 
 
@@ -306,11 +323,17 @@ def _weights_hashes(folder: Path) -> dict[str, str]:
 
 
 def _check_weights(folder: Path, count: Callable[[int], None]) -> None:
+    """Compare the weights, and what lies beside them, with the hashes of their record."""
     for name, sha256 in _weights_hashes(folder).items():
         path = folder / name
-        if fault := content_fault(path, FileEntry(sha256, _size(path)), count):
-            message = f"{path} {fault}"
-            raise BundleError(message, "export again")
+        try:
+            found = hash_file(path, count).sha256
+        except OSError as error:
+            message = f"{path} cannot be read: {error.strerror or error}"
+            raise BundleError(message, _WEIGHTS_HINT) from None
+        if found != sha256:
+            message = f"{path} is changed: expected sha256 {sha256[:12]}..., found {found[:12]}..."
+            raise BundleError(message, _WEIGHTS_HINT)
 
 
 def _size(path: Path) -> int:
