@@ -25,6 +25,9 @@ from llama_export.verification.rows import Row
 
 # Two that round tip different codes, so they may differ by twice what rounding does to one.
 _SPREAD, _WORST_ROW = 2.0, 4.0
+# Rows of neighbouring positions of random models are 0.9 to 1.3 apart in the median: half a row is
+# no rounding, whatever that costs elsewhere.
+_MOST_AT_ONE = 0.5
 
 
 def judge(artifact: Artifact, measured: Measurements, *, quick: bool = False) -> list[Row]:
@@ -78,14 +81,16 @@ def with_rounding(limits: Limits, shipped: Shipped) -> Limits:
     """Widen the limits of a runtime that always rounds by the spread of its tipped roundings.
 
     Random layers magnify rounding many times more than trained ones, so the measure is the cost of
-    rounding itself, both in eager: over all positions for what is a mean of many, and at the worst
-    of them for what is compared at one. Rounding costs a position of SmolLM2 three times the mean.
+    rounding itself, both in eager: over all positions for what is a mean of many, and what 99 % of
+    them stay within for what is compared at one, so that no outlier sets the limit of the others.
+    Of 1000 positions of SmolLM2 that is 0.106, with 0.063 over all; twice it, 0.21, is more than
+    the worst one's 0.179.
     """
     rounding = shipped.activation
     if limits.has_exact_mode or rounding is None or rounding.fault:
         return limits
     kl, spread = limits.explained_kl.value * rounding.kl_mean, _SPREAD * rounding.centred_rms
-    at_one = _SPREAD * rounding.centred_rms_worst
+    at_one = min(_SPREAD * rounding.centred_rms_p99, _MOST_AT_ONE)
     return replace(
         limits,
         exact_kl=_at_least(limits.exact_kl, kl),
