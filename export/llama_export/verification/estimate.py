@@ -32,7 +32,8 @@ class Estimate:
     def shown(self, scale: float = 1.0) -> str:
         """Write both, to the digit that the error allows: `0.0121 ± 0.0004`.
 
-        The error has one digit, two where the first is a 1, and the value ends at the same place.
+        The error has one digit, two where the first is a 1 once it is rounded, and the value ends
+        at the same place: `0.12 ± 0.10` of 0.0996.
         A figure without an error, or with one that is no number, is written in three digits.
 
         Args:
@@ -41,10 +42,11 @@ class Estimate:
         value, error = self.value * scale, self.error * scale
         if not (math.isfinite(value) and math.isfinite(error) and error > 0):
             return f"{value:.3g}"
-        digits = 2 if f"{error:e}".startswith("1") else 1
-        place = int(f"{error:.{digits - 1}e}".partition("e")[2]) - (digits - 1)
-        if place > 0:
-            value, error = round(value, -place), round(error, -place)
+        one, two = f"{error:.0e}", f"{error:.1e}"
+        digits = 2 if "1" in (one[0], two[0]) else 1
+        place = int(one.partition("e")[2]) - (digits - 1)
+        # Adding 0 makes a -0 a 0.
+        value, error = round(value, -place) + 0.0, round(error, -place)
         decimals = max(0, -place)
         if decimals > 6 and value != 0:
             return f"{value:.{max(0, _exponent(value) - place)}e} ± {error:.{digits - 1}e}"
