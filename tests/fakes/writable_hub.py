@@ -261,6 +261,7 @@ _ROUTES = (
     (r"POST /api/repos/create", _Handler._create),
     (r"POST /api/validate-yaml", _Handler._validate),
     (rf"GET /api/models/{_ID}", _Handler._info),
+    (rf"GET /api/models/{_ID}/revision/[^/]+", _Handler._info),
     (rf"POST /api/models/{_ID}/branch/(.+)", _Handler._branch),
     (rf"POST /api/models/{_ID}/preupload/(.+)", _Handler._preupload),
     (rf"POST /{_ID}\.git/info/lfs/objects/batch", _Handler._batch),

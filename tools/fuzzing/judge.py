@@ -164,7 +164,8 @@ def _left(seen: Seen) -> Verdict | None:
         return Verdict(LEFT, f"left in the output: {found}") if found else None
     due = ["onnx", "weights"] if surface.name != "weights" else ["onnx"]
     if seen.outcome.code == 0 and seen.case.verb.startswith("export"):
-        due = sorted([*due, RECORD_NAME, *(read_record(out) or ())])
+        record = read_record(out)
+        due = due if record is None else sorted([*due, RECORD_NAME, *record])
         return None if found == due else Verdict(LEFT, f"expected {due}, found {found}")
     beside = sorted(path.name for path in seen.folder.iterdir() if path.name not in _EXPECTED)
     if found or beside != sorted(surface.folders):

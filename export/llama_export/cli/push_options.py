@@ -92,7 +92,7 @@ def send(console: Console, plan: PushPlan, upload: Upload) -> Sent:
     with progress.step("Comparing the hashes") as advance:
         plan.check(advance)
     with progress.step(f"Sending to {upload.address}") as advance:
-        return upload.send(plan.files, plan.folders, advance)
+        return upload.send(plan.files, advance)
 
 
 def prepare_push(push: PushOnExport | None, plan: ExportPlan) -> Upload | None:

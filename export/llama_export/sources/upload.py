@@ -18,7 +18,7 @@ from llama_export.errors import GatedModelError, HubError
 from llama_export.sources.hub import Repository, token_to_send
 
 if TYPE_CHECKING:
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+    from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
 Progress = Callable[[int, int], None]
@@ -142,14 +142,11 @@ class Upload:
                 )
         return BaseCard()
 
-    def send(
-        self, files: Sequence[OutgoingFile], folders: Sequence[str], progress: Progress
-    ) -> Sent:
-        """Make the repository where it is missing, and commit the files.
+    def send(self, files: Sequence[OutgoingFile], progress: Progress) -> Sent:
+        """Make the repository where it is missing, and commit the files; nothing is removed.
 
         Args:
             files: files to send.
-            folders: folders of the repository that hold these files and no others afterwards.
             progress: called with the bytes that are stored, and those of all files.
 
         Raises:
@@ -163,7 +160,7 @@ class Upload:
             operations = self._stored(files, progress)
             commit = self._api.create_commit(
                 place.hub_id,
-                [*operations, *self._outdated(files, folders)],
+                operations,
                 commit_message=place.message,
                 revision=place.branch,
                 create_pr=place.as_request,
@@ -207,20 +204,6 @@ class Upload:
             progress(min(done, total - 1), total)
             operations.append(operation)
         return operations
-
-    def _outdated(
-        self, files: Sequence[OutgoingFile], folders: Sequence[str]
-    ) -> list[CommitOperationDelete]:
-        """Return what goes: files of an earlier bundle in the same folder."""
-        from huggingface_hub import CommitOperationDelete
-
-        place, names = self.destination, {each.name for each in files}
-        there = self._api.list_repo_files(place.hub_id, revision=place.branch)
-        return [
-            CommitOperationDelete(name)
-            for name in there
-            if name.partition("/")[0] in folders and "/" in name and name not in names
-        ]
 
     @contextmanager
     def _refusals(self) -> Iterator[None]:

@@ -76,14 +76,12 @@ class PushPlan:
 
     Args:
         files: files in the order of their sending.
-        folders: folders that they fill.
         bundles: bundles among them.
         weights: folder of the weights that go along; None: none do.
         terms: terms of the licence.
     """
 
     files: tuple[OutgoingFile, ...]
-    folders: tuple[str, ...]
     bundles: tuple[Bundle, ...]
     weights: Path | None
     terms: Terms
@@ -199,11 +197,9 @@ def plan_push(request: PushRequest, ask_base: Callable[[str], BaseCard]) -> Push
     for bundle in bundles:
         files += _of_bundle(bundle)
     weights = output / WEIGHTS_FOLDER if request.with_weights else None
-    folders = [bundle.folder.name for bundle in bundles]
     if weights is not None:
         files += _of_weights(weights)
-        folders.append(WEIGHTS_FOLDER)
-    return PushPlan(tuple(files), tuple(folders), tuple(bundles), weights, terms)
+    return PushPlan(tuple(files), tuple(bundles), weights, terms)
 
 
 def _bundles(output: Path) -> list[Bundle]:
