@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -92,6 +93,49 @@ def test_a_name_of_anybodys_is_no_markup():
     assert r"# \<img src=x\> \[a\](b) \| for ONNX" in text
     header, _ = rendered(manifest(name="a: b\u2028---"))
     assert header["license"] == "llama3.2"
+
+
+EVIL = "int4 | <img src=x> | [x](https://evil.example) &lt; ![y](z) a@evil.example \u2028---"
+PATH = 'x"); import os; os.system("id") #`'
+
+
+def outside_code(text: str) -> str:
+    return re.sub(r"(?<!\\)`[^`]*`", "", text)
+
+
+@pytest.mark.parametrize("field", ["name", "notes", "recipe", "method", "notice"])
+def test_no_field_of_a_strangers_is_markup(field):
+    one, notices = manifest(), NOTICES
+    if field in ("name", "notes"):
+        one = manifest(hub_id=None, **{field: EVIL if field == "name" else (EVIL,)})
+    elif field == "recipe":
+        one = replace(one, quantization={**one.quantization, "recipe": EVIL})
+    elif field == "method":
+        said = {"method": EVIL, "tokens": 1, "ids_sha256": "ab" * 32}
+        one = replace(one, quantization={**one.quantization, "calibration": said})
+    else:
+        notices = {"NOTICE": EVIL.encode()}
+    header, text = rendered(one, notices=notices)
+    assert header["license"] == "llama3.2"
+    (line, *_) = (line for line in text.splitlines() if "src=x" in line)
+    bare = outside_code(line)
+    bare = bare.replace("\\<", "")  # an escaped one opens nothing
+    for mark in ("<", " [x]", "https://", "@", " &lt;", " ![", "\u2028"):
+        assert mark not in bare, line
+
+
+@pytest.mark.parametrize("field", ["artifact", "tokenizer"])
+def test_a_path_that_is_no_plain_name_is_never_put_into_code(field):
+    one = manifest("executorch")
+    if field == "artifact":
+        one = replace(one, artifact=PATH)
+    else:
+        one = replace(one, tokenizer={**one.tokenizer, "file": PATH})
+    text = rendered(one)[1]
+    assert "TextLLMRunner" not in text
+    assert "no plain name of a file" in text
+    assert f"`{PATH}" not in text
+    assert PATH not in text
 
 
 def test_the_same_bundles_have_the_same_card():

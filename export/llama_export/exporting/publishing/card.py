@@ -19,6 +19,7 @@ from llama_export.sources.resolve import DEMO
 from llama_export.sources.terms import Terms
 from llama_export.system.byte_sizes import format_bytes
 from llama_export.targets import registry
+from llama_quantize.printable import printable
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -29,7 +30,11 @@ NOT_PUSHED = "OWNER/NAME"
 _FLOATS = ("bf16", "fp16")
 # What the hub shows first: the client that runs a repository by its name alone.
 _LIBRARIES = {"onnx": "transformers.js"}
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~$])")
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~$&!@])")
+# A client makes a link of these by itself, escaped or not; inside code none does.
+_LINK = re.compile(r"://|www\.|@", re.IGNORECASE)
+_BOUNDARY = re.compile(r"([\s`|<>]+)")
+_PLAIN = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,8 @@ def render_card(manifests: Sequence[Manifest], facts: CardFacts) -> bytes:
     titles = [registry.get(each.target).title for each in manifests]
     # The demo has turns, to look like the real models, and knows nothing but tales.
     chat = bool((first.chat or {}).get("turns")) and first.model.name != DEMO
+    pte = next((each.artifact for each in manifests if each.target == "executorch"), "")
+    tokenizer = str(first.tokenizer["file"])
     text = _template().render(
         header=_header(manifests, facts),
         name=first.model.name,
@@ -76,8 +83,9 @@ def render_card(manifests: Sequence[Manifest], facts: CardFacts) -> bytes:
         chat=chat,
         verb="chat" if chat else "generate",
         rest="" if chat else ' --prompt "Once upon a time"',
-        pte=next((each.artifact for each in manifests if each.target == "executorch"), ""),
-        tokenizer=first.tokenizer["file"],
+        pte=pte,
+        tokenizer=tokenizer,
+        plain=all(map(_PLAIN.fullmatch, filter(None, (pte, tokenizer)))),
         first_tokens=_first_tokens(first),
         terms=terms,
         licence=terms.licence if terms else "",
@@ -165,8 +173,18 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def _as_text(text: str) -> str:
-    """Write a text of anybody's so that it is no markup."""
+    """Write a text of anybody's so that it is no markup; a link or an address in it is code."""
+    parts = _BOUNDARY.split(printable(text, keep=""))
+    return "".join(f"`{part}`" if _LINK.search(part) else _escaped(part) for part in parts)
+
+
+def _escaped(text: str) -> str:
     return _MARKDOWN.sub(r"\\\1", text)
+
+
+def _as_code(name: str) -> str:
+    """Write a path as code where it is a plain name, else as text: code cannot be escaped."""
+    return f"`{name}`" if _PLAIN.fullmatch(name) else _as_text(name)
 
 
 @cache
@@ -177,5 +195,6 @@ def _template() -> Template:
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     environment.filters["text"] = _as_text
+    environment.filters["code"] = _as_code
     source = files(__package__).joinpath("card.md.jinja").read_text(encoding="utf-8")
     return environment.from_string(source)
