@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tolerances import FLOAT64_REL
 
+from llama_export.verification.measure.cache_rms import relative_rms_by_position
 from llama_export.verification.measure.metrics import (
     LogitComparison,
     TokenLoss,
     compare_logits,
-    relative_rms_by_position,
 )
 
 
@@ -170,3 +170,21 @@ def test_a_stale_row_shows_at_its_position():
     stale[0, 3, 0] = math.nan
     assert relative_rms_by_position(cache, stale)[3] == math.inf
     assert np.all(relative_rms_by_position(cache, cache[:, :, :32]) == math.inf)
+
+
+def test_positions_that_repeat_a_text_make_no_error_smaller():
+    random = np.random.default_rng(5)
+    wanted = random.normal(size=(100, 50))
+    found = wanted + random.gamma(0.5, 0.5, size=(100, 1)) * random.normal(size=(100, 50))
+    once = compare_logits(wanted, found)
+    repeated = LogitComparison(own=100)
+    for _ in range(10):
+        repeated.add(wanted, found)
+    metrics = repeated.metrics()
+    assert metrics.positions == 1000
+    assert metrics.kl_estimate.count == metrics.top1_estimate.count == 100
+    assert metrics.kl_estimate.error == pytest.approx(once.kl_estimate.error)
+    assert metrics.top1_estimate.error == pytest.approx(once.top1_estimate.error)
+    # A fault counts wherever it is, so the means are those of all positions.
+    repeated.add(wanted[:1], wanted[1:2])
+    assert repeated.metrics().kl_estimate.value > metrics.kl_estimate.value

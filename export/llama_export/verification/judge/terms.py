@@ -236,7 +236,7 @@ def _share_row(limits: Limits, shipped: Shipped, metrics: LogitMetrics, config: 
     if quantisation.fault or metrics.fault:
         return judged(_LOWERING, key, name, math.inf, limits.shipped_share.value)
     value = metrics.kl_mean / quantisation.kl_mean if quantisation.kl_mean > 0 else math.inf
-    share = replace(ratio_in_blocks(metrics.kl, quantisation.kl), value=value)
+    share = replace(ratio_in_blocks(metrics.own_kl, quantisation.own_kl), value=value)
     if quantisation.kl_mean < _SHARE_FLOOR.value:
         note = f"the quantisation error is below {_SHARE_FLOOR.value:g}: {_SHARE_FLOOR.reason}"
         return informed(_LOWERING, key, name, share, note)

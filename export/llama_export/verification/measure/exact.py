@@ -24,6 +24,7 @@ from llama_export.verification.measure.behaviour import (
     feed_conversations,
     fill_context,
 )
+from llama_export.verification.measure.cache_rms import relative_rms_by_position
 from llama_export.verification.measure.eager import QuantisedEager
 from llama_export.verification.measure.feed import blocks, prefill, single_steps
 from llama_export.verification.measure.metrics import (
@@ -31,7 +32,6 @@ from llama_export.verification.measure.metrics import (
     LogitMetrics,
     Logits,
     compare_logits,
-    relative_rms_by_position,
 )
 from llama_export.verification.samples import Budget
 
@@ -118,6 +118,7 @@ def measure_exact(
     quantised: QuantisedEager | None,
     input_ids: Sequence[int],
     budget: Budget,
+    text_tokens: int,
     tick: Callable[[], None],
 ) -> Exact:
     """Feed an empty session the same tokens in many ways; only float32 order may differ.
@@ -127,9 +128,12 @@ def measure_exact(
         quantised: eager passes with the quantised weights, over all tokens.
         input_ids: tokens `[budget.longest]`.
         budget: amount of work.
+        text_tokens: number of tokens after which the text repeats itself.
         tick: function called after each call of the session.
     """
-    stepped = _prefill_and_steps(session, quantised, input_ids, budget, tick)
+    # So many positions in a row are all different, wherever they begin.
+    comparison = LogitComparison(text_tokens)
+    stepped = _prefill_and_steps(session, quantised, input_ids, budget, comparison, tick)
     conversations = feed_conversations(session, stepped.start, input_ids, stepped.rows, tick)
     lengths = []
     at_once = stepped.last
@@ -170,10 +174,10 @@ def _prefill_and_steps(
     quantised: QuantisedEager | None,
     input_ids: Sequence[int],
     budget: Budget,
+    comparison: LogitComparison,
     tick: Callable[[], None],
 ) -> _Stepped:
     prefilled = budget.positions - budget.exact_steps
-    comparison = LogitComparison()
     last = prefill(session, input_ids[:prefilled], tick)
     if quantised is not None:
         comparison.add(quantised.same_arithmetic.logits(slice(prefilled - 1, prefilled)), last)

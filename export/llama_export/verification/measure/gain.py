@@ -44,7 +44,7 @@ class OnText:
         positions = self.weights.positions
         if self.rounded.kl_mean > 0:
             value = self.weights.kl_mean / self.rounded.kl_mean
-            return replace(ratio_in_blocks(self.weights.kl, self.rounded.kl), value=value)
+            return replace(ratio_in_blocks(self.weights.own_kl, self.rounded.own_kl), value=value)
         value = 1.0 if self.weights.kl_mean == 0 else math.inf
         return Estimate(value, math.nan, positions)
 
@@ -97,18 +97,19 @@ def measure_gain(
     rounded, rounded_second = Eager.run_texts(config, read, (reading.compared, compared))
     original_second = Eager.run(config, checkpoint.tensor, compared)
     quantised_second = Eager.run(config, weights.get, compared)
+    own = len(reading.text.token_ids)
     return Gain(
-        OnText(reading.text.name, quantised, _distance(original, rounded)),
+        OnText(reading.text.name, quantised, _distance(original, rounded, own)),
         OnText(
             second.name,
-            _distance(original_second, quantised_second),
-            _distance(original_second, rounded_second),
+            _distance(original_second, quantised_second, len(compared)),
+            _distance(original_second, rounded_second, len(compared)),
         ),
     )
 
 
-def _distance(wanted: Eager, found: Eager) -> LogitMetrics:
-    comparison = LogitComparison()
+def _distance(wanted: Eager, found: Eager, own: int) -> LogitMetrics:
+    comparison = LogitComparison(own)
     for block in blocks(0, wanted.states.hidden.shape[1]):
         comparison.add(wanted.logits(block), found.logits(block))
     return comparison.metrics()

@@ -23,7 +23,7 @@ from llama_export.verification.measure.gain import Gain, measure_gain
 from llama_export.verification.measure.lookups import Lookups, measure_lookups
 from llama_export.verification.measure.metrics import LogitMetrics, Logits, compare_logits
 from llama_export.verification.measure.origin import Origin, compare_origin
-from llama_export.verification.measure.shipped import Shipped, measure_shipped
+from llama_export.verification.measure.shipped import Shipped, TextTokens, measure_shipped
 from llama_export.verification.measure.single_steps import (
     StepDifference,
     compare_steps,
@@ -178,8 +178,8 @@ def _read_as_shipped(
         if artifact.checkpoint is not None:
             original = Eager.run(artifact.config, artifact.checkpoint.tensor, reading.compared)
     token_ids = reading.token_ids[: reading.budget.positions + 1]
-    text_tokens = None if artifact.config.head_tokens else len(reading.text.token_ids)
-    shipped = measure_shipped(session, quantised, original, token_ids, text_tokens, tick)
+    text = TextTokens(len(reading.text.token_ids), scored=not artifact.config.head_tokens)
+    shipped = measure_shipped(session, quantised, original, token_ids, text, tick)
     runtime = None
     if reference is not None:
         runtime = compare_sessions(reference, session, reading.token_ids)
@@ -192,7 +192,14 @@ def _read_as_shipped(
 def _run_exactly(artifact: Artifact, first: _AsShipped) -> Exact:
     reading = first.reading
     with closing(artifact.open_session(exact=artifact.target.limits.has_exact_mode)) as session:
-        return measure_exact(session, first.quantised, reading.longest, reading.budget, first.tick)
+        return measure_exact(
+            session,
+            first.quantised,
+            reading.longest,
+            reading.budget,
+            len(reading.text.token_ids),
+            first.tick,
+        )
 
 
 def compare_sessions(

@@ -50,6 +50,8 @@ class LogitMetrics:
         same: whether both give the same most likely token at each position, bool `[P]`.
         fault: reason why there are no figures; empty when there are. With a fault every distance
             is infinite and `top1` is 0, so that no limit lets it pass.
+        own: number of the first positions that no text repeats; None: all of them. A repeated one
+            counts in the means, since a fault does wherever it is, and is no draw of its own.
     """
 
     positions: int
@@ -66,16 +68,23 @@ class LogitMetrics:
     kl: Doubles = field(repr=False, compare=False)
     same: Bools = field(repr=False, compare=False)
     fault: str = ""
+    own: int | None = None
 
     @property
     def kl_estimate(self) -> Estimate:
-        """Return the mean KL with its standard error."""
-        return replace(mean_in_blocks(self.kl), value=self.kl_mean)
+        """Return the mean KL; its standard error and count are of the text's own positions."""
+        return replace(mean_in_blocks(self.own_kl), value=self.kl_mean)
 
     @property
     def top1_estimate(self) -> Estimate:
-        """Return the share of equal most likely tokens with its standard error."""
-        return replace(mean_in_blocks(self.same.astype(np.float64)), value=self.top1)
+        """Return the share of equal most likely tokens; error and count are as the KL's."""
+        own = self.same[: self.own].astype(np.float64)
+        return replace(mean_in_blocks(own), value=self.top1)
+
+    @property
+    def own_kl(self) -> Doubles:
+        """Return the KL of each position that no text repeats."""
+        return self.kl[: self.own]
 
     @property
     def sqnr_db(self) -> float:
@@ -149,7 +158,13 @@ class Perplexity:
 class LogitComparison:
     """A running sum of the distance between two models' logits, block by block."""
 
-    def __init__(self) -> None:
+    def __init__(self, own: int | None = None) -> None:
+        """Begin a comparison.
+
+        Args:
+            own: number of the first positions that no text repeats; None: all of them.
+        """
+        self._own = own
         self._kl: list[Doubles] = []
         self._same: list[Bools] = []
         self._positions = 0
@@ -195,6 +210,7 @@ class LogitComparison:
                 kl=np.full(self._positions, math.inf),
                 same=np.zeros(self._positions, dtype=np.bool_),
                 fault=self._fault,
+                own=self._own,
             )
         kl, same = np.concatenate(self._kl), np.concatenate(self._same)
         differences, references = map(np.concatenate, zip(*self._centred, strict=True))
@@ -208,11 +224,14 @@ class LogitComparison:
             kl_p99=p99,
             top1=float(same.mean()),
             max_abs=self._max_abs,
-            rel_rms=_ratio(self._difference_squared, self._reference_squared),
-            centred_rms=_ratio(float(differences.sum()), float(references.sum())),
-            centred_rms_p99=_p99(list(map(_ratio, differences.tolist(), references.tolist()))),
+            rel_rms=relative_rms(self._difference_squared, self._reference_squared),
+            centred_rms=relative_rms(float(differences.sum()), float(references.sum())),
+            centred_rms_p99=_p99(
+                list(map(relative_rms, differences.tolist(), references.tolist()))
+            ),
             kl=kl,
             same=same,
+            own=self._own,
         )
 
     def _add_block(self, reference: Doubles, candidate: Doubles) -> None:
@@ -286,24 +305,13 @@ def compare_logits(reference: Floats, candidate: Floats) -> LogitMetrics:
     return comparison.metrics()
 
 
-def relative_rms_by_position(reference: FloatArray, candidate: FloatArray) -> Doubles:
-    """Measure two caches' difference at each position, relative to the reference's size.
-
-    Args:
-        reference: keys or values `[K, P, D]` to compare with.
-        candidate: keys or values `[K, P, D]` to judge.
-
-    Returns:
-        float64 `[P]`: the root mean square of the difference there, over that of the whole
-        reference; infinite where the candidate holds a NaN or has another shape.
-    """
-    positions = reference.shape[1]
-    if candidate.shape != reference.shape:
-        return np.full(positions, math.inf)
-    wanted = reference.astype(np.float64)
-    difference = np.square(candidate.astype(np.float64) - wanted).mean(axis=(0, 2))
-    mean_square = float(np.square(wanted).mean())
-    return np.array([_ratio(float(value), mean_square) for value in difference])
+def relative_rms(difference_squared: float, reference_squared: float) -> float:
+    """Return the root of a square over another's; infinite where the first is NaN, or alone."""
+    if math.isnan(difference_squared):
+        return math.inf
+    if reference_squared == 0.0:
+        return 0.0 if difference_squared == 0.0 else math.inf
+    return math.sqrt(difference_squared / reference_squared)
 
 
 def _log_softmax(logits: Doubles) -> Doubles:
@@ -330,14 +338,6 @@ def _not_finite(logits: Doubles, first: int) -> str:
 def _p99(values: Sequence[float]) -> float:
     """Return what 99 % of values stay within; infinite where one is, as no NaN may come of it."""
     return float(np.percentile(values, 99)) if np.isfinite(values).all() else math.inf
-
-
-def _ratio(difference_squared: float, reference_squared: float) -> float:
-    if math.isnan(difference_squared):
-        return math.inf
-    if reference_squared == 0.0:
-        return 0.0 if difference_squared == 0.0 else math.inf
-    return math.sqrt(difference_squared / reference_squared)
 
 
 def _finite_or_none(value: float) -> float | None:

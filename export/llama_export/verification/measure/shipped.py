@@ -81,12 +81,26 @@ class Shipped:
         return {name: figure.to_json() for name, figure in figures.items() if figure is not None}
 
 
+@dataclass(frozen=True)
+class TextTokens:
+    """How much of what is read is a text itself.
+
+    Args:
+        count: number of tokens after the first that are the text; those behind repeat it, so they
+            are no draws of their own, and how well they are predicted says nothing.
+        scored: whether the predictions are scored; a pruned head has none for a text.
+    """
+
+    count: int
+    scored: bool
+
+
 def measure_shipped(
     session: Session,
     quantised: QuantisedEager | None,
     original: Eager | None,
     token_ids: Sequence[int],
-    text_tokens: int | None,
+    text: TextTokens,
     tick: Callable[[], None],
 ) -> Shipped:
     """Feed an empty session token by token, and compare every row of logits.
@@ -96,11 +110,10 @@ def measure_shipped(
         quantised: eager passes with the quantised weights.
         original: eager pass with the checkpoint's weights.
         token_ids: tokens to feed, and the one after the last of them, `[P + 1]`.
-        text_tokens: number of tokens after the first that are the text itself; those behind repeat
-            it, and how well they are predicted says nothing. None: no token is scored.
+        text: how much of that is the text itself, and whether its tokens are scored.
         tick: function called after each call of the session.
     """
-    sums = _Sums(token_ids, text_tokens)
+    sums = _Sums(token_ids, text)
     input_ids = token_ids[:-1]
     for block in blocks(0, len(input_ids)):
         candidate = single_steps(session, input_ids[block], tick)
@@ -120,12 +133,13 @@ def measure_shipped(
 class _Sums:
     """The comparisons of one run, added up block by block."""
 
-    def __init__(self, token_ids: Sequence[int], text_tokens: int | None) -> None:
+    def __init__(self, token_ids: Sequence[int], text: TextTokens) -> None:
         self._targets = token_ids[1:]
-        self._is_scored = text_tokens is not None
-        self._scored = min(text_tokens or 0, len(self._targets))
-        self._lowering, self._activation = LogitComparison(), LogitComparison()
-        self._emulated, self._quantisation = LogitComparison(), LogitComparison()
+        self._is_scored = text.scored
+        self._scored = min(text.count, len(self._targets)) if text.scored else 0
+        self._lowering, self._activation, self._emulated, self._quantisation = (
+            LogitComparison(text.count) for _ in range(4)
+        )
         self._artifact_loss, self._quantised_loss = TokenLoss(), TokenLoss()
         self._original_loss = TokenLoss()
         self._pairs: list[tuple[float, float]] = []

@@ -17,9 +17,9 @@ import torch
 from llama_export.errors import BundleError
 from llama_export.llama.attention import KeyValue
 from llama_export.llama.intermediates import FloatArray
+from llama_export.verification.measure.cache_rms import relative_rms_by_position
 from llama_export.verification.measure.eager import QuantisedEager
 from llama_export.verification.measure.feed import single_steps
-from llama_export.verification.measure.metrics import relative_rms_by_position
 
 if TYPE_CHECKING:
     from llama_export.targets.session import Session
