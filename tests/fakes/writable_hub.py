@@ -63,6 +63,11 @@ class WritableHub:
         return [path for verb, path in self.requested if verb == method and part in path]
 
 
+def _commit_of(repository: Repository) -> str:
+    """Return the hash of the last commit, on whichever branch."""
+    return hashlib.sha1(str(len(repository.messages)).encode()).hexdigest()
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     hub: WritableHub
@@ -150,11 +155,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _info(self, found: re.Match[str], _body: bytes) -> None:
         if (repository := self._repository(found[1])) is not None:
             card = {"cardData": repository.card} if repository.card else {}
-            commit = hashlib.sha1(str(len(repository.messages)).encode()).hexdigest()
-            private = repository.private
-            self._send(
-                200, {"id": found[1], "sha": commit, "private": private, "siblings": []} | card
-            )
+            said = {"id": found[1], "sha": _commit_of(repository), "siblings": []}
+            self._send(200, said | {"private": repository.private} | card)
 
     def _branch(self, found: re.Match[str], _body: bytes) -> None:
         if (repository := self._repository(found[1])) is not None:
@@ -219,6 +221,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _commit(self, found: re.Match[str], body: bytes) -> None:
         if (repository := self._repository(found[1])) is None:
+            return
+        said = json.loads(body.splitlines()[0])["value"]
+        if said.get("parentCommit", _commit_of(repository)) != _commit_of(repository):
+            self._send(412, {"error": "A commit has happened since. Please refresh and try again."})
             return
         files = dict(repository.branches[found[2]])
         for line in map(json.loads, body.splitlines()):

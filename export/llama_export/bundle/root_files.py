@@ -174,12 +174,17 @@ def _choose(
     )
 
 
-def _write_record(work: Path, files: Mapping[str, FileEntry]) -> None:
+def record_of(files: Mapping[str, FileEntry]) -> bytes:
+    """Return the content of `repository.json` for files at a root, by name."""
     written = {name: asdict(entry) for name, entry in files.items()}
     text = json.dumps(
         {"format_version": _FORMAT_VERSION, "files": written}, indent=2, sort_keys=True
     )
-    (work / RECORD_NAME).write_bytes(text.encode() + b"\n")
+    return text.encode() + b"\n"
+
+
+def _write_record(work: Path, files: Mapping[str, FileEntry]) -> None:
+    (work / RECORD_NAME).write_bytes(record_of(files))
 
 
 def _is_theirs(

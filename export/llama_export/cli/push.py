@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llama_export.cli.options import JSON, PATH, VERBOSE, open_console
+from llama_export.cli.options import JSON, PATH, TOKEN, VERBOSE, open_console
 from llama_export.cli.output import write_json
 from llama_export.cli.push_options import LICENCE, PRIVATE, send
 from llama_export.cli.verb import Positional, Section, Verb
+from llama_export.sources.upload import MAIN, MESSAGE
 from llama_export.system.byte_sizes import format_bytes
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
     from llama_export.exporting.publishing.push import PushPlan
     from llama_export.sources.upload import Sent, Upload
-
-_MESSAGE = "Upload by llama-export"
 
 
 def push(
@@ -30,6 +29,7 @@ def push(
     branch: str,
     create_pr: bool,
     message: str,
+    replace: bool,
     licence: str | None,
     with_weights: bool,
     token: str | None,
@@ -51,6 +51,7 @@ def push(
             private=private or None,
             as_request=create_pr,
             message=message,
+            replace=replace,
             token=token,
         )
     )
@@ -60,6 +61,7 @@ def push(
             write_json(_to_json(plan, upload, None))
         else:
             results().print(_table(plan, upload))
+            console.print(_would(upload))
         return
     upload.require_account()
     sent = send(console, plan, upload)
@@ -68,6 +70,14 @@ def push(
         return
     where = sent.request_url or upload.address
     results().print(f"{where}, {format_bytes(plan.size_bytes)}", soft_wrap=True)
+
+
+def _would(upload: Upload) -> str:
+    """Say where it would go, and that it did not."""
+    place = upload.destination
+    seen = " of a private repository" if place.private else ""
+    how = "as a pull request to" if place.as_request else "to"
+    return f"Nothing was sent; it would go {how} branch {place.branch}{seen}."
 
 
 def _to_json(plan: PushPlan, upload: Upload, sent: Sent | None) -> dict[str, Any]:
@@ -103,17 +113,20 @@ PUSH = Verb(
                 PRIVATE,
                 click.Option(
                     ["--branch", "--revision"],
-                    default="main",
+                    default=MAIN,
                     help="Branch; one that is missing is made.",
                 ),
                 click.Option(
                     ["--create-pr"], is_flag=True, help="Open a pull request, and commit nothing."
                 ),
-                click.Option(["--message"], default=_MESSAGE, help="First line of the commit."),
-                LICENCE,
+                click.Option(["--message"], default=MESSAGE, help="First line of the commit."),
                 click.Option(
-                    ["--token"], help="Hub token.", show_default="HF_TOKEN, or the saved login"
+                    ["--replace"],
+                    is_flag=True,
+                    help="Replace files of the same names that llama-export did not push.",
                 ),
+                LICENCE,
+                TOKEN,
             ),
         ),
         Section(

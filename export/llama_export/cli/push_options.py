@@ -86,13 +86,14 @@ def send(console: Console, plan: PushPlan, upload: Upload) -> Sent:
         BundleError: it changed since it was written.
         HubError, GatedModelError: it cannot be sent.
     """
+    from llama_export.bundle.root_files import RECORD_NAME
     from llama_export.cli.terminal import TerminalProgress
 
     progress = TerminalProgress(console)
     with progress.step("Comparing the hashes") as advance:
         plan.check(advance)
     with progress.step(f"Sending to {upload.address}") as advance:
-        return upload.send(plan.files, advance)
+        return upload.send(plan.files, RECORD_NAME, advance)
 
 
 def prepare_push(push: PushOnExport | None, plan: ExportPlan) -> Upload | None:

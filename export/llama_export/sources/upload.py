@@ -8,7 +8,7 @@ never shows half of one. The module does not know what the files are.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 
 MAIN = "main"
+MESSAGE = "Upload by llama-export"
 _AGAIN = "try again: what has arrived is not sent a second time"
 # A file below this is part of the commit itself, or of its last request.
 _LARGE_BYTES = 4 * 2**20
+_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Destination:
         private: whether nobody else may see it; None: as the owner's account has it.
         as_request: whether a pull request is opened in place of a commit to the branch.
         message: first line of the commit.
+        replace: whether files of the same names may be replaced that no push of ours put there.
         token: token that was given; None: HF_TOKEN, or the saved login.
         endpoint: address of the hub; None: huggingface_hub's.
     """
@@ -64,7 +67,8 @@ class Destination:
     branch: str = MAIN
     private: bool | None = None
     as_request: bool = False
-    message: str = "Upload by llama-export"
+    message: str = MESSAGE
+    replace: bool = False
     token: str | None = None
     endpoint: str | None = None
 
@@ -142,21 +146,26 @@ class Upload:
                 )
         return BaseCard()
 
-    def send(self, files: Sequence[OutgoingFile], progress: Progress) -> Sent:
+    def send(self, files: Sequence[OutgoingFile], mark: str, progress: Progress) -> Sent:
         """Make the repository where it is missing, and commit the files; nothing is removed.
 
         Args:
             files: files to send.
+            mark: one of them, by which a repository is known as one that was sent before.
             progress: called with the bytes that are stored, and those of all files.
 
         Raises:
             GatedModelError: the token may not write there.
-            HubError: the hub cannot be reached, refuses, or breaks off; or the repository is
-                public, and a private one was asked for.
+            HubError: the hub cannot be reached, refuses, or breaks off; the repository is
+                public, and a private one was asked for; or it has files of somebody else by the
+                same names.
         """
         place = self.destination
         with self._refusals():
             self._make()
+            # Of the commit that was looked at, so that nobody's files can come in between.
+            parent = self._api.repo_info(place.hub_id, revision=place.branch).sha
+            self._require_ours({each.name for each in files}, mark)
             operations = self._stored(files, progress)
             commit = self._api.create_commit(
                 place.hub_id,
@@ -164,6 +173,7 @@ class Upload:
                 commit_message=place.message,
                 revision=place.branch,
                 create_pr=place.as_request,
+                parent_commit=parent,
             )
         total = sum(each.size_bytes for each in files)
         progress(total, total)
@@ -178,6 +188,19 @@ class Upload:
             raise HubError(message, hint)
         if place.branch != MAIN:
             self._api.create_branch(place.hub_id, branch=place.branch, exist_ok=True)
+
+    def _require_ours(self, names: Set[str], mark: str) -> None:
+        """Refuse to replace what no push of ours put into the repository."""
+        place = self.destination
+        if place.replace or place.as_request:
+            return
+        there = set(self._api.list_repo_files(place.hub_id, revision=place.branch))
+        if mark in there or not (theirs := sorted(there & names)):
+            return
+        shown = ", ".join(theirs[:_NAMED]) + (", ..." if len(theirs) > _NAMED else "")
+        message = f"{self.address} has files that llama-export did not push: {shown}"
+        hint = "choose another name; or push with --replace, or with --create-pr to propose it"
+        raise HubError(message, hint)
 
     def _stored(
         self, files: Sequence[OutgoingFile], progress: Progress

@@ -17,6 +17,7 @@ from fakes.hub import nothing_of_this_machine
 from fakes.writable_hub import ACCOUNT, TOKEN, Repository, quick_hub
 
 from llama_export.bundle.bundle import Bundle
+from llama_export.bundle.root_files import RECORD_NAME, is_ours, read_record
 from llama_export.errors import BundleError, GatedModelError, HubError, UsageError
 from llama_export.exporting.publishing.push import PushRequest, plan_push
 from llama_export.sources.upload import Destination, Upload
@@ -68,7 +69,7 @@ def push(hub, output, name=NAME, *, licence=None, with_weights=False, **where):
     upload.require_account()
     seen = []
     plan.check(lambda _done, _total: None)
-    sent = upload.send(plan.files, lambda done, total: seen.append((done, total)))
+    sent = upload.send(plan.files, RECORD_NAME, lambda done, total: seen.append((done, total)))
     assert seen == sorted(seen)
     assert seen[-1] == (plan.size_bytes, plan.size_bytes)
     return sent
@@ -89,7 +90,7 @@ def test_what_is_pushed_is_the_bundle_and_the_root_and_nothing_else(hub, output)
     inside = {f"onnx/{name}" for name in (*bundle.manifest.files, "manifest.json")}
     root = {
         "README.md", "LICENSE", "NOTICE", "config.json", "generation_config.json",
-        "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
+        "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "repository.json",
     }  # fmt: skip
     assert {*there.files} - {"tokenizer.model"} == (inside | root) - {"tokenizer.model"}
     for name in inside:
@@ -207,6 +208,53 @@ def test_pushed_again_nothing_is_sent_and_what_others_put_there_stays(hub, outpu
     assert hub.stored == stored
     assert there.files["onnx/model_q4f16.onnx"] == b"somebody's variant"
     assert there.files["figures/plot.png"] == b"a person's"
+
+
+def test_files_of_others_are_replaced_only_when_that_is_asked_for(hub, output):
+    theirs = {"README.md": b"by hand", "onnx/model.onnx": b"theirs", "x.txt": b"beside"}
+    hub.repositories[NAME] = Repository(branches={"main": dict(theirs)})
+    with pytest.raises(HubError, match=r"did not push: README.md, onnx/model.onnx\n") as refused:
+        push(hub, output)
+    assert "--replace" in refused.value.hint
+    assert hub.repositories[NAME].files == theirs
+    assert hub.stored == []
+    sent = push(hub, output, as_request=True)
+    assert sent.request_url
+    assert hub.repositories[NAME].files == theirs
+    push(hub, output, replace=True)
+    there = hub.repositories[NAME].files
+    assert there["onnx/model.onnx"] == (output / "onnx" / "model.onnx").read_bytes()
+    assert there["x.txt"] == b"beside"
+    push(hub, output)  # it is ours by now
+
+
+def test_what_somebody_writes_meanwhile_is_not_overwritten(hub, output, monkeypatch):
+    push(hub, output)
+    (output / "README.md").write_text("---\nlicense: apache-2.0\n---\nNew\n")
+    there, ask = hub.repositories[NAME], Upload._require_ours
+
+    def slow(*words):
+        ask(*words)
+        there.files["README.md"] = b"just edited"
+        there.messages.append("By hand")
+
+    monkeypatch.setattr(Upload, "_require_ours", slow)
+    with pytest.raises(HubError, match="refused to write") as refused:
+        push(hub, output)
+    assert "somebody else wrote there" in refused.value.hint
+    assert there.files["README.md"] == b"just edited"
+
+
+def test_what_is_sent_is_an_output_whose_root_is_ours(hub, output, tmp_path):
+    push(hub, output)
+    for name, content in hub.repositories[NAME].files.items():
+        if "/" not in name:
+            (tmp_path / name).write_bytes(content)
+    record = read_record(tmp_path)
+    assert record.keys() == {path.name for path in tmp_path.iterdir() if path.is_file()} - {
+        RECORD_NAME
+    }
+    assert all(is_ours(tmp_path, name, record) for name in record)
 
 
 def test_a_private_repository_is_private_and_a_public_one_is_refused(hub, output):

@@ -7,6 +7,7 @@ be refused before the first byte is sent.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,7 +16,14 @@ from pathlib import Path
 from llama_export.bundle.bundle import Bundle, hash_file
 from llama_export.bundle.manifest import MANIFEST_NAME, FileEntry
 from llama_export.bundle.ownership import HASH_OF, extra_files
-from llama_export.bundle.root_files import CARD_NAME, PERSONAL, is_ours, read_record
+from llama_export.bundle.root_files import (
+    CARD_NAME,
+    PERSONAL,
+    RECORD_NAME,
+    is_ours,
+    read_record,
+    record_of,
+)
 from llama_export.errors import BundleError, UsageError
 from llama_export.exporting.plan import ExportPlan
 from llama_export.exporting.publishing.card import CardFacts, render_card
@@ -193,7 +201,9 @@ def plan_push(request: PushRequest, ask_base: Callable[[str], BaseCard]) -> Push
     )
     facts = CardFacts(notices, terms, request.hub_id, base.languages)
     card = {CARD_NAME: render_card(manifests_of(bundles), facts)}
-    files = [_of_bytes(name, content) for name, content in {**card, **small, **personal}.items()]
+    root = {**card, **small, **personal}
+    root[RECORD_NAME] = record_of({name: _entry_of(content) for name, content in root.items()})
+    files = [_of_bytes(name, content) for name, content in root.items()]
     for bundle in bundles:
         files += _of_bundle(bundle)
     weights = output / WEIGHTS_FOLDER if request.with_weights else None
@@ -267,6 +277,10 @@ def _licence_in(card: bytes) -> str | None:
     except (ValueError, UnicodeDecodeError):
         return None
     return said if isinstance(said, str) else None
+
+
+def _entry_of(content: bytes) -> FileEntry:
+    return FileEntry(hashlib.sha256(content).hexdigest(), len(content))
 
 
 def _of_bytes(name: str, content: bytes) -> OutgoingFile:
