@@ -421,7 +421,7 @@ def test_a_real_terminal(demo_bundle):
     assert b"Traceback" not in screen
 
 
-NOTE = "is read as text, and not as a special token; --parse-special reads it as one"
+NOTE = "is read as text, and not as a special token; --parse-special reads such names as tokens"
 
 
 def test_generate_and_chat_stop_at_a_text(run, demo_bundle):

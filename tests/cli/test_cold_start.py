@@ -124,7 +124,7 @@ def test_list_answers_without_pytorch(tmp_path):
         (["compare"], 2, "or two bundles"),
         (["compare", "./nowhere", "./there"], 8, "nowhere"),
         (["compare", "--model", "demo", "--recipes", "int4,int3"], 2, "'int3' is no recipe"),
-        (["compare", "--model", "demo", "--recommend"], 2, "one of --max-kl and --max-mb"),
+        (["compare", "--model", "demo", "--recommend"], 2, "one of --max-kl and --budget-mb"),
         (["compare", "--model", "demo", "--text", "nothing.txt"], 15, "nothing.txt"),
         (["compare", "--model", "demo", "--html", "no/such/page.html"], 11, "page.html"),
         (["compare", "--model", "3.2-1X"], 12, "did you mean 3.2-1B"),

@@ -82,7 +82,7 @@ def test_a_recommendation_prints_the_export_that_makes_it(compared, tmp_path):
 
 
 def test_when_none_keeps_to_the_limit_the_nearest_is_named_as_an_error(compared):
-    code, out, err = compared("--recipes", "int4:g64:fast,int8", "--max-mb", 0.01)
+    code, out, err = compared("--recipes", "int4:g64:fast,int8", "--budget-mb", 0.01)
     assert code == 9
     assert "no recipe has at most 0.01 MB; nearest is int4:g64:fast" in err
     assert "int8:g32" in out
@@ -115,7 +115,7 @@ def test_two_bundles_are_compared(command, text, tmp_path):
         (["one", "two", "--recipes", "int4"], "two bundles has no use for --recipes"),
         (["one", "two", "--max-kl", "1"], "no use for --recommend"),
         (["-m", "demo", "--threads", "1"], "no use for --threads"),
-        (["-m", "demo", "--max-kl", "1", "--max-mb", "1"], "expected one of --max-kl"),
+        (["-m", "demo", "--max-kl", "1", "--budget-mb", "1"], "expected one of --max-kl"),
         (["-m", "demo", "--recipes", ","], "expected words of recipes"),
         (["-m", "demo", "--positions", "100"], "--positions"),
     ],

@@ -64,6 +64,13 @@ def shell(tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_bash_takes_no_recipe_apart(shell):
+    """readline asks with words that are cut where this variable says."""
+    script = 'eval "$(llama-export --show-completion bash)"; printf "%q\\n" "$COMP_WORDBREAKS"'
+    assert ":" not in "".join(shell("bash", "-c", f"COMP_WORDBREAKS=':='; {script}"))
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
@@ -78,6 +85,7 @@ def shell(tmp_path):
         ("export --target coreml --dry", ["--dry-run"]),
         ("chat x --overflow d", ["drop-oldest"]),
         ("sensitivity --model dem", ["demo"]),
+        ("-t onnx --quantize int4:g", []),
         ("zzz", []),
     ],
 )

@@ -143,8 +143,9 @@ def bundle_folder(path: Path) -> Path:
         manifest = Manifest.read(around / MANIFEST_NAME)
     except BundleError:
         return path  # what is wrong with it matters only to who means it
-    # `model.onnx_data` holds the weights of `model.onnx`.
-    return around if path.name.startswith(manifest.artifact) and path.exists() else path
+    # A package is a folder, whose files are listed; `model.onnx_data` is a file of its own.
+    is_part = path.name == manifest.artifact or path.name == f"{manifest.artifact}_data"
+    return around if is_part and path.exists() else path
 
 
 def hash_file(path: Path, progress: Progress | None = None) -> FileEntry:

@@ -56,14 +56,14 @@ def compare(
     positions: int | None,
     recommend: bool,
     max_kl: float | None,
-    max_mb: float | None,
+    budget_mb: float | None,
     html: Path | None,
     threads: int | None,
     as_json: bool,
     verbose: bool,
 ) -> None:
     """Hold recipes against the model that they are for, or two bundles against each other."""
-    limit = chosen_limit(max_kl, max_mb, asked=recommend)
+    limit = chosen_limit(max_kl, budget_mb, asked=recommend)
     if model is not None:
         _refuse_beside("--model", {"a bundle": bundles, "--threads": threads})
     else:
@@ -75,7 +75,7 @@ def compare(
             "--quality": quality,
             "--calibration": calibration,
             "--calibration-tokens": calibration_tokens,
-            "--recommend, --max-kl or --max-mb": limit,
+            "--recommend, --max-kl or --budget-mb": limit,
             "what says how a checkpoint is read": chosen_reading(reading) != chosen_reading({}),
         }
         _refuse_beside("two bundles", others)
@@ -142,15 +142,15 @@ def compare(
         raise QuantizationError(answer.sentence, "allow more, or compare other recipes")
 
 
-def chosen_limit(max_kl: float | None, max_mb: float | None, *, asked: bool) -> Limit | None:
+def chosen_limit(max_kl: float | None, budget_mb: float | None, *, asked: bool) -> Limit | None:
     """Return what a recommendation must keep to; None: none is wanted.
 
     Raises:
         UsageError: both limits, or a recommendation without one.
     """
-    if max_kl is None and max_mb is None and not asked:
+    if max_kl is None and budget_mb is None and not asked:
         return None
-    return Limit(max_kl, None if max_mb is None else round(max_mb * _MEGABYTE))
+    return Limit(max_kl, None if budget_mb is None else round(budget_mb * _MEGABYTE))
 
 
 def _compare_bundles(
@@ -282,7 +282,7 @@ COMPARE = Verb(
                     help="The smallest whose KL, with its error, is at most so much.",
                 ),
                 click.Option(
-                    ["max_mb", "--max-mb", "--budget-mb"],
+                    ["--budget-mb"],
                     type=click.FloatRange(min=0, min_open=True),
                     metavar="MB",
                     help="The closest within so many millions of bytes of weights.",

@@ -20,6 +20,8 @@ SHELLS = ("bash", "zsh", "fish")
 # How the script asks: with the shell's name, and click's word for what it wants.
 _VARIABLE = "_LLAMA_EXPORT_COMPLETE"
 _PROGRAM = "llama-export"
+# bash takes a word apart at colons, and would go on with `int4:g` as with a new word.
+_BASH_WORDS = "COMP_WORDBREAKS=${COMP_WORDBREAKS//:}\n"
 
 
 def complete_if_asked(program: click.Command) -> bool:
@@ -51,7 +53,8 @@ def show_script(context: click.Context, _option: click.Parameter, shell: str | N
         raise LookupError(shell)
     asks = completer(context.command, {}, _PROGRAM, _VARIABLE)
     # Not `source()`: for bash it runs one first, to judge a version that may be another's.
-    write_text(completer.source_template % asks.source_vars())
+    script = completer.source_template % asks.source_vars()
+    write_text(f"{_BASH_WORDS}{script}" if shell == "bash" else script)
     context.exit()
 
 

@@ -78,7 +78,7 @@ def test_every_text_must_be_within():
 
 def test_one_limit_is_asked_for():
     for limits in ((None, None), (0.1, 100)):
-        with pytest.raises(UsageError, match="expected one of --max-kl and --max-mb"):
+        with pytest.raises(UsageError, match="expected one of --max-kl and --budget-mb"):
             Limit(*limits)
 
 

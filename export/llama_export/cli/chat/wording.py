@@ -122,8 +122,10 @@ def say_special_text(console: Console, names: Sequence[str]) -> None:
     """Print a note that names of special tokens are read as text; none: nothing."""
     if names:
         shown = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
-        text = f"note: {shown} is read as text, and not as a special token"
-        say(console, f"{text}; --parse-special reads it as one.")
+        read = "is read as text, and not as a special token"
+        if len(names) > 1:
+            read = "are read as text, and not as special tokens"
+        say(console, f"note: {shown} {read}; --parse-special reads such names as tokens.")
 
 
 def say_base_model(console: Console, name: str) -> None:

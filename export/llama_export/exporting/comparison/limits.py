@@ -30,7 +30,7 @@ class Limit:
 
     def __post_init__(self) -> None:
         if (self.most_kl is None) == (self.most_bytes is None):
-            message = "--recommend: expected one of --max-kl and --max-mb"
+            message = "--recommend: expected one of --max-kl and --budget-mb"
             raise UsageError(message, "the smallest within a KL, or the best within a size")
 
     def __str__(self) -> str:
