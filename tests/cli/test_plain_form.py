@@ -43,6 +43,8 @@ def test_an_export_in_other_words(words):
     [
         ([*PLAIN, "3.2-1B"], "takes one model, and '3.2-1B' would be", "leave it out"),
         (["--target", "onnx", "demo", "3.2-1B"], "'3.2-1B' would be a second", "leave it out"),
+        ([*PLAIN, "coreml"], "coreml is a target", "several stand behind one --target"),
+        ([*PLAIN, "inspct"], "no such command 'inspct'", "did you mean inspect?"),
         (["demo"], "'demo' is a model", f"{NAME} --target onnx --model demo"),
         (["meta-llama/x"], "'meta-llama/x' is a model", "--model meta-llama/x"),
         (["inspct"], "no such command 'inspct'", "did you mean inspect?"),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from llama_export.errors import LlamaExportError, UsageError
+from llama_export.targets import registry
 
 EXPORT = "export"
 
@@ -40,7 +41,7 @@ def plain_form(
         verbs: names that begin another form.
 
     Raises:
-        UsageError: there is a second model.
+        UsageError: there is a second model, or a word that is nearly a command.
     """
     typed = read(words)
     written_out = typed.rest[:1] == [EXPORT]
@@ -54,6 +55,12 @@ def plain_form(
         if "--" in typed.before or not (written_out or "target" in options):
             break
         if "model" in options:
+            if model in registry.TARGETS:
+                message = f"{model} is a target, and stands where none is read"
+                raise UsageError(message, "several stand behind one --target: onnx,coreml")
+            if near := _near(model, verbs):
+                message = f"no such command {model!r:.80}"
+                raise UsageError(message, f"did you mean {near}?")
             message = f"an export takes one model, and {model!r:.80} would be a second one"
             raise UsageError(message, "leave it out, or name it with --model in another export")
         words = [*typed.before, "--model", model, *following]
@@ -72,11 +79,16 @@ def unknown_command(name: str, program: str, verbs: Collection[str]) -> UsageErr
     if _is_model(name):
         message = f"{name!r:.80} is a model, and an export needs a target too"
         return UsageError(message, f"{program} --target onnx --model {name:.80}")
+    near = _near(name, verbs)
+    guess = f"did you mean {near}? " if near else ""
+    return UsageError(f"no such command {name!r:.80}", f"{guess}{program} --help shows them all")
+
+
+def _near(name: str, verbs: Collection[str]) -> str:
+    """Return the command that a word is nearly; empty: none."""
     import difflib
 
-    near = difflib.get_close_matches(name, [*verbs, EXPORT], n=1)
-    guess = f"did you mean {near[0]}? " if near else ""
-    return UsageError(f"no such command {name!r:.80}", f"{guess}{program} --help shows them all")
+    return "".join(difflib.get_close_matches(name, [*verbs, EXPORT], n=1))
 
 
 def _is_model(name: str) -> bool:

@@ -73,7 +73,7 @@ def push(
 
 
 def _would(upload: Upload) -> str:
-    """Say where it would go, and that it did not."""
+    """Return a line on where it would go, and that it did not."""
     place = upload.destination
     seen = " of a private repository" if place.private else ""
     how = "as a pull request to" if place.as_request else "to"

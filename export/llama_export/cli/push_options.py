@@ -65,7 +65,7 @@ def chosen_push(typed: Mapping[str, object], token: str | None) -> PushOnExport 
         token: value of --token.
 
     Raises:
-        UsageError: an option of a push, and no push.
+        UsageError: an option of a push, and no push; or what cannot be a repository's name.
     """
     hub_id, licence = typed.get("push"), typed.get("licence")
     private = typed.get("private") is True
@@ -76,6 +76,9 @@ def chosen_push(typed: Mapping[str, object], token: str | None) -> PushOnExport 
             )
             raise UsageError(message, "add --push OWNER/NAME")
         return None
+    from llama_export.exporting.publishing.push import require_hub_id
+
+    require_hub_id(hub_id)  # before a recipe is searched for minutes
     return PushOnExport(hub_id, private, licence if isinstance(licence, str) else None, token)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from llama_export.calibration.curvature import measure_curvature
@@ -17,14 +17,13 @@ from llama_export.calibration.recipe_search import FormCosts
 from llama_export.calibration.scratch import Scratch
 from llama_export.calibration.sensitivity import measure_costs
 from llama_export.calibration.windows import gather_windows
-from llama_export.errors import UsageError
+from llama_export.exporting.opening import open_floats
 from llama_export.exporting.pipeline import Progress
 from llama_export.exporting.plan import fitted_recipe
 from llama_export.llama.names import expected_shapes
 from llama_export.sources.chat_settings import own_chat_format
 from llama_export.sources.model_files import ModelFiles
-from llama_export.sources.resolve import NamedModel, fetch_named
-from llama_export.sources.source import open_source
+from llama_export.sources.resolve import NamedModel
 from llama_quantize.recipe import GROUP_SIZES, recipe
 from llama_quantize.scheme import GroupedInt
 
@@ -71,17 +70,11 @@ def measure_sensitivity(
 
     Raises:
         UsageError: the model is quantised already.
+        CheckpointError: it lost more than int4 loses, and nobody accepted that.
         LlamaExportError: the model could not be fetched, or its weights or the text cannot be used.
     """
-    # Another form than a checkpoint of kept codes has is what is asked for.
-    named = replace(named, reading=replace(named.reading, requantize=True))
-    with progress.step(f"Opening {named.name}") as advance:
-        model = fetch_named(named, revision=named.revision, token=token, progress=advance)
-        source = open_source(model, None, named.reading)
+    source = open_floats(named, token, progress)
     checkpoint, config = source.checkpoint, source.config
-    if checkpoint.recipe is not None:
-        message = f"{source.info.name} is quantised already, as {checkpoint.recipe.name}"
-        raise UsageError(message, "name the original checkpoint, whose forms are still to choose")
     shapes = expected_shapes(config)
     settings = ModelFiles.of(source).tokenizer_config
     chat = own_chat_format(source.info.name, source.tokenizer, settings)

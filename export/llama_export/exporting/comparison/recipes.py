@@ -14,7 +14,6 @@ from pathlib import Path
 
 from llama_export.calibration.calibrate import Place, calibration_for
 from llama_export.calibration.options import CalibrationOptions
-from llama_export.checkpoints.formats import require_useful
 from llama_export.errors import CheckpointError, LlamaExportError, UsageError
 from llama_export.exporting.comparison.figures import (
     JudgedPhone,
@@ -28,6 +27,7 @@ from llama_export.exporting.comparison.request import NamedText, RecipesRequest
 from llama_export.exporting.comparison.texts import cut_text, describe_text
 from llama_export.exporting.estimate import TargetEstimate, estimate
 from llama_export.exporting.judged_phones import judge_phones
+from llama_export.exporting.opening import open_floats
 from llama_export.exporting.pipeline import Progress
 from llama_export.exporting.plan import fitted_recipe
 from llama_export.exporting.recipe_name import RecipeName
@@ -35,8 +35,8 @@ from llama_export.llama.names import expected_shapes
 from llama_export.sources.catalogue import ModelShape
 from llama_export.sources.chat_settings import own_chat_format
 from llama_export.sources.model_files import ModelFiles
-from llama_export.sources.resolve import NamedModel, fetch_named
-from llama_export.sources.source import Source, open_source
+from llama_export.sources.resolve import NamedModel
+from llama_export.sources.source import Source
 from llama_export.system.machine import Machine
 from llama_export.targets import registry
 from llama_export.verification.artifact import same_maths
@@ -166,15 +166,8 @@ class _Workshop:
 
 
 def _open(named: NamedModel, token: str | None, progress: Progress) -> Source:
-    """Open a model whose codes, if it has any, are given up for floats."""
-    named = replace(named, reading=replace(named.reading, requantize=True))
-    with progress.step(f"Opening {named.name}") as advance:
-        model = fetch_named(named, revision=named.revision, token=token, progress=advance)
-        require_useful(model.path, replace(named.reading, requantize=False))
-        source = open_source(model, None, named.reading)
-    if source.checkpoint.recipe is not None:
-        message = f"{source.info.name} is quantised already, as {source.checkpoint.recipe.name}"
-        raise UsageError(message, "name the original checkpoint, whose forms are still to choose")
+    """Open a model whose answers on a text can be scored."""
+    source = open_floats(named, token, progress)
     if source.config.head_tokens:
         message = "--head-tokens: a head that lacks a text's tokens cannot be scored on it"
         raise UsageError(message, "compare with the whole head, and prune it in the export")

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 from llama_export.bundle.bundle import Bundle, hash_file
@@ -27,11 +28,17 @@ from llama_export.bundle.root_files import (
 from llama_export.errors import BundleError, UsageError
 from llama_export.exporting.plan import ExportPlan
 from llama_export.exporting.publishing.card import CardFacts, render_card
+from llama_export.exporting.publishing.licensing import (
+    AskCard,
+    Licensed,
+    notices_among,
+    require_terms,
+)
 from llama_export.exporting.publishing.repository import manifests_of, same_model, small_files
 from llama_export.sources.licence import licence_folder, licence_notice
 from llama_export.sources.source import WEIGHTS_FOLDER
-from llama_export.sources.terms import Terms, chosen_terms, said_terms, terms_of
-from llama_export.sources.upload import BaseCard, OutgoingFile
+from llama_export.sources.terms import Terms
+from llama_export.sources.upload import OutgoingFile
 from llama_export.targets import registry
 from llama_quantize.checkpoint.files import RECORD_FILE, WEIGHTS_FILE
 from llama_quantize.checkpoint.record import Record
@@ -59,23 +66,6 @@ class PushRequest:
     hub_id: str
     licence: str | None = None
     with_weights: bool = False
-
-
-@dataclass(frozen=True)
-class Licensed:
-    """A model, as far as its licence goes.
-
-    Args:
-        name: name of the model.
-        hub_id: repository that it came from; None: a local one.
-        notices: NOTICE and licence files by name.
-        card: card that a person wrote for it; None: nobody did.
-    """
-
-    name: str
-    hub_id: str | None
-    notices: Mapping[str, bytes]
-    card: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -130,38 +120,7 @@ def require_hub_id(hub_id: str) -> None:
         raise UsageError(message, "letters, digits, '-', '_' and '.' make a name")
 
 
-def require_terms(
-    request: PushRequest, model: Licensed, ask_base: Callable[[str], BaseCard]
-) -> tuple[Terms, BaseCard]:
-    """Return the licence's terms once they are met, and what the base model's page says.
-
-    Args:
-        request: request of a user.
-        model: the model, as far as its licence goes.
-        ask_base: returns what the page of the base model says, by its hub id.
-
-    Raises:
-        UsageError: the licence is not known, or does not allow the name, or its text is missing.
-    """
-    known, base = terms_of(model.notices), BaseCard()
-    if known is not None:  # what refuses the name needs nobody's answer
-        known.require_name(request.hub_id)
-    if model.hub_id is not None and "/" in model.hub_id:
-        base = ask_base(model.hub_id)
-    terms = chosen_terms(known, request.licence) or said_terms(base.licence)
-    if terms is None and model.card is not None:
-        terms = chosen_terms(None, _licence_in(model.card))
-    if terms is None:
-        message = f"the licence of {model.name} is not known: no file of the model says it"
-        raise UsageError(message, "ask whoever made the model, and pass --licence ID")
-    terms.require_name(request.hub_id)
-    terms.require_agreement(model.notices)
-    return terms, base
-
-
-def require_pushable(
-    request: PushRequest, plan: ExportPlan, ask_base: Callable[[str], BaseCard]
-) -> None:
+def require_pushable(request: PushRequest, plan: ExportPlan, ask: AskCard) -> None:
     """Refuse before an export what the push of it would refuse.
 
     Raises:
@@ -174,16 +133,22 @@ def require_pushable(
     folder = _NOWHERE if description is None else licence_folder(description.path)
     notices = licence_notice(named.name, hub_id, folder)
     personal = _personal_files(plan.output) if plan.output.is_dir() else {}
-    found = Licensed(named.name, hub_id, _notices({**notices, **personal}), personal.get(CARD_NAME))
-    require_terms(request, found, ask_base)
+    found = Licensed(
+        named.name,
+        hub_id,
+        notices_among({**notices, **personal}),
+        personal.get(CARD_NAME),
+        named.adapters,
+    )
+    require_terms(request.hub_id, request.licence, found, ask)
 
 
-def plan_push(request: PushRequest, ask_base: Callable[[str], BaseCard]) -> PushPlan:
+def plan_push(request: PushRequest, ask: AskCard) -> PushPlan:
     """Decide what is sent, and refuse what may not be.
 
     Args:
         request: request of a user.
-        ask_base: returns what the page of the base model says, by its hub id.
+        ask: returns what a page of the hub says.
 
     Raises:
         UsageError: the name, or what the licence asks for; or no licence is known.
@@ -193,12 +158,10 @@ def plan_push(request: PushRequest, ask_base: Callable[[str], BaseCard]) -> Push
     output = request.output
     bundles = _bundles(output)
     small, personal = small_files(bundles[0]), _personal_files(output)
-    notices = _notices({**small, **personal})
+    notices = notices_among({**small, **personal})
     info = bundles[0].manifest.model
-    own_card = personal.get(CARD_NAME)
-    terms, base = require_terms(
-        request, Licensed(info.name, info.hub_id, notices, own_card), ask_base
-    )
+    model = Licensed(info.name, info.hub_id, notices, personal.get(CARD_NAME), info.adapters)
+    terms, base = require_terms(request.hub_id, request.licence, model, ask)
     facts = CardFacts(notices, terms, request.hub_id, base.languages)
     card = {CARD_NAME: render_card(manifests_of(bundles), facts)}
     root = {**card, **small, **personal}
@@ -226,11 +189,10 @@ def _bundles(output: Path) -> list[Bundle]:
         message = f"{output} holds no bundle; expected a folder such as {output / 'onnx'}"
         raise BundleError(message, "give the folder that the export wrote")
     bundles = [Bundle.open(place) for place in places]
-    first = bundles[0]
-    for bundle in bundles[1:]:
-        if not same_model(first.manifest.model, bundle.manifest.model):
-            names = f"{first.folder.name} of {first.manifest.model.name}"
-            names += f", {bundle.folder.name} of {bundle.manifest.model.name}"
+    for one, other in combinations(bundles, 2):
+        if not same_model(one.manifest, other.manifest):
+            names = f"{one.folder.name} of {one.manifest.model.name}"
+            names += f", {other.folder.name} of {other.manifest.model.name}"
             message = f"{output} holds bundles of two models: {names}"
             raise BundleError(message, "export each model to a folder of its own")
     return bundles
@@ -257,26 +219,6 @@ def _personal_files(output: Path) -> dict[str, bytes]:
                 raise UsageError(message, "rename it if it is something else")
             found[path.name] = path.read_bytes()
     return found
-
-
-def _notices(files: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Return NOTICE and licence files."""
-    return {
-        name: content
-        for name, content in files.items()
-        if PERSONAL.fullmatch(name) and name.casefold() != CARD_NAME.casefold()
-    }
-
-
-def _licence_in(card: bytes) -> str | None:
-    """Return the licence that the YAML of somebody's card names."""
-    from huggingface_hub import ModelCard
-
-    try:
-        said = ModelCard(card.decode("utf-8"), ignore_metadata_errors=True).data.get("license")
-    except (ValueError, UnicodeDecodeError):
-        return None
-    return said if isinstance(said, str) else None
 
 
 def _entry_of(content: bytes) -> FileEntry:

@@ -55,7 +55,7 @@ def root_of(output: Path, made: Mapping[str, Path]) -> Root:
     Raises:
         BundleError: a bundle that was just made is damaged.
     """
-    model = Bundle.open(next(iter(made.values()))).manifest.model
+    newest = Bundle.open(next(iter(made.values()))).manifest
     bundles: list[Bundle] = []
     notes: list[str] = []
     for name in registry.TARGETS:
@@ -67,10 +67,12 @@ def root_of(output: Path, made: Mapping[str, Path]) -> Root:
             except BundleError as error:
                 notes.append(f"{output / name} is left out of {CARD_NAME}: {error.message}")
                 continue
-            if same_model(found.manifest.model, model):
+            if same_model(found.manifest, newest):
                 bundles.append(found)
             else:
                 said = f"it is of {found.manifest.model.name}, and not of the model just exported"
+                if found.manifest.model.name == newest.model.name:
+                    said = f"it is of another {newest.model.name} than the one just exported"
                 notes.append(f"{output / name} is left out of {CARD_NAME}: {said}")
     small = small_files(bundles[0])
     notices = {name: content for name, content in small.items() if PERSONAL.fullmatch(name)}
@@ -102,10 +104,29 @@ def small_files(bundle: Bundle) -> dict[str, bytes]:
     return found
 
 
-def same_model(one: ModelInfo, other: ModelInfo) -> bool:
-    """Return whether two bundles are of one model; how each was quantised does not matter."""
-    return _identity(one) == _identity(other)
+def same_model(one: Manifest, other: Manifest) -> bool:
+    """Return whether two bundles are of one model; how each was quantised does not matter.
+
+    A local model's name and config stay as they were when it is trained on. Then the codes tell
+    them apart, where both bundles chose them alike.
+    """
+    if _identity(one.model) != _identity(other.model):
+        return False
+    if _is_pinned(one.model) or _recipe(one) != _recipe(other):
+        return True
+    tensors = other.quantization["tensors"]
+    return all(tensors.get(key, each) == each for key, each in one.quantization["tensors"].items())
 
 
 def _identity(model: ModelInfo) -> tuple[object, ...]:
-    return model.name, model.hub_id, model.revision, model.config, model.adapters, model.file
+    read = model.reading
+    return model.name, model.hub_id, model.revision, model.config, model.adapters, model.file, read
+
+
+def _is_pinned(model: ModelInfo) -> bool:
+    return all(each.revision is not None for each in (model, *model.adapters))
+
+
+def _recipe(manifest: Manifest) -> tuple[object, ...]:
+    said = manifest.quantization
+    return said["recipe"], said["group_size"], said.get("calibration")
