@@ -65,6 +65,36 @@ def test_an_export_pushes_what_it_made(hub, export, tmp_path):
     assert b"OWNER/NAME" in (tmp_path / "out" / "README.md").read_bytes()
 
 
+def test_a_dry_run_of_an_export_says_where_it_would_go_and_needs_no_account(
+    hub, export, tmp_path, monkeypatch
+):
+    monkeypatch.delenv("HF_TOKEN")
+    code, out, err = export("--push", NAME, "--private", "--dry-run")
+    assert code == 0, err
+    said = f"then be pushed to {hub.endpoint}/{NAME}, licence mit, which nobody else would see"
+    assert said in " ".join(out.split())
+    code, out, err = export("--push", NAME, "--dry-run", "--json")
+    address = f"{hub.endpoint}/{NAME}"
+    assert json.loads(out)["push"] == {
+        "repository": address, "private": False, "licence": "mit", "commit": None
+    }  # fmt: skip
+    assert hub.repositories == {}
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("breaks", [False, True])
+def test_the_json_of_an_export_names_the_commit_or_says_that_there_is_none(hub, export, breaks):
+    if breaks:
+        hub.refuse["/commit/"] = (503, "maintenance")
+    code, out, err = export("--push", NAME, "--json")
+    found = json.loads(out)
+    assert (code, found["bundles"][0]["target"]) == (12 if breaks else 0, "onnx"), err
+    if breaks:
+        assert found["push"]["commit"] is None
+    else:
+        assert found["push"]["commit"].startswith(f"{hub.endpoint}/{NAME}/commit/")
+
+
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [

@@ -19,6 +19,7 @@ from llama_export.system.byte_sizes import format_bytes
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from llama_export.cli.push_options import PreparedPush
     from llama_export.exporting.calibration_cost import CalibrationCost
     from llama_export.exporting.plan import ExportPlan
 
@@ -33,8 +34,13 @@ _PHONE_NOTE = (
 _WAITED_FOR_S = 60
 
 
-def show_plan(plan: ExportPlan, *, as_json: bool) -> None:
+def show_plan(plan: ExportPlan, push: PreparedPush | None, *, as_json: bool) -> None:
     """Print a plan on stdout, then refuse what cannot work.
+
+    Args:
+        plan: plan of an export.
+        push: push that would follow it; None: none would.
+        as_json: whether it is for a program.
 
     Raises:
         OutputError: the output exists, or a disk is too small.
@@ -45,7 +51,8 @@ def show_plan(plan: ExportPlan, *, as_json: bool) -> None:
     from llama_export.cli.output import write_json
 
     if as_json:
-        write_json(to_json(plan))
+        pushed = {} if push is None else {"push": push.to_json(None)}
+        write_json({**to_json(plan), **pushed})
     else:
         console = results()
         console.print(plan_table(plan))
@@ -60,6 +67,10 @@ def show_plan(plan: ExportPlan, *, as_json: bool) -> None:
             )
         for note in plan.notes:
             print_text(console, f"note: {note}")
+        if push is not None:
+            where = f"{push.upload.address}, licence {push.licence}"
+            seen = ", which nobody else would see" if push.push.private else ""
+            print_text(console, f"note: it would then be pushed to {where}{seen}")
     plan.resources.require()
     if plan.resources.memory_is_hopeless:
         raise LlamaExportError(plan.resources.memory_fault, plan.resources.memory_hint)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,7 +15,13 @@ from llama_export.cli.options import JSON, PATH, REVISION, TOKEN, VERBOSE, open_
 from llama_export.cli.output import write_json, write_text
 from llama_export.cli.program import refuse_options_before
 from llama_export.cli.proving import NEVER_AGAIN, command_after
-from llama_export.cli.push_options import PUSH_SECTION, chosen_push, prepare_push, push_output
+from llama_export.cli.push_options import (
+    PUSH_SECTION,
+    PreparedPush,
+    chosen_push,
+    prepare_push,
+    push_output,
+)
 from llama_export.cli.reading_options import READING_SECTION, chosen_reading
 from llama_export.cli.recipe_word import RecipeWord
 from llama_export.cli.searched_recipe import (
@@ -34,6 +41,12 @@ from llama_export.system.memory_shortage import shortage_named
 from llama_export.targets import registry
 from llama_export.version import __version__
 from llama_quantize.recipe import DEFAULT_GROUP_SIZE, GROUP_SIZES, RECIPES, TABLES
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from llama_export.exporting.plan import ExportPlan
+    from llama_export.exporting.result import ExportResult
 
 _GROUP_SIZES = f"{', '.join(map(str, GROUP_SIZES[:-1]))} or {GROUP_SIZES[-1]}"
 
@@ -214,16 +227,8 @@ def export(
         raise UsageError(message, "llama-export --target onnx --model 3.2-1B")
     console = open_console(verbose)
     from llama_export.bundle.interrupts import noted_in_place, notes_of
-    from llama_export.cli.console import results
     from llama_export.cli.dry_run import long_calibration, show_plan
-    from llama_export.cli.next_steps import show_next_steps
-    from llama_export.cli.terminal import (
-        TerminalProgress,
-        export_table,
-        show_error,
-        show_note,
-        show_report,
-    )
+    from llama_export.cli.terminal import TerminalProgress, show_error, show_note, show_report
     from llama_export.exporting.plan import plan_export
     from llama_export.exporting.request import ExportRequest
 
@@ -252,9 +257,9 @@ def export(
     if (budget := chosen_budget(budget_mb, max_kl)) is not None:
         request = with_searched_recipe(request, budget, console, dry_run=dry_run, as_json=as_json)
     plan = plan_export(request, to_show=dry_run)
-    upload = prepare_push(push, plan)
+    prepared = prepare_push(push, plan, dry_run=dry_run)
     if dry_run:
-        show_plan(plan, as_json=as_json)
+        show_plan(plan, prepared, as_json=as_json)
         return
     if (line := long_calibration(plan.estimate)) is not None:
         show_note(console, line)
@@ -271,18 +276,38 @@ def export(
         show_error(console, said, "--no-verify publishes it unchecked")
         raise click.exceptions.Exit(1) from None
     with noted_in_place():
-        bundles = [exported.bundle for exported in result.bundles]
-        proofs = [
-            (bundle, command_after(plan, bundle) if bundle.manifest.runs_here else None)
-            for bundle in bundles
-        ]
+        _finish(plan, result, prepared, console, as_json=as_json)
+
+
+def _finish(
+    plan: ExportPlan,
+    result: ExportResult,
+    prepared: PreparedPush | None,
+    console: Console,
+    *,
+    as_json: bool,
+) -> None:
+    """Print what was made and what can follow, and push it where that was asked for."""
+    from llama_export.cli.console import results
+    from llama_export.cli.next_steps import show_next_steps
+    from llama_export.cli.terminal import export_table, show_note
+
+    bundles = [exported.bundle for exported in result.bundles]
+    proofs = [
+        (bundle, command_after(plan, bundle) if bundle.manifest.runs_here else None)
+        for bundle in bundles
+    ]
+    if not as_json:
+        results().print(export_table(result))
+        for note in result.notes:
+            show_note(console, note)
+        show_next_steps(console, proofs)
+    if any(bundle.manifest.runs_here and command is None for bundle, command in proofs):
+        show_note(console, NEVER_AGAIN)
+    sent = None
+    try:
+        sent = push_output(console, prepared, result.output)
+    finally:  # the export stands, whatever becomes of its push
         if as_json:
-            write_json(result.to_json())
-        else:
-            results().print(export_table(result))
-            for note in result.notes:
-                show_note(console, note)
-            show_next_steps(console, proofs)
-        if any(bundle.manifest.runs_here and command is None for bundle, command in proofs):
-            show_note(console, NEVER_AGAIN)
-        push_output(console, push, upload, result.output)
+            pushed = {} if prepared is None else {"push": prepared.to_json(sent)}
+            write_json({**result.to_json(), **pushed})

@@ -99,12 +99,39 @@ def send(console: Console, plan: PushPlan, upload: Upload) -> Sent:
         return upload.send(plan.files, RECORD_NAME, advance)
 
 
-def prepare_push(push: PushOnExport | None, plan: ExportPlan) -> Upload | None:
+@dataclass(frozen=True)
+class PreparedPush:
+    """A push that nothing known beforehand refuses.
+
+    Args:
+        push: as it was asked for.
+        upload: connection to its repository.
+        licence: identifier of the licence that allows it.
+    """
+
+    push: PushOnExport
+    upload: Upload
+    licence: str
+
+    def to_json(self, sent: Sent | None) -> dict[str, object]:
+        """Return where it goes, and where it went; None: nothing was sent."""
+        return {
+            "repository": self.upload.address,
+            "private": self.push.private,
+            "licence": self.licence,
+            "commit": sent.commit_url if sent else None,
+        }
+
+
+def prepare_push(
+    push: PushOnExport | None, plan: ExportPlan, *, dry_run: bool
+) -> PreparedPush | None:
     """Refuse before an export what the push would refuse after it.
 
     Args:
         push: push that was asked for; None: none was, and nothing is done.
         plan: plan of the export.
+        dry_run: whether nothing will be sent, which needs no account.
 
     Raises:
         UsageError: the licence is not known, or does not allow the name.
@@ -116,24 +143,26 @@ def prepare_push(push: PushOnExport | None, plan: ExportPlan) -> Upload | None:
     from llama_export.sources.upload import Destination, Upload
 
     upload = Upload(Destination(push.hub_id, private=push.private or None, token=push.token))
-    require_pushable(PushRequest(plan.output, push.hub_id, push.licence), plan, upload.base_card)
-    upload.require_account()
-    return upload
+    request = PushRequest(plan.output, push.hub_id, push.licence)
+    terms = require_pushable(request, plan, upload.base_card)
+    if not dry_run:
+        upload.require_account()
+    return PreparedPush(push, upload, terms.licence)
 
 
-def push_output(
-    console: Console, push: PushOnExport | None, upload: Upload | None, output: Path
-) -> None:
+def push_output(console: Console, prepared: PreparedPush | None, output: Path) -> Sent | None:
     """Push what was exported, where that was asked for.
 
     Raises:
         LlamaExportError: it cannot be pushed.
     """
-    if push is None or upload is None:
-        return
+    if prepared is None:
+        return None
     from llama_export.cli.terminal import show_note
     from llama_export.exporting.publishing.push import PushRequest, plan_push
 
-    request = PushRequest(output, push.hub_id, push.licence)
+    request = PushRequest(output, prepared.push.hub_id, prepared.push.licence)
+    upload = prepared.upload
     sent = send(console, plan_push(request, upload.base_card), upload)
     show_note(console, f"pushed: {sent.commit_url}")
+    return sent

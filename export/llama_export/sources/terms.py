@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from llama_export.errors import UsageError
 from llama_export.sources.licence import DEMO_TITLE, NOTICE_NAME
+from llama_quantize.printable import shown_name
 
 _AGREEMENT = re.compile(r"LICEN[SC]E([._-].*)?", re.IGNORECASE)
 _META_NOTICE = re.compile(r"^(?:Meta )?Llama (\d(?:\.\d)?) is licensed under", re.MULTILINE)
@@ -37,7 +38,22 @@ software
 """
 # Section 1.b.i: what the name of a model begins with that was made of Meta's; 2 asks for none.
 _NAME_START = {"2": "", "3": "Llama 3"}
+_LLAMA = re.compile(r"llama(\d(?:\.\d)?)")
 _ID = re.compile(r"[a-z0-9][a-z0-9.+-]{0,59}")
+# The hub's own list, in its Licenses page of November 2026.
+_KNOWN_WORDS = """
+afl-3.0 agpl-3.0 apache-2.0 apple-amlr apple-ascl artistic-2.0 bigcode-openrail-m
+bigscience-bloom-rail-1.0 bigscience-openrail-m bsd bsd-2-clause bsd-3-clause
+bsd-3-clause-clear bsl-1.0 c-uda cc cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-nc-2.0
+cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0
+cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0 cdla-permissive-1.0
+cdla-permissive-2.0 cdla-sharing-1.0 creativeml-openrail-m deepfloyd-if-license ecl-2.0 epl-1.0
+epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 fair-noncommercial-research-license gemma gfdl gpl gpl-2.0
+gpl-3.0 grok2-community h-research intel-research isc lgpl lgpl-2.1 lgpl-3.0 lgpl-lr llama2
+llama3 llama3.1 llama3.2 llama3.3 llama4 lppl-1.3c mit mpl-2.0 ms-pl ncsa odbl odc-by ofl-1.1
+openmdw-1.0 openrail openrail++ osl-3.0 other pddl postgresql unknown unlicense wtfpl zlib
+"""
+_LEAST_LETTERS = 3
 _SEPARATORS = re.compile(r"[-_. ]")
 
 
@@ -136,6 +152,27 @@ def said_terms(licence: str | None) -> Terms | None:
     return chosen_terms(None, name) if _ID.fullmatch(name) else None
 
 
+def require_spelling(licence: str) -> None:
+    """Refuse what is nearly an identifier of the hub; one that is like none may be a new one.
+
+    Raises:
+        UsageError: it is nearly one.
+    """
+    known = _KNOWN_WORDS.split()
+    if licence in known or _LLAMA.fullmatch(licence):
+        return
+    near = [each for each in known if _bare(each).startswith(_bare(licence))]
+    if near and len(licence) >= _LEAST_LETTERS:
+        best = max(near, key=lambda each: (-len(each), each))  # of several versions, the latest
+        message = f"--licence {shown_name(licence)} is no identifier of a licence on the hub"
+        raise UsageError(message, f"did you mean {best}? `other` stands for one without any")
+
+
+def _bare(licence: str) -> str:
+    """Return an identifier as careless fingers type it."""
+    return re.sub(r"[-_. ]|v(?=\d)", "", licence.casefold())
+
+
 def chosen_terms(known: Terms | None, licence: str | None) -> Terms | None:
     """Return the terms of a licence that a user names, or else those that are known.
 
@@ -154,7 +191,7 @@ def chosen_terms(known: Terms | None, licence: str | None) -> Terms | None:
     if known is not None and licence != known.licence:
         message = f"--licence {licence}: the model's own files say {known.licence}"
         raise UsageError(message, "leave --licence out")
-    if known is None and (version := re.fullmatch(r"llama(\d(?:\.\d)?)", licence)):
+    if known is None and (version := _LLAMA.fullmatch(licence)):
         return _meta_terms(version[1])
     return known or Terms(licence)
 

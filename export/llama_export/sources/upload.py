@@ -255,8 +255,12 @@ class Upload:
                 raise
             raise self._broken(cause) from None
         except ValueError as error:
-            message = f"{self._repository.address} refused: {self._repository.shown(error)}"
-            raise HubError(message, "the message is the hub's own") from None
+            # Of a name that the hub would not take, or of an answer that is none of its own.
+            said = self._repository.shown(error)
+            message = f"the upload to {self._repository.address} failed: {said}"
+            raise HubError(
+                message, "the message is huggingface_hub's own; a proxy may stand between"
+            ) from error
 
     def _refusal(self, error: HfHubHTTPError) -> HubError:
         shown, status = self._repository.shown, error.response.status_code

@@ -25,11 +25,11 @@ def checkpoint(tmp_path_factory) -> Path:
     return folder
 
 
-def export(checkpoint: Path, output: Path, *targets: str):
+def export(checkpoint: Path, output: Path, *targets: str, quality: str = "fast"):
     from llama_export.exporting.pipeline import ExportRequest, export_bundle
 
     request = ExportRequest(
-        str(checkpoint), targets, output, max_context=128, verify=False, force=True, quality="fast"
+        str(checkpoint), targets, output, max_context=128, verify=False, force=True, quality=quality
     )
     return export_bundle(request, Silent())
 
@@ -79,6 +79,27 @@ def test_a_bundle_of_another_model_is_left_out_and_not_pushed(checkpoint, tmp_pa
     assert b"| `coreml/` |" not in root(output)["README.md"]
     with pytest.raises(BundleError, match="bundles of two models"):
         plan_push(PushRequest(output, "me/tiny"), lambda _id: BaseCard())
+
+
+@pytest.mark.parametrize(("quality", "same"), [("fast", False), ("good", True)])
+def test_a_model_that_was_trained_on_is_another(checkpoint, tmp_path, quality, same):
+    """The name and the config stay; other codes say so, where they were chosen alike."""
+    before = export(checkpoint, tmp_path / "before", "onnx").output
+    output = tmp_path / "out"
+    shutil.copytree(before / "onnx", output / "coreml")
+    trained = write_checkpoint(tmp_path / "later" / "tiny", TINY, seed=1)
+    result = export(trained, output, "onnx", quality=quality)
+    left_out = [note for note in result.notes if "is of another tiny" in note]
+    assert bool(left_out) is not same
+    assert root(output)["README.md"].count(b"| `onnx/` |") == 1 + same
+
+
+def test_two_targets_of_one_export_are_of_one_model(checkpoint, tmp_path):
+    output = export(checkpoint, tmp_path / "out", "onnx").output
+    shutil.copytree(output / "onnx", output / "coreml")
+    result = export(checkpoint, output, "onnx")
+    assert result.notes == ()
+    assert root(output)["README.md"].count(b"| `onnx/` |") == 2
 
 
 def test_a_damaged_neighbour_is_left_out(checkpoint, tmp_path):

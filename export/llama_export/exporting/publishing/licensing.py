@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from llama_export.bundle.model_info import AdapterInfo
 from llama_export.bundle.root_files import CARD_NAME, PERSONAL
 from llama_export.errors import UsageError
-from llama_export.sources.terms import Terms, chosen_terms, said_terms, terms_of
+from llama_export.sources.terms import Terms, chosen_terms, require_spelling, said_terms, terms_of
 from llama_export.sources.upload import BaseCard
 
 AskCard = Callable[[str], BaseCard]
@@ -64,6 +64,8 @@ def require_terms(
         UsageError: the licence is not known, or does not allow the name, or its text is missing;
             or that of an adapter is not known, or another one.
     """
+    if licence is not None:
+        require_spelling(licence)
     known, base = terms_of(model.notices), BaseCard()
     if known is not None:  # what refuses the name needs nobody's answer
         known.require_name(hub_id)

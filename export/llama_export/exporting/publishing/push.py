@@ -120,8 +120,8 @@ def require_hub_id(hub_id: str) -> None:
         raise UsageError(message, "letters, digits, '-', '_' and '.' make a name")
 
 
-def require_pushable(request: PushRequest, plan: ExportPlan, ask: AskCard) -> None:
-    """Refuse before an export what the push of it would refuse.
+def require_pushable(request: PushRequest, plan: ExportPlan, ask: AskCard) -> Terms:
+    """Return the licence's terms before an export; refuse what the push of it would refuse.
 
     Raises:
         UsageError: as `require_terms`.
@@ -140,7 +140,7 @@ def require_pushable(request: PushRequest, plan: ExportPlan, ask: AskCard) -> No
         personal.get(CARD_NAME),
         named.adapters,
     )
-    require_terms(request.hub_id, request.licence, found, ask)
+    return require_terms(request.hub_id, request.licence, found, ask)[0]
 
 
 def plan_push(request: PushRequest, ask: AskCard) -> PushPlan:

@@ -124,7 +124,8 @@ def _identity(model: ModelInfo) -> tuple[object, ...]:
 
 
 def _is_pinned(model: ModelInfo) -> bool:
-    return all(each.revision is not None for each in (model, *model.adapters))
+    revisions = [model.revision, *(each.revision for each in model.adapters)]
+    return None not in revisions
 
 
 def _recipe(manifest: Manifest) -> tuple[object, ...]:
