@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import logging
+import os
 import signal
 import sys
 import threading
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from artifacts.dialogs import DEMO_TEMPLATE
+from filelock import FileLock
 
 from llama_export.cli import app
 from llama_export.exporting.recipe_name import DEFAULT_QUALITY
@@ -52,7 +54,13 @@ def real_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.importorskip(toolkit, reason="needs the extras of all targets")
     from artifacts.real_model import export_real_model
 
-    return export_real_model(tmp_path_factory.mktemp("real"))
+    # Where several processes test, the first that needs them makes them for all.
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with FileLock(folder / "real.lock"):
+        made = folder / "real" / "smollm2"
+        return made if made.is_dir() else export_real_model(folder / "real")
 
 
 @pytest.fixture(scope="session")

@@ -279,8 +279,8 @@ def tests_command():
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ([], ["-m", "not slow"]),
-        (["--all"], []),
+        ([], ["-m", "not slow", "-n", "2", "--dist", "loadfile"]),
+        (["--all"], ["-n", "2", "--dist", "loadfile"]),
         (["tests/llama", "-k", "rope"], ["-m", "not slow", "tests/llama", "-k", "rope"]),
         (["-x", "--all", "tests/llama"], ["-x", "tests/llama"]),
         (["-m", "onnx"], ["-m", "not slow", "-m", "onnx"]),
@@ -293,8 +293,32 @@ def test_the_tests_command_runs_the_fast_tier_unless_all_are_asked_for(
     statuses["-m"] = 5
     monkeypatch.setattr(sys, "argv", ["test.py", *given])
     monkeypatch.setattr(os, "chdir", lambda folder: None)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert tests_command.main() == 5
-    assert calls == [["python", "-m", "pytest", "-q", *expected]]
+    shared = [each for each in calls[0] if each.startswith("--basetemp=")]
+    assert len(shared) == ("-n" in expected)
+    assert [each for each in calls[0] if each not in shared] == [
+        "python", "-m", "pytest", "-q", *expected
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("cores", "processes", "threads"), [(1, 0, None), (8, 4, "2"), (6, 4, "1")]
+)
+def test_the_processes_share_the_cores(
+    recorded, tests_command, monkeypatch, cores, processes, threads
+):
+    calls, _ = recorded
+    monkeypatch.setattr(sys, "argv", ["test.py"])
+    monkeypatch.setattr(os, "chdir", lambda folder: None)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    # So that what the command sets is taken back afterwards.
+    monkeypatch.setenv("OMP_NUM_THREADS", "")
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    tests_command.main()
+    assert ("-n" in calls[0], os.environ.get("OMP_NUM_THREADS")) == (processes > 0, threads)
+    assert not processes or calls[0][calls[0].index("-n") + 1] == str(processes)
 
 
 def test_a_marker_of_the_readers_own_replaces_the_tier(tmp_path):
