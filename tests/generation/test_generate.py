@@ -123,6 +123,38 @@ def test_the_seed_is_in_the_stats_and_a_missing_one_is_fresh():
     assert text(first_stats.seed)[0] == first
 
 
+class OddOnly:
+    """A guide: odd tokens alone, and two of them at most."""
+
+    def __init__(self) -> None:
+        self.taken: list[int] = []
+
+    @property
+    def is_over(self) -> bool:
+        return len(self.taken) == 2
+
+    def look(self, logits: np.ndarray) -> np.ndarray:
+        return np.where(np.arange(len(logits)) % 2, logits, -np.inf).astype(np.float32)
+
+    def take(self, token: int) -> None:
+        self.taken.append(token)
+
+
+def test_a_guide_forbids_tokens_and_ends_the_text():
+    session = CountingSession(max_context=16)
+    guide = OddOnly()
+    tokens, stats = run(session, [0, 1], max_tokens=8, guide=guide)
+    assert all(token % 2 for token in tokens)
+    assert guide.taken == tokens
+    assert (len(tokens), stats.stop_reason) == (2, "complete")
+
+
+def test_a_guide_is_not_given_the_stop_token():
+    guide = OddOnly()
+    tokens, stats = run(CountingSession(), [0], stop_token_ids=[1], guide=guide)
+    assert (tokens, guide.taken, stats.stop_reason) == ([], [], "stop token")
+
+
 def test_the_repetition_penalty_sees_prompt_and_answer_and_spares_stop_tokens():
     class Stubborn(CountingSession):
         def prefill(self, input_ids):

@@ -33,6 +33,23 @@ class Predictor(Protocol):
         """Append tokens and return the logits `[V]` after the last of them."""
 
 
+class Guide(Protocol):
+    """What looks at each step, and may leave fewer tokens to draw from."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the text is whole, so that nothing may follow."""
+
+    def look(self, logits: FloatArray) -> FloatArray:
+        """Return logits `[V]` in which what may not follow is -inf; the given ones stay.
+
+        At least one is finite.
+        """
+
+    def take(self, token: int) -> None:
+        """Go on by a token that was drawn; a stop token is none of the text, and is not given."""
+
+
 @dataclass(frozen=True)
 class GenerationStats:
     """The figures of a generation.
@@ -42,8 +59,8 @@ class GenerationStats:
         new_tokens: number of tokens written.
         time_to_first_token_s: seconds spent on the part of the prompt that the cache did not hold.
         decode_s: seconds from then on.
-        stop_reason: "stop token", "stop text", "length" or "context full"; "interrupted" as long
-            as the text has not ended.
+        stop_reason: "stop token", "stop text", "complete", "length" or "context full";
+            "interrupted" as long as the text has not ended.
         reused_tokens: number of the prompt's tokens that the cache already held.
         seed: seed of the random numbers, with which the same text can be had again.
     """
@@ -79,6 +96,7 @@ class Generation:
         vocab_size: number of ids to draw from, the first ones; a model's table may be padded
             beyond its tokenizer. None: all.
         cached_ids: beginning of the prompt that the cache already holds.
+        guide: what each token has to obey; None: nothing.
 
     Raises:
         PromptError: the prompt is empty or does not fit.
@@ -94,6 +112,7 @@ class Generation:
         max_tokens: int,
         vocab_size: int | None = None,
         cached_ids: Sequence[int] = (),
+        guide: Guide | None = None,
     ) -> None:
         total = session.position + len(input_ids)
         if total > session.max_context:
@@ -110,6 +129,7 @@ class Generation:
         self._stop_token_ids = frozenset(stop_token_ids)
         self._max_tokens = max_tokens
         self._vocab_size = vocab_size
+        self._guide = guide
         self._seen = {*cached_ids, *input_ids} - self._stop_token_ids
         self._prompt_tokens = len(cached_ids) + len(input_ids)
         self._reused_tokens = len(cached_ids)
@@ -140,17 +160,22 @@ class Generation:
 
     def _draw(self, logits: FloatArray, random: np.random.Generator) -> int:
         known = logits[: self._vocab_size]
-        token = sample(
-            penalise(known, self._seen, self._sampling.repetition_penalty), self._sampling, random
-        )
+        known = penalise(known, self._seen, self._sampling.repetition_penalty)
+        if self._guide is not None:
+            known = self._guide.look(known)
+        token = sample(known, self._sampling, random)
         if token not in self._stop_token_ids:
             self._seen.add(token)
+            if self._guide is not None:
+                self._guide.take(token)
         return token
 
     def _stop_reason(self, count: int, *, stopped: bool) -> str:
         """Return why the token just drawn is the last one; "interrupted" while it is not."""
         if stopped:
             return "stop token"
+        if self._guide is not None and self._guide.is_over:
+            return "complete"
         if self._session.position >= self._session.max_context:
             return "context full"
         return "length" if count == self._max_tokens else "interrupted"

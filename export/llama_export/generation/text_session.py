@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 
 from llama_export.bundle.manifest import Manifest
 from llama_export.errors import PromptError
@@ -20,7 +19,7 @@ from llama_export.generation.classification import (
     classify_prompt,
     write_prompt,
 )
-from llama_export.generation.decoding import Generation
+from llama_export.generation.decoding import Generation, Guide
 from llama_export.generation.defaults import COMPLETION_TOKENS, THRESHOLD
 from llama_export.generation.prefix_cache import PrefixCache
 from llama_export.generation.sampling import Sampling
@@ -77,12 +76,7 @@ class TextSession:
     def __enter__(self) -> TextSession:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        where: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -135,9 +129,6 @@ class TextSession:
             TokenizerError: the text holds a lone surrogate.
         """
         given = as_prompt(prompt)
-        if not given:
-            message = "the prompt is empty"
-            raise PromptError(message, "give a text of at least one character")
         if isinstance(given, str):
             return encode_text(self.tokenizer, given, parse_special=parse_special)
         return given
@@ -150,6 +141,7 @@ class TextSession:
         sampling: Sampling | None = None,
         stop: Sequence[str] = (),
         parse_special: bool = False,
+        guide: Guide | None = None,
         on_end: Callable[[Completion], None] | None = None,
     ) -> TextStream:
         """Continue a text, piece by piece.
@@ -162,6 +154,7 @@ class TextSession:
             sampling: how tokens are drawn; None: as the model wants it, with a fresh seed.
             stop: texts before the first of which the new text ends.
             parse_special: as `encode` has it.
+            guide: what each token has to obey, for this text alone; None: nothing.
             on_end: function to call with the completion, when the stream ends in any way.
 
         Raises:
@@ -186,6 +179,7 @@ class TextSession:
             max_tokens=max_tokens,
             vocab_size=self.tokenizer.vocab_size,
             cached_ids=token_ids[:shared],
+            guide=guide,
         )
         goes_on = isinstance(prompt, str)
         self._stream = TextStream(
@@ -201,12 +195,17 @@ class TextSession:
         sampling: Sampling | None = None,
         stop: Sequence[str] = (),
         parse_special: bool = False,
+        guide: Guide | None = None,
     ) -> Completion:
         """Continue a text at once; arguments and errors are those of `stream`."""
-        stream = self.stream(
-            prompt, max_tokens=max_tokens, sampling=sampling, stop=stop, parse_special=parse_special
-        )
-        return stream.finish()
+        return self.stream(
+            prompt,
+            max_tokens=max_tokens,
+            sampling=sampling,
+            stop=stop,
+            parse_special=parse_special,
+            guide=guide,
+        ).finish()
 
     def chat(
         self,

@@ -57,15 +57,17 @@ def as_prompt(prompt: object) -> str | list[int]:
         prompt: a text, or a sequence or an array `[S]` of whole numbers.
 
     Raises:
-        PromptError: the prompt is neither.
+        PromptError: the prompt is neither, or empty.
     """
-    if isinstance(prompt, str):
-        return prompt
     is_sequence = isinstance(prompt, Sequence) or hasattr(prompt, "__array__")
     if not is_sequence or isinstance(prompt, bytes | bytearray | memoryview):
         message = f"the prompt: expected a text or a list of token ids, found {prompt!r:.80}"
         raise PromptError(message, "a dialog goes to `chat`")
-    return [_token_id(each) for each in _each(prompt)]
+    given = prompt if isinstance(prompt, str) else [_token_id(each) for each in _each(prompt)]
+    if not given:
+        message = "the prompt is empty"
+        raise PromptError(message, "give a text of at least one character")
+    return given
 
 
 def as_messages(messages: object) -> list[Message]:
