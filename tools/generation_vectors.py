@@ -250,15 +250,14 @@ def _text(name: str, case: _Text) -> Mapping[str, Any]:
     model = RowModel(case.max_context)
     runs = []
     for prompt in case.prompts:
-        shared = model.keep_prefix_of(prompt)
+        model.keep_prefix_of(prompt)
         generation = Generation(
             model,
-            prompt[shared:],
+            prompt,
             sampling=Sampling(temperature=0.0, repetition_penalty=case.penalty, seed=0),
             stop_token_ids=case.stop_ids,
             max_tokens=case.max_tokens,
             vocab_size=VOCABULARY,
-            cached_ids=prompt[:shared],
         )
         ids = list(generation)
         stats = generation.stats

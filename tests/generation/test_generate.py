@@ -164,9 +164,12 @@ def test_the_repetition_penalty_sees_prompt_and_answer_and_spares_stop_tokens():
     sampling = Sampling(0, repetition_penalty=1.2)
     settings = {"sampling": sampling, "max_tokens": 2}
     # 1 is cached, 2 in the rest of the prompt; 9 stays as it is although the prompt holds it.
-    tokens, _ = run(Stubborn(), [2, 9], cached_ids=[1], stop_token_ids=(), **settings)
-    assert tokens == [3, 4]
-    assert run(Stubborn(), [2, 9], cached_ids=[1], **settings)[1].stop_reason == "stop token"
+    for stops, expected in (((), [3, 4]), ((9,), [])):
+        session = Stubborn()
+        session.held = [1]
+        tokens, stats = run(session, [1, 2, 9], stop_token_ids=stops, **settings)
+        assert (tokens, session.calls[0], stats.reused_tokens) == (expected, [2, 9], 1)
+    assert stats.stop_reason == "stop token"
 
 
 # The record of the cache: what a text shares with it is not read again.

@@ -87,15 +87,14 @@ class Generation:
     """Iterate over new token ids; `stats` is up to date after each of them.
 
     Args:
-        session: session to write with; the prompt is appended at its position.
-        input_ids: the prompt, or the rest of it that the session's cache does not hold.
+        session: session to write with, whose cache holds nothing but a beginning of the prompt.
+        input_ids: the whole prompt.
         sampling: how tokens are drawn.
         stop_token_ids: ids that end the text and are not part of it. The repetition penalty
             spares them: every earlier turn of a chat holds one, and answers would never end.
         max_tokens: largest number of new tokens.
         vocab_size: number of ids to draw from, the first ones; a model's table may be padded
             beyond its tokenizer. None: all.
-        cached_ids: beginning of the prompt that the cache already holds.
         guide: what each token has to obey; None: nothing.
 
     Raises:
@@ -111,35 +110,31 @@ class Generation:
         stop_token_ids: Collection[int],
         max_tokens: int,
         vocab_size: int | None = None,
-        cached_ids: Sequence[int] = (),
         guide: Guide | None = None,
     ) -> None:
-        total = session.position + len(input_ids)
-        if total > session.max_context:
+        if len(input_ids) > session.max_context:
             message = (
-                f"the prompt is {len(cached_ids) + len(input_ids)} tokens long, and the context "
-                f"has room for {session.max_context - session.position + len(cached_ids)} of "
+                f"the prompt is {len(input_ids)} tokens long, and the context has room for "
                 f"{session.max_context}"
             )
             hint = "shorten it, or export with a larger --max-context if the model has more"
             raise PromptError(message, hint)
         self._session = session
         self._input_ids = input_ids
+        self._reused_tokens = session.position
         self._sampling = sampling.with_seed()
         self._stop_token_ids = frozenset(stop_token_ids)
         self._max_tokens = max_tokens
         self._vocab_size = vocab_size
         self._guide = guide
-        self._seen = {*cached_ids, *input_ids} - self._stop_token_ids
-        self._prompt_tokens = len(cached_ids) + len(input_ids)
-        self._reused_tokens = len(cached_ids)
+        self._seen = {*input_ids} - self._stop_token_ids
         self.stats = self._figures(0, 0.0, 0.0, "interrupted")
 
     def __iter__(self) -> Iterator[int]:
         """Yield token ids as they are drawn."""
         random = np.random.default_rng(self._sampling.seed)
         begun = time.perf_counter()
-        logits = self._session.prefill(self._input_ids)
+        logits = self._session.prefill(self._input_ids[self._reused_tokens :])
         first_token_at = time.perf_counter()
         for count in range(1, self._max_tokens + 1):
             token = self._draw(logits, random)
@@ -184,7 +179,7 @@ class Generation:
         self, new_tokens: int, first_token_s: float, decode_s: float, reason: str
     ) -> GenerationStats:
         return GenerationStats(
-            prompt_tokens=self._prompt_tokens,
+            prompt_tokens=len(self._input_ids),
             new_tokens=new_tokens,
             time_to_first_token_s=first_token_s,
             decode_s=decode_s,

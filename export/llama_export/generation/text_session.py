@@ -170,15 +170,14 @@ class TextSession:
                 f"{self.max_context}"
             )
             raise PromptError(message, f"shorten it, or use {self.larger_context}")
-        shared = self.cache.keep_prefix_of(token_ids)  # refuses a closed session
+        self.cache.keep_prefix_of(token_ids)  # refuses a closed session
         generation = Generation(
             self.cache,
-            token_ids[shared:],
+            token_ids,
             sampling=sampling or self.sampling,
             stop_token_ids=self._manifest.tokenizer["stop_token_ids"],
             max_tokens=max_tokens,
             vocab_size=self.tokenizer.vocab_size,
-            cached_ids=token_ids[:shared],
             guide=guide,
         )
         goes_on = isinstance(prompt, str)
