@@ -6,6 +6,7 @@ The one place that knows all targets. Getting one imports neither torch nor a to
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Collection, Mapping, Sequence
 
 from llama_export.bundle.bundle import Bundle
@@ -16,10 +17,26 @@ from llama_export.targets.executorch.target import ExecutorchTarget
 from llama_export.targets.onnx.target import OnnxTarget
 from llama_export.targets.options import option_specs
 from llama_export.targets.target import Target
+from llama_quantize.printable import shown_name
 
 _ALL: tuple[Target, ...] = (OnnxTarget(), ExecutorchTarget(), CoremlTarget())
 _BY_NAME: Mapping[str, Target] = {target.name: target for target in _ALL}
 TARGETS: tuple[str, ...] = tuple(_BY_NAME)
+_ALL_OF_THEM = "all"
+# Words for what a target writes, what runs it, and where: a guess, for each could mean another one.
+_MEANT: Mapping[str, str] = {
+    "ort": "onnx",
+    "onnxruntime": "onnx",
+    "pte": "executorch",
+    "xnnpack": "executorch",
+    "android": "executorch",
+    "mlpackage": "coreml",
+    "mlmodel": "coreml",
+    "ios": "coreml",
+    "iphone": "coreml",
+    "macos": "coreml",
+    "apple": "coreml",
+}
 
 
 def get(name: str) -> Target:
@@ -35,20 +52,30 @@ def get(name: str) -> Target:
 
 
 def parse_targets(values: Sequence[str]) -> tuple[str, ...]:
-    """Read `--target`: repeated, comma-separated, or "all".
+    """Read `--target`: repeated, comma-separated, or "all", in letters of either case.
 
     Raises:
         UsageError: no target, or one that does not exist.
     """
-    names = [name.strip() for value in values for name in value.split(",") if name.strip()]
-    unknown = [name for name in names if name not in (*TARGETS, "all")]
+    typed = [name.strip() for value in values for name in value.split(",") if name.strip()]
+    names = [name.lower() for name in typed]
+    unknown = [name for name in typed if name.lower() not in (*TARGETS, _ALL_OF_THEM)]
     if unknown or not names:
-        found = ", ".join(map(repr, unknown)) or "nothing"
+        found = ", ".join(shown_name(repr(name)) for name in unknown) or "nothing"
         message = f"--target: expected {', '.join(TARGETS)} or all, found {found}"
-        raise UsageError(message)
-    if "all" in names:
+        raise UsageError(message, _guess(unknown[0]) if unknown else "--target onnx")
+    if _ALL_OF_THEM in names:
         return TARGETS
     return tuple(dict.fromkeys(names))
+
+
+def _guess(word: str) -> str:
+    """Return a question that names the target that a word may mean; empty: there is no guess."""
+    import difflib
+
+    plain = re.sub(r"[^a-z0-9]", "", word.lower())
+    close = difflib.get_close_matches(plain, [*TARGETS, _ALL_OF_THEM, *_MEANT], n=1)
+    return f"did you mean {_MEANT.get(close[0], close[0])}?" if close else ""
 
 
 def require_wanted(typed: Collection[str], targets: Sequence[str]) -> None:
