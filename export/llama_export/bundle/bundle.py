@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 
 from llama_export.bundle.journal import unfinished, warn_if_unfinished
 from llama_export.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest, path_fault
+from llama_export.bundle.nearby import nearby_bundles
 from llama_export.errors import BundleError, OutputError
 from llama_quantize.checkpoint.files import hash_into
 
@@ -58,7 +59,7 @@ class Bundle:
         if not folder.is_dir():
             found = "is a file" if folder.exists() else "does not exist"
             message = f"{folder} {found}; a bundle is a folder that holds {MANIFEST_NAME}"
-            hint = unfinished(folder) or "give the folder that the export wrote"
+            hint = unfinished(folder) or _nearby_hint(folder)
             raise BundleError(message, hint)
         warn_if_unfinished(folder)
         manifest = folder / MANIFEST_NAME
@@ -287,9 +288,6 @@ def content_fault(path: Path, entry: FileEntry, progress: Progress | None) -> st
 
 
 def _nearby_hint(folder: Path) -> str:
-    if (folder.parent / MANIFEST_NAME).is_file():  # a folder of somebody's inside a bundle
-        return f"did you mean {folder.parent}?"
-    bundles = sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST_NAME}"))
-    if bundles:
-        return "did you mean " + " or ".join(str(folder / name) for name in bundles) + "?"
+    if found := nearby_bundles(folder):
+        return f"did you mean {' or '.join(map(str, found))}?"
     return "give the folder that the export wrote, such as OUT/onnx"
