@@ -190,7 +190,7 @@ def test_the_version(command):
     ("words", "said", "to_do"),
     [
         (["generat"], "no such command 'generat'", f"did you mean generate? {NAME} --help"),
-        (["--targt", "onnx"], "--target", f"{NAME} --help"),
+        (["--targt", "onnx"], "'--targt'", f"did you mean --target? {NAME} --help"),
         (["generate"], "missing argument 'BUNDLE'", f"{NAME} generate --help"),
         (["verify", "one", "two"], "unexpected extra argument", f"{NAME} verify --help"),
         (["--target"], "'--target' requires an argument", f"{NAME} --help"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from llama_export.cli.calibration_options import CALIBRATION, CALIBRATION_TOKENS
 from llama_export.cli.completion import SHELLS, complete_model, complete_targets, show_script
 from llama_export.cli.options import JSON, PATH, REVISION, TOKEN, VERBOSE, open_console
 from llama_export.cli.output import write_json, write_text
-from llama_export.cli.program import refuse_options_before
+from llama_export.cli.program import NAME, refuse_options_before
 from llama_export.cli.proving import NEVER_AGAIN, command_after
 from llama_export.cli.push_options import (
     PUSH_SECTION,
@@ -224,7 +225,8 @@ def export(
         return
     if not target or model is None:
         message = "an export needs both --target and --model"
-        raise UsageError(message, "llama-export --target onnx --model 3.2-1B")
+        words = [NAME, "--target", ",".join(target) or "onnx", "--model", model or "3.2-1B"]
+        raise UsageError(message, shlex.join(words))
     console = open_console(verbose)
     from llama_export.bundle.interrupts import noted_in_place, notes_of
     from llama_export.cli.dry_run import long_calibration, show_plan

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from llama_export.cli.misspelt import no_bundle
 from llama_export.cli.options import JSON, PATH, VERBOSE, open_console
 from llama_export.cli.verb import Positional, Section, Verb
 
@@ -203,7 +204,9 @@ INSPECT = Verb(
     ),
     positionals=(
         Positional(
-            click.Argument(["folder"], type=PATH), "A bundle, or the weights/ of an export."
+            click.Argument(["folder"], type=PATH),
+            "A bundle, or the weights/ of an export.",
+            no_bundle,
         ),
     ),
     examples=("llama-export inspect 3.2-1B/onnx",),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from llama_export.cli.misspelt import no_bundle
 from llama_export.cli.verb import Positional
 from llama_export.system.memory_shortage import require_address_space
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 PATH = click.Path(path_type=Path)
 
 BUNDLE = Positional(
-    click.Argument(["bundle"], type=PATH), "A bundle: a folder with a manifest.json."
+    click.Argument(["bundle"], type=PATH), "A bundle: a folder with a manifest.json.", no_bundle
 )
 THREADS = click.Option(
     ["--threads"],

@@ -1,18 +1,21 @@
 """What a user types for an export, read as the plain form: `--target ... --model ...`.
 
-`llama-export export ...` and a model without `--model` are what other programs take, and they can
-mean nothing else here. The module knows words and which options are among them; it parses none.
+`llama-export export ...`, `help` and a model without `--model` are what other programs take, and
+they can mean nothing else here. The module knows words and which options are among them; it parses
+none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
 
-from llama_export.errors import LlamaExportError, UsageError
+from llama_export.cli.misspelt import EXPORT, is_of_another_program, meant_command
+from llama_export.errors import UsageError
 from llama_export.targets import registry
 
-EXPORT = "export"
+HELP = "help"
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,11 @@ def plain_form(
         verbs: names that begin another form.
 
     Raises:
-        UsageError: there is a second model, or a word that is nearly a command.
+        UsageError: there is a second model, or a word that is nearly a command, or is one of other
+            programs.
     """
+    while words[:1] == [HELP]:
+        words = [*words[1:], "--help"]
     typed = read(words)
     written_out = typed.rest[:1] == [EXPORT]
     if written_out:
@@ -54,13 +60,14 @@ def plain_form(
         options = {*typed.options, *after.options}
         if "--" in typed.before or not (written_out or "target" in options):
             break
+        if is_of_another_program(model) and not Path(model).exists():
+            raise _no_command(model, verbs)
         if "model" in options:
             if model in registry.TARGETS:
                 message = f"{model} is a target, and stands where none is read"
                 raise UsageError(message, "several stand behind one --target: onnx,coreml")
-            if near := _near(model, verbs):
-                message = f"no such command {model!r:.80}"
-                raise UsageError(message, f"did you mean {near}?")
+            if meant_command(model, verbs):
+                raise _no_command(model, verbs)
             message = f"an export takes one model, and {model!r:.80} would be a second one"
             raise UsageError(message, "leave it out, or name it with --model in another export")
         words = [*typed.before, "--model", model, *following]
@@ -68,35 +75,8 @@ def plain_form(
     return words
 
 
-def unknown_command(name: str, program: str, verbs: Collection[str]) -> UsageError:
-    """Return the error of a word that is no verb; a model's name lacks its target only.
-
-    Args:
-        name: the word.
-        program: name of the program.
-        verbs: what would have been one.
-    """
-    if _is_model(name):
-        message = f"{name!r:.80} is a model, and an export needs a target too"
-        return UsageError(message, f"{program} --target onnx --model {name:.80}")
-    near = _near(name, verbs)
-    guess = f"did you mean {near}? " if near else ""
-    return UsageError(f"no such command {name!r:.80}", f"{guess}{program} --help shows them all")
-
-
-def _near(name: str, verbs: Collection[str]) -> str:
-    """Return the command that a word is nearly; empty: none."""
-    import difflib
-
-    return "".join(difflib.get_close_matches(name, [*verbs, EXPORT], n=1))
-
-
-def _is_model(name: str) -> bool:
-    """Whether a word names a model; nothing is fetched."""
-    from llama_export.sources.resolve import name_model
-
-    try:
-        name_model(name)
-    except (LlamaExportError, OSError):
-        return False
-    return True
+def _no_command(word: str, verbs: Collection[str]) -> UsageError:
+    """Return the error of a word beside the options of an export that may mean a command."""
+    meant = meant_command(word, verbs)
+    hint = "leave it out: an export needs none" if meant == EXPORT else f"did you mean {meant}?"
+    return UsageError(f"no such command {word!r:.80}", hint if meant else "leave it out")

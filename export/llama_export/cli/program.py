@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 import click
 from click.core import ParameterSource
 
-from llama_export.cli.plain_form import Typed, plain_form, unknown_command
+from llama_export.cli.misspelt import unknown_command, unknown_option
+from llama_export.cli.plain_form import Typed, plain_form
 from llama_export.cli.verb import Section, Verb, spelling, write_rows
 from llama_export.errors import UsageError
 
@@ -52,9 +53,12 @@ class Program(Verb, click.Group):
         """Parse the plain form or a verb; without a single word, show the page.
 
         Raises:
-            UsageError: an export has two models.
+            UsageError: an export has two models, or there is no such option.
         """
-        words = plain_form(args, lambda words: self._read(ctx, words), self.commands)
+        try:
+            words = plain_form(args, lambda words: self._read(ctx, words), self.commands)
+        except click.NoSuchOption as error:
+            raise unknown_option(error, args) from None
         if not words and not ctx.resilient_parsing:
             click.echo(ctx.get_help(), color=ctx.color)
             ctx.exit(USAGE_EXIT_CODE)
@@ -74,7 +78,7 @@ class Program(Verb, click.Group):
             UsageError: there is none of that name.
         """
         if args[0] not in self.commands and not ctx.resilient_parsing:
-            raise unknown_command(args[0], NAME, self.commands)
+            raise unknown_command(args[0], args[1:], NAME, self.commands)
         return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -16,6 +16,8 @@ from typing import Any
 
 import click
 
+from llama_export.cli.misspelt import unknown_option
+
 _LEAST_COLUMNS, _MOST_COLUMNS = 40, 100
 _TERM_COLUMNS = 26
 # On a narrower screen a text stands below its term, and not in a column of a few words.
@@ -45,10 +47,18 @@ class Section:
 
 @dataclass(frozen=True)
 class Positional:
-    """An argument that has no option's name, and what the page says of it."""
+    """An argument that has no option's name.
+
+    Args:
+        argument: the argument.
+        help: what the page says of it.
+        fault: function that returns the error of a value that cannot be meant, from the value and
+            the command with the name of its program; None: there is none to look for.
+    """
 
     argument: click.Argument
     help: str
+    fault: Callable[[Any, str], Exception | None] | None = None
 
 
 class Verb(click.Command):
@@ -88,14 +98,30 @@ class Verb(click.Command):
         self.examples = examples
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse, and gather the options that travel together."""
-        rest = super().parse_args(ctx, args)
+        """Parse, and gather the options that travel together.
+
+        Raises:
+            UsageError: there is no such option.
+        """
+        typed = list(args)  # click takes its words away
+        try:
+            rest = super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            raise unknown_option(error, typed) from None
         for argument, options in self.gathered.items():
             values = {str(option.name): ctx.params.pop(str(option.name)) for option in options}
             ctx.params[argument] = {
                 name: value for name, value in values.items() if value is not None
             }
         return rest
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the callback, unless an argument cannot be meant."""
+        for each in self.positionals:
+            value = ctx.params[str(each.argument.name)]
+            if each.fault is not None and (error := each.fault(value, ctx.command_path)):
+                raise error
+        return super().invoke(ctx)
 
     def get_help(self, ctx: click.Context) -> str:
         """Return the page for this terminal; click's own is never narrower than 50 columns."""
