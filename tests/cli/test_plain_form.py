@@ -93,6 +93,8 @@ def test_one_name_is_suggested_at_most(typed):
     with pytest.raises(HubError, match="did you mean") as caught:
         name_model(typed)
     assert " or " not in caught.value.message
+    assert caught.value.hint.startswith("llama-export list shows")
+    assert caught.value.hint.count("2") == 1  # the example alone, and not every name
 
 
 @pytest.mark.parametrize("part", ["model.onnx", "model.onnx_data", "manifest.json", "."])

@@ -260,5 +260,6 @@ def _unknown(model: str) -> HubError:
     close = difflib.get_close_matches(wanted, lowered, n=1)
     if close:
         message += f"; did you mean {lowered[close[0]]}?"
-    hint = f"use {', '.join(known)}, a hub id such as {ALIASES['3.2-1B']}, or a folder"
+    hint = "llama-export list shows the models that have a name; any other is named by its hub id, "
+    hint += f"such as {ALIASES['3.2-1B']}, or by its folder"
     return HubError(message, hint)
