@@ -94,7 +94,7 @@ def test_every_option_is_on_its_page_with_its_help(page, verb):
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_an_option_is_on_the_page_once(page, verb):
-    names = re.findall(r"^  (?:-\w, |    )(--\S+)", page(verb), flags=re.MULTILINE)
+    names = re.findall(r"^  (?:-\w, |    )(?:--\S+, )*(--\S+)", page(verb), flags=re.MULTILINE)
     assert sorted(set(names)) == sorted(names)
     assert len(names) == sum(isinstance(each, click.Option) for each in command_of(verb).params) + 1
 
@@ -168,6 +168,11 @@ def test_the_examples_parse(verb):
         if verb:
             assert words.pop(0) == verb
         command_of(verb).make_context(verb or NAME, words)
+
+
+def test_every_name_of_an_option_is_shown_as_one(page):
+    assert "      --temp, --temperature T\n" in page("chat")
+    assert "  -t, --target TARGET " in page("")
 
 
 def test_the_short_option_gives_the_same_page(command, page):

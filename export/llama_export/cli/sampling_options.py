@@ -58,7 +58,7 @@ SAMPLING = Section(
             ["--temperature", "--temp"],
             type=float,
             metavar="T",
-            help="0 takes the likeliest token; --temp is short for it.",
+            help="0 takes the likeliest token.",
             show_default=_own_or(defaults.TEMPERATURE),
         ),
         click.Option(

@@ -207,9 +207,10 @@ def _styled(text: str, *, fg: str | None = None, bold: bool | None = None) -> st
 
 
 def _term(option: click.Option) -> str:
-    """Write an option as a user types it: `-t, --target TARGET`."""
-    short = next((f"{name}, " for name in option.opts if not name.startswith("--")), " " * 4)
+    """Write an option as a user types it, its longest name last: `-t, --target TARGET`."""
     name = spelling(option)
+    others = [f"{each}, " for each in option.opts if each != name]
+    short = "".join(others) if others and others[0][:2] != "--" else " " * 4 + "".join(others)
     if option.secondary_opts:
         name = f"--[no-]{name.removeprefix('--')}"
     value = "" if option.is_flag else f" {option.metavar or name.split('-')[-1].upper()}"
