@@ -124,6 +124,8 @@ def test_list_answers_without_pytorch(tmp_path):
         (["compare"], 2, "or two bundles"),
         (["compare", "./nowhere", "./there"], 8, "nowhere"),
         (["compare", "--model", "demo", "--recipes", "int4,int3"], 2, "'int3' is no recipe"),
+        (["compare", "--model", "demo", "--recipes", "int4:g31"], 9, "group size 31"),
+        (["compare", "--model", "demo", "--recipes", "int4,bf16:g32"], 9, "bf16 has no groups"),
         (["compare", "--model", "demo", "--recommend"], 2, "one of --max-kl and --budget-mb"),
         (["compare", "--model", "demo", "--text", "nothing.txt"], 15, "nothing.txt"),
         (["compare", "--model", "demo", "--html", "no/such/page.html"], 11, "page.html"),

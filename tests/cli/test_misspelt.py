@@ -110,6 +110,14 @@ def test_an_option_that_is_none_gets_one_guess(command, words, guess):
     assert f"did you mean {guess}? {NAME}" in err or not guess
 
 
+def test_a_recipe_that_is_none_names_the_options_that_there_are(command):
+    code, _, err = command("-t", "onnx", "-m", "demo", "--quantize", "Q4_0", columns=200)
+    assert (code, err.count("\n")) == (2, 2)
+    assert "--quantize: expected int4, int8, bf16, fp16, found 'Q4_0'" in err
+    assert "did you mean int4? --quality says" in err
+    assert "--recipe takes" in err
+
+
 @pytest.mark.parametrize("verb", ["generate", "chat", "verify", "bench", "inspect", "pack"])
 def test_a_model_in_place_of_a_bundle(command, here, verb):
     code, out, err = command(verb, "3.2-1b", columns=200)

@@ -8,6 +8,7 @@ from llama_export.errors import UsageError
 from llama_export.exporting.recipe_name import (
     DEFAULT_QUALITY,
     RecipeName,
+    near_scheme,
     parse_built_in,
     parse_recipe_name,
 )
@@ -68,6 +69,33 @@ def test_what_is_no_word_is_refused_with_an_example(word, said):
     with pytest.raises(UsageError, match=said) as refused:
         parse_recipe_name(word)
     assert "int4:g64" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("word", "scheme"),
+    [
+        ("Q4_0", "int4"),
+        ("q4_K_M", "int4"),
+        ("IQ4_XS", "int4"),
+        ("nf4", "int4"),
+        ("4bit", "int4"),
+        ("w4a16", "int4"),
+        ("INT8", "int8"),
+        ("Q8_0", "int8"),
+        ("Q5_K_M", "int8"),
+        ("float16", "fp16"),
+        ("F16", "fp16"),
+        ("bfloat16", "bf16"),
+        ("float32", ""),
+        ("int16", ""),
+        ("good", ""),
+    ],
+)
+def test_the_scheme_that_another_name_means(word, scheme):
+    assert near_scheme(word) == scheme
+    with pytest.raises(UsageError) as refused:
+        parse_recipe_name(word)
+    assert refused.value.hint.count("did you mean") == bool(scheme)
 
 
 @pytest.mark.parametrize("word", ["int4:g48", "bf16:g32", "bf16:fast"])

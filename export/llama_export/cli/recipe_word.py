@@ -11,7 +11,12 @@ import click
 from typing_extensions import override
 
 from llama_export.errors import UsageError
-from llama_export.exporting.recipe_name import RecipeName, parse_built_in, parse_recipe_name
+from llama_export.exporting.recipe_name import (
+    RecipeName,
+    near_scheme,
+    parse_built_in,
+    parse_recipe_name,
+)
 from llama_quantize.printable import shown_name
 
 # Generic from click 8.2 on only.
@@ -27,7 +32,15 @@ class RecipeWord(_TextChoice):
     @override
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         word = str(value)
-        super().convert(word.partition(":")[0], param, ctx)
+        scheme = word.partition(":")[0]
+        if scheme not in self.choices:
+            message = (
+                f"--quantize: expected {', '.join(self.choices)}, found {shown_name(repr(scheme))}"
+            )
+            near = near_scheme(scheme)
+            guess = f"did you mean {near}? " if near else ""
+            advice = "--quality says how its codes are chosen, and --recipe takes a recipe's file"
+            raise UsageError(message, guess + advice)
         parse_built_in(word)
         return word
 
@@ -41,10 +54,14 @@ def parse_recipe_names(words: str, quality: str | None) -> tuple[RecipeName, ...
 
     Raises:
         UsageError: a word is no recipe's.
-        QuantizationError: a recipe file cannot be read.
+        QuantizationError: a recipe file cannot be read, or a group size, table or quality is none
+            of its scheme's.
     """
     named = [parse_recipe_name(word) for each in words.split(",") if (word := each.strip())]
     if not named:
         message = f"--recipes: expected words of recipes, found {shown_name(repr(words))}"
         raise UsageError(message, "--recipes int4:g32,int8")
-    return tuple(dict.fromkeys(each.with_quality(quality).resolved() for each in named))
+    names = tuple(dict.fromkeys(each.with_quality(quality).resolved() for each in named))
+    for name in names:
+        name.recipe()  # refused here, and not when PyTorch has started and a model is open
+    return names

@@ -30,6 +30,9 @@ GRAMMAR = "SCHEME[:gN][:tableFORM][:QUALITY]"
 _Part = TypeVar("_Part", int, str)
 _FLOATS = ("bf16", "fp16")
 _GROUP = re.compile(r"g([1-9][0-9]{0,3})")
+# How others name their forms: `float16`, `bf16`; `Q4_0`, `IQ4_XS`, `w4a16`, `nf4`, `4bit`, `INT4`.
+_FLOAT_WORD = re.compile(r"(b?)(?:fp?|float)_?16|half")
+_BITS_WORD = re.compile(r"(?:q|iq|tq|w|u|i|int|nf|fp|mxfp)?_?([2-8])(?![0-9])")
 _TABLE = "table"
 _FILE = ".json"
 _HINT = f"for example int4, int4:g64, int8, int4:g128:tableint4:best; it is {GRAMMAR}"
@@ -140,6 +143,17 @@ def parse_built_in(word: str) -> RecipeName:
     return name
 
 
+def near_scheme(word: str) -> str:
+    """Return the scheme that a word may mean, such as `Q4_K_M`, `nf4` or `float16`; empty: none."""
+    plain = word.lower()
+    if floats := _FLOAT_WORD.fullmatch(plain):
+        return "bf16" if floats[1] else "fp16"
+    bits = _BITS_WORD.match(plain)
+    if bits is None:
+        return ""
+    return "int4" if int(bits[1]) <= 4 else "int8"
+
+
 def _one(option: str, named: _Part | None, beside: _Part | None) -> _Part | None:
     if named is None or beside is None:
         return beside if named is None else named
@@ -155,7 +169,8 @@ def _named_file(word: str) -> RecipeName:
     if not path.endswith(_FILE):
         message = f"{shown_name(repr(word))} is no recipe: expected {', '.join(RECIPES)}, or a file"
         message += f" that ends in {_FILE}"
-        raise UsageError(message, _HINT)
+        near = near_scheme(word)
+        raise UsageError(message, f"did you mean {near}? {_HINT}" if near else _HINT)
     file = Path(path)
     return RecipeName(read_recipe(file).base, quality=quality or None, file=file)
 
