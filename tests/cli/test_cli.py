@@ -75,6 +75,11 @@ def test_the_export_says_what_it_made(run, checkpoint, tmp_path):
     assert "bits per weight" in out
     assert "llama-export generate" in err
     assert "Quantising" in err
+    # In a log of several targets a line is read by itself.
+    of_the_target = err.partition("Quantising")[2].partition("\n\n")[0].splitlines()[1:]
+    steps = [line for line in of_the_target if ": done in" in line]
+    assert len(steps) == 5
+    assert all("onnx" in line for line in steps)
     assert "Warning" not in out + err
 
 

@@ -201,13 +201,13 @@ def _export_target(
     """Trace, lower, seal and verify one bundle, in the hidden folder."""
     name, source, weights = each.target.name, model.source, model.weights
     folder, report = work / name, None
-    with progress.step("Tracing the model"):
+    with progress.step(f"Tracing for {name}"):
         traced = trace(source.config, each.estimate.max_context)
     with progress.step(f"Lowering to {name}"):
         metadata = artifact_metadata(source, weights, model.files.notice)
         lowered = each.target.lower(traced, weights, folder, each.options, metadata)
         model.files.write(folder, lowered.config_keys)
-    with progress.step("Hashing the files"):
+    with progress.step(f"Hashing the files of {name}"):
         manifest = Manifest(
             format_version=FORMAT_VERSION,
             target=name,
@@ -249,7 +249,8 @@ def _verified(folder: Path, model: _Model, progress: Progress) -> VerifyReport:
         VerificationFailedError: it does not compute what it should.
     """
     bundle = Bundle.open(folder)
-    with progress.step("Checking against the eager model") as advance:
+    name = bundle.manifest.target
+    with progress.step(f"Checking {name} against the eager model") as advance:
         report = verify_bundle(
             bundle,
             weights=model.weights,
@@ -259,7 +260,7 @@ def _verified(folder: Path, model: _Model, progress: Progress) -> VerifyReport:
             progress=advance,
         )
     if report.failures:
-        raise VerificationFailedError(bundle.manifest.target, report)
-    with progress.step("Recording what it answers"):
+        raise VerificationFailedError(name, report)
+    with progress.step(f"Recording what {name} answers"):
         add_golden(bundle, report)
     return report
