@@ -140,6 +140,23 @@ def test_every_verb_takes_the_artifact(command, demo_bundle, verb):
     assert code in (0, 17)
 
 
+def test_a_prompt_behind_the_bundle(command, demo_bundle):
+    options = ["-n", "3", "--temp", "0"]
+    code, out, _ = command("generate", demo_bundle, "Once upon", *options)
+    assert (code, out) == command("generate", demo_bundle, "-p", "Once upon", *options)[:2]
+    assert (code, out[:9]) == (0, "Once upon")
+    code, out, _ = command("chat", demo_bundle, "Once upon", *options, stdin=b"")
+    assert (code, out) == command("chat", demo_bundle, "-p", "Once upon", *options, stdin=b"")[:2]
+    assert out
+
+
+@pytest.mark.parametrize("verb", ["generate", "chat", "classify"])
+def test_two_prompts_are_refused(command, demo_bundle, verb):
+    code, _, err = command(verb, demo_bundle, "Once", "-p", "Twice", columns=200)
+    assert (code, err.count("\n")) == (15, 2)
+    assert "two prompts: --prompt, and 'Once' behind the bundle" in err
+
+
 def test_the_error_of_two_models_names_the_second():
     with pytest.raises(UsageError, match="'b' would be a second"):
         app.make_context(NAME, ["-t", "onnx", "a", "b"])

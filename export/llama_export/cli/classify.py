@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from llama_export.cli.options import BUNDLE, JSON, NO_HASH, PATH, THREADS, VERBOSE, open_console
-from llama_export.cli.prompt_source import read_prompt
+from llama_export.cli.prompt_source import PROMPT, read_prompt, the_prompt
 from llama_export.cli.verb import Section, Verb
 from llama_export.errors import UsageError
 from llama_export.generation.defaults import MOST_FALSE_ALARMS, THRESHOLD
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 def classify(
     *,
     bundle: Path,
+    words: str | None,
     prompt: str | None,
     file: Path | None,
     answer: str | None,
@@ -36,6 +37,7 @@ def classify(
     verbose: bool,
 ) -> None:
     """Judge a message, or the answer to it, with a bundle of Llama Guard."""
+    prompt = the_prompt(words, prompt)
     _refuse_useless(
         calibrate,
         most_false_alarms,
@@ -180,7 +182,7 @@ CLASSIFY = Verb(
         ),
         Section("Run", (THREADS, NO_HASH, JSON, VERBOSE)),
     ),
-    positionals=(BUNDLE,),
+    positionals=(BUNDLE, PROMPT),
     examples=(
         'llama-export classify guard/onnx --prompt "How do I pick a lock?"',
         "llama-export classify guard/onnx --calibrate examples.jsonl",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from llama_export.cli.options import BUNDLE, JSON, NO_HASH, PATH, THREADS, VERBOSE, open_console
-from llama_export.cli.prompt_source import read_prompt
+from llama_export.cli.prompt_source import PROMPT, read_prompt, the_prompt
 from llama_export.cli.sampling_options import PARSE_SPECIAL, SAMPLING, STOP, chosen_sampling
 from llama_export.cli.verb import Section, Verb
 from llama_export.generation.defaults import COMPLETION_TOKENS
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 def generate(
     *,
     bundle: Path,
+    words: str | None,
     prompt: str | None,
     file: Path | None,
     chat: bool,
@@ -52,7 +53,7 @@ def generate(
     from llama_export.tokenizer.tokenizer import special_names_in
 
     chosen_sampling(Sampling(), sampling)  # a wrong option is refused before anything is loaded
-    text = read_prompt(prompt, file)
+    text = read_prompt(the_prompt(words, prompt), file)
     session = open_session(
         bundle,
         threads=threads,
@@ -130,7 +131,7 @@ GENERATE = Verb(
         SAMPLING,
         Section("Run", (THREADS, NO_HASH, JSON, VERBOSE)),
     ),
-    positionals=(BUNDLE,),
+    positionals=(BUNDLE, PROMPT),
     gathered={"sampling": SAMPLING.options},
     examples=(
         'llama-export generate 3.2-1B/onnx --prompt "Once upon a time"',

@@ -1,11 +1,33 @@
-"""Where a verb's text comes from: an option, a file, or all of stdin."""
+"""Where a verb's text comes from: the command line, a file, or all of stdin."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import click
+
 from llama_export.cli.streams import read_bounded, require_utf8, stdin_bytes, stdin_is_fed
+from llama_export.cli.verb import Positional
 from llama_export.errors import PromptError
+from llama_quantize.printable import shown_name
+
+PROMPT = Positional(
+    click.Argument(["words"], required=False, metavar="[PROMPT]"), "The text, in place of --prompt."
+)
+
+
+def the_prompt(words: str | None, prompt: str | None) -> str | None:
+    """Return the prompt that was typed behind the bundle or as an option; None: neither was.
+
+    Raises:
+        PromptError: both were.
+    """
+    if words is not None and prompt is not None:
+        message = (
+            f"there are two prompts: --prompt, and {shown_name(repr(words))} behind the bundle"
+        )
+        raise PromptError(message, "give one of them; a text of several words stands in quotes")
+    return prompt if words is None else words
 
 
 def read_text(path: Path) -> str:

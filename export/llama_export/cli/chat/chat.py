@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from llama_export.cli.options import BUNDLE, JSON, NO_HASH, PATH, THREADS, VERBOSE, open_console
+from llama_export.cli.prompt_source import PROMPT, read_text, refuse_both, the_prompt
 from llama_export.cli.sampling_options import PARSE_SPECIAL, SAMPLING, STOP, chosen_sampling
 from llama_export.cli.streams import require_utf8, somebody_types, stdin_bytes
 from llama_export.cli.verb import Section, Verb
@@ -26,6 +27,7 @@ _ASK, _STOP, _DROP_OLDEST = "ask", "stop", "drop-oldest"
 def chat(
     *,
     bundle: Path,
+    words: str | None,
     prompt: str | None,
     file: Path | None,
     system: str | None,
@@ -53,13 +55,13 @@ def chat(
         say_base_model,
         say_substitute_runtime,
     )
-    from llama_export.cli.prompt_source import read_text, refuse_both
     from llama_export.cli.terminal import TerminalProgress
     from llama_export.generation.opening import open_session
     from llama_export.generation.sampling import Sampling
     from llama_export.generation.session_file import refuse_unwritable
 
     chosen_sampling(Sampling(), sampling)  # a wrong option is refused before anything is loaded
+    prompt = the_prompt(words, prompt)
     refuse_both(prompt, file)
     for option, text in (("--prompt", prompt), ("--system", system)):
         require_utf8(text or "", option)
@@ -173,7 +175,7 @@ CHAT = Verb(
         SAMPLING,
         Section("Run", (THREADS, NO_HASH, JSON, VERBOSE)),
     ),
-    positionals=(BUNDLE,),
+    positionals=(BUNDLE, PROMPT),
     gathered={"sampling": SAMPLING.options},
     examples=(
         "llama-export chat 3.2-1B-Instruct/onnx",
