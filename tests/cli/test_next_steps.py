@@ -70,13 +70,13 @@ def test_every_target_is_proved_and_has_its_way_into_an_app(demo_bundle):
     assert lines[0].startswith(f"llama-export generate {demo_bundle}")
     assert lines[1:4] == [PROOF] * 3
     assert lines[4:] == [
-        f"{pte.folder} in an Android app: docs/android.md",
-        f"{package.folder} in an iPhone app: docs/ios.md",
+        f"{pte.folder} in an Android app: docs/android.md of the project",
+        f"{package.folder} in an iPhone app: docs/ios.md of the project",
     ]
     # Another target is named where an app's first choice was not made.
     assert proposed(opened)[2:] == [
-        f"{demo_bundle} in an Android app: docs/android.md",
-        f"{demo_bundle} in an iPhone app: docs/ios.md",
+        f"{demo_bundle} in an Android app: docs/android.md of the project",
+        f"{demo_bundle} in an iPhone app: docs/ios.md of the project",
     ]
 
 

@@ -50,7 +50,7 @@ def _ways_into_an_app(bundles: Sequence[Bundle]) -> Iterator[str]:
         ranked = [(rank, each) for rank, each in zip(ranks, bundles, strict=True) if rank]
         if ranked:
             _, best = min(ranked, key=lambda pair: pair[0])
-            yield f"{_place(best)} in {app}: {page}"
+            yield f"{_place(best)} in {app}: {page} of the project"
 
 
 def _first_try(bundle: Bundle) -> str:
