@@ -195,6 +195,7 @@ class Evaluator:
         }
         return EvaluatorState(features, types, self.mode)
 
+    @torch.inference_mode(mode=False)  # a caller's own would not hold in the workers
     def predict(
         self,
         inputs: Mapping[str, Array],

@@ -47,6 +47,7 @@ class Part:
         inputs = self.plan.function.inputs
         return {name: type_ for name, type_ in inputs.items() if isinstance(type_, TensorType)}
 
+    @torch.inference_mode(mode=False)  # a caller's own would not hold in the workers
     def run(self, calls: Sequence[Mapping[str, Array]]) -> list[dict[str, Array]]:
         """Run the part several times, each time on states of zeros.
 

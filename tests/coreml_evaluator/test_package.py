@@ -30,7 +30,7 @@ from artifacts.coreml_programs import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from coreml_evaluator import Evaluator, Feature, evaluate, package
+from coreml_evaluator import Evaluator, Feature, evaluate, package, weights
 from coreml_evaluator.constants import BUILDERS
 from coreml_evaluator.messages import _MESSAGES, read_model
 from coreml_evaluator.ops import KNOWN
@@ -485,6 +485,16 @@ def test_torchs_threads_are_as_before_after_a_call(made, monkeypatch):
     with pytest.raises(EvaluationError):
         evaluator.predict({"x": edit_error})
     assert torch.get_num_threads() == before
+
+
+def test_a_caller_in_inference_mode_leaves_the_workers_their_tensors(made, monkeypatch):
+    """That mode is a thread's own: without care, workers could not fill what the caller made."""
+    expected = opened_and_run(made)
+    monkeypatch.setattr(weights, "_BLOCK_ELEMENTS", 1)
+    evaluator = Evaluator.open(made, threads=2)
+    with torch.inference_mode():
+        np.testing.assert_array_equal(evaluator.predict({"x": X})["y"], expected)
+        np.testing.assert_array_equal(evaluator.part(["y"]).run([{"x": X}])[0]["y"], expected)
 
 
 def test_a_blob_file_is_mapped_once(made, monkeypatch):
