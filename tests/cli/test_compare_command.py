@@ -77,7 +77,7 @@ def test_a_recommendation_prints_the_export_that_makes_it(compared, tmp_path):
     line = found["recommended"]["command"]
     assert f"Next:\n  {line}" in err
     app.make_context("llama-export", shlex.split(line)[1:])  # it parses
-    assert line.endswith("--quantize int8:g32")
+    assert line.endswith("--quantize int8:g32 --output tiny-int8-g32")
     assert "int8:g32 is the smallest" in page.read_text(encoding="utf-8")
 
 

@@ -113,7 +113,7 @@ def compare(
     with progress.step("Starting PyTorch"):
         from llama_export.exporting.comparison.identity import identity_of
         from llama_export.exporting.comparison.recipes import compare_recipes
-        from llama_export.exporting.comparison.recommend import export_command
+        from llama_export.exporting.comparison.recommend import export_command, free_output
         from llama_export.exporting.comparison.recommend import recommend as choose
     comparison = compare_recipes(request, identity_of(command_line()), progress)
     answer = None if limit is None else choose(comparison, limit)
@@ -122,7 +122,8 @@ def compare(
         which = [*(["--revision", revision] if revision else []), *reading_words(reading)]
         read = [word for file in calibration for word in ("--calibration", str(file))]
         read += ["--calibration-tokens", str(calibration_tokens)] if calibration_tokens else []
-        command = export_command(model, answer.chosen, which, read)
+        place = free_output(model, answer.chosen.name)
+        command = export_command(model, answer.chosen, place, which, read)
     # Shown first: a page that cannot be written must not cost the figures.
     if as_json:
         said = {} if answer is None else {"recommended": {**answer.to_json(), "command": command}}

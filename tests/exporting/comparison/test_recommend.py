@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,11 @@ from llama_export.exporting.comparison.figures import (
 )
 from llama_export.exporting.comparison.identity import Identity
 from llama_export.exporting.comparison.limits import Limit
-from llama_export.exporting.comparison.recommend import export_command, recommend
+from llama_export.exporting.comparison.recommend import (
+    export_command,
+    free_output,
+    recommend,
+)
 from llama_export.verification.estimate import Estimate
 
 ONE = Estimate(1.0, 0.0)
@@ -84,19 +89,38 @@ def test_one_limit_is_asked_for():
 
 def test_the_command_exports_what_was_named():
     everywhere = replace(MIDDLE, targets=("onnx", "executorch", "coreml"))
-    command = export_command("my model", everywhere)
-    assert command == "llama-export --target all --model 'my model' --quantize int4:g32"
-    some = export_command("demo", replace(MIDDLE, targets=("onnx", "coreml")))
-    assert some == "llama-export --target onnx,coreml --model demo --quantize int4:g32"
-    assert export_command("demo", MIDDLE) is None
+    command = export_command("my model", everywhere, Path("my out"))
+    assert command == (
+        "llama-export --target all --model 'my model' --quantize int4:g32 --output 'my out'"
+    )
+    some = export_command("demo", replace(MIDDLE, targets=("onnx", "coreml")), Path("o"))
+    assert some == "llama-export --target onnx,coreml --model demo --quantize int4:g32 --output o"
+    assert export_command("demo", MIDDLE, Path("o")) is None
 
 
 def test_the_command_has_what_else_decides_what_was_measured():
     calibrated = replace(MIDDLE, targets=("onnx",), calibration={"method": "gptq"})
-    words = (["--revision", "v2", "--adapter", "a"], ["--calibration", "my text"])
+    words = (Path("o"), ["--revision", "v2", "--adapter", "a"], ["--calibration", "my text"])
     command = export_command("m", calibrated, *words)
     assert command == (
         "llama-export --target onnx --model m --revision v2 --adapter a --quantize int4:g32 "
-        "--calibration 'my text'"
+        "--calibration 'my text' --output o"
     )
     assert "--calibration" not in export_command("m", replace(MIDDLE, targets=("onnx",)), *words)
+
+
+@pytest.mark.parametrize(
+    ("model", "recipe", "name"),
+    [
+        ("3.2-1B", "int4:g32:good", "3.2-1B-int4-g32-good"),
+        ("/models/mine.Q4_1.gguf", "bf16", "mine.Q4_1-bf16"),
+        ("maker/model:Q4_K_M", "/my recipes/a b.json:best", "model-Q4_K_M-a-b-best"),
+    ],
+)
+def test_the_output_is_named_after_the_recipe_and_is_free(model, recipe, name, tmp_path, monkeypatch):
+    """An earlier export of the model is not in its way, nor one of the recipe."""
+    monkeypatch.chdir(tmp_path)
+    assert str(free_output(model, recipe)) == name
+    (tmp_path / name).mkdir()
+    (tmp_path / f"{name}-2").symlink_to("nowhere")
+    assert str(free_output(model, recipe)) == f"{name}-3"

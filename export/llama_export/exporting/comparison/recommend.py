@@ -5,12 +5,17 @@ A KL is within the limit only if its upper end is: the mean and its standard err
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
 
 from llama_export.exporting.comparison.figures import RecipeComparison, RecipeFigures
 from llama_export.exporting.comparison.limits import Limit
+from llama_export.exporting.request import ExportRequest
 from llama_export.targets import registry
 
 _MEGABYTE = 1e6
@@ -64,9 +69,31 @@ def recommend(comparison: RecipeComparison, limit: Limit) -> Recommendation:
     return Recommendation(limit, chosen, nearest)
 
 
+def free_output(model: str, recipe: str) -> Path:
+    """Return a folder for an export that is not there yet, named after the model and the recipe.
+
+    The model's own name is where an earlier export of it is likely to be.
+
+    Args:
+        model: name of the model, as the comparison was given it.
+        recipe: the recipe in a word.
+
+    Raises:
+        OutputError: no folder can have such a name.
+    """
+    # Of a recipe's file its name is enough, and a colon is in no folder's name everywhere.
+    word = re.sub(r"[^A-Za-z0-9._-]+", "-", re.sub(r"\.json(?=:|$)", "", Path(recipe).name))
+    named = ExportRequest(model, ()).output_folder
+    name = f"{named.name}-{word}"
+    names = (name if number == 1 else f"{name}-{number}" for number in count(1))
+    # A link that leads nowhere is in the way too, and `exists` follows it.
+    return next(Path(each) for each in names if not os.path.lexists(each))
+
+
 def export_command(
     model: str,
     figures: RecipeFigures,
+    output: Path,
     reading: Sequence[str] = (),
     calibration: Sequence[str] = (),
 ) -> str | None:
@@ -75,6 +102,7 @@ def export_command(
     Args:
         model: name of the model, as the comparison was given it.
         figures: the recipe.
+        output: folder that the export gets.
         reading: words that said which model it is, and how it is read.
         calibration: words that said what a calibrated recipe was calibrated on.
     """
@@ -83,6 +111,7 @@ def export_command(
     targets = "all" if set(figures.targets) == set(registry.TARGETS) else ",".join(figures.targets)
     words = ["llama-export", "--target", targets, "--model", model, *reading]
     words += [*figures.export_options, *(calibration if figures.calibration else ())]
+    words += ["--output", str(output)]
     return shlex.join(words)
 
 
