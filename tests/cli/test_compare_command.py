@@ -12,10 +12,12 @@ from artifacts.small_bundle import export_small
 from artifacts.tiny import TINY, UNTIED, write_checkpoint
 
 from llama_export.cli.app import app
+from llama_export.cli.compare import chosen_limit
 from llama_export.cli.reading_options import READING_SECTION, chosen_reading, reading_words
 from llama_export.cli.recipe_word import parse_recipe_names
 from llama_export.cli.tokens import command_line
 from llama_export.errors import OutputError, UsageError
+from llama_export.exporting.comparison.limits import Limit
 from llama_export.exporting.comparison.wording import TIMES
 from llama_export.verification.report import layout
 
@@ -124,6 +126,13 @@ def test_what_makes_no_request_is_refused(command, options, said):
     code, out, err = command("compare", *options, columns=200)
     assert (code, out) == (UsageError.exit_code, "")
     assert said in err
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_limit_alone_asks_for_a_recommendation(asked):
+    assert chosen_limit(0.03, None, asked=asked) == Limit(most_kl=0.03)
+    assert chosen_limit(None, 800, asked=asked) == Limit(most_bytes=800_000_000)
+    assert chosen_limit(None, None, asked=False) is None
 
 
 def test_names_of_one_recipe_are_one_recipe():
