@@ -244,6 +244,23 @@ def method_for(quality: str | None) -> str:
     return DEFAULT_METHOD if quality is None else QUALITIES[quality]
 
 
+def quality_words(methods: str) -> str:
+    """Return what a user calls methods, in the order of their names.
+
+    Args:
+        methods: names of methods, with commas between them. One that no quality stands for is
+            called by its name.
+    """
+    words = {method: quality for quality, method in QUALITIES.items()}
+    return ", ".join(words.get(each, each) for each in methods.split(", "))
+
+
+def quality_and_method(methods: str) -> str:
+    """Return what a user calls methods, and behind it their names: `good (gptq_descent)`."""
+    words = quality_words(methods)
+    return words if words == methods else f"{words} ({methods})"
+
+
 def _table_rule(table: str, quality: str | None) -> QuantRule:
     if table not in TABLES:
         message = f"unknown table {table!r}: expected one of {', '.join(TABLES)}"

@@ -27,8 +27,8 @@ from llama_export.calibration.calibrate import CALIBRATION_FOLDER
 from llama_export.calibration.options import CalibrationOptions
 from llama_export.calibration.windows import ids_sha256
 from llama_export.calibration.windows_file import read_windows
+from llama_export.cli.export_table import show_export
 from llama_export.cli.inspect import tables
-from llama_export.cli.terminal import export_table
 from llama_export.errors import OutputError
 from llama_export.examine.inspection import inspect_folder
 from llama_export.exporting.left_over import left_over
@@ -120,7 +120,7 @@ def test_manifest_inspection_and_tables_say_what_it_was_calibrated_on(straight):
         assert found.quantization["calibration"] == told
         shown = io.StringIO()
         Console(file=shown, width=100).print(*tables(found))
-        assert f"curvature_descent on {4 * CONTEXT} tokens, ids sha256 {sha256[:12]}" in (
+        assert f"best (curvature_descent) on {4 * CONTEXT} tokens, ids sha256 {sha256[:12]}" in (
             shown.getvalue()
         )
     beside = next(file for file in found.files if file.name == CALIBRATION_FILE)
@@ -130,8 +130,8 @@ def test_manifest_inspection_and_tables_say_what_it_was_calibrated_on(straight):
     assert ids_sha256(windows.ids) == sha256
     result = ExportResult(straight, (ExportedBundle(Bundle.open(straight / "onnx"), None),), 1.0)
     shown = io.StringIO()
-    Console(file=shown, width=100).print(export_table(result))
-    assert f"curvature_descent, {4 * CONTEXT} tokens" in shown.getvalue()
+    show_export(Console(file=shown, width=100), result)
+    assert f"best, calibrated on {4 * CONTEXT} tokens" in shown.getvalue()
 
 
 def test_a_record_that_says_nothing_sound_is_not_repeated(straight):

@@ -173,7 +173,7 @@ def test_where_something_else_is_rounded_the_ratio_of_nearest_is_not_one(nearest
 def test_a_quick_check_shows_the_record_of_a_calibration_and_leaves_the_gain_out(searched):
     report = verify(calibrated(searched))
     row = report.row("calibration")
-    assert row.name == "tokens that gptq_descent was calibrated on"
+    assert row.name == "tokens that good (gptq_descent) was calibrated on"
     assert (row.value, row.passed) == (32768, None)
     assert row.note == f"the model's own text; their ids have the sha256 {'5a' * 32}"
     assert not {row.key for row in report.rows} & {*ON_TEXTS, "kl_rounding", "top1_rounding"}

@@ -291,8 +291,9 @@ def _finish(
 ) -> None:
     """Print what was made and what can follow, and push it where that was asked for."""
     from llama_export.cli.console import results
+    from llama_export.cli.export_table import show_export
     from llama_export.cli.next_steps import show_next_steps
-    from llama_export.cli.terminal import export_table, show_note
+    from llama_export.cli.terminal import show_note
 
     bundles = [exported.bundle for exported in result.bundles]
     proofs = [
@@ -300,7 +301,7 @@ def _finish(
         for bundle in bundles
     ]
     if not as_json:
-        results().print(export_table(result))
+        show_export(results(), result)
         for note in result.notes:
             show_note(console, note)
         show_next_steps(console, proofs)

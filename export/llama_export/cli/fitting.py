@@ -26,8 +26,9 @@ _INDENT = "  "
 _MOST_PARAGRAPH = 100
 # On a narrower screen a text stands below its term, and not in a column of a few words.
 _BESIDE_COLUMNS = 64
-# A figure and its unit stay together; the mark is of those that no text has.
-_FIGURE = re.compile(r"(?<=\d) (?=(?:[kMGT]?B|s|ms|min|h|dB)\b)")
+# A figure stays with its unit, its error and the KL that it is; the mark is of those that no text
+# has.
+_FIGURE = re.compile(r"(?<=\d) (?=(?:[kMGT]?B|s|ms|min|h|dB)\b|±)|(?<=±) (?=\d)|(?<=\bKL) (?=\d)")
 _TOGETHER = "\ue000"
 # Line breaks, blanks, and runs of anything else.
 _PARTS = re.compile(r"\n|[ \t]+|[^ \t\n]+")
@@ -230,7 +231,7 @@ def _words(line: str) -> list[str]:
 
 
 def _as_list(table: Table, width: int, plain: Callable[[RenderableType], str]) -> str:
-    headings = [plain(column.header) for column in table.columns]
+    headings = [plain(column.header).replace("\n", " ") for column in table.columns]
     longest = max(map(cell_len, headings[1:]), default=0)
     lines = []
     for cells in zip(*(column.cells for column in table.columns), strict=True):
@@ -244,7 +245,9 @@ def _as_list(table: Table, width: int, plain: Callable[[RenderableType], str]) -
                 # A cell's second line stands below its first.
                 below = "\n" + " " * (longest + 2)
                 gap = " " * (longest - cell_len(heading))
-                text = f"{heading}{gap}  {value}".replace("\n", below)
+                beside = width >= _BESIDE_COLUMNS
+                term = f"{heading}{gap}  " if beside else f"{heading}: "
+                text = f"{term}{value}".replace("\n", below if beside else " ")
                 line = wrapped(text, width - len(_INDENT), _INDENT)
                 lines.append(textwrap.indent(line, _INDENT))
     return "".join(f"{line}\n" for line in lines)

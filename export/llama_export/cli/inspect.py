@@ -10,6 +10,7 @@ import click
 from llama_export.cli.misspelt import no_bundle
 from llama_export.cli.options import JSON, PATH, VERBOSE, open_console
 from llama_export.cli.verb import Positional, Section, Verb
+from llama_quantize.recipe import quality_and_method
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -117,15 +118,18 @@ def _facts(found: Inspection) -> dict[str, str]:
     place = "/".join(filter(None, (model.get("hub_id"), model.get("file"))))
     origin = " at ".join(filter(None, (place, revision)))
     group = f", groups of {how['group_size']}" if how.get("group_size") else ""
-    sqnr = f", SQNR {how['sqnr_db']:.1f} dB" if how.get("sqnr_db") else ""
+    # Calibrated codes have less of it than others, and answer better.
+    told = how.get("sqnr_db") and not how.get("calibration")
+    sqnr = f", SQNR {how['sqnr_db']:.1f} dB" if told else ""
     facts = {
         "model": str(model.get("name", "unknown")) + (f" ({origin})" if origin else ""),
         **_how_it_was_read(model),
         "recipe": f"{how['recipe']}{group}, {how['bits_per_weight']:.2f} bits a weight{sqnr}",
     }
     if made := how.get("calibration"):
+        method = quality_and_method(made["method"])
         on = f"{made['tokens']} tokens, ids sha256 {made['ids_sha256'][:12]}"
-        facts["calibrated"] = f"{made['method']} on {on}"
+        facts["calibrated"] = f"{method} on {on}"
     if graph:
         logits = "every position" if graph["all_logits"] else "the last position"
         facts |= {

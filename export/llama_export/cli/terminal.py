@@ -10,10 +10,10 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -26,7 +26,6 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
-from rich.table import Table
 from rich.text import Text
 from typing_extensions import override
 
@@ -36,7 +35,6 @@ from llama_export.cli.fitting import print_text
 from llama_export.cli.output import write_json_text
 from llama_export.cli.tokens import without_tokens
 from llama_export.errors import NOTICE
-from llama_export.system.byte_sizes import format_bytes
 from llama_quantize.printable import clipped, printable, shown_name
 
 _MOST_OF_A_LABEL = 200
@@ -49,8 +47,7 @@ _REPORTED_S = 60.0
 _MOST_OF_A_MESSAGE, _MOST_OF_A_HINT = 1500, 400
 
 if TYPE_CHECKING:
-    # Both import torch, which `generate` does without.
-    from llama_export.exporting.result import ExportResult
+    # It imports torch, which `generate` does without.
     from llama_export.verification.rows import VerifyReport
 
 
@@ -137,49 +134,6 @@ class TerminalProgress:
 
     def _line(self, text: str) -> None:
         self.console.print(text, soft_wrap=True)
-
-
-def _recipe(quantization: Mapping[str, Any]) -> str:
-    group_size = quantization["group_size"]
-    return f"{quantization['recipe']}" + (f", groups of {group_size}" if group_size else "")
-
-
-def _calibrated(quantization: Mapping[str, Any]) -> dict[str, str]:
-    made = quantization.get("calibration")
-    return {} if made is None else {"calibrated": f"{made['method']}, {made['tokens']} tokens"}
-
-
-def _decibels(sqnr_db: float | None) -> str:
-    return "exact" if sqnr_db is None else f"{sqnr_db:.1f} dB"
-
-
-def export_table(result: ExportResult) -> Table:
-    """Summarise an export in a table with a column for each target."""
-    table = Table(title=f"{result.output} in {result.elapsed_s:.1f} s", title_justify="left")
-    table.add_column("")
-    columns: list[dict[str, str]] = []
-    for exported in result.bundles:
-        manifest = exported.bundle.manifest
-        table.add_column(manifest.target, justify="right")
-        size = sum(entry.size_bytes for entry in manifest.files.values())
-        facts = {
-            "bundle": str(exported.bundle.folder),
-            "size": format_bytes(size),
-            "recipe": _recipe(manifest.quantization),
-            **_calibrated(manifest.quantization),
-            "bits per weight": f"{manifest.quantization['bits_per_weight']:.2f}",
-            "weights' SQNR": _decibels(manifest.quantization["sqnr_db"]),
-            "context": f"{manifest.spec.max_context} tokens",
-        }
-        if exported.report is None:
-            why = "--no-verify" if manifest.runs_here else where_it_runs(runs_here=False)
-            facts["verified"] = f"no ({why})"
-        else:
-            facts |= headlines(exported.report)
-        columns.append(facts)
-    for key in dict.fromkeys(key for facts in columns for key in facts):
-        table.add_row(key, *(facts.get(key, "") for facts in columns))
-    return table
 
 
 def where_it_runs(*, runs_here: bool) -> str:

@@ -117,7 +117,9 @@ def test_the_command_has_what_else_decides_what_was_measured():
         ("maker/model:Q4_K_M", "/my recipes/a b.json:best", "model-Q4_K_M-a-b-best"),
     ],
 )
-def test_the_output_is_named_after_the_recipe_and_is_free(model, recipe, name, tmp_path, monkeypatch):
+def test_the_output_is_named_after_the_recipe_and_is_free(
+    model, recipe, name, tmp_path, monkeypatch
+):
     """An earlier export of the model is not in its way, nor one of the recipe."""
     monkeypatch.chdir(tmp_path)
     assert str(free_output(model, recipe)) == name

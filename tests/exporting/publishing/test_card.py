@@ -81,10 +81,24 @@ def test_what_llamas_licence_wants_displayed_is_displayed():
 
 
 def test_the_calibration_is_told():
-    said = {"method": "gptq", "tokens": 32768, "ids_sha256": "ab" * 32}
-    calibrated = replace(manifest(), quantization={**DRAFT.quantization, "calibration": said})
-    assert "the method gptq over 32768 tokens" in rendered(calibrated)[1]
+    """By the word that a user typed for it, with the method behind."""
+    for method, name in (
+        ("gptq_descent", "good (gptq\\_descent)"),
+        ("curvature_descent", "best (curvature\\_descent)"),
+        ("own", "own"),
+    ):
+        said = {"method": method, "tokens": 32768, "ids_sha256": "ab" * 32}
+        calibrated = replace(manifest(), quantization={**DRAFT.quantization, "calibration": said})
+        text = rendered(calibrated)[1]
+        assert f"Quality {name}: codes were fitted" in text
+        assert "on 32768 tokens of calibration text" in text
     assert "calibration" not in rendered()[1]
+
+
+def test_no_figure_ranks_a_calibrated_model_below_a_worse_one():
+    """A calibration gives signal to noise of the weights away for a smaller KL."""
+    assert "SQNR" not in rendered()[1]
+    assert " dB" not in rendered()[1]
 
 
 def test_a_name_of_anybodys_is_no_markup():

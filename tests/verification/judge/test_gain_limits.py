@@ -134,7 +134,7 @@ def test_without_the_checkpoint_the_gain_of_a_calibrated_method_is_not_proved():
 
     (row,) = rows(CALIBRATED)
     assert (row.key, row.made, row.wants) == ("gain_over_rounding", False, CHECKPOINT)
-    assert row.note.endswith("that gptq_descent gained over plain rounding is not proved")
+    assert row.note.endswith("that good (gptq_descent) gained over plain rounding is not proved")
     assert not rows(("clip_search",))
     assert not rows(())
     assert not rows(CALIBRATED, quick=True)

@@ -172,7 +172,7 @@ def test_the_summary_says_the_verdict_and_each_term():
         "quantisation 0.0107 ± 0.0009 0.024 0.13 1.2 92.8 ± 0.8%",
         "over 1000 positions (lowering: 750) of the text built-in, sha256 5a5a5a5a5a5a",
         "perplexity 12.3 ± 0.8 of the original, 12.5 ± 0.8 quantised: 1.018 ± 0.003 times",
-        "int4 in groups of 32 by mse_search, 5.25 bits a weight, of meta-llama/Llama-3.2-1B at",
+        "int4 in groups of 32, good (gptq_descent), 5.25 bits a weight, of",
         "torch 2.13.0; A processor, 2 logical cores",
     ):
         assert figures in text

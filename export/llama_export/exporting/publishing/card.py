@@ -20,6 +20,7 @@ from llama_export.sources.terms import Terms
 from llama_export.system.byte_sizes import format_bytes
 from llama_export.targets import registry
 from llama_quantize.printable import printable
+from llama_quantize.recipe import quality_and_method
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -145,7 +146,6 @@ def _artifact(manifest: Manifest) -> dict[str, Any]:
         "size": format_bytes(size_bytes),
         "weights": said["recipe"] if group is None else f"{said['recipe']} in groups of {group}",
         "bits": f"{said['bits_per_weight']:.2f}",
-        "sqnr": "-" if said["sqnr_db"] is None else f"{said['sqnr_db']:.1f} dB",
         "context": manifest.spec.max_context,
     }
 
@@ -156,8 +156,9 @@ def _calibration(manifest: Manifest) -> str:
     if not said:
         return ""
     return (
-        f"Codes were chosen by the method {_as_text(said['method'])} over {said['tokens']} tokens "
-        f"of calibration text (SHA-256 of the ids: `{said['ids_sha256'][:16]}`)."
+        f"Quality {_as_text(quality_and_method(said['method']))}: codes were fitted to what flows "
+        f"through the model on {said['tokens']} tokens of calibration text (SHA-256 of the ids: "
+        f"`{said['ids_sha256'][:16]}`)."
     )
 
 

@@ -23,7 +23,7 @@ from llama_export.verification.rows import (
     warned,
 )
 from llama_quantize.printable import shown_name
-from llama_quantize.recipe import METHODS_WITHOUT_INPUTS
+from llama_quantize.recipe import METHODS_WITHOUT_INPUTS, quality_and_method
 
 if TYPE_CHECKING:
     from llama_export.llama.config import LlamaConfig
@@ -111,7 +111,7 @@ def _whose(said: Mapping[str, str]) -> str:
 
 def _calibrated(methods: Collection[str]) -> tuple[str, ...]:
     found = dict.fromkeys(name for name in methods if name not in METHODS_WITHOUT_INPUTS)
-    return tuple(map(shown_name, found))
+    return tuple(quality_and_method(shown_name(each)) for each in found)
 
 
 def _ratio_row(

@@ -40,6 +40,7 @@ from llama_export.verification.rows import (
     format_value,
 )
 from llama_export.version import __version__
+from llama_quantize.recipe import quality_and_method
 
 # The first line of every page, by which a page is known as ours.
 FIRST_LINE = "<!doctype html><!-- a verification report of llama-export -->"
@@ -219,12 +220,13 @@ def _tensors(tensors: Sequence[TensorFigure]) -> list[_Tensor]:
 
 def _identity(identity: Identity) -> _Identity:
     """List everything that a reader needs to believe the figures, and to measure them again."""
-    calibration = ", ".join(f"{key} {value}" for key, value in identity.calibration.items())
+    read = {key: value for key, value in identity.calibration.items() if key != "method"}
+    calibration = ", ".join(f"{key} {value}" for key, value in read.items())
     facts = {
         "Recipe": identity.recipe,
         "Group size": "" if identity.group_size is None else str(identity.group_size),
         "Bits a weight": f"{identity.bits_per_weight:g}",
-        "Method": ", ".join(identity.methods),
+        "Quality": quality_and_method(", ".join(identity.methods)),
         "Calibration": calibration or "none",
         "Source": identity.source,
         "Commit": identity.commit or "a local model",

@@ -235,7 +235,8 @@ def _sqnr_plot(plot_data: PlotData) -> Plot | None:
         "sqnr",
         "Weights: signal to quantisation noise",
         "Higher is better: 6 dB are one bit. A layer or a kind of weight well below the others "
-        "is where more bits would help most." + added,
+        "is where more bits would help most. It does not compare methods: calibrated codes have "
+        "less of it than others, and answer better." + added,
         f"{len(drawn)} quantised tensors; the lowest is {lowest.name} with {fewest:.1f} dB.",
         draw_svg("sqnr", draw, height_in=4.0),
     )

@@ -24,6 +24,7 @@ from llama_export.verification.rows import (
     format_row_value,
     format_value,
 )
+from llama_quantize.recipe import quality_and_method
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ def measured_on(report: VerifyReport) -> str:
 def identity_lines(identity: Identity) -> list[str]:
     """Return in two lines what was measured, and with what."""
     groups = f" in groups of {identity.group_size}" if identity.group_size else ""
-    methods = f" by {', '.join(identity.methods)}" if identity.methods else ""
+    methods = f", {quality_and_method(', '.join(identity.methods))}" if identity.methods else ""
     commit = f" at {identity.commit[:12]}" if identity.commit else ""
     versions = ", ".join(f"{name} {version}" for name, version in identity.versions.items())
     return [
