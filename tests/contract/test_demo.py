@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -15,6 +16,7 @@ from artifacts.opened import session_of
 
 from llama_export.checkpoints.hugging_face import HfCheckpoint
 from llama_export.exporting.pipeline import ExportRequest, export_bundle
+from llama_export.exporting.publishing.card import CardFacts, render_card
 from llama_export.generation.decoding import Generation
 from llama_export.generation.sampling import Sampling
 from llama_export.llama.streamed import reference_logits
@@ -140,6 +142,17 @@ def test_greedy_text_is_that_of_onnxruntime_genai_on_the_bundle_as_it_is(exporte
     theirs = their_tokenizer.decode(generator.get_sequence(0)[len(ids) :])
     ours = write(session_of(exported), tokenizer, prompt, Sampling(0), 40)
     assert ours == prompt + theirs
+
+
+def test_genais_lines_in_the_model_card_run_as_they_are(exported, monkeypatch, capfd):
+    pytest.importorskip("onnxruntime_genai", reason="needs onnxruntime-genai")
+    card = render_card([exported.manifest], CardFacts({})).decode()
+    snippets = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    (lines,) = (each for each in snippets if "onnxruntime_genai" in each)
+    # What the hub would have fetched is here.
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda _: str(exported.folder.parent))
+    exec(compile(lines, "card", "exec"), {})
+    assert len(capfd.readouterr().out.split()) > 20
 
 
 def test_the_card_has_the_figures_of_the_run():

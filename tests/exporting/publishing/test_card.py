@@ -158,6 +158,33 @@ def test_the_same_bundles_have_the_same_card():
     assert render_card(manifests, facts) == render_card(manifests, facts)
 
 
+@pytest.mark.parametrize("line", ["===", "---", "  ==", "- - -", "-", "+ x", "1. x", "2) x"])
+def test_no_line_of_a_notice_makes_a_heading_or_a_list(line):
+    """Underlined, the line before it would be one of the page."""
+    text = rendered(notices={"NOTICE": f"Read me\n{line}\n".encode()})[1]
+    (shown,) = (each for each in text.splitlines()[-1:] if each.startswith("> "))
+    assert re.match(r"> \s*\d*\\[-+=.)]", shown)
+    assert shown.replace("\\", "") == f"> {line}"
+    assert "> 3.2-1B is" in rendered(notices={"NOTICE": b"3.2-1B is"})[1]
+
+
+def genai_lines(*manifests) -> str:
+    snippets = re.findall(r"```python\n(.*?)```", rendered(*manifests)[1], re.DOTALL)
+    (found,) = (each for each in snippets if "onnxruntime_genai" in each)
+    compile(found, "card", "exec")
+    return found
+
+
+def test_genais_lines_are_whole_and_print_an_answer():
+    """A text begins with the model's own token, which genai puts there in a chat alone."""
+    tale = genai_lines(manifest())
+    assert '[*[128000], *tokenizer.encode("Once upon a time")]' in tale
+    chatty = genai_lines(replace(manifest(), chat={"turns": {"user": ["", ""]}, "reason": None}))
+    assert "apply_chat_template" in chatty
+    assert chatty.splitlines()[-1] == tale.splitlines()[-1]
+    assert tale.splitlines()[-1].startswith("print(tokenizer.decode(")
+
+
 def test_a_notice_of_another_encoding_is_shown_as_far_as_it_can_be():
     notice = "Copyright © 2009 M\xfcller\n".encode() + "M\xfcller\n".encode("latin-1")
     text = rendered(notices={"NOTICE": notice})[1]

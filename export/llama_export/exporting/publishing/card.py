@@ -36,6 +36,8 @@ _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~$&!@])")
 _LINK = re.compile(r"://|www\.|@", re.IGNORECASE)
 _BOUNDARY = re.compile(r"([\s`|<>]+)")
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]+")
+# What makes a list of a line, a rule, or a heading of the line before it.
+_BEGINNING = re.compile(r"^(\s*(?:\d{1,9}(?=[.)](?:\s|$)))?)([-+=.)])")
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ def render_card(manifests: Sequence[Manifest], facts: CardFacts) -> bytes:
         pte=pte,
         tokenizer=tokenizer,
         plain=all(map(_PLAIN.fullmatch, filter(None, (pte, tokenizer)))),
-        first_tokens=_first_tokens(first),
+        prefix_ids=_prefix_ids(first),
+        first_tokens=len(_prefix_ids(first)),
         terms=terms,
         licence=terms.licence if terms else "",
         notice_lines=facts.notices.get(NOTICE_NAME, b"").decode(errors="replace").splitlines(),
@@ -162,10 +165,11 @@ def _calibration(manifest: Manifest) -> str:
     )
 
 
-def _first_tokens(manifest: Manifest) -> int:
-    """Return how many tokens begin a text, which ExecuTorch's runner has to be told."""
+def _prefix_ids(manifest: Manifest) -> list[int]:
+    """Return the tokens that begin a text, which genai and ExecuTorch's runner have to be told."""
     bos = manifest.tokenizer["bos_token_id"]
-    return len(manifest.tokenizer.get("prefix_token_ids", [] if bos is None else [bos]))
+    said = manifest.tokenizer.get("prefix_token_ids", [] if bos is None else [bos])
+    return [int(each) for each in said]
 
 
 def _listed(words: Sequence[str]) -> str:
@@ -176,7 +180,8 @@ def _listed(words: Sequence[str]) -> str:
 def _as_text(text: str) -> str:
     """Write a text of anybody's so that it is no markup; a link or an address in it is code."""
     parts = _BOUNDARY.split(printable(text, keep=""))
-    return "".join(f"`{part}`" if _LINK.search(part) else _escaped(part) for part in parts)
+    whole = "".join(f"`{part}`" if _LINK.search(part) else _escaped(part) for part in parts)
+    return _BEGINNING.sub(r"\1\\\2", whole)
 
 
 def _escaped(text: str) -> str:
