@@ -67,12 +67,24 @@ def test_a_page_has_the_figures_and_what_they_depend_on():
         "llama-export compare --model x",
         "2026-01-02",
         "Xeon, 2 threads",
-        answer.sentence,
+        answer.sentence.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"),
+        "bf16, KL 0",
         "<code>llama-export --target all</code>",
     ):
         assert said in page, said
     assert page.count("<svg") == 1
     assert page == recipes_page(found, answer, "llama-export --target all")
+
+
+@pytest.mark.parametrize(
+    ("limit", "ring"), [(Limit(most_kl=0.02), 1), (Limit(most_bytes=10), 0), (None, 0)]
+)
+def test_the_plot_marks_the_limit_and_the_choice(limit, ring):
+    found = comparison()
+    page = recipes_page(found, None if limit is None else recommend(found, limit), None)
+    assert page.count("stroke-dasharray") == (limit is not None)
+    assert ("the ring what is recommended" in page) == bool(ring)
+    assert ("The dashed line is the limit" in page) == (limit is not None)
 
 
 def test_what_comes_from_outside_is_shown_and_does_nothing():

@@ -6,6 +6,7 @@ of `wording`. The same comparison makes the same bytes.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llama_export.exporting.comparison.wording import (
@@ -43,7 +44,7 @@ def recipes_page(
     Raises:
         BackendUnavailableError: matplotlib is not installed.
     """
-    from llama_export.verification.report.cost_plot import CostPoint, cost_plot
+    from llama_export.verification.report.cost_plot import Choice, CostPoint, cost_plot
 
     require_matplotlib()
     points = [
@@ -58,6 +59,13 @@ def recipes_page(
         for index, text in enumerate(comparison.texts)
     ]
     title, subtitle = recipes_title(comparison)
+    choice = None
+    if answer is not None:
+        limit, chosen = answer.limit, answer.chosen
+        choice = Choice(limit.most_kl, limit.most_bytes)
+        if chosen is not None:
+            kl = tuple(text.kl.value for text in chosen.texts)
+            choice = replace(choice, size_bytes=chosen.size_bytes, kl=kl)
     return _render(
         (title, subtitle),
         recipe_tables(comparison),
@@ -65,7 +73,7 @@ def recipes_page(
         answer="" if answer is None else answer.sentence,
         good=answer is not None and answer.chosen is not None,
         command=command or "",
-        plot=cost_plot(points),
+        plot=cost_plot(points, choice),
         facts=(
             *facts_of(comparison.texts, comparison.origin),
             *recipe_facts(comparison.recipes),

@@ -23,6 +23,23 @@ _NO_KL = 1e-7
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What was asked for, and what was chosen.
+
+    Args:
+        most_kl: largest KL in nats; None: no limit.
+        most_bytes: largest size; None: no limit.
+        size_bytes: stored bytes of the chosen point; None: none was.
+        kl: its mean KL on each text; empty where none was chosen.
+    """
+
+    most_kl: float | None = None
+    most_bytes: int | None = None
+    size_bytes: int | None = None
+    kl: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class CostPoint:
     """One point.
 
@@ -39,11 +56,14 @@ class CostPoint:
     kl_error: float
 
 
-def cost_plot(texts: Sequence[tuple[str, Sequence[CostPoint]]]) -> str:
+def cost_plot(
+    texts: Sequence[tuple[str, Sequence[CostPoint]]], choice: Choice | None = None
+) -> str:
     """Draw size against KL, as an `<svg>` element.
 
     Args:
         texts: name of each text, and its points.
+        choice: limit and choice to mark; None: nothing was asked for.
 
     Raises:
         BackendUnavailableError: matplotlib is not installed.
@@ -67,13 +87,15 @@ def cost_plot(texts: Sequence[tuple[str, Sequence[CostPoint]]]) -> str:
             )
             for place, each in enumerate(rising if index == 0 else ()):
                 axes.annotate(
-                    each.label,
+                    each.label if each.kl > 0 or not each.label else f"{each.label}, KL 0",
                     (each.size_bytes / _MEGABYTE, max(each.kl, floor)),
                     xytext=(6, _LABELS[place % 2]),
                     textcoords="offset points",
                     parse_math=False,  # a name is never a formula
                 )
         axes.set_yscale("log")
+        if choice is not None:
+            _mark(axes, choice, floor)
         axes.margins(x=0.22, y=0.12)
         axes.set_xlabel("size of the weights, MB")
         axes.set_ylabel("KL, nats")
@@ -84,6 +106,23 @@ def cost_plot(texts: Sequence[tuple[str, Sequence[CostPoint]]]) -> str:
                 label.set_parse_math(False)
 
     return draw_svg("cost", draw, height_in=4.2)
+
+
+def _mark(axes: Axes, choice: Choice, floor: float) -> None:
+    """Draw the limit as a dashed line, and a ring around what was chosen."""
+    if choice.most_kl is not None:
+        axes.axhline(max(choice.most_kl, floor), linestyle="--", linewidth=1, color=SERIES[2])
+    if choice.most_bytes is not None:
+        axes.axvline(choice.most_bytes / _MEGABYTE, linestyle="--", linewidth=1, color=SERIES[2])
+    if choice.size_bytes is not None:
+        axes.plot(
+            [choice.size_bytes / _MEGABYTE] * len(choice.kl),
+            [max(each, floor) for each in choice.kl],
+            "o",
+            markersize=15,
+            markerfacecolor="none",
+            markeredgecolor=SERIES[2],
+        )
 
 
 def _bars(points: Sequence[CostPoint], floor: float) -> list[list[float]]:

@@ -26,14 +26,18 @@ def fill_page(package: str, words: Mapping[str, Any]) -> str:
     """
     from jinja2 import Environment, StrictUndefined
 
-    layout = Environment(
+    environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
         finalize=_shown,
-    ).from_string(resources.files(package).joinpath(_TEMPLATE).read_text("utf-8"))
+    )
+    environment.filters["together"] = _together
+    layout = environment.from_string(
+        resources.files(package).joinpath(_TEMPLATE).read_text("utf-8")
+    )
     style = resources.files(__package__).joinpath("page.css").read_text("utf-8")
     return layout.render({**words, "style": style})
 
@@ -67,6 +71,11 @@ def write_page(page: str, path: Path, first_line: str) -> None:
     check_place(path, first_line)
     # A name may hold bytes that no text has; better a question mark than no page.
     replace_file(path, page.encode("utf-8", errors="replace"))
+
+
+def _together(text: str) -> str:
+    """Let no line end between a figure and its error."""
+    return text.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
 
 
 def _shown(value: object) -> object:
