@@ -66,6 +66,16 @@ class PrefixCache:
         """Whether `close` was called."""
         return self._open_session is None
 
+    @property
+    def drawable_ids(self) -> Sequence[int]:
+        """Ids of the tokens that have a logit.
+
+        Raises:
+            UsageError: the session is closed.
+        """
+        kept: list[int] = self._head_tokens.tolist()
+        return kept or range(self._session.vocab_size)
+
     def shared_length(self, token_ids: Sequence[int]) -> int:
         """Count the tokens at the beginning of a text that need no reading.
 

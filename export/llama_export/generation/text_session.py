@@ -8,11 +8,12 @@ together, and knows nothing of terminals. A conversation that remembers its turn
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 from llama_export.bundle.manifest import Manifest
-from llama_export.errors import PromptError
+from llama_export.errors import PromptError, UsageError
+from llama_export.generation.cached_session import CachedSession
 from llama_export.generation.classification import (
     Classification,
     Labels,
@@ -21,14 +22,11 @@ from llama_export.generation.classification import (
 )
 from llama_export.generation.decoding import Generation, Guide
 from llama_export.generation.defaults import COMPLETION_TOKENS, THRESHOLD
+from llama_export.generation.grammar import Grammar, as_grammar
 from llama_export.generation.prefix_cache import PrefixCache
 from llama_export.generation.sampling import Sampling
-from llama_export.generation.session_file import (
-    BundleIdentity,
-    SavedSession,
-    read_session_file,
-    write_session_file,
-)
+from llama_export.generation.session_file import BundleIdentity
+from llama_export.generation.structured import GrammarCompiler, GrammarGuide
 from llama_export.generation.text_stream import Completion, TextStream
 from llama_export.generation.validation import as_messages, as_prompt, require_whole
 from llama_export.llama.intermediates import FloatArray
@@ -39,9 +37,11 @@ from llama_export.tokenizer.tokenizer import encode_text
 
 # Either a text, which gets the tokenizer's prefix in front, or token ids, taken as they are.
 Prompt = str | Sequence[int]
+# What a new text must be: JSON that obeys a schema, or a text that obeys a `Grammar`.
+Schema = Mapping[str, object] | Grammar
 
 
-class TextSession:
+class TextSession(CachedSession):
     """A loaded bundle with one KV cache; a context manager that closes itself.
 
     Once it is closed, every call that needs the artifact is refused with a `UsageError`.
@@ -63,15 +63,15 @@ class TextSession:
         for_chat: bool,
         sampling: Sampling,
     ) -> None:
-        self.cache = cache
+        super().__init__(cache, BundleIdentity.of(manifest))
         self.chat_format = chat_format
         self.tokenizer = chat_format.tokenizer
-        self.identity = BundleIdentity.of(manifest)
         self.name = manifest.model.name
         self.for_chat = for_chat
         self.sampling = sampling
         self._manifest = manifest
-        self._stream: TextStream | None = None
+        stops = manifest.tokenizer["stop_token_ids"]
+        self._grammars = GrammarCompiler(self.tokenizer, stops, cache.drawable_ids)
 
     def __enter__(self) -> TextSession:
         return self
@@ -84,30 +84,10 @@ class TextSession:
         return f"<TextSession {self.identity.name}: {'closed' if self.is_closed else held}>"
 
     @property
-    def tokens(self) -> tuple[int, ...]:
-        """The tokens in the KV cache."""
-        return self.cache.tokens
-
-    @property
     def substitute_runtime(self) -> str:
         """What runs the artifact here in place of its runtime; empty where that runs it."""
         found = registry.get(self._manifest.target).substitute_runtime()
         return "" if found is None else found.name
-
-    @property
-    def position(self) -> int:
-        """Number of tokens in the KV cache."""
-        return self.cache.position
-
-    @property
-    def max_context(self) -> int:
-        """Largest number of tokens of a prompt and its answer together."""
-        return self.cache.max_context
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether `close` was called."""
-        return self.cache.is_closed
 
     @property
     def larger_context(self) -> str:
@@ -180,7 +160,8 @@ class TextSession:
             vocab_size=self.tokenizer.vocab_size,
             guide=guide,
         )
-        goes_on = isinstance(prompt, str)
+        # A first blank that SentencePiece would drop is a part of what a grammar asks for.
+        goes_on = isinstance(prompt, str) or isinstance(guide, GrammarGuide)
         self._stream = TextStream(
             generation, self.tokenizer, stop=stop, continues=goes_on, on_end=on_end
         )
@@ -194,9 +175,20 @@ class TextSession:
         sampling: Sampling | None = None,
         stop: Sequence[str] = (),
         parse_special: bool = False,
+        schema: Schema | None = None,
         guide: Guide | None = None,
     ) -> Completion:
-        """Continue a text at once; arguments and errors are those of `stream`."""
+        """Continue a text at once; arguments and errors are those of `stream`, and of `guide`.
+
+        In place of a `guide`, `schema` is what the new text has to be: JSON that obeys a JSON
+        schema, or a text that obeys a `Grammar`. What `max_tokens` or a stop text cuts short, as
+        its `stop_reason` says, is not whole.
+        """
+        if schema is not None:
+            if guide is not None:
+                message = "there are two things to obey: a schema and a guide"
+                raise UsageError(message, "give one of them")
+            guide = self.guide(schema)
         return self.stream(
             prompt,
             max_tokens=max_tokens,
@@ -205,6 +197,18 @@ class TextSession:
             parse_special=parse_special,
             guide=guide,
         ).finish()
+
+    def guide(self, schema: Schema) -> GrammarGuide:
+        """Return what makes one text obey a schema; it is compiled once, for forks too.
+
+        Args:
+            schema: a JSON schema, or a `Grammar`.
+
+        Raises:
+            BackendUnavailableError: llguidance is not installed.
+            UsageError: the schema is wrong, or uses what is not supported.
+        """
+        return self._grammars.guide(as_grammar(schema))
 
     def chat(
         self,
@@ -215,7 +219,7 @@ class TextSession:
         stop: Sequence[str] = (),
         tools: Sequence[Mapping[str, object]] = (),
         template_arguments: Mapping[str, object] | None = None,
-        parse_special: bool = False,
+        schema: Schema | None = None,
     ) -> Completion:
         """Answer the last message of a dialog, which is given whole.
 
@@ -228,7 +232,7 @@ class TextSession:
             stop: texts before the first of which the answer ends.
             tools: JSON schemas of functions that the model may call.
             template_arguments: more variables of the template, such as `date_string`.
-            parse_special: whether names of special tokens in what was said become these tokens.
+            schema: what the answer has to be, as `generate` has it.
 
         Raises:
             PromptError: there is no message, the template refuses one, or they do not fit.
@@ -236,8 +240,10 @@ class TextSession:
             UsageError: an option is out of its range, or the session is closed.
         """
         dialog = Dialog(as_messages(messages), tools=tools, arguments=template_arguments or {})
-        ids = self.chat_format.encode(dialog, parse_special=parse_special)
-        return self.generate(ids, max_tokens=max_tokens, sampling=sampling, stop=stop)
+        ids = self.chat_format.encode(dialog)
+        return self.generate(
+            ids, max_tokens=max_tokens, sampling=sampling, stop=stop, schema=schema
+        )
 
     def classify(
         self,
@@ -281,67 +287,12 @@ class TextSession:
         result: FloatArray = self.cache.prefill(token_ids[shared:])[: self.tokenizer.vocab_size]
         return result.copy()
 
-    def rewind(self, position: int) -> None:
-        """Let the cache forget every token from `position` on; 0 forgets all.
-
-        Raises:
-            PromptError: there is no such position.
-        """
-        self.end_stream()
-        self.cache.rewind(position)
-
     def fork(self) -> TextSession:
         """Return a second session with a copy of the cache; the weights are shared.
 
         Each of them is closed by itself.
         """
         self.end_stream()
-        return TextSession(
-            self.cache.fork(),
-            self.chat_format,
-            self._manifest,
-            for_chat=self.for_chat,
-            sampling=self.sampling,
-        )
-
-    def save(self, path: str | Path) -> None:
-        """Write the tokens and the KV cache into a file.
-
-        Raises:
-            OutputError: the file cannot be written.
-        """
-        self.end_stream()
-        layers = self.cache.layers(self.position)
-        write_session_file(Path(path), SavedSession(self.identity, self.tokens, layers))
-
-    def restore(self, path: str | Path) -> None:
-        """Replace the KV cache by a saved one.
-
-        Args:
-            path: file that `save`, or a conversation's `save`, wrote.
-
-        Raises:
-            PromptError: the file is missing, damaged, another bundle's, or of a newer version.
-            UsageError: the session is closed.
-        """
-        self.adopt(read_session_file(Path(path), self.identity))
-
-    def adopt(self, saved: SavedSession) -> None:
-        """Replace the KV cache by one that was read from a file.
-
-        Raises:
-            PromptError: the cache does not fit into this context.
-        """
-        self.end_stream()
-        self.cache.restore(saved.token_ids, saved.layers)
-
-    def end_stream(self) -> None:
-        """End a stream that is not finished: its next token would go to the wrong place."""
-        stream, self._stream = self._stream, None
-        if stream is not None:
-            stream.close()
-
-    def close(self) -> None:
-        """Let go of the artifact and its memory; forks stay open. Closing twice does nothing."""
-        self.end_stream()
-        self.cache.close()
+        other = copy.copy(self)
+        other.cache = self.cache.fork()
+        return other

@@ -32,6 +32,14 @@ class ByteStreamDecoder:
         """
         return self._utf8.decode(self._decode_bytes([token_id]))
 
+    def bytes_of(self, token_id: int) -> bytes:
+        """Return the bytes that an id adds to a text.
+
+        Raises:
+            TokenizerError: the id is outside the vocabulary.
+        """
+        return self._decode_bytes([token_id])
+
     def flush(self) -> str:
         """Return U+FFFD for a character that was never finished, or "", and start afresh."""
         rest = self._utf8.decode(b"", final=True)
@@ -74,6 +82,15 @@ class PieceStreamDecoder:
                 self._left = 0
             return self._without_blanks(text)
         return self._without_blanks(self._end_of_bytes() + piece)
+
+    def bytes_of(self, token_id: int) -> bytes:
+        """Return the bytes that an id adds to a text that goes on.
+
+        Raises:
+            TokenizerError: the id is outside the vocabulary.
+        """
+        piece = self._piece_of(token_id)
+        return piece if isinstance(piece, bytes) else piece.encode("utf-8")
 
     def flush(self) -> str:
         """Return U+FFFD for each byte that became no character, or "", and start afresh."""
@@ -124,6 +141,21 @@ class WholeStreamDecoder:
         shown, self._before = max(self._shown, same), text
         piece, self._shown = text[self._shown : shown], shown
         return piece
+
+    def bytes_of(self, token_id: int) -> bytes:
+        """Return the bytes that an id adds to a text that goes on; none where that depends.
+
+        What it adds behind itself must be what it adds behind the first token, and leave what
+        follows as it is.
+
+        Raises:
+            TokenizerError: the id is outside the vocabulary.
+        """
+        before, own = self._decode([0]), self._decode([token_id])
+        twice, both = self._decode([token_id, token_id]), self._decode([0, token_id])
+        added = twice.removeprefix(own)
+        depends = both != before + added or self._decode([0, token_id, token_id]) != both + added
+        return b"" if depends or _REPLACEMENT in added else added.encode("utf-8")
 
     def flush(self) -> str:
         """Return the rest, and start afresh."""

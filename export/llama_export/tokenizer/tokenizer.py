@@ -25,6 +25,15 @@ class StreamDecoder(Protocol):
             TokenizerError: the id is outside the vocabulary.
         """
 
+    def bytes_of(self, token_id: int) -> bytes:
+        """Return the bytes that an id adds to a text that goes on, whatever was decoded before.
+
+        A special token adds its name; an id that means nothing, or not the same everywhere, none.
+
+        Raises:
+            TokenizerError: the id is outside the vocabulary.
+        """
+
     def flush(self) -> str:
         """Return what waited: U+FFFD for a character that was never finished, or "".
 
