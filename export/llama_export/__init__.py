@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from llama_export.exporting.result import ExportResult
     from llama_export.generation.conversation import Conversation
     from llama_export.generation.decoding import GenerationStats
+    from llama_export.generation.grammar import Grammar
     from llama_export.generation.overflow import Overflow
     from llama_export.generation.sampling import Sampling
     from llama_export.generation.session_file import Turn
@@ -74,6 +75,7 @@ __all__ = [
     "ExportSettings",
     "GatedModelError",
     "GenerationStats",
+    "Grammar",
     "HubError",
     "HubModel",
     "Inspection",
@@ -139,6 +141,7 @@ _PLACES = {
     "llama_export.exporting.result": ("ExportResult",),
     "llama_export.generation.conversation": ("Conversation",),
     "llama_export.generation.decoding": ("GenerationStats",),
+    "llama_export.generation.grammar": ("Grammar",),
     "llama_export.generation.overflow": ("Overflow",),
     "llama_export.generation.sampling": ("Sampling",),
     "llama_export.generation.session_file": ("Turn",),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from llama_export.cli.grammar_options import FORM, chosen_grammar, say_cut
 from llama_export.cli.options import BUNDLE, JSON, NO_HASH, PATH, THREADS, VERBOSE, open_console
 from llama_export.cli.prompt_source import PROMPT, read_prompt, the_prompt
 from llama_export.cli.sampling_options import PARSE_SPECIAL, SAMPLING, STOP, chosen_sampling
@@ -28,6 +29,7 @@ def generate(
     max_tokens: int,
     stop: tuple[str, ...],
     parse_special: bool,
+    form: Mapping[str, object],
     sampling: Mapping[str, object],
     threads: int | None,
     no_hash: bool,
@@ -53,6 +55,7 @@ def generate(
     from llama_export.tokenizer.tokenizer import special_names_in
 
     chosen_sampling(Sampling(), sampling)  # a wrong option is refused before anything is loaded
+    grammar = chosen_grammar(form)
     text = read_prompt(the_prompt(words, prompt), file)
     session = open_session(
         bundle,
@@ -74,13 +77,19 @@ def generate(
         dialog = Dialog([Message("user", text)])
         prompt_ids = session.chat_format.encode(dialog, parse_special=parse_special)
     stream = session.stream(
-        prompt_ids, max_tokens=max_tokens, sampling=drawn, stop=stop, parse_special=parse_special
+        prompt_ids,
+        max_tokens=max_tokens,
+        sampling=drawn,
+        stop=stop,
+        parse_special=parse_special,
+        guide=None if grammar is None else session.guide(grammar),
     )
     if as_json:
         write_json(_as_json(stream, text))
     else:
         shown = StreamedText()
-        shown.write("" if chat else text)
+        # What has a form is read by a program: nothing stands before it.
+        shown.write("" if chat or grammar else text)
         try:
             for piece in stream:
                 shown.write(piece)
@@ -89,6 +98,8 @@ def generate(
             write_text("\n")
     stats = stream.completion.stats
     say(console, stats_line(stats), "dim")
+    if grammar is not None:
+        say_cut(console, grammar, stats.stop_reason)
 
 
 def _as_json(stream: TextStream, prompt: str) -> dict[str, object]:
@@ -128,13 +139,15 @@ GENERATE = Verb(
                 PARSE_SPECIAL,
             ),
         ),
+        FORM,
         SAMPLING,
         Section("Run", (THREADS, NO_HASH, JSON, VERBOSE)),
     ),
     positionals=(BUNDLE, PROMPT),
-    gathered={"sampling": SAMPLING.options},
+    gathered={"form": FORM.options, "sampling": SAMPLING.options},
     examples=(
         'llama-export generate 3.2-1B/onnx --prompt "Once upon a time"',
         "llama-export generate 3.2-1B/onnx --file story.txt --seed 1 -n 500",
+        "llama-export generate 3.2-1B/onnx --chat -p 'Describe a cat.' --json-schema cat.json",
     ),
 )
