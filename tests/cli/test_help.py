@@ -29,7 +29,7 @@ HEADINGS = {
         "Hub",
         "Run",
     ],
-    "generate": ["Arguments", "Prompt", "Sampling", "Run"],
+    "generate": ["Arguments", "Prompt", "Form", "Sampling", "Run"],
     "chat": ["Arguments", "Conversation", "Sampling", "Run"],
     "classify": ["Arguments", "Conversation", "Judgement", "Run"],
     "pack": ["Arguments", "Options"],

@@ -40,6 +40,8 @@ _HINTS = {
 }
 # A list of all special tokens, which are hundreds.
 _OTHER_TOKENS = re.compile(r"; following special tokens are available: \u27e6.*\u27e7")
+# What llguidance says where a grammar goes on, and no token does.
+_NO_TOKEN = "NoExtensionBias"
 _TOO_COMPLEX = "ask for fewer choices at once, or for shorter repetitions"
 
 
@@ -102,8 +104,7 @@ class GrammarGuide:
         allowed = np.unpackbits(bits, count=len(logits), bitorder="little").view(np.bool_)
         result: FloatArray = np.where(allowed, logits, np.float32(-np.inf))
         if result.max() == -np.inf:
-            message = f"no token of this model goes on as the {self._grammar.kind.value} asks"
-            raise UsageError(message, "ask for text that the model's vocabulary can write")
+            raise self._dead_end()
         return result
 
     def take(self, token: int) -> None:
@@ -115,12 +116,17 @@ class GrammarGuide:
         self._matcher.consume_token(token)
         self._require_sound()
 
+    def _dead_end(self) -> UsageError:
+        message = f"no token of this model goes on as the {self._grammar.kind.value} asks"
+        return UsageError(message, "ask for text that the model's vocabulary can write")
+
     def _require_sound(self) -> None:
         if self._matcher.is_error():
-            message = (
-                f"the {self._grammar.kind.value} cannot be followed any further: "
-                f"{_first_line(self._matcher.get_error())}"
-            )
+            fault = _first_line(self._matcher.get_error())
+            if fault == _NO_TOKEN:
+                raise self._dead_end()
+            kind = self._grammar.kind.value
+            message = f"the {kind} cannot be followed any further: {fault}"
             raise UsageError(message, _TOO_COMPLEX)
 
 
