@@ -20,7 +20,7 @@ _TOKEN = re.compile(
     r"(?P<blank>[ \t\r\n]+)"
     r"|(?P<text>\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*')"
     r"|(?P<number>-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?(?![\w.]))"
-    r"|(?P<name>[A-Za-z_][\w.\-]*)"
+    r"|(?P<name>[A-Za-z0-9_][\w.\-]*)"
     r"|(?P<mark>[\[\]{}(),:=])"
 )
 _CONSTANTS = {"True": "true", "False": "false", "None": "null"}

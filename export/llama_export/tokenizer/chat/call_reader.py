@@ -1,8 +1,8 @@
 """Read a reply as it is written: what is text, and what is a call of a tool that was offered.
 
-Text is held back only while it may still be a call, and a call is reported once it is whole; so what
-looked like one and breaks comes out as the text that it is. The reply may be cut anywhere, and is
-read alike. Names of special tokens, such as `<|python_tag|>`, are in the text that tokenizers
+Text is held back only while it may still be a call, and a call is reported once it is whole; so
+what looked like one and breaks comes out as the text that it is. The reply may be cut anywhere, and
+is read alike. Names of special tokens, such as `<|python_tag|>`, are in the text that tokenizers
 decode, and are found there. The module knows no tokenizer and no session.
 """
 
