@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from llama_export.generation.session_file import Turn
     from llama_export.generation.text_session import TextSession
     from llama_export.generation.text_stream import Completion, TextStream
+    from llama_export.generation.tools import Reply, Tools
     from llama_export.python_interface import (
         ExportSettings,
         HubModel,
@@ -89,11 +90,13 @@ __all__ = [
     "PromptError",
     "QuantizationError",
     "ReadOptions",
+    "Reply",
     "Sampling",
     "TextSession",
     "TextStream",
     "TokenizerError",
     "ToolCall",
+    "Tools",
     "Turn",
     "UnsupportedModelError",
     "UsageError",
@@ -147,6 +150,7 @@ _PLACES = {
     "llama_export.generation.session_file": ("Turn",),
     "llama_export.generation.text_session": ("TextSession",),
     "llama_export.generation.text_stream": ("Completion", "TextStream"),
+    "llama_export.generation.tools": ("Reply", "Tools"),
     "llama_export.targets.coreml.options": ("CoremlOptions",),
     "llama_export.targets.executorch.options": ("ExecutorchOptions",),
     "llama_export.targets.onnx.options": ("OnnxOptions",),

@@ -17,9 +17,10 @@ _TAGS = ("<tool_call>", "</tool_call>")
 _SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 _DEFINITIONS = ("$defs", "definitions")
 # Where one of these stands beside the properties, others may be meant to be there.
-_OPEN = frozenset(
-    "$ref allOf anyOf oneOf if patternProperties additionalProperties unevaluatedProperties".split()
-)
+_OPEN = frozenset({"$ref", "allOf", "anyOf", "oneOf", "if", "patternProperties"}) | {
+    "additionalProperties",
+    "unevaluatedProperties",
+}
 
 
 @dataclass(frozen=True)
