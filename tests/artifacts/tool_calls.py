@@ -5,7 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 
-from llama_export.tokenizer.chat.call_form import HERMES, LLAMA_JSON, PYTHONIC, CallForm
+from llama_export.tokenizer.chat.call_form import (
+    HERMES,
+    LLAMA_JSON,
+    MISTRAL,
+    PYTHONIC,
+    CallForm,
+)
 from llama_export.tokenizer.chat.call_reader import CallReader, TextDelta
 from llama_export.tokenizer.chat.messages import ToolCall
 
@@ -72,6 +78,10 @@ def as_tagged_list(calls: Sequence[ToolCall]) -> str:
     return f"<tool_call>{as_list(calls)}</tool_call>"
 
 
+def as_marked(calls: Sequence[ToolCall]) -> str:
+    return f"[TOOL_CALLS] {as_list(calls)}"
+
+
 def as_python_tag(calls: Sequence[ToolCall]) -> str:
     return "".join(f"<|python_tag|>{_json(call, 'parameters')}" for call in calls)
 
@@ -87,6 +97,7 @@ FORMS: dict[str, tuple[CallForm, Callable[[Sequence[ToolCall]], str]]] = {
     "python tag": (LLAMA_JSON, as_python_tag),
     "builtin": (LLAMA_JSON, as_builtin),
     "python": (PYTHONIC, as_python),
+    "marked": (MISTRAL, as_marked),
     "tagged": (HERMES, as_tagged),
     "tagged list": (HERMES, as_tagged_list),
 }

@@ -1,4 +1,4 @@
-"""Tools offered to a model: definitions, a loop of calls and results, grammars that force a call."""
+"""Tools offered to a model: definitions, a loop of calls and results, grammars that force one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import jsonschema
 import numpy as np
 import pytest
-from artifacts.chat_templates import HERMES_TOOLS, SMOLLM2, WEATHER
+from artifacts.chat_templates import HERMES_TOOLS, MISTRAL, SMOLLM2, WEATHER
 from artifacts.dialogs import demo_format
 from artifacts.tool_calls import CLOCK, PYTHONIC_TEMPLATE
 
@@ -41,7 +41,8 @@ SEARCH = {
 }
 LOOSE = {"name": "loose", "parameters": {"properties": {"a": {"type": "boolean"}, "b": {}}}}
 ALL = [WEATHER, CLOCK, SEARCH, LOOSE]
-TEMPLATES = {"pythonic": PYTHONIC_TEMPLATE, "tagged": HERMES_TOOLS}
+FORMS = ["json", "pythonic", "tagged", "marked"]
+TEMPLATES = {"pythonic": PYTHONIC_TEMPLATE, "tagged": HERMES_TOOLS, "marked": MISTRAL}
 
 
 def tools_of(small, form: str, definitions: Sequence[object] = ALL) -> Tools:
@@ -163,7 +164,7 @@ def test_a_model_without_a_place_for_tools_needs_to_be_told_of_them(small):
     tools = Tools(form, [CLOCK], form="tagged")
     reply = tools.read(completion_of('<tool_call>{"name": "clock"}</tool_call>'))
     assert [call.name for call in reply.calls] == ["clock"]
-    with pytest.raises(PromptError, match="expected json, pythonic or tagged, found 'xml'"):
+    with pytest.raises(PromptError, match="expected json, pythonic, tagged or marked, found 'xml'"):
         Tools(form, [CLOCK], form="xml")
 
 
@@ -191,6 +192,8 @@ def written_by(grammar: str, seed: int) -> str:
         mask = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little")
         allowed = [int(token) for token in np.flatnonzero(mask[:256])]
         ends = [token for token in allowed if token in b'"]},)']
+        if written[-1:] and written[-1] in b"0123456789":  # no number is too large
+            allowed = [token for token in allowed if token not in b"eE"]
         plain = [token for token in allowed if 32 <= token < 127] or allowed
         token = draw.choice(ends if ends and draw.random() < 0.4 else plain)
         written.append(token)
@@ -199,7 +202,7 @@ def written_by(grammar: str, seed: int) -> str:
     return bytes(written).decode()
 
 
-@pytest.mark.parametrize("form", ["json", "pythonic", "tagged"])
+@pytest.mark.parametrize("form", FORMS)
 def test_what_a_grammar_allows_is_a_call_of_an_offered_tool(small, form):
     tools = tools_of(small, form)
     schemas = {
@@ -216,7 +219,7 @@ def test_what_a_grammar_allows_is_a_call_of_an_offered_tool(small, form):
     assert len(called) > 1
 
 
-@pytest.mark.parametrize("form", ["json", "pythonic", "tagged"])
+@pytest.mark.parametrize("form", FORMS)
 def test_a_named_tool_is_the_one_that_is_called(small, form):
     tools = tools_of(small, form)
     for seed in range(4):
@@ -230,8 +233,8 @@ def test_a_named_tool_is_the_one_that_is_called(small, form):
 def test_tags_that_are_special_tokens_are_written_as_such(small):
     tools = tools_of(small, "tagged", [CLOCK])
     assert 'start: "<tool_call>" "\\n" call "\\n" "</tool_call>"' in tools.grammar()
-    tools._special_names = frozenset({"<tool_call>", "</tool_call>"})
-    assert 'start: <tool_call> "\\n" call "\\n" </tool_call>' in tools.grammar()
+    tools._special_tokens = {"<tool_call>": 7, "</tool_call>": 9}
+    assert 'start: <[7]> "\\n" call "\\n" <[9]>' in tools.grammar()
     assert json.loads(tools.grammar().partition("%json ")[2].splitlines()[0])["required"] == [
         "name",
         "arguments",

@@ -15,6 +15,7 @@ from artifacts.tool_calls import (
     STRANGE_TEMPLATE,
     TOLD_ONLY_TEMPLATE,
     as_llama,
+    as_marked,
     as_python,
     as_tagged,
     read_reply,
@@ -26,6 +27,7 @@ from llama_export.errors import PromptError
 from llama_export.tokenizer.chat.call_form import (
     HERMES,
     LLAMA_JSON,
+    MISTRAL,
     PYTHONIC,
     CallForm,
     Kind,
@@ -58,14 +60,24 @@ CALLS = st.lists(
 # What models write when they nearly call.
 FRAGMENTS = st.sampled_from(
     [
-        *("<tool_call>", "</tool_call>", "<|python_tag|>", "<|eom_id|>", ";", "\n", " ", "Hm. "),
+        *(
+            "<tool_call>",
+            "[TOOL_CALLS]",
+            "</tool_call>",
+            "<|python_tag|>",
+            "<|eom_id|>",
+            ";",
+            "\n",
+            " ",
+            "Hm. ",
+        ),
         *('{"name": "weather", "parameters": {', '{"name": "clock", "arguments": {}}', "}", "}}"),
         *('{"', '"', "{", "[", "]", "weather(", "city='x'", "city=", ")", ".call(", "[weather("),
         *("[clock()]", "brave_search.call(query='x')", "<tool", "<|python", "\\", '"a": 1', ","),
         *('{"name": "oracle", "parameters": {}}', "[oracle()]", "print(1)", "é", "True", "-1"),
     ]
 )
-FORM_OF = st.sampled_from([LLAMA_JSON, PYTHONIC, HERMES])
+FORM_OF = st.sampled_from([LLAMA_JSON, PYTHONIC, HERMES, MISTRAL])
 
 
 @st.composite
@@ -106,7 +118,12 @@ def test_any_reply_is_read_alike_however_it_is_cut(form, parts, data):
 @settings(max_examples=60, deadline=None)
 @given(form=FORM_OF, calls=CALLS, data=st.data())
 def test_a_call_with_a_letter_less_or_more_is_text_or_another_call(form, calls, data):
-    write = {Kind.JSON: as_llama, Kind.PYTHONIC: as_python, Kind.TAGGED: as_tagged}[form.kind]
+    write = {
+        Kind.JSON: as_llama,
+        Kind.PYTHONIC: as_python,
+        Kind.TAGGED: as_tagged,
+        Kind.MARKED: as_marked,
+    }[form.kind]
     written = write(calls)
     at = data.draw(st.integers(0, len(written) - 1))
     more = data.draw(st.sampled_from(["", '"', "{", "}", "(", "\\", "'", "x", "\n"]))
@@ -260,7 +277,7 @@ def test_the_form_is_the_templates_own(small):
     assert {name: form for name, form in found.items() if form} == {
         "hermes tools": HERMES,
         "qwen-like": "not known",
-        "mistral": "not known",
+        "mistral": MISTRAL,
     }
     assert find(small, DEMO_TEMPLATE) == LLAMA_JSON
     assert find(small, PYTHONIC_TEMPLATE) == PYTHONIC

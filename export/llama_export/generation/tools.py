@@ -16,6 +16,7 @@ from llama_export.generation.text_stream import Completion
 from llama_export.tokenizer.chat.call_form import (
     HERMES,
     LLAMA_JSON,
+    MISTRAL,
     PYTHONIC,
     CallForm,
     find_call_form,
@@ -61,8 +62,8 @@ class Tools:
         chat_format: how the model's dialogs are written.
         definitions: JSON schemas of functions, as OpenAI's interface has them, with or without the
             frame around the function.
-        form: "json", "pythonic" or "tagged", the form in which a message of yours told the model to
-            write calls; None: as its chat template does.
+        form: "json", "pythonic", "tagged" or "marked", in which a message of yours told the model
+            to write calls; None: as its chat template does.
 
     Raises:
         PromptError: there is no tool, a definition is none, two have one name, there is no such
@@ -79,7 +80,7 @@ class Tools:
         found = _definitions(definitions)
         self.definitions: tuple[Mapping[str, object], ...] = tuple(found.values())
         self.form = _own_form(chat_format) if form is None else _named_form(form)
-        self._special_names = frozenset(chat_format.tokenizer.special_tokens)
+        self._special_tokens = chat_format.tokenizer.special_tokens
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -118,7 +119,7 @@ class Tools:
         if not chosen:
             message = f"no tool is called {choice!r:.80}"
             raise PromptError(message, f"there are {', '.join(self.names):.300}")
-        return call_grammar(self.form, chosen, self._special_names)
+        return call_grammar(self.form, chosen, self._special_tokens)
 
 
 def _named_form(name: str) -> CallForm:
@@ -127,10 +128,10 @@ def _named_form(name: str) -> CallForm:
     Raises:
         PromptError: there is none.
     """
-    for each in (LLAMA_JSON, PYTHONIC, HERMES):
+    for each in (LLAMA_JSON, PYTHONIC, HERMES, MISTRAL):
         if each.kind.value == name:
             return each
-    message = f"the form of calls: expected json, pythonic or tagged, found {name!r:.80}"
+    message = f"the form of calls: expected json, pythonic, tagged or marked, found {name!r:.80}"
     raise PromptError(message, "leave it out, and it is what the model's template has")
 
 

@@ -27,7 +27,6 @@ _TOOL = {
         },
     },
 }
-_TAG = "<tool_call>"
 _PYTHONIC_CALL = re.compile(rf"\[\s*{_CALLED}\(\s*{_PARAMETER}\s*=")
 _JSON_CALL = re.compile(rf'"name":\s*"{_CALLED}",\s*"(parameters|arguments)":')
 # In what tells the model how to call, where a template does not write calls itself.
@@ -44,6 +43,8 @@ class Kind(Enum):
     """`[weather(city="Köln"), clock()]` as the whole answer: Llama 3.2 and 4."""
     TAGGED = "tagged"
     """`<tool_call>{"name": ..., "arguments": {...}}</tool_call>`: Hermes, Qwen, SmolLM2."""
+    MARKED = "marked"
+    """`[TOOL_CALLS] [{"name": ..., "arguments": {...}}]`: Mistral."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,12 @@ class CallForm:
     arguments_key: str = "arguments"
 
 
+# What stands right before a call's JSON, with nothing but a blank or a bracket between.
+_MARKS = {"<tool_call>": Kind.TAGGED, "[TOOL_CALLS]": Kind.MARKED}
 LLAMA_JSON = CallForm(Kind.JSON, "parameters")
 PYTHONIC = CallForm(Kind.PYTHONIC)
 HERMES = CallForm(Kind.TAGGED)
+MISTRAL = CallForm(Kind.MARKED)
 
 
 def find_call_form(form: ChatFormat) -> CallForm | None:
@@ -84,7 +88,9 @@ def find_call_form(form: ChatFormat) -> CallForm | None:
     found = found or _form_in(told, _PYTHONIC_TOLD, _JSON_TOLD)
     if found is None:
         message = "the model's chat template writes calls of tools in a form that is not known"
-        raise PromptError(message, "known are Llama's JSON and pythonic forms, and <tool_call>")
+        raise PromptError(
+            message, "known are Llama's JSON and pythonic forms, <tool_call> and [TOOL_CALLS]"
+        )
     return found
 
 
@@ -95,9 +101,9 @@ def _form_in(text: str, pythonic: re.Pattern[str], json_call: re.Pattern[str]) -
     found = json_call.search(text)
     if found is None:
         return None
-    # The tag right before it, with nothing but a line break or a bracket between.
-    is_tagged = text[: found.start()].rstrip("[{ \n\t").endswith(_TAG)
-    return CallForm(Kind.TAGGED if is_tagged else Kind.JSON, found[1])
+    before = text[: found.start()].rstrip("[{ \n\t")
+    kinds = (kind for mark, kind in _MARKS.items() if before.endswith(mark))
+    return CallForm(next(kinds, Kind.JSON), found[1])
 
 
 def _written(form: ChatFormat, dialog: Dialog) -> str:

@@ -7,12 +7,12 @@ text; it neither compiles it nor knows what draws tokens by it.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from llama_export.tokenizer.chat.call_form import CallForm, Kind
 
-_TAGS = ("<tool_call>", "</tool_call>")
+_TAGS, _MARK = ("<tool_call>", "</tool_call>"), "[TOOL_CALLS]"
 # As templates write JSON: one blank behind commas and colons, so that blanks have an end.
 _SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 _DEFINITIONS = ("$defs", "definitions")
@@ -37,17 +37,18 @@ class CallableTool:
 
 
 def call_grammar(
-    form: CallForm, tools: Sequence[CallableTool], special_names: Collection[str]
+    form: CallForm, tools: Sequence[CallableTool], special_tokens: Mapping[str, int]
 ) -> str:
     """Return a grammar of one call.
 
     Args:
         form: form in which the model writes calls.
         tools: tools that may be called, at least one.
-        special_names: names of the tokenizer's special tokens, which are written as such.
+        special_tokens: ids of the tokenizer's special tokens by name; a mark that is one of them is
+            written as such.
     """
     names = [f"call_{index}" for index in range(len(tools))]
-    before, after = _around(form, special_names)
+    before, after = _around(form, special_tokens)
     rules = [f"start: {before}call{after}", f"call: {' | '.join(names)}"]
     for name, tool in zip(names, tools, strict=True):
         if form.kind is Kind.PYTHONIC:
@@ -57,14 +58,17 @@ def call_grammar(
     return "\n".join(["%llguidance {}", *rules]) + "\n"
 
 
-def _around(form: CallForm, special_names: Collection[str]) -> tuple[str, str]:
+def _around(form: CallForm, special_tokens: Mapping[str, int]) -> tuple[str, str]:
     """Return what a grammar has before and after a call."""
     if form.kind is Kind.JSON:
         return "", ""
     if form.kind is Kind.PYTHONIC:
         return '"[" ', ' "]"'
-    begin, end = (tag if tag in special_names else _text(tag) for tag in _TAGS)
-    return f'{begin} "\\n" ', f' "\\n" {end}'
+    marks = (_MARK,) if form.kind is Kind.MARKED else _TAGS
+    begin, *end = (
+        f"<[{special_tokens[each]}]>" if each in special_tokens else _text(each) for each in marks
+    )
+    return (f'{begin} "\\n" ', f' "\\n" {end[0]}') if end else (f'{begin} " [" ', ' "]"')
 
 
 def _call_schema(form: CallForm, tool: CallableTool) -> dict[str, object]:

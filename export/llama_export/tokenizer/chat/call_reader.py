@@ -27,7 +27,9 @@ from llama_export.tokenizer.chat.messages import ToolCall
 from llama_export.tokenizer.special_tokens import END_OF_MESSAGE, END_OF_TURN, PYTHON_TAG
 
 _TAG, _END_TAG = "<tool_call>", "</tool_call>"
-_PYTHON_START, _PYTHON_END = "<|python_start|>", "<|python_end|>"
+_PYTHON_END = "<|python_end|>"
+_TAGS = (_TAG,)
+_MARKS = (PYTHON_TAG, "<|python_start|>", "[TOOL_CALLS]")
 # What may follow a call and is no text: a model whose stop tokens lack one of these writes it.
 _ENDS = (END_OF_MESSAGE, END_OF_TURN, _PYTHON_END)
 # What parts two calls, where a model writes several without a mark.
@@ -87,7 +89,7 @@ class CallReader:
     def __init__(self, form: CallForm, names: Collection[str], id_prefix: str = "call_") -> None:
         self.calls: list[ToolCall] = []
         self._is_tagged = form.kind is Kind.TAGGED
-        self._marks = (_TAG,) if self._is_tagged else (PYTHON_TAG, _PYTHON_START)
+        self._marks = _TAGS if self._is_tagged else _MARKS
         self._mark = re.compile("|".join(map(re.escape, self._marks)))
         self._names = frozenset(names)
         self._id_prefix = id_prefix
