@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from llama_export.targets.coreml.options import CoremlOptions
     from llama_export.targets.executorch.options import ExecutorchOptions
     from llama_export.targets.onnx.options import OnnxOptions
+    from llama_export.tokenizer.chat.call_reader import CallDelta, TextDelta
     from llama_export.tokenizer.chat.messages import Message, ToolCall
     from llama_export.verification.rows import VerificationFailedError, VerifyReport
     from llama_quantize.errors import QuantizationError
@@ -64,6 +65,7 @@ __all__ = [
     "Bundle",
     "BundleError",
     "CalibrationOptions",
+    "CallDelta",
     "ChatTemplateError",
     "CheckpointError",
     "Completion",
@@ -92,6 +94,7 @@ __all__ = [
     "ReadOptions",
     "Reply",
     "Sampling",
+    "TextDelta",
     "TextSession",
     "TextStream",
     "TokenizerError",
@@ -151,6 +154,7 @@ _PLACES = {
     "llama_export.generation.text_session": ("TextSession",),
     "llama_export.generation.text_stream": ("Completion", "TextStream"),
     "llama_export.generation.tools": ("Reply", "Tools"),
+    "llama_export.tokenizer.chat.call_reader": ("CallDelta", "TextDelta"),
     "llama_export.targets.coreml.options": ("CoremlOptions",),
     "llama_export.targets.executorch.options": ("ExecutorchOptions",),
     "llama_export.targets.onnx.options": ("OnnxOptions",),

@@ -39,8 +39,9 @@ SEARCH = {
         },
     },
 }
+ANYTHING = {"name": "anything", "parameters": {"additionalProperties": {"type": "boolean"}}}
 LOOSE = {"name": "loose", "parameters": {"properties": {"a": {"type": "boolean"}, "b": {}}}}
-ALL = [WEATHER, CLOCK, SEARCH, LOOSE]
+ALL = [WEATHER, CLOCK, SEARCH, LOOSE, ANYTHING]
 FORMS = ["json", "pythonic", "tagged", "marked"]
 TEMPLATES = {"pythonic": PYTHONIC_TEMPLATE, "tagged": HERMES_TOOLS, "marked": MISTRAL}
 
@@ -222,6 +223,9 @@ def test_what_a_grammar_allows_is_a_call_of_an_offered_tool(small, form):
 @pytest.mark.parametrize("form", FORMS)
 def test_a_named_tool_is_the_one_that_is_called(small, form):
     tools = tools_of(small, form)
+    written = {written_by(tools.grammar("clock"), seed) for seed in range(3)}
+    ((call,),) = (tools.read(completion_of(each)).calls for each in written)
+    assert (call.name, call.arguments) == ("clock", {})
     for seed in range(4):
         reply = tools.read(completion_of(written_by(tools.grammar("search"), seed)))
         assert [call.name for call in reply.calls] == ["search"]

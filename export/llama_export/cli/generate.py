@@ -17,6 +17,7 @@ from llama_export.generation.defaults import COMPLETION_TOKENS
 
 if TYPE_CHECKING:
     from llama_export.generation.text_stream import TextStream
+    from llama_export.generation.tools import Tools
 
 
 def generate(
@@ -30,6 +31,7 @@ def generate(
     stop: tuple[str, ...],
     parse_special: bool,
     form: Mapping[str, object],
+    tools: Path | None,
     sampling: Mapping[str, object],
     threads: int | None,
     no_hash: bool,
@@ -46,10 +48,12 @@ def generate(
         say_substitute_runtime,
         stats_line,
     )
-    from llama_export.cli.output import StreamedText, write_json, write_text
+    from llama_export.cli.offered_tools import read_definitions, write_reply
+    from llama_export.cli.output import write_json
     from llama_export.cli.terminal import TerminalProgress
     from llama_export.generation.opening import open_session
     from llama_export.generation.sampling import Sampling
+    from llama_export.generation.tools import Tools
     from llama_export.tokenizer.chat.chat_format import Dialog
     from llama_export.tokenizer.chat.messages import Message
     from llama_export.tokenizer.tokenizer import special_names_in
@@ -57,6 +61,7 @@ def generate(
     chosen_sampling(Sampling(), sampling)  # a wrong option is refused before anything is loaded
     grammar = chosen_grammar(form)
     text = read_prompt(the_prompt(words, prompt), file)
+    definitions = read_definitions(tools, chat=chat)
     session = open_session(
         bundle,
         threads=threads,
@@ -72,9 +77,10 @@ def generate(
     drawn = chosen_sampling(session.sampling, sampling)
     if verbose:
         say(console, f"drawn with {sampling_words(drawn)}", "dim")
+    offered = Tools(session.chat_format, definitions) if definitions else None
     prompt_ids: str | list[int] = text
     if chat:
-        dialog = Dialog([Message("user", text)])
+        dialog = Dialog([Message("user", text)], tools=definitions)
         prompt_ids = session.chat_format.encode(dialog, parse_special=parse_special)
     stream = session.stream(
         prompt_ids,
@@ -85,28 +91,22 @@ def generate(
         guide=None if grammar is None else session.guide(grammar),
     )
     if as_json:
-        write_json(_as_json(stream, text))
+        write_json(_as_json(stream, text, offered))
     else:
-        shown = StreamedText()
         # What has a form is read by a program: nothing stands before it.
-        shown.write("" if chat or grammar else text)
-        try:
-            for piece in stream:
-                shown.write(piece)
-        finally:
-            shown.end()
-            write_text("\n")
+        write_reply(stream, "" if chat or grammar else text, offered)
     stats = stream.completion.stats
     say(console, stats_line(stats), "dim")
     if grammar is not None:
         say_cut(console, grammar, stats.stop_reason)
 
 
-def _as_json(stream: TextStream, prompt: str) -> dict[str, object]:
-    for _ in stream:
-        pass
-    done = stream.completion
-    record = {"prompt": prompt, "text": done.text, "token_ids": done.token_ids}
+def _as_json(stream: TextStream, prompt: str, offered: Tools | None) -> dict[str, object]:
+    done = stream.finish()
+    record: dict[str, object] = {"prompt": prompt, "text": done.text, "token_ids": done.token_ids}
+    if offered is not None:
+        reply = offered.read(done)
+        record |= {"text": reply.text, "tool_calls": [call.to_json() for call in reply.calls]}
     return record | {"stats": done.stats.to_json()}
 
 
@@ -127,6 +127,12 @@ GENERATE = Verb(
                     ["--chat"],
                     is_flag=True,
                     help="Send the prompt as a user's message (Instruct models).",
+                ),
+                click.Option(
+                    ["--tools"],
+                    type=PATH,
+                    help="With --chat: a JSON file of functions that the model may call. Its calls "
+                    "are written, not run.",
                 ),
                 click.Option(
                     ["--max-tokens", "-n"],

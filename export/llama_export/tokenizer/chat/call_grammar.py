@@ -84,9 +84,9 @@ def _call_schema(form: CallForm, tool: CallableTool) -> dict[str, object]:
 
 
 def _closed(schema: Mapping[str, object]) -> Mapping[str, object]:
-    """Return a schema that allows no arguments but those that it describes."""
+    """Return a schema that allows no arguments but those that it describes; an empty one: none."""
     typed = {"type": "object", **schema}
-    if "properties" not in schema or _OPEN & schema.keys():
+    if schema and ("properties" not in schema or _OPEN & schema.keys()):
         return typed
     return {**typed, "additionalProperties": False}
 
