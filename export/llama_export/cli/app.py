@@ -21,6 +21,7 @@ from llama_export.cli.push import PUSH
 from llama_export.cli.push_options import PUSH_OPTIONS
 from llama_export.cli.reading_options import READING_OPTIONS
 from llama_export.cli.sensitivity import SENSITIVITY
+from llama_export.cli.serve import SERVE
 from llama_export.cli.target_options import TARGET_OPTIONS
 from llama_export.cli.verify import VERIFY
 
@@ -29,7 +30,10 @@ __all__ = ["app", "main"]
 app = Program(
     export,
     EXPORT_SECTIONS,
-    (GENERATE, CHAT, CLASSIFY, VERIFY, BENCH, INSPECT, PACK, PUSH, COMPARE, SENSITIVITY, LIST),
+    (
+        *(GENERATE, CHAT, SERVE, CLASSIFY, VERIFY, BENCH),
+        *(INSPECT, PACK, PUSH, COMPARE, SENSITIVITY, LIST),
+    ),
     gathered={"target_options": TARGET_OPTIONS, **READING_OPTIONS, **PUSH_OPTIONS},
     examples=(
         f"{NAME} --target onnx --model 3.2-1B",

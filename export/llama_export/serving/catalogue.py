@@ -1,0 +1,161 @@
+"""The bundles that a server serves, by the names that a request may call them.
+
+A bundle is called what its model is called; where two have the same model, by the path that was
+given. It knows names and manifests; it does not know protocols.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+from llama_export.bundle.graph_spec import STATE
+from llama_export.bundle.manifest import Manifest
+from llama_export.errors import UsageError
+from llama_export.generation.text_session import TextSession
+from llama_export.serving.engine import Engine
+from llama_export.serving.refusals import ApiError
+from llama_export.serving.settings import ServerSettings
+
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A bundle that was opened to be served.
+
+    Args:
+        folder: its folder, as it was given.
+        manifest: its manifest.
+        session: a session on it.
+    """
+
+    folder: Path
+    manifest: Manifest
+    session: TextSession
+
+
+@dataclass(frozen=True)
+class Served:
+    """A bundle that is served.
+
+    Args:
+        id: what it is called.
+        aliases: what it may be called as well.
+        manifest: its manifest.
+        engine: what answers with it.
+        created: when its manifest was written, in seconds since 1970.
+    """
+
+    id: str
+    aliases: frozenset[str]
+    manifest: Manifest
+    engine: Engine
+    created: int
+
+    @property
+    def session(self) -> TextSession:
+        """The session from which others are forked."""
+        return self.engine.session
+
+    @property
+    def fingerprint(self) -> str:
+        """A short name of these weights in this form."""
+        return f"fp_{self.session.identity.sha256[:12]}"
+
+
+class Catalogue:
+    """The served bundles.
+
+    Args:
+        opened: bundles in the order in which they are listed.
+        settings: how the server answers.
+
+    Raises:
+        UsageError: a bundle is there twice.
+    """
+
+    def __init__(self, opened: Sequence[Opened], settings: ServerSettings) -> None:
+        paths = [_typed(each.folder) for each in opened]
+        twice = [path for path, count in Counter(paths).items() if count > 1]
+        if twice:
+            message = f"{twice[0]} is given twice"
+            raise UsageError(message, "give each bundle once")
+        names = Counter(each.manifest.model.name for each in opened)
+        folders = Counter(PurePath(path).name for path in paths)
+        self.served = tuple(
+            _serve(each, path, settings, names=names, folders=folders)
+            for each, path in zip(opened, paths, strict=True)
+        )
+
+    def find(self, name: str) -> Served:
+        """Return the bundle of a name; the only one needs none.
+
+        Raises:
+            ApiError: there is none of that name, or several are meant.
+        """
+        if not name and len(self.served) == 1:
+            return self.served[0]
+        if not name:
+            message = f"model is missing: this server has {self._listed()}"
+            raise ApiError(400, message, param="model", code="missing_parameter")
+        # ollama's clients add a tag to a name that has none.
+        for asked in (name, name.removesuffix(":latest")):
+            found = [each for each in self.served if asked == each.id or asked in each.aliases]
+            if len(found) == 1:
+                return found[0]
+        named = [each.id for each in self.served if each.manifest.model.name == name]
+        if named:
+            message = f"model {name!r:.80} may be {' or '.join(named)}: ask for one of them"
+            raise ApiError(400, message, param="model", code="ambiguous_model")
+        message = f"there is no model {name!r:.80}: this server has {self._listed()}"
+        raise ApiError(404, message, param="model", code="model_not_found")
+
+    def stop(self) -> None:
+        """Let every answer end at its next step."""
+        for each in self.served:
+            each.engine.stop()
+
+    def close(self) -> None:
+        """Let go of every bundle."""
+        for each in self.served:
+            each.engine.close()
+
+    def _listed(self) -> str:
+        return ", ".join(each.id for each in self.served[:_SHOWN])
+
+
+def _serve(
+    opened: Opened,
+    path: str,
+    settings: ServerSettings,
+    *,
+    names: Counter[str],
+    folders: Counter[str],
+) -> Served:
+    manifest = opened.manifest
+    name, folder = manifest.model.name, PurePath(path).name
+    is_only = names[name] == 1
+    aliases = {path} | ({folder} if folders[folder] == 1 and folder not in names else set())
+    memory = manifest.memory or {}
+    engine = Engine(
+        opened.session,
+        settings,
+        bytes_per_token=memory.get("kv_bytes_per_token", 0),
+        cache_is_inside=manifest.spec.kv_cache == STATE,
+    )
+    written = (opened.folder / "manifest.json").stat().st_mtime
+    return Served(name if is_only else path, frozenset(aliases), manifest, engine, int(written))
+
+
+def _typed(folder: Path) -> str:
+    """Return a folder as it was given, with slashes; "." by its name."""
+    text = folder.as_posix()
+    return folder.resolve().name if text in (".", "..") else text
+
+
+def total_bytes(manifests: Iterable[Manifest]) -> int:
+    """Return the size of bundles' files together."""
+    return sum(entry.size_bytes for each in manifests for entry in each.files.values())

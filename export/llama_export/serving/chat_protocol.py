@@ -1,0 +1,206 @@
+"""`/v1/chat/completions`: its parameters, its answer and its stream.
+
+It knows names and shapes; it does not know HTTP, and writes nothing itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llama_export.errors import PromptError
+from llama_export.generation.defaults import ANSWER_TOKENS
+from llama_export.generation.validation import as_messages
+from llama_export.serving.catalogue import Served
+from llama_export.serving.fields import Fields
+from llama_export.serving.guides import TokenChance
+from llama_export.serving.job import Event, Job, Piece
+from llama_export.serving.refusals import ApiError, not_supported, wrong
+from llama_export.serving.settings import MOST_MESSAGES
+from llama_export.serving.text_request import (
+    HARMLESS,
+    MOST_SEED,
+    SAMPLING,
+    TextRequest,
+    read_choices,
+    read_drawing,
+    read_stop,
+    read_top_logprobs,
+    refuse_unread,
+)
+from llama_export.serving.transport import EVENTS, sse
+from llama_export.serving.wording import Heading, Usage, chat_logprobs, finish_reason
+from llama_export.tokenizer.chat.chat_format import Dialog
+from llama_export.tokenizer.chat.messages import Message
+
+_DONE = b"data: [DONE]\n\n"
+_KNOWN = (
+    HARMLESS
+    | SAMPLING
+    | {"model", "messages", "stream", "stream_options", "n", "stop", "logprobs", "top_logprobs"}
+    | {"max_tokens", "max_completion_tokens", "response_format", "chat_template_kwargs"}
+    | {"frequency_penalty", "presence_penalty", "logit_bias"}
+    | {"tools", "tool_choice", "functions", "function_call", "modalities"}
+)
+
+
+def read_chat(fields: Fields) -> TextRequest:
+    """Read the parameters of a chat's completion.
+
+    Raises:
+        ApiError: one of them is wrong, or not supported.
+    """
+    fields.only(_KNOWN)
+    refuse_unread(fields)
+    if fields.raw.get("modalities", ["text"]) != ["text"]:
+        raise not_supported("modalities", 'an answer is text; leave it out, or give ["text"]')
+    top = read_top_logprobs(fields, "top_logprobs")
+    wants_logprobs = fields.flag("logprobs", False)
+    if top and not wants_logprobs:
+        message = "top_logprobs needs logprobs: true"
+        raise ApiError(400, message, param="top_logprobs", code="invalid_value")
+    arguments = fields.child("chat_template_kwargs").raw
+    return TextRequest(
+        prompts=(Dialog(read_messages(fields), arguments=arguments),),
+        max_tokens=read_most_tokens(fields),
+        drawing=read_drawing(fields),
+        stop=read_stop(fields),
+        choices=read_choices(fields),
+        top_logprobs=top if wants_logprobs else None,
+        response_format=fields.child("response_format").raw or None,
+    )
+
+
+def read_messages(fields: Fields) -> list[Message]:
+    """Read the messages of a dialog.
+
+    Raises:
+        ApiError: there are none, or one is something else.
+    """
+    found = fields.items("messages", MOST_MESSAGES)
+    if not found:
+        message = "messages: expected a list of at least one message"
+        raise ApiError(400, message, param="messages", code="missing_parameter")
+    try:
+        messages = as_messages(found)
+    except PromptError as error:
+        message = f"messages: {error.message}; {error.hint}"
+        raise ApiError(400, message, param="messages", code="invalid_value") from error
+    for at, each in enumerate(messages):
+        require_text_parts(f"messages[{at}].content", each.content)
+    return messages
+
+
+def require_text_parts(name: str, content: object) -> None:
+    """Refuse a message with parts that are no text, such as pictures.
+
+    Raises:
+        ApiError: there is such a part.
+    """
+    if content is None or isinstance(content, str):
+        return
+    if not isinstance(content, Sequence):
+        raise wrong(name, "a text, or a list of parts", content)
+    for part in content:
+        kind = part.get("type") if isinstance(part, dict) else part
+        if kind not in ("text", "input_text", "output_text"):
+            raise not_supported(f"{name}: a part of type {kind!r:.40}", "give text alone")
+        if not isinstance(part.get("text"), str):
+            raise wrong(f"{name}: text", "a text", part.get("text"))
+
+
+def read_most_tokens(fields: Fields) -> int:
+    """Read the largest number of new tokens, by either name."""
+    newer = fields.whole("max_completion_tokens", 1, MOST_SEED)
+    older = fields.whole("max_tokens", 1, MOST_SEED)
+    return newer or older or ANSWER_TOKENS
+
+
+def wants_usage(fields: Fields) -> bool:
+    """Read whether a stream ends with the numbers of tokens.
+
+    Raises:
+        ApiError: the option is something else.
+    """
+    options = fields.child("stream_options")
+    options.only(("include_usage", "include_obfuscation"))
+    return options.flag("include_usage", False)
+
+
+class ChatWriter:
+    """The answer to a chat's completion.
+
+    Args:
+        served: the bundle that answers.
+        asked: what was asked for.
+        has_usage: whether a stream ends with the numbers of tokens.
+    """
+
+    media_type = EVENTS
+
+    def __init__(self, served: Served, asked: TextRequest, *, has_usage: bool) -> None:
+        self._heading = Heading("chatcmpl-", served)
+        self._tokenizer = served.session.tokenizer
+        self._asked, self._has_usage = asked, has_usage
+        self._begun: set[int] = set()
+
+    def whole(self, job: Job) -> dict[str, object]:
+        """Return the body of a response."""
+        choices = [
+            {
+                "index": end.index,
+                "message": {"role": "assistant", "content": end.text, "refusal": None},
+                "logprobs": self._logprobs(job.chances_of(end.index)),
+                "finish_reason": finish_reason(end),
+            }
+            for end in job.ends
+        ]
+        usage = Usage.of(job.ends, self._asked.choices).to_json()
+        return {**self._heading.to_json("chat.completion"), "choices": choices, "usage": usage}
+
+    def begin(self) -> bytes:
+        """Return nothing: the role comes with each text."""
+        return b""
+
+    def event(self, event: Event) -> bytes:
+        """Return a chunk for a piece, and for an end."""
+        chunks = b""
+        if event.index not in self._begun:
+            self._begun.add(event.index)
+            chunks += self._chunk(event.index, {"role": "assistant", "content": ""})
+        if isinstance(event, Piece):
+            return chunks + self._chunk(event.index, {"content": event.text}, event.chances)
+        return chunks + self._chunk(event.index, {}, event.chances, finish_reason(event))
+
+    def end(self, job: Job) -> bytes:
+        """Return the numbers of tokens, where they are asked for, and the mark of the end."""
+        if not self._has_usage:
+            return _DONE
+        usage = Usage.of(job.ends, self._asked.choices).to_json()
+        last = {**self._heading.to_json("chat.completion.chunk"), "choices": [], "usage": usage}
+        return sse(last) + _DONE
+
+    def fail(self, error: ApiError) -> bytes:
+        """Return the error as an event."""
+        return sse(error.to_json()) + _DONE
+
+    def _chunk(
+        self,
+        index: int,
+        delta: dict[str, str],
+        chances: Sequence[TokenChance] = (),
+        reason: str | None = None,
+    ) -> bytes:
+        choice = {
+            "index": index,
+            "delta": delta,
+            "logprobs": self._logprobs(chances) if chances else None,
+            "finish_reason": reason,
+        }
+        usage: dict[str, object] = {"usage": None} if self._has_usage else {}
+        heading = self._heading.to_json("chat.completion.chunk")
+        return sse({**heading, "choices": [choice], **usage})
+
+    def _logprobs(self, chances: Sequence[TokenChance]) -> dict[str, object] | None:
+        if self._asked.top_logprobs is None:
+            return None
+        return chat_logprobs(self._tokenizer, chances)

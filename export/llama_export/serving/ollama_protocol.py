@@ -1,0 +1,223 @@
+"""ollama's `/api/chat`, `/api/generate`, `/api/tags` and `/api/version`.
+
+It knows names and shapes; it does not know HTTP, and writes nothing itself.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timezone
+from typing import Any
+
+from llama_export.serving.catalogue import Catalogue, Served, total_bytes
+from llama_export.serving.chat_protocol import read_messages
+from llama_export.serving.fields import Fields
+from llama_export.serving.job import Event, Job, Piece, TextEnd
+from llama_export.serving.refusals import ApiError, not_supported, wrong
+from llama_export.serving.settings import MOST_STOPS
+from llama_export.serving.text_request import MOST_SEED, Prompt, TextRequest
+from llama_export.serving.transport import LINES, to_bytes
+from llama_export.serving.wording import Usage
+from llama_export.tokenizer.chat.chat_format import Dialog
+from llama_export.tokenizer.chat.messages import Message
+
+_COMMON = {"model", "stream", "format", "options", "keep_alive", "think"}
+_CHAT = frozenset(_COMMON | {"messages", "tools"})
+_GENERATE = frozenset(
+    _COMMON | {"prompt", "suffix", "images", "system", "template", "raw", "context"}
+)
+_DRAWING = {
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "min_p": "min_p",
+    "seed": "seed",
+    "repeat_penalty": "repetition_penalty",
+}
+# What changes speed and memory alone.
+_HARMLESS = frozenset(
+    {"num_thread", "num_batch", "num_gpu", "main_gpu", "numa", "use_mmap", "use_mlock", "low_vram"}
+)
+# What changes nothing where it has this value.
+_NEUTRAL = {
+    "frequency_penalty": 0,
+    "presence_penalty": 0,
+    "mirostat": 0,
+    "tfs_z": 1,
+    "typical_p": 1,
+    "repeat_last_n": -1,
+    "penalize_newline": True,
+}
+_NS = 1_000_000_000
+
+
+def read_ollama_chat(fields: Fields, served: Served) -> TextRequest:
+    """Read the parameters of a chat.
+
+    Raises:
+        ApiError: one of them is wrong, or not supported.
+    """
+    fields.only(_CHAT)
+    if fields.items("tools", 1024):
+        raise not_supported("tools", "leave it out")
+    for at, each in enumerate(fields.items("messages", MOST_SEED)):
+        if isinstance(each, dict) and each.get("images"):
+            raise not_supported(f"messages[{at}].images", "give text alone")
+    return _request(fields, served, Dialog(read_messages(fields)))
+
+
+def read_generate(fields: Fields, served: Served) -> TextRequest | None:
+    """Read the parameters of a text; None: it asks for the model to be loaded, which it is.
+
+    Raises:
+        ApiError: one of them is wrong, or not supported.
+    """
+    fields.only(_GENERATE)
+    for key in ("suffix", "images", "template", "context"):
+        if fields.raw.get(key):
+            raise not_supported(key, "leave it out")
+    text = fields.text("prompt", "")
+    if not text:
+        return None
+    prompt: Prompt = text
+    if not fields.flag("raw", False) and served.session.chat_format.is_for_chat:
+        system = fields.text("system", "")
+        before = [Message("system", system)] if system else []
+        prompt = Dialog([*before, Message("user", text)])
+    return _request(fields, served, prompt)
+
+
+def _request(fields: Fields, served: Served, prompt: Prompt) -> TextRequest:
+    if fields.raw.get("think"):
+        raise not_supported("think", "leave it out, or give false")
+    options = fields.child("options")
+    drawing = _read_options(options, served)
+    most = options.whole("num_predict", -2, MOST_SEED)
+    return TextRequest(
+        prompts=(prompt,),
+        max_tokens=None if most is None or most < 1 else most,
+        drawing=drawing,
+        stop=options.texts("stop", MOST_STOPS),
+        response_format=_read_format(fields),
+    )
+
+
+def _read_options(options: Fields, served: Served) -> dict[str, float | int]:
+    options.only({*_DRAWING, *_HARMLESS, *_NEUTRAL, "num_predict", "num_ctx", "num_keep", "stop"})
+    for key, neutral in _NEUTRAL.items():
+        if options.raw.get(key, neutral) != neutral:
+            raise not_supported(options.name(key), f"leave it out, or give {neutral}")
+    most = served.session.max_context
+    if options.has("num_ctx") and not options.whole("num_ctx", 1, most):
+        raise wrong(options.name("num_ctx"), f"at most {most}", options.raw["num_ctx"])
+    seed = options.whole("seed", -1, MOST_SEED)
+    found: dict[str, float | int | None] = {
+        "temperature": options.number("temperature", 0, 100),
+        "top_p": options.number("top_p", 1e-9, 1),
+        "min_p": options.number("min_p", 0, 1),
+        "top_k": options.whole("top_k", 0, 2**24),
+        "repetition_penalty": options.number("repeat_penalty", 1e-3, 1e3),
+        "seed": None if seed == -1 else seed,
+    }
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _read_format(fields: Fields) -> dict[str, Any] | None:
+    """Read the form of the answer, in the words of OpenAI's `response_format`."""
+    asked = fields.raw.get("format")
+    if asked in (None, ""):
+        return None
+    if asked == "json":
+        return {"type": "json_object"}
+    if isinstance(asked, dict):
+        return {"type": "json_schema", "json_schema": {"name": "format", "schema": asked}}
+    raise wrong("format", '"json", or a JSON schema', asked)
+
+
+class OllamaWriter:
+    """The answer to a chat or a text, a line of JSON for each piece.
+
+    Args:
+        served: the bundle that answers.
+        is_chat: whether a text is a message.
+    """
+
+    media_type = LINES
+
+    def __init__(self, served: Served, *, is_chat: bool) -> None:
+        self._served, self._is_chat = served, is_chat
+
+    def whole(self, job: Job) -> dict[str, object]:
+        """Return the body of a response."""
+        return {**self._part(job.ends[0].text), **_figures(job)}
+
+    def loaded(self) -> dict[str, object]:
+        """Return what a request without a prompt is told."""
+        return {**self._part(""), "done": True, "done_reason": "load"}
+
+    def begin(self) -> bytes:
+        """Return nothing."""
+        return b""
+
+    def event(self, event: Event) -> bytes:
+        """Return a line for a piece."""
+        if not isinstance(event, Piece):
+            return b""
+        return to_bytes({**self._part(event.text), "done": False}) + b"\n"
+
+    def end(self, job: Job) -> bytes:
+        """Return a line with the figures."""
+        return to_bytes({**self._part(""), **_figures(job)}) + b"\n"
+
+    def fail(self, error: ApiError) -> bytes:
+        """Return the error as a line."""
+        return to_bytes({"error": error.message}) + b"\n"
+
+    def _part(self, text: str) -> dict[str, object]:
+        heading: dict[str, object] = {"model": self._served.id, "created_at": _now()}
+        if self._is_chat:
+            return {**heading, "message": {"role": "assistant", "content": text}}
+        return {**heading, "response": text}
+
+
+def _figures(job: Job) -> dict[str, object]:
+    end: TextEnd = job.ends[0]
+    usage = Usage.of(job.ends, 1)
+    return {
+        "done": True,
+        "done_reason": "length" if end.is_cut else "stop",
+        "total_duration": int((time.monotonic() - job.begun) * _NS),
+        "load_duration": 0,
+        "prompt_eval_count": usage.prompt,
+        "prompt_eval_duration": int(end.stats.time_to_first_token_s * _NS),
+        "eval_count": usage.written,
+        "eval_duration": int(end.stats.decode_s * _NS),
+    }
+
+
+def tags(catalogue: Catalogue) -> dict[str, object]:
+    """Return the served bundles as ollama lists its models."""
+    return {"models": [_tag(each) for each in catalogue.served]}
+
+
+def _tag(served: Served) -> dict[str, object]:
+    written = datetime.fromtimestamp(served.created, timezone.utc).isoformat()
+    return {
+        "name": served.id,
+        "model": served.id,
+        "modified_at": written,
+        "size": total_bytes([served.manifest]),
+        "digest": served.session.identity.sha256,
+        "details": {
+            "parent_model": "",
+            "format": served.manifest.target,
+            "family": "llama",
+            "families": ["llama"],
+            "parameter_size": "",
+            "quantization_level": str(served.manifest.quantization["recipe"]),
+        },
+    }
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat()

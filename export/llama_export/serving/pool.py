@@ -1,0 +1,109 @@
+"""Sessions on one loaded model, with the KV caches of the latest conversations.
+
+A new text gets the session that holds the longest beginning of it, so the next turn of a chat, and
+a system message that many share, are not read again. It knows token ids and bytes; it does not
+know who asks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from llama_export.generation.text_session import TextSession
+
+# A beginning of fewer tokens, such as the first one, is read faster than a cache is copied.
+_LEAST_SHARED = 16
+# How much of a conversation may be lost to its next turn: the end of an answer can be written in
+# other tokens than it was drawn in.
+_MOST_LOST = 8
+# What a session takes that holds nothing.
+_FIRST_SLOTS = 512
+_MOST_KEPT = 64
+
+
+class _HasPosition(Protocol):
+    @property
+    def position(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class CacheBudget:
+    """What the caches of earlier conversations may take.
+
+    Args:
+        most_bytes: all of them together.
+        bytes_per_token: growth of one by a token; 0: not known, and only their number counts.
+    """
+
+    most_bytes: int
+    bytes_per_token: int
+
+    def bytes_of(self, session: _HasPosition) -> int:
+        """Return what a session may take: buffers grow by doubling."""
+        slots = _FIRST_SLOTS
+        while slots < session.position:
+            slots *= 2
+        return slots * self.bytes_per_token
+
+
+class SessionPool:
+    """Sessions that share one model's weights.
+
+    Whoever calls has the turn; there is no other lock.
+
+    Args:
+        root: session from which others are forked; it stays empty.
+        budget: memory of what is kept.
+    """
+
+    def __init__(self, root: TextSession, budget: CacheBudget) -> None:
+        self._root = root
+        self._budget = budget
+        # The one that was used last stands last.
+        self._kept: list[TextSession] = []
+
+    @property
+    def kept_bytes(self) -> int:
+        """Memory of the caches of earlier conversations."""
+        return sum(map(self._budget.bytes_of, self._kept))
+
+    @property
+    def kept_tokens(self) -> int:
+        """Number of tokens in them."""
+        return sum(session.position for session in self._kept)
+
+    def take(self, token_ids: list[int]) -> TextSession:
+        """Return a session for a text, with as much of its beginning as one of them holds.
+
+        A conversation of which the text shares only a part is kept, and copied.
+        """
+        best = max(self._kept, key=lambda each: each.cache.shared_length(token_ids), default=None)
+        shared = 0 if best is None else best.cache.shared_length(token_ids)
+        if best is None or shared < _LEAST_SHARED:
+            return self._root.fork()
+        self._kept.remove(best)
+        if shared >= best.position - _MOST_LOST:
+            return best
+        self._kept.append(best)
+        copy = best.fork()
+        copy.rewind(shared)
+        return copy
+
+    def put_back(self, session: TextSession) -> None:
+        """Keep a session's cache for the next turn, and let the oldest ones go for it."""
+        session.end_stream()
+        if session.is_closed or session.position < _LEAST_SHARED:
+            session.close()
+            return
+        self._kept.append(session)
+        while self._kept and (
+            self.kept_bytes > self._budget.most_bytes or len(self._kept) > _MOST_KEPT
+        ):
+            self._kept.pop(0).close()
+
+    def close(self) -> None:
+        """Let go of every session and of the model."""
+        for session in [*self._kept, self._root]:
+            session.close()
+        self._kept = []

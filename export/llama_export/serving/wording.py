@@ -1,0 +1,147 @@
+"""Parts of OpenAI's answers that its protocols share: ids, usage, chances of tokens.
+
+It knows shapes; it does not know HTTP.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from llama_export.serving.catalogue import Served
+from llama_export.serving.guides import TokenChance
+from llama_export.serving.job import TextEnd
+from llama_export.tokenizer.tokenizer import Tokenizer
+
+_REPLACEMENT = "\ufffd"
+
+
+@dataclass(frozen=True)
+class Heading:
+    """What every part of one answer repeats.
+
+    Args:
+        prefix: beginning of its id.
+        served: the bundle that answers.
+    """
+
+    prefix: str
+    served: Served
+    id: str = field(init=False)
+    created: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Choose an id."""
+        object.__setattr__(self, "id", new_id(self.prefix))
+        object.__setattr__(self, "created", int(time.time()))
+
+    def to_json(self, kind: str) -> dict[str, object]:
+        """Return it for an object of a kind, such as "chat.completion"."""
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.served.id,
+            "system_fingerprint": self.served.fingerprint,
+        }
+
+
+def new_id(prefix: str) -> str:
+    """Return an id that was never there."""
+    return f"{prefix}{secrets.token_hex(12)}"
+
+
+def finish_reason(end: TextEnd) -> str:
+    """Return OpenAI's word for why a text ended."""
+    return "length" if end.is_cut else "stop"
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Numbers of tokens of a whole request.
+
+    Args:
+        prompt: tokens of its prompts, each once.
+        cached: how many of them needed no reading.
+        written: tokens of all texts.
+    """
+
+    prompt: int
+    cached: int
+    written: int
+
+    @classmethod
+    def of(cls, ends: Sequence[TextEnd], choices: int) -> Usage:
+        """Count the tokens of texts, of which so many belong to each prompt."""
+        firsts = [end.stats for end in ends if end.index % choices == 0]
+        return cls(
+            sum(stats.prompt_tokens for stats in firsts),
+            sum(stats.reused_tokens for stats in firsts),
+            sum(end.stats.new_tokens for end in ends),
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """Return it as completions have it."""
+        return {
+            "prompt_tokens": self.prompt,
+            "completion_tokens": self.written,
+            "total_tokens": self.prompt + self.written,
+            "prompt_tokens_details": {"cached_tokens": self.cached},
+        }
+
+
+def token_text(tokenizer: Tokenizer, token_id: int) -> str:
+    """Return the text of a token by itself; U+FFFD where it is a part of a character."""
+    name = tokenizer.token_name(token_id)
+    if name is not None:
+        return name
+    decoder = tokenizer.stream_decoder(continues=True)
+    return decoder.push(token_id) + decoder.flush()
+
+
+def chat_logprobs(tokenizer: Tokenizer, chances: Sequence[TokenChance]) -> dict[str, object]:
+    """Return chances of tokens as a chat's answer has them."""
+    content = [
+        {
+            **_entry(tokenizer, each.token_id, each.logprob),
+            "top_logprobs": [_entry(tokenizer, *pair) for pair in each.likeliest],
+        }
+        for each in chances
+    ]
+    return {"content": content, "refusal": None}
+
+
+def _entry(tokenizer: Tokenizer, token_id: int, logprob: float) -> dict[str, object]:
+    text = token_text(tokenizer, token_id)
+    # Of a part of a character there is no text; which bytes it has, no tokenizer here says.
+    known = None if _REPLACEMENT in text else list(text.encode())
+    return {"token": text, "logprob": logprob, "bytes": known}
+
+
+def text_logprobs(
+    tokenizer: Tokenizer, chances: Sequence[TokenChance], offset: int
+) -> tuple[dict[str, object], int]:
+    """Return chances of tokens as a completion has them, and the offset of the next token.
+
+    Args:
+        tokenizer: tokenizer of the model.
+        chances: chances of some tokens.
+        offset: number of characters before them.
+    """
+    tokens, offsets = [], []
+    for each in chances:
+        tokens.append(token_text(tokenizer, each.token_id))
+        offsets.append(offset)
+        offset += len(tokens[-1])
+    found = {
+        "tokens": tokens,
+        "token_logprobs": [each.logprob for each in chances],
+        "top_logprobs": [
+            {token_text(tokenizer, token): logprob for token, logprob in each.likeliest}
+            for each in chances
+        ],
+        "text_offset": offsets,
+    }
+    return found, offset
