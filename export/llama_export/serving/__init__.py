@@ -1,1 +1,1 @@
-"""A server that speaks OpenAI's and ollama's protocols. Knows no target, no weights, no terminal."""
+"""A server with OpenAI's and ollama's protocols. Knows no target, no weights and no terminal."""

@@ -14,7 +14,7 @@ from llama_export.serving.catalogue import Served
 from llama_export.serving.fields import Fields
 from llama_export.serving.guides import TokenChance
 from llama_export.serving.job import Event, Job, Piece
-from llama_export.serving.refusals import ApiError, not_supported, wrong
+from llama_export.serving.refusals import ApiError, refuse_unsupported, refuse_wrong
 from llama_export.serving.settings import MOST_MESSAGES
 from llama_export.serving.text_request import (
     HARMLESS,
@@ -52,7 +52,7 @@ def read_chat(fields: Fields) -> TextRequest:
     fields.only(_KNOWN)
     refuse_unread(fields)
     if fields.raw.get("modalities", ["text"]) != ["text"]:
-        raise not_supported("modalities", 'an answer is text; leave it out, or give ["text"]')
+        refuse_unsupported("modalities", 'an answer is text; leave it out, or give ["text"]')
     top = read_top_logprobs(fields, "top_logprobs")
     wants_logprobs = fields.flag("logprobs", False)
     if top and not wants_logprobs:
@@ -99,13 +99,13 @@ def require_text_parts(name: str, content: object) -> None:
     if content is None or isinstance(content, str):
         return
     if not isinstance(content, Sequence):
-        raise wrong(name, "a text, or a list of parts", content)
+        refuse_wrong(name, "a text, or a list of parts", content)
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else part
         if kind not in ("text", "input_text", "output_text"):
-            raise not_supported(f"{name}: a part of type {kind!r:.40}", "give text alone")
+            refuse_unsupported(f"{name}: a part of type {kind!r:.40}", "give text alone")
         if not isinstance(part.get("text"), str):
-            raise wrong(f"{name}: text", "a text", part.get("text"))
+            refuse_wrong(f"{name}: text", "a text", part.get("text"))
 
 
 def read_most_tokens(fields: Fields) -> int:

@@ -12,7 +12,7 @@ from llama_export.serving.catalogue import Served
 from llama_export.serving.fields import Fields
 from llama_export.serving.guides import TokenChance
 from llama_export.serving.job import Event, Job, Piece
-from llama_export.serving.refusals import ApiError, not_supported, wrong
+from llama_export.serving.refusals import ApiError, refuse_unsupported, refuse_wrong
 from llama_export.serving.settings import MOST_PROMPTS
 from llama_export.serving.text_request import (
     HARMLESS,
@@ -51,11 +51,11 @@ def read_completion(fields: Fields) -> TextRequest:
     refuse_unread(fields)
     choices = read_choices(fields)
     if fields.whole("best_of", 1, MOST_SEED) not in (None, choices):
-        raise not_supported("best_of", "leave it out, or give the number of n")
+        refuse_unsupported("best_of", "leave it out, or give the number of n")
     if fields.flag("echo", False):
-        raise not_supported("echo", "put the prompt in front yourself")
+        refuse_unsupported("echo", "put the prompt in front yourself")
     if fields.has("suffix") and fields.text("suffix"):
-        raise not_supported("suffix", "models go on from the end of a text")
+        refuse_unsupported("suffix", "models go on from the end of a text")
     return TextRequest(
         prompts=_read_prompts(fields),
         max_tokens=fields.whole("max_tokens", 1, MOST_SEED) or _DEFAULT_TOKENS,
@@ -74,16 +74,14 @@ def _read_prompts(fields: Fields) -> tuple[Prompt, ...]:
         raise ApiError(400, message, param="prompt", code="missing_parameter")
     given = value if isinstance(value, list) and not _is_ids(value) else [value]
     if not given or len(given) > MOST_PROMPTS:
-        raise wrong("prompt", f"a text, or a list of 1 to {MOST_PROMPTS}", value)
+        refuse_wrong("prompt", f"a text, or a list of 1 to {MOST_PROMPTS}", value)
     return tuple(_read_prompt(each) for each in given)
 
 
 def _read_prompt(value: Any) -> Prompt:  # noqa: ANN401 - what came out of JSON
-    if isinstance(value, str) and value:
-        return value
-    if _is_ids(value):
-        return tuple(value)
-    raise wrong("prompt", "a text of at least one character, or a list of token ids", value)
+    if not _is_ids(value) and not (isinstance(value, str) and value):
+        refuse_wrong("prompt", "a text of at least one character, or a list of token ids", value)
+    return value if isinstance(value, str) else tuple(value)
 
 
 def _is_ids(value: object) -> bool:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from llama_export.serving.refusals import ApiError, wrong
+from llama_export.serving.refusals import ApiError
 
 
 class Fields:
@@ -136,4 +136,6 @@ class Fields:
         if key not in self.raw:
             message = f"{self.name(key)} is missing: expected {expected}"
             return ApiError(400, message, param=self.name(key), code="missing_parameter")
-        return wrong(self.name(key), expected, self.raw[key])
+        name = self.name(key)
+        message = f"{name}: expected {expected}, found {self.raw[key]!r:.80}"
+        return ApiError(400, message, param=name, code="invalid_value")

@@ -15,7 +15,7 @@ import numpy as np
 from llama_export.generation.decoding import Guide
 from llama_export.generation.text_session import TextSession
 from llama_export.llama.intermediates import FloatArray
-from llama_export.serving.refusals import not_supported, wrong
+from llama_export.serving.refusals import refuse_unsupported, refuse_wrong
 from llama_export.serving.text_request import TextRequest
 
 
@@ -36,9 +36,9 @@ def guide_for(request: TextRequest, session: TextSession) -> Guide | None:
         return None
     kind = asked.get("type")
     if not isinstance(kind, str):
-        raise wrong("response_format.type", "a text", kind)
+        refuse_wrong("response_format.type", "a text", kind)
     reason = f"{session.name:.80} answers in text; leave it out"
-    raise not_supported(f"response_format {kind:.40}", reason)
+    refuse_unsupported(f"response_format {kind:.40}", reason)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from llama_export.serving.catalogue import Catalogue, Served, total_bytes
 from llama_export.serving.chat_protocol import read_messages
 from llama_export.serving.fields import Fields
 from llama_export.serving.job import Event, Job, Piece, TextEnd
-from llama_export.serving.refusals import ApiError, not_supported, wrong
+from llama_export.serving.refusals import ApiError, refuse_unsupported, refuse_wrong
 from llama_export.serving.settings import MOST_STOPS
 from llama_export.serving.text_request import MOST_SEED, Prompt, TextRequest
 from llama_export.serving.transport import LINES, to_bytes
@@ -59,10 +59,10 @@ def read_ollama_chat(fields: Fields, served: Served) -> TextRequest:
     """
     fields.only(_CHAT)
     if fields.items("tools", 1024):
-        raise not_supported("tools", "leave it out")
+        refuse_unsupported("tools", "leave it out")
     for at, each in enumerate(fields.items("messages", MOST_SEED)):
         if isinstance(each, dict) and each.get("images"):
-            raise not_supported(f"messages[{at}].images", "give text alone")
+            refuse_unsupported(f"messages[{at}].images", "give text alone")
     return _request(fields, served, Dialog(read_messages(fields)))
 
 
@@ -75,7 +75,7 @@ def read_generate(fields: Fields, served: Served) -> TextRequest | None:
     fields.only(_GENERATE)
     for key in ("suffix", "images", "template", "context"):
         if fields.raw.get(key):
-            raise not_supported(key, "leave it out")
+            refuse_unsupported(key, "leave it out")
     text = fields.text("prompt", "")
     if not text:
         return None
@@ -89,7 +89,7 @@ def read_generate(fields: Fields, served: Served) -> TextRequest | None:
 
 def _request(fields: Fields, served: Served, prompt: Prompt) -> TextRequest:
     if fields.raw.get("think"):
-        raise not_supported("think", "leave it out, or give false")
+        refuse_unsupported("think", "leave it out, or give false")
     options = fields.child("options")
     drawing = _read_options(options, served)
     most = options.whole("num_predict", -2, MOST_SEED)
@@ -106,10 +106,10 @@ def _read_options(options: Fields, served: Served) -> dict[str, float | int]:
     options.only({*_DRAWING, *_HARMLESS, *_NEUTRAL, "num_predict", "num_ctx", "num_keep", "stop"})
     for key, neutral in _NEUTRAL.items():
         if options.raw.get(key, neutral) != neutral:
-            raise not_supported(options.name(key), f"leave it out, or give {neutral}")
+            refuse_unsupported(options.name(key), f"leave it out, or give {neutral}")
     most = served.session.max_context
     if options.has("num_ctx") and not options.whole("num_ctx", 1, most):
-        raise wrong(options.name("num_ctx"), f"at most {most}", options.raw["num_ctx"])
+        refuse_wrong(options.name("num_ctx"), f"at most {most}", options.raw["num_ctx"])
     seed = options.whole("seed", -1, MOST_SEED)
     found: dict[str, float | int | None] = {
         "temperature": options.number("temperature", 0, 100),
@@ -129,9 +129,9 @@ def _read_format(fields: Fields) -> dict[str, Any] | None:
         return None
     if asked == "json":
         return {"type": "json_object"}
-    if isinstance(asked, dict):
-        return {"type": "json_schema", "json_schema": {"name": "format", "schema": asked}}
-    raise wrong("format", '"json", or a JSON schema', asked)
+    if not isinstance(asked, dict):
+        refuse_wrong("format", '"json", or a JSON schema', asked)
+    return {"type": "json_schema", "json_schema": {"name": "format", "schema": asked}}
 
 
 class OllamaWriter:

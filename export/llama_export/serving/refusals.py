@@ -6,6 +6,7 @@ It knows the errors of the package and the shapes; it does not know requests.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NoReturn
 
 from llama_export.errors import (
     ChatTemplateError,
@@ -69,21 +70,28 @@ class ApiError(Exception):
         return {"error": self.message} if path.startswith(OLLAMA_ROOT) else self.to_json()
 
 
-def wrong(param: str, expected: str, found: object) -> ApiError:
-    """Return the error of a parameter that has a wrong value."""
+def refuse_wrong(param: str, expected: str, found: object) -> NoReturn:
+    """Refuse a parameter that has a wrong value.
+
+    Raises:
+        ApiError: always.
+    """
     message = f"{param}: expected {expected}, found {found!r:.80}"
-    return ApiError(400, message, param=param, code="invalid_value")
+    raise ApiError(400, message, param=param, code="invalid_value")
 
 
-def not_supported(param: str, reason: str) -> ApiError:
-    """Return the error of a parameter that would change the answer, and that nothing here reads.
+def refuse_unsupported(param: str, reason: str) -> NoReturn:
+    """Refuse a parameter that would change the answer, and that nothing here reads.
 
     Args:
         param: name of the parameter.
         reason: what to do.
+
+    Raises:
+        ApiError: always.
     """
     message = f"{param} is not supported here: {reason}"
-    return ApiError(400, message, param=param, code="unsupported_parameter")
+    raise ApiError(400, message, param=param, code="unsupported_parameter")
 
 
 def as_api_error(error: Exception) -> ApiError:

@@ -13,7 +13,7 @@ from llama_export.serving.catalogue import Served
 from llama_export.serving.chat_protocol import require_text_parts
 from llama_export.serving.fields import Fields
 from llama_export.serving.job import Event, Job, Piece, TextEnd
-from llama_export.serving.refusals import ApiError, not_supported, wrong
+from llama_export.serving.refusals import ApiError, refuse_unsupported, refuse_wrong
 from llama_export.serving.settings import MOST_MESSAGES
 from llama_export.serving.text_request import (
     HARMLESS,
@@ -49,15 +49,15 @@ def read_response(fields: Fields) -> TextRequest:
     refuse_unread(fields)
     for key in ("previous_response_id", "conversation", "prompt"):
         if fields.has(key):
-            raise not_supported(key, "nothing is kept here; give the whole dialog as input")
+            refuse_unsupported(key, "nothing is kept here; give the whole dialog as input")
     if fields.flag("background", False):
-        raise not_supported("background", "wait for the answer, or stream it")
+        refuse_unsupported("background", "wait for the answer, or stream it")
     if fields.items("include", 64) or fields.whole("top_logprobs", 0, 20):
-        raise not_supported("include", "/v1/chat/completions gives logprobs; leave it out")
+        refuse_unsupported("include", "/v1/chat/completions gives logprobs; leave it out")
     if fields.child("reasoning").raw:
-        raise not_supported("reasoning", "leave it out")
+        refuse_unsupported("reasoning", "leave it out")
     if fields.text("truncation", "disabled") != "disabled":
-        raise not_supported("truncation", "shorten the input; leave it out")
+        refuse_unsupported("truncation", "shorten the input; leave it out")
     text = fields.child("text")
     text.only(("format", "verbosity"))
     return TextRequest(
@@ -77,24 +77,24 @@ def _read_messages(fields: Fields) -> list[Message]:
     if isinstance(given, str) and given:
         return [*messages, Message("user", given)]
     if not isinstance(given, list) or not 0 < len(given) <= MOST_MESSAGES:
-        raise wrong("input", "a text, or a list of messages", given)
+        refuse_wrong("input", "a text, or a list of messages", given)
     return [*messages, *(_read_item(at, each) for at, each in enumerate(given))]
 
 
 def _read_item(at: int, value: Any) -> Message:  # noqa: ANN401 - what came out of JSON
     if not isinstance(value, dict):
-        raise wrong(f"input[{at}]", "a message", value)
+        refuse_wrong(f"input[{at}]", "a message", value)
     item = Fields(value, f"input[{at}].")
     kind = item.text("type", "message")
     if kind != "message":
-        raise not_supported(f"input[{at}] of type {kind!r:.40}", "give messages alone")
+        refuse_unsupported(f"input[{at}] of type {kind!r:.40}", "give messages alone")
     item.only(("type", "role", "content", "id", "status", "phase"))
     role = item.text("role")
     if role not in _ROLES:
-        raise wrong(f"input[{at}].role", " or ".join(_ROLES), role)
+        refuse_wrong(f"input[{at}].role", " or ".join(_ROLES), role)
     content = item.raw.get("content")
     if content is None:
-        raise wrong(f"input[{at}].content", "a text, or a list of parts", content)
+        refuse_wrong(f"input[{at}].content", "a text, or a list of parts", content)
     require_text_parts(f"input[{at}].content", content)
     text = content if isinstance(content, str) else "".join(part["text"] for part in content)
     return Message("system" if role == "developer" else role, text)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from llama_export.serving.fields import Fields
-from llama_export.serving.refusals import not_supported
+from llama_export.serving.refusals import refuse_unsupported
 from llama_export.serving.settings import MOST_CHOICES, MOST_STOPS, MOST_TOP_LOGPROBS
 from llama_export.tokenizer.chat.chat_format import Dialog
 
@@ -109,12 +109,12 @@ def refuse_unread(fields: Fields) -> None:
     """
     for key in ("frequency_penalty", "presence_penalty"):
         if fields.number(key, -2, 2):
-            raise not_supported(key, "give repetition_penalty instead, or 0")
+            refuse_unsupported(key, "give repetition_penalty instead, or 0")
     if fields.child("logit_bias").raw:
-        raise not_supported("logit_bias", "leave it out")
+        refuse_unsupported("logit_bias", "leave it out")
     for key in ("tools", "functions"):
         if fields.items(key, 1024):
-            raise not_supported(key, "leave it out")
+            refuse_unsupported(key, "leave it out")
     for key in ("tool_choice", "function_call"):
         if fields.raw.get(key, "auto") not in ("auto", "none"):
-            raise not_supported(key, "there are no tools to choose from")
+            refuse_unsupported(key, "there are no tools to choose from")
