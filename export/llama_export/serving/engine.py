@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 from llama_export.generation.text_session import TextSession
 from llama_export.serving.fair_queue import FairQueue
@@ -136,9 +138,9 @@ class Engine:
             if self._stopping:
                 job.stop("shutdown")
             working = loop.run_in_executor(self._threads, self._work, job)
-            working.add_done_callback(lambda _, done=job: self._end(done, loop))
+            working.add_done_callback(partial(self._end, job, loop))
 
-    def _end(self, job: Job, loop: asyncio.AbstractEventLoop) -> None:
+    def _end(self, job: Job, loop: asyncio.AbstractEventLoop, _working: object) -> None:
         self._active.discard(job)
         self._mean_s += 0.2 * (time.monotonic() - job.begun - self._mean_s)
         self.on_end(job)
@@ -198,9 +200,9 @@ class Engine:
             self._turns.pass_on()
 
         session.cache.on_progress = between_pieces
-        drawing = dict(request.drawing)
+        drawing: dict[str, Any] = dict(request.drawing)
         if "seed" in drawing:
-            drawing["seed"] = (int(drawing["seed"]) + index) & MOST_SEED
+            drawing["seed"] = (drawing["seed"] + index) & MOST_SEED
         stream = session.stream(
             prompt,
             max_tokens=request.max_tokens or self._settings.max_tokens,
