@@ -31,6 +31,7 @@ HEADINGS = {
     ],
     "generate": ["Arguments", "Prompt", "Form", "Sampling", "Run"],
     "chat": ["Arguments", "Conversation", "Sampling", "Run"],
+    "serve": ["Arguments", "Server", "Run"],
     "classify": ["Arguments", "Conversation", "Judgement", "Run"],
     "pack": ["Arguments", "Options"],
     "push": ["Arguments", "Repository", "Options"],

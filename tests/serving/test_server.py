@@ -1,4 +1,4 @@
-"""The server over plain HTTP: who may ask, limits, errors in both shapes, ollama, queue, streams."""
+"""The server over plain HTTP: who may ask, limits, errors, ollama, the queue, streams."""
 
 from __future__ import annotations
 

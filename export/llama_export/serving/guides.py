@@ -11,12 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from llama_export.generation.decoding import Guide
 from llama_export.generation.text_session import TextSession
-from llama_export.llama.intermediates import FloatArray
+
 from llama_export.serving.refusals import refuse_unsupported, refuse_wrong
 from llama_export.serving.text_request import TextRequest
+
+Logits = NDArray[np.float32]
 
 
 def guide_for(request: TextRequest, session: TextSession) -> Guide | None:
@@ -65,10 +68,10 @@ class ChanceRecorder:
 
     def __init__(self, top: int) -> None:
         self._top = top
-        self._logits: FloatArray | None = None
+        self._logits: Logits | None = None
         self._found: list[TokenChance] = []
 
-    def see(self, logits: FloatArray) -> None:
+    def see(self, logits: Logits) -> None:
         """Note the logits `[V]` from which the next token is drawn."""
         self._logits = logits
 
@@ -118,7 +121,7 @@ class Watch:
         """Whether the text is whole."""
         return self._inner is not None and self._inner.is_over
 
-    def look(self, logits: FloatArray) -> FloatArray:
+    def look(self, logits: Logits) -> Logits:
         """Return the logits as the inner guide leaves them."""
         self._before_step()
         if self._recorder is not None:
