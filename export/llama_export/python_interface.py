@@ -81,6 +81,8 @@ def load(
     max_context: int | None = None,
     saved: str | Path | None = None,
     verify: bool = True,
+    lookup: bool = False,
+    draft: str | Path | None = None,
 ) -> TextSession:
     """Open a bundle to write text with it; torch is not needed for ONNX.
 
@@ -92,16 +94,27 @@ def load(
             over.
         verify: whether to compare the files with their hashes before they are used: a large file
             is read whole at the first load, and when it changed.
+        lookup: whether to draft what may come from what the text said before, and to check it
+            several tokens at once.
+        draft: folder of a smaller model's bundle, which drafts instead.
 
     Raises:
-        UsageError: a number is out of its range.
+        UsageError: a number is out of its range; the bundle gives the last position's logits
+            alone, by which no draft can be checked; `draft` has another vocabulary.
         BundleError: the folder is no bundle, or a damaged or changed one.
         BackendUnavailableError: the target's runtime is not installed, or cannot run this bundle.
         PromptError: `saved` is missing, damaged, or another bundle's.
     """
     from llama_export.generation.opening import open_session
+    from llama_export.generation.speculation_choice import choose_speculation
 
-    session = open_session(bundle, threads=threads, max_context=max_context, verify=verify)
+    session = open_session(
+        bundle,
+        threads=threads,
+        max_context=max_context,
+        verify=verify,
+        speculation=choose_speculation(lookup=lookup, draft=draft),
+    )
     if saved is not None:
         session.restore(saved)
     return session

@@ -12,6 +12,7 @@ from llama_export.cli.grammar_options import FORM, chosen_grammar, say_cut
 from llama_export.cli.options import BUNDLE, JSON, NO_HASH, PATH, THREADS, VERBOSE, open_console
 from llama_export.cli.prompt_source import PROMPT, read_prompt, the_prompt
 from llama_export.cli.sampling_options import PARSE_SPECIAL, SAMPLING, STOP, chosen_sampling
+from llama_export.cli.speculation_options import SPECULATION, chosen_speculation
 from llama_export.cli.verb import Section, Verb
 from llama_export.generation.defaults import COMPLETION_TOKENS
 
@@ -33,6 +34,7 @@ def generate(
     form: Mapping[str, object],
     tools: Path | None,
     sampling: Mapping[str, object],
+    speculation: Mapping[str, object],
     threads: int | None,
     no_hash: bool,
     as_json: bool,
@@ -62,12 +64,14 @@ def generate(
     grammar = chosen_grammar(form)
     text = read_prompt(the_prompt(words, prompt), file)
     definitions = read_definitions(tools, chat=chat)
+    drafts = chosen_speculation(speculation)
     session = open_session(
         bundle,
         threads=threads,
         verbose=verbose,
         verify=not no_hash,
         steps=TerminalProgress(console),
+        speculation=drafts,
     )
     say_substitute_runtime(console, session.substitute_runtime)
     if chat and not session.for_chat:
@@ -147,10 +151,15 @@ GENERATE = Verb(
         ),
         FORM,
         SAMPLING,
+        SPECULATION,
         Section("Run", (THREADS, NO_HASH, JSON, VERBOSE)),
     ),
     positionals=(BUNDLE, PROMPT),
-    gathered={"form": FORM.options, "sampling": SAMPLING.options},
+    gathered={
+        "form": FORM.options,
+        "sampling": SAMPLING.options,
+        "speculation": SPECULATION.options,
+    },
     examples=(
         'llama-export generate 3.2-1B/onnx --prompt "Once upon a time"',
         "llama-export generate 3.2-1B/onnx --file story.txt --seed 1 -n 500",

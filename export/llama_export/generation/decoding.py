@@ -18,6 +18,19 @@ from llama_export.generation.sampling import Sampling, penalise, sample
 from llama_export.llama.intermediates import FloatArray
 
 
+@dataclass(frozen=True)
+class Drafts:
+    """What was drafted for a text.
+
+    Args:
+        drafted: number of tokens that were run ahead.
+        accepted: number of these that the text went on with.
+    """
+
+    drafted: int = 0
+    accepted: int = 0
+
+
 class Predictor(Protocol):
     """What decoding needs of a session."""
 
@@ -28,6 +41,10 @@ class Predictor(Protocol):
     @property
     def position(self) -> int:
         """Number of tokens in the cache."""
+
+    @property
+    def drafts(self) -> Drafts:
+        """What was run ahead of the text."""
 
     def prefill(self, input_ids: Sequence[int]) -> FloatArray:
         """Append tokens and return the logits `[V]` after the last of them."""
@@ -63,6 +80,8 @@ class GenerationStats:
             "interrupted" as long as the text has not ended.
         reused_tokens: number of the prompt's tokens that the cache already held.
         seed: seed of the random numbers, with which the same text can be had again.
+        drafted_tokens: number of tokens that were run ahead of the text, with speculation.
+        accepted_tokens: number of these that the text went on with.
     """
 
     prompt_tokens: int
@@ -72,6 +91,8 @@ class GenerationStats:
     stop_reason: str
     reused_tokens: int = 0
     seed: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
     @property
     def decode_tokens_per_s(self) -> float:
@@ -178,6 +199,7 @@ class Generation:
     def _figures(
         self, new_tokens: int, first_token_s: float, decode_s: float, reason: str
     ) -> GenerationStats:
+        drafts = self._session.drafts
         return GenerationStats(
             prompt_tokens=len(self._input_ids),
             new_tokens=new_tokens,
@@ -186,4 +208,6 @@ class Generation:
             stop_reason=reason,
             reused_tokens=self._reused_tokens,
             seed=self._sampling.seed or 0,
+            drafted_tokens=drafts.drafted,
+            accepted_tokens=drafts.accepted,
         )

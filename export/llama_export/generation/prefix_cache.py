@@ -8,13 +8,18 @@ what they mean.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llama_export.errors import PromptError
+from llama_export.errors import BundleError, PromptError
+from llama_export.generation.decoding import Drafts
 from llama_export.llama.intermediates import FloatArray
 from llama_export.targets.session import KeyValueArrays, Session, require_finite, require_open
+
+if TYPE_CHECKING:
+    from llama_export.generation.speculation import Speculator
 
 # A prompt can be stopped between two pieces, and 512 tokens of 1B took 4 s. Attention's scores
 # grow with the product of both lengths too: of 1B with 8192 positions, 32 heads in float32, a
@@ -49,6 +54,8 @@ class PrefixCache:
         self._tokens: list[int] = []
         self.max_context = session.max_context if max_context is None else max_context
         self.on_progress: ReadingProgress | None = None
+        # Goes with the cache where it is forked and closed; whoever writes a text asks it.
+        self.speculator: Speculator | None = None
         self._head_tokens = np.array(head_tokens, dtype=np.intp)
 
     @property
@@ -60,6 +67,11 @@ class PrefixCache:
     def position(self) -> int:
         """Number of tokens in the cache."""
         return len(self._tokens)
+
+    @property
+    def drafts(self) -> Drafts:
+        """What was run ahead: nothing; a `Speculative` around the cache does that."""
+        return Drafts()
 
     @property
     def is_closed(self) -> bool:
@@ -117,6 +129,41 @@ class PrefixCache:
             self._tokens += piece
         return self._of_all_tokens(require_finite(logits))
 
+    def run_ahead(self, token: int, draft: Sequence[int]) -> list[FloatArray]:
+        """Append a token, and run a draft after it; return the logits `[V]` after each of them.
+
+        The record has the token alone until `confirm` takes the draft's tokens over, one by one;
+        whatever else is called forgets those that were not.
+
+        Raises:
+            PromptError: they do not fit.
+            UsageError: the session is closed.
+            BundleError: the runtime fails, it gives the last row alone, or the logits are not
+                finite numbers.
+        """
+        room = self.max_context - self.position
+        if 1 + len(draft) > room:
+            message = f"{1 + len(draft)} more tokens do not fit: there is room for {room}"
+            raise PromptError(message, "shorten the text, or give a larger context")
+        self._session.rewind(self.position)
+        rows = self._session.run([token, *draft])
+        if len(rows) != 1 + len(draft):
+            message = f"the artifact gives {len(rows)} rows of logits for {1 + len(draft)} tokens"
+            raise BundleError(message, "export it again with --all-logits")
+        self._tokens.append(token)
+        return [self._of_all_tokens(require_finite(row)) for row in rows]
+
+    def confirm(self, token: int) -> None:
+        """Take the next token of the last draft over: the text goes on with it.
+
+        Raises:
+            PromptError: there is none; every token that was run is in the record.
+        """
+        if self._session.position <= self.position:
+            message = f"there is no draft after the {self.position} tokens of the text"
+            raise PromptError(message, "run the token itself")
+        self._tokens.append(token)
+
     def rewind(self, position: int) -> None:
         """Forget every token from `position` on.
 
@@ -141,6 +188,7 @@ class PrefixCache:
             self._session.fork(), max_context=self.max_context, head_tokens=self._head_tokens
         )
         other._tokens = list(self._tokens)
+        other.speculator = None if self.speculator is None else self.speculator.fork()
         return other
 
     def layers(self, position: int) -> list[KeyValueArrays]:
@@ -177,6 +225,8 @@ class PrefixCache:
         self._tokens = []
         if session is not None:
             session.close()
+        if self.speculator is not None:
+            self.speculator.close()
 
     def _of_all_tokens(self, logits: FloatArray) -> FloatArray:
         if not len(self._head_tokens):

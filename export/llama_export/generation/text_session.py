@@ -26,6 +26,7 @@ from llama_export.generation.grammar import Grammar, as_grammar
 from llama_export.generation.prefix_cache import PrefixCache
 from llama_export.generation.sampling import Sampling
 from llama_export.generation.session_file import BundleIdentity
+from llama_export.generation.speculation import begin_text
 from llama_export.generation.structured import GrammarCompiler, GrammarGuide
 from llama_export.generation.text_stream import Completion, TextStream
 from llama_export.generation.validation import as_messages, as_prompt, require_whole
@@ -152,7 +153,7 @@ class TextSession(CachedSession):
             raise PromptError(message, f"shorten it, or use {self.larger_context}")
         self.cache.keep_prefix_of(token_ids)  # refuses a closed session
         generation = Generation(
-            self.cache,
+            begin_text(self.cache, max_tokens),
             token_ids,
             sampling=sampling or self.sampling,
             stop_token_ids=self._manifest.tokenizer["stop_token_ids"],

@@ -42,8 +42,19 @@ class Session(Protocol):
     def position(self) -> int:
         """Number of tokens that the cache holds."""
 
+    @property
+    def all_logits(self) -> bool:
+        """Whether `run` gives a row of logits for each token, or for the last one alone."""
+
     def prefill(self, input_ids: Sequence[int]) -> FloatArray:
         """Append tokens (one or many) and return the logits `[V]` after the last of them.
+
+        Raises:
+            PromptError: there are none, one is outside the vocabulary, or they do not fit.
+        """
+
+    def run(self, input_ids: Sequence[int]) -> FloatArray:
+        """Append tokens and return every row of logits that the artifact gives, `[rows, V]`.
 
         Raises:
             PromptError: there are none, one is outside the vocabulary, or they do not fit.

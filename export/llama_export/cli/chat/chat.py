@@ -12,6 +12,7 @@ import click
 from llama_export.cli.options import BUNDLE, JSON, NO_HASH, PATH, THREADS, VERBOSE, open_console
 from llama_export.cli.prompt_source import PROMPT, read_text, refuse_both, the_prompt
 from llama_export.cli.sampling_options import PARSE_SPECIAL, SAMPLING, STOP, chosen_sampling
+from llama_export.cli.speculation_options import SPECULATION, chosen_speculation
 from llama_export.cli.streams import require_utf8, somebody_types, stdin_bytes
 from llama_export.cli.verb import Section, Verb
 from llama_export.generation.defaults import ANSWER_TOKENS
@@ -39,6 +40,7 @@ def chat(
     context: int | None,
     overflow: str,
     sampling: Mapping[str, object],
+    speculation: Mapping[str, object],
     threads: int | None,
     no_hash: bool,
     as_json: bool,
@@ -62,6 +64,7 @@ def chat(
 
     chosen_sampling(Sampling(), sampling)  # a wrong option is refused before anything is loaded
     prompt = the_prompt(words, prompt)
+    drafts = chosen_speculation(speculation)
     refuse_both(prompt, file)
     for option, text in (("--prompt", prompt), ("--system", system)):
         require_utf8(text or "", option)
@@ -77,6 +80,7 @@ def chat(
         verbose=verbose,
         verify=not no_hash,
         steps=TerminalProgress(console),
+        speculation=drafts,
     )
     conversation = _begun(session, load, system, max_tokens)
     conversation.stop, conversation.parse_special = stop, parse_special
@@ -173,10 +177,11 @@ CHAT = Verb(
             ),
         ),
         SAMPLING,
+        SPECULATION,
         Section("Run", (THREADS, NO_HASH, JSON, VERBOSE)),
     ),
     positionals=(BUNDLE, PROMPT),
-    gathered={"sampling": SAMPLING.options},
+    gathered={"sampling": SAMPLING.options, "speculation": SPECULATION.options},
     examples=(
         "llama-export chat 3.2-1B-Instruct/onnx",
         'llama-export chat 3.2-1B-Instruct/onnx --system "Be brief." --save talk.chat',

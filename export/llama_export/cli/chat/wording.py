@@ -47,7 +47,8 @@ def stats_line(stats: GenerationStats) -> str:
     return (
         f"{stats.prompt_tokens} prompt tokens, first token after "
         f"{stats.time_to_first_token_s:.2f} s; {_tokens(stats, 'new token')}"
-        f"{_speed(stats, ' at {:.1f} tokens/s')}; seed {stats.seed}; stopped: {stats.stop_reason}"
+        f"{_speed(stats, ' at {:.1f} tokens/s')}{_drafts(stats)}; seed {stats.seed}; "
+        f"stopped: {stats.stop_reason}"
     )
 
 
@@ -60,7 +61,7 @@ def answer_line(stats: GenerationStats, cached: int, max_context: int) -> str:
         max_context: number of tokens that it can hold.
     """
     line = (
-        f"{_tokens(stats, 'token')}{_speed(stats, ', {:.1f} tok/s')}, first token after "
+        f"{_tokens(stats, 'token')}{_speed(stats, ', {:.1f} tok/s')}{_drafts(stats)}, first token after "
         f"{stats.time_to_first_token_s:.2f} s, context {cached} of {max_context}"
     )
     ending = _ENDINGS.get(stats.stop_reason)
@@ -88,6 +89,13 @@ def _tokens(stats: GenerationStats, word: str) -> str:
 def _speed(stats: GenerationStats, words: str) -> str:
     """Write the speed of decoding; a single token has none, for it came from the prompt."""
     return words.format(stats.decode_tokens_per_s) if stats.new_tokens > 1 else ""
+
+
+def _drafts(stats: GenerationStats) -> str:
+    """Write how many drafted tokens the text went on with; nothing where none was drafted."""
+    if not stats.drafted_tokens:
+        return ""
+    return f" ({stats.accepted_tokens} of {stats.drafted_tokens} drafted)"
 
 
 def sampling_words(sampling: Sampling) -> str:

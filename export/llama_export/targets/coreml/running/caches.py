@@ -15,11 +15,11 @@ import numpy as np
 from llama_export.bundle.graph_spec import IO
 from llama_export.llama.intermediates import FloatArray
 from llama_export.targets.coreml.running.calls import (
+    LastRows,
     Plan,
     chunks,
     fixed_calls,
     flexible_calls,
-    last_logits,
     output,
     token_ids,
 )
@@ -40,8 +40,8 @@ _CACHES_OUT = (PRESENT_KEYS, PRESENT_VALUES)
 class Caches(Protocol):
     """A conversation's caches, and the way to append to them."""
 
-    def append(self, tokens: Sequence[int], position: int) -> FloatArray:
-        """Run tokens after the first `position` ones and return the logits `[V]` of the last."""
+    def append(self, tokens: Sequence[int], position: int, rows: int) -> FloatArray:
+        """Run tokens after the first `position` ones; return the last logits, `[rows, V]`."""
 
     def rows(self, layer: int, position: int) -> KeyValueArrays:
         """Return copies of a layer's first rows, float32 `[K, position, D]` each."""
@@ -73,13 +73,13 @@ class StateCaches(Generic[StateT]):
         self._plan = plan
         self._state = runner.make_state() if state is None else state
 
-    def append(self, tokens: Sequence[int], position: int) -> FloatArray:
-        """Run tokens after the first `position` ones and return the logits `[V]` of the last."""
-        logits = np.zeros(0, dtype=np.float32)
+    def append(self, tokens: Sequence[int], position: int, rows: int) -> FloatArray:
+        """Run tokens after the first `position` ones; return the last logits, `[rows, V]`."""
+        last = LastRows(rows, self._layout.num_logits)
         for call in self._plan(tokens, position):
             results = self._runner.predict(call.inputs, self._state, function=call.function)
-            logits = last_logits(results, call.rows, self._layout.num_logits)
-        return logits
+            last.take(results, call.rows)
+        return last.joined()
 
     def rows(self, layer: int, position: int) -> KeyValueArrays:
         """Return copies of a layer's first rows, float32 `[K, position, D]` each."""
@@ -126,19 +126,19 @@ class IoCaches(Generic[StateT]):
             arrays = key, value
         self._arrays = arrays
 
-    def append(self, tokens: Sequence[int], position: int) -> FloatArray:
-        """Run tokens after the first `position` ones and return the logits `[V]` of the last."""
-        logits = np.zeros(0, dtype=np.float32)
+    def append(self, tokens: Sequence[int], position: int, rows: int) -> FloatArray:
+        """Run tokens after the first `position` ones; return the last logits, `[rows, V]`."""
+        last = LastRows(rows, self._layout.num_logits)
         # A rewound conversation holds more rows than count.
-        key, value = (np.ascontiguousarray(rows[:, :, :, : position + 1]) for rows in self._arrays)
+        key, value = (np.ascontiguousarray(kept[:, :, :, : position + 1]) for kept in self._arrays)
         for chunk in chunks(tokens):
             inputs = {INPUT_IDS: token_ids(chunk), KEY_CACHE: key, VALUE_CACHE: value}
             results = self._runner.predict(inputs)
             shape = self._layout.cache_shape(key.shape[3] + len(chunk))
-            logits = last_logits(results, len(chunk), self._layout.num_logits)
+            last.take(results, len(chunk))
             key, value = (output(results, name, shape) for name in _CACHES_OUT)
         self._arrays = key, value
-        return logits
+        return last.joined()
 
     def rows(self, layer: int, position: int) -> KeyValueArrays:
         """Return copies of a layer's first rows, float32 `[K, position, D]` each."""

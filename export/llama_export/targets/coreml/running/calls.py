@@ -114,14 +114,33 @@ def output(results: Mapping[str, Array], name: str, shape: tuple[int, ...]) -> A
     return found
 
 
-def last_logits(results: Mapping[str, Array], rows: int, num_logits: int) -> FloatArray:
-    """Return the logits of a call's last row, `[V]`, as a copy.
+class LastRows:
+    """The last rows of logits of several calls.
 
-    Raises:
-        BundleError: the call gave none, or of another shape.
+    Args:
+        count: number of rows that are wanted.
+        num_logits: V, number of logits in a row.
     """
-    logits = output(results, LOGITS, (1, rows, num_logits))
-    return np.array(logits[0, -1], dtype=np.float32)
+
+    def __init__(self, count: int, num_logits: int) -> None:
+        self._count = count
+        self._num_logits = num_logits
+        self._parts: list[FloatArray] = []
+
+    def take(self, results: Mapping[str, Array], rows: int) -> None:
+        """Copy what is wanted of a call's rows, when it may be among the last.
+
+        Raises:
+            BundleError: the call gave none, or of another shape.
+        """
+        logits = output(results, LOGITS, (1, rows, self._num_logits))
+        kept: FloatArray = np.array(logits[0, -self._count :], dtype=np.float32)
+        self._parts = [kept] if len(kept) == self._count else [*self._parts, kept]
+
+    def joined(self) -> FloatArray:
+        """Return the rows, `[rows, V]`; of fewer than are wanted, all."""
+        rows: FloatArray = np.concatenate(self._parts)[-self._count :]
+        return rows
 
 
 def _number(value: int) -> Array:

@@ -39,6 +39,7 @@ class CoremlSession:
         self, runner: Runner[StateT], spec: GraphSpec, vocab_size: int | None = None
     ) -> None:
         self._layout = Layout.of(spec)
+        self._all_logits = spec.all_logits
         self._vocab_size = vocab_size or self._layout.num_logits
         self._open_caches: Caches | None = open_caches(runner, self._layout)
         self._position = 0
@@ -63,6 +64,11 @@ class CoremlSession:
         """How many tokens the cache holds."""
         return self._position
 
+    @property
+    def all_logits(self) -> bool:
+        """Whether `run` gives a row of logits for each token, or for the last one alone."""
+        return self._all_logits
+
     def prefill(self, input_ids: Sequence[int]) -> FloatArray:
         """Append tokens and return the logits `[V]` after the last of them.
 
@@ -72,13 +78,28 @@ class CoremlSession:
             PromptError: there are none, one is outside the vocabulary, or they do not fit.
             BundleError: the runtime cannot run the package, or it gives something else.
         """
+        last: FloatArray = self._appended(input_ids, rows=1)[-1]
+        return last
+
+    def run(self, input_ids: Sequence[int]) -> FloatArray:
+        """Append tokens and return every row of logits that the package gives, `[rows, V]`.
+
+        An error on the way leaves the conversation as it was.
+
+        Raises:
+            PromptError: there are none, one is outside the vocabulary, or they do not fit.
+            BundleError: the runtime cannot run the package, or it gives something else.
+        """
+        return self._appended(input_ids, rows=len(input_ids) if self._all_logits else 1)
+
+    def _appended(self, input_ids: Sequence[int], *, rows: int) -> FloatArray:
         require_tokens(
             input_ids,
             self._position,
             max_context=self.max_context,
             vocab_size=self.vocab_size,
         )
-        logits = self._caches.append(input_ids, self._position)
+        logits = self._caches.append(input_ids, self._position, rows)
         self._position += len(input_ids)
         return logits
 

@@ -109,6 +109,11 @@ class OnnxSession:
         """How many tokens the cache holds."""
         return self._position
 
+    @property
+    def all_logits(self) -> bool:
+        """Whether `run` gives a row of logits for each token, or for the last one alone."""
+        return self._spec.all_logits
+
     def prefill(self, input_ids: Sequence[int]) -> FloatArray:
         """Append tokens and return the logits `[V]` after the last of them.
 
