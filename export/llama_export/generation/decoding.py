@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -42,12 +42,17 @@ class Predictor(Protocol):
     def position(self) -> int:
         """Number of tokens in the cache."""
 
-    @property
-    def drafts(self) -> Drafts:
-        """What was run ahead of the text."""
-
     def prefill(self, input_ids: Sequence[int]) -> FloatArray:
         """Append tokens and return the logits `[V]` after the last of them."""
+
+
+@runtime_checkable
+class RunsAhead(Protocol):
+    """A predictor that runs what may come ahead of the text."""
+
+    @property
+    def drafts(self) -> Drafts:
+        """What was drafted so far."""
 
 
 class Guide(Protocol):
@@ -199,7 +204,8 @@ class Generation:
     def _figures(
         self, new_tokens: int, first_token_s: float, decode_s: float, reason: str
     ) -> GenerationStats:
-        drafts = self._session.drafts
+        session = self._session
+        drafts = session.drafts if isinstance(session, RunsAhead) else Drafts()
         return GenerationStats(
             prompt_tokens=len(self._input_ids),
             new_tokens=new_tokens,

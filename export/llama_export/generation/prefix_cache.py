@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llama_export.errors import BundleError, PromptError
-from llama_export.generation.decoding import Drafts
 from llama_export.llama.intermediates import FloatArray
 from llama_export.targets.session import KeyValueArrays, Session, require_finite, require_open
 
@@ -67,11 +66,6 @@ class PrefixCache:
     def position(self) -> int:
         """Number of tokens in the cache."""
         return len(self._tokens)
-
-    @property
-    def drafts(self) -> Drafts:
-        """What was run ahead: nothing; a `Speculative` around the cache does that."""
-        return Drafts()
 
     @property
     def is_closed(self) -> bool:

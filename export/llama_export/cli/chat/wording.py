@@ -61,8 +61,8 @@ def answer_line(stats: GenerationStats, cached: int, max_context: int) -> str:
         max_context: number of tokens that it can hold.
     """
     line = (
-        f"{_tokens(stats, 'token')}{_speed(stats, ', {:.1f} tok/s')}{_drafts(stats)}, first token after "
-        f"{stats.time_to_first_token_s:.2f} s, context {cached} of {max_context}"
+        f"{_tokens(stats, 'token')}{_speed(stats, ', {:.1f} tok/s')}{_drafts(stats)}, "
+        f"first token after {stats.time_to_first_token_s:.2f} s, context {cached} of {max_context}"
     )
     ending = _ENDINGS.get(stats.stop_reason)
     return f"{line} ({ending})" if ending else line
