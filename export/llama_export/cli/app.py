@@ -10,6 +10,7 @@ from llama_export.cli.bench import BENCH
 from llama_export.cli.chat.chat import CHAT
 from llama_export.cli.classify import CLASSIFY
 from llama_export.cli.compare import COMPARE
+from llama_export.cli.evaluate import EVALUATE
 from llama_export.cli.export import EXPORT_SECTIONS, export
 from llama_export.cli.generate import GENERATE
 from llama_export.cli.inspect import INSPECT
@@ -31,7 +32,7 @@ app = Program(
     export,
     EXPORT_SECTIONS,
     (
-        *(GENERATE, CHAT, SERVE, CLASSIFY, VERIFY, BENCH),
+        *(GENERATE, CHAT, SERVE, CLASSIFY, VERIFY, EVALUATE, BENCH),
         *(INSPECT, PACK, PUSH, COMPARE, SENSITIVITY, LIST),
     ),
     gathered={"target_options": TARGET_OPTIONS, **READING_OPTIONS, **PUSH_OPTIONS},

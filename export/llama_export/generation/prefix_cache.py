@@ -68,6 +68,11 @@ class PrefixCache:
         return len(self._tokens)
 
     @property
+    def has_whole_head(self) -> bool:
+        """Whether every token has a logit; those that a pruned head lacks are never drawn."""
+        return not len(self._head_tokens)
+
+    @property
     def is_closed(self) -> bool:
         """Whether `close` was called."""
         return self._open_session is None
