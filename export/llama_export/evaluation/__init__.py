@@ -1,1 +1,1 @@
-"""How good a bundle is at tasks that other models are scored on, and how well it foretells texts."""
+"""How good a bundle is at tasks that others are scored on, and how well it foretells texts."""

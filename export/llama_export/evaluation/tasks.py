@@ -117,35 +117,44 @@ def _manager(request: TaskRequest) -> TaskManager:
     if request.include_path is not None and not request.include_path.is_dir():
         message = f"--include-path: there is no folder {request.include_path}"
         raise UsageError(message, "name the folder with your tasks' YAML files")
-    manager = TaskManager(include_path=request.include_path)
+    manager = TaskManager(include_path=request.include_path, include_defaults=False)
+    if request.include_path is None or _missing(manager, request.names):
+        # lm-eval's own are 14,000 files.
+        manager = TaskManager(include_path=request.include_path)
     for name in request.names:
         if name not in manager.task_index:
             near = difflib.get_close_matches(name, manager.all_tasks, n=1)
             guess = f"did you mean {near[0]}? " if near else ""
             message = f"lm-eval has no task, group or tag {name!r:.80}"
             raise UsageError(message, f"{guess}your own come from the folder for --include-path")
-        for task, config in _configs(manager, name):
-            if _asks_for_code(config):
-                message = f"{task} asks for {_REMOTE_CODE}: a data set's own code is never run"
-                raise UsageError(message, "leave the task out, or point it at data without code")
+    for task in _names(manager, request.names):
+        entry = manager.task_index.get(task)
+        if entry is not None and _asks_for_code(entry.cfg):
+            message = f"{task} asks for {_REMOTE_CODE}: a data set's own code is never run"
+            raise UsageError(message, "leave the task out, or point it at data without code")
     return manager
 
 
-def _configs(manager: TaskManager, name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the configs that a name stands for, as they are written."""
-    waiting, seen = [name], set[str]()
+def _missing(manager: TaskManager, names: Sequence[str]) -> bool:
+    """Whether a name, or a part of what it stands for, is none that the manager knows."""
+    return any(each not in manager.task_index for each in _names(manager, names))
+
+
+def _names(manager: TaskManager, names: Sequence[str]) -> list[str]:
+    """Return the names, and those of all that they stand for."""
+    waiting, seen = list(names), dict[str, None]()
     while waiting:
-        each = waiting.pop()
-        entry = manager.task_index.get(each)
-        if entry is None or each in seen:
+        name = waiting.pop()
+        entry = manager.task_index.get(name)
+        if name in seen or entry is None:
+            seen.setdefault(name)
             continue
-        seen.add(each)
-        waiting += entry.tags if entry.cfg is None else ()
-        yield each, entry.cfg or {}
-        parts = (entry.cfg or {}).get("task")
-        waiting += (
-            [part for part in parts if isinstance(part, str)] if isinstance(parts, list) else []
-        )
+        seen[name] = None
+        parts = list(entry.tags) if entry.cfg is None else entry.cfg.get("task")
+        if isinstance(parts, list):
+            named = [part.get("task") if isinstance(part, Mapping) else part for part in parts]
+            waiting += [part for part in named if isinstance(part, str)]
+    return list(seen)
 
 
 def _asks_for_code(config: object) -> bool:
