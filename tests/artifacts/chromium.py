@@ -25,6 +25,7 @@ _OPTIONS = (
     "--disable-gpu",
     "--disable-dev-shm-usage",
     "--no-first-run",
+    "--enable-logging=stderr",  # what the page says on its console too
     # The page reaches this machine and nothing else.
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
 )
@@ -40,13 +41,19 @@ class Exchange:
     answered: threading.Event = field(default_factory=threading.Event)
 
 
-def ask_page(program: Path, folders: Mapping[str, Path], request: object) -> object:
+def ask_page(
+    program: Path,
+    folders: Mapping[str, Path],
+    request: object,
+    console: list[str] | None = None,
+) -> object:
     """Open `/page.html` in Chromium and return the JSON that it posts to `/answer`.
 
     Args:
         program: Chromium.
         folders: what is served: path prefix -> folder, or one file.
         request: JSON that the page finds at `/request`.
+        console: takes what the page and its workers wrote on the console, a line each.
     """
     exchange = Exchange(folders, request)
     # Its processes may write to the profile for a moment after they were told to end.
@@ -62,8 +69,11 @@ def ask_page(program: Path, folders: Mapping[str, Path], request: object) -> obj
             finally:
                 process.terminate()
                 process.wait()
+        said = log.read_text(encoding="utf-8", errors="replace")
+        if console is not None:
+            console.extend(line for line in said.splitlines() if ":CONSOLE" in line)
         if not exchange.answered.is_set():
-            message = f"the page sent nothing; Chromium said: {log.read_text()[-2000:]}"
+            message = f"the page sent nothing; Chromium said: {said[-2000:]}"
             raise AssertionError(message)
     return exchange.answer
 
