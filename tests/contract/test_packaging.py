@@ -19,7 +19,16 @@ SOURCES = {
     "llama_quantize": ROOT / "quantize",
 }
 # What the source distribution takes of the tree; .gitignore and PKG-INFO are hatchling's.
-SDIST_FOLDERS = {"apps", "docs", "export", "integrations", "quantize", "tests", "tools"}
+SDIST_FOLDERS = {
+    "apps",
+    "docs",
+    "examples",
+    "export",
+    "integrations",
+    "quantize",
+    "tests",
+    "tools",
+}
 SDIST_FILES = {
     "CHANGELOG.md",
     "CITATION.cff",

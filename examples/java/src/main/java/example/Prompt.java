@@ -43,7 +43,12 @@ final class Prompt {
         var prompt = new Prompt(vocabulary, now);
         JsonElement told = manifest.getAsJsonObject("chat").get("turns");
         if (told.isJsonNull()) {
-            prompt.add(manifest.getAsJsonObject("tokenizer").getAsJsonArray("prefix_token_ids"));
+            JsonObject tokens = manifest.getAsJsonObject("tokenizer");
+            if (tokens.has("prefix_token_ids")) {
+                prompt.add(tokens.getAsJsonArray("prefix_token_ids"));
+            } else {
+                prompt.ids.add(tokens.get("bos_token_id").getAsLong());
+            }
             prompt.text.append(message);
         } else {
             JsonObject turns = told.getAsJsonObject();
