@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from artifacts.lm_eval_tasks import lm_eval_checkpoint, request
 from artifacts.small_bundle import export_small

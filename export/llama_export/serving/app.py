@@ -119,7 +119,7 @@ class _Server:
 
     async def _chat(self, request: Request) -> Response:
         fields, served = await self._read(request)
-        asked = read_chat(fields)
+        asked = read_chat(fields, served.session.chat_format)
         writer = ChatWriter(served, asked, has_usage=wants_usage(fields))
         is_stream = fields.flag("stream", False)
         return await answer(request, served.engine, asked, writer, is_stream=is_stream)

@@ -5,15 +5,18 @@ It knows names and shapes; it does not know HTTP, and writes nothing itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import secrets
+from collections.abc import Mapping, Sequence
 
 from llama_export.errors import PromptError
 from llama_export.generation.defaults import ANSWER_TOKENS
+from llama_export.generation.text_stream import Completion
+from llama_export.generation.tools import Reply
 from llama_export.generation.validation import as_messages
 from llama_export.serving.catalogue import Served
 from llama_export.serving.fields import Fields
 from llama_export.serving.guides import TokenChance
-from llama_export.serving.job import Event, Job, Piece
+from llama_export.serving.job import Event, Job, Piece, TextEnd
 from llama_export.serving.refusals import ApiError, refuse_unsupported, refuse_wrong
 from llama_export.serving.settings import MOST_MESSAGES
 from llama_export.serving.text_request import (
@@ -27,11 +30,15 @@ from llama_export.serving.text_request import (
     read_top_logprobs,
     refuse_unread,
 )
+from llama_export.serving.tool_protocol import call_delta, read_tools, reply_message
 from llama_export.serving.transport import EVENTS, sse
 from llama_export.serving.wording import Heading, Usage, chat_logprobs, finish_reason
-from llama_export.tokenizer.chat.chat_format import Dialog
+from llama_export.tokenizer.chat.call_reader import CallReader, Delta, TextDelta
+from llama_export.tokenizer.chat.chat_format import ChatFormat, Dialog
 from llama_export.tokenizer.chat.messages import Message
 
+CALLED = "tool_calls"
+"""OpenAI's word for a text that ended in calls."""
 _DONE = b"data: [DONE]\n\n"
 _KNOWN = (
     HARMLESS
@@ -43,8 +50,12 @@ _KNOWN = (
 )
 
 
-def read_chat(fields: Fields) -> TextRequest:
+def read_chat(fields: Fields, chat_format: ChatFormat) -> TextRequest:
     """Read the parameters of a chat's completion.
+
+    Args:
+        fields: the request.
+        chat_format: how the model's dialogs are written.
 
     Raises:
         ApiError: one of them is wrong, or not supported.
@@ -59,14 +70,18 @@ def read_chat(fields: Fields) -> TextRequest:
         message = "top_logprobs needs logprobs: true"
         raise ApiError(400, message, param="top_logprobs", code="invalid_value")
     arguments = fields.child("chat_template_kwargs").raw
+    tools, forced = read_tools(fields, chat_format)
+    definitions = () if tools is None else tools.definitions
     return TextRequest(
-        prompts=(Dialog(read_messages(fields), arguments=arguments),),
+        prompts=(Dialog(read_messages(fields), tools=definitions, arguments=arguments),),
         max_tokens=read_most_tokens(fields),
         drawing=read_drawing(fields),
         stop=read_stop(fields),
         choices=read_choices(fields),
         top_logprobs=top if wants_logprobs else None,
         response_format=fields.child("response_format").raw or None,
+        tools=tools,
+        forced=forced,
     )
 
 
@@ -142,17 +157,19 @@ class ChatWriter:
         self._tokenizer = served.session.tokenizer
         self._asked, self._has_usage = asked, has_usage
         self._begun: set[int] = set()
+        self._readers: dict[int, CallReader] = {}
 
     def whole(self, job: Job) -> dict[str, object]:
         """Return the body of a response."""
         choices = [
             {
                 "index": end.index,
-                "message": {"role": "assistant", "content": end.text, "refusal": None},
+                "message": reply_message(reply),
                 "logprobs": self._logprobs(job.chances_of(end.index)),
-                "finish_reason": finish_reason(end),
+                "finish_reason": CALLED if reply.calls else finish_reason(end),
             }
             for end in job.ends
+            for reply in (self._reply(end),)
         ]
         usage = Usage.of(job.ends, self._asked.choices).to_json()
         return {**self._heading.to_json("chat.completion"), "choices": choices, "usage": usage}
@@ -167,9 +184,23 @@ class ChatWriter:
         if event.index not in self._begun:
             self._begun.add(event.index)
             chunks += self._chunk(event.index, {"role": "assistant", "content": ""})
+        is_piece = isinstance(event, Piece)
+        text, chances = event.text if is_piece else "", event.chances
+        reader = self._reader(event.index)
+        if reader is None:
+            deltas: list[dict[str, object]] = [{"content": text}] if is_piece else []
+        else:
+            found = reader.push(text) if is_piece else reader.finish()
+            deltas = [_delta(each) for each in found]
+        for delta in deltas:
+            chunks += self._chunk(event.index, delta, chances)
+            chances = ()
         if isinstance(event, Piece):
-            return chunks + self._chunk(event.index, {"content": event.text}, event.chances)
-        return chunks + self._chunk(event.index, {}, event.chances, finish_reason(event))
+            # What is held back may be a call; how likely it was is known all the same.
+            return chunks + (self._chunk(event.index, {}, chances) if chances else b"")
+        called = reader is not None and reader.calls
+        reason = CALLED if called else finish_reason(event)
+        return chunks + self._chunk(event.index, {}, chances, reason)
 
     def end(self, job: Job) -> bytes:
         """Return the numbers of tokens, where they are asked for, and the mark of the end."""
@@ -183,10 +214,23 @@ class ChatWriter:
         """Return the error as an event."""
         return sse(error.to_json()) + _DONE
 
+    def _reply(self, end: TextEnd) -> Reply:
+        if (tools := self._asked.tools) is None:
+            return Reply(end.text)
+        return tools.read(Completion(end.text, (), end.stats))
+
+    def _reader(self, index: int) -> CallReader | None:
+        """Return what reads the calls of a text; None: there are no tools."""
+        if (tools := self._asked.tools) is None:
+            return None
+        if index not in self._readers:
+            self._readers[index] = tools.reader(f"call_{secrets.token_hex(6)}_")
+        return self._readers[index]
+
     def _chunk(
         self,
         index: int,
-        delta: dict[str, str],
+        delta: Mapping[str, object],
         chances: Sequence[TokenChance] = (),
         reason: str | None = None,
     ) -> bytes:
@@ -204,3 +248,9 @@ class ChatWriter:
         if self._asked.top_logprobs is None:
             return None
         return chat_logprobs(self._tokenizer, chances)
+
+
+def _delta(delta: Delta) -> dict[str, object]:
+    if isinstance(delta, TextDelta):
+        return {"content": delta.text}
+    return {"tool_calls": [call_delta(delta)]}

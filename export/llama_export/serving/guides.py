@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from llama_export.errors import PromptError, UsageError
 from llama_export.generation.decoding import Guide
+from llama_export.generation.grammar import Grammar
 from llama_export.generation.text_session import TextSession
-
-from llama_export.serving.refusals import refuse_unsupported, refuse_wrong
+from llama_export.serving.refusals import ApiError
 from llama_export.serving.text_request import TextRequest
 
 Logits = NDArray[np.float32]
@@ -32,16 +33,18 @@ def guide_for(request: TextRequest, session: TextSession) -> Guide | None:
         session: session that writes the answer, with the model's tokenizer.
 
     Raises:
-        ApiError: nothing here makes an answer obey that.
+        ApiError: it is no form, or cannot be obeyed.
     """
-    asked = request.response_format
-    if asked is None or asked.get("type") == "text":
-        return None
-    kind = asked.get("type")
-    if not isinstance(kind, str):
-        refuse_wrong("response_format.type", "a text", kind)
-    reason = f"{session.name:.80} answers in text; leave it out"
-    refuse_unsupported(f"response_format {kind:.40}", reason)
+    from llama_export.generation.structured import guide_for as grammar_guide
+
+    param = "tools" if request.forced else "response_format"
+    try:
+        if request.tools is not None and request.forced:
+            return session.guide(Grammar.rules(request.tools.grammar(request.forced)))
+        return grammar_guide(session, request.response_format)
+    except (PromptError, UsageError) as error:
+        message = f"{param}: {error.message}" + (f"; {error.hint}" if error.hint else "")
+        raise ApiError(400, message, param=param, code="invalid_value") from error
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from llama_export.serving.text_request import (
     TextRequest,
     read_drawing,
     read_stop,
+    refuse_tools,
     refuse_unread,
 )
 from llama_export.serving.transport import EVENTS, sse
@@ -47,6 +48,7 @@ def read_response(fields: Fields) -> TextRequest:
     """
     fields.only(_KNOWN)
     refuse_unread(fields)
+    refuse_tools(fields)
     for key in ("previous_response_id", "conversation", "prompt"):
         if fields.has(key):
             refuse_unsupported(key, "nothing is kept here; give the whole dialog as input")

@@ -19,6 +19,7 @@ CACHE_MB = 512
 BODY_MB = 4
 MAX_TOKENS = 4096
 # Of one request: answers to one prompt, prompts of one completion, and texts that end an answer.
+MOST_TOOLS = 128
 MOST_CHOICES = 16
 MOST_PROMPTS = 64
 MOST_STOPS = 16

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from llama_export.generation.tools import Tools
 from llama_export.serving.fields import Fields
 from llama_export.serving.refusals import refuse_unsupported
-from llama_export.serving.settings import MOST_CHOICES, MOST_STOPS, MOST_TOP_LOGPROBS
+from llama_export.serving.settings import MOST_CHOICES, MOST_STOPS, MOST_TOOLS, MOST_TOP_LOGPROBS
 from llama_export.tokenizer.chat.chat_format import Dialog
 
 MOST_SEED = 2**63 - 1
@@ -46,6 +47,8 @@ class TextRequest:
         choices: number of texts for each prompt.
         top_logprobs: number of the likeliest tokens to report beside each one; None: report none.
         response_format: form that the answer must have, as the client gave it; None: any.
+        tools: tools that the model may call; None: none.
+        forced: tool that it must call, or `REQUIRED` for any; empty: it need not call one.
     """
 
     prompts: tuple[Prompt, ...]
@@ -55,6 +58,8 @@ class TextRequest:
     choices: int = 1
     top_logprobs: int | None = None
     response_format: Mapping[str, object] | None = None
+    tools: Tools | None = None
+    forced: str = ""
 
 
 def read_drawing(fields: Fields) -> dict[str, float | int]:
@@ -112,9 +117,19 @@ def refuse_unread(fields: Fields) -> None:
             refuse_unsupported(key, "give repetition_penalty instead, or 0")
     if fields.child("logit_bias").raw:
         refuse_unsupported("logit_bias", "leave it out")
-    for key in ("tools", "functions"):
-        if fields.items(key, 1024):
-            refuse_unsupported(key, "leave it out")
-    for key in ("tool_choice", "function_call"):
-        if fields.raw.get(key, "auto") not in ("auto", "none"):
-            refuse_unsupported(key, "there are no tools to choose from")
+    if fields.items("functions", MOST_TOOLS):
+        refuse_unsupported("functions", "give tools instead")
+    if fields.raw.get("function_call", "auto") not in ("auto", "none"):
+        refuse_unsupported("function_call", "give tool_choice instead")
+
+
+def refuse_tools(fields: Fields) -> None:
+    """Refuse tools where this protocol's calls are not written here.
+
+    Raises:
+        ApiError: there is one, or a choice of one.
+    """
+    if fields.items("tools", MOST_TOOLS):
+        refuse_unsupported("tools", "leave it out, or ask /v1/chat/completions")
+    if fields.raw.get("tool_choice", "auto") not in ("auto", "none"):
+        refuse_unsupported("tool_choice", "there are no tools to choose from")

@@ -1,0 +1,92 @@
+"""Tools in OpenAI's protocol of chats: what a request offers, and calls in answers and streams.
+
+It knows the shapes. How a model writes a call, and how it is made to, is not known here.
+"""
+
+from __future__ import annotations
+
+import json
+
+from llama_export.errors import PromptError
+from llama_export.generation.tools import REQUIRED, Reply, Tools
+from llama_export.serving.fields import Fields
+from llama_export.serving.refusals import ApiError, refuse_wrong
+from llama_export.serving.settings import MOST_TOOLS
+from llama_export.tokenizer.chat.call_reader import CallDelta
+from llama_export.tokenizer.chat.chat_format import ChatFormat
+
+_CHOICES = '"none", "auto", "required", or a function by {"type": "function", "function": {...}}'
+
+
+def read_tools(fields: Fields, chat_format: ChatFormat) -> tuple[Tools | None, str]:
+    """Read the tools that a model may call, and which of them it must.
+
+    Args:
+        fields: the request.
+        chat_format: how the model's dialogs are written.
+
+    Returns:
+        The tools, None where there are none or none may be called; and the tool that must be
+        called, `REQUIRED` for any, empty for none.
+
+    Raises:
+        ApiError: they are something else, or the model's template has no place for them.
+    """
+    offered = fields.items("tools", MOST_TOOLS)
+    choice = _read_choice(fields)
+    if not offered:
+        if choice not in ("auto", "none"):
+            refuse_wrong("tool_choice", "tools to choose from", choice)
+        return None, ""
+    try:
+        tools = Tools(chat_format, offered)
+    except PromptError as error:
+        message = f"tools: {error.message}; {error.hint}"
+        raise ApiError(400, message, param="tools", code="invalid_value") from error
+    if choice == "none":
+        return None, ""
+    if choice == "auto":
+        return tools, ""
+    if choice != REQUIRED and choice not in tools.names:
+        refuse_wrong("tool_choice", f"one of {', '.join(tools.names):.200}", choice)
+    return tools, choice
+
+
+def _read_choice(fields: Fields) -> str:
+    given = fields.raw.get("tool_choice")
+    match given:
+        case None:
+            choice = "auto"
+        case "none" | "auto" | "required":
+            choice = str(given)
+        case {"type": "function", "function": {"name": str(name)}}:
+            choice = name
+        case _:
+            refuse_wrong("tool_choice", _CHOICES, given)
+    return choice
+
+
+def reply_message(reply: Reply) -> dict[str, object]:
+    """Return a whole reply as a message."""
+    message: dict[str, object] = {"role": "assistant", "content": reply.text, "refusal": None}
+    if reply.calls:
+        message["content"] = reply.text or None
+        message["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {
+                    "name": call.name,
+                    "arguments": json.dumps(call.arguments, ensure_ascii=False),
+                },
+            }
+            for call in reply.calls
+        ]
+    return message
+
+
+def call_delta(delta: CallDelta) -> dict[str, object]:
+    """Return more of a call as a stream has it."""
+    function = {"name": delta.name} if delta.name else {}
+    named: dict[str, object] = {"id": delta.id, "type": "function"} if delta.id else {}
+    return {"index": delta.index, **named, "function": {**function, "arguments": delta.arguments}}
