@@ -135,6 +135,7 @@ GENERATE = Verb(
                 click.Option(
                     ["--tools"],
                     type=PATH,
+                    metavar="FILE",
                     help="With --chat: a JSON file of functions that the model may call. Its calls "
                     "are written, not run.",
                 ),
