@@ -1,0 +1,167 @@
+"""The parts of the server by themselves: turns, the queue, kept sessions, what ends an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import numpy as np
+import pytest
+from artifacts.demo_bundle import demo_bundle  # noqa: F401 - a fixture
+from artifacts.served import opened
+
+from llama_export.serving.engine import Engine
+from llama_export.serving.fair_queue import FairQueue
+from llama_export.serving.guides import ChanceRecorder
+from llama_export.serving.job import Job, Piece
+from llama_export.serving.pool import CacheBudget, SessionPool
+from llama_export.serving.refusals import ApiError
+from llama_export.serving.settings import ServerSettings
+from llama_export.serving.text_request import TextRequest
+from llama_export.serving.turns import Turns
+
+PROMPT = "Once upon a time there was a poor woman who had two sons and a cow, and she said"
+
+
+def test_turns_go_round():
+    turns, order = Turns(), []
+    began = threading.Barrier(3)
+
+    def step(name: str) -> None:
+        began.wait()
+        with turns.held():
+            for _ in range(4):
+                order.append(name)
+                # So that all three are there before the second step.
+                time.sleep(0.05)
+                turns.pass_on()
+
+    threads = [threading.Thread(target=step, args=(name,)) for name in "abc"]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert len(order) == 12
+    assert all(set(order[at : at + 3]) == set("abc") for at in range(0, 12, 3)), order
+
+
+def test_a_turn_may_be_longer_than_a_step():
+    turns, order = Turns(slice_s=60), []
+
+    def step(name: str) -> None:
+        with turns.held():
+            for _ in range(3):
+                order.append(name)
+                time.sleep(0.02)
+                turns.pass_on()
+
+    threads = [threading.Thread(target=step, args=(name,)) for name in "ab"]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert "".join(order) in ("aaabbb", "bbbaaa")
+
+
+def test_a_client_with_many_requests_does_not_keep_the_others_waiting():
+    queue: FairQueue[str] = FairQueue()
+    for item in ("a1", "a2", "a3", "b1", "c1", "b2"):
+        queue.push(item[0], item)
+    assert queue.remove("a", "a2")
+    assert not queue.remove("a", "a2")
+    assert not queue.remove("d", "d1")
+    assert len(queue) == 5
+    assert [queue.pop() for _ in range(5)] == ["a1", "b1", "c1", "a3", "b2"]
+    with pytest.raises(IndexError):
+        queue.pop()
+
+
+def test_chances_are_logarithms_of_probabilities():
+    recorder = ChanceRecorder(2)
+    recorder.see(np.log(np.array([0.1, 0.6, 0.3], dtype=np.float32)) + 5)
+    recorder.draw(2)
+    (found,) = recorder.collect()
+    assert found.logprob == pytest.approx(np.log(0.3), abs=1e-6)
+    assert [token for token, _ in found.likeliest] == [1, 2]
+    assert recorder.collect() == ()
+
+
+@pytest.fixture
+def root(demo_bundle):  # noqa: F811
+    pytest.importorskip("onnxruntime", reason="needs the onnx extra")
+    with opened(demo_bundle).session as session:
+        yield session
+
+
+@pytest.mark.onnx
+def test_the_session_with_the_longest_beginning_is_taken(root):
+    pool = SessionPool(root, CacheBudget(2**30, 6144))
+    ids = root.encode(PROMPT)
+    first = pool.take(ids)
+    assert first.position == 0
+    first.logits(ids)
+    pool.put_back(first)
+    # A text that goes on takes it; one that shares a part copies that, and leaves it.
+    longer = pool.take([*ids, 5, 6])
+    assert longer is first
+    pool.put_back(longer)
+    assert pool.take([7] * 40).position == 0
+    other = pool.take([*ids[:-9], *[7] * 20])
+    assert other is not first
+    assert other.tokens == tuple(ids[:-9])
+    assert first.tokens == tuple(ids)
+    assert pool.kept_tokens == len(ids)
+
+
+@pytest.mark.onnx
+def test_what_is_kept_stays_within_the_budget(root):
+    pool = SessionPool(root, CacheBudget(2 * 512 * 6144, 6144))
+    for token in range(4):
+        session = pool.take([token] * 30)
+        session.logits([token] * 30)
+        pool.put_back(session)
+        assert pool.kept_bytes <= 2 * 512 * 6144
+    assert pool.kept_tokens == 60
+    assert pool.take([3] * 40).position == 30
+    assert pool.take([0] * 40).position == 0, "the oldest one went"
+    none = SessionPool(root, CacheBudget(0, 6144))
+    session = none.take([1] * 30)
+    session.logits([1] * 30)
+    none.put_back(session)
+    assert session.is_closed
+    assert none.kept_tokens == 0
+
+
+@pytest.mark.onnx
+@pytest.mark.parametrize(("reason", "status"), [("left", 499), ("shutdown", 503), ("late", 504)])
+def test_an_answer_ends_before_its_next_token(demo_bundle, monkeypatch, reason, status):  # noqa: F811
+    pytest.importorskip("onnxruntime", reason="needs the onnx extra")
+    posted: list[object] = []
+    post = Job.post
+
+    def end_at_the_third(job: Job, event: object) -> None:
+        posted.append(event)
+        if len(posted) == 3:
+            job.stop(reason)
+        post(job, event)
+
+    monkeypatch.setattr(Job, "post", end_at_the_third)
+
+    async def ask() -> Engine:
+        session = opened(demo_bundle).session
+        settings = ServerSettings()
+        engine = Engine(session, settings, bytes_per_token=6144, cache_is_inside=False)
+        job = engine.submit(TextRequest((PROMPT,), max_tokens=200), "me")
+        with pytest.raises(ApiError) as ended:
+            async for _ in job.events():
+                pass
+        assert ended.value.status == status
+        return engine
+
+    engine = asyncio.run(ask())
+    assert [type(each) for each in posted] == [Piece, Piece, Piece, ApiError]
+    # Each piece is a token here; of the one after the third, the step was made and nothing drawn.
+    assert engine.kept_tokens == len(engine.session.encode(PROMPT)) + 3
+    engine.close()
+    assert engine.session.is_closed
