@@ -5,8 +5,8 @@
 Each prompt is answered in turns without and with drafts, greedily, and a ratio is taken of two
 turns that follow each other. Beside the wall clock stands the processors' time of this process,
 which other programs disturb less. Where both texts differ, a run of several rows has rounded in
-another way; the speeds are those of each one's own text. The bundle must give each position's logits
-(`--all-logits`).
+another way; the speeds are those of each one's own text. The bundle must give each position's
+logits (`--all-logits`).
 """
 
 from __future__ import annotations

@@ -19,7 +19,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 MOST_HELP_S = 0.4
 MOST_REFUSAL_S = 1.2
-HEAVY = {"torch", "onnx", "onnxruntime", "executorch", "coremltools", "matplotlib", "transformers"}
+HEAVY = {"torch", "onnx", "onnxruntime", "executorch", "coremltools", "matplotlib"} | {
+    "datasets",
+    "lm_eval",
+    "transformers",
+}
 CHILD = """
 import json, sys, time
 {before}
@@ -120,6 +124,9 @@ def test_list_answers_without_pytorch(tmp_path):
         (["verify", "./nowhere", "--html", "no/such/page.html"], 11, "page.html"),
         (["verify", "./nowhere", "--text", "nothing.txt"], 15, "nothing.txt"),
         (["bench", "./nowhere"], 8, "nowhere"),
+        (["evaluate", "./nowhere", "--text", "nothing.txt"], 15, "nothing.txt"),
+        (["evaluate", "./nowhere", "--tasks", "arc_easy"], 8, "nowhere"),
+        (["evaluate", "./nowhere"], 2, "needs --tasks or --text"),
         (["inspect", "./nowhere"], 8, "nowhere"),
         (["compare"], 2, "or two bundles"),
         (["compare", "./nowhere", "./there"], 8, "nowhere"),

@@ -37,6 +37,7 @@ HEADINGS = {
     "push": ["Arguments", "Repository", "Options"],
     "verify": ["Arguments", "Compare with", "Checks", "Run"],
     "bench": ["Arguments", "What is measured", "Run"],
+    "evaluate": ["Arguments", "Tasks", "Text", "Run"],
     "inspect": ["Arguments", "Options"],
     "compare": [
         "Arguments",
