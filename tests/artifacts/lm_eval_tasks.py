@@ -1,4 +1,4 @@
-"""Tasks in lm-eval's YAML, their data beside them, and a checkpoint in lm-eval's own adapter."""
+"""Tasks in lm-eval's YAML with their data, and a checkpoint in lm-eval's own adapter."""
 
 from __future__ import annotations
 
