@@ -112,8 +112,9 @@ def test_a_fault_of_a_task_is_not_ours(command, demo_bundle, tasks):
 def test_data_that_cannot_be_had(command, demo_bundle, tasks, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     file = tasks / "capitals.yaml"
-    text = file.read_text().replace("dataset_path: json", "dataset_path: somebody/capitals")
-    file.write_text(text.replace("dataset_kwargs:", "unused:"))
+    head, _, rest = file.read_text().partition("dataset_kwargs:")
+    head = head.replace("dataset_path: json", "dataset_path: somebody/capitals")
+    file.write_text(head + rest[rest.index("test_split:") :])
     words = ["evaluate", demo_bundle, "--tasks", "capitals", "--include-path", tasks]
     code, out, err = command(*words, columns=200)
     assert (code, out) == (12, "")

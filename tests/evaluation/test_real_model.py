@@ -1,4 +1,4 @@
-"""SmolLM2's scores as a bundle in floats are those of transformers and lm-eval on its checkpoint."""
+"""SmolLM2 as a bundle in floats has the scores that lm-eval gives its checkpoint."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TASKS = ("capitals", "capitals_text", "capitals_written")
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
-    """Return the real model as a checkpoint of bfloat16 weights, which a bundle can hold exactly."""
+    """Return the real model as a checkpoint in bfloat16, which a bundle can hold exactly."""
     import torch
     import transformers
     from safetensors.torch import save_file
