@@ -70,12 +70,7 @@ class BundleLM(TemplateLM):
         """Return the token before a text that has no context."""
         return first_token(self._session)
 
-    def tok_encode(
-        self,
-        string: str,
-        add_special_tokens: bool | None = None,
-        **kwargs: object,
-    ) -> list[int]:
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None) -> list[int]:
         """Encode a text; the names of special tokens become their ids, as in transformers."""
         tokenizer = self._session.tokenizer
         if add_special_tokens is False:
