@@ -130,7 +130,7 @@ def _documents(read: Sequence[_Read]) -> list[tuple[float, float, float]]:
 
 def _blocks(read: Sequence[_Read]) -> list[tuple[float, float, float]]:
     """Return nats, tokens and bytes of each block; a block has its share of the bytes."""
-    found = []
+    found: list[tuple[float, float, float]] = []
     for each in read:
         count = max(1, len(each.nats) // BLOCK_TOKENS)
         for block in np.array_split(each.nats, count):
