@@ -12,56 +12,46 @@ from artifacts.demo_bundle import demo_bundle  # noqa: F401 - a fixture
 from artifacts.served import opened
 
 from llama_export.serving.engine import Engine
-from llama_export.serving.fair_queue import FairQueue
 from llama_export.serving.guides import ChanceRecorder
 from llama_export.serving.job import Job, Piece
 from llama_export.serving.pool import CacheBudget, SessionPool
 from llama_export.serving.refusals import ApiError
 from llama_export.serving.settings import ServerSettings
 from llama_export.serving.text_request import TextRequest
-from llama_export.serving.turns import Turns
+from llama_export.serving.turns import FairQueue, Turns
 
 PROMPT = "Once upon a time there was a poor woman who had two sons and a cow, and she said"
 
 
-def test_turns_go_round():
-    turns, order = Turns(), []
-    began = threading.Barrier(3)
+def order_of_steps(turns: Turns, names: str, steps: int) -> str:
+    """Return who made each step, where all wait before the first."""
+    order: list[str] = []
 
-    def step(name: str) -> None:
-        began.wait()
+    def work(name: str) -> None:
         with turns.held():
-            for _ in range(4):
+            for _ in range(steps):
                 order.append(name)
-                # So that all three are there before the second step.
-                time.sleep(0.05)
                 turns.pass_on()
 
-    threads = [threading.Thread(target=step, args=(name,)) for name in "abc"]
-    for each in threads:
-        each.start()
+    threads = [threading.Thread(target=work, args=(name,)) for name in names]
+    with turns.held():
+        for each in threads:
+            each.start()
+        while len(turns._waiting) < len(threads):
+            time.sleep(0.001)
     for each in threads:
         each.join()
-    assert len(order) == 12
-    assert all(set(order[at : at + 3]) == set("abc") for at in range(0, 12, 3)), order
+    return "".join(order)
+
+
+def test_turns_go_round():
+    order = order_of_steps(Turns(), "abc", 4)
+    assert set(order[:3]) == set("abc")
+    assert order == order[:3] * 4
 
 
 def test_a_turn_may_be_longer_than_a_step():
-    turns, order = Turns(slice_s=60), []
-
-    def step(name: str) -> None:
-        with turns.held():
-            for _ in range(3):
-                order.append(name)
-                time.sleep(0.02)
-                turns.pass_on()
-
-    threads = [threading.Thread(target=step, args=(name,)) for name in "ab"]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
-    assert "".join(order) in ("aaabbb", "bbbaaa")
+    assert order_of_steps(Turns(slice_s=60), "ab", 3) in ("aaabbb", "bbbaaa")
 
 
 def test_a_client_with_many_requests_does_not_keep_the_others_waiting():
@@ -82,7 +72,7 @@ def test_chances_are_logarithms_of_probabilities():
     recorder.see(np.log(np.array([0.1, 0.6, 0.3], dtype=np.float32)) + 5)
     recorder.draw(2)
     (found,) = recorder.collect()
-    assert found.logprob == pytest.approx(np.log(0.3), abs=1e-6)
+    assert found.logprob == pytest.approx(np.log(0.3), abs=1e-5)
     assert [token for token, _ in found.likeliest] == [1, 2]
     assert recorder.collect() == ()
 
@@ -97,7 +87,7 @@ def root(demo_bundle):  # noqa: F811
 @pytest.mark.onnx
 def test_the_session_with_the_longest_beginning_is_taken(root):
     pool = SessionPool(root, CacheBudget(2**30, 6144))
-    ids = root.encode(PROMPT)
+    ids = list(range(100, 140))
     first = pool.take(ids)
     assert first.position == 0
     first.logits(ids)
@@ -152,11 +142,14 @@ def test_an_answer_ends_before_its_next_token(demo_bundle, monkeypatch, reason, 
         session = opened(demo_bundle).session
         settings = ServerSettings()
         engine = Engine(session, settings, bytes_per_token=6144, cache_is_inside=False)
-        job = engine.submit(TextRequest((PROMPT,), max_tokens=200), "me")
+        request = TextRequest((PROMPT,), max_tokens=200, drawing={"temperature": 0})
+        job = engine.submit(request, "me")
         with pytest.raises(ApiError) as ended:
             async for _ in job.events():
                 pass
         assert ended.value.status == status
+        while engine.active:
+            await asyncio.sleep(0.001)
         return engine
 
     engine = asyncio.run(ask())

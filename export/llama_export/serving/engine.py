@@ -17,14 +17,13 @@ from functools import partial
 from typing import Any
 
 from llama_export.generation.text_session import TextSession
-from llama_export.serving.fair_queue import FairQueue
 from llama_export.serving.guides import ChanceRecorder, Watch, guide_for
 from llama_export.serving.job import Job, Piece, TextEnd
 from llama_export.serving.pool import CacheBudget, SessionPool
 from llama_export.serving.refusals import ApiError, as_api_error
 from llama_export.serving.settings import ServerSettings
 from llama_export.serving.text_request import MOST_SEED, Prompt, TextRequest
-from llama_export.serving.turns import Turns
+from llama_export.serving.turns import FairQueue, Turns
 from llama_export.tokenizer.chat.chat_format import Dialog
 
 # How long a conversation keeps a cache that is inside the runtime: to put another one there is a

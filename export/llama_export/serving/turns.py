@@ -1,17 +1,20 @@
-"""Whose step it is: threads that share one model take turns, each as long as the others.
+"""Whose turn it is: threads that share a model, step by step, and clients whose requests wait.
 
 A model computes with all cores, so two steps at once are no faster than one after the other; and a
-runtime that keeps the cache inside has room for one conversation. It knows threads and seconds;
-it does not know what a step is.
+runtime that keeps the cache inside has room for one conversation. It knows threads, seconds and
+names of clients; it does not know what a step is, or what waits.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
 
 
 class Turns:
@@ -66,3 +69,47 @@ class Turns:
                 self._waiting.popleft().release()
             else:
                 self._is_held = False
+
+
+class FairQueue(Generic[Item]):
+    """A queue that is fair: the first item of each client in turn, and of one client in its order.
+
+    So a client that sends a hundred requests at once does not keep the others waiting for all of
+    them.
+    """
+
+    def __init__(self) -> None:
+        # The client whose turn is next stands first.
+        self._lines: OrderedDict[str, deque[Item]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return sum(map(len, self._lines.values()))
+
+    def push(self, client: str, item: Item) -> None:
+        """Add an item behind the others of its client."""
+        self._lines.setdefault(client, deque()).append(item)
+
+    def pop(self) -> Item:
+        """Take the first item of the client whose turn it is, which then stands last.
+
+        Raises:
+            IndexError: there is none.
+        """
+        if not self._lines:
+            message = "the queue is empty"
+            raise IndexError(message)
+        client, line = self._lines.popitem(last=False)
+        item = line.popleft()
+        if line:
+            self._lines[client] = line
+        return item
+
+    def remove(self, client: str, item: Item) -> bool:
+        """Take an item out, wherever it stands; return whether it was there."""
+        line = self._lines.get(client, deque())
+        if item not in line:
+            return False
+        line.remove(item)
+        if not line:
+            del self._lines[client]
+        return True
