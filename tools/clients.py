@@ -4,8 +4,9 @@
 
 onnxruntime and onnxruntime-genai are in `.venv` already. optimum gets an environment of its own,
 because it needs transformers 4; torch and onnxruntime in it are `.venv`'s. transformers.js is
-installed by npm, with OpenAI's client for the server; npm runs no package's scripts. Chromium is only looked for. What is there
-already in the right version is left alone. This script knows nothing of bundles.
+installed by npm, which runs no package's scripts, and with it OpenAI's client, which asks the
+server. Chromium is only looked for. What is there already in the right version is left alone. This
+script knows nothing of bundles.
 """
 
 from __future__ import annotations
