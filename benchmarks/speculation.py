@@ -4,7 +4,7 @@
 
 Each prompt is answered in turns without and with drafts, greedily, and a ratio is taken of two
 turns that follow each other. Beside the wall clock stands the processors' time of this process,
-which other programs disturb less. Where both texts differ, a run of several rows has rounded in
+which other programs disturb less. Where both texts differ, a run of several rows has rounded
 another way; the speeds are those of each one's own text. The bundle must give each position's
 logits (`--all-logits`).
 """

@@ -81,7 +81,7 @@ def draft_model(
 
 
 def _difference(tokenizer: Tokenizer, own: Tokenizer) -> str:
-    """Say how two vocabularies differ; empty: they do not, as far as a text shows it."""
+    """Name the first difference of two vocabularies; empty: texts show none."""
     if tokenizer.vocab_size != own.vocab_size:
         return f"its vocabulary has {tokenizer.vocab_size} tokens, and not {own.vocab_size}"
     for token in range(own.vocab_size):
