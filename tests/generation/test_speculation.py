@@ -263,6 +263,26 @@ def test_the_rows_of_a_pruned_head_stand_at_their_tokens():
     assert np.isfinite(rows[1][5])
 
 
+def test_a_run_of_another_conversation_leaves_the_rows_as_they_are():
+    class OneBuffer(ContextSession):
+        """Gives its results where the last ones were, as a runtime may."""
+
+        buffer = np.zeros((20, VOCABULARY), dtype=np.float32)
+
+        def run(self, input_ids):
+            rows = super().run(input_ids)
+            self.buffer[: len(rows)] = rows
+            return self.buffer[: len(rows)]
+
+    expected = ContextSession()
+    expected.run([1])
+    cache, other = PrefixCache(OneBuffer()), PrefixCache(OneBuffer())
+    cache.prefill([1])
+    rows = cache.run_ahead(2, (3, 4))
+    other.prefill([9, 8, 7])
+    assert np.array_equal(rows, expected.run([2, 3, 4]))
+
+
 def test_a_closed_cache_closes_what_drafts():
     model = small_model()
     cache = PrefixCache(ContextSession())

@@ -37,24 +37,29 @@ class RunCosts:
     def __init__(self) -> None:
         self._samples: dict[int, deque[float]] = {}
         self._seen_at: dict[int, int] = {}
+        # The median of each, which is asked for at every step.
+        self._known: dict[int, float] = {}
         self._runs = 0
 
     def add(self, rows: int, elapsed_s: float) -> None:
         """Take in what a run took."""
         self._runs += 1
-        if self._runs - self._seen_at.get(rows, 0) > _FORGOTTEN_AFTER:
-            self._samples.pop(rows, None)
-        self._samples.setdefault(rows, deque(maxlen=_KEPT_SAMPLES)).append(elapsed_s)
         self._seen_at[rows] = self._runs
+        samples = self._samples.setdefault(rows, deque(maxlen=_KEPT_SAMPLES))
+        samples.append(elapsed_s)
+        self._known[rows] = statistics.median_low(samples)
+        oldest = self._runs - _FORGOTTEN_AFTER
+        for each in [rows for rows, at in self._seen_at.items() if at < oldest and rows != 1]:
+            del self._samples[each], self._seen_at[each], self._known[each]
 
     @property
     def longest(self) -> int:
         """Largest number of rows whose cost is known; 0: none is."""
-        return max(self._known(), default=0)
+        return max(self._known, default=0)
 
     def seconds(self, rows: int) -> float | None:
         """Estimate a run; None, as long as the cost of a single row is not known."""
-        known = self._known()
+        known = self._known
         if 1 not in known:
             return None
         if rows == 1:
@@ -75,14 +80,6 @@ class RunCosts:
         """Estimate from the next lower number of rows alone."""
         below = max(each for each in known if each < rows)
         return known[below] + _HOPED_ROW * known[1] * (rows - below)
-
-    def _known(self) -> dict[int, float]:
-        oldest = self._runs - _FORGOTTEN_AFTER
-        return {
-            rows: statistics.median_low(found)
-            for rows, found in self._samples.items()
-            if self._seen_at[rows] >= oldest or rows == 1
-        }
 
 
 class Acceptance:

@@ -145,7 +145,9 @@ class PrefixCache:
             message = f"{1 + len(draft)} more tokens do not fit: there is room for {room}"
             raise PromptError(message, "shorten the text, or give a larger context")
         self._session.rewind(self.position)
-        rows = self._session.run([token, *draft])
+        # Copies: they outlast the call, and another conversation on the same program, whose
+        # result may stand where this one's does.
+        rows = self._session.run([token, *draft]).copy()
         if len(rows) != 1 + len(draft):
             message = f"the artifact gives {len(rows)} rows of logits for {1 + len(draft)} tokens"
             raise BundleError(message, "export it again with --all-logits")
