@@ -63,9 +63,10 @@ def write_reply(stream: TextStream, begin: str, offered: Tools | None) -> None:
             wrote = True
     finally:
         shown.end()
-        if wrote or reader is None or not reader.calls:
+        if wrote or reader is None or not reader.calls:  # calls alone begin their own line
             write_text("\n")
-    for call in reader.calls if reader is not None else ():
+    calls = [] if reader is None else reader.calls
+    for call in calls:
         write_json(call.to_json(), indent=None)
 
 
