@@ -39,9 +39,8 @@ SEARCH = {
         },
     },
 }
-ANYTHING = {"name": "anything", "parameters": {"additionalProperties": {"type": "boolean"}}}
 LOOSE = {"name": "loose", "parameters": {"properties": {"a": {"type": "boolean"}, "b": {}}}}
-ALL = [WEATHER, CLOCK, SEARCH, LOOSE, ANYTHING]
+ALL = [WEATHER, CLOCK, SEARCH, LOOSE]
 FORMS = ["json", "pythonic", "tagged", "marked"]
 TEMPLATES = {"pythonic": PYTHONIC_TEMPLATE, "tagged": HERMES_TOOLS, "marked": MISTRAL}
 
