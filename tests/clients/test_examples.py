@@ -203,7 +203,13 @@ export const WEB_ASSEMBLY = '/node_modules/onnxruntime-web/dist/';
 """
 
 
-def see_page(folder: Path, request: object, tmp_path: Path, console: list[str]):
+def see_page(
+    folder: Path,
+    request: object,
+    tmp_path: Path,
+    console: list[str],
+    library: str = LIBRARY,
+):
     if not CLIENTS.has_transformers_js():
         missing("transformers.js: python3 tools/clients.py transformers.js")
     try:
@@ -211,7 +217,7 @@ def see_page(folder: Path, request: object, tmp_path: Path, console: list[str]):
     except MissingClientError as error:
         missing(str(error))
     (tmp_path / "page.html").write_text(DRIVER)
-    (tmp_path / "library.mjs").write_text(LIBRARY)
+    (tmp_path / "library.mjs").write_text(library)
     served = {
         "/page.html": tmp_path / "page.html",
         "/browser/library.mjs": tmp_path / "library.mjs",
@@ -246,13 +252,17 @@ def test_the_page_knows_the_capital_of_france(real_bundles, tmp_path):
 
 
 @slow
-def test_the_page_says_what_is_wrong(tmp_path):
+@pytest.mark.parametrize("library", [LIBRARY, "throw new Error('the library is lost');"])
+def test_the_page_says_what_is_wrong(library, tmp_path):
+    """A bundle that is not there, and a library; what a worker throws is on the console."""
     empty = tmp_path / "empty"
     empty.mkdir()
-    seen = see_page(empty, {"question": "Hi.", "stop_after": 0}, tmp_path, console := [])
+    console: list[str] = []
+    asked = {"question": "Hi.", "stop_after": 0}
+    seen = see_page(empty, asked, tmp_path, console, library=library)
     assert seen["status"].startswith("Error: ")
     assert seen["answers"] == []
-    assert console != []  # the file that is not there: the test above can fail
+    assert any("the library is lost" in line for line in console) == (library != LIBRARY)
 
 
 def test_the_documents_java_is_that_of_the_program():
