@@ -222,7 +222,7 @@ class CallReader:
         return text
 
     def _report(self) -> None:
-        """Give the calls out that were found."""
+        """Return the calls out that were found."""
         for call in self._found:
             index = len(self.calls)
             named = ToolCall(call.name, call.arguments, f"{self._id_prefix}{index}")
@@ -234,7 +234,7 @@ class CallReader:
         self._place, self._follows_call = _Place.GAP, True
 
     def _release(self) -> None:
-        """Give out as text what is no call after all."""
+        """Put out as text what is no call after all."""
         held, self._held = "".join(self._held), []
         self._begin_text()
         self._write(held)
