@@ -222,7 +222,7 @@ class CallReader:
         return text
 
     def _report(self) -> None:
-        """Return the calls out that were found."""
+        """Put out the calls that were found."""
         for call in self._found:
             index = len(self.calls)
             named = ToolCall(call.name, call.arguments, f"{self._id_prefix}{index}")
