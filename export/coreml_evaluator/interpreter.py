@@ -35,6 +35,7 @@ class EvaluatorState:
     `Evaluator.make_state` makes one. The methods have the names of those of coremltools' `MLState`.
     """
 
+    @torch.inference_mode(mode=False)  # each tensor is written to by any later call
     def __init__(
         self, features: Mapping[str, Feature], types: Mapping[str, TensorType], mode: str
     ) -> None:
@@ -55,6 +56,7 @@ class EvaluatorState:
         feature = self._feature(name)
         return to_array(self._content[feature.name], self._types[name].dtype, self._mode)
 
+    @torch.inference_mode(mode=False)
     def write_state(self, name: str, value: Array) -> None:
         """Replace a state's content by a copy of an array of its shape.
 

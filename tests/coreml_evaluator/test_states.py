@@ -371,6 +371,19 @@ def test_functions_share_a_state(two_functions):
     assert [feature.name for feature in evaluator.signature("second").states] == ["cache"]
 
 
+def test_a_state_outlives_the_inference_mode_that_it_was_made_and_written_in(two_functions):
+    evaluator = Evaluator.open(two_functions)
+    expected = evaluator.predict(ONES, evaluator.make_state())["y"]
+    with torch.inference_mode():
+        kept = evaluator.make_state()
+        kept.write_state("cache", np.zeros(CACHE, np.float16))
+        inside = evaluator.predict(ONES, evaluator.make_state())["y"]
+    np.testing.assert_array_equal(inside, expected)
+    np.testing.assert_array_equal(evaluator.predict(ONES, kept)["y"], expected)
+    with torch.inference_mode():
+        evaluator.predict(ONES, kept)
+
+
 def test_a_state_is_asked_for_and_refused(two_functions):
     evaluator = Evaluator.open(two_functions)
     with pytest.raises(EvaluationError, match="expected a state with cache, found none"):

@@ -188,7 +188,7 @@ def test_an_unknown_name_gets_its_closest_match(model, close):
     with pytest.raises(HubError, match="did you mean") as caught:
         resolve_model(model)
     assert caught.value.message.endswith(f"did you mean {close}?")
-    assert all(alias in caught.value.hint for alias in ALIASES)
+    assert "llama-export list" in caught.value.hint
 
 
 @pytest.mark.parametrize("model", ["", "zzz", "a/b/c", "a b/c", "org/", "-x/y", "a/../b"])
