@@ -25,7 +25,7 @@ from llama_export.generation import structured
 from llama_export.generation.decoding import Guide
 from llama_export.generation.grammar import MOST_CHARACTERS, ollama_grammar, requested_grammar
 from llama_export.generation.schema_faults import place_of_fault
-from llama_export.generation.structured import GrammarCompiler, check_grammar, guide_for
+from llama_export.generation.structured import GrammarCompiler, check_grammar
 from llama_export.generation.text_session import TextSession
 from llama_export.tokenizer.json_tokenizer import JsonTokenizer
 from llama_export.tokenizer.sentencepiece_tokenizer import SentencePieceTokenizer
@@ -293,7 +293,7 @@ def test_requests_of_both_protocols():
         {"type": "json_schema", "json_schema": {}},
         3,
     ):
-        with pytest.raises(UsageError, match="response_format"):
+        with pytest.raises(UsageError, match="the form: expected a type"):
             requested_grammar(odd)
     assert ollama_grammar("json") == Grammar.any_object()
     assert ollama_grammar(schema) == expected
@@ -338,13 +338,11 @@ def test_a_schema_an_expression_and_rules_are_obeyed(session):
     jsonschema.validate(json.loads(reply.text), CAT)
 
 
-def test_a_request_s_guide_is_the_session_s(session):
-    assert guide_for(session, None) is None
-    guide = guide_for(session, {"type": "json_schema", "json_schema": {"schema": CAT}})
-    text = session.generate("The cat", guide=guide, max_tokens=200).text
+def test_a_guide_of_ones_own_is_the_session_s(session):
+    text = session.generate("The cat", guide=session.guide(CAT), max_tokens=200).text
     jsonschema.validate(json.loads(text), CAT)
     with pytest.raises(UsageError, match="a schema and a guide"):
-        session.generate("The cat", guide=guide_for(session, {"type": "json_object"}), schema=CAT)
+        session.generate("The cat", guide=session.guide(Grammar.any_object()), schema=CAT)
 
 
 def test_a_text_that_is_cut_says_so_and_obeys_so_far(session):

@@ -228,7 +228,7 @@ def test_ollamas_clients_are_answered(server, demo_bundle):  # noqa: F811
         ("/api/generate", {"prompt": "a", "options": {"mirostat": 1}}, "options.mirostat"),
         ("/api/generate", {"prompt": "a", "options": {"num_ctx": 10**6}}, "options.num_ctx"),
         ("/api/generate", {"prompt": "a", "suffix": "b"}, "suffix is not supported"),
-        ("/api/generate", {"prompt": "a", "format": 5}, "format: expected"),
+        ("/api/generate", {"prompt": "a", "format": 5}, "format: the JSON schema: expected"),
         ("/api/nothing", {}, "there is nothing at"),
     ],
 )

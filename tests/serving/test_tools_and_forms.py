@@ -72,6 +72,10 @@ def test_a_response_obeys_the_schema(client):
         text={"format": {"type": "json_schema", "name": "weather", "schema": SCHEMA}},
     )
     jsonschema.validate(json.loads(done.output_text), SCHEMA)
+    assert done.text.format.name == "weather"
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.responses.create(model="demo", input="Hi", text={"format": {"type": "xml"}})
+    assert caught.value.param == "text.format"
 
 
 def test_each_choice_is_guided_by_itself(client):

@@ -129,7 +129,7 @@ def requested_grammar(response_format: object) -> Grammar | None:
             return Grammar.schema(schema)
         case {"type": "json_schema", "schema": schema}:
             return Grammar.schema(schema)
-    message = f"response_format: expected a type that is known, found {response_format!r:.80}"
+    message = f"the form: expected a type that is known, found {response_format!r:.80}"
     hint = 'give "text", "json_object", or "json_schema" with {"json_schema": {"schema": {...}}}'
     raise UsageError(message, hint)
 

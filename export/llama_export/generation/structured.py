@@ -12,12 +12,12 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from llama_export.errors import BackendUnavailableError, TokenizerError, UsageError
-from llama_export.generation.grammar import Grammar, GrammarKind, requested_grammar
+from llama_export.generation.grammar import Grammar, GrammarKind
 from llama_export.generation.schema_faults import place_of_fault
 from llama_export.llama.intermediates import FloatArray
 from llama_export.tokenizer.tokenizer import Tokenizer
@@ -130,28 +130,6 @@ class GrammarGuide:
             raise UsageError(message, _TOO_COMPLEX)
 
 
-class Guided(Protocol):
-    """What makes guides: a session."""
-
-    def guide(self, grammar: Grammar) -> GrammarGuide:
-        """Return a guide for one text."""
-
-
-def guide_for(session: Guided, response_format: object) -> GrammarGuide | None:
-    """Return the guide that a request asks for; None: any text will do.
-
-    Args:
-        session: session that writes the answer.
-        response_format: as `requested_grammar` takes it.
-
-    Raises:
-        BackendUnavailableError: llguidance is not installed.
-        UsageError: the format is unknown, or its schema cannot be followed.
-    """
-    grammar = requested_grammar(response_format)
-    return None if grammar is None else session.guide(grammar)
-
-
 class GrammarCompiler:
     """Makes guides over one vocabulary; forks of a session share it, on any thread.
 
@@ -240,6 +218,7 @@ def _vocabulary(tokenizer: Tokenizer, stops: list[int], drawable: Collection[int
     from llguidance import LLTokenizer
 
     pieces = _TokenBytes(tokenizer, stops, drawable)
+    # It reads whatever has the wrapper's names (`is_tokenizer_wrapper`); its type wants its own.
     made = LLTokenizer(pieces, eos_token=stops or None)  # type: ignore[arg-type]
     pieces.library = made
     return made
@@ -271,6 +250,7 @@ def _library_form(grammar: Grammar) -> str:
 
     if grammar.kind is GrammarKind.SCHEMA:
         defaults = {"whitespace_pattern": _JSON_BLANKS}
+        # The library fills up the options that are left out; its type wants all of them.
         return LLMatcher.grammar_from_json_schema(grammar.text, defaults=defaults)  # type: ignore[arg-type]
     if grammar.kind is GrammarKind.REGEX:
         return LLMatcher.grammar_from_regex(grammar.text)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from llama_export.errors import PromptError
 from llama_export.generation.defaults import ANSWER_TOKENS
+from llama_export.generation.grammar import requested_grammar
 from llama_export.generation.text_stream import Completion
 from llama_export.generation.tools import Reply
 from llama_export.generation.validation import as_messages
@@ -17,7 +18,7 @@ from llama_export.serving.catalogue import Served
 from llama_export.serving.fields import Fields
 from llama_export.serving.guides import TokenChance
 from llama_export.serving.job import Event, Job, Piece, TextEnd
-from llama_export.serving.refusals import ApiError, refuse_unsupported, refuse_wrong
+from llama_export.serving.refusals import ApiError, refuse_as, refuse_unsupported, refuse_wrong
 from llama_export.serving.settings import MOST_MESSAGES
 from llama_export.serving.text_request import (
     HARMLESS,
@@ -26,20 +27,27 @@ from llama_export.serving.text_request import (
     TextRequest,
     read_choices,
     read_drawing,
+    read_form,
     read_stop,
     read_top_logprobs,
     refuse_unread,
 )
 from llama_export.serving.tool_protocol import call_delta, read_tools, reply_message
 from llama_export.serving.transport import EVENTS, sse
-from llama_export.serving.wording import Heading, Usage, chat_logprobs, finish_reason
+from llama_export.serving.wording import (
+    Heading,
+    Usage,
+    chat_logprobs,
+    finish_reason,
+    stream_end,
+    stream_fault,
+)
 from llama_export.tokenizer.chat.call_reader import CallReader, Delta, TextDelta
 from llama_export.tokenizer.chat.chat_format import ChatFormat, Dialog
 from llama_export.tokenizer.chat.messages import Message
 
 CALLED = "tool_calls"
 """OpenAI's word for a text that ended in calls."""
-_DONE = b"data: [DONE]\n\n"
 _KNOWN = (
     HARMLESS
     | SAMPLING
@@ -70,7 +78,9 @@ def read_chat(fields: Fields, chat_format: ChatFormat) -> TextRequest:
         message = "top_logprobs needs logprobs: true"
         raise ApiError(400, message, param="top_logprobs", code="invalid_value")
     arguments = fields.child("chat_template_kwargs").raw
-    tools, forced = read_tools(fields, chat_format)
+    tools, call = read_tools(fields, chat_format)
+    given = fields.child("response_format").raw or None
+    form = call or read_form("response_format", given, requested_grammar)
     definitions = () if tools is None else tools.definitions
     return TextRequest(
         prompts=(Dialog(read_messages(fields), tools=definitions, arguments=arguments),),
@@ -79,9 +89,8 @@ def read_chat(fields: Fields, chat_format: ChatFormat) -> TextRequest:
         stop=read_stop(fields),
         choices=read_choices(fields),
         top_logprobs=top if wants_logprobs else None,
-        response_format=fields.child("response_format").raw or None,
+        form=form,
         tools=tools,
-        forced=forced,
     )
 
 
@@ -98,8 +107,7 @@ def read_messages(fields: Fields) -> list[Message]:
     try:
         messages = as_messages(found)
     except PromptError as error:
-        message = f"messages: {error.message}; {error.hint}"
-        raise ApiError(400, message, param="messages", code="invalid_value") from error
+        refuse_as("messages", error)
     for at, each in enumerate(messages):
         require_text_parts(f"messages[{at}].content", each.content)
     return messages
@@ -204,15 +212,12 @@ class ChatWriter:
 
     def end(self, job: Job) -> bytes:
         """Return the numbers of tokens, where they are asked for, and the mark of the end."""
-        if not self._has_usage:
-            return _DONE
-        usage = Usage.of(job.ends, self._asked.choices).to_json()
-        last = {**self._heading.to_json("chat.completion.chunk"), "choices": [], "usage": usage}
-        return sse(last) + _DONE
+        usage = Usage.of(job.ends, self._asked.choices) if self._has_usage else None
+        return stream_end(self._heading.to_json("chat.completion.chunk"), usage)
 
     def fail(self, error: ApiError) -> bytes:
         """Return the error as an event."""
-        return sse(error.to_json()) + _DONE
+        return stream_fault(error)
 
     def _reply(self, end: TextEnd) -> Reply:
         if (tools := self._asked.tools) is None:

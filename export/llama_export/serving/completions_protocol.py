@@ -27,11 +27,17 @@ from llama_export.serving.text_request import (
     refuse_unread,
 )
 from llama_export.serving.transport import EVENTS, sse
-from llama_export.serving.wording import Heading, Usage, finish_reason, text_logprobs
+from llama_export.serving.wording import (
+    Heading,
+    Usage,
+    finish_reason,
+    stream_end,
+    stream_fault,
+    text_logprobs,
+)
 
 # What OpenAI has it be where nothing is said.
 _DEFAULT_TOKENS = 16
-_DONE = b"data: [DONE]\n\n"
 _KIND = "text_completion"
 _KNOWN = (
     HARMLESS
@@ -131,14 +137,12 @@ class CompletionWriter:
 
     def end(self, job: Job) -> bytes:
         """Return the numbers of tokens, where they are asked for, and the mark of the end."""
-        if not self._has_usage:
-            return _DONE
-        usage = Usage.of(job.ends, self._asked.choices).to_json()
-        return sse({**self._heading.to_json(_KIND), "choices": [], "usage": usage}) + _DONE
+        usage = Usage.of(job.ends, self._asked.choices) if self._has_usage else None
+        return stream_end(self._heading.to_json(_KIND), usage)
 
     def fail(self, error: ApiError) -> bytes:
         """Return the error as an event."""
-        return sse(error.to_json()) + _DONE
+        return stream_fault(error)
 
     def _choice(
         self, index: int, text: str, chances: Sequence[TokenChance], reason: str | None

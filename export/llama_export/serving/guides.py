@@ -13,11 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from llama_export.errors import PromptError, UsageError
+from llama_export.errors import UsageError
 from llama_export.generation.decoding import Guide
-from llama_export.generation.grammar import Grammar
 from llama_export.generation.text_session import TextSession
-from llama_export.serving.refusals import ApiError
+from llama_export.serving.refusals import refuse_as
 from llama_export.serving.text_request import TextRequest
 
 Logits = NDArray[np.float32]
@@ -33,18 +32,14 @@ def guide_for(request: TextRequest, session: TextSession) -> Guide | None:
         session: session that writes the answer, with the model's tokenizer.
 
     Raises:
-        ApiError: it is no form, or cannot be obeyed.
+        ApiError: the form cannot be obeyed.
     """
-    from llama_export.generation.structured import guide_for as grammar_guide
-
-    param = "tools" if request.forced else "response_format"
+    if request.form is None:
+        return None
     try:
-        if request.tools is not None and request.forced:
-            return session.guide(Grammar.rules(request.tools.grammar(request.forced)))
-        return grammar_guide(session, request.response_format)
-    except (PromptError, UsageError) as error:
-        message = f"{param}: {error.message}" + (f"; {error.hint}" if error.hint else "")
-        raise ApiError(400, message, param=param, code="invalid_value") from error
+        return session.guide(request.form.grammar)
+    except UsageError as error:
+        refuse_as(request.form.param, error)
 
 
 @dataclass(frozen=True)

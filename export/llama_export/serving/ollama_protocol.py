@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import time
 from datetime import datetime, timezone
-from typing import Any
 
+from llama_export.generation.grammar import ollama_grammar
 from llama_export.serving.catalogue import Catalogue, Served, total_bytes
 from llama_export.serving.chat_protocol import read_messages
 from llama_export.serving.fields import Fields
 from llama_export.serving.job import Event, Job, Piece, TextEnd
 from llama_export.serving.refusals import ApiError, refuse_unsupported, refuse_wrong
 from llama_export.serving.settings import MOST_STOPS
-from llama_export.serving.text_request import MOST_SEED, Prompt, TextRequest
+from llama_export.serving.text_request import MOST_SEED, Prompt, TextRequest, read_form
 from llama_export.serving.transport import LINES, to_bytes
 from llama_export.serving.wording import Usage
 from llama_export.tokenizer.chat.chat_format import Dialog
@@ -98,7 +98,7 @@ def _request(fields: Fields, served: Served, prompt: Prompt) -> TextRequest:
         max_tokens=None if most is None or most < 1 else most,
         drawing=drawing,
         stop=options.texts("stop", MOST_STOPS),
-        response_format=_read_format(fields),
+        form=read_form("format", fields.raw.get("format"), ollama_grammar),
     )
 
 
@@ -120,18 +120,6 @@ def _read_options(options: Fields, served: Served) -> dict[str, float | int]:
         "seed": None if seed == -1 else seed,
     }
     return {key: value for key, value in found.items() if value is not None}
-
-
-def _read_format(fields: Fields) -> dict[str, Any] | None:
-    """Read the form of the answer, in the words of OpenAI's `response_format`."""
-    asked = fields.raw.get("format")
-    if asked in (None, ""):
-        return None
-    if asked == "json":
-        return {"type": "json_object"}
-    if not isinstance(asked, dict):
-        refuse_wrong("format", '"json", or a JSON schema', asked)
-    return {"type": "json_schema", "json_schema": {"name": "format", "schema": asked}}
 
 
 class OllamaWriter:

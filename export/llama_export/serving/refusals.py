@@ -94,6 +94,16 @@ def refuse_unsupported(param: str, reason: str) -> NoReturn:
     raise ApiError(400, message, param=param, code="unsupported_parameter")
 
 
+def refuse_as(param: str, error: LlamaExportError) -> NoReturn:
+    """Refuse a parameter that the package itself refuses.
+
+    Raises:
+        ApiError: always, with what the package says.
+    """
+    message = f"{param}: {error.message}" + (f"; {error.hint}" if error.hint else "")
+    raise ApiError(400, message, param=param, code="invalid_value") from error
+
+
 def as_api_error(error: Exception) -> ApiError:
     """Return what a client is told of an error; of a fault of ours, nothing but that it is one."""
     if isinstance(error, ApiError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from llama_export.generation.defaults import ANSWER_TOKENS
+from llama_export.generation.grammar import requested_grammar
 from llama_export.serving.catalogue import Served
 from llama_export.serving.chat_protocol import require_text_parts
 from llama_export.serving.fields import Fields
@@ -21,6 +22,7 @@ from llama_export.serving.text_request import (
     SAMPLING,
     TextRequest,
     read_drawing,
+    read_form,
     read_stop,
     refuse_tools,
     refuse_unread,
@@ -67,7 +69,7 @@ def read_response(fields: Fields) -> TextRequest:
         max_tokens=fields.whole("max_output_tokens", 1, MOST_SEED) or ANSWER_TOKENS,
         drawing=read_drawing(fields),
         stop=read_stop(fields),
-        response_format=text.child("format").raw or None,
+        form=read_form("text.format", text.child("format").raw or None, requested_grammar),
     )
 
 
@@ -117,6 +119,7 @@ class ResponseWriter:
         self._heading = Heading("resp_", served)
         self._item_id = new_id("msg_")
         self._asked, self._fields = asked, fields
+        self._format = fields.child("text").child("format").raw or {"type": "text"}
         self._count = 0
 
     def whole(self, job: Job) -> dict[str, object]:
@@ -202,7 +205,7 @@ class ResponseWriter:
             "parallel_tool_calls": False,
             "previous_response_id": None,
             "temperature": drawing.get("temperature"),
-            "text": {"format": {"type": "text"}},
+            "text": {"format": self._format},
             "tool_choice": "none",
             "tools": [],
             "top_p": drawing.get("top_p"),

@@ -5,12 +5,14 @@ It knows names and ranges; it does not know sessions, and writes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from llama_export.errors import PromptError, UsageError
+from llama_export.generation.grammar import Grammar
 from llama_export.generation.tools import Tools
 from llama_export.serving.fields import Fields
-from llama_export.serving.refusals import refuse_unsupported
+from llama_export.serving.refusals import refuse_as, refuse_unsupported
 from llama_export.serving.settings import MOST_CHOICES, MOST_STOPS, MOST_TOOLS, MOST_TOP_LOGPROBS
 from llama_export.tokenizer.chat.chat_format import Dialog
 
@@ -36,6 +38,37 @@ SAMPLING = frozenset({"temperature", "top_p", "min_p", "top_k", "repetition_pena
 
 
 @dataclass(frozen=True)
+class Form:
+    """The form that an answer must have.
+
+    Args:
+        grammar: what it must obey.
+        param: name of the parameter that asks for it.
+    """
+
+    grammar: Grammar
+    param: str
+
+
+def read_form(param: str, given: object, read: Callable[[object], Grammar | None]) -> Form | None:
+    """Read the form of an answer.
+
+    Args:
+        param: name of the parameter.
+        given: its value.
+        read: returns the grammar of a value; None: any text will do.
+
+    Raises:
+        ApiError: the value is no form that is known.
+    """
+    try:
+        grammar = read(given)
+    except (PromptError, UsageError) as error:
+        refuse_as(param, error)
+    return None if grammar is None else Form(grammar, param)
+
+
+@dataclass(frozen=True)
 class TextRequest:
     """Texts that a client wants.
 
@@ -46,9 +79,8 @@ class TextRequest:
         stop: texts before the first of which each text ends.
         choices: number of texts for each prompt.
         top_logprobs: number of the likeliest tokens to report beside each one; None: report none.
-        response_format: form that the answer must have, as the client gave it; None: any.
+        form: form that the answer must have; None: any.
         tools: tools that the model may call; None: none.
-        forced: tool that it must call, or `REQUIRED` for any; empty: it need not call one.
     """
 
     prompts: tuple[Prompt, ...]
@@ -57,9 +89,8 @@ class TextRequest:
     stop: tuple[str, ...] = ()
     choices: int = 1
     top_logprobs: int | None = None
-    response_format: Mapping[str, object] | None = None
+    form: Form | None = None
     tools: Tools | None = None
-    forced: str = ""
 
 
 def read_drawing(fields: Fields) -> dict[str, float | int]:

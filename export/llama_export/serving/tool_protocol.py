@@ -8,17 +8,19 @@ from __future__ import annotations
 import json
 
 from llama_export.errors import PromptError
+from llama_export.generation.grammar import Grammar
 from llama_export.generation.tools import REQUIRED, Reply, Tools
 from llama_export.serving.fields import Fields
-from llama_export.serving.refusals import ApiError, refuse_wrong
+from llama_export.serving.refusals import refuse_as, refuse_wrong
 from llama_export.serving.settings import MOST_TOOLS
+from llama_export.serving.text_request import Form
 from llama_export.tokenizer.chat.call_reader import CallDelta
 from llama_export.tokenizer.chat.chat_format import ChatFormat
 
 _CHOICES = '"none", "auto", "required", or a function by {"type": "function", "function": {...}}'
 
 
-def read_tools(fields: Fields, chat_format: ChatFormat) -> tuple[Tools | None, str]:
+def read_tools(fields: Fields, chat_format: ChatFormat) -> tuple[Tools | None, Form | None]:
     """Read the tools that a model may call, and which of them it must.
 
     Args:
@@ -26,8 +28,8 @@ def read_tools(fields: Fields, chat_format: ChatFormat) -> tuple[Tools | None, s
         chat_format: how the model's dialogs are written.
 
     Returns:
-        The tools, None where there are none or none may be called; and the tool that must be
-        called, `REQUIRED` for any, empty for none.
+        The tools, None where there are none or none may be called; and the form of an answer that
+        calls one, None where it need not.
 
     Raises:
         ApiError: they are something else, or the model's template has no place for them.
@@ -37,19 +39,18 @@ def read_tools(fields: Fields, chat_format: ChatFormat) -> tuple[Tools | None, s
     if not offered:
         if choice not in ("auto", "none"):
             refuse_wrong("tool_choice", "tools to choose from", choice)
-        return None, ""
+        return None, None
     try:
         tools = Tools(chat_format, offered)
     except PromptError as error:
-        message = f"tools: {error.message}; {error.hint}"
-        raise ApiError(400, message, param="tools", code="invalid_value") from error
+        refuse_as("tools", error)
     if choice == "none":
-        return None, ""
+        return None, None
     if choice == "auto":
-        return tools, ""
+        return tools, None
     if choice != REQUIRED and choice not in tools.names:
         refuse_wrong("tool_choice", f"one of {', '.join(tools.names):.200}", choice)
-    return tools, choice
+    return tools, Form(Grammar.rules(tools.grammar(choice)), "tools")
 
 
 def _read_choice(fields: Fields) -> str:

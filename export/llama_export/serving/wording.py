@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from llama_export.serving.catalogue import Served
 from llama_export.serving.guides import TokenChance
 from llama_export.serving.job import TextEnd
+from llama_export.serving.refusals import ApiError
+from llama_export.serving.transport import sse
 from llama_export.tokenizer.tokenizer import Tokenizer
 
+_DONE = b"data: [DONE]\n\n"
 _REPLACEMENT = "\ufffd"
 
 
@@ -90,6 +93,18 @@ class Usage:
             "total_tokens": self.prompt + self.written,
             "prompt_tokens_details": {"cached_tokens": self.cached},
         }
+
+
+def stream_end(heading: Mapping[str, object], usage: Usage | None) -> bytes:
+    """Return the end of a stream of completions: numbers of tokens, where wanted, and the mark."""
+    if usage is None:
+        return _DONE
+    return sse({**heading, "choices": [], "usage": usage.to_json()}) + _DONE
+
+
+def stream_fault(error: ApiError) -> bytes:
+    """Return an error as the end of a stream of completions."""
+    return sse(error.to_json()) + _DONE
 
 
 def token_text(tokenizer: Tokenizer, token_id: int) -> str:
