@@ -36,7 +36,19 @@ def test_an_exports_options_before_a_verb_with_an_argument(refused):
     assert "would be ignored by 'inspect'" in err
 
 
-@pytest.mark.parametrize("verb", app.commands)
+WITH_JSON = [
+    name
+    for name, verb in app.commands.items()
+    if any("--json" in option.opts for option in verb.params)
+]
+
+
+def test_an_option_that_the_verb_has_not_is_left_out(refused):
+    assert [name for name in app.commands if name not in WITH_JSON] == ["serve"]
+    assert "what to do: leave --json out;" in refused("--json", "serve", "BUNDLE")
+
+
+@pytest.mark.parametrize("verb", WITH_JSON)
 def test_an_option_that_the_verb_has_too_belongs_after_it(refused, verb):
     err = refused("--json", verb, *([] if verb in WITHOUT_BUNDLE else ["BUNDLE"]))
     assert f"error: --json before {verb!r} applies to an export" in err

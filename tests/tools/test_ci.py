@@ -41,7 +41,17 @@ class Machine:
             " do printf '#!/bin/sh\\nexit 0\\n' > $p; chmod +x $p; done;; esac",
         )
         self.add("id", "echo 0")
-        for name in ("node", "npm", "chromium", "javac", "mvn", "aapt2", "mmdebstrap", "apt-get"):
+        for name in (
+            "node",
+            "npm",
+            "chromium",
+            "javac",
+            "g++",
+            "mvn",
+            "aapt2",
+            "mmdebstrap",
+            "apt-get",
+        ):
             self.add(name)
 
     def add(self, name: str, script: str = "") -> None:
@@ -96,6 +106,7 @@ def test_a_failing_step_ends_it(machine):
     ("name", "package"),
     [
         ("node", "nodejs"),
+        ("g++", "g++"),
         ("npm", "npm"),
         ("chromium", "chromium"),
         ("javac", "openjdk-17-jdk-headless"),

@@ -139,14 +139,21 @@ class Engine:
             working = loop.run_in_executor(self._threads, self._work, job)
             working.add_done_callback(partial(self._end, job, loop))
 
-    def _end(self, job: Job, loop: asyncio.AbstractEventLoop, _working: object) -> None:
+    def _end(
+        self,
+        job: Job,
+        loop: asyncio.AbstractEventLoop,
+        working: asyncio.Future[ApiError | None],
+    ) -> None:
         self._active.discard(job)
         self._mean_s += 0.2 * (time.monotonic() - job.begun - self._mean_s)
         self.on_end(job)
+        # Last, so that whoever has the answer finds it counted.
+        job.post(working.result())
         self._start_next(loop)
 
-    def _work(self, job: Job) -> None:
-        """Answer a request, in a thread of its own; whatever happens, the job has an end."""
+    def _work(self, job: Job) -> ApiError | None:
+        """Answer a request, in a thread of its own; return what became of it, whatever happens."""
         try:
             with self._turns.held():
                 self._write_all(job)
@@ -154,9 +161,8 @@ class Engine:
             told = as_api_error(error)
             if told.status == 500:
                 _log.error("an answer ended with %r", error)
-            job.post(told)
-        else:
-            job.post(None)
+            return told
+        return None
 
     def _write_all(self, job: Job) -> None:
         index = 0

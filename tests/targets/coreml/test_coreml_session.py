@@ -277,7 +277,8 @@ def test_a_long_prompt_goes_in_pieces(form):
 
 @pytest.mark.parametrize("form", ["flexible", "io"])
 def test_the_logits_do_not_keep_a_calls_rows_alive(form):
-    assert session_of(form).prefill(TOKENS[:9]).base is None
+    logits = session_of(form).prefill(TOKENS[:9])
+    assert logits.base is None or logits.base.nbytes == logits.nbytes
 
 
 def test_full_chunks_then_padding_then_single_steps():
