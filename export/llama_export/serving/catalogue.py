@@ -18,6 +18,7 @@ from llama_export.generation.text_session import TextSession
 from llama_export.serving.engine import Engine
 from llama_export.serving.refusals import ApiError
 from llama_export.serving.settings import ServerSettings
+from llama_export.targets import registry
 
 _SHOWN = 20
 
@@ -145,6 +146,7 @@ def _serve(
         settings,
         bytes_per_token=memory.get("kv_bytes_per_token", 0),
         cache_is_inside=manifest.spec.kv_cache == STATE,
+        frees_interpreter=registry.get(manifest.target).frees_interpreter,
     )
     written = (opened.folder / "manifest.json").stat().st_mtime
     return Served(name if is_only else path, frozenset(aliases), manifest, engine, int(written))

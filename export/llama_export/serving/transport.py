@@ -162,10 +162,8 @@ class _Stream(StreamingResponse):
 async def _frames(
     job: Job, writer: Writer, first: Event | None, events: AsyncIterator[Event]
 ) -> AsyncIterator[bytes]:
-    yield writer.begin()
     try:
-        if first is not None:
-            yield writer.event(first)
+        yield writer.begin() + (b"" if first is None else writer.event(first))
         async for event in events:
             yield writer.event(event)
     except ApiError as error:

@@ -131,6 +131,8 @@ class Target(ABC):
     limits: ClassVar[Limits]
     costs: ClassVar[Costs]
     phone_systems: ClassVar[Mapping[str, int]]
+    frees_interpreter = True
+    """Whether other threads of Python go on while the runtime computes."""
 
     @override
     def __init_subclass__(cls) -> None:
