@@ -31,12 +31,14 @@ class Opened:
         manifest: its manifest.
         session: a session on it.
         frees_interpreter: whether Python goes on in other threads while its runtime computes.
+        draft_bytes_per_token: growth of the KV cache of what drafts for it, in each session.
     """
 
     folder: Path
     manifest: Manifest
     session: TextSession
     frees_interpreter: bool = True
+    draft_bytes_per_token: int = 0
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ def _serve(
     engine = Engine(
         opened.session,
         settings,
-        bytes_per_token=memory.get("kv_bytes_per_token", 0),
+        bytes_per_token=memory.get("kv_bytes_per_token", 0) + opened.draft_bytes_per_token,
         cache_is_inside=manifest.spec.kv_cache == STATE,
         frees_interpreter=opened.frees_interpreter,
     )
