@@ -113,7 +113,8 @@ def _run(catalogue: Catalogue, settings: ServerSettings, port: int, console: Con
         with config.bind_socket() as taken:
             found = taken.getsockname()[1]
             host = f"[{settings.host}]" if ":" in settings.host else settings.host
-            say(console, f"http://{host}:{found}/v1 answers; Ctrl-C ends it", "")
+            address = f"http://{host}:{found}"
+            say(console, f"{address}/v1 answers, and {address} is a page; Ctrl-C ends it", "")
             Server(config).run(sockets=[taken])
     except InterruptedBySignal as ended:
         if ended.exit_code != 128 + signal.SIGINT:

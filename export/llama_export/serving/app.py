@@ -21,6 +21,7 @@ from starlette.types import ASGIApp
 from llama_export.serving.catalogue import Catalogue, Served
 from llama_export.serving.chat_protocol import ChatWriter, read_chat, wants_usage
 from llama_export.serving.completions_protocol import CompletionWriter, read_completion
+from llama_export.serving.description import describe
 from llama_export.serving.fields import Fields
 from llama_export.serving.gate import Gate, Line
 from llama_export.serving.job import Job
@@ -35,6 +36,7 @@ from llama_export.serving.refusals import ApiError
 from llama_export.serving.responses_protocol import ResponseWriter, read_response
 from llama_export.serving.settings import ServerSettings
 from llama_export.serving.transport import Json, Writer, answer, read_fields, refusal
+from llama_export.serving.web_page import page_routes
 from llama_export.version import __version__
 
 
@@ -93,7 +95,7 @@ class _Server:
     """What stands at each path."""
 
     def __init__(self, catalogue: Catalogue, settings: ServerSettings, metrics: Metrics) -> None:
-        self._catalogue, self._metrics = catalogue, metrics
+        self._catalogue, self._settings, self._metrics = catalogue, settings, metrics
         self._most_bytes = settings.body_mb * 2**20
 
     def routes(self) -> list[Route]:
@@ -111,6 +113,7 @@ class _Server:
             Route("/api/version", self._ollama_version, methods=["GET"]),
             Route("/health", self._health, methods=["GET"]),
             Route("/metrics", self._figures, methods=["GET"]),
+            *page_routes(),
         ]
 
     async def _read(self, request: Request, *, is_ollama: bool = False) -> tuple[Fields, Served]:
@@ -143,11 +146,12 @@ class _Server:
         raise ApiError(501, message, code="unsupported_endpoint")
 
     async def _models(self, request: Request) -> Response:
-        data = [_model_json(each) for each in self._catalogue.served]
+        data = [describe(each, self._settings) for each in self._catalogue.served]
         return Json({"object": "list", "data": data})
 
     async def _model(self, request: Request) -> Response:
-        return Json(_model_json(self._catalogue.find(request.path_params["name"])))
+        found = self._catalogue.find(request.path_params["name"])
+        return Json(describe(found, self._settings))
 
     async def _ollama_chat(self, request: Request) -> Response:
         fields, served = await self._read(request, is_ollama=True)
@@ -176,12 +180,3 @@ class _Server:
 
     async def _figures(self, request: Request) -> Response:
         return Response(self._metrics.text(), headers={"Content-Type": CONTENT_TYPE})
-
-
-def _model_json(served: Served) -> dict[str, object]:
-    return {
-        "id": served.id,
-        "object": "model",
-        "created": served.created,
-        "owned_by": "llama-export",
-    }
