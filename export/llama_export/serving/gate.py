@@ -118,6 +118,8 @@ class Gate:
         usage = Usage.of(job.ends, job.request.choices) if isinstance(job, Job) else None
         seconds = time.monotonic() - begun
         self._metrics.count_request(scope["path"], status)
+        if scope["path"] in PATHS and status == 200:
+            return  # a page is many files, among which a request for an answer would be lost
         line = Line(request_id, scope["method"], scope["path"], status, seconds, usage, fault)
         self._log(line)
 

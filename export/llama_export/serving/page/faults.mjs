@@ -1,13 +1,11 @@
 // What went wrong, in words, and what to do. It knows statuses and OpenAI's shape of errors.
 
 export class Fault extends Error {
-  // `hint`: what to do. `status`: of HTTP, 0 where there was no response. `waitS`: seconds after
-  // which the server wants to be asked again.
-  constructor(message, hint, { status = 0, waitS = 0 } = {}) {
+  // `hint`: what to do. `status`: of HTTP, 0 where there was no response.
+  constructor(message, hint, status = 0) {
     super(message);
     this.hint = hint;
     this.status = status;
-    this.waitS = waitS;
   }
 }
 
@@ -16,7 +14,7 @@ const HINTS = {
   403: 'Open the page by the address that the server has named.',
   404: 'The server may serve other models by now: load the page again.',
   413: 'Begin a new conversation, or shorten the message.',
-  429: 'Your message is kept.',
+  429: 'Others are being answered. Your message is kept.',
   500: 'The terminal of the server has a line on it.',
   503: 'Start the server again, then try again. Your message is kept.',
   504: 'Ask for fewer tokens, or start the server with a larger --timeout.',
@@ -33,15 +31,17 @@ export async function faultOfResponse(response) {
   } catch {
     // A proxy's page, perhaps; the status is all that is known.
   }
-  const waitS = Number(response.headers.get('retry-after')) || 0;
-  return faultOf(error, response.status, waitS);
+  return faultOf(error, response.status, response.headers.get('retry-after'));
 }
 
-// An error in OpenAI's shape, of a response or in the middle of a stream.
-export function faultOf(error, status = 0, waitS = 0) {
+// An error in OpenAI's shape, of a response or in the middle of a stream. `waitS`: seconds after
+// which the server wants to be asked again; null: it does not say.
+export function faultOf(error, status = 0, waitS = null) {
   const message = error?.message || `the server answered ${status} and did not say why`;
-  const hint = error?.code === 'context_length_exceeded' ? FULL : HINTS[status || 503];
-  return new Fault(sentence(message), hint ?? '', { status, waitS });
+  const isFull = error?.code === 'context_length_exceeded';
+  const wait = waitS === null ? '' : `Try again in ${waitS} s. `;
+  const hint = wait + (isFull ? FULL : (HINTS[status || 503] ?? ''));
+  return new Fault(sentence(message), hint, status);
 }
 
 export function unreachable() {

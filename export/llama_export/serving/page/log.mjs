@@ -47,8 +47,10 @@ export class Log {
 
   // While an answer is written, a screen reader waits for its end.
   setBusy(isBusy) {
+    const isAtEnd = this.#isAtEnd();
     this.element.setAttribute('aria-busy', String(isBusy));
     this.#mark(isBusy);
+    if (isAtEnd) this.follow();
   }
 
   follow() {
@@ -77,15 +79,15 @@ class TurnView {
     this.turn = turn;
     this.copy = make('div', { className: 'buttons' });
     this.again = make('div', { className: 'buttons' });
-    this.answer = make('div', { className: isText ? 'answer text' : 'answer', dir: 'auto' });
+    this.answer = make('div', { className: 'answer', dir: 'auto' });
     this.waiting = make('p', { className: 'waiting', ariaHidden: 'true' });
     this.waiting.append(make('i'), make('i'), make('i'));
     this.figures = make('p', { className: 'figures' });
     this.fault = make('div', { className: 'fault', role: 'alert' });
     const question = make('div', { className: 'question', dir: 'auto' }, turn.question);
     question.hidden = turn.question === '';
-    const below = make('div', { className: 'below' }, this.copy, this.again, this.figures);
-    this.node = make('article', { className: 'turn' });
+    const below = make('div', { className: 'below' }, this.figures, this.copy, this.again);
+    this.node = make('article', { className: isText ? 'turn text' : 'turn' });
     this.node.append(question, this.waiting, this.answer, this.fault, below);
     this.#makeButtons(actions, isText);
     this.markdown = isText ? null : new MarkdownView(this.answer, (read) => copier(actions, read));
@@ -96,6 +98,7 @@ class TurnView {
     this.copy.append(copier(actions, () => this.turn.answer));
     this.regenerate = button('', () => actions.regenerate());
     const edit = button(isText ? 'Edit the text' : 'Edit question', () => actions.edit());
+    edit.hidden = this.turn.question === '';
     this.again.append(this.regenerate, edit);
   }
 
@@ -116,11 +119,8 @@ class TurnView {
   #showFault(fault, answer) {
     this.fault.hidden = !fault;
     if (!fault) return;
-    const kept = answer ? '' : ' It is no part of what is sent next.';
-    this.fault.replaceChildren(
-      make('strong', {}, fault.message),
-      make('p', {}, `${fault.hint}${kept}`),
-    );
+    const hint = answer ? fault.hint : `${fault.hint} A message without an answer is not sent on.`;
+    this.fault.replaceChildren(make('strong', {}, fault.message), make('p', {}, hint));
   }
 
   showButtons(isLast) {

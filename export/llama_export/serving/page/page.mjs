@@ -70,7 +70,7 @@ class Page {
     try {
       this.#models = await this.client.models();
     } catch (fault) {
-      if (fault.status === 401 && (await this.#wantKey(fault))) return this.connect();
+      if (fault.status === 401 && (await this.#wantKey())) return this.connect();
       return this.#showNoModels(fault);
     }
     const chosen = settingsStore.recall('model', '');
@@ -91,9 +91,9 @@ class Page {
     this.log.show(this.#turns, false);
   }
 
-  async #wantKey(fault) {
+  async #wantKey() {
     const tried = tabStore.recall('key', '');
-    find('key-fault').textContent = tried ? fault.message : '';
+    find('key-fault').textContent = tried ? 'The server does not take the key that was typed.' : '';
     const key = await askForKey(find('key'));
     if (key) tabStore.keep('key', key);
     return Boolean(key);
@@ -164,7 +164,7 @@ class Page {
     if (event.key === 'Enter' && !event.shiftKey && !isComposing && !isTouched.matches) {
       event.preventDefault();
       this.#send();
-    } else if (event.key === 'ArrowUp' && this.text.value === '' && this.#turns.length) {
+    } else if (event.key === 'ArrowUp' && this.text.value === '') {
       event.preventDefault();
       this.#edit();
     }
@@ -209,7 +209,7 @@ class Page {
     } catch (error) {
       turn.fault = { message: error.message, hint: error.hint ?? '' };
       if (!(error instanceof Fault)) throw error; // ours, for the console
-      if (error.status === 401 && (await this.#wantKey(error))) return await this.#answer();
+      if (error.status === 401 && (await this.#wantKey())) return await this.#answer();
     } finally {
       if (this.#answering === stopping) this.#end(turn);
     }
@@ -221,7 +221,7 @@ class Page {
     this.log.drawLast();
     this.#setBusy(false);
     const written = turn.figures?.written;
-    if (turn.fault) this.#say('There is no whole answer.');
+    if (turn.fault) this.#say(turn.answer ? 'The answer broke off.' : 'Not answered.');
     else this.#say(written ? `Answered in ${written} tokens.` : 'Stopped.');
   }
 
@@ -243,10 +243,11 @@ class Page {
 
   // Bring the last message back into the box; what was there is put back afterwards.
   #edit() {
-    if (this.#answering || this.#setAside !== null || !this.#turns.length) return;
+    const question = this.#turns.at(-1)?.question;
+    if (this.#answering || this.#setAside !== null || !question) return;
     this.#setAside = this.text.value;
     find('editing').hidden = false;
-    this.#setText(this.#turns.at(-1).question);
+    this.#setText(question);
   }
 
   #endEdit() {
