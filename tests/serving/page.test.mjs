@@ -177,7 +177,8 @@ test('figures of an answer, in words', () => {
     prompt_tokens_details: { cached_tokens: 4 },
   };
   const request = { body: { max_tokens: 5 } };
-  const words = (...given) => wordsOf(watch.figures(...given, request, MODEL));
+  const words = (usage, reason, by = '') =>
+    wordsOf(watch.figures({ usage, reason, by }, request, MODEL));
   assert.deepEqual(words(usage, 'length'), [
     '5 tokens',
     '2.0 tok/s',
@@ -188,7 +189,7 @@ test('figures of an answer, in words', () => {
   ]);
   assert.equal(words({ ...usage, completion_tokens: 4 }, 'length').at(-1), 'cut: the context is full');
   assert.deepEqual(words(null, 'stopped'), ['first token after 0.50 s', 'stopped by you']);
-  const none = new Stopwatch(() => now).figures(null, 'stopped', request, MODEL);
+  const none = new Stopwatch(() => now).figures({ usage: null, reason: 'stopped' }, request, MODEL);
   assert.deepEqual(wordsOf(none), ['stopped by you']);
   assert.deepEqual(words({ prompt_tokens: 1, completion_tokens: 1 }, 'stop'), [
     '1 token',
@@ -196,6 +197,7 @@ test('figures of an answer, in words', () => {
     'prompt 1 token',
     'context 2 of 100',
   ]);
+  assert.equal(words(null, 'stopped', 'demo')[0], 'demo');
 });
 
 test('a conversation that was kept comes back, and what is none does not', () => {

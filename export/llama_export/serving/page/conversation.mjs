@@ -1,13 +1,13 @@
 // A conversation: its turns, and the request that continues it. It knows no network and no page.
 //
-// A turn is { question, answer, figures, fault, model }: `figures` says how its answer was written,
-// `fault` what kept it from being written. A turn without an answer is no part of what is sent,
+// A turn is { question, answer, figures, fault }: `figures` says how its answer was written, `fault`
+// what kept it from being written. A turn without an answer is no part of what is sent,
 // unless it is the last one, whose answer is wanted.
 
 import { parametersOf } from './settings.mjs';
 
 export function newTurn(question) {
-  return { question, answer: '', figures: null, fault: null, model: '' };
+  return { question, answer: '', figures: null, fault: null };
 }
 
 // The request for the answer of the last turn.
@@ -58,11 +58,12 @@ export class Stopwatch {
   }
 
   // What is known of an answer. `usage`: the server's; null where the answer was stopped.
-  // `reason`: 'stop', 'length', or 'stopped' by the reader.
-  figures(usage, reason, request, model) {
+  // `reason`: 'stop', 'length', or 'stopped' by the reader. `by`: who wrote it; '': there is but one.
+  figures({ usage, reason, by }, request, model) {
     const written = usage?.completion_tokens ?? null;
     const decodeS = this.#last - this.#first;
     return {
+      by,
       reason,
       written,
       prompt: usage?.prompt_tokens ?? null,
@@ -77,8 +78,8 @@ export class Stopwatch {
 }
 
 // The words below an answer, in the order in which they are shown.
-export function wordsOf({ reason, written, prompt, cached, firstS, perS, most, context }) {
-  const words = [];
+export function wordsOf({ by, reason, written, prompt, cached, firstS, perS, most, context }) {
+  const words = by ? [by] : [];
   if (written !== null) words.push(count(written, 'token'));
   if (perS !== null) words.push(`${perS.toFixed(1)} tok/s`);
   if (firstS !== null) words.push(`first token after ${firstS.toFixed(2)} s`);

@@ -190,13 +190,14 @@ class Page {
   async #answer() {
     const turn = this.#turns.at(-1);
     const model = this.#model;
-    Object.assign(turn, { answer: '', figures: null, fault: null, model: model.id });
+    Object.assign(turn, { answer: '', figures: null, fault: null });
     this.#show();
     this.#setBusy(true);
     const request = requestOf(this.#turns, model, this.#settings);
     const watch = new Stopwatch(() => performance.now() / 1000);
     const stopping = (this.#answering = new AbortController());
-    const found = { usage: null, reason: 'stopped' };
+    const by = this.#models.length > 1 ? model.id : '';
+    const found = { by, usage: null, reason: 'stopped' };
     try {
       for await (const { text, ...rest } of this.client.write(request, stopping.signal)) {
         Object.assign(found, rest);
@@ -205,7 +206,7 @@ class Page {
         turn.answer += text;
         this.log.grow();
       }
-      turn.figures = watch.figures(found.usage, found.reason, request, model);
+      turn.figures = watch.figures(found, request, model);
     } catch (error) {
       turn.fault = { message: error.message, hint: error.hint ?? '' };
       if (!(error instanceof Fault)) throw error; // ours, for the console
