@@ -21,7 +21,6 @@ from starlette.types import ASGIApp
 from llama_export.serving.catalogue import Catalogue, Served
 from llama_export.serving.chat_protocol import ChatWriter, read_chat, wants_usage
 from llama_export.serving.completions_protocol import CompletionWriter, read_completion
-from llama_export.serving.description import describe
 from llama_export.serving.fields import Fields
 from llama_export.serving.gate import Gate, Line
 from llama_export.serving.job import Job
@@ -95,7 +94,8 @@ class _Server:
     """What stands at each path."""
 
     def __init__(self, catalogue: Catalogue, settings: ServerSettings, metrics: Metrics) -> None:
-        self._catalogue, self._settings, self._metrics = catalogue, settings, metrics
+        self._catalogue, self._metrics = catalogue, metrics
+        self._most_tokens = settings.max_tokens
         self._most_bytes = settings.body_mb * 2**20
 
     def routes(self) -> list[Route]:
@@ -146,12 +146,21 @@ class _Server:
         raise ApiError(501, message, code="unsupported_endpoint")
 
     async def _models(self, request: Request) -> Response:
-        data = [describe(each, self._settings) for each in self._catalogue.served]
+        data = [self._describe(each) for each in self._catalogue.served]
         return Json({"object": "list", "data": data})
 
     async def _model(self, request: Request) -> Response:
-        found = self._catalogue.find(request.path_params["name"])
-        return Json(describe(found, self._settings))
+        return Json(self._describe(self._catalogue.find(request.path_params["name"])))
+
+    def _describe(self, served: Served) -> dict[str, object]:
+        """Return a bundle in OpenAI's four keys; `meta` is ours, and says which artifact it is."""
+        return {
+            "id": served.id,
+            "object": "model",
+            "created": served.created,
+            "owned_by": "llama-export",
+            "meta": served.facts(self._most_tokens),
+        }
 
     async def _ollama_chat(self, request: Request) -> Response:
         fields, served = await self._read(request, is_ollama=True)
