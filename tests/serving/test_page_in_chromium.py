@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import time
@@ -104,10 +105,21 @@ def test_a_conversation_from_the_first_word_to_the_next_visit(tab, chat_server):
         assert words in figures
     assert tab.run("document.querySelector('#status').textContent") == "Answered in 12 tokens."
 
+    tab.call("Browser.grantPermissions", permissions=["clipboardReadWrite"])
+    press_button(tab, "Copy")
+    tab.wait(f"{LAST}.innerText.includes('Copied')")
+    assert tab.run("navigator.clipboard.readText()") == answer
+
     say(tab, "And of the king?")
     tab.wait(f"{RESTING} && document.querySelectorAll('.figures span').length > 6")
     assert "of them cached" in text_of(tab, "figures")
     second = text_of(tab, "answer")
+    # A page that came over plain HTTP from another machine has no clipboard of this kind.
+    tab.run("globalThis.kept = navigator.clipboard")
+    tab.run("Object.defineProperty(navigator, 'clipboard', { value: undefined }) && null")
+    press_button(tab, "Copy")
+    tab.wait(f"{LAST}.innerText.includes('Copied')")
+    assert tab.run("kept.readText()") == second
     press_button(tab, "Regenerate")
     tab.wait(f"{RESTING} && {LAST}.querySelector('.figures').innerText")
     assert text_of(tab, "answer") == second  # the likeliest words are the same ones
@@ -226,6 +238,37 @@ def test_errors_are_told_and_no_message_is_lost(tab, demo_bundle):  # noqa: F811
     tab.wait(f"{fault}?.innerText.includes('The server cannot be reached')")
     assert text_of(tab, "question") == "Are you there?"
     assert tab.run(f"{LAST}.innerText.includes('Try again')")
+
+
+def test_a_busy_server_is_asked_again_when_the_reader_wants(tab, demo_bundle):  # noqa: F811
+    long = {"prompt": "Once", "max_tokens": 1900, "stream": True, "repetition_penalty": 1.5}
+    with running(demo_bundle, settings=ServerSettings(parallel=1, queue=0)) as server:
+        visit(tab, server)
+        other = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        kind = {"Content-Type": "application/json"}
+        other.request("POST", "/v1/completions", json.dumps(long).encode(), kind)
+        response = other.getresponse()
+        assert response.readline().startswith(b"data: ")
+        say(tab, "Once upon a time")
+        tab.wait(f"{RESTING} && {LAST}.querySelector('.fault').innerText.includes('again in')")
+        assert "Your message is kept" in text_of(tab, "fault")
+        response.close()
+        other.close()
+        until_idle(server.catalogue.served[0].engine)
+        press_button(tab, "Try again")
+        tab.wait(f"{RESTING} && {LAST}.querySelector('.figures').innerText")
+        assert tab.run(f"{LAST}.querySelector('.fault').hidden")
+        assert len(text_of(tab, "answer")) > 20
+
+
+def test_an_answer_that_the_server_ends_is_kept_as_far_as_it_came(tab, server):
+    visit(tab, server, settings={"max_tokens": "1900", "repetition_penalty": "1.5"})
+    say(tab, "Once upon a time")
+    tab.wait(f"{WRITING} && {LAST}.querySelector('.answer').innerText.length > 20")
+    server.catalogue.stop()
+    tab.wait(f"{RESTING} && {LAST}.querySelector('.fault').innerText.includes('shutting down')")
+    assert len(text_of(tab, "answer")) > 20
+    assert tab.run("document.querySelector('#status').textContent") == "The answer broke off."
 
 
 @pytest.mark.parametrize("width", [320, 390, 1280])
