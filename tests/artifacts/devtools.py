@@ -5,7 +5,6 @@ It speaks the DevTools protocol over two pipes, so it needs no port and no other
 
 from __future__ import annotations
 
-import base64
 import fcntl
 import itertools
 import json
@@ -28,7 +27,6 @@ _OPTIONS = (
     "--remote-debugging-pipe",
     # The page reaches this machine and nothing else.
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
-    "about:blank",
 )
 _TIMEOUT_S = 120
 # Where Chromium looks for its pipes, and a place that they cannot have come from.
@@ -53,11 +51,7 @@ class Tab:
         self._messages: Queue[dict] = Queue()
         self._session: dict[str, str] = {}
         Thread(target=self._receive, args=(received,), daemon=True).start()
-        (target,) = (
-            each["targetId"]
-            for each in self.call("Target.getTargets")["targetInfos"]
-            if each["type"] == "page"
-        )
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
         attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
         self._session = {"sessionId": attached["sessionId"]}
         for domain in ("Page", "Runtime", "Network", "Log"):
@@ -133,10 +127,6 @@ class Tab:
         given = [{"name": name.replace("_", "-"), "value": v} for name, v in features.items()]
         self.call("Emulation.setEmulatedMedia", features=given)
 
-    def screenshot(self, path: Path) -> None:
-        """Write what is seen into a PNG file."""
-        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))
-
     def _receive(self, received: int) -> None:
         rest = b""
         with suppress(OSError):
@@ -144,6 +134,7 @@ class Tab:
                 *whole, rest = (rest + data).split(b"\0")
                 for each in whole:
                     self._messages.put(json.loads(each))
+        os.close(received)
 
     def _note(self, message: dict) -> None:
         params = message.get("params", {})
@@ -169,7 +160,7 @@ def open_tab(program: Path) -> Iterator[Tab]:
     received, to_write = _pipe()
     # Its processes may write to the profile for a moment after they were told to end.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        words = [str(program), *_OPTIONS[:-1], f"--user-data-dir={profile}", _OPTIONS[-1]]
+        words = [str(program), *_OPTIONS, f"--user-data-dir={profile}"]
         places = [
             (os.POSIX_SPAWN_DUP2, to_read, _READ_FD),
             (os.POSIX_SPAWN_DUP2, to_write, _WRITE_FD),

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.onnx
 
 LAST = "[...document.querySelectorAll('.turn')].at(-1)"
 RESTING = "document.querySelector('#stop').hidden"
+READY = "document.title.startsWith('demo')"
 WRITING = "document.querySelector('#send').hidden"
 HOSTILE = (
     "<img src=x onerror=alert(1)> <script>alert(2)</script> **b** `<i>`\n\n```html\n<b>\n```\n- l"
@@ -60,16 +61,17 @@ def visit(tab: Tab, server: Running, **kept: object) -> None:
     """Open the page as somebody who was never there, but for what the browser has kept."""
     tab.resize(1280, 800)
     tab.open(f"{server.url}/health")
+    tab.run("localStorage.clear(), sessionStorage.clear()")  # of an earlier server on this port
     for name, value in kept.items():
         content = json.dumps(json.dumps(value))
         tab.run(f"localStorage.setItem('llama-export.{name}', {content})")
     tab.requests.clear()
     tab.complaints.clear()
     tab.open(f"{server.url}/")
-    tab.wait("document.title.startsWith('demo')")
 
 
 def say(tab: Tab, text: str) -> None:
+    tab.wait(READY)
     tab.run("document.querySelector('#text').focus()")
     if text:
         tab.type(text)
@@ -95,7 +97,7 @@ def require_quiet(tab: Tab, server: Running) -> None:
 
 def test_a_conversation_from_the_first_word_to_the_next_visit(tab, chat_server):
     visit(tab, chat_server, settings={"temperature": "0", "max_tokens": "12"})
-    assert tab.run("document.activeElement.id") == "text"
+    tab.wait("document.activeElement.id === 'text'")
     say(tab, "Tell me\nof the witch.")
     tab.wait(f"{RESTING} && {LAST}.querySelector('.figures').innerText")
     answer = text_of(tab, "answer")
@@ -175,6 +177,7 @@ def until_idle(engine) -> None:
 
 def test_a_model_that_was_not_trained_to_answer_goes_on_with_the_text(tab, server, demo_bundle):  # noqa: F811
     visit(tab, server, settings={"temperature": "0", "max_tokens": "8"})
+    tab.wait(READY)
     assert "not trained to answer" in tab.run("document.querySelector('#about').textContent")
     assert tab.run("document.querySelector('#system').disabled")
     say(tab, "Once upon a time")
@@ -217,15 +220,14 @@ def test_what_a_model_writes_is_text_and_never_a_page(tab, chat_server):
 
 def test_errors_are_told_and_no_message_is_lost(tab, demo_bundle):  # noqa: F811
     with running(demo_bundle, settings=ServerSettings(api_key="secret")) as server:
-        tab.resize(1280, 800)
-        tab.open(f"{server.url}/")
+        visit(tab, server)
         tab.wait("document.querySelector('#key').open")
         tab.type("wrong")
         tab.press("Enter")
         tab.wait("document.querySelector('#key-fault').textContent.includes('does not take')")
         tab.type("secret")
         tab.press("Enter")
-        tab.wait("document.title.startsWith('demo')")
+        tab.wait(READY)
         say(tab, "word " * 3000)
         fault = f"{LAST}.querySelector('.fault:not([hidden])')"
         tab.wait(f"{fault}?.innerText.includes('this model has room for 2048')")
@@ -275,7 +277,9 @@ def test_an_answer_that_the_server_ends_is_kept_as_far_as_it_came(tab, server):
 @pytest.mark.parametrize("width", [320, 390, 1280])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_page_fits_and_can_be_used_by_hand_and_by_key(tab, chat_server, width, theme):
-    visit(tab, chat_server, settings={"max_tokens": "8"}, theme=theme)
+    tab.prefer(prefers_color_scheme=theme)
+    visit(tab, chat_server, settings={"max_tokens": "8"})
+    tab.wait(READY)
     tab.resize(width, 700, is_phone=width < 500)
     tab.run("document.querySelector('#text').focus()")
     tab.type("x" * 300)
@@ -285,8 +289,9 @@ def test_the_page_fits_and_can_be_used_by_hand_and_by_key(tab, chat_server, widt
     wide = "[...document.querySelectorAll('#log, .question, .answer')].filter((each) =>"
     assert tab.run(f"{wide} each.scrollWidth > each.clientWidth).length") == 0
     assert tab.run("document.querySelector('#composer').getBoundingClientRect().bottom") <= 700
-    paper = tab.run("getComputedStyle(document.body).backgroundColor")
-    assert paper == ("rgb(255, 255, 255)" if theme == "light" else "rgb(20, 24, 29)")
+    paper = "getComputedStyle(document.body).backgroundColor"
+    light, dark = "rgb(255, 255, 255)", "rgb(20, 24, 29)"
+    assert tab.run(paper) == (light if theme == "light" else dark)
     unnamed = tab.run(
         "[...document.querySelectorAll('button, select, textarea, input')].filter((each) =>"
         " !(each.innerText || each.ariaLabel || each.title || each.labels?.length)).length"
@@ -300,7 +305,20 @@ def test_the_page_fits_and_can_be_used_by_hand_and_by_key(tab, chat_server, widt
     tab.click("#open-settings")
     tab.wait("document.querySelector('#settings').open")
     assert tab.run("document.querySelector('#settings').scrollWidth") <= width
+    other = "dark" if theme == "light" else "light"
+    tab.run(
+        "(() => { const theme = document.querySelector('#theme'); "
+        f"theme.value = '{other}'; theme.dispatchEvent(new Event('change')); }})()"
+    )
+    assert tab.run(paper) == (light if other == "light" else dark)
     tab.press("Escape")
     tab.wait("!document.querySelector('#settings').open")
     assert tab.run("document.activeElement.id") == "open-settings"
+    tab.run("document.querySelector('#text').focus()")
+    tab.press("Tab")
+    assert tab.run("document.activeElement.id") == "send"
+    tab.press("Tab", SHIFT)
+    tab.press("Tab", SHIFT)
+    assert tab.run("document.activeElement.textContent") == "Edit question"
+    assert tab.run("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     require_quiet(tab, chat_server)
