@@ -111,6 +111,8 @@ def _run(catalogue: Catalogue, settings: ServerSettings, port: int, console: Con
     )
     try:
         with config.bind_socket() as taken:
+            # From here on a client waits, and is not refused, until the server has begun.
+            taken.listen(config.backlog)
             found = taken.getsockname()[1]
             host = f"[{settings.host}]" if ":" in settings.host else settings.host
             address = f"http://{host}:{found}"
