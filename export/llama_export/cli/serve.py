@@ -136,9 +136,12 @@ def _run(catalogue: Catalogue, settings: ServerSettings, port: int, console: Con
     )
     try:
         with config.bind_socket() as taken:
+            # From here on a client waits, and is not refused, until the server has begun.
+            taken.listen(config.backlog)
             found = taken.getsockname()[1]
             host = f"[{settings.host}]" if ":" in settings.host else settings.host
-            say(console, f"http://{host}:{found}/v1 answers; Ctrl-C ends it", "")
+            address = f"http://{host}:{found}"
+            say(console, f"{address}/v1 answers, and {address} is a page; Ctrl-C ends it", "")
             Server(config).run(sockets=[taken])
     except InterruptedBySignal as ended:
         if ended.exit_code != 128 + signal.SIGINT:
