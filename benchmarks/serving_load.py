@@ -32,8 +32,6 @@ BEGINNINGS = (
     "There was a miller who had nothing but his mill",
 )
 _SAMPLES_S = 1.0
-# Of the time: what the buffers and pools of a process need until they are as large as they get.
-_WARM_UP = 0.25
 
 
 def make_requests(count: int) -> list[dict[str, Any]]:
@@ -91,11 +89,18 @@ PATH = click.Path(path_type=Path, exists=True)
 @click.argument("bundle", type=PATH)
 @click.option("--clients", type=int, default=32, show_default=True)
 @click.option("--minutes", type=float, default=3.0, show_default=True)
+@click.option("--warm-up", type=float, default=1.5, show_default=True, help="Minutes before those.")
 @click.option("--requests", type=int, default=64, show_default=True, help="Different ones.")
 @click.option("--cache-memory", type=int, default=0, show_default=True, help="Of the server, MB.")
 @click.option("--parallel", type=int, default=4, show_default=True, help="Of the server.")
 def main(
-    bundle: Path, clients: int, minutes: float, requests: int, cache_memory: int, parallel: int
+    bundle: Path,
+    clients: int,
+    minutes: float,
+    warm_up: float,
+    requests: int,
+    cache_memory: int,
+    parallel: int,
 ) -> None:
     """Ask with many clients at once, and say what differed and what memory it took."""
     port = free_port()
@@ -107,7 +112,7 @@ def main(
         first = [ask(it, COMPLETIONS, each) for each in chosen]
         alone = [(each.text, each.finish_reason) for each in first]
         begun = time.monotonic()
-        until = begun + 60 * minutes
+        until = begun + 60 * (warm_up + minutes)
         threads = [
             threading.Thread(target=keep_asking, args=(it, chosen, alone, seen, until, at))
             for at in range(clients)
@@ -119,7 +124,7 @@ def main(
             time.sleep(_SAMPLES_S)
         for each in threads:
             each.join()
-    warm = [size for at, size in memory if at >= _WARM_UP * 60 * minutes]
+    warm = [size for at, size in memory if at >= 60 * warm_up]
     figures = {
         "clients": clients,
         "minutes": minutes,

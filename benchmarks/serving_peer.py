@@ -24,8 +24,9 @@ from typing import Any
 import click
 from serving_client import Server, Streamed, ask, free_port, others_cores, our_server, served
 
-COMPLETIONS = "/v1/completions"
-_SENTENCE = "The river rises in the hills, passes the old mill, and is joined by two streams. "
+CHAT = "/v1/chat/completions"
+_TEXT = 6 * "The river rises in the hills, passes the old mill, and is joined by two streams. "
+_TEXT += "Write a long story about somebody who lives at this river, and tell it in detail."
 OURS, PEER = "llama-export serve", "llama_cpp.server"
 
 
@@ -48,7 +49,7 @@ def ask_at_once(server: Server, clients: int, round_at: int, tokens: int) -> Mea
     """Let so many clients ask at once, each another text."""
     bodies = [
         {
-            "prompt": f"{round_at}.{each}: " + 7 * _SENTENCE,
+            "messages": [{"role": "user", "content": f"{round_at}.{each}: {_TEXT}"}],
             "max_tokens": tokens,
             "temperature": 0,
         }
@@ -56,7 +57,7 @@ def ask_at_once(server: Server, clients: int, round_at: int, tokens: int) -> Mea
     ]
     begun = time.perf_counter()
     with ThreadPoolExecutor(clients) as threads:
-        found = list(threads.map(lambda body: ask(server, COMPLETIONS, body), bodies))
+        found = list(threads.map(lambda body: ask(server, CHAT, body), bodies))
     elapsed_s = time.perf_counter() - begun
     for each in found:
         if each.finish_reason != "length":

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -174,6 +176,29 @@ def test_a_runtime_that_keeps_the_interpreter_waits_until_a_piece_is_sent(demo_b
 
     asyncio.run(ask())
     assert order == ["step", "sent"] * 8
+
+
+@pytest.mark.onnx
+def test_what_was_answered_is_held_by_nothing(demo_bundle):  # noqa: F811
+    """A job has its whole text; a timer of ten minutes must not keep thousands of them."""
+    pytest.importorskip("onnxruntime", reason="needs the onnx extra")
+
+    async def ask() -> None:
+        session = opened(demo_bundle).session
+        settings = ServerSettings()
+        engine = Engine(session, settings, bytes_per_token=6144, cache_is_inside=False)
+        request = TextRequest((PROMPT,), max_tokens=2, drawing={"temperature": 0})
+        job = engine.submit(request, "me")
+        async for _ in job.events():
+            pass
+        seen = weakref.ref(job)
+        del job
+        await asyncio.sleep(0)
+        gc.collect()
+        assert seen() is None
+        engine.close()
+
+    asyncio.run(ask())
 
 
 def test_a_client_that_does_not_read_holds_up_one_step_alone():

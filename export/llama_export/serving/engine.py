@@ -66,6 +66,8 @@ class Engine:
         self._threads = ThreadPoolExecutor(settings.parallel, thread_name_prefix="answer")
         self._waiting: FairQueue[Job] = FairQueue()
         self._active: set[Job] = set()
+        # Of those that wait.
+        self._expiries: dict[Job, asyncio.TimerHandle] = {}
         self._mean_s = _FIRST_GUESS_S
         self._stopping = False
 
@@ -106,7 +108,7 @@ class Engine:
         loop = asyncio.get_running_loop()
         job = Job(request, client, loop, self._settings.timeout_s)
         self._waiting.push(client, job)
-        loop.call_later(self._settings.timeout_s, self._expire, job)
+        self._expiries[job] = loop.call_later(self._settings.timeout_s, self._expire, job)
         self._start_next(loop)
         return job
 
@@ -114,13 +116,15 @@ class Engine:
         """End a job whose answer nobody reads any more; in the event loop."""
         job.stop(reason)
         if self._waiting.remove(job.client, job):
+            self._expiries.pop(job).cancel()
             self.on_end(job)
 
     def _expire(self, job: Job) -> None:
         """End a job that waited for too long; one that is answered sees to it itself."""
-        if self._waiting.remove(job.client, job):
-            job.post(ApiError(504, "the request waited for too long", code="timeout"))
-            self.on_end(job)
+        del self._expiries[job]
+        self._waiting.remove(job.client, job)
+        job.post(ApiError(504, "the request waited for too long", code="timeout"))
+        self.on_end(job)
 
     def stop(self) -> None:
         """Let every answer end at its next step, and take no more requests; from any thread."""
@@ -137,6 +141,8 @@ class Engine:
     def _start_next(self, loop: asyncio.AbstractEventLoop) -> None:
         while len(self._waiting) and len(self._active) < self._settings.parallel:
             job = self._waiting.pop()
+            # Or it would hold what the job holds for as long as a request may take.
+            self._expiries.pop(job).cancel()
             self._active.add(job)
             if self._stopping:
                 job.stop("shutdown")
