@@ -72,6 +72,29 @@ def check_grammar(grammar: Grammar) -> None:
         raise _refused(grammar, fault)
 
 
+def rehearse(grammar: Grammar) -> None:
+    """Do what following a grammar costs at first, over bytes and not over a vocabulary.
+
+    The library's limits do not bound what it costs to compile a grammar: intersected patterns can
+    take minutes and gigabytes. Whoever takes grammars from strangers calls this where it can be
+    ended from outside.
+
+    Raises:
+        BackendUnavailableError: llguidance is not installed.
+        UsageError: the grammar is wrong, or cannot be followed.
+    """
+    check_grammar(grammar)
+    from llguidance import LLMatcher, LLTokenizer
+
+    text = _library_form(grammar)
+    matcher = LLMatcher(LLTokenizer("byte"), text, log_level=0, limits=_limits())
+    if matcher.is_error():  # it names special tokens, which bytes do not have
+        return
+    matcher.compute_bitmask()
+    if matcher.is_error():
+        raise _refused(grammar, _first_line(matcher.get_error()))
+
+
 class GrammarGuide:
     """A `Guide` that lets through what its grammar allows; for one text.
 
@@ -159,21 +182,24 @@ class GrammarCompiler:
         """
         require_llguidance()
         with self._lock:
+            if self._vocabulary is None:
+                self._vocabulary = _vocabulary(self._tokenizer, self._stops, self._drawable)
             matcher = self._compiled.pop(grammar, None)
-            if matcher is None:
-                matcher = self._compile(grammar)
+        # Outside of the lock: what takes long to compile keeps nobody else waiting.
+        if matcher is None:
+            matcher = self._compile(grammar, self._vocabulary)
+        with self._lock:
             self._compiled[grammar] = matcher
             if len(self._compiled) > _MOST_KEPT:
                 self._compiled.popitem(last=False)
             return GrammarGuide(matcher.deep_copy(), grammar)
 
-    def _compile(self, grammar: Grammar) -> LLMatcher:
+    @staticmethod
+    def _compile(grammar: Grammar, vocabulary: LLTokenizer) -> LLMatcher:
         from llguidance import LLMatcher
 
-        if self._vocabulary is None:
-            self._vocabulary = _vocabulary(self._tokenizer, self._stops, self._drawable)
         text = _library_form(grammar)
-        matcher = LLMatcher(self._vocabulary, text, log_level=0, limits=_limits())
+        matcher = LLMatcher(vocabulary, text, log_level=0, limits=_limits())
         if matcher.is_error():
             raise _refused(grammar, matcher.get_error())
         return matcher

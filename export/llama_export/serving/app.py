@@ -34,7 +34,7 @@ from llama_export.serving.ollama_protocol import (
 from llama_export.serving.refusals import ApiError
 from llama_export.serving.responses_protocol import ResponseWriter, read_response
 from llama_export.serving.settings import ServerSettings
-from llama_export.serving.transport import Json, Writer, answer, read_fields, refusal
+from llama_export.serving.transport import Json, Writer, answer, aside, read_fields, refusal
 from llama_export.version import __version__
 
 
@@ -65,7 +65,7 @@ def make_app(
 
     app = Starlette(
         routes=server.routes(),
-        exception_handlers={HTTPException: refuse, ApiError: refuse},
+        exception_handlers={HTTPException: refuse, ApiError: refuse, Exception: refuse},
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
@@ -93,8 +93,7 @@ class _Server:
     """What stands at each path."""
 
     def __init__(self, catalogue: Catalogue, settings: ServerSettings, metrics: Metrics) -> None:
-        self._catalogue, self._metrics = catalogue, metrics
-        self._most_bytes = settings.body_mb * 2**20
+        self._catalogue, self._settings, self._metrics = catalogue, settings, metrics
 
     def routes(self) -> list[Route]:
         """Return the paths."""
@@ -114,26 +113,26 @@ class _Server:
         ]
 
     async def _read(self, request: Request, *, is_ollama: bool = False) -> tuple[Fields, Served]:
-        fields = await read_fields(request, self._most_bytes, any_type=is_ollama)
+        fields = await read_fields(request, self._settings, any_type=is_ollama)
         return fields, self._catalogue.find(fields.text("model", ""))
 
     async def _chat(self, request: Request) -> Response:
         fields, served = await self._read(request)
-        asked = read_chat(fields, served.session.chat_format)
+        asked = await aside(request, read_chat, fields, served.session.chat_format)
         writer = ChatWriter(served, asked, has_usage=wants_usage(fields))
         is_stream = fields.flag("stream", False)
         return await answer(request, served.engine, asked, writer, is_stream=is_stream)
 
     async def _completion(self, request: Request) -> Response:
         fields, served = await self._read(request)
-        asked = read_completion(fields)
+        asked = await aside(request, read_completion, fields)
         writer = CompletionWriter(served, asked, has_usage=wants_usage(fields))
         is_stream = fields.flag("stream", False)
         return await answer(request, served.engine, asked, writer, is_stream=is_stream)
 
     async def _response(self, request: Request) -> Response:
         fields, served = await self._read(request)
-        asked = read_response(fields)
+        asked = await aside(request, read_response, fields)
         writer = ResponseWriter(served, asked, fields)
         is_stream = fields.flag("stream", False)
         return await answer(request, served.engine, asked, writer, is_stream=is_stream)
@@ -152,14 +151,14 @@ class _Server:
     async def _ollama_chat(self, request: Request) -> Response:
         fields, served = await self._read(request, is_ollama=True)
         writer: Writer = OllamaWriter(served, is_chat=True)
-        asked = read_ollama_chat(fields, served)
+        asked = await aside(request, read_ollama_chat, fields, served)
         is_stream = fields.flag("stream", True)
         return await answer(request, served.engine, asked, writer, is_stream=is_stream)
 
     async def _ollama_generate(self, request: Request) -> Response:
         fields, served = await self._read(request, is_ollama=True)
         writer = OllamaWriter(served, is_chat=False)
-        asked = read_generate(fields, served)
+        asked = await aside(request, read_generate, fields, served)
         if asked is None:
             return Json(writer.loaded())
         is_stream = fields.flag("stream", True)

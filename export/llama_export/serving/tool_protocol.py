@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 
-from llama_export.errors import PromptError
+from llama_export.errors import PromptError, UsageError
 from llama_export.generation.grammar import Grammar
 from llama_export.generation.tools import REQUIRED, Reply, Tools
 from llama_export.serving.fields import Fields
@@ -50,7 +50,10 @@ def read_tools(fields: Fields, chat_format: ChatFormat) -> tuple[Tools | None, F
         return tools, None
     if choice != REQUIRED and choice not in tools.names:
         refuse_wrong("tool_choice", f"one of {', '.join(tools.names):.200}", choice)
-    return tools, Form(Grammar.rules(tools.grammar(choice)), "tools")
+    try:
+        return tools, Form(Grammar.rules(tools.grammar(choice)), "tools")
+    except UsageError as error:  # the schemas are too long together
+        refuse_as("tools", error)
 
 
 def _read_choice(fields: Fields) -> str:
