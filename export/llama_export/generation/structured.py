@@ -21,6 +21,7 @@ from llama_export.generation.grammar import Grammar, GrammarKind
 from llama_export.generation.schema_faults import place_of_fault
 from llama_export.llama.intermediates import FloatArray
 from llama_export.tokenizer.tokenizer import Tokenizer
+from llama_quantize.printable import clipped
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLParserLimits, LLTokenizer
@@ -40,6 +41,7 @@ _HINTS = {
 }
 # A list of all special tokens, which are hundreds.
 _OTHER_TOKENS = re.compile(r"; following special tokens are available: \u27e6.*\u27e7")
+_LONGEST_FAULT = 800
 # What llguidance says where a grammar goes on, and no token does.
 _NO_TOKEN = "NoExtensionBias"
 _TOO_COMPLEX = "ask for fewer choices at once, or for shorter repetitions"
@@ -309,7 +311,9 @@ def _refused(grammar: Grammar, fault: str) -> UsageError:
 
 
 def _shown(fault: str) -> str:
-    return _OTHER_TOKENS.sub("", fault.replace("<non-verbose/>", "")).strip()
+    # A fault of an expression quotes all of it.
+    plain = _OTHER_TOKENS.sub("", fault.replace("<non-verbose/>", "")).strip()
+    return clipped(plain, _LONGEST_FAULT)
 
 
 def _first_line(text: str) -> str:

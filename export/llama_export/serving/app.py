@@ -25,12 +25,8 @@ from llama_export.serving.fields import Fields
 from llama_export.serving.gate import Gate, Line
 from llama_export.serving.job import Job
 from llama_export.serving.metrics import CONTENT_TYPE, Metrics
-from llama_export.serving.ollama_protocol import (
-    OllamaWriter,
-    read_generate,
-    read_ollama_chat,
-    tags,
-)
+from llama_export.serving.ollama_models import asked_model, running, show, tags
+from llama_export.serving.ollama_protocol import OllamaWriter, read_generate, read_ollama_chat
 from llama_export.serving.refusals import ApiError
 from llama_export.serving.responses_protocol import ResponseWriter, read_response
 from llama_export.serving.settings import ServerSettings
@@ -106,7 +102,9 @@ class _Server:
             Route("/v1/models/{name:path}", self._model, methods=["GET"]),
             Route("/api/chat", self._ollama_chat, methods=["POST"]),
             Route("/api/generate", self._ollama_generate, methods=["POST"]),
+            Route("/api/show", self._ollama_show, methods=["POST"]),
             Route("/api/tags", self._ollama_tags, methods=["GET"]),
+            Route("/api/ps", self._ollama_running, methods=["GET"]),
             Route("/api/version", self._ollama_version, methods=["GET"]),
             Route("/health", self._health, methods=["GET"]),
             Route("/metrics", self._figures, methods=["GET"]),
@@ -132,7 +130,7 @@ class _Server:
 
     async def _response(self, request: Request) -> Response:
         fields, served = await self._read(request)
-        asked = await aside(request, read_response, fields)
+        asked = await aside(request, read_response, fields, served.session.chat_format)
         writer = ResponseWriter(served, asked, fields)
         is_stream = fields.flag("stream", False)
         return await answer(request, served.engine, asked, writer, is_stream=is_stream)
@@ -150,8 +148,8 @@ class _Server:
 
     async def _ollama_chat(self, request: Request) -> Response:
         fields, served = await self._read(request, is_ollama=True)
-        writer: Writer = OllamaWriter(served, is_chat=True)
         asked = await aside(request, read_ollama_chat, fields, served)
+        writer: Writer = OllamaWriter(served, is_chat=True, tools=asked.tools)
         is_stream = fields.flag("stream", True)
         return await answer(request, served.engine, asked, writer, is_stream=is_stream)
 
@@ -163,6 +161,13 @@ class _Server:
             return Json(writer.loaded())
         is_stream = fields.flag("stream", True)
         return await answer(request, served.engine, asked, writer, is_stream=is_stream)
+
+    async def _ollama_show(self, request: Request) -> Response:
+        fields = await read_fields(request, self._settings, any_type=True)
+        return Json(show(self._catalogue.find(asked_model(fields))))
+
+    async def _ollama_running(self, request: Request) -> Response:
+        return Json(running(self._catalogue))
 
     async def _ollama_tags(self, request: Request) -> Response:
         return Json(tags(self._catalogue))

@@ -48,8 +48,9 @@ class GrammarTrial:
                 return
             told = self._ask(grammar)
             if told is None:
-                message = f"the {grammar.kind.value} cannot be followed: to read it takes more "
-                raise UsageError(f"{message}than {CPU_S:g} s of processor time", _HINT)
+                what = f"the {grammar.kind.value} cannot be followed"
+                message = f"{what}: to read it takes more than {CPU_S:g} s of processor time"
+                raise UsageError(message, _HINT)
             if told["message"]:
                 raise UsageError(told["message"], told["hint"])
             self._good[grammar] = None

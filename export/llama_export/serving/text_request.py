@@ -152,15 +152,3 @@ def refuse_unread(fields: Fields) -> None:
         refuse_unsupported("functions", "give tools instead")
     if fields.raw.get("function_call", "auto") not in ("auto", "none"):
         refuse_unsupported("function_call", "give tool_choice instead")
-
-
-def refuse_tools(fields: Fields) -> None:
-    """Refuse tools where this protocol's calls are not written here.
-
-    Raises:
-        ApiError: there is one, or a choice of one.
-    """
-    if fields.items("tools", MOST_TOOLS):
-        refuse_unsupported("tools", "leave it out, or ask /v1/chat/completions")
-    if fields.raw.get("tool_choice", "auto") not in ("auto", "none"):
-        refuse_unsupported("tool_choice", "there are no tools to choose from")

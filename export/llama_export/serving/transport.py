@@ -197,8 +197,8 @@ class _Stream(StreamingResponse):
 async def _frames(
     job: Job, writer: Writer, first: Event | None, events: AsyncIterator[Event]
 ) -> AsyncIterator[bytes]:
-    yield writer.begin()
     try:
+        yield writer.begin()
         if first is not None:
             yield writer.event(first)
         async for event in events:
