@@ -219,7 +219,7 @@ class Engine:
 
     def _write(self, job: Job, session: TextSession, prompt: str | list[int], index: int) -> None:
         """Write one text."""
-        request = job.request
+        request, most = job.request, self._settings.max_tokens
         top = request.top_logprobs
         recorder = None if top is None else ChanceRecorder(top)
         guide = guide_for(request, session)
@@ -235,7 +235,7 @@ class Engine:
             drawing["seed"] = (drawing["seed"] + index) & MOST_SEED
         stream = session.stream(
             prompt,
-            max_tokens=request.max_tokens or self._settings.max_tokens,
+            max_tokens=request.max_tokens or min(request.usual_tokens or most, most),
             sampling=replace(session.sampling, **drawing),
             stop=request.stop,
             guide=watch,

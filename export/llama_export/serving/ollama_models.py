@@ -14,7 +14,7 @@ from llama_export.tokenizer.chat.call_form import find_call_form
 from llama_export.tokenizer.chat.chat_format import DEFAULT_TEMPLATE
 
 _SHOW = frozenset({"model", "name", "verbose", "system", "template", "options"})
-_SIZES = ((1e9, "B", 1), (1e6, "M", 1), (1e3, "K", 1))
+_SIZES = ((1e9, "B"), (1e6, "M"), (1e3, "K"))
 # A bundle stays until the server ends.
 _NEVER = "9999-12-31T23:59:59Z"
 
@@ -136,7 +136,7 @@ def _written(served: Served) -> str:
 
 def _in_words(number: int) -> str:
     """Return a number of parameters as ollama writes it, such as 1.2B."""
-    for size, unit, digits in _SIZES:
+    for size, unit in _SIZES:
         if number >= size:
-            return f"{number / size:.{digits}f}{unit}"
+            return f"{number / size:.1f}{unit}"
     return str(number)

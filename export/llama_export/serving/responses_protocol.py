@@ -30,7 +30,7 @@ from llama_export.serving.text_request import (
     read_stop,
     refuse_unread,
 )
-from llama_export.serving.tool_protocol import read_tools
+from llama_export.serving.tool_protocol import read_tools, with_plain_calls
 from llama_export.serving.transport import EVENTS, sse
 from llama_export.serving.wording import Heading, Usage
 from llama_export.tokenizer.chat.chat_format import ChatFormat, Dialog
@@ -68,7 +68,8 @@ def read_response(fields: Fields, chat_format: ChatFormat) -> TextRequest:
     definitions = () if tools is None else tools.definitions
     return TextRequest(
         prompts=(Dialog(_read_messages(fields), tools=definitions),),
-        max_tokens=fields.whole("max_output_tokens", 1, MOST_SEED) or ANSWER_TOKENS,
+        max_tokens=fields.whole("max_output_tokens", 1, MOST_SEED),
+        usual_tokens=ANSWER_TOKENS,
         drawing=read_drawing(fields),
         stop=read_stop(fields),
         form=call or read_form("text.format", given, requested_grammar),
@@ -137,7 +138,7 @@ def _read_message(item: Fields) -> Message:
 def _read_call(item: Fields) -> Message:
     item.only(("type", "call_id", "name", "arguments", "id", "status"))
     call = ToolCall(item.text("name"), item.text("arguments"), item.text("call_id"))
-    return Message(ASSISTANT, None, (call,))
+    return with_plain_calls(Message(ASSISTANT, None, (call,)))
 
 
 def _read_output(item: Fields) -> Message:

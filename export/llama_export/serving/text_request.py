@@ -74,7 +74,9 @@ class TextRequest:
 
     Args:
         prompts: what is to be gone on from, or answered.
-        max_tokens: largest number of new tokens of each text; None: what the server allows.
+        max_tokens: largest number of new tokens of each text; None: `usual_tokens`.
+        usual_tokens: the same where nothing was asked for, at most what the server allows; None:
+            that.
         drawing: fields of `Sampling` that were given; the model's own hold for the rest.
         stop: texts before the first of which each text ends.
         choices: number of texts for each prompt.
@@ -85,6 +87,7 @@ class TextRequest:
 
     prompts: tuple[Prompt, ...]
     max_tokens: int | None = None
+    usual_tokens: int | None = None
     drawing: Mapping[str, float | int] = field(default_factory=dict)
     stop: tuple[str, ...] = ()
     choices: int = 1

@@ -6,6 +6,8 @@ It knows the shapes. How a model writes a call, and how it is made to, is not kn
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 
 from llama_export.errors import PromptError, UsageError
 from llama_export.generation.grammar import Grammar
@@ -16,6 +18,8 @@ from llama_export.serving.settings import MOST_TOOLS
 from llama_export.serving.text_request import Form
 from llama_export.tokenizer.chat.call_reader import CallDelta
 from llama_export.tokenizer.chat.chat_format import ChatFormat
+from llama_export.tokenizer.chat.messages import Message
+from llama_quantize.strict_json import JsonFault, parse_object
 
 _CHOICES = '"none", "auto", "required", or a function by {"type": "function", %s}'
 
@@ -88,6 +92,25 @@ def _read_choice(fields: Fields, *, is_flat: bool) -> str:
             named = '"name": "..."' if is_flat else '"function": {...}'
             refuse_wrong("tool_choice", _CHOICES % named, given)
     return choice
+
+
+def with_plain_calls(message: Message) -> Message:
+    """Return a message whose calls have their arguments as an object, as chat templates want them.
+
+    OpenAI's clients give the JSON of one, which a template would write as a text in quotes. What is
+    no JSON object stays as the model wrote it.
+    """
+    calls = tuple(replace(call, arguments=_plain(call.arguments)) for call in message.tool_calls)
+    return replace(message, tool_calls=calls) if calls else message
+
+
+def _plain(arguments: Mapping[str, object] | str) -> Mapping[str, object] | str:
+    if not isinstance(arguments, str):
+        return arguments
+    try:
+        return parse_object(arguments)
+    except JsonFault:
+        return arguments
 
 
 def reply_message(reply: Reply) -> dict[str, object]:
