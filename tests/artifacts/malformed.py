@@ -9,21 +9,25 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 from hypothesis import strategies as st
 
 MOST_TOKENS = 4
 _MESSAGES = [{"role": "user", "content": "Hi"}]
 CHAT, TEXT, RESPONSE = "/v1/chat/completions", "/v1/completions", "/v1/responses"
-OLLAMA_CHAT, OLLAMA_TEXT = "/api/chat", "/api/generate"
+OLLAMA_CHAT, OLLAMA_TEXT, SHOW = "/api/chat", "/api/generate", "/api/show"
+EMBEDDINGS = "/v1/embeddings"
 BASES: Mapping[str, Mapping[str, object]] = {
     CHAT: {"model": "demo", "messages": _MESSAGES, "max_tokens": 1},
     TEXT: {"model": "demo", "prompt": "Once", "max_tokens": 1},
     RESPONSE: {"model": "demo", "input": "Hi", "max_output_tokens": 1},
     OLLAMA_CHAT: {"model": "demo", "messages": _MESSAGES, "options": {"num_predict": 1}},
     OLLAMA_TEXT: {"model": "demo", "prompt": "Once", "options": {"num_predict": 1}},
+    SHOW: {"model": "demo"},
+    EMBEDDINGS: {"model": "demo", "input": "Hi"},
 }
-"""A request of each path that is answered as it is."""
+"""A request of each path that reads a body; all but embeddings are answered as they are."""
 
 
 @dataclass(frozen=True)
@@ -217,6 +221,8 @@ WRONG: Mapping[str, Mapping[str, st.SearchStrategy[object]]] = {
     OLLAMA_CHAT: _OLLAMA | {"messages": no_messages, "tools": no_tools},
     OLLAMA_TEXT: _OLLAMA
     | {"prompt": no_text, "suffix": st.just("x"), "raw": no_flag, "system": no_text},
+    SHOW: {"model": no_model, "stream": no_flag},
+    EMBEDDINGS: {"model": no_model, "input": no_text},
 }
 """Values of each parameter that are certainly wrong; null is as good as nothing."""
 
@@ -266,7 +272,7 @@ def _with_form(path: str, schema: object) -> dict[str, object]:
         return {"text": {"format": form}}
     if path == CHAT:
         return {"response_format": {"type": "json_schema", "json_schema": form}}
-    return {} if path == TEXT else {"format": schema}
+    return {"format": schema} if path in (OLLAMA_CHAT, OLLAMA_TEXT) else {}
 
 
 _odd_schema = st.recursive(
@@ -327,7 +333,12 @@ def wrong_bodies(draw: st.DrawFn) -> Case:
     """Make a request whose body is no JSON object, or which is not for its path."""
     path = draw(st.sampled_from(sorted(BASES)))
     whole = to_json(BASES[path])
-    kind = draw(st.integers(0, 6))
+    kind = draw(st.integers(0, 7))
+    if kind == 7:
+        beyond = draw(st.sampled_from(["/v1/models/", "/v1/", "/api/", "/", "/health/", "/../"]))
+        method = draw(st.sampled_from(["GET", "POST", "HEAD"]))
+        odd = quote(draw(st.text(st.characters(exclude_categories=["Cs"]), max_size=9)), safe="/?")
+        return Case(f"{beyond}no{odd}", b"", method=method)
     if kind == 0:
         return Case(path, whole[: draw(st.integers(0, len(whole) - 1))])
     if kind == 1:
