@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from artifacts.demo_bundle import demo_bundle  # noqa: F401 - a fixture
@@ -28,6 +30,7 @@ WEATHER = {"type": "function", "name": "weather", "parameters": PARAMETERS, "str
 CLOCK = {"type": "function", "name": "clock", "parameters": {"type": "object", "properties": {}}}
 QUESTION = {"role": "user", "content": "What is the weather in Oslo?"}
 ASKED = {"model": "demo", "temperature": 0, "max_output_tokens": 300}
+BLOCK = re.compile(r"^```python\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
 BY_NAME = {"type": "function", "name": "weather"}
 
 
@@ -124,6 +127,22 @@ def test_a_loop_of_two_turns_reads_the_call_and_its_output(client):
         messages=[QUESTION, {"role": "assistant", "tool_calls": [plain]}],
     )
     assert quoted.usage.prompt_tokens > unquoted.usage.prompt_tokens
+
+
+def test_the_loop_of_the_page_runs(client, capsys):
+    """As it stands, with a model that is made to call."""
+    page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
+    (loop,) = [block for block in BLOCK.findall(page) if "function_call_output" in block]
+    loop = loop.replace("http://localhost:8080/v1", str(client.base_url))
+    loop = loop.replace("Llama-3.2-3B-Instruct", "demo")
+    first, second = loop.split("for item in")
+    first = first.replace("tools=[clock]", 'tools=[clock], tool_choice="required"')
+    names: dict[str, object] = {}
+    exec(compile(f"{first}for item in{second}", "docs/serving.md", "exec"), names)
+    kinds = [item.get("type", "message") for item in names["dialog"]]
+    assert kinds == ["message", "function_call", "function_call_output"]
+    assert capsys.readouterr().out.strip()
+    names["client"].close()
 
 
 def test_what_is_no_call_is_a_message(client):

@@ -111,6 +111,7 @@ def _run(catalogue: Catalogue, settings: ServerSettings, port: int, console: Con
     )
     try:
         with config.bind_socket() as taken:
+            taken.listen(config.backlog)  # who asks as soon as it is said waits, and is answered
             found = taken.getsockname()[1]
             host = f"[{settings.host}]" if ":" in settings.host else settings.host
             say(console, f"http://{host}:{found}/v1 answers; Ctrl-C ends it", "")

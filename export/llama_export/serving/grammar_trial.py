@@ -25,7 +25,7 @@ _HINT = "ask for fewer optional properties, fewer patterns that must hold at onc
 
 
 class GrammarTrial:
-    """Says of a grammar whether it can be followed; for any number of threads.
+    """Finds out whether grammars can be followed; for any number of threads.
 
     The process is started when the first grammar comes, and again after one that it did not
     survive. A grammar that was found good is not tried again.
