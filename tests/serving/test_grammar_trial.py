@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from llama_export.errors import UsageError
+from llama_export.errors import BackendUnavailableError, UsageError
 from llama_export.generation.grammar import Grammar
+from llama_export.serving import grammar_trial
 from llama_export.serving.grammar_trial import GrammarTrial
 
 pytest.importorskip("llguidance", reason="needs the extra `structured`")
@@ -31,6 +32,14 @@ def test_what_takes_too_long_is_ended_and_the_next_is_tried(trial):
     assert first.returncode is not None
     trial.require_followable(Grammar.regex("[ab]{3}"))
     assert trial._child.pid != first.pid
+
+
+def test_a_process_that_cannot_be_started_is_named_and_no_grammar_blamed(trial, monkeypatch):
+    monkeypatch.setattr(grammar_trial, "_CHILD", "llama_export.nothing_there")
+    with pytest.raises(BackendUnavailableError, match="ended at once, with code 1"):
+        trial.require_followable(PLAIN)
+    monkeypatch.undo()
+    trial.require_followable(PLAIN)
 
 
 def test_what_is_wrong_is_told_as_without_a_trial(trial):

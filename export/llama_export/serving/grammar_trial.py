@@ -6,13 +6,14 @@ thread cannot be ended. It knows processes and grammars; it does not know reques
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
 import threading
 from collections import OrderedDict
 
-from llama_export.errors import UsageError
+from llama_export.errors import BackendUnavailableError, UsageError
 from llama_export.generation.grammar import Grammar
 
 CPU_S = 1.0
@@ -40,6 +41,7 @@ class GrammarTrial:
         """Refuse a grammar that is wrong, or takes more than its time.
 
         Raises:
+            BackendUnavailableError: the process cannot be started.
             UsageError: says which.
         """
         with self._lock:
@@ -68,7 +70,7 @@ class GrammarTrial:
         """Return what is wrong with a grammar, nothing where "message" is ""; None: it takes long.
 
         Raises:
-            OSError: the process cannot be started.
+            BackendUnavailableError: the process cannot be started.
         """
         if self._child is None:
             self._child = _start()
@@ -88,7 +90,12 @@ class GrammarTrial:
 
 
 def _start() -> subprocess.Popen[str]:
-    return subprocess.Popen(
+    """Start the process, and wait until it reads.
+
+    Raises:
+        BackendUnavailableError: it ends before that.
+    """
+    child = subprocess.Popen(
         [sys.executable, "-m", _CHILD, str(CPU_S)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -96,6 +103,13 @@ def _start() -> subprocess.Popen[str]:
         text=True,
         encoding="ascii",
     )
+    if child.stdout is None or not child.stdout.readline():
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(_WALL_S)  # for its code
+        _end(child)
+        message = f"the process that tries grammars ended at once, with code {child.returncode}"
+        raise BackendUnavailableError(message, f"see what {sys.executable} -m {_CHILD} 1 says")
+    return child
 
 
 def _exchange(child: subprocess.Popen[str], line: str) -> str:
@@ -114,8 +128,6 @@ def _end(child: subprocess.Popen[str]) -> None:
     child.kill()
     for pipe in (child.stdin, child.stdout):
         if pipe is not None:
-            try:
+            with contextlib.suppress(OSError):  # what was not yet sent has nowhere to go
                 pipe.close()
-            except OSError:  # what was not yet sent has nowhere to go
-                continue
     child.wait()

@@ -15,6 +15,8 @@ from llama_export.errors import LlamaExportError
 from llama_export.generation.grammar import Grammar, GrammarKind
 from llama_export.generation.structured import rehearse
 
+READY = "ready"
+"""What is said first."""
 # Address space of the process; llguidance ends it where it gets no more.
 _MOST_BYTES = 4 * 2**30
 
@@ -25,6 +27,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _limit_memory()
     cpu_s = float(sys.argv[1])
+    print(json.dumps(READY), flush=True)  # noqa: T201 - whoever started it waits for the line
     for line in sys.stdin:
         kind, text = json.loads(line)
         _limit_time(cpu_s)
