@@ -15,6 +15,7 @@ from llama_export.bundle.manifest import Manifest
 from llama_export.generation.opening import open_session
 from llama_export.serving.catalogue import Catalogue, Opened
 from llama_export.serving.settings import ServerSettings
+from llama_export.targets import registry
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,9 @@ class Running:
 
 def opened(folder: Path, **options: object) -> Opened:
     manifest = Manifest.read(folder / "manifest.json")
-    return Opened(folder, manifest, open_session(folder, threads=1, **options))
+    session = open_session(folder, threads=1, **options)
+    frees = registry.get(manifest.target).frees_interpreter
+    return Opened(folder, manifest, session, frees_interpreter=frees)
 
 
 @contextmanager

@@ -31,12 +31,12 @@ def held(share: float, kind: int = 0, *, costs: RunCosts) -> DraftLength:
         right, rests = (1, rests - 1) if rests >= 1 else (0, rests)
         length.watch(Proposal((7,) * MOST, kind))
         for _ in range(MOST):
-            length.see(7 if right else 8)
+            length.see(7 if right else 8, spared=right)
     return length
 
 
 def test_nothing_is_drafted_before_a_single_row_was_timed():
-    assert DraftLength().choose(0, MOST) == 0
+    assert DraftLength().choose(0, MOST, staked=False) == 0
 
 
 @pytest.mark.parametrize(
@@ -49,28 +49,28 @@ def test_nothing_is_drafted_before_a_single_row_was_timed():
     ],
 )
 def test_the_length_follows_the_costs_and_what_holds(slope, share, least, most):
-    assert least <= held(share, costs=measured(slope)).choose(0, MOST) <= most
+    assert least <= held(share, costs=measured(slope)).choose(0, MOST, staked=False) <= most
 
 
 def test_no_more_is_chosen_than_there_is():
-    assert held(0.9, costs=measured(0.02)).choose(0, 4) == 4
-    assert held(0.9, costs=measured(0.02)).choose(0, 0) == 0
+    assert held(0.9, costs=measured(0.02)).choose(0, 4, staked=False) == 4
+    assert held(0.9, costs=measured(0.02)).choose(0, 0, staked=False) == 0
 
 
 def test_kinds_are_judged_by_themselves():
     length = held(0.95, kind=5, costs=measured(0.2))
     for _ in range(60):
         length.watch(Proposal((7,), 2))
-        length.see(8)
-    assert length.choose(5, MOST) > 3
-    assert length.choose(2, MOST) == 0
+        length.see(8, spared=False)
+    assert length.choose(5, MOST, staked=False) > 3
+    assert length.choose(2, MOST, staked=False) == 0
 
 
 def test_a_length_is_tried_after_its_half():
     length = held(0.95, costs=measured(0.1, rows=[1]))
     tried = []
     while len(tried) < 6:
-        tried.append(length.choose(0, MOST))
+        tried.append(length.choose(0, MOST, staked=False))
         for _ in range(3):
             length.costs.add(1 + tried[-1], 0.01 * (1 + 0.05 * tried[-1]))
     assert tried[:4] == [1, 3, 7, 15]
@@ -78,22 +78,22 @@ def test_a_length_is_tried_after_its_half():
 
 def test_what_costs_too_much_is_dropped_and_tried_again_much_later():
     length = held(0.4, costs=measured(0.1, rows=[1]))
-    assert length.choose(0, 1) == 1
+    assert length.choose(0, 1, staked=False) == 1
     for _ in range(3):
         length.costs.add(2, 0.02)
-    assert length.choose(0, 1) == 0
+    assert length.choose(0, 1, staked=False) == 0
     for _ in range(1001):
         length.costs.add(1, 0.01)
-    assert length.choose(0, 1) == 1
+    assert length.choose(0, 1, staked=False) == 1
 
 
 def test_the_first_run_of_a_length_does_not_say_all():
     length = held(0.95, costs=measured(0.1, rows=[1]))
     length.costs.add(2, 0.022)
-    assert length.choose(0, 1) == 1
+    assert length.choose(0, 1, staked=False) == 1
     length.costs.add(2, 0.0225)
     length.costs.add(2, 0.0225)
-    assert length.choose(0, 1) == 0
+    assert length.choose(0, 1, staked=False) == 0
 
 
 def test_costs_between_two_known_ones_lie_between_them():
@@ -146,7 +146,7 @@ def test_a_drafter_that_does_not_pay_rests_longer_and_longer():
     for step in range(400):
         before = len(drafter.asked)
         speculator.draft([1], MOST)
-        speculator.length.see(8)
+        speculator.length.see(8, spared=False)
         if len(drafter.asked) > before:
             asked_at.append(step)
     gaps = [later - earlier for earlier, later in pairwise(asked_at)]
@@ -162,6 +162,51 @@ def test_a_drafter_that_pays_again_is_asked_each_time():
     speculator.length = held(0.02, costs=measured(0.2))
     for _ in range(2000):
         speculator.draft([1], MOST)
-        speculator.length.see(7)
+        speculator.length.see(7, spared=False)
     assert drafter.asked[-50:] == [MOST] * 50
     assert NOTHING.tokens == ()
+
+
+def steps_of_a_text(length: DraftLength, guesses: list[int], slope: float) -> float:
+    """Write a text with drafts of which so many hold, in turns; return the steps that it takes."""
+    steps, left, turn = 0.0, 160, 0
+    length.begin()
+    while left > 0:
+        right = guesses[turn % len(guesses)]
+        turn += 1
+        length.watch(Proposal((7,) * right + (9,) * (MOST - right)))
+        count = length.choose(0, min(MOST, left), staked=True)
+        steps += 1 + slope * count
+        length.stake(1 + count)
+        accepted = min(right, count, left - 1)
+        for _ in range(accepted):
+            length.see(7, spared=True)
+        length.see(7 if accepted < right else 8, spared=False)
+        left -= accepted + 1
+    return steps
+
+
+@pytest.mark.parametrize("slope", [0.05, 0.2, 0.5])
+@pytest.mark.parametrize(
+    "guesses",
+    [[0], [1, 0, 0], [3, 0, 0, 0, 0, 0], [MOST] * 4 + [0] * 200, [2, 0], [0] * 20 + [6]],
+)
+def test_a_text_falls_no_further_behind_than_its_stake(slope, guesses):
+    # It comes from texts that copied, and expects the best.
+    length = held(0.95, costs=measured(slope))
+    assert steps_of_a_text(length, guesses, slope) <= 160 * 1.0101 + 1
+
+
+def test_a_text_that_copies_is_drafted_at_once_and_gains():
+    length = held(0.0, costs=measured(0.2))
+    assert steps_of_a_text(length, [MOST], 0.2) < 160 / 2.5
+
+
+def test_what_other_texts_showed_counts_for_less():
+    length = held(0.95, costs=measured(0.2))
+    assert length.choose(0, MOST, staked=True) > 0
+    length.begin()
+    for _ in range(12):
+        length.watch(Proposal((7,) * MOST))
+        length.see(8, spared=False)
+    assert length.choose(0, MOST, staked=True) == 0

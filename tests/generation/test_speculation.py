@@ -33,7 +33,7 @@ STOP = 0
 class Always(DraftLength):
     """Runs whatever is drafted, so that no clock has a say."""
 
-    def choose(self, kind, most):
+    def choose(self, kind, most, *, staked):
         return most
 
 

@@ -11,6 +11,7 @@ import pytest
 from artifacts.demo_bundle import demo_bundle  # noqa: F401 - a fixture
 from artifacts.served import opened
 
+from llama_export.serving import job as job_module
 from llama_export.serving.engine import Engine
 from llama_export.serving.guides import ChanceRecorder
 from llama_export.serving.job import Job, Piece
@@ -119,8 +120,74 @@ def test_what_is_kept_stays_within_the_budget(root):
     session = none.take([1] * 30)
     session.logits([1] * 30)
     none.put_back(session)
-    assert session.is_closed
     assert none.kept_tokens == 0
+    # It is emptied for the next conversation, which need not wait for another one to be made.
+    assert none.take([1] * 40) is session
+    assert session.position == 0
+    second = none.take([2] * 40)
+    for each in (session, second):
+        each.logits([2] * 30)
+        none.put_back(each)
+    assert second.is_closed, "one is enough"
+    none.close()
+    assert session.is_closed
+
+
+@pytest.mark.onnx
+def test_a_session_whose_buffers_have_grown_is_not_kept_empty(root):
+    pool = SessionPool(root, CacheBudget(0, 6144))
+    session = pool.take([1] * 600)
+    session.logits([1] * 600)
+    pool.put_back(session)
+    assert session.is_closed
+    assert pool.take([1] * 30).position == 0
+
+
+@pytest.mark.onnx
+def test_a_runtime_that_keeps_the_interpreter_waits_until_a_piece_is_sent(demo_bundle):  # noqa: F811
+    pytest.importorskip("onnxruntime", reason="needs the onnx extra")
+    order: list[str] = []
+
+    async def ask() -> None:
+        session = opened(demo_bundle).session
+        engine = Engine(
+            session,
+            ServerSettings(),
+            bytes_per_token=6144,
+            cache_is_inside=False,
+            frees_interpreter=False,
+        )
+        read = session.cache._session.run.__func__
+
+        def run(self, input_ids):
+            order.append("step")
+            return read(self, input_ids)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(type(session.cache._session), "run", run)
+            patch.setattr(job_module, "_LONGEST_TELLING_S", 60)
+            request = TextRequest((PROMPT,), max_tokens=8, drawing={"temperature": 0})
+            async for event in engine.submit(request, "me").events():
+                if isinstance(event, Piece):
+                    order.append("sent")
+        engine.close()
+
+    asyncio.run(ask())
+    assert order == ["step", "sent"] * 8
+
+
+def test_a_client_that_does_not_read_holds_up_one_step_alone():
+    waits = []
+
+    async def post_all() -> None:
+        job = Job(TextRequest(("a",)), "me", asyncio.get_running_loop(), 60)
+        job._told.wait = waits.append
+        for text in "abc":
+            job.post(Piece(0, text))
+            job.wait_until_told()
+
+    asyncio.run(post_all())
+    assert len(waits) == 1
 
 
 @pytest.mark.onnx

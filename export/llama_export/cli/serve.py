@@ -48,6 +48,7 @@ def serve(
     from llama_export.cli.terminal import TerminalProgress
     from llama_export.generation.opening import open_session
     from llama_export.serving.catalogue import Catalogue, Opened
+    from llama_export.targets import registry
 
     opened = []
     for folder in bundles:
@@ -60,7 +61,9 @@ def serve(
             steps=TerminalProgress(console),
         )
         say_substitute_runtime(console, session.substitute_runtime)
-        opened.append(Opened(folder, Bundle.open(folder).manifest, session))
+        manifest = Bundle.open(folder).manifest
+        frees = registry.get(manifest.target).frees_interpreter
+        opened.append(Opened(folder, manifest, session, frees_interpreter=frees))
     catalogue = Catalogue(opened, settings)
     for each in catalogue.served:
         say(console, f"{each.id}: {each.session.identity.name}", "dim")

@@ -29,6 +29,11 @@ _LEAST_GAIN = 1.08
 _HOPED_SHARE, _HOPED_WEIGHT = 0.5, 2
 # One guess weighs at least so much: a text changes its ways.
 _LEAST_WEIGHT = 1 / 24
+# What other texts showed counts as so many guesses, once a new one has begun.
+_CARRIED_COUNT = 4
+# How far a text may fall behind what it would be without drafts: so many steps of a single row at
+# first, and so much of a step more with each token. Of what drafts gained, a little may be lost.
+_FIRST_STAKE, _STAKE_PER_TOKEN, _MOST_STAKE = 1.0, 0.01, 4.0
 
 
 class RunCosts:
@@ -95,6 +100,10 @@ class Acceptance:
         weight = max(1 / self._counts[place], _LEAST_WEIGHT)
         self._shares[place] += weight * (held - self._shares[place])
 
+    def fade(self) -> None:
+        """Let what was seen count for less: another text begins."""
+        self._counts = [min(count, _CARRIED_COUNT) for count in self._counts]
+
     def expected(self, length: int) -> float:
         """Return the mean number of guesses that hold, of so many."""
         reached, share, total = 1.0, _HOPED_SHARE, 0.0
@@ -123,18 +132,32 @@ class DraftLength:
         self.costs = RunCosts()
         self._acceptance: dict[int, Acceptance] = {}
         self._watched: list[_Watched] = []
+        self._stake = _FIRST_STAKE
 
     def begin(self) -> None:
         """Begin another text: what was proposed for the last one is not seen to the end."""
         self._watched = []
+        self._stake = _FIRST_STAKE
+        for each in self._acceptance.values():
+            each.fade()
 
     def watch(self, proposal: Proposal) -> None:
         """Hold what comes against a proposal, whether it is run or not."""
         if proposal.tokens:
             self._watched.append(_Watched(proposal))
 
-    def see(self, token: int) -> None:
-        """Take in the token that came."""
+    def stake(self, rows: int) -> None:
+        """Pay for a run of so many rows; `see` pays back what it spares."""
+        self._stake -= self._steps(rows) - 1
+
+    def see(self, token: int, *, spared: bool) -> None:
+        """Take in the token that came.
+
+        Args:
+            token: the token.
+            spared: whether it was drafted, so that it took no run of its own.
+        """
+        self._stake = min(self._stake + _STAKE_PER_TOKEN + spared, _MOST_STAKE)
         going_on = []
         for each in self._watched:
             guess = each.proposal.tokens
@@ -145,21 +168,27 @@ class DraftLength:
                 going_on.append(each)
         self._watched = going_on
 
-    def choose(self, kind: int, most: int) -> int:
-        """Return how many of a kind of guesses to run; 0: none is worth it."""
-        single = self.costs.seconds(1)
-        if single is None:
+    def choose(self, kind: int, most: int, *, staked: bool) -> int:
+        """Return how many of a kind of guesses to run; 0: none is worth it.
+
+        Args:
+            kind: the kind.
+            most: largest number of them.
+            staked: whether a run must be one that the text can afford even if none of them holds.
+        """
+        if self.costs.seconds(1) is None:
             return 0  # a step alone is measured first
         acceptance = self._of(kind)
         best, best_gain = 0, _LEAST_GAIN
         # A length is tried after its half: what the half cost says whether it may pay.
         most = min(most, 2 * self.costs.longest - 1)
         for length in (*(each for each in LENGTHS if each < most), most):
-            seconds = self.costs.seconds(1 + length)
-            if length > 0 and seconds is not None:
-                gain = (1 + acceptance.expected(length)) * single / seconds
-                if gain > best_gain:
-                    best, best_gain = length, gain
+            steps = self._steps(1 + length)
+            if length < 1 or (staked and steps - 1 > self._stake):
+                continue
+            gain = (1 + acceptance.expected(length)) / steps
+            if gain > best_gain:
+                best, best_gain = length, gain
         return best
 
     def fork(self) -> DraftLength:
@@ -167,6 +196,11 @@ class DraftLength:
         other = copy.deepcopy(self)
         other.begin()
         return other
+
+    def _steps(self, rows: int) -> float:
+        """Return what a run takes, in steps of a single row."""
+        single, seconds = self.costs.seconds(1), self.costs.seconds(rows)
+        return 1.0 if single is None or seconds is None else seconds / single
 
     def _of(self, kind: int) -> Acceptance:
         return self._acceptance.setdefault(kind, Acceptance())

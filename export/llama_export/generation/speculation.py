@@ -74,7 +74,7 @@ class Speculator:
         proposal = self.drafter.propose(tokens, MOST_DRAFTED)
         self.length.watch(proposal)
         count = min(most, len(proposal.tokens))
-        return proposal.tokens[: self.length.choose(proposal.kind, count)]
+        return proposal.tokens[: self.length.choose(proposal.kind, count, staked=True)]
 
     def fork(self) -> Speculator:
         """Return one for another conversation, which knows what this one has seen."""
@@ -92,7 +92,7 @@ class Speculator:
                 return 0
             self._rest = min(2 * self._rest, _LONGEST_REST)
             return min(_TRIED_LENGTH, most)
-        count = self.length.choose(NOTHING.kind, most)
+        count = self.length.choose(NOTHING.kind, most, staked=False)
         if count:
             self._rest = _FIRST_REST
         elif self.length.costs.seconds(1) is not None:
@@ -143,8 +143,9 @@ class Speculative:
         (token,) = input_ids
         self._text.append(token)
         self._left -= 1
-        self._speculator.length.see(token)
-        if self._ahead and self._ahead[0][0] == token:
+        is_ahead = bool(self._ahead) and self._ahead[0][0] == token
+        self._speculator.length.see(token, spared=is_ahead)
+        if is_ahead:
             self._cache.confirm(token)
             self.drafts = Drafts(self.drafts.drafted, self.drafts.accepted + 1)
             return self._ahead.popleft()[1]
@@ -165,6 +166,7 @@ class Speculative:
         # A drafter that has rested reads first what was written meanwhile.
         if not draft or self._drafted_last or self._speculator.drafter.is_free:
             self._speculator.length.costs.add(1 + len(draft), time.perf_counter() - begun)
+        self._speculator.length.stake(1 + len(draft))
         self._drafted_last = bool(draft)
         return logits
 

@@ -30,11 +30,13 @@ class Opened:
         folder: its folder, as it was given.
         manifest: its manifest.
         session: a session on it.
+        frees_interpreter: whether Python goes on in other threads while its runtime computes.
     """
 
     folder: Path
     manifest: Manifest
     session: TextSession
+    frees_interpreter: bool = True
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,7 @@ def _serve(
         settings,
         bytes_per_token=memory.get("kv_bytes_per_token", 0),
         cache_is_inside=manifest.spec.kv_cache == STATE,
+        frees_interpreter=opened.frees_interpreter,
     )
     written = (opened.folder / "manifest.json").stat().st_mtime
     return Served(name if is_only else path, frozenset(aliases), manifest, engine, int(written))

@@ -46,6 +46,8 @@ class Engine:
         settings: how the server answers.
         bytes_per_token: growth of a KV cache; 0: not known.
         cache_is_inside: whether the runtime keeps the cache, so that it has room for one.
+        frees_interpreter: whether Python goes on in other threads while the runtime computes. Where
+            it does not, each piece is sent before the next step, which it would wait for.
     """
 
     def __init__(
@@ -55,10 +57,12 @@ class Engine:
         *,
         bytes_per_token: int,
         cache_is_inside: bool,
+        frees_interpreter: bool = True,
     ) -> None:
         self.session = session
         self.on_end: Callable[[Job], None] = lambda job: None
         self._settings = settings
+        self._waits = not frees_interpreter
         self._pool = SessionPool(session, CacheBudget(settings.cache_mb * 2**20, bytes_per_token))
         self._turns = Turns(_INSIDE_SLICE_S if cache_is_inside else 0.0)
         self._trial = GrammarTrial()
@@ -242,6 +246,8 @@ class Engine:
         )
         for text in stream:
             job.post(Piece(index, text, () if recorder is None else recorder.collect()))
+            if self._waits:
+                job.wait_until_told()
         done = stream.completion
         left = () if recorder is None else recorder.collect()
         if done.stats.stop_reason == "stop text":

@@ -7,6 +7,7 @@ loop; it does not know models.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -55,6 +56,7 @@ class TextEnd:
 
 
 Event = Piece | TextEnd
+_LONGEST_TELLING_S = 0.02
 _STOPPED = {
     "left": ApiError(499, "the client went away"),
     "late": ApiError(504, "the request took longer than this server allows", code="timeout"),
@@ -88,6 +90,8 @@ class Job:
         self._deadline = self.begun + timeout_s
         self._loop = loop
         self._events: asyncio.Queue[Event | ApiError | None] = asyncio.Queue()
+        self._told = threading.Event()
+        self._is_behind = False
         self._stopped = ""
 
     def require_wanted(self) -> None:
@@ -122,10 +126,22 @@ class Job:
             self.ends.append(event)
         if isinstance(event, Piece | TextEnd) and event.chances:
             self._chances.setdefault(event.index, []).extend(event.chances)
+        self._is_behind = self._is_behind and not self._told.is_set()
+        self._told.clear()
         try:
             self._loop.call_soon_threadsafe(self._events.put_nowait, event)
         except RuntimeError:  # the loop is closed: nobody reads any more
             self.stop("shutdown")
+
+    def wait_until_told(self) -> None:
+        """Wait, for a moment at most, until the client was sent what was posted.
+
+        For a runtime that keeps the interpreter to itself: each of the few turns that sending
+        takes would wait for a whole step of the model.
+        """
+        # A client that does not read does not hold up the others more than once.
+        if not self._is_behind:
+            self._is_behind = not self._told.wait(_LONGEST_TELLING_S)
 
     def chances_of(self, index: int) -> tuple[TokenChance, ...]:
         """Return the chances of a text's tokens so far."""
@@ -138,6 +154,8 @@ class Job:
             ApiError: it ended without an answer.
         """
         while True:
+            if self._events.empty():
+                self._told.set()
             event = await self._events.get()
             if event is None:
                 return

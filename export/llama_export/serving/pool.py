@@ -62,6 +62,9 @@ class SessionPool:
         self._budget = budget
         # The one that was used last stands last.
         self._kept: list[TextSession] = []
+        # An empty one: to make it, or to give memory back and ask for it again, takes milliseconds
+        # for which the first token of a new conversation would wait.
+        self._spare: TextSession | None = None
 
     @property
     def kept_bytes(self) -> int:
@@ -81,7 +84,8 @@ class SessionPool:
         best = max(self._kept, key=lambda each: each.cache.shared_length(token_ids), default=None)
         shared = 0 if best is None else best.cache.shared_length(token_ids)
         if best is None or shared < _LEAST_SHARED:
-            return self._root.fork()
+            spare, self._spare = self._spare, None
+            return spare or self._root.fork()
         self._kept.remove(best)
         if shared >= best.position - _MOST_LOST:
             return best
@@ -94,16 +98,27 @@ class SessionPool:
         """Keep a session's cache for the next turn, and let the oldest ones go for it."""
         session.end_stream()
         if session.is_closed or session.position < _LEAST_SHARED:
-            session.close()
-            return
-        self._kept.append(session)
+            self._let_go(session)
+        else:
+            self._kept.append(session)
         while self._kept and (
             self.kept_bytes > self._budget.most_bytes or len(self._kept) > _MOST_KEPT
         ):
-            self._kept.pop(0).close()
+            self._let_go(self._kept.pop(0))
+        if self._spare is None:
+            self._spare = self._root.fork()
 
     def close(self) -> None:
         """Let go of every session and of the model."""
-        for session in [*self._kept, self._root]:
+        for session in (*self._kept, self._spare, self._root):
+            if session is not None:
+                session.close()
+        self._kept, self._spare = [], None
+
+    def _let_go(self, session: TextSession) -> None:
+        """Empty a session for another conversation, or close it where its buffers have grown."""
+        if self._spare is None and not session.is_closed and session.position <= _FIRST_SLOTS:
+            session.rewind(0)
+            self._spare = session
+        else:
             session.close()
-        self._kept = []

@@ -198,9 +198,7 @@ async def _frames(
     job: Job, writer: Writer, first: Event | None, events: AsyncIterator[Event]
 ) -> AsyncIterator[bytes]:
     try:
-        yield writer.begin()
-        if first is not None:
-            yield writer.event(first)
+        yield writer.begin() + (b"" if first is None else writer.event(first))
         async for event in events:
             yield writer.event(event)
     except ApiError as error:

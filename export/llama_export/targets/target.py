@@ -131,6 +131,8 @@ class Target(ABC):
     limits: ClassVar[Limits]
     costs: ClassVar[Costs]
     phone_systems: ClassVar[Mapping[str, int]]
+    # Whether other threads of Python go on while the runtime computes.
+    frees_interpreter = True
 
     @override
     def __init_subclass__(cls) -> None:
@@ -330,11 +332,7 @@ class Target(ABC):
         return None
 
     def runs_here(self, options: TargetOptions) -> bool:
-        """Return whether this machine's runtime can run, and so prove, an artifact of the options.
-
-        Args:
-            options: this target's own options.
-        """
+        """Return whether this machine's runtime can run, and so prove, an artifact of `options`."""
         return True
 
     def substitute_runtime(self) -> SubstituteRuntime | None:

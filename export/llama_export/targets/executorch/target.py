@@ -63,6 +63,8 @@ class ExecutorchTarget(Target):
         step_rel_rms=Limit(6e-6, "3e-7 was measured where no rounding tipped"),
     )
     phone_systems: ClassVar[Mapping[str, int]] = {"Android": 1, "iOS": 2}
+    # Its binding keeps the interpreter's lock while it computes (1.4).
+    frees_interpreter = False
     costs: ClassVar[Costs] = Costs(
         unchecked=(
             Cost(5_773_056, 385e6, 20.5),
