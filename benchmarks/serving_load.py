@@ -125,6 +125,7 @@ def main(
         "minutes": minutes,
         **dict(seen.counts),
         "first": seen.wrong[:3],
+        "anonymous_mb": [round(size / 2**20) for _, size in memory[:: max(len(memory) // 20, 1)]],
         "anonymous_mb_warm": round(warm[0] / 2**20, 1),
         "anonymous_mb_most": round(max(warm) / 2**20, 1),
         "growth": round(max(warm) / warm[0] - 1, 4),

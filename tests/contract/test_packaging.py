@@ -109,6 +109,8 @@ def test_the_wheel_holds_the_packages_of_the_tree_and_nothing_else(wheel_files):
         "llama_export/demo/README.md",
         "llama_export/bundle/schemas/manifest.schema.json",
         "llama_export/exporting/phones.json",
+        "llama_export/serving/page/page.html",
+        "llama_export/serving/page/page.mjs",
         "llama_export/verification/report/report.schema.json",
         "llama_export/verification/report/page.css",
         "llama_export/verification/report/page.html.jinja",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from artifacts.demo_bundle import Silent, demo_bundle
+from artifacts.served import opened
 from artifacts.small_bundle import export_small
 from fakes.rows import VOCABULARY, ContextSession
 from hypothesis import given, settings
@@ -24,7 +26,10 @@ from llama_export.generation.draft_length import DraftLength
 from llama_export.generation.drafting import NOTHING, DraftModel, PromptLookup, Proposal
 from llama_export.generation.prefix_cache import PrefixCache
 from llama_export.generation.speculation import Speculator, begin_text
-from llama_export.generation.speculation_choice import draft_model
+from llama_export.generation.speculation_choice import Speculation, draft_model
+from llama_export.serving.engine import Engine
+from llama_export.serving.settings import ServerSettings
+from llama_export.serving.text_request import TextRequest
 
 GREEDY = Sampling(temperature=0, repetition_penalty=1.0)
 STOP = 0
@@ -32,6 +37,9 @@ STOP = 0
 
 class Always(DraftLength):
     """Runs whatever is drafted, so that no clock has a say."""
+
+    def fork(self):
+        return Always()
 
     def choose(self, kind, most, *, staked):
         return most
@@ -409,6 +417,35 @@ def test_the_demo_writes_the_same(exact_demo):
     different, accepted = differing(exact_demo, 6, GREEDY, lookup=True)
     assert different == 0
     assert accepted > 5
+
+
+@pytest.mark.onnx
+def test_conversations_of_a_server_draft_too(exact_demo):
+    """Two at once, in turns, each with its own draft that is run ahead."""
+    session = opened(exact_demo, speculation=Speculation()).session
+    session.cache.speculator.length = Always()
+    plain = llama_export.load(exact_demo, threads=1)
+    texts = prompts(4)
+
+    async def ask_all() -> list[tuple[str, int]]:
+        engine = Engine(
+            session, ServerSettings(parallel=2), bytes_per_token=6144, cache_is_inside=False
+        )
+        drawing = {"temperature": 0, "repetition_penalty": 1.0}
+        jobs = [
+            engine.submit(TextRequest((text,), max_tokens=30, drawing=drawing), str(at))
+            for at, text in enumerate(texts)
+        ]
+        for job in jobs:
+            async for _ in job.events():
+                pass
+        engine.close()
+        return [(job.ends[0].text, job.ends[0].stats.accepted_tokens) for job in jobs]
+
+    found = asyncio.run(ask_all())
+    expected = [plain.generate(text, max_tokens=30, sampling=GREEDY).text for text in texts]
+    assert [text for text, _ in found] == expected
+    assert sum(accepted for _, accepted in found) > 3
 
 
 @pytest.mark.onnx

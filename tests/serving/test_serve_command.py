@@ -21,7 +21,7 @@ from clients import Clients
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "serving.md"
-ADDRESS = re.compile(r"(http://127\.0\.0\.1:\d+)/v1 answers")
+ADDRESS = re.compile(r"(http://127\.0\.0\.1:\d+)/v1 answers, and \1 is a page")
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llama_export.cli.options import NO_HASH, PATH, THREADS, VERBOSE, open_console
+from llama_export.cli.speculation_options import SPECULATION, chosen_speculation
 from llama_export.cli.verb import Positional, Section, Verb
 from llama_export.errors import BackendUnavailableError, OutputError
 from llama_export.serving import settings as defaults
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from llama_export.generation.speculation_choice import Speculation
     from llama_export.serving.catalogue import Catalogue
 
 _PACKAGES = ("starlette", "uvicorn", "prometheus_client")
@@ -34,6 +36,7 @@ def serve(
     port: int,
     serving: Mapping[str, Any],
     cors: tuple[str, ...],
+    speculation: Mapping[str, Any],
     context: int | None,
     threads: int | None,
     no_hash: bool,
@@ -42,6 +45,7 @@ def serve(
     """Answer OpenAI's and ollama's clients with bundles, on this machine."""
     settings = ServerSettings(**serving, origins=cors)
     _require_packages()
+    drafts = chosen_speculation(speculation)
     console = open_console(verbose)
     from llama_export.bundle.bundle import Bundle
     from llama_export.cli.chat.wording import say, say_substitute_runtime
@@ -59,15 +63,33 @@ def serve(
             verbose=verbose,
             verify=not no_hash,
             steps=TerminalProgress(console),
+            speculation=drafts,
         )
         say_substitute_runtime(console, session.substitute_runtime)
         manifest = Bundle.open(folder).manifest
-        frees = registry.get(manifest.target).frees_interpreter
-        opened.append(Opened(folder, manifest, session, frees_interpreter=frees))
+        opened.append(
+            Opened(
+                folder,
+                manifest,
+                session,
+                frees_interpreter=registry.get(manifest.target).frees_interpreter,
+                draft_bytes_per_token=_draft_bytes_per_token(drafts),
+            )
+        )
     catalogue = Catalogue(opened, settings)
     for each in catalogue.served:
         say(console, f"{each.id}: {each.session.identity.name}", "dim")
     _run(catalogue, settings, port, console)
+
+
+def _draft_bytes_per_token(drafts: Speculation | None) -> int:
+    """Return the growth of a draft model's KV cache by a token; 0: none drafts, or none knows."""
+    from llama_export.bundle.bundle import Bundle
+
+    if drafts is None or drafts.draft is None:
+        return 0
+    memory = Bundle.open(drafts.draft).manifest.memory or {}
+    return memory.get("kv_bytes_per_token", 0)
 
 
 def _require_packages() -> None:
@@ -114,10 +136,12 @@ def _run(catalogue: Catalogue, settings: ServerSettings, port: int, console: Con
     )
     try:
         with config.bind_socket() as taken:
-            taken.listen(config.backlog)  # who asks as soon as it is said waits, and is answered
+            # From here on a client waits, and is not refused, until the server has begun.
+            taken.listen(config.backlog)
             found = taken.getsockname()[1]
             host = f"[{settings.host}]" if ":" in settings.host else settings.host
-            say(console, f"http://{host}:{found}/v1 answers; Ctrl-C ends it", "")
+            address = f"http://{host}:{found}"
+            say(console, f"{address}/v1 answers, and {address} is a page; Ctrl-C ends it", "")
             Server(config).run(sockets=[taken])
     except InterruptedBySignal as ended:
         if ended.exit_code != 128 + signal.SIGINT:
@@ -211,6 +235,7 @@ SERVE = Verb(
                 ),
             ),
         ),
+        SPECULATION,
         Section(
             "Run",
             (
@@ -233,7 +258,7 @@ SERVE = Verb(
             "Bundles: folders with a manifest.json.",
         ),
     ),
-    gathered={"serving": SERVING},
+    gathered={"serving": SERVING, "speculation": SPECULATION.options},
     examples=(
         "llama-export serve 3.2-1B/onnx",
         "llama-export serve 3.2-1B/onnx 3.2-3B/onnx --port 8000 --parallel 8",

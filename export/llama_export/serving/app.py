@@ -31,6 +31,7 @@ from llama_export.serving.refusals import ApiError
 from llama_export.serving.responses_protocol import ResponseWriter, read_response
 from llama_export.serving.settings import ServerSettings
 from llama_export.serving.transport import Json, Writer, answer, aside, read_fields, refusal
+from llama_export.serving.web_page import page_routes
 from llama_export.version import __version__
 
 
@@ -108,6 +109,7 @@ class _Server:
             Route("/api/version", self._ollama_version, methods=["GET"]),
             Route("/health", self._health, methods=["GET"]),
             Route("/metrics", self._figures, methods=["GET"]),
+            *page_routes(),
         ]
 
     async def _read(self, request: Request, *, is_ollama: bool = False) -> tuple[Fields, Served]:
@@ -140,11 +142,21 @@ class _Server:
         raise ApiError(501, message, code="unsupported_endpoint")
 
     async def _models(self, request: Request) -> Response:
-        data = [_model_json(each) for each in self._catalogue.served]
+        data = [self._describe(each) for each in self._catalogue.served]
         return Json({"object": "list", "data": data})
 
     async def _model(self, request: Request) -> Response:
-        return Json(_model_json(self._catalogue.find(request.path_params["name"])))
+        return Json(self._describe(self._catalogue.find(request.path_params["name"])))
+
+    def _describe(self, served: Served) -> dict[str, object]:
+        """Return a bundle in OpenAI's four keys; `meta` is ours, and says which artifact it is."""
+        return {
+            "id": served.id,
+            "object": "model",
+            "created": served.created,
+            "owned_by": "llama-export",
+            "meta": served.facts(self._settings.max_tokens),
+        }
 
     async def _ollama_chat(self, request: Request) -> Response:
         fields, served = await self._read(request, is_ollama=True)
@@ -180,12 +192,3 @@ class _Server:
 
     async def _figures(self, request: Request) -> Response:
         return Response(self._metrics.text(), headers={"Content-Type": CONTENT_TYPE})
-
-
-def _model_json(served: Served) -> dict[str, object]:
-    return {
-        "id": served.id,
-        "object": "model",
-        "created": served.created,
-        "owned_by": "llama-export",
-    }

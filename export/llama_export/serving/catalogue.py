@@ -14,12 +14,14 @@ from pathlib import Path, PurePath
 from llama_export.bundle.graph_spec import STATE
 from llama_export.bundle.manifest import Manifest
 from llama_export.errors import UsageError
+from llama_export.generation.defaults import ANSWER_TOKENS, COMPLETION_TOKENS
 from llama_export.generation.text_session import TextSession
 from llama_export.serving.engine import Engine
 from llama_export.serving.refusals import ApiError
 from llama_export.serving.settings import ServerSettings
 
 _SHOWN = 20
+_DRAWING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,14 @@ class Opened:
         manifest: its manifest.
         session: a session on it.
         frees_interpreter: whether Python goes on in other threads while its runtime computes.
+        draft_bytes_per_token: growth of the KV cache of what drafts for it, in each session.
     """
 
     folder: Path
     manifest: Manifest
     session: TextSession
     frees_interpreter: bool = True
+    draft_bytes_per_token: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,25 @@ class Served:
     def fingerprint(self) -> str:
         """A short name of these weights in this form."""
         return f"fp_{self.session.identity.sha256[:12]}"
+
+    def facts(self, most_tokens: int) -> dict[str, object]:
+        """Return which artifact it is, how long its texts may be, and how the model draws them.
+
+        Args:
+            most_tokens: largest number of new tokens that the server writes.
+        """
+        session = self.session
+        usual = ANSWER_TOKENS if session.for_chat else COMPLETION_TOKENS
+        return {
+            "target": self.manifest.target,
+            "recipe": str(self.manifest.quantization.get("recipe", "")),
+            "size_bytes": total_bytes([self.manifest]),
+            "context": session.max_context,
+            "for_chat": session.for_chat,
+            "runs_in": session.substitute_runtime or None,
+            "max_tokens": {"usual": min(usual, most_tokens), "most": most_tokens},
+            "drawing": {name: getattr(session.sampling, name) for name in _DRAWING},
+        }
 
 
 class Catalogue:
@@ -145,7 +168,7 @@ def _serve(
     engine = Engine(
         opened.session,
         settings,
-        bytes_per_token=memory.get("kv_bytes_per_token", 0),
+        bytes_per_token=memory.get("kv_bytes_per_token", 0) + opened.draft_bytes_per_token,
         cache_is_inside=manifest.spec.kv_cache == STATE,
         frees_interpreter=opened.frees_interpreter,
     )

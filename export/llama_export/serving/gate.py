@@ -22,10 +22,11 @@ from llama_export.serving.metrics import Metrics
 from llama_export.serving.refusals import ApiError, as_api_error
 from llama_export.serving.settings import ServerSettings, is_loopback
 from llama_export.serving.transport import refusal
+from llama_export.serving.web_page import PATHS
 from llama_export.serving.wording import Usage
 
-# Whoever watches whether the server is there needs no key.
-_OPEN = ("/health",)
+# Whoever watches whether the server is there needs no key, and the page is where one is typed in.
+_OPEN = frozenset({"/health", *PATHS})
 _METHODS, _HEADERS = "GET, POST, OPTIONS", "authorization, content-type"
 _LONGEST_S = "600"
 
@@ -117,6 +118,8 @@ class Gate:
         usage = Usage.of(job.ends, job.request.choices) if isinstance(job, Job) else None
         seconds = time.monotonic() - begun
         self._metrics.count_request(scope["path"], status)
+        if scope["path"] in PATHS and status == 200:
+            return  # a page is many files, among which a request for an answer would be lost
         line = Line(request_id, scope["method"], scope["path"], status, seconds, usage, fault)
         self._log(line)
 
