@@ -21,6 +21,7 @@ from llama_export.generation.grammar import Grammar, GrammarKind
 from llama_export.generation.schema_faults import place_of_fault
 from llama_export.llama.intermediates import FloatArray
 from llama_export.tokenizer.tokenizer import Tokenizer
+from llama_quantize.printable import clipped
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLParserLimits, LLTokenizer
@@ -40,6 +41,7 @@ _HINTS = {
 }
 # A list of all special tokens, which are hundreds.
 _OTHER_TOKENS = re.compile(r"; following special tokens are available: \u27e6.*\u27e7")
+_LONGEST_FAULT = 800
 # What llguidance says where a grammar goes on, and no token does.
 _NO_TOKEN = "NoExtensionBias"
 _TOO_COMPLEX = "ask for fewer choices at once, or for shorter repetitions"
@@ -70,6 +72,29 @@ def check_grammar(grammar: Grammar) -> None:
     fault = _fault(grammar)
     if fault:
         raise _refused(grammar, fault)
+
+
+def rehearse(grammar: Grammar) -> None:
+    """Do what following a grammar costs at first, over bytes and not over a vocabulary.
+
+    The library's limits do not bound what it costs to compile a grammar: intersected patterns can
+    take minutes and gigabytes. Whoever takes grammars from strangers calls this where it can be
+    ended from outside.
+
+    Raises:
+        BackendUnavailableError: llguidance is not installed.
+        UsageError: the grammar is wrong, or cannot be followed.
+    """
+    check_grammar(grammar)
+    from llguidance import LLMatcher, LLTokenizer
+
+    text = _library_form(grammar)
+    matcher = LLMatcher(LLTokenizer("byte"), text, log_level=0, limits=_limits())
+    if matcher.is_error():  # it names special tokens, which bytes do not have
+        return
+    matcher.compute_bitmask()
+    if matcher.is_error():
+        raise _refused(grammar, _first_line(matcher.get_error()))
 
 
 class GrammarGuide:
@@ -159,21 +184,24 @@ class GrammarCompiler:
         """
         require_llguidance()
         with self._lock:
+            if self._vocabulary is None:
+                self._vocabulary = _vocabulary(self._tokenizer, self._stops, self._drawable)
             matcher = self._compiled.pop(grammar, None)
-            if matcher is None:
-                matcher = self._compile(grammar)
+        # Outside of the lock: what takes long to compile keeps nobody else waiting.
+        if matcher is None:
+            matcher = self._compile(grammar, self._vocabulary)
+        with self._lock:
             self._compiled[grammar] = matcher
             if len(self._compiled) > _MOST_KEPT:
                 self._compiled.popitem(last=False)
             return GrammarGuide(matcher.deep_copy(), grammar)
 
-    def _compile(self, grammar: Grammar) -> LLMatcher:
+    @staticmethod
+    def _compile(grammar: Grammar, vocabulary: LLTokenizer) -> LLMatcher:
         from llguidance import LLMatcher
 
-        if self._vocabulary is None:
-            self._vocabulary = _vocabulary(self._tokenizer, self._stops, self._drawable)
         text = _library_form(grammar)
-        matcher = LLMatcher(self._vocabulary, text, log_level=0, limits=_limits())
+        matcher = LLMatcher(vocabulary, text, log_level=0, limits=_limits())
         if matcher.is_error():
             raise _refused(grammar, matcher.get_error())
         return matcher
@@ -283,7 +311,9 @@ def _refused(grammar: Grammar, fault: str) -> UsageError:
 
 
 def _shown(fault: str) -> str:
-    return _OTHER_TOKENS.sub("", fault.replace("<non-verbose/>", "")).strip()
+    # A fault of an expression quotes all of it.
+    plain = _OTHER_TOKENS.sub("", fault.replace("<non-verbose/>", "")).strip()
+    return clipped(plain, _LONGEST_FAULT)
 
 
 def _first_line(text: str) -> str:

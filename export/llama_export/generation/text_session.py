@@ -30,6 +30,7 @@ from llama_export.generation.speculation import begin_text
 from llama_export.generation.structured import GrammarCompiler, GrammarGuide
 from llama_export.generation.text_stream import Completion, TextStream
 from llama_export.generation.validation import as_messages, as_prompt, require_whole
+from llama_export.llama.config import LlamaConfig
 from llama_export.llama.intermediates import FloatArray
 from llama_export.targets import registry
 from llama_export.tokenizer.chat.chat_format import ChatFormat, Dialog
@@ -83,6 +84,11 @@ class TextSession(CachedSession):
     def __repr__(self) -> str:
         held = f"{self.position} of {self.max_context} tokens"
         return f"<TextSession {self.identity.name}: {'closed' if self.is_closed else held}>"
+
+    @property
+    def config(self) -> LlamaConfig:
+        """The model's shape."""
+        return LlamaConfig.from_hf(self._manifest.model.config, where="manifest.json")
 
     @property
     def substitute_runtime(self) -> str:

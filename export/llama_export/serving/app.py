@@ -25,16 +25,12 @@ from llama_export.serving.fields import Fields
 from llama_export.serving.gate import Gate, Line
 from llama_export.serving.job import Job
 from llama_export.serving.metrics import CONTENT_TYPE, Metrics
-from llama_export.serving.ollama_protocol import (
-    OllamaWriter,
-    read_generate,
-    read_ollama_chat,
-    tags,
-)
+from llama_export.serving.ollama_models import asked_model, running, show, tags
+from llama_export.serving.ollama_protocol import OllamaWriter, read_generate, read_ollama_chat
 from llama_export.serving.refusals import ApiError
 from llama_export.serving.responses_protocol import ResponseWriter, read_response
 from llama_export.serving.settings import ServerSettings
-from llama_export.serving.transport import Json, Writer, answer, read_fields, refusal
+from llama_export.serving.transport import Json, Writer, answer, aside, read_fields, refusal
 from llama_export.serving.web_page import page_routes
 from llama_export.version import __version__
 
@@ -66,7 +62,7 @@ def make_app(
 
     app = Starlette(
         routes=server.routes(),
-        exception_handlers={HTTPException: refuse, ApiError: refuse},
+        exception_handlers={HTTPException: refuse, ApiError: refuse, Exception: refuse},
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
@@ -94,9 +90,7 @@ class _Server:
     """What stands at each path."""
 
     def __init__(self, catalogue: Catalogue, settings: ServerSettings, metrics: Metrics) -> None:
-        self._catalogue, self._metrics = catalogue, metrics
-        self._most_tokens = settings.max_tokens
-        self._most_bytes = settings.body_mb * 2**20
+        self._catalogue, self._settings, self._metrics = catalogue, settings, metrics
 
     def routes(self) -> list[Route]:
         """Return the paths."""
@@ -109,7 +103,9 @@ class _Server:
             Route("/v1/models/{name:path}", self._model, methods=["GET"]),
             Route("/api/chat", self._ollama_chat, methods=["POST"]),
             Route("/api/generate", self._ollama_generate, methods=["POST"]),
+            Route("/api/show", self._ollama_show, methods=["POST"]),
             Route("/api/tags", self._ollama_tags, methods=["GET"]),
+            Route("/api/ps", self._ollama_running, methods=["GET"]),
             Route("/api/version", self._ollama_version, methods=["GET"]),
             Route("/health", self._health, methods=["GET"]),
             Route("/metrics", self._figures, methods=["GET"]),
@@ -117,26 +113,26 @@ class _Server:
         ]
 
     async def _read(self, request: Request, *, is_ollama: bool = False) -> tuple[Fields, Served]:
-        fields = await read_fields(request, self._most_bytes, any_type=is_ollama)
+        fields = await read_fields(request, self._settings, any_type=is_ollama)
         return fields, self._catalogue.find(fields.text("model", ""))
 
     async def _chat(self, request: Request) -> Response:
         fields, served = await self._read(request)
-        asked = read_chat(fields, served.session.chat_format)
+        asked = await aside(request, read_chat, fields, served.session.chat_format)
         writer = ChatWriter(served, asked, has_usage=wants_usage(fields))
         is_stream = fields.flag("stream", False)
         return await answer(request, served.engine, asked, writer, is_stream=is_stream)
 
     async def _completion(self, request: Request) -> Response:
         fields, served = await self._read(request)
-        asked = read_completion(fields)
+        asked = await aside(request, read_completion, fields)
         writer = CompletionWriter(served, asked, has_usage=wants_usage(fields))
         is_stream = fields.flag("stream", False)
         return await answer(request, served.engine, asked, writer, is_stream=is_stream)
 
     async def _response(self, request: Request) -> Response:
         fields, served = await self._read(request)
-        asked = read_response(fields)
+        asked = await aside(request, read_response, fields, served.session.chat_format)
         writer = ResponseWriter(served, asked, fields)
         is_stream = fields.flag("stream", False)
         return await answer(request, served.engine, asked, writer, is_stream=is_stream)
@@ -159,24 +155,31 @@ class _Server:
             "object": "model",
             "created": served.created,
             "owned_by": "llama-export",
-            "meta": served.facts(self._most_tokens),
+            "meta": served.facts(self._settings.max_tokens),
         }
 
     async def _ollama_chat(self, request: Request) -> Response:
         fields, served = await self._read(request, is_ollama=True)
-        writer: Writer = OllamaWriter(served, is_chat=True)
-        asked = read_ollama_chat(fields, served)
+        asked = await aside(request, read_ollama_chat, fields, served)
+        writer: Writer = OllamaWriter(served, is_chat=True, tools=asked.tools)
         is_stream = fields.flag("stream", True)
         return await answer(request, served.engine, asked, writer, is_stream=is_stream)
 
     async def _ollama_generate(self, request: Request) -> Response:
         fields, served = await self._read(request, is_ollama=True)
         writer = OllamaWriter(served, is_chat=False)
-        asked = read_generate(fields, served)
+        asked = await aside(request, read_generate, fields, served)
         if asked is None:
             return Json(writer.loaded())
         is_stream = fields.flag("stream", True)
         return await answer(request, served.engine, asked, writer, is_stream=is_stream)
+
+    async def _ollama_show(self, request: Request) -> Response:
+        fields = await read_fields(request, self._settings, any_type=True)
+        return Json(show(self._catalogue.find(asked_model(fields))))
+
+    async def _ollama_running(self, request: Request) -> Response:
+        return Json(running(self._catalogue))
 
     async def _ollama_tags(self, request: Request) -> Response:
         return Json(tags(self._catalogue))

@@ -32,7 +32,12 @@ from llama_export.serving.text_request import (
     read_top_logprobs,
     refuse_unread,
 )
-from llama_export.serving.tool_protocol import call_delta, read_tools, reply_message
+from llama_export.serving.tool_protocol import (
+    call_delta,
+    read_tools,
+    reply_message,
+    with_plain_calls,
+)
 from llama_export.serving.transport import EVENTS, sse
 from llama_export.serving.wording import (
     Heading,
@@ -85,6 +90,7 @@ def read_chat(fields: Fields, chat_format: ChatFormat) -> TextRequest:
     return TextRequest(
         prompts=(Dialog(read_messages(fields), tools=definitions, arguments=arguments),),
         max_tokens=read_most_tokens(fields),
+        usual_tokens=ANSWER_TOKENS,
         drawing=read_drawing(fields),
         stop=read_stop(fields),
         choices=read_choices(fields),
@@ -105,7 +111,7 @@ def read_messages(fields: Fields) -> list[Message]:
         message = "messages: expected a list of at least one message"
         raise ApiError(400, message, param="messages", code="missing_parameter")
     try:
-        messages = as_messages(found)
+        messages = [with_plain_calls(each) for each in as_messages(found)]
     except PromptError as error:
         refuse_as("messages", error)
     for at, each in enumerate(messages):
@@ -131,11 +137,11 @@ def require_text_parts(name: str, content: object) -> None:
             refuse_wrong(f"{name}: text", "a text", part.get("text"))
 
 
-def read_most_tokens(fields: Fields) -> int:
+def read_most_tokens(fields: Fields) -> int | None:
     """Read the largest number of new tokens, by either name."""
     newer = fields.whole("max_completion_tokens", 1, MOST_SEED)
     older = fields.whole("max_tokens", 1, MOST_SEED)
-    return newer or older or ANSWER_TOKENS
+    return newer or older
 
 
 def wants_usage(fields: Fields) -> bool:

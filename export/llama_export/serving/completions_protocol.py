@@ -64,7 +64,8 @@ def read_completion(fields: Fields) -> TextRequest:
         refuse_unsupported("suffix", "models go on from the end of a text")
     return TextRequest(
         prompts=_read_prompts(fields),
-        max_tokens=fields.whole("max_tokens", 1, MOST_SEED) or _DEFAULT_TOKENS,
+        max_tokens=fields.whole("max_tokens", 1, MOST_SEED),
+        usual_tokens=_DEFAULT_TOKENS,
         drawing=read_drawing(fields),
         stop=read_stop(fields),
         choices=choices,

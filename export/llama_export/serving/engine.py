@@ -16,11 +16,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from llama_export.errors import UsageError
 from llama_export.generation.text_session import TextSession
+from llama_export.serving.grammar_trial import GrammarTrial
 from llama_export.serving.guides import ChanceRecorder, Watch, guide_for
 from llama_export.serving.job import Job, Piece, TextEnd
 from llama_export.serving.pool import CacheBudget, SessionPool
-from llama_export.serving.refusals import ApiError, as_api_error
+from llama_export.serving.refusals import ApiError, as_api_error, refuse_as
 from llama_export.serving.settings import ServerSettings
 from llama_export.serving.text_request import MOST_SEED, Prompt, TextRequest
 from llama_export.serving.turns import FairQueue, Turns
@@ -63,6 +65,7 @@ class Engine:
         self._waits = not frees_interpreter
         self._pool = SessionPool(session, CacheBudget(settings.cache_mb * 2**20, bytes_per_token))
         self._turns = Turns(_INSIDE_SLICE_S if cache_is_inside else 0.0)
+        self._trial = GrammarTrial()
         self._threads = ThreadPoolExecutor(settings.parallel, thread_name_prefix="answer")
         self._waiting: FairQueue[Job] = FairQueue()
         self._active: set[Job] = set()
@@ -136,6 +139,7 @@ class Engine:
         """Wait for the last steps, and let go of the model."""
         self.stop()
         self._threads.shutdown(wait=True)
+        self._trial.close()
         self._pool.close()
 
     def _start_next(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -165,8 +169,10 @@ class Engine:
     def _work(self, job: Job) -> ApiError | None:
         """Answer a request, in a thread of its own; return what became of it, whatever happens."""
         try:
+            # What a request asks is read before its turn, so that the others go on meanwhile.
+            prompts = self._read(job)
             with self._turns.held():
-                self._write_all(job)
+                self._write_all(job, prompts)
         except Exception as error:  # noqa: BLE001 - a client is told, and the server goes on
             told = as_api_error(error)
             if told.status == 500:
@@ -174,11 +180,25 @@ class Engine:
             return told
         return None
 
-    def _write_all(self, job: Job) -> None:
-        index = 0
-        for prompt in job.request.prompts:
+    def _read(self, job: Job) -> list[list[int]]:
+        """Return the ids of each prompt, and have the grammar compiled."""
+        request = job.request
+        if request.form is not None:
+            try:
+                self._trial.require_followable(request.form.grammar)
+            except UsageError as error:
+                refuse_as(request.form.param, error)
+            guide_for(request, self.session)
+        found = []
+        for prompt in request.prompts:
             job.require_wanted()
-            token_ids = self._encode(prompt)
+            found.append(self._encode(prompt))
+        return found
+
+    def _write_all(self, job: Job, prompts: list[list[int]]) -> None:
+        index = 0
+        for prompt, token_ids in zip(job.request.prompts, prompts, strict=True):
+            job.require_wanted()
             session = self._pool.take(token_ids)
             try:
                 # A text that goes on is told apart from one that begins by its type.
@@ -191,20 +211,25 @@ class Engine:
                 self._pool.put_back(session)
 
     def _encode(self, prompt: Prompt) -> list[int]:
+        if isinstance(prompt, tuple):
+            self._require_room(len(prompt))  # which is cheap, and looking at each id is not
         if isinstance(prompt, Dialog):
             ids = self.session.chat_format.encode(prompt)
         else:
             ids = self.session.encode(prompt)
+        self._require_room(len(ids))
+        return ids
+
+    def _require_room(self, tokens: int) -> None:
         most = self.session.max_context
-        if len(ids) >= most:
-            message = f"the prompt is {len(ids)} tokens long; this model has room for {most}, and "
+        if tokens >= most:
+            message = f"the prompt is {tokens} tokens long; this model has room for {most}, and "
             message += "the answer must fit too"
             raise ApiError(400, message, code="context_length_exceeded")
-        return ids
 
     def _write(self, job: Job, session: TextSession, prompt: str | list[int], index: int) -> None:
         """Write one text."""
-        request = job.request
+        request, most = job.request, self._settings.max_tokens
         top = request.top_logprobs
         recorder = None if top is None else ChanceRecorder(top)
         guide = guide_for(request, session)
@@ -220,7 +245,7 @@ class Engine:
             drawing["seed"] = (drawing["seed"] + index) & MOST_SEED
         stream = session.stream(
             prompt,
-            max_tokens=request.max_tokens or self._settings.max_tokens,
+            max_tokens=request.max_tokens or min(request.usual_tokens or most, most),
             sampling=replace(session.sampling, **drawing),
             stop=request.stop,
             guide=watch,

@@ -10,7 +10,7 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from llama_export.serving.refusals import ApiError
+from llama_export.serving.refusals import ApiError, shown
 
 
 class Fields:
@@ -137,5 +137,5 @@ class Fields:
             message = f"{self.name(key)} is missing: expected {expected}"
             return ApiError(400, message, param=self.name(key), code="missing_parameter")
         name = self.name(key)
-        message = f"{name}: expected {expected}, found {self.raw[key]!r:.80}"
+        message = f"{name}: expected {expected}, found {shown(self.raw[key])}"
         return ApiError(400, message, param=name, code="invalid_value")

@@ -1,25 +1,31 @@
-"""ollama's `/api/chat`, `/api/generate`, `/api/tags` and `/api/version`.
+"""ollama's `/api/chat` and `/api/generate`: their parameters, their answers and their streams.
 
 It knows names and shapes; it does not know HTTP, and writes nothing itself.
 """
 
 from __future__ import annotations
 
+import secrets
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 
 from llama_export.generation.grammar import ollama_grammar
-from llama_export.serving.catalogue import Catalogue, Served, total_bytes
+from llama_export.generation.tools import Tools
+from llama_export.serving.catalogue import Served
 from llama_export.serving.chat_protocol import read_messages
 from llama_export.serving.fields import Fields
 from llama_export.serving.job import Event, Job, Piece, TextEnd
 from llama_export.serving.refusals import ApiError, refuse_unsupported, refuse_wrong
 from llama_export.serving.settings import MOST_STOPS
 from llama_export.serving.text_request import MOST_SEED, Prompt, TextRequest, read_form
+from llama_export.serving.tool_protocol import read_tools
 from llama_export.serving.transport import LINES, to_bytes
 from llama_export.serving.wording import Usage
+from llama_export.tokenizer.chat.call_reader import TextDelta
 from llama_export.tokenizer.chat.chat_format import Dialog
-from llama_export.tokenizer.chat.messages import Message
+from llama_export.tokenizer.chat.messages import Message, ToolCall
 
 _COMMON = {"model", "stream", "format", "options", "keep_alive", "think"}
 _CHAT = frozenset(_COMMON | {"messages", "tools"})
@@ -58,12 +64,23 @@ def read_ollama_chat(fields: Fields, served: Served) -> TextRequest:
         ApiError: one of them is wrong, or not supported.
     """
     fields.only(_CHAT)
-    if fields.items("tools", 1024):
-        refuse_unsupported("tools", "leave it out")
-    for at, each in enumerate(fields.items("messages", MOST_SEED)):
-        if isinstance(each, dict) and each.get("images"):
-            refuse_unsupported(f"messages[{at}].images", "give text alone")
-    return _request(fields, served, Dialog(read_messages(fields)))
+    tools, _ = read_tools(fields, served.session.chat_format)
+    messages = [_renamed(at, each) for at, each in enumerate(fields.items("messages", MOST_SEED))]
+    dialog = Dialog(
+        read_messages(Fields({"messages": messages})),
+        tools=() if tools is None else tools.definitions,
+    )
+    return replace(_request(fields, served, dialog), tools=tools)
+
+
+def _renamed(at: int, message: object) -> object:
+    """Return a message with the keys that chat templates read."""
+    if not isinstance(message, dict):
+        return message
+    if message.get("images"):
+        refuse_unsupported(f"messages[{at}].images", "give text alone")
+    kept = {key: each for key, each in message.items() if key not in ("tool_name", "images")}
+    return {"name": message["tool_name"], **kept} if "tool_name" in message else kept
 
 
 def read_generate(fields: Fields, served: Served) -> TextRequest | None:
@@ -128,16 +145,20 @@ class OllamaWriter:
     Args:
         served: the bundle that answers.
         is_chat: whether a text is a message.
+        tools: tools that the model may call; None: none.
     """
 
     media_type = LINES
 
-    def __init__(self, served: Served, *, is_chat: bool) -> None:
+    def __init__(self, served: Served, *, is_chat: bool, tools: Tools | None = None) -> None:
         self._served, self._is_chat = served, is_chat
+        self._reader = None if tools is None else tools.reader(f"call_{secrets.token_hex(6)}_")
+        self._told = 0  # calls
 
     def whole(self, job: Job) -> dict[str, object]:
         """Return the body of a response."""
-        return {**self._part(job.ends[0].text), **_figures(job)}
+        text, calls = self._read(job.ends[0].text, is_end=True)
+        return {**self._part(text, calls), **_figures(job)}
 
     def loaded(self) -> dict[str, object]:
         """Return what a request without a prompt is told."""
@@ -148,10 +169,12 @@ class OllamaWriter:
         return b""
 
     def event(self, event: Event) -> bytes:
-        """Return a line for a piece."""
-        if not isinstance(event, Piece):
+        """Return a line for a piece, unless it is held back because it may be a call."""
+        is_piece = isinstance(event, Piece)
+        text, calls = self._read(event.text if is_piece else "", is_end=not is_piece)
+        if not text and not calls:
             return b""
-        return to_bytes({**self._part(event.text), "done": False}) + b"\n"
+        return to_bytes({**self._part(text, calls), "done": False}) + b"\n"
 
     def end(self, job: Job) -> bytes:
         """Return a line with the figures."""
@@ -161,11 +184,26 @@ class OllamaWriter:
         """Return the error as a line."""
         return to_bytes({"error": error.message}) + b"\n"
 
-    def _part(self, text: str) -> dict[str, object]:
+    def _read(self, text: str, *, is_end: bool) -> tuple[str, list[ToolCall]]:
+        """Return what is text in more of an answer, and the calls that it made whole."""
+        if self._reader is None:
+            return text, []
+        deltas = [*self._reader.push(text), *(self._reader.finish() if is_end else ())]
+        calls = self._reader.calls[self._told :]
+        self._told += len(calls)
+        return "".join(each.text for each in deltas if isinstance(each, TextDelta)), calls
+
+    def _part(self, text: str, calls: Sequence[ToolCall] = ()) -> dict[str, object]:
         heading: dict[str, object] = {"model": self._served.id, "created_at": _now()}
-        if self._is_chat:
-            return {**heading, "message": {"role": "assistant", "content": text}}
-        return {**heading, "response": text}
+        if not self._is_chat:
+            return {**heading, "response": text}
+        message: dict[str, object] = {"role": "assistant", "content": text}
+        if calls:
+            message["tool_calls"] = [
+                {"id": call.id, "function": {"name": call.name, "arguments": call.arguments}}
+                for call in calls
+            ]
+        return {**heading, "message": message}
 
 
 def _figures(job: Job) -> dict[str, object]:
@@ -180,30 +218,6 @@ def _figures(job: Job) -> dict[str, object]:
         "prompt_eval_duration": int(end.stats.time_to_first_token_s * _NS),
         "eval_count": usage.written,
         "eval_duration": int(end.stats.decode_s * _NS),
-    }
-
-
-def tags(catalogue: Catalogue) -> dict[str, object]:
-    """Return the served bundles as ollama lists its models."""
-    return {"models": [_tag(each) for each in catalogue.served]}
-
-
-def _tag(served: Served) -> dict[str, object]:
-    written = datetime.fromtimestamp(served.created, timezone.utc).isoformat()
-    return {
-        "name": served.id,
-        "model": served.id,
-        "modified_at": written,
-        "size": total_bytes([served.manifest]),
-        "digest": served.session.identity.sha256,
-        "details": {
-            "parent_model": "",
-            "format": served.manifest.target,
-            "family": "llama",
-            "families": ["llama"],
-            "parameter_size": "",
-            "quantization_level": str(served.manifest.quantization["recipe"]),
-        },
     }
 
 

@@ -5,6 +5,7 @@ It knows the errors of the package and the shapes; it does not know requests.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from typing import NoReturn
 
@@ -70,13 +71,18 @@ class ApiError(Exception):
         return {"error": self.message} if path.startswith(OLLAMA_ROOT) else self.to_json()
 
 
+def shown(value: object) -> str:
+    """Return the beginning of a value for a message; a body of megabytes is not written out."""
+    return f"{reprlib.repr(value):.80}"
+
+
 def refuse_wrong(param: str, expected: str, found: object) -> NoReturn:
     """Refuse a parameter that has a wrong value.
 
     Raises:
         ApiError: always.
     """
-    message = f"{param}: expected {expected}, found {found!r:.80}"
+    message = f"{param}: expected {expected}, found {shown(found)}"
     raise ApiError(400, message, param=param, code="invalid_value")
 
 

@@ -1,4 +1,4 @@
-"""`/v1/responses`: the part of it that stock clients use, for text.
+"""`/v1/responses`: the part of it that stock clients use, for text and calls of functions.
 
 Nothing is kept, so a response cannot be gone on from by its id. It knows names and shapes; it does
 not know HTTP, and writes nothing itself.
@@ -6,15 +6,19 @@ not know HTTP, and writes nothing itself.
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from llama_export.generation.defaults import ANSWER_TOKENS
 from llama_export.generation.grammar import requested_grammar
 from llama_export.serving.catalogue import Served
-from llama_export.serving.chat_protocol import require_text_parts
+from llama_export.serving.chat_protocol import require_text_parts, wants_usage
 from llama_export.serving.fields import Fields
 from llama_export.serving.job import Event, Job, Piece, TextEnd
 from llama_export.serving.refusals import ApiError, refuse_unsupported, refuse_wrong
+from llama_export.serving.response_items import Event as ItemEvent
+from llama_export.serving.response_items import Item, ResponseItems
 from llama_export.serving.settings import MOST_MESSAGES
 from llama_export.serving.text_request import (
     HARMLESS,
@@ -24,13 +28,13 @@ from llama_export.serving.text_request import (
     read_drawing,
     read_form,
     read_stop,
-    refuse_tools,
     refuse_unread,
 )
+from llama_export.serving.tool_protocol import read_tools, with_plain_calls
 from llama_export.serving.transport import EVENTS, sse
-from llama_export.serving.wording import Heading, Usage, new_id
-from llama_export.tokenizer.chat.chat_format import Dialog
-from llama_export.tokenizer.chat.messages import Message
+from llama_export.serving.wording import Heading, Usage
+from llama_export.tokenizer.chat.chat_format import ChatFormat, Dialog
+from llama_export.tokenizer.chat.messages import ASSISTANT, Message, ToolCall
 
 _KNOWN = (
     HARMLESS
@@ -42,15 +46,38 @@ _KNOWN = (
 _ROLES = ("user", "assistant", "system", "developer")
 
 
-def read_response(fields: Fields) -> TextRequest:
+def read_response(fields: Fields, chat_format: ChatFormat) -> TextRequest:
     """Read the parameters of a response.
+
+    Args:
+        fields: the request.
+        chat_format: how the model's dialogs are written.
 
     Raises:
         ApiError: one of them is wrong, or not supported.
     """
     fields.only(_KNOWN)
     refuse_unread(fields)
-    refuse_tools(fields)
+    _refuse_unsupported(fields)
+    fields.child("metadata")
+    wants_usage(fields)  # which a response always tells
+    text = fields.child("text")
+    text.only(("format", "verbosity"))
+    tools, call = read_tools(fields, chat_format, is_flat=True)
+    given = text.child("format").raw or None
+    definitions = () if tools is None else tools.definitions
+    return TextRequest(
+        prompts=(Dialog(_read_messages(fields), tools=definitions),),
+        max_tokens=fields.whole("max_output_tokens", 1, MOST_SEED),
+        usual_tokens=ANSWER_TOKENS,
+        drawing=read_drawing(fields),
+        stop=read_stop(fields),
+        form=call or read_form("text.format", given, requested_grammar),
+        tools=tools,
+    )
+
+
+def _refuse_unsupported(fields: Fields) -> None:
     for key in ("previous_response_id", "conversation", "prompt"):
         if fields.has(key):
             refuse_unsupported(key, "nothing is kept here; give the whole dialog as input")
@@ -62,15 +89,6 @@ def read_response(fields: Fields) -> TextRequest:
         refuse_unsupported("reasoning", "leave it out")
     if fields.text("truncation", "disabled") != "disabled":
         refuse_unsupported("truncation", "shorten the input; leave it out")
-    text = fields.child("text")
-    text.only(("format", "verbosity"))
-    return TextRequest(
-        prompts=(Dialog(_read_messages(fields)),),
-        max_tokens=fields.whole("max_output_tokens", 1, MOST_SEED) or ANSWER_TOKENS,
-        drawing=read_drawing(fields),
-        stop=read_stop(fields),
-        form=read_form("text.format", text.child("format").raw or None, requested_grammar),
-    )
 
 
 def _read_messages(fields: Fields) -> list[Message]:
@@ -82,7 +100,19 @@ def _read_messages(fields: Fields) -> list[Message]:
         return [*messages, Message("user", given)]
     if not isinstance(given, list) or not 0 < len(given) <= MOST_MESSAGES:
         refuse_wrong("input", "a text, or a list of messages", given)
-    return [*messages, *(_read_item(at, each) for at, each in enumerate(given))]
+    return [*messages, *_joined(_read_item(at, each) for at, each in enumerate(given))]
+
+
+def _joined(messages: Iterable[Message]) -> list[Message]:
+    """Return messages in which the calls of one answer stand in one message, with its text."""
+    found: list[Message] = []
+    for each in messages:
+        last = found[-1] if found else None
+        if each.tool_calls and last is not None and last.role == ASSISTANT:
+            found[-1] = Message(ASSISTANT, last.content, (*last.tool_calls, *each.tool_calls))
+        else:
+            found.append(each)
+    return found
 
 
 def _read_item(at: int, value: Any) -> Message:  # noqa: ANN401 - what came out of JSON
@@ -90,18 +120,47 @@ def _read_item(at: int, value: Any) -> Message:  # noqa: ANN401 - what came out 
         refuse_wrong(f"input[{at}]", "a message", value)
     item = Fields(value, f"input[{at}].")
     kind = item.text("type", "message")
-    if kind != "message":
-        refuse_unsupported(f"input[{at}] of type {kind!r:.40}", "give messages alone")
+    read = _READERS.get(kind)
+    if read is None:
+        reason = "give messages, calls of functions and their outputs"
+        refuse_unsupported(f"input[{at}] of type {kind!r:.40}", reason)
+    return read(item)
+
+
+def _read_message(item: Fields) -> Message:
     item.only(("type", "role", "content", "id", "status", "phase"))
     role = item.text("role")
     if role not in _ROLES:
-        refuse_wrong(f"input[{at}].role", " or ".join(_ROLES), role)
-    content = item.raw.get("content")
+        refuse_wrong(item.name("role"), " or ".join(_ROLES), role)
+    return Message("system" if role == "developer" else role, _read_content(item, "content"))
+
+
+def _read_call(item: Fields) -> Message:
+    item.only(("type", "call_id", "name", "arguments", "id", "status"))
+    call = ToolCall(item.text("name"), item.text("arguments"), item.text("call_id"))
+    return with_plain_calls(Message(ASSISTANT, None, (call,)))
+
+
+def _read_output(item: Fields) -> Message:
+    item.only(("type", "call_id", "output", "id", "status"))
+    fields = {"tool_call_id": item.text("call_id")}
+    return Message("tool", _read_content(item, "output"), fields=fields)
+
+
+def _read_content(item: Fields, key: str) -> str:
+    """Read a text, or the text of parts."""
+    content = item.raw.get(key)
     if content is None:
-        refuse_wrong(f"input[{at}].content", "a text, or a list of parts", content)
-    require_text_parts(f"input[{at}].content", content)
-    text = content if isinstance(content, str) else "".join(part["text"] for part in content)
-    return Message("system" if role == "developer" else role, text)
+        refuse_wrong(item.name(key), "a text, or a list of parts", content)
+    require_text_parts(item.name(key), content)
+    return content if isinstance(content, str) else "".join(part["text"] for part in content)
+
+
+_READERS = {
+    "message": _read_message,
+    "function_call": _read_call,
+    "function_call_output": _read_output,
+}
 
 
 class ResponseWriter:
@@ -117,48 +176,38 @@ class ResponseWriter:
 
     def __init__(self, served: Served, asked: TextRequest, fields: Fields) -> None:
         self._heading = Heading("resp_", served)
-        self._item_id = new_id("msg_")
         self._asked, self._fields = asked, fields
         self._format = fields.child("text").child("format").raw or {"type": "text"}
+        tools = asked.tools
+        reader = None if tools is None else tools.reader(f"call_{secrets.token_hex(6)}_")
+        self._items = ResponseItems(reader)
         self._count = 0
 
     def whole(self, job: Job) -> dict[str, object]:
         """Return the response."""
         end = job.ends[0]
-        status = "incomplete" if end.is_cut else "completed"
-        return self._response(status, end, Usage.of(job.ends, 1))
+        self._items_of([*self._items.push(end.text), *self._items.finish(_status(end))])
+        return self._finished(job)
 
     def begin(self) -> bytes:
         """Return the events before the first word."""
         created = self._response("in_progress")
-        item = self._item("in_progress", [])
         return b"".join(
             (
                 self._event("response.created", response=created),
                 self._event("response.in_progress", response=created),
-                self._event("response.output_item.added", output_index=0, item=item),
-                self._event("response.content_part.added", **self._place(), part=_part("")),
             )
         )
 
     def event(self, event: Event) -> bytes:
-        """Return a delta for a piece, and for an end what is done."""
+        """Return what a piece or an end adds to the items."""
         if isinstance(event, Piece):
-            kind, place = "response.output_text.delta", self._place()
-            return self._event(kind, **place, delta=event.text, logprobs=[])
-        part, text = _part(event.text), event.text
-        item = self._item(_status(event), [part])
-        return b"".join(
-            (
-                self._event("response.output_text.done", **self._place(), text=text, logprobs=[]),
-                self._event("response.content_part.done", **self._place(), part=part),
-                self._event("response.output_item.done", output_index=0, item=item),
-            )
-        )
+            return self._items_of(self._items.push(event.text))
+        return self._items_of(self._items.finish(_status(event)))
 
     def end(self, job: Job) -> bytes:
         """Return the whole response."""
-        found = self.whole(job)
+        found = self._finished(job)
         return self._event(f"response.{found['status']}", response=found)
 
     def fail(self, error: ApiError) -> bytes:
@@ -171,43 +220,37 @@ class ResponseWriter:
         self._count += 1
         return sse(content, kind)
 
-    def _place(self) -> dict[str, object]:
-        return {"item_id": self._item_id, "output_index": 0, "content_index": 0}
+    def _items_of(self, events: Iterable[ItemEvent]) -> bytes:
+        return b"".join(self._event(kind, **told) for kind, told in events)
 
-    def _item(self, status: str, content: list[dict[str, object]]) -> dict[str, object]:
-        return {
-            "type": "message",
-            "id": self._item_id,
-            "status": status,
-            "role": "assistant",
-            "content": content,
-        }
+    def _finished(self, job: Job) -> dict[str, object]:
+        end = job.ends[0]
+        return self._response(_status(end), self._items.done, Usage.of(job.ends, 1))
 
     def _response(
-        self, status: str, end: TextEnd | None = None, usage: Usage | None = None
+        self, status: str, output: Sequence[Item] = (), usage: Usage | None = None
     ) -> dict[str, object]:
-        heading = self._heading
-        output = [] if end is None else [self._item(_status(end), [_part(end.text)])]
-        drawing = self._asked.drawing
+        heading, drawing = self._heading, self._asked.drawing
+        is_cut, has_tools = status == "incomplete", self._asked.tools is not None
         return {
             "id": heading.id,
             "object": "response",
             "created_at": heading.created,
             "status": status,
             "model": heading.served.id,
-            "output": output,
+            "output": list(output),
             "usage": None if usage is None else _usage(usage),
             "error": None,
-            "incomplete_details": {"reason": "max_output_tokens"} if end and end.is_cut else None,
+            "incomplete_details": {"reason": "max_output_tokens"} if is_cut else None,
             "instructions": self._fields.raw.get("instructions"),
             "max_output_tokens": self._asked.max_tokens,
             "metadata": self._fields.child("metadata").raw,
-            "parallel_tool_calls": False,
+            "parallel_tool_calls": has_tools,
             "previous_response_id": None,
             "temperature": drawing.get("temperature"),
             "text": {"format": self._format},
-            "tool_choice": "none",
-            "tools": [],
+            "tool_choice": self._fields.raw.get("tool_choice", "auto" if has_tools else "none"),
+            "tools": self._fields.raw.get("tools", []),
             "top_p": drawing.get("top_p"),
             "truncation": "disabled",
             "store": False,
@@ -216,10 +259,6 @@ class ResponseWriter:
 
 def _status(end: TextEnd) -> str:
     return "incomplete" if end.is_cut else "completed"
-
-
-def _part(text: str) -> dict[str, object]:
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
 def _usage(usage: Usage) -> dict[str, object]:

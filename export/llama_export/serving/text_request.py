@@ -74,7 +74,9 @@ class TextRequest:
 
     Args:
         prompts: what is to be gone on from, or answered.
-        max_tokens: largest number of new tokens of each text; None: what the server allows.
+        max_tokens: largest number of new tokens of each text; None: `usual_tokens`.
+        usual_tokens: the same where nothing was asked for, at most what the server allows; None:
+            that.
         drawing: fields of `Sampling` that were given; the model's own hold for the rest.
         stop: texts before the first of which each text ends.
         choices: number of texts for each prompt.
@@ -85,6 +87,7 @@ class TextRequest:
 
     prompts: tuple[Prompt, ...]
     max_tokens: int | None = None
+    usual_tokens: int | None = None
     drawing: Mapping[str, float | int] = field(default_factory=dict)
     stop: tuple[str, ...] = ()
     choices: int = 1
@@ -152,15 +155,3 @@ def refuse_unread(fields: Fields) -> None:
         refuse_unsupported("functions", "give tools instead")
     if fields.raw.get("function_call", "auto") not in ("auto", "none"):
         refuse_unsupported("function_call", "give tool_choice instead")
-
-
-def refuse_tools(fields: Fields) -> None:
-    """Refuse tools where this protocol's calls are not written here.
-
-    Raises:
-        ApiError: there is one, or a choice of one.
-    """
-    if fields.items("tools", MOST_TOOLS):
-        refuse_unsupported("tools", "leave it out, or ask /v1/chat/completions")
-    if fields.raw.get("tool_choice", "auto") not in ("auto", "none"):
-        refuse_unsupported("tool_choice", "there are no tools to choose from")

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Protocol, TypeVar
 
-from starlette.requests import Request
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
@@ -18,6 +19,7 @@ from llama_export.serving.engine import Engine
 from llama_export.serving.fields import Fields
 from llama_export.serving.job import Event, Job
 from llama_export.serving.refusals import ApiError, as_api_error
+from llama_export.serving.settings import ServerSettings
 from llama_export.serving.text_request import TextRequest
 from llama_quantize.strict_json import JsonFault, parse_object
 
@@ -26,6 +28,8 @@ EVENTS, LINES = "text/event-stream", "application/x-ndjson"
 # A client that is still sending misses an answer after which the connection is closed: of a body
 # that is up to so many times too long, the rest is read and thrown away first.
 _DRAINED = 4
+# Bodies up to here are read in the event loop, in less than a millisecond.
+_SMALL_BYTES = 2**15
 # What curl and ollama's own clients send where nobody names a type.
 _UNNAMED = ("", "application/x-www-form-urlencoded")
 
@@ -72,24 +76,55 @@ def sse(content: object, event: str = "") -> bytes:
     return name + b"data: " + to_bytes(content) + b"\n\n"
 
 
-async def read_fields(request: Request, most_bytes: int, *, any_type: bool = False) -> Fields:
+async def read_fields(
+    request: Request, settings: ServerSettings, *, any_type: bool = False
+) -> Fields:
     """Read the body of a request.
 
     Args:
         request: the request.
-        most_bytes: largest length of the body.
+        settings: how long the body may be, and may take.
         any_type: whether the body may come without its type.
 
     Raises:
-        ApiError: it is too long, of another type, or no JSON that can be trusted.
+        ApiError: it is too long or too slow, of another type, or no JSON that can be trusted.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and not (any_type and kind in _UNNAMED):
         message = "the body must be JSON: send the header Content-Type: application/json"
         raise ApiError(415, message, code="unsupported_media_type")
-    body = await _read_body(request, most_bytes)
     try:
-        return Fields(parse_object(body, most_bytes=most_bytes))
+        reading = _read_body(request, settings.body_mb * 2**20)
+        body = await asyncio.wait_for(reading, settings.timeout_s)
+    except asyncio.TimeoutError:
+        message = f"the body did not arrive within {settings.timeout_s:g} s"
+        headers = {"Connection": "close"}
+        raise ApiError(408, message, code="timeout", headers=headers) from None
+    except ClientDisconnect:
+        raise ApiError(499, "the client went away") from None
+    request.state.body_bytes = len(body)
+    return await aside(request, _parse, body)
+
+
+async def aside(request: Request, read: Callable[..., Found], *given: object) -> Found:
+    """Call what reads a request: of a large one in a thread, while the event loop serves others.
+
+    Args:
+        request: the request, whose body has come.
+        read: the function.
+        given: its arguments.
+
+    Raises:
+        ApiError: as the function does.
+    """
+    if request.state.body_bytes <= _SMALL_BYTES:
+        return read(*given)
+    return await run_in_threadpool(read, *given)
+
+
+def _parse(body: bytes) -> Fields:
+    try:
+        return Fields(parse_object(body))
     except JsonFault as error:
         message = f"the body cannot be read as JSON: {error}"
         raise ApiError(400, message, code="invalid_json") from None
