@@ -130,7 +130,9 @@ def require_text_parts(name: str, content: object) -> None:
     if not isinstance(content, Sequence):
         refuse_wrong(name, "a text, or a list of parts", content)
     for part in content:
-        kind = part.get("type") if isinstance(part, dict) else part
+        if not isinstance(part, dict):
+            refuse_wrong(name, "a text, or a list of parts", content)
+        kind = part.get("type")
         if kind not in ("text", "input_text", "output_text"):
             refuse_unsupported(f"{name}: a part of type {kind!r:.40}", "give text alone")
         if not isinstance(part.get("text"), str):
