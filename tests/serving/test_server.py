@@ -82,6 +82,15 @@ def test_health_and_metrics(server):
     assert b"llama_export_time_to_first_token_seconds_bucket" in text
 
 
+def test_who_is_turned_away_makes_no_series_of_figures(server):
+    for headers in ({"Host": "evil.example"}, {"Origin": "http://evil.example"}):
+        assert ask(server, "GET", "/made-up", headers=headers)[0] == 403
+    assert ask(server, "GET", "/made-up")[0] == 404
+    text = ask(server, "GET", "/metrics")[2]
+    assert b"made-up" not in text
+    assert b'llama_export_requests_total{path="other",status="403"} ' in text
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "headers", "status", "code"),
     [
