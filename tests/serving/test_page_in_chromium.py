@@ -235,6 +235,19 @@ def test_errors_are_told_and_no_message_is_lost(tab, demo_bundle):  # noqa: F811
         # Not sent on with the next one.
         say(tab, "Once upon a time")
         tab.wait(f"{RESTING} && {LAST}.querySelector('.figures').innerText")
+        # Whoever gives no key sees the conversation still; its buttons ask for the key, too.
+        tab.run("sessionStorage.removeItem('llama-export.key')")
+        tab.open("about:blank")
+        tab.open(f"{server.url}/")
+        for _ in range(2):
+            tab.wait("document.querySelector('#key').open")
+            tab.press("Escape")
+            tab.wait("!document.querySelector('#no-models').hidden")
+            press_button(tab, "Regenerate")
+        tab.wait("document.querySelector('#key').open")
+        tab.type("secret")
+        tab.press("Enter")
+        tab.wait(f"{READY} && {RESTING} && {LAST}.querySelector('.figures').innerText")
         kept = tab.run("Object.values(localStorage).join()")
         assert "secret" not in kept
     say(tab, "Are you there?")

@@ -236,8 +236,10 @@ class Page {
     if (isBusy) this.#say('Answering …');
   }
 
-  #regenerate() {
-    this.#leaveEdit();
+  async #regenerate() {
+    if (!this.#model) await this.connect();
+    if (!this.#model || this.#answering) return;
+    if (this.#setAside !== null) this.#endEdit();
     this.text.focus();
     this.#answer();
   }
