@@ -203,8 +203,17 @@ def test_a_line_is_logged_of_a_request_and_nothing_that_was_said(server):
     assert not {"secret", "hidden"} & set(str(line).split())
 
 
+@pytest.mark.parametrize(("path", "is_ours"), [("/chat/completions", True), ("/chat", False)])
+def test_a_client_that_was_given_the_address_without_its_v1_is_told(server, path, is_ours):
+    status, _, text = ask(server, "POST", path, {})
+    assert status == 404
+    assert ("base_url ends in /v1" in json.loads(text)["error"]["message"]) == is_ours
+
+
 def test_ollamas_clients_are_answered(server, demo_bundle):  # noqa: F811
-    assert "version" in json.loads(ask(server, "GET", "/api/version")[2])
+    # VS Code asks for this one at least.
+    version = json.loads(ask(server, "GET", "/api/version")[2])["version"]
+    assert tuple(map(int, version.split("."))) >= (0, 6, 4)
     (model,) = json.loads(ask(server, "GET", "/api/tags")[2])["models"]
     assert (model["name"], model["details"]["format"]) == ("demo", "onnx")
     greedy = {"temperature": 0, "num_predict": 6, "repeat_penalty": 1, "num_ctx": 2048}
@@ -267,13 +276,16 @@ def test_two_bundles_are_told_apart_by_their_paths(demo_bundle, tmp_path):  # no
 
 
 def test_a_client_that_goes_away_ends_its_answer(server):
-    engine = server.catalogue.served[0].engine
+    engine, told = server.catalogue.served[0].engine, len(server.lines)
     connection = begin(server, LONG)
     assert engine.active == 1
     hang_up(connection)
     wait_until(lambda: engine.active == 0)
-    line = server.lines[-1]
-    assert line.usage.written == 0  # not one text has an end
+    # The text has no end, and what was written of it counts.
+    wait_until(lambda: len(server.lines) > told)
+    usage = server.lines[told].usage
+    assert usage.prompt > 0
+    assert 0 < usage.written < LONG["max_tokens"]
     # One that reads nothing before the answer is whole is noticed too.
     body = json.dumps({**LONG, "stream": False}).encode()
     head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"

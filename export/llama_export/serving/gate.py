@@ -58,6 +58,8 @@ class Line:
         if self.usage is not None:
             cached = f", {self.usage.cached} of them cached" if self.usage.cached else ""
             tokens = f" {self.usage.prompt} tokens read{cached}, {self.usage.written} written"
+            if self.usage.drafted:
+                tokens += f", {self.usage.accepted} of {self.usage.drafted} drafted"
         fault = f" {self.fault}" if self.fault else ""
         line = f"{self.id} {self.method} {self.path:.80} {self.status} {self.seconds:.3f} s"
         return f"{line}{tokens}{fault}"
@@ -115,7 +117,7 @@ class Gate:
             if status == 0:
                 await refusal(error, scope["path"])(scope, receive, send_marked)
         job = scope["state"].get("job")
-        usage = Usage.of(job.ends, job.request.choices) if isinstance(job, Job) else None
+        usage = Usage.of(job) if isinstance(job, Job) else None
         seconds = time.monotonic() - begun
         # Whoever is turned away here may name any path: each would be one more series.
         counted = scope["path"] if "endpoint" in scope else OTHER_PATH

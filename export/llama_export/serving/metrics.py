@@ -65,7 +65,7 @@ class Metrics:
 
     def count_job(self, model: str, job: Job, seconds: float) -> None:
         """Count an answer that ended, whole or not."""
-        usage = Usage.of(job.ends, job.request.choices)
+        usage = Usage.of(job)
         self._tokens.labels(model, "prompt").inc(usage.prompt)
         self._tokens.labels(model, "reused").inc(usage.cached)
         self._tokens.labels(model, "written").inc(usage.written)
