@@ -222,6 +222,10 @@ def test_errors_are_told_and_no_message_is_lost(tab, demo_bundle):  # noqa: F811
     with running(demo_bundle, settings=ServerSettings(api_key="secret")) as server:
         visit(tab, server)
         tab.wait("document.querySelector('#key').open")
+        tab.type("schlüssel")  # which no header can hold
+        tab.press("Enter")
+        assert tab.run("document.querySelector('#key').open")
+        tab.run("document.querySelector('#key-text').value = ''")
         tab.type("wrong")
         tab.press("Enter")
         tab.wait("document.querySelector('#key-fault').textContent.includes('does not take')")
@@ -250,6 +254,10 @@ def test_errors_are_told_and_no_message_is_lost(tab, demo_bundle):  # noqa: F811
         tab.wait(f"{READY} && {RESTING} && {LAST}.querySelector('.figures').innerText")
         kept = tab.run("Object.values(localStorage).join()")
         assert "secret" not in kept
+    answer = text_of(tab, "answer")
+    press_button(tab, "Regenerate")
+    tab.wait(f"{fault}?.innerText.includes('The server cannot be reached')")
+    assert text_of(tab, "answer") == answer != ""
     say(tab, "Are you there?")
     tab.wait(f"{fault}?.innerText.includes('The server cannot be reached')")
     assert text_of(tab, "question") == "Are you there?"
