@@ -197,7 +197,10 @@ def test_other_machines_may_ask_with_a_key_alone():
 def test_a_line_is_logged_of_a_request_and_nothing_that_was_said(server):
     body = {"prompt": "A very secret text", "max_tokens": 2}
     _, headers, _ = ask(server, "POST", "/v1/completions?q=hidden", body)
-    (line,) = [each for each in server.lines if each.id == headers["x-request-id"]]
+    asked = headers["x-request-id"]
+    # The answer is there a moment before the line.
+    wait_until(lambda: any(each.id == asked for each in server.lines))
+    (line,) = [each for each in server.lines if each.id == asked]
     assert f"{line}".startswith(f"{line.id} POST /v1/completions 200 ")
     assert "2 written" in str(line)
     assert not {"secret", "hidden"} & set(str(line).split())
