@@ -19,16 +19,16 @@ _TYPES = {
     ".mjs": "text/javascript",
     ".wasm": "application/wasm",
 }
-_OPTIONS = (
+OPTIONS = (
     "--headless=new",
     "--no-sandbox",  # a test machine's user may be root
     "--disable-gpu",
     "--disable-dev-shm-usage",
     "--no-first-run",
-    "--enable-logging=stderr",  # what the page says on its console too
     # The page reaches this machine and nothing else.
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
 )
+"""How every test starts Chromium."""
 
 
 @dataclass
@@ -59,7 +59,9 @@ def ask_page(
     # Its processes may write to the profile for a moment after they were told to end.
     folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
     with _served(exchange) as port, folder as profile:
-        command = [str(program), *_OPTIONS, f"--user-data-dir={profile}"]
+        # With what the page says on its console.
+        told = "--enable-logging=stderr"
+        command = [str(program), *OPTIONS, told, f"--user-data-dir={profile}"]
         log = Path(profile) / "chromium.log"
         with log.open("wb") as stream:
             url = f"http://127.0.0.1:{port}/page.html"

@@ -18,16 +18,8 @@ from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
 
-_OPTIONS = (
-    "--headless=new",
-    "--no-sandbox",  # a test machine's user may be root
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--no-first-run",
-    "--remote-debugging-pipe",
-    # The page reaches this machine and nothing else.
-    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
-)
+from artifacts.chromium import OPTIONS
+
 _TIMEOUT_S = 120
 # Where Chromium looks for its pipes, and a place that they cannot have come from.
 _READ_FD, _WRITE_FD, _HIGH_FD = 3, 4, 64
@@ -160,7 +152,7 @@ def open_tab(program: Path) -> Iterator[Tab]:
     received, to_write = _pipe()
     # Its processes may write to the profile for a moment after they were told to end.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        words = [str(program), *_OPTIONS, f"--user-data-dir={profile}"]
+        words = [str(program), *OPTIONS, "--remote-debugging-pipe", f"--user-data-dir={profile}"]
         places = [
             (os.POSIX_SPAWN_DUP2, to_read, _READ_FD),
             (os.POSIX_SPAWN_DUP2, to_write, _WRITE_FD),

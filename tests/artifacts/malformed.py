@@ -116,6 +116,9 @@ no_message = st.one_of(
     st.fixed_dictionaries({"role": st.just("user"), "content": numbers | st.booleans()}),
     st.fixed_dictionaries({"role": st.just("user"), "content": st.lists(numbers, min_size=1)}),
     st.fixed_dictionaries({"role": st.just("user"), "content": st.just("\ud800")}),
+    st.fixed_dictionaries(
+        {"role": st.just("user"), "content": st.sampled_from((["text"], ["input_text", 5]))}
+    ),
     st.fixed_dictionaries({"role": st.just("user")}),
     st.fixed_dictionaries({"role": st.just("user"), "tool_calls": st.just([{}])}),
 )

@@ -41,7 +41,7 @@ SDIST_FILES = {
 }
 MADE_BY_HATCHLING = {".gitignore", "PKG-INFO"}
 LEFTOVERS = ("__pycache__", ".pyc", ".DS_Store", ".egg-info", ".orig", ".rej", "~")
-MOST_WHEEL_BYTES = 10_500_000
+MOST_WHEEL_BYTES = 11_000_000  # of which the demo's weights are 9.2 million
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("hatchling") is None, reason="needs hatchling, of the test group"

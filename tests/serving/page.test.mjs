@@ -111,6 +111,13 @@ test('every refusal is told with what to do', async () => {
     throw new TypeError('fetch failed');
   };
   assert.match(await told(gone), /^0 The server cannot be reached\. .*is kept/);
+  const within = (error) => async () => new Response(`data: ${JSON.stringify({ error })}\n\n`);
+  const late = { message: 'it is late', type: 'server_error', code: 'timeout' };
+  assert.match(await told(within(late)), /^0 It is late\. .*larger --timeout/);
+  const ending = { message: 'it ends', type: 'server_error', code: 'server_shutting_down' };
+  assert.match(await told(within(ending)), /^0 It ends\. Start the server again/);
+  const ours = { message: 'a fault', type: 'server_error', code: null };
+  assert.match(await told(within(ours)), /^0 A fault\. The terminal of the server/);
 });
 
 test('a key goes into a header, and none where there is none', async () => {
@@ -242,6 +249,17 @@ test('Markdown is taken apart', () => {
   assert.equal(blocks[2].items.length, 3);
   assert.equal(plain(blocks[2].items[1].below.items[0].spans), 'e');
   assert.deepEqual(blocks[3], { kind: 'code', language: 'py', text: 'x = "**"\n' });
+});
+
+test('a line of any length and with any sign in it is what it begins as', () => {
+  // Where an expression could share the blanks out in many ways, this would take minutes.
+  const blanks = ' '.repeat(2 ** 18);
+  const [heading] = parseBlocks(`##${blanks}a\rb`);
+  assert.deepEqual(heading, { kind: 'heading', level: 2, spans: [{ kind: 'text', text: 'a\rb' }] });
+  const [list] = parseBlocks(`-${blanks}a\u2028b`);
+  assert.equal(plain(list.items[0].spans), 'a\u2028b');
+  const [paragraph] = parseBlocks(`${'~'.repeat(2 ** 18)}${blanks}\``);
+  assert.equal(paragraph.kind, 'paragraph');
 });
 
 test('code that has no end yet is code', () => {

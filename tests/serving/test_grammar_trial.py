@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 
 from llama_export.errors import BackendUnavailableError, UsageError
@@ -40,6 +42,25 @@ def test_a_process_that_cannot_be_started_is_named_and_no_grammar_blamed(trial, 
         trial.require_followable(PLAIN)
     monkeypatch.undo()
     trial.require_followable(PLAIN)
+
+
+def test_a_process_that_somebody_ended_is_started_again(trial):
+    trial.require_followable(PLAIN)
+    trial._child.kill()
+    trial._child.wait()
+    trial.require_followable(Grammar.regex("[ab]{3}"))
+
+
+def test_modules_of_the_folder_that_it_is_started_in_are_not_read(trial, tmp_path, monkeypatch):
+    (tmp_path / "json.py").write_text("raise SystemExit('not the one of Python')")
+    monkeypatch.chdir(tmp_path)
+    trial.require_followable(PLAIN)
+
+
+def test_a_missing_library_is_not_the_grammars_fault(trial, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(BackendUnavailableError, match="needs llguidance"):
+        trial.require_followable(PLAIN)
 
 
 def test_what_is_wrong_is_told_as_without_a_trial(trial):

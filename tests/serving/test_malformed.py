@@ -196,12 +196,17 @@ COSTLY = {"allOf": [{"type": "string", "pattern": f".*{at}.*"} for at in range(4
         # Each of these was a fault of the server's once, or took it minutes.
         ("/v1/responses", {"input": "Hi", "metadata": 5, "stream": True}, "metadata"),
         ("/v1/responses", {"input": "Hi", "stream_options": 5}, "stream_options"),
+        (
+            "/v1/responses",
+            {"input": [{"role": "user", "content": ["text"]}]},
+            "input[0].content",
+        ),
         ("/v1/chat/completions", {"tools": MANY, "tool_choice": "required"}, "tools"),
         ("/v1/chat/completions", {"response_format": {"schema": COSTLY}}, "response_format"),
         ("/v1/completions", {"prompt": [1] * 300_000}, None),
         ("/v1/chat/completions", {"tools": [{}] * 100_000}, "tools"),
     ],
-    ids=["metadata", "stream_options", "tools", "patterns", "ids", "list"],
+    ids=["metadata", "stream_options", "parts", "tools", "patterns", "ids", "list"],
 )
 def test_what_once_went_wrong_is_refused(server, path, body, param):
     if "response_format" in body:

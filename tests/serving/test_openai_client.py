@@ -206,6 +206,16 @@ def test_what_changes_no_answer_is_passed_over(client):
     assert chat(client, max_tokens=2, **harmless, **neutral).choices
 
 
+def test_what_is_not_supported_is_asked_for_once(server):
+    told = len(server.lines)
+    with (
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="-", max_retries=2) as patient,
+        pytest.raises(openai.InternalServerError),
+    ):
+        patient.embeddings.create(model="demo", input="a")
+    assert len(server.lines) - told <= 1
+
+
 def test_an_error_has_its_own_class(client):
     with pytest.raises(openai.NotFoundError, match="this server has demo"):
         chat(client, model="gpt-4o")

@@ -222,6 +222,10 @@ def test_errors_are_told_and_no_message_is_lost(tab, demo_bundle):  # noqa: F811
     with running(demo_bundle, settings=ServerSettings(api_key="secret")) as server:
         visit(tab, server)
         tab.wait("document.querySelector('#key').open")
+        tab.type("schlüssel")  # which no header can hold
+        tab.press("Enter")
+        assert tab.run("document.querySelector('#key').open")
+        tab.run("document.querySelector('#key-text').value = ''")
         tab.type("wrong")
         tab.press("Enter")
         tab.wait("document.querySelector('#key-fault').textContent.includes('does not take')")
@@ -235,8 +239,25 @@ def test_errors_are_told_and_no_message_is_lost(tab, demo_bundle):  # noqa: F811
         # Not sent on with the next one.
         say(tab, "Once upon a time")
         tab.wait(f"{RESTING} && {LAST}.querySelector('.figures').innerText")
+        # Whoever gives no key sees the conversation still; its buttons ask for the key, too.
+        tab.run("sessionStorage.removeItem('llama-export.key')")
+        tab.open("about:blank")
+        tab.open(f"{server.url}/")
+        for _ in range(2):
+            tab.wait("document.querySelector('#key').open")
+            tab.press("Escape")
+            tab.wait("!document.querySelector('#no-models').hidden")
+            press_button(tab, "Regenerate")
+        tab.wait("document.querySelector('#key').open")
+        tab.type("secret")
+        tab.press("Enter")
+        tab.wait(f"{READY} && {RESTING} && {LAST}.querySelector('.figures').innerText")
         kept = tab.run("Object.values(localStorage).join()")
         assert "secret" not in kept
+    answer = text_of(tab, "answer")
+    press_button(tab, "Regenerate")
+    tab.wait(f"{fault}?.innerText.includes('The server cannot be reached')")
+    assert text_of(tab, "answer") == answer != ""
     say(tab, "Are you there?")
     tab.wait(f"{fault}?.innerText.includes('The server cannot be reached')")
     assert text_of(tab, "question") == "Are you there?"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -88,11 +90,27 @@ def test_a_missing_package_is_named(command, monkeypatch):
     assert 'pip install "llama-export[serve]"' in err
 
 
-def test_a_port_that_is_taken_is_named(command, demo_bundle):  # noqa: F811
-    with running(demo_bundle) as server:
-        code, _, err = command("serve", demo_bundle, "--port", server.port)
+def test_a_port_that_is_taken_is_named_before_anything_is_loaded(command, tmp_path):
+    pytest.importorskip("uvicorn", reason="needs the extra serve")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, _, err = command("serve", tmp_path / "no-bundle", "--port", port)
     assert code == 11
-    assert f"port {server.port} of 127.0.0.1 cannot be taken" in " ".join(err.split())
+    assert f"port {port} of 127.0.0.1 cannot be taken" in " ".join(err.split())
+
+
+@pytest.mark.onnx
+def test_of_two_that_wait_for_a_port_one_listens(command, demo_bundle, monkeypatch):  # noqa: F811
+    pytest.importorskip("uvicorn", reason="needs the extra serve")
+    pytest.importorskip("onnxruntime", reason="needs the onnx extra")
+
+    def refuse(*_words: object) -> None:
+        raise OSError(errno.EADDRINUSE, "Address already in use")
+
+    monkeypatch.setattr("socket.socket.listen", refuse)
+    code, _, err = command("serve", demo_bundle, "--port", "0")
+    assert code == 11
+    assert "cannot be taken" in " ".join(err.split())
 
 
 NODE = """

@@ -82,6 +82,15 @@ def test_health_and_metrics(server):
     assert b"llama_export_time_to_first_token_seconds_bucket" in text
 
 
+def test_who_is_turned_away_makes_no_series_of_figures(server):
+    for headers in ({"Host": "evil.example"}, {"Origin": "http://evil.example"}):
+        assert ask(server, "GET", "/made-up", headers=headers)[0] == 403
+    assert ask(server, "GET", "/made-up")[0] == 404
+    text = ask(server, "GET", "/metrics")[2]
+    assert b"made-up" not in text
+    assert b'llama_export_requests_total{path="other",status="403"} ' in text
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "headers", "status", "code"),
     [
@@ -188,14 +197,26 @@ def test_other_machines_may_ask_with_a_key_alone():
 def test_a_line_is_logged_of_a_request_and_nothing_that_was_said(server):
     body = {"prompt": "A very secret text", "max_tokens": 2}
     _, headers, _ = ask(server, "POST", "/v1/completions?q=hidden", body)
-    (line,) = [each for each in server.lines if each.id == headers["x-request-id"]]
+    asked = headers["x-request-id"]
+    # The answer is there a moment before the line.
+    wait_until(lambda: any(each.id == asked for each in server.lines))
+    (line,) = [each for each in server.lines if each.id == asked]
     assert f"{line}".startswith(f"{line.id} POST /v1/completions 200 ")
     assert "2 written" in str(line)
     assert not {"secret", "hidden"} & set(str(line).split())
 
 
+@pytest.mark.parametrize(("path", "is_ours"), [("/chat/completions", True), ("/chat", False)])
+def test_a_client_that_was_given_the_address_without_its_v1_is_told(server, path, is_ours):
+    status, _, text = ask(server, "POST", path, {})
+    assert status == 404
+    assert ("base_url ends in /v1" in json.loads(text)["error"]["message"]) == is_ours
+
+
 def test_ollamas_clients_are_answered(server, demo_bundle):  # noqa: F811
-    assert "version" in json.loads(ask(server, "GET", "/api/version")[2])
+    # VS Code asks for this one at least.
+    version = json.loads(ask(server, "GET", "/api/version")[2])["version"]
+    assert tuple(map(int, version.split("."))) >= (0, 6, 4)
     (model,) = json.loads(ask(server, "GET", "/api/tags")[2])["models"]
     assert (model["name"], model["details"]["format"]) == ("demo", "onnx")
     greedy = {"temperature": 0, "num_predict": 6, "repeat_penalty": 1, "num_ctx": 2048}
@@ -258,13 +279,16 @@ def test_two_bundles_are_told_apart_by_their_paths(demo_bundle, tmp_path):  # no
 
 
 def test_a_client_that_goes_away_ends_its_answer(server):
-    engine = server.catalogue.served[0].engine
+    engine, told = server.catalogue.served[0].engine, len(server.lines)
     connection = begin(server, LONG)
     assert engine.active == 1
     hang_up(connection)
     wait_until(lambda: engine.active == 0)
-    line = server.lines[-1]
-    assert line.usage.written == 0  # not one text has an end
+    # The text has no end, and what was written of it counts.
+    wait_until(lambda: len(server.lines) > told)
+    usage = server.lines[told].usage
+    assert usage.prompt > 0
+    assert 0 < usage.written < LONG["max_tokens"]
     # One that reads nothing before the answer is whole is noticed too.
     body = json.dumps({**LONG, "stream": False}).encode()
     head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"

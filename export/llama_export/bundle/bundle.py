@@ -290,4 +290,7 @@ def content_fault(path: Path, entry: FileEntry, progress: Progress | None) -> st
 def _nearby_hint(folder: Path) -> str:
     if found := nearby_bundles(folder):
         return f"did you mean {' or '.join(map(str, found))}?"
-    return "give the folder that the export wrote, such as OUT/onnx"
+    return (
+        "give the folder that the export wrote, such as OUT/onnx; "
+        "llama-export --target onnx --model MODEL makes one"
+    )

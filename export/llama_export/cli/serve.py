@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import signal
-from collections.abc import Mapping
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,32 +56,34 @@ def serve(
     from llama_export.serving.catalogue import Catalogue, Opened
     from llama_export.targets import registry
 
-    opened = []
-    for folder in bundles:
-        session = open_session(
-            folder,
-            threads=threads,
-            max_context=context,
-            verbose=verbose,
-            verify=not no_hash,
-            steps=TerminalProgress(console),
-            speculation=drafts,
-        )
-        say_substitute_runtime(console, session.substitute_runtime)
-        manifest = Bundle.open(folder).manifest
-        opened.append(
-            Opened(
+    # First, or a port that another has is found out about after a large model is loaded.
+    with _bound(settings.host, port) as taken:
+        opened = []
+        for folder in bundles:
+            session = open_session(
                 folder,
-                manifest,
-                session,
-                frees_interpreter=registry.get(manifest.target).frees_interpreter,
-                draft_bytes_per_token=_draft_bytes_per_token(drafts),
+                threads=threads,
+                max_context=context,
+                verbose=verbose,
+                verify=not no_hash,
+                steps=TerminalProgress(console),
+                speculation=drafts,
             )
-        )
-    catalogue = Catalogue(opened, settings)
-    for each in catalogue.served:
-        say(console, f"{each.id}: {each.session.identity.name}", "dim")
-    _run(catalogue, settings, port, console)
+            say_substitute_runtime(console, session.substitute_runtime)
+            manifest = Bundle.open(folder).manifest
+            opened.append(
+                Opened(
+                    folder,
+                    manifest,
+                    session,
+                    frees_interpreter=registry.get(manifest.target).frees_interpreter,
+                    draft_bytes_per_token=_draft_bytes_per_token(drafts),
+                )
+            )
+        catalogue = Catalogue(opened, settings)
+        for each in catalogue.served:
+            say(console, f"{each.id}: {each.session.identity.name}", "dim")
+        _run(catalogue, settings, taken, console)
 
 
 def _draft_bytes_per_token(drafts: Speculation | None) -> int:
@@ -104,11 +108,36 @@ def _require_packages() -> None:
         raise BackendUnavailableError(message, 'pip install "llama-export[serve]"')
 
 
-def _run(catalogue: Catalogue, settings: ServerSettings, port: int, console: Console) -> None:
-    """Serve until Ctrl-C, or until the system ends it.
+@contextmanager
+def _bound(host: str, port: int) -> Iterator[socket.socket]:
+    """Have a port within the block, on which nobody listens yet.
 
     Raises:
-        OutputError: the port is taken, or is not this user's to take.
+        OutputError: it is taken, or is not this user's to take.
+    """
+    import uvicorn
+
+    config = uvicorn.Config("", host=host, port=port, log_config=None, log_level="critical")
+    try:
+        taken = config.bind_socket()
+    except SystemExit as error:  # uvicorn ends the program where it cannot bind
+        raise _taken_by_another(host, port) from error
+    with taken:
+        yield taken
+
+
+def _taken_by_another(host: str, port: int) -> OutputError:
+    message = f"port {port} of {host} cannot be taken: another program has it, or it is not "
+    return OutputError(f"{message}yours to take", "choose another one with --port")
+
+
+def _run(
+    catalogue: Catalogue, settings: ServerSettings, taken: socket.socket, console: Console
+) -> None:
+    """Serve on a bound port until Ctrl-C, or until the system ends it.
+
+    Raises:
+        OutputError: somebody else listens there meanwhile.
     """
     import uvicorn
 
@@ -125,8 +154,6 @@ def _run(catalogue: Catalogue, settings: ServerSettings, port: int, console: Con
 
     config = uvicorn.Config(
         make_app(catalogue, settings, lambda line: console.print(str(line), soft_wrap=True)),
-        host=settings.host,
-        port=port,
         log_config=None,
         log_level="critical",
         access_log=False,
@@ -134,23 +161,21 @@ def _run(catalogue: Catalogue, settings: ServerSettings, port: int, console: Con
         proxy_headers=False,
         timeout_graceful_shutdown=_LAST_WORDS_S,
     )
+    port = taken.getsockname()[1]
     try:
-        with config.bind_socket() as taken:
-            # From here on a client waits, and is not refused, until the server has begun.
-            taken.listen(config.backlog)
-            found = taken.getsockname()[1]
-            host = f"[{settings.host}]" if ":" in settings.host else settings.host
-            address = f"http://{host}:{found}"
-            say(console, f"{address}/v1 answers, and {address} is a page; Ctrl-C ends it", "")
-            Server(config).run(sockets=[taken])
+        # From here on a client waits, and is not refused, until the server has begun.
+        taken.listen(config.backlog)
+    except OSError as error:  # of two that are bound to it, one may listen
+        raise _taken_by_another(settings.host, port) from error
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    address = f"http://{host}:{port}"
+    try:
+        say(console, f"{address}/v1 answers, and {address} is a page; Ctrl-C ends it", "")
+        Server(config).run(sockets=[taken])
     except InterruptedBySignal as ended:
         if ended.exit_code != 128 + signal.SIGINT:
             raise
         say(console, "the server has ended", "dim")
-    except SystemExit as error:  # uvicorn ends the program where it cannot bind
-        message = f"port {port} of {settings.host} cannot be taken: another program has it, or it "
-        message += "is not yours to take"
-        raise OutputError(message, "choose another one with --port") from error
 
 
 SERVING = (

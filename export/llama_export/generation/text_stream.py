@@ -98,12 +98,15 @@ class TextStream(Iterator[str]):
         self._pieces.close()
 
     @property
+    def stats(self) -> GenerationStats:
+        """The figures so far; they cost nothing to ask for, and the whole completion is a copy."""
+        stats = self._generation.stats
+        return replace(stats, stop_reason="stop text") if self._stopped else stats
+
+    @property
     def completion(self) -> Completion:
         """The text so far."""
-        stats = self._generation.stats
-        if self._stopped:
-            stats = replace(stats, stop_reason="stop text")
-        return Completion(self._text, tuple(self._token_ids), stats)
+        return Completion(self._text, tuple(self._token_ids), self.stats)
 
     def _run(self) -> Generator[str, None, None]:
         decoder = self._tokenizer.stream_decoder(continues=self._continues)

@@ -25,14 +25,19 @@ from llama_export.serving.fields import Fields
 from llama_export.serving.gate import Gate, Line
 from llama_export.serving.job import Job
 from llama_export.serving.metrics import CONTENT_TYPE, Metrics
-from llama_export.serving.ollama_models import asked_model, running, show, tags
+from llama_export.serving.ollama_models import OLLAMA_VERSION, asked_model, running, show, tags
 from llama_export.serving.ollama_protocol import OllamaWriter, read_generate, read_ollama_chat
 from llama_export.serving.refusals import ApiError
 from llama_export.serving.responses_protocol import ResponseWriter, read_response
 from llama_export.serving.settings import ServerSettings
 from llama_export.serving.transport import Json, Writer, answer, aside, read_fields, refusal
 from llama_export.serving.web_page import page_routes
-from llama_export.version import __version__
+
+# What OpenAI's clients ask for at the server's root where they were given it without /v1.
+_BELOW_V1 = frozenset(
+    f"/v1/{name}"
+    for name in ("chat/completions", "completions", "responses", "embeddings", "models")
+)
 
 
 def make_app(
@@ -78,6 +83,8 @@ def _of_http(request: Request, error: HTTPException) -> ApiError:
     path = request.url.path
     if error.status_code == 404:
         message = f"there is nothing at {path!r:.80}"
+        if f"/v1{path}" in _BELOW_V1:
+            message += f"; it is at '/v1{path}': a client's base_url ends in /v1"
         return ApiError(404, message, code="unknown_url")
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
@@ -139,7 +146,9 @@ class _Server:
 
     async def _embeddings(self, request: Request) -> Response:
         message = "embeddings are not supported: these models write text, and give no vectors"
-        raise ApiError(501, message, code="unsupported_endpoint")
+        # Or OpenAI's clients would ask again, as they do after any fault of a server.
+        once = {"x-should-retry": "false"}
+        raise ApiError(501, message, code="unsupported_endpoint", headers=once)
 
     async def _models(self, request: Request) -> Response:
         data = [self._describe(each) for each in self._catalogue.served]
@@ -185,7 +194,7 @@ class _Server:
         return Json(tags(self._catalogue))
 
     async def _ollama_version(self, request: Request) -> Response:
-        return Json({"version": __version__})
+        return Json({"version": OLLAMA_VERSION})
 
     async def _health(self, request: Request) -> Response:
         return Json({"status": "ok"})

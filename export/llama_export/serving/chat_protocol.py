@@ -130,7 +130,9 @@ def require_text_parts(name: str, content: object) -> None:
     if not isinstance(content, Sequence):
         refuse_wrong(name, "a text, or a list of parts", content)
     for part in content:
-        kind = part.get("type") if isinstance(part, dict) else part
+        if not isinstance(part, dict):
+            refuse_wrong(name, "a text, or a list of parts", content)
+        kind = part.get("type")
         if kind not in ("text", "input_text", "output_text"):
             refuse_unsupported(f"{name}: a part of type {kind!r:.40}", "give text alone")
         if not isinstance(part.get("text"), str):
@@ -185,7 +187,7 @@ class ChatWriter:
             for end in job.ends
             for reply in (self._reply(end),)
         ]
-        usage = Usage.of(job.ends, self._asked.choices).to_json()
+        usage = Usage.of(job).to_json()
         return {**self._heading.to_json("chat.completion"), "choices": choices, "usage": usage}
 
     def begin(self) -> bytes:
@@ -218,7 +220,7 @@ class ChatWriter:
 
     def end(self, job: Job) -> bytes:
         """Return the numbers of tokens, where they are asked for, and the mark of the end."""
-        usage = Usage.of(job.ends, self._asked.choices) if self._has_usage else None
+        usage = Usage.of(job) if self._has_usage else None
         return stream_end(self._heading.to_json("chat.completion.chunk"), usage)
 
     def fail(self, error: ApiError) -> bytes:

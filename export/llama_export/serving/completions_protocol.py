@@ -120,7 +120,7 @@ class CompletionWriter:
             self._choice(end.index, end.text, job.chances_of(end.index), finish_reason(end))
             for end in job.ends
         ]
-        usage = Usage.of(job.ends, self._asked.choices).to_json()
+        usage = Usage.of(job).to_json()
         return {**self._heading.to_json(_KIND), "choices": choices, "usage": usage}
 
     def begin(self) -> bytes:
@@ -138,7 +138,7 @@ class CompletionWriter:
 
     def end(self, job: Job) -> bytes:
         """Return the numbers of tokens, where they are asked for, and the mark of the end."""
-        usage = Usage.of(job.ends, self._asked.choices) if self._has_usage else None
+        usage = Usage.of(job) if self._has_usage else None
         return stream_end(self._heading.to_json(_KIND), usage)
 
     def fail(self, error: ApiError) -> bytes:

@@ -251,6 +251,7 @@ class Engine:
             guide=watch,
         )
         for text in stream:
+            job.figures[index] = stream.stats
             job.post(Piece(index, text, () if recorder is None else recorder.collect()))
             if self._waits:
                 job.wait_until_told()

@@ -18,7 +18,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llama_export.serving.job import Job
-from llama_export.serving.metrics import Metrics
+from llama_export.serving.metrics import OTHER_PATH, Metrics
 from llama_export.serving.refusals import ApiError, as_api_error
 from llama_export.serving.settings import ServerSettings, is_loopback
 from llama_export.serving.transport import refusal
@@ -58,6 +58,8 @@ class Line:
         if self.usage is not None:
             cached = f", {self.usage.cached} of them cached" if self.usage.cached else ""
             tokens = f" {self.usage.prompt} tokens read{cached}, {self.usage.written} written"
+            if self.usage.drafted:
+                tokens += f", {self.usage.accepted} of {self.usage.drafted} drafted"
         fault = f" {self.fault}" if self.fault else ""
         line = f"{self.id} {self.method} {self.path:.80} {self.status} {self.seconds:.3f} s"
         return f"{line}{tokens}{fault}"
@@ -115,9 +117,11 @@ class Gate:
             if status == 0:
                 await refusal(error, scope["path"])(scope, receive, send_marked)
         job = scope["state"].get("job")
-        usage = Usage.of(job.ends, job.request.choices) if isinstance(job, Job) else None
+        usage = Usage.of(job) if isinstance(job, Job) else None
         seconds = time.monotonic() - begun
-        self._metrics.count_request(scope["path"], status)
+        # Whoever is turned away here may name any path: each would be one more series.
+        counted = scope["path"] if "endpoint" in scope else OTHER_PATH
+        self._metrics.count_request(counted, status)
         if scope["path"] in PATHS and status == 200:
             return  # a page is many files, among which a request for an answer would be lost
         line = Line(request_id, scope["method"], scope["path"], status, seconds, usage, fault)

@@ -15,6 +15,7 @@ from collections import OrderedDict
 
 from llama_export.errors import BackendUnavailableError, UsageError
 from llama_export.generation.grammar import Grammar
+from llama_export.generation.structured import require_llguidance
 
 CPU_S = 1.0
 """Processor time that one grammar may take, in seconds."""
@@ -41,9 +42,10 @@ class GrammarTrial:
         """Refuse a grammar that is wrong, or takes more than its time.
 
         Raises:
-            BackendUnavailableError: the process cannot be started.
+            BackendUnavailableError: llguidance is not installed, or the process cannot be started.
             UsageError: says which.
         """
+        require_llguidance()  # what the process would say of it is no fault of the grammar
         with self._lock:
             if grammar in self._good:
                 self._good.move_to_end(grammar)
@@ -51,7 +53,8 @@ class GrammarTrial:
             told = self._ask(grammar)
             if told is None:
                 what = f"the {grammar.kind.value} cannot be followed"
-                message = f"{what}: to read it takes more than {CPU_S:g} s of processor time"
+                message = f"{what}: to read it takes more than {CPU_S:g} s of processor time, "
+                message += "or too much memory"
                 raise UsageError(message, _HINT)
             if told["message"]:
                 raise UsageError(told["message"], told["hint"])
@@ -72,9 +75,12 @@ class GrammarTrial:
         Raises:
             BackendUnavailableError: the process cannot be started.
         """
-        if self._child is None:
-            self._child = _start()
         child = self._child
+        if child is not None and child.poll() is not None:
+            _end(child)  # by somebody else, since the last grammar
+            child = None
+        if child is None:
+            self._child = child = _start()
         late = threading.Timer(_WALL_S, child.kill)
         late.start()
         try:
@@ -95,8 +101,11 @@ def _start() -> subprocess.Popen[str]:
     Raises:
         BackendUnavailableError: it ends before that.
     """
+    # Not by -m, which reads modules from the folder that the server was started in, whose may be
+    # anybody's and have the names of Python's own.
+    program = f"import sys; sys.path = [each for each in sys.path if each]; import {_CHILD} as it"
     child = subprocess.Popen(
-        [sys.executable, "-m", _CHILD, str(CPU_S)],
+        [sys.executable, "-c", f"{program}; it.main()", str(CPU_S)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -108,7 +117,7 @@ def _start() -> subprocess.Popen[str]:
             child.wait(_WALL_S)  # for its code
         _end(child)
         message = f"the process that tries grammars ended at once, with code {child.returncode}"
-        raise BackendUnavailableError(message, f"see what {sys.executable} -m {_CHILD} 1 says")
+        raise BackendUnavailableError(message, f"see what python -m {_CHILD} 1 says")
     return child
 
 

@@ -13,7 +13,7 @@ import sys
 
 from llama_export.errors import LlamaExportError
 from llama_export.generation.grammar import Grammar, GrammarKind
-from llama_export.generation.structured import rehearse
+from llama_export.generation.structured import check_grammar, rehearse
 
 READY = "ready"
 """What is said first."""
@@ -27,6 +27,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _limit_memory()
     cpu_s = float(sys.argv[1])
+    check_grammar(Grammar.any_object())  # to load the library is no grammar's cost
     print(json.dumps(READY), flush=True)  # noqa: T201 - whoever started it waits for the line
     for line in sys.stdin:
         kind, text = json.loads(line)

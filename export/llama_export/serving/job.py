@@ -85,6 +85,8 @@ class Job:
         self.client = client
         self.begun = time.monotonic()
         self.ends: list[TextEnd] = []
+        # By the number of a text; of one that is being written, up to its last piece.
+        self.figures: dict[int, GenerationStats] = {}
         self.first_token_at: float | None = None
         self._chances: dict[int, list[TokenChance]] = {}
         self._deadline = self.begun + timeout_s
@@ -124,6 +126,7 @@ class Job:
             self.first_token_at = time.monotonic()
         if isinstance(event, TextEnd):
             self.ends.append(event)
+            self.figures[event.index] = event.stats
         if isinstance(event, Piece | TextEnd) and event.chances:
             self._chances.setdefault(event.index, []).extend(event.chances)
         self._is_behind = self._is_behind and not self._told.is_set()

@@ -16,6 +16,8 @@ from llama_export.serving.job import Job
 from llama_export.serving.wording import Usage
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+OTHER_PATH = "other"
+"""What is counted together: paths that do not exist, and what the gate turned away."""
 _PREFIX = "llama_export_"
 _SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
@@ -59,11 +61,11 @@ class Metrics:
 
     def count_request(self, path: str, status: int) -> None:
         """Count a response; a path that does not exist has no series of its own."""
-        self._requests.labels(path if status not in (404, 405) else "other", str(status)).inc()
+        self._requests.labels(path if status not in (404, 405) else OTHER_PATH, str(status)).inc()
 
     def count_job(self, model: str, job: Job, seconds: float) -> None:
         """Count an answer that ended, whole or not."""
-        usage = Usage.of(job.ends, job.request.choices)
+        usage = Usage.of(job)
         self._tokens.labels(model, "prompt").inc(usage.prompt)
         self._tokens.labels(model, "reused").inc(usage.cached)
         self._tokens.labels(model, "written").inc(usage.written)

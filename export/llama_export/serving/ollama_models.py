@@ -17,6 +17,10 @@ _SHOW = frozenset({"model", "name", "verbose", "system", "template", "options"})
 _SIZES = ((1e9, "B"), (1e6, "M"), (1e3, "K"))
 # A bundle stays until the server ends.
 _NEVER = "9999-12-31T23:59:59Z"
+# Clients such as VS Code talk with no ollama that is older than 0.6.4, the first whose `/api/show`
+# names capabilities. Ours would be read as an ollama of long ago.
+OLLAMA_VERSION = "0.6.4"
+"""The release of ollama whose interface is followed."""
 
 
 def tags(catalogue: Catalogue) -> dict[str, object]:

@@ -208,7 +208,7 @@ class OllamaWriter:
 
 def _figures(job: Job) -> dict[str, object]:
     end: TextEnd = job.ends[0]
-    usage = Usage.of(job.ends, 1)
+    usage = Usage.of(job)
     return {
         "done": True,
         "done_reason": "length" if end.is_cut else "stop",

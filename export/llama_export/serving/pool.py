@@ -101,9 +101,9 @@ class SessionPool:
             self._let_go(session)
         else:
             self._kept.append(session)
-        while self._kept and (
-            self.kept_bytes > self._budget.most_bytes or len(self._kept) > _MOST_KEPT
-        ):
+        # Where no memory is allowed, none is kept although it is not known what one takes.
+        most = _MOST_KEPT if self._budget.most_bytes else 0
+        while self._kept and (self.kept_bytes > self._budget.most_bytes or len(self._kept) > most):
             self._let_go(self._kept.pop(0))
         if self._spare is None:
             self._spare = self._root.fork()

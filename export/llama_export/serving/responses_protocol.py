@@ -225,7 +225,7 @@ class ResponseWriter:
 
     def _finished(self, job: Job) -> dict[str, object]:
         end = job.ends[0]
-        return self._response(_status(end), self._items.done, Usage.of(job.ends, 1))
+        return self._response(_status(end), self._items.done, Usage.of(job))
 
     def _response(
         self, status: str, output: Sequence[Item] = (), usage: Usage | None = None

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from llama_export.serving.catalogue import Served
 from llama_export.serving.guides import TokenChance
-from llama_export.serving.job import TextEnd
+from llama_export.serving.job import Job, TextEnd
 from llama_export.serving.refusals import ApiError
 from llama_export.serving.transport import sse
 from llama_export.tokenizer.tokenizer import Tokenizer
@@ -69,20 +69,27 @@ class Usage:
         prompt: tokens of its prompts, each once.
         cached: how many of them needed no reading.
         written: tokens of all texts.
+        drafted: how many tokens were run ahead of the texts, with speculation.
+        accepted: how many of these the texts went on with.
     """
 
     prompt: int
     cached: int
     written: int
+    drafted: int = 0
+    accepted: int = 0
 
     @classmethod
-    def of(cls, ends: Sequence[TextEnd], choices: int) -> Usage:
-        """Count the tokens of texts, of which so many belong to each prompt."""
-        firsts = [end.stats for end in ends if end.index % choices == 0]
+    def of(cls, job: Job) -> Usage:
+        """Count the tokens of a request's texts, of those that broke off too."""
+        figures = dict(job.figures)  # the worker may add to them meanwhile
+        firsts = [each for index, each in figures.items() if index % job.request.choices == 0]
         return cls(
-            sum(stats.prompt_tokens for stats in firsts),
-            sum(stats.reused_tokens for stats in firsts),
-            sum(end.stats.new_tokens for end in ends),
+            sum(each.prompt_tokens for each in firsts),
+            sum(each.reused_tokens for each in firsts),
+            sum(each.new_tokens for each in figures.values()),
+            sum(each.drafted_tokens for each in figures.values()),
+            sum(each.accepted_tokens for each in figures.values()),
         )
 
     def to_json(self) -> dict[str, object]:

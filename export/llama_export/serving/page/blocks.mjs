@@ -5,10 +5,11 @@
 // A block is { kind, ... }; a span is { kind: 'text' | 'code', text }, or 'strong' and 'em' with
 // spans of their own.
 
-const FENCE = /^(\s*)(`{3,}|~{3,})\s*([^`]*)$/;
-const HEADING = /^ {0,3}(#{1,6})\s+(.*)$/;
+// No expression has two ways to share out the same signs: it would try all of them in vain.
+const FENCE = /^(\s*)(`{3,}(?!`)|~{3,}(?!~))([^`]*)$/;
+const HEADING = /^ {0,3}(#{1,6})(?=\s)(.*)$/s;
 const RULE = /^ {0,3}(?:(?:\* *){3,}|(?:- *){3,}|(?:_ *){3,})$/;
-const ITEM = /^(\s*)(?:[-*+]|(\d{1,9})[.)])\s+(.*)$/;
+const ITEM = /^(\s*)(?:[-*+]|(\d{1,9})[.)])(?=\s)(.*)$/s;
 const MOST_DEPTH = 6;
 const LONGEST_MARKER = 3;
 const PUNCTUATION = /[!-/:-@[-`{-~]/;
@@ -45,7 +46,7 @@ function closes(line, fence) {
 
 function readHeading(lines, at) {
   const [, signs, text] = HEADING.exec(lines[at]);
-  return [{ kind: 'heading', level: signs.length, spans: parseSpans(text) }, at + 1];
+  return [{ kind: 'heading', level: signs.length, spans: parseSpans(text.trim()) }, at + 1];
 }
 readHeading.begins = (line) => HEADING.test(line);
 
@@ -62,7 +63,7 @@ function readList(lines, begin) {
     const line = lines[at];
     const item = readFence.begins(line) || readRule.begins(line) ? null : ITEM.exec(line);
     if (item) {
-      items.push({ indent: item[1].length, number: item[2], text: item[3] });
+      items.push({ indent: item[1].length, number: item[2], text: item[3].trimStart() });
     } else if (line.trim() === '') {
       if (!ITEM.test(lines[at + 1] ?? '')) break;
     } else if (/^\s/.test(line) && !readFence.begins(line)) {

@@ -19,6 +19,8 @@ const HINTS = {
   503: 'Start the server again, then try again. Your message is kept.',
   504: 'Ask for fewer tokens, or start the server with a larger --timeout.',
 };
+// In the middle of a stream there is no status; the code, or whose fault it is, stands for it.
+const STATUSES = { timeout: 504, server_shutting_down: 503, server_error: 500 };
 const FULL =
   'Begin a new conversation, or shorten the message or the system message. A server that was ' +
   'started with a smaller --context than the bundle has can be given more.';
@@ -40,7 +42,7 @@ export function faultOf(error, status = 0, waitS = null) {
   const message = error?.message || `the server answered ${status} and did not say why`;
   const isFull = error?.code === 'context_length_exceeded';
   const wait = waitS === null ? '' : `Try again in ${waitS} s. `;
-  const hint = wait + (isFull ? FULL : (HINTS[status || 503] ?? ''));
+  const hint = wait + (isFull ? FULL : (HINTS[status || STATUSES[error?.code ?? error?.type]] ?? ''));
   return new Fault(sentence(message), hint, status);
 }
 

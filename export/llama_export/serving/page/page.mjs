@@ -190,6 +190,7 @@ class Page {
   async #answer() {
     const turn = this.#turns.at(-1);
     const model = this.#model;
+    const before = { ...turn };
     Object.assign(turn, { answer: '', figures: null, fault: null });
     this.#show();
     this.#setBusy(true);
@@ -210,19 +211,26 @@ class Page {
     } catch (error) {
       turn.fault = { message: error.message, hint: error.hint ?? '' };
       if (!(error instanceof Fault)) throw error; // ours, for the console
-      if (error.status === 401 && (await this.#wantKey())) return await this.#answer();
+      if (error.status === 401 && (await this.#wantKey())) {
+        Object.assign(turn, before);
+        return await this.#answer();
+      }
     } finally {
-      if (this.#answering === stopping) this.#end(turn);
+      if (this.#answering === stopping) this.#end(turn, before);
     }
   }
 
-  #end(turn) {
+  #end(turn, before) {
     this.#answering = null;
+    const { answer, figures, fault } = turn;
+    const isMissing = answer === '' && (fault || figures?.reason === 'stopped');
+    // The answer that was to be replaced stays where no other one came.
+    if (isMissing && before.answer) Object.assign(turn, before, { fault });
     this.#keep();
     this.log.drawLast();
     this.#setBusy(false);
-    const written = turn.figures?.written;
-    if (turn.fault) this.#say(turn.answer ? 'The answer broke off.' : 'Not answered.');
+    const written = figures?.written;
+    if (fault) this.#say(answer ? 'The answer broke off.' : 'Not answered.');
     else this.#say(written ? `Answered in ${written} tokens.` : 'Stopped.');
   }
 
@@ -236,8 +244,10 @@ class Page {
     if (isBusy) this.#say('Answering …');
   }
 
-  #regenerate() {
-    this.#leaveEdit();
+  async #regenerate() {
+    if (!this.#model) await this.connect();
+    if (!this.#model || this.#answering) return;
+    if (this.#setAside !== null) this.#endEdit();
     this.text.focus();
     this.#answer();
   }
