@@ -214,14 +214,13 @@ def next_words(ours: Environment, show: Show) -> list[str]:
     """Return the lines on how to go on."""
     program = _short(ours.program("llama-export"), ours.root)
     onnx = show.output / "onnx"
-    lines = [
-        "--quality fast saved minutes: by default int4 is calibrated, and loses less than half "
-        "of that\n(docs/quantisation.md)."
-    ]
+    faster = "--quality fast saved minutes: by default int4 is calibrated, and loses less than half"
+    lines = [f"{faster} of that\n(docs/quantisation.md)."]
     if show.chat:
         checkpoint = shlex.quote(show.model)
         return [
-            *lines,
+            f"The error above is of the check's 32 tokens. {faster};\non 8,000 tokens of "
+            "WikiText this model's KL is then 0.089 (README.md).",
             "Each target was checked before it was put in place; a longer proof:",
             f"  {program} verify {onnx} --checkpoint {checkpoint}",
             "Go on chatting:",

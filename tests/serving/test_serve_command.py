@@ -82,6 +82,13 @@ def test_a_server_for_others_wants_a_key(command):
     assert "--api-key" in err
 
 
+def test_an_empty_key_is_no_key(command):
+    """A variable of the shell that is not set must not open the server to every program."""
+    code, out, err = command("serve", "bundle", "--api-key", "")
+    assert (code, out) == (2, "")
+    assert "--api-key is empty" in err
+
+
 def test_a_missing_package_is_named(command, monkeypatch):
     monkeypatch.setattr("llama_export.cli.serve._PACKAGES", ("starlette", "uvicorm"))
     code, _, err = command("serve", "bundle")

@@ -7,6 +7,7 @@ import json
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import PurePosixPath
 
 import pytest
 from artifacts.demo_bundle import demo_bundle  # noqa: F401 - a fixture
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from llama_export import load
 from llama_export.errors import UsageError
 from llama_export.generation.sampling import Sampling
+from llama_export.serving.catalogue import distinct_ends
 from llama_export.serving.settings import ServerSettings
 
 pytest.importorskip("onnxruntime", reason="needs the onnx extra")
@@ -261,13 +263,22 @@ def test_ollamas_clients_are_told_errors_in_their_shape(server, path, body, said
     assert said in found["error"]
 
 
+def test_folders_are_told_apart_by_the_shortest_ends_of_their_paths():
+    paths = [PurePosixPath(f"/srv/{name}") for name in ("a/onnx", "b/onnx", "b/coreml", "demo")]
+    assert distinct_ends(paths, {"demo"}) == ["a/onnx", "b/onnx", "coreml", "srv/demo"]
+    assert distinct_ends([PurePosixPath("/onnx"), PurePosixPath("/a/onnx")], {}) == [
+        "//onnx",
+        "a/onnx",
+    ]
+
+
 def test_two_bundles_are_told_apart_by_their_paths(demo_bundle, tmp_path):  # noqa: F811
     other = tmp_path / "copy"
     other.symlink_to(demo_bundle)
     with running(demo_bundle, other) as server:
         ids = [each["id"] for each in json.loads(ask(server, "GET", "/v1/models")[2])["data"]]
-        assert ids == [demo_bundle.as_posix(), other.as_posix()]
-        for name in (*ids, "copy", "onnx"):
+        assert ids == ["onnx", "copy"]
+        for name in (*ids, demo_bundle.as_posix(), other.as_posix()):
             assert ask(server, "GET", f"/v1/models/{name}")[0] == 200
         body = {"model": "demo", "prompt": PROMPT}
         status, _, text = ask(server, "POST", "/v1/completions", body)

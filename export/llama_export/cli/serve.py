@@ -15,7 +15,7 @@ import click
 from llama_export.cli.options import NO_HASH, PATH, THREADS, VERBOSE, open_console
 from llama_export.cli.speculation_options import SPECULATION, chosen_speculation
 from llama_export.cli.verb import Positional, Section, Verb
-from llama_export.errors import BackendUnavailableError, OutputError
+from llama_export.errors import BackendUnavailableError, OutputError, UsageError
 from llama_export.serving import settings as defaults
 from llama_export.serving.settings import ServerSettings
 
@@ -178,6 +178,20 @@ def _run(
         say(console, "the server has ended", "dim")
 
 
+def _require_no_empty_key(
+    _context: click.Context, _option: click.Parameter, key: str | None
+) -> str:
+    """Refuse a key that was named and is empty: a variable of the shell that is not set.
+
+    Raises:
+        UsageError: it is.
+    """
+    if key == "":
+        message = "--api-key is empty"
+        raise UsageError(message, "give a key, or leave the option out where none is wanted")
+    return key or ""
+
+
 SERVING = (
     click.Option(
         ["--host"],
@@ -188,7 +202,7 @@ SERVING = (
     click.Option(
         ["--api-key"],
         envvar="LLAMA_EXPORT_API_KEY",
-        default="",
+        callback=_require_no_empty_key,
         metavar="KEY",
         help="Answer to this key alone.",
         show_default="LLAMA_EXPORT_API_KEY, or none",

@@ -7,7 +7,7 @@ given. It knows names and manifests; it does not know protocols.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -103,16 +103,15 @@ class Catalogue:
     """
 
     def __init__(self, opened: Sequence[Opened], settings: ServerSettings) -> None:
-        paths = [_typed(each.folder) for each in opened]
-        twice = [path for path, count in Counter(paths).items() if count > 1]
-        if twice:
-            message = f"{twice[0]} is given twice"
-            raise UsageError(message, "give each bundle once")
+        folders = [_whole(each.folder) for each in opened]
+        for folder, times in Counter(folders).items():
+            if times > 1:
+                message = f"{folder} is given twice"
+                raise UsageError(message, "give each bundle once")
         names = Counter(each.manifest.model.name for each in opened)
-        folders = Counter(PurePath(path).name for path in paths)
         self.served = tuple(
-            _serve(each, path, settings, names=names, folders=folders)
-            for each, path in zip(opened, paths, strict=True)
+            _serve(each, place, settings, is_only=names[each.manifest.model.name] == 1)
+            for each, place in zip(opened, distinct_ends(folders, names), strict=True)
         )
 
     def find(self, name: str) -> Served:
@@ -152,18 +151,8 @@ class Catalogue:
         return ", ".join(each.id for each in self.served[:_SHOWN])
 
 
-def _serve(
-    opened: Opened,
-    path: str,
-    settings: ServerSettings,
-    *,
-    names: Counter[str],
-    folders: Counter[str],
-) -> Served:
+def _serve(opened: Opened, place: str, settings: ServerSettings, *, is_only: bool) -> Served:
     manifest = opened.manifest
-    name, folder = manifest.model.name, PurePath(path).name
-    is_only = names[name] == 1
-    aliases = {path} | ({folder} if folders[folder] == 1 and folder not in names else set())
     memory = manifest.memory or {}
     engine = Engine(
         opened.session,
@@ -173,13 +162,34 @@ def _serve(
         frees_interpreter=opened.frees_interpreter,
     )
     written = (opened.folder / "manifest.json").stat().st_mtime
-    return Served(name if is_only else path, frozenset(aliases), manifest, engine, int(written))
+    aliases = frozenset({place, opened.folder.as_posix()})
+    name = manifest.model.name if is_only else place
+    return Served(name, aliases, manifest, engine, int(written))
 
 
-def _typed(folder: Path) -> str:
-    """Return a folder as it was given, with slashes; "." by its name."""
-    text = folder.as_posix()
-    return folder.resolve().name if text in (".", "..") else text
+def _whole(folder: Path) -> Path:
+    """Return a folder's whole path; a link keeps its own name."""
+    return folder.resolve() if folder.name in ("", "..") else folder.absolute()
+
+
+def distinct_ends(folders: Sequence[PurePath], taken: Collection[str]) -> list[str]:
+    """Return the shortest ends of paths by which folders are told apart, with slashes.
+
+    What stands before them is nothing that a client needs to know.
+
+    Args:
+        folders: whole paths, each another one.
+        taken: names that mean something else.
+    """
+    most = max(len(folder.parts) for folder in folders)
+    found: dict[PurePath, str] = {}
+    for length in range(1, most + 1):
+        ends = {folder: "/".join(folder.parts[-length:]) for folder in folders}
+        times = Counter(ends.values())
+        for folder, end in ends.items():
+            if times[end] == 1 and (end not in taken or length == most):
+                found.setdefault(folder, end)
+    return [found[folder] for folder in folders]
 
 
 def total_bytes(manifests: Iterable[Manifest]) -> int:
