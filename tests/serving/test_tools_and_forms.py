@@ -6,7 +6,10 @@ import json
 
 import pytest
 from artifacts.demo_bundle import demo_bundle  # noqa: F401 - a fixture
-from artifacts.served import running
+from artifacts.served import opened, running
+
+from llama_export.serving.fields import Fields
+from llama_export.serving.tool_protocol import read_tools
 
 pytest.importorskip("onnxruntime", reason="needs the onnx extra")
 pytest.importorskip("llguidance", reason="needs the extra `structured`")
@@ -153,6 +156,20 @@ def test_what_is_no_call_stays_text(client):
     assert none.usage.prompt_tokens == chat(client, max_tokens=12).usage.prompt_tokens
 
 
+def test_one_call_alone_is_wanted(demo_bundle):  # noqa: F811
+    """A model that writes two is taken at its first word."""
+    asked = {"tools": [WEATHER, CLOCK], "messages": []}
+    chat_format = opened(demo_bundle).session.chat_format
+    two = '{"name": "weather", "parameters": {"city": "Oslo", "days": 1}}; '
+    two += '{"name": "clock", "parameters": {}}'
+    for given, count in ((None, 2), (True, 2), (False, 1)):
+        fields = asked if given is None else {**asked, "parallel_tool_calls": given}
+        tools, _ = read_tools(Fields(fields), chat_format)
+        reader = tools.reader()
+        reader.push(two)
+        assert len(reader.calls) == count
+
+
 @pytest.mark.parametrize(
     ("options", "param"),
     [
@@ -164,6 +181,7 @@ def test_what_is_no_call_stays_text(client):
             "tool_choice",
         ),
         ({"tool_choice": "required"}, "tool_choice"),
+        ({"tools": [WEATHER], "parallel_tool_calls": "no"}, "parallel_tool_calls"),
         ({"extra_body": {"functions": [WEATHER["function"]]}}, "functions"),
     ],
 )

@@ -227,6 +227,30 @@ def test_text_is_held_back_only_while_it_may_be_a_call(form, reply):
     reader.finish()
 
 
+@pytest.mark.parametrize(
+    ("form", "reply"),
+    [
+        (LLAMA_JSON, as_llama([ToolCall("weather", {"city": "Köln"}), ToolCall("clock", {})])),
+        (PYTHONIC, '[weather(city="Köln"), clock()]'),
+        (
+            HERMES,
+            as_tagged([ToolCall("weather", {"city": "Köln"}), ToolCall("clock", {})]),
+        ),
+    ],
+)
+def test_where_one_call_is_wanted_the_first_one_is_read(form, reply):
+    for most, expected in (
+        (1, ["weather"]),
+        (2, ["weather", "clock"]),
+        (None, ["weather", "clock"]),
+    ):
+        reader = CallReader(form, ["weather", "clock"], most_calls=most)
+        deltas = [*reader.push(reply), *reader.finish()]
+        assert [call.name for call in reader.calls] == expected
+        assert [each.name for each in deltas if getattr(each, "name", "")] == expected
+        assert not [each for each in deltas if isinstance(each, TextDelta)]
+
+
 def test_a_call_is_given_out_as_soon_as_it_is_whole():
     reader = CallReader(LLAMA_JSON, NAMES)
     *before, last = as_llama([ToolCall("weather", {"city": "Köln"})])

@@ -64,6 +64,7 @@ class Tools:
             frame around the function.
         form: "json", "pythonic", "tagged" or "marked", in which a message of yours told the model
             to write calls; None: as its chat template does.
+        most_calls: largest number of calls in a reply, of which the first ones are read; None: all.
 
     Raises:
         PromptError: there is no tool, a definition is none, two have one name, there is no such
@@ -76,10 +77,12 @@ class Tools:
         definitions: Sequence[Mapping[str, object]],
         *,
         form: str | None = None,
+        most_calls: int | None = None,
     ) -> None:
         found = _definitions(definitions)
         self.definitions: tuple[Mapping[str, object], ...] = tuple(found.values())
         self.form = _own_form(chat_format) if form is None else _named_form(form)
+        self._most_calls = most_calls
         self._special_tokens = chat_format.tokenizer.special_tokens
 
     @property
@@ -93,7 +96,7 @@ class Tools:
         Args:
             id_prefix: what the ids of its calls begin with, different for each reply of a dialog.
         """
-        return CallReader(self.form, self.names, id_prefix)
+        return CallReader(self.form, self.names, id_prefix, self._most_calls)
 
     def read(self, completion: Completion) -> Reply:
         """Return the text and the calls of a reply that was written.

@@ -59,7 +59,7 @@ _KNOWN = (
     | {"model", "messages", "stream", "stream_options", "n", "stop", "logprobs", "top_logprobs"}
     | {"max_tokens", "max_completion_tokens", "response_format", "chat_template_kwargs"}
     | {"frequency_penalty", "presence_penalty", "logit_bias"}
-    | {"tools", "tool_choice", "functions", "function_call", "modalities"}
+    | {"tools", "tool_choice", "parallel_tool_calls", "functions", "function_call", "modalities"}
 )
 
 

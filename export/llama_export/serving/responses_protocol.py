@@ -41,7 +41,7 @@ _KNOWN = (
     | SAMPLING
     | {"model", "input", "instructions", "stream", "stream_options", "max_output_tokens", "stop"}
     | {"text", "tools", "tool_choice", "previous_response_id", "conversation", "prompt"}
-    | {"background", "include", "reasoning", "truncation", "top_logprobs"}
+    | {"background", "include", "reasoning", "truncation", "top_logprobs", "parallel_tool_calls"}
 )
 _ROLES = ("user", "assistant", "system", "developer")
 
@@ -245,7 +245,7 @@ class ResponseWriter:
             "instructions": self._fields.raw.get("instructions"),
             "max_output_tokens": self._asked.max_tokens,
             "metadata": self._fields.child("metadata").raw,
-            "parallel_tool_calls": has_tools,
+            "parallel_tool_calls": has_tools and self._fields.flag("parallel_tool_calls", True),
             "previous_response_id": None,
             "temperature": drawing.get("temperature"),
             "text": {"format": self._format},

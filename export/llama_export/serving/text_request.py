@@ -25,7 +25,6 @@ Prompt = Dialog | str | tuple[int, ...]
 HARMLESS = frozenset(
     {
         "metadata",
-        "parallel_tool_calls",
         "prompt_cache_key",
         "prompt_cache_retention",
         "safety_identifier",

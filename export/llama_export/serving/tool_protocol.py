@@ -45,12 +45,13 @@ def read_tools(
     if is_flat:
         offered = [_framed(at, each) for at, each in enumerate(offered)]
     choice = _read_choice(fields, is_flat=is_flat)
+    most_calls = None if fields.flag("parallel_tool_calls", True) else 1
     if not offered:
         if choice not in ("auto", "none"):
             refuse_wrong("tool_choice", "tools to choose from", choice)
         return None, None
     try:
-        tools = Tools(chat_format, offered)
+        tools = Tools(chat_format, offered, most_calls=most_calls)
     except PromptError as error:
         refuse_as("tools", error)
     if choice == "none":

@@ -84,15 +84,23 @@ class CallReader:
         form: form in which the model writes calls.
         names: names of the tools that were offered.
         id_prefix: what the ids of calls begin with; each call's number follows.
+        most_calls: largest number of calls that are wanted, of which the first ones are read; None:
+            all of them.
     """
 
-    def __init__(self, form: CallForm, names: Collection[str], id_prefix: str = "call_") -> None:
+    def __init__(
+        self,
+        form: CallForm,
+        names: Collection[str],
+        id_prefix: str = "call_",
+        most_calls: int | None = None,
+    ) -> None:
         self.calls: list[ToolCall] = []
         self._is_tagged = form.kind is Kind.TAGGED
         self._marks = _TAGS if self._is_tagged else _MARKS
         self._mark = re.compile("|".join(map(re.escape, self._marks)))
         self._names = frozenset(names)
-        self._id_prefix = id_prefix
+        self._id_prefix, self._most_calls = id_prefix, most_calls
         self._place, self._follows_call = _Place.GAP, False
         self._blanks: list[str] = []  # not given out: a call may follow
         self._carry = ""  # what may become a mark
@@ -223,7 +231,8 @@ class CallReader:
 
     def _report(self) -> None:
         """Put out the calls that were found."""
-        for call in self._found:
+        wanted = None if self._most_calls is None else self._most_calls - len(self.calls)
+        for call in self._found[:wanted]:
             index = len(self.calls)
             named = ToolCall(call.name, call.arguments, f"{self._id_prefix}{index}")
             self.calls.append(named)
