@@ -148,6 +148,21 @@ def test_no_memory_keeps_nothing_although_it_is_not_known_what_a_cache_takes(roo
 
 
 @pytest.mark.onnx
+def test_what_a_session_has_held_counts_when_it_forgets_it(root):
+    pool = SessionPool(root, CacheBudget(2**30, 1))
+    long = list(range(100, 800))
+    session = pool.take(long)
+    session.logits(long)
+    pool.put_back(session)
+    assert pool.kept_bytes == 1024
+    short = pool.take([*long[:50], *[7] * 20])
+    short.logits([*long[:50], *[7] * 20])
+    pool.put_back(short)
+    assert pool.kept_bytes == 2048, "a copy of the long one"
+    assert pool.kept_tokens == 700 + 70
+
+
+@pytest.mark.onnx
 def test_a_session_whose_buffers_have_grown_is_not_kept_empty(root):
     pool = SessionPool(root, CacheBudget(0, 6144))
     session = pool.take([1] * 600)

@@ -253,7 +253,7 @@ def _vocabulary(tokenizer: Tokenizer, stops: list[int], drawable: Collection[int
 
 
 def _limits() -> LLParserLimits:
-    """Return what a grammar of a stranger may cost: some 20 ms a step, and 100 MB."""
+    """Return what a grammar of a stranger may cost: up to some 40 ms a step, and 100 MB."""
     from llguidance import LLParserLimits
 
     return LLParserLimits(

@@ -142,7 +142,7 @@ class Job:
         For a runtime that keeps the interpreter to itself: each of the few turns that sending
         takes would wait for a whole step of the model.
         """
-        # A client that does not read does not hold up the others more than once.
+        # A client that has not read the last piece does not hold up the others again.
         if not self._is_behind:
             self._is_behind = not self._told.wait(_LONGEST_TELLING_S)
 

@@ -8,7 +8,7 @@ know who asks.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from weakref import WeakKeyDictionary
 
 from llama_export.generation.text_session import TextSession
 
@@ -20,11 +20,6 @@ _MOST_LOST = 8
 # What a session takes that holds nothing.
 _FIRST_SLOTS = 512
 _MOST_KEPT = 64
-
-
-class _HasPosition(Protocol):
-    @property
-    def position(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -39,10 +34,10 @@ class CacheBudget:
     most_bytes: int
     bytes_per_token: int
 
-    def bytes_of(self, session: _HasPosition) -> int:
-        """Return what a session may take: buffers grow by doubling."""
+    def bytes_of(self, tokens: int) -> int:
+        """Return what a session may take that has held so many tokens: buffers grow by doubling."""
         slots = _FIRST_SLOTS
-        while slots < session.position:
+        while slots < tokens:
             slots *= 2
         return slots * self.bytes_per_token
 
@@ -62,6 +57,8 @@ class SessionPool:
         self._budget = budget
         # The one that was used last stands last.
         self._kept: list[TextSession] = []
+        # The most tokens that each has held: its buffers do not shrink when it forgets some.
+        self._most_held: WeakKeyDictionary[TextSession, int] = WeakKeyDictionary()
         # An empty one: to make it, or to give memory back and ask for it again, takes milliseconds
         # for which the first token of a new conversation would wait.
         self._spare: TextSession | None = None
@@ -69,7 +66,7 @@ class SessionPool:
     @property
     def kept_bytes(self) -> int:
         """Memory of the caches of earlier conversations."""
-        return sum(map(self._budget.bytes_of, self._kept))
+        return sum(self._budget.bytes_of(self._most_held[each]) for each in self._kept)
 
     @property
     def kept_tokens(self) -> int:
@@ -91,12 +88,14 @@ class SessionPool:
             return best
         self._kept.append(best)
         copy = best.fork()
+        self._most_held[copy] = best.position
         copy.rewind(shared)
         return copy
 
     def put_back(self, session: TextSession) -> None:
         """Keep a session's cache for the next turn, and let the oldest ones go for it."""
         session.end_stream()
+        self._most_held[session] = max(self._most_held.get(session, 0), session.position)
         if session.is_closed or session.position < _LEAST_SHARED:
             self._let_go(session)
         else:
@@ -117,7 +116,8 @@ class SessionPool:
 
     def _let_go(self, session: TextSession) -> None:
         """Empty a session for another conversation, or close it where its buffers have grown."""
-        if self._spare is None and not session.is_closed and session.position <= _FIRST_SLOTS:
+        is_small = self._most_held[session] <= _FIRST_SLOTS
+        if self._spare is None and is_small and not session.is_closed:
             session.rewind(0)
             self._spare = session
         else:
