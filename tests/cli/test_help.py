@@ -31,7 +31,7 @@ HEADINGS = {
     ],
     "generate": ["Arguments", "Prompt", "Form", "Sampling", "Speed", "Run"],
     "chat": ["Arguments", "Conversation", "Sampling", "Speed", "Run"],
-    "serve": ["Arguments", "Server", "Run"],
+    "serve": ["Arguments", "Server", "Speed", "Run"],
     "classify": ["Arguments", "Conversation", "Judgement", "Run"],
     "pack": ["Arguments", "Options"],
     "push": ["Arguments", "Repository", "Options"],

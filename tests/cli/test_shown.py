@@ -224,6 +224,8 @@ PRINTING = {
     "cli/main.py",
     "cli/endings.py",
     "cli/chat/input.py",
+    # To the pipe of the server that started it, which reads JSON there: no screen.
+    "serving/grammar_trial_child.py",
 }
 CALLS = {"print", "echo", "secho", "echo_via_pager", "Console", "from_markup", "render_markup"}
 STREAMS = {"stdout", "stderr", "__stdout__", "__stderr__"}
