@@ -111,6 +111,7 @@ def compare(session: TextSession, *, rounds: int, tokens: int) -> Iterator[Row]:
     One session does both: of two in one process, the second one can be slower by a quarter.
     """
     drafts = session.cache.speculator
+    answer(session, "Name a river.", tokens, None)  # the first run plans its memory
     for group, prompts in (("chat", CHAT), ("copying", COPYING)):
         for name, text in prompts.items():
             pairs = [
