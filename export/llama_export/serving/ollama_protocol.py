@@ -18,7 +18,7 @@ from llama_export.serving.chat_protocol import read_messages
 from llama_export.serving.fields import Fields
 from llama_export.serving.job import Event, Job, Piece, TextEnd
 from llama_export.serving.refusals import ApiError, refuse_unsupported, refuse_wrong
-from llama_export.serving.settings import MOST_STOPS
+from llama_export.serving.settings import MOST_MESSAGES, MOST_STOPS
 from llama_export.serving.text_request import MOST_SEED, Prompt, TextRequest, read_form
 from llama_export.serving.tool_protocol import read_tools
 from llama_export.serving.transport import LINES, to_bytes
@@ -65,7 +65,9 @@ def read_ollama_chat(fields: Fields, served: Served) -> TextRequest:
     """
     fields.only(_CHAT)
     tools, _ = read_tools(fields, served.session.chat_format)
-    messages = [_renamed(at, each) for at, each in enumerate(fields.items("messages", MOST_SEED))]
+    messages = [
+        _renamed(at, each) for at, each in enumerate(fields.items("messages", MOST_MESSAGES))
+    ]
     dialog = Dialog(
         read_messages(Fields({"messages": messages})),
         tools=() if tools is None else tools.definitions,
